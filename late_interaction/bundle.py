@@ -1,0 +1,245 @@
+"""The bundle: one folder that holds everything needed to turn text into token vectors, with a checksum for every file.
+
+    BUNDLE/
+      manifest.json            format version, model, rules of tokenization, sha256 of every other file
+      model.onnx               inputs input_ids, attention_mask [batch, tokens]; output contextual [batch, tokens, dim],
+                               L2-normalised in the graph
+      model.int8.onnx          optional: the same with quantized weights
+      tokenizer.json           without truncation and padding of its own
+      codebooks/NAME.npz       optional: centroids and residual buckets, trained on a sample of the user's documents
+      report.json              optional: what verification against torch measured
+
+Formats are validated before they are read: unknown version, missing or changed file, unsafe path are errors by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from late_interaction.errors import BundleError
+from late_interaction.files import atomic_write, safe_join, sha256_file
+
+__all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "SideRules", "write_manifest"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
+INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """Query augmentation: pad to `length` rows with `token_id`; `attend`: whether the encoder sees those rows."""
+
+    length: int
+    token_id: int
+    attend: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SideRules:
+    """How one side (query or document) is tokenized.
+
+    length: rows at most, marker and special tokens included. marker_id: inserted at position 1, None for none.
+    prompt: text put before the user's. skip_ids: rows dropped from the output (they are still encoded).
+    """
+
+    length: int
+    marker_id: int | None = None
+    prompt: str = ""
+    skip_ids: tuple[int, ...] = ()
+    expansion: Expansion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json says. `models` maps a precision (fp32, int8) to a file; `codebooks` a name to a file."""
+
+    source: str
+    layout: str
+    dim: int
+    query: SideRules
+    document: SideRules
+    pad_id: int
+    max_tokens: int
+    strip: bool = False
+    lower_case: bool = False
+    normalized: bool = True
+    similarity: str = "maxsim"
+    models: Mapping[str, str] = field(default_factory=dict)
+    codebooks: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> bytes:
+        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
+        if not isinstance(data, dict):
+            raise BundleError(f"{where} is no JSON object: export the bundle again")
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise BundleError(f"{where}: format version {version!r} unknown, this release reads {FORMAT_VERSION}")
+        manifest: Manifest = _read_dataclass(cls, data, where)
+        if manifest.dim < 1 or manifest.max_tokens < 4 or manifest.query.length < 3 or manifest.document.length < 3:
+            raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")
+        if "fp32" not in manifest.models:
+            raise BundleError(f"{where}: models has no fp32")
+        return manifest
+
+
+def _read_dataclass(cls: type[Any], data: object, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise BundleError(f"{where}: {cls.__name__} must be an object")
+    names = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(data) - set(names)):
+        raise BundleError(f"{where}: unknown key {unknown[0]!r} in {cls.__name__}")
+    required = {n for n, f in names.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if missing := sorted(required - set(data)):
+        raise BundleError(f"{where}: key {missing[0]!r} missing in {cls.__name__}")
+    return cls(**{name: _READERS[names[name].type](value, f"{where}: {name}") for name, value in data.items()})
+
+
+def _plain(kind: type) -> Any:
+    def read(value: object, where: str) -> object:
+        if type(value) is not kind:
+            raise BundleError(f"{where} must be {kind.__name__}, got {str(value)[:40]!r}")
+        return value
+
+    return read
+
+
+def _optional(read: Any) -> Any:
+    return lambda value, where: None if value is None else read(value, where)
+
+
+def _mapping(read: Any) -> Any:
+    def read_all(value: object, where: str) -> object:
+        if not isinstance(value, dict):
+            raise BundleError(f"{where} must be an object")
+        return {key: read(item, f"{where}: {key}") for key, item in value.items()}
+
+    return read_all
+
+
+def _ids(value: object, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise BundleError(f"{where} must be a list of whole numbers")
+    return tuple(value)
+
+
+def _side(value: object, where: str) -> Any:
+    return _read_dataclass(SideRules, value, where)
+
+
+# annotation (as text, by `from __future__ import annotations`) -> reader
+_READERS: dict[Any, Any] = {
+    "str": _plain(str),
+    "int": _plain(int),
+    "bool": _plain(bool),
+    "int | None": _optional(_plain(int)),
+    "tuple[int, ...]": _ids,
+    "SideRules": _side,
+    "Expansion | None": _optional(lambda value, where: _read_dataclass(Expansion, value, where)),
+    "Mapping[str, str]": _mapping(_plain(str)),
+    "Mapping[str, FileEntry]": _mapping(lambda value, where: _read_dataclass(FileEntry, value, where)),
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened, verified bundle."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Bundle:
+        """Reads the manifest and checks that every listed file is there and, with `verify`, unchanged.
+
+        Raises: BundleError naming the file.
+        """
+        root = Path(path)
+        manifest_path = root / MANIFEST
+        if not root.is_dir():
+            raise BundleError(f"no folder {root}: give the folder that `colbert-vespa export` wrote")
+        if not manifest_path.is_file():
+            raise BundleError(f"{root} is no bundle (it has no {MANIFEST}): make one with `colbert-vespa export`")
+        if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{manifest_path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+        try:
+            text = manifest_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{manifest_path} cannot be read: {error}") from None
+        manifest = Manifest.from_json(text, str(manifest_path))
+        listed = {*manifest.models.values(), *manifest.codebooks.values(), "tokenizer.json"}
+        if unlisted := sorted(listed - set(manifest.files)):
+            raise BundleError(f"{manifest_path}: {unlisted[0]!r} has no checksum in files")
+        for name, entry in manifest.files.items():
+            try:
+                file = safe_join(root, name)
+            except ValueError:
+                raise BundleError(f"{manifest_path}: unsafe path {name!r} in files") from None
+            if not file.is_file() or file.resolve().parent != file.parent.resolve():
+                raise BundleError(f"{root}: file {name} of the manifest is missing; export the bundle again")
+            if file.stat().st_size != entry.bytes or (verify and sha256_file(file) != entry.sha256):
+                raise BundleError(f"{root}: file {name} was changed since the export (checksum differs)")
+        return cls(root, manifest)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Identity of the bundle: the checksum of its manifest, which has the checksums of everything else."""
+        return hashlib.sha256(self.manifest.to_json()).hexdigest()
+
+    def file(self, name: str) -> Path:
+        return safe_join(self.path, name)
+
+    def model_path(self, precision: str) -> Path:
+        """Raises: BundleError where the bundle has no graph of that precision."""
+        name = self.manifest.models.get(precision)
+        if name is None:
+            known = ", ".join(self.manifest.models)
+            raise BundleError(f"{self.path} has no {precision} model (it has {known}): export with --quantize {precision}")
+        return self.file(name)
+
+    @property
+    def default_precision(self) -> str:
+        return "int8" if "int8" in self.manifest.models else "fp32"
+
+    def copy_to(self, target: Path) -> None:
+        """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""
+        for name in self.manifest.files:
+            destination = safe_join(target, name)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            destination.write_bytes(self.file(name).read_bytes())
+        (target / MANIFEST).write_bytes(self.manifest.to_json())
+
+
+def write_manifest(root: Path, manifest: Manifest) -> Bundle:
+    """Checksums every file below `root` into the manifest, writes it, and opens the result."""
+    files = {
+        file.relative_to(root).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and file != root / MANIFEST
+    }
+    atomic_write(root / MANIFEST, dataclasses.replace(manifest, files=files).to_json())
+    return Bundle.open(root, verify=False)

@@ -1,0 +1,48 @@
+"""What users have (documents) and what is indexed (passages)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from late_interaction.metadata import Value
+
+__all__ = ["Document", "Passage", "passage_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A user's document. `id` is any non-empty string and is never parsed."""
+
+    id: str
+    title: str = ""
+    text: str = ""
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def blank(self) -> bool:
+        return not self.title.strip() and not self.text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is indexed: one part of a document. `id` is `document_id#n`; `document_id` is stored beside it."""
+
+    id: str
+    document_id: str
+    title: str
+    text: str
+    metadata: Mapping[str, Value]
+
+    @classmethod
+    def of(cls, document: Document, number: int = 0) -> Passage:
+        return cls(f"{document.id}#{number}", document.id, document.title, document.text, document.metadata)
+
+    @property
+    def encoded_text(self) -> str:
+        return passage_text(self.title, self.text)
+
+
+def passage_text(title: str, text: str) -> str:
+    """The string that the encoder sees: title and text with one blank between, as the BEIR collections are encoded."""
+    return f"{title} {text}" if title.strip() and text.strip() else (title if title.strip() else text)

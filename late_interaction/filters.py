@@ -1,0 +1,155 @@
+"""The filter language: a dict in, a small checked tree out. Backends compile the tree (YQL, masks).
+
+    {"year": {"$gte": 2020}, "lang": {"$in": ["en", "de"]}, "$or": [{"kind": "class"}, {"$not": {"kind": "module"}}]}
+
+Keys of one dict are joined by "and". A missing value compares to nothing: `$eq`, `$in` and the ranges do not select it;
+`$ne`, `$nin` and `$not` are the complements of what they negate, so they do. On a list field `$eq` and `$in` ask whether
+the list contains the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from late_interaction.errors import FilterError, MetadataError
+from late_interaction.metadata import FieldType, MetadataSchema, coerce
+
+__all__ = ["And", "Exists", "Filter", "In", "Not", "Or", "Range", "parse_filter"]
+
+Scalar: TypeAlias = str | int | float | bool
+MAX_DEPTH = 32
+MAX_VALUES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """The field has, or its list contains, one of `values` (never empty of type: all are of the field's element type)."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`op` is one of < <= > >=."""
+
+    field: str
+    op: str
+    value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    parts: tuple[Filter, ...]
+
+
+Filter: TypeAlias = In | Range | Exists | Not | And | Or
+
+_RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists")
+
+
+def parse_filter(where: Mapping[str, object], schema: MetadataSchema) -> Filter:
+    """Checks `where` against the metadata fields of the index.
+
+    Raises: FilterError on an unknown field or operator, a value of another type, or nesting past 32 levels.
+    """
+    return _parse_dict(where, schema, 0)
+
+
+def _parse_dict(where: object, schema: MetadataSchema, depth: int) -> Filter:
+    if depth > MAX_DEPTH:
+        raise FilterError(f"filter nested deeper than {MAX_DEPTH} levels")
+    if not isinstance(where, Mapping):
+        raise FilterError(f'filter must be an object like {{"field": value}}, got {str(where)[:60]!r}')
+    parts: list[Filter] = []
+    for key, value in where.items():
+        if not isinstance(key, str):
+            raise FilterError(f"filter keys are texts, got {key!r}")
+        if key in ("$and", "$or"):
+            if not isinstance(value, (list, tuple)) or not value:
+                raise FilterError(f"filter {key} takes a list of at least one filter")
+            children = tuple(_parse_dict(item, schema, depth + 1) for item in value)
+            parts.append(And(children) if key == "$and" else Or(children))
+        elif key == "$not":
+            parts.append(Not(_parse_dict(value, schema, depth + 1)))
+        elif key.startswith("$"):
+            raise FilterError(f"filter operator {key!r} unknown here; known: $and $or $not, or a field name")
+        else:
+            parts.extend(_parse_field(key, value, schema))
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _parse_field(name: str, condition: object, schema: MetadataSchema) -> list[Filter]:
+    type_ = schema.fields.get(name)
+    if type_ is None:
+        known = ", ".join(schema.fields) or "none"
+        raise FilterError(f"filter field {name!r} unknown; the fields of this index: {known}")
+    if not isinstance(condition, Mapping):
+        condition = {"$eq": condition}
+    if not condition:
+        raise FilterError(f"filter on {name!r} has no operator; known: {' '.join(_OPERATORS)}")
+    return [_parse_operator(name, type_, str(op), value) for op, value in condition.items()]
+
+
+def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filter:
+    if op in ("$eq", "$ne"):
+        one: Filter = In(name, (_scalar(name, type_, value),))
+        return one if op == "$eq" else Not(one)
+    if op in ("$in", "$nin"):
+        if not isinstance(value, (list, tuple)) or len(value) > MAX_VALUES:
+            raise FilterError(f"filter {op} on {name!r} takes a list of at most {MAX_VALUES} values")
+        some: Filter = In(name, tuple(dict.fromkeys(_scalar(name, type_, item) for item in value)))
+        return some if op == "$in" else Not(some)
+    if op in _RANGES:
+        if not type_.numeric:
+            raise FilterError(f"filter {op} on {name!r} needs a number field, it is {type_.value}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            raise FilterError(f"filter {op} on {name!r} needs a number, got {str(value)[:60]!r}")
+        return Range(name, _RANGES[op], _bound(name, type_, _RANGES[op], value))
+    if op == "$exists":
+        if not isinstance(value, bool):
+            raise FilterError(f"filter $exists on {name!r} takes true or false")
+        return Exists(name) if value else Not(Exists(name))
+    raise FilterError(f"filter operator {op!r} on {name!r} unknown; known: {' '.join(_OPERATORS)}")
+
+
+def _bound(name: str, type_: FieldType, op: str, value: int | float) -> int | float:
+    if type_ is FieldType.LONG and isinstance(value, float) and not value.is_integer():
+        raise FilterError(f"filter on {name!r}: {value} is no whole number, and the field is long")
+    whole = int(value) if type_ is FieldType.LONG and isinstance(value, float) else value
+    typed = _typed(name, type_, whole)
+    assert isinstance(typed, (int, float))  # a numeric FieldType has just been coerced
+    return typed
+
+
+def _scalar(name: str, type_: FieldType, value: object) -> Scalar:
+    element = FieldType.STRING if type_ is FieldType.STRINGS else type_
+    typed = _typed(name, element, value)
+    assert isinstance(typed, (str, int, float, bool))  # element types are never lists or null
+    return typed
+
+
+def _typed(name: str, type_: FieldType, value: object) -> object:
+    try:
+        return coerce(name, value, type_)
+    except MetadataError as error:
+        raise FilterError(f"filter: {error}") from None

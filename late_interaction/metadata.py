@@ -1,0 +1,144 @@
+"""Typed metadata: one set of types for local columns and Vespa attributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from late_interaction.errors import MetadataError
+
+__all__ = ["FieldType", "MetadataSchema", "SchemaInference", "Value", "coerce"]
+
+Value: TypeAlias = str | int | float | bool | list[str] | None
+
+LONG_MIN, LONG_MAX = -(2**63) + 1, 2**63 - 1  # Vespa keeps the smallest long for "no value"
+
+
+class FieldType(str, Enum):
+    """Values are Vespa's own type names."""
+
+    STRING = "string"
+    LONG = "long"
+    DOUBLE = "double"
+    BOOL = "bool"
+    STRINGS = "array<string>"
+
+    @property
+    def numeric(self) -> bool:
+        return self in (FieldType.LONG, FieldType.DOUBLE)
+
+
+def coerce(name: str, value: object, type_: FieldType) -> Value:
+    """`value` as `type_`. A whole number fits a double; nothing else is converted.
+
+    Raises: MetadataError naming the field, the value and the type.
+    """
+    if type_ is FieldType.STRING and isinstance(value, str):
+        return value
+    if type_ is FieldType.BOOL and isinstance(value, bool):
+        return value
+    if type_ is FieldType.LONG and isinstance(value, int) and not isinstance(value, bool):
+        if LONG_MIN <= value <= LONG_MAX:
+            return value
+        raise MetadataError(f"metadata field {name!r}: {value} does not fit in 64 bits")
+    if type_ is FieldType.DOUBLE and isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        raise MetadataError(f"metadata field {name!r}: {str(value)[:40]} is not a finite number")
+    if type_ is FieldType.STRINGS and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no {type_.value}")
+
+
+@dataclass(frozen=True)
+class MetadataSchema:
+    """Names and types of the metadata fields of one index, in a fixed order."""
+
+    fields: Mapping[str, FieldType]
+
+    def to_json(self) -> dict[str, str]:
+        return {name: type_.value for name, type_ in self.fields.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, str]) -> MetadataSchema:
+        try:
+            return cls({str(name): FieldType(type_) for name, type_ in data.items()})
+        except ValueError as error:
+            known = ", ".join(t.value for t in FieldType)
+            raise MetadataError(f"metadata type unknown: {error}; known types: {known}") from None
+
+    def check(self, metadata: Mapping[str, object]) -> dict[str, Value]:
+        """`metadata` with every value typed and nulls left out.
+
+        Raises: MetadataError on an unknown field or a value of another type.
+        """
+        checked: dict[str, Value] = {}
+        for name, value in metadata.items():
+            if value is None:
+                continue
+            type_ = self.fields.get(name)
+            if type_ is None:
+                known = ", ".join(self.fields) or "none"
+                raise MetadataError(f"metadata field {name!r} is not in the index (its fields: {known})")
+            checked[name] = coerce(name, value, type_)
+        return checked
+
+
+class SchemaInference:
+    """Infers a MetadataSchema from documents as they stream by."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, FieldType] = {}
+        self._seen_in: dict[str, str] = {}
+
+    def add(self, document_id: str, metadata: Mapping[str, object]) -> None:
+        """Raises: MetadataError where a value has no type here, or another than an earlier document's."""
+        for name, value in metadata.items():
+            if value is None or value == []:
+                continue
+            type_ = self._type_of(name, value, document_id)
+            known = self._types.setdefault(name, type_)
+            self._seen_in.setdefault(name, document_id)
+            if known is type_:
+                continue
+            if known.numeric and type_.numeric:
+                self._types[name] = FieldType.DOUBLE
+                continue
+            raise MetadataError(
+                f"metadata field {name!r} is {known.value} in document {self._seen_in[name]!r} "
+                f"but {type_.value} in {document_id!r}; give it one type"
+            )
+
+    @staticmethod
+    def _type_of(name: str, value: object, document_id: str) -> FieldType:
+        if isinstance(value, bool):
+            return FieldType.BOOL
+        if isinstance(value, str):
+            return FieldType.STRING
+        if isinstance(value, int):
+            return FieldType.LONG
+        if isinstance(value, float):
+            return FieldType.DOUBLE
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return FieldType.STRINGS
+        raise MetadataError(
+            f"metadata field {name!r} of document {document_id!r} is {type(value).__name__}: "
+            "use text, a number, true/false or a list of texts"
+        )
+
+    def schema(self) -> MetadataSchema:
+        return MetadataSchema(dict(sorted(self._types.items())))
+
+    @classmethod
+    def of(cls, documents: Iterable[tuple[str, Mapping[str, object]]]) -> MetadataSchema:
+        inference = cls()
+        for document_id, metadata in documents:
+            inference.add(document_id, metadata)
+        return inference.schema()
