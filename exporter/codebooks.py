@@ -1,0 +1,55 @@
+"""A codebook for a bundle: encode a sample of the user's documents, train centroids and residual buckets, store them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.codebook import train_codebook
+from late_interaction.errors import BundleError
+from late_interaction.vector_cache import DocumentEncoder
+
+__all__ = ["MAX_SAMPLE_ROWS", "add_codebook"]
+
+MAX_SAMPLE_ROWS = 2_000_000
+BLOCK = 256
+
+
+def add_codebook(
+    bundle: Bundle,
+    sample: Sequence[str],
+    encoder: DocumentEncoder,
+    *,
+    bits: int = 4,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bundle:
+    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle.
+
+    At most 2M token vectors are used; past that, a seeded part of the sample. Returns the bundle, with its new checksum.
+    Raises: BundleError where the sample has no text.
+    """
+    texts = [text for text in sample if text.strip()]
+    random.Random(seed).shuffle(texts)
+    blocks: list[np.ndarray] = []
+    rows = 0
+    for first in range(0, len(texts), BLOCK):
+        vectors = encoder.encode_documents(texts[first : first + BLOCK])
+        blocks += vectors
+        rows += sum(len(item) for item in vectors)
+        if progress:
+            progress(min(first + BLOCK, len(texts)), len(texts))
+        if rows >= MAX_SAMPLE_ROWS:
+            break
+    if not rows:
+        raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
+    codebook = train_codebook(np.concatenate(blocks), bits=bits, seed=seed)
+    name = f"codebooks/residual-{codebook.sha256[:12]}.npz"
+    bundle.file(name).parent.mkdir(exist_ok=True)
+    codebook.save(bundle.file(name))
+    manifest = dataclasses.replace(bundle.manifest, codebooks={**bundle.manifest.codebooks, "residual": name})
+    return write_manifest(bundle.path, manifest)

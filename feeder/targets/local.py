@@ -1,0 +1,64 @@
+"""A local index as a target: puts are durable batch by batch, and searchable when the feed finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from feeder.targets import EncodedDocument, Failure, Finished
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import LocalIndex
+
+__all__ = ["LocalTarget"]
+
+
+class LocalTarget:
+    """Opens the index at `path`, or creates it where there is none."""
+
+    def __init__(self, path: Path, bundle: Bundle | None, schema: MetadataSchema, *, resume: bool) -> None:
+        """Raises: LocalIndexError where the index is damaged, locked, or was built with another bundle."""
+        self.name = str(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            index = LocalIndex.open(path)
+            if bundle is not None and bundle.sha256 != index.bundle.sha256:
+                raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
+        elif bundle is None:
+            raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
+        else:
+            index = LocalIndex.create(path, bundle=bundle, schema=schema)
+        self._index = index
+        self._writer = index.writer(resume=resume)
+        self._writer.__enter__()
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._index.bundle
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self._index.schema
+
+    def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
+        pending = self._writer.pending
+        return {id_: digest for id_, digest in acknowledged.items() if Passage.id_of(id_, 0) in pending}
+
+    def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]:
+        for item in batch:
+            self._writer.put(item.passage, item.vectors)
+        self._writer.flush()
+        return []
+
+    def delete(self, document_ids: Sequence[str]) -> list[Failure]:
+        for id_ in document_ids:
+            self._writer.delete_document(id_)
+        self._writer.flush()
+        return []
+
+    def finish(self) -> Finished:
+        return Finished(self._writer.commit().version)
+
+    def close(self) -> None:
+        self._writer.__exit__(None, None, None)

@@ -1,0 +1,34 @@
+"""BM25 over the same texts, by bm25s: Lucene's formula, k1 1.2, b .75, English stop words, Snowball stemming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import bm25s
+import Stemmer
+
+__all__ = ["Bm25"]
+
+
+class Bm25:
+    """Ranks `texts`, named by `ids`."""
+
+    def __init__(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        self._ids = list(ids)
+        self._stemmer = Stemmer.Stemmer("english")
+        self._index: Any = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+        tokens = self._tokens(texts)
+        self._empty = not any(tokens.ids) or not tokens.vocab
+        if not self._empty:
+            self._index.index(tokens, show_progress=False)
+
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
+
+    def search(self, query: str, k: int) -> list[tuple[str, float]]:
+        """The best k of the texts that share a word with the query, as (id, score)."""
+        if self._empty or not any(self._tokens([query]).ids):
+            return []
+        places, scores = self._index.retrieve(self._tokens([query]), k=min(k, len(self._ids)), show_progress=False)
+        return [(self._ids[int(p)], float(s)) for p, s in zip(places[0], scores[0], strict=True) if s > 0]

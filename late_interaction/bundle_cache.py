@@ -1,0 +1,46 @@
+"""Where bundles are on this machine, by checksum: commands that talk to Vespa find the application's bundle here.
+
+One small file per bundle in the user's cache folder holds the path of the bundle; nothing is copied.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from late_interaction.bundle import Bundle
+from late_interaction.errors import BundleError
+from late_interaction.files import atomic_write
+
+__all__ = ["cache_folder", "find_bundle", "register_bundle"]
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/colbert-vespa`, by default `~/.cache/colbert-vespa`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "colbert-vespa"
+
+
+def register_bundle(bundle: Bundle, cache: Path | None = None) -> None:
+    """Remembers where `bundle` is. A cache that cannot be written is no error: `--bundle` still works."""
+    folder = (cache or cache_folder()) / "bundles"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / bundle.sha256, str(bundle.path.absolute()).encode())
+    except OSError:
+        return
+
+
+def find_bundle(sha256: str, cache: Path | None = None) -> Bundle:
+    """The registered bundle of that checksum.
+
+    Raises: BundleError where none is known, or it was moved or changed since.
+    """
+    entry = (cache or cache_folder()) / "bundles" / Path(sha256).name
+    hint = "name the folder with --bundle"
+    if not entry.is_file():
+        raise BundleError(f"no bundle with checksum {sha256[:12]} is known on this machine: {hint}")
+    bundle = Bundle.open(entry.read_text(encoding="utf-8"), verify=False)
+    if bundle.sha256 != sha256:
+        raise BundleError(f"{bundle.path} was replaced since (checksum is not {sha256[:12]}): {hint}")
+    return bundle

@@ -1,0 +1,250 @@
+"""The residual codec: a token vector is stored as the id of its nearest centroid and a few bits per dimension.
+
+    code      = argmax over centroids c of <c, v>
+    residual  = v - centroid, each dimension j put in one of 2^bits buckets by `cutoffs[j]`
+    decoded   = normalise(centroid + weights[j, bucket])
+
+As in ColBERTv2 (Santhanam et al. 2021, arXiv 2112.01488), but with Lloyd-Max buckets per dimension instead of one set of
+quantiles for all: on MiniLM vectors that halves the squared error. One codebook serves the local engine and Vespa.
+
+Packing of `residuals [n, ceil(d * bits / 8)] uint8`: buckets in the order of the dimensions, most significant bit first,
+which for one bit is the order of Vespa's `unpack_bits` and numpy's `packbits`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import BundleError
+from late_interaction.files import atomic_write
+
+__all__ = ["Codebook", "train_codebook"]
+
+Matrix = NDArray[np.float32]
+BITS = (1, 2, 4)
+MAX_BYTES = 1 << 30
+MAX_CENTROIDS = 1 << 20
+BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
+MIN_PER_CENTROID = 16  # vectors that each centroid needs, or it would only learn the sample by heart
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """`centroids [C, d]` unit rows, `cutoffs [d, 2^bits - 1]` ascending, `weights [d, 2^bits]`; all float32."""
+
+    centroids: Matrix
+    cutoffs: Matrix
+    weights: Matrix
+    bits: int
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the array whose shape, type or values do not fit."""
+        if self.bits not in BITS:
+            raise ValueError(f"bits is {self.bits!r}, known are 1, 2 and 4")
+        if self.centroids.ndim != 2 or not 1 <= len(self.centroids) <= MAX_CENTROIDS or self.centroids.shape[1] < 1:
+            raise ValueError(f"centroids has shape {self.centroids.shape}, it must be [C, d]")
+        shapes = {"cutoffs": (self.dim, (1 << self.bits) - 1), "weights": (self.dim, 1 << self.bits)}
+        for name in ("centroids", "cutoffs", "weights"):
+            array = getattr(self, name)
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite float32")
+            if name in shapes and array.shape != shapes[name]:
+                raise ValueError(f"{name} has shape {array.shape}, not {shapes[name]}")
+        if (np.diff(self.cutoffs, axis=1) < 0).any():
+            raise ValueError("cutoffs must ascend")
+        if np.abs(np.linalg.norm(self.centroids, axis=1) - 1).max() > 1e-3:
+            raise ValueError("centroids must have unit rows")
+
+    @property
+    def dim(self) -> int:
+        return int(self.centroids.shape[1])
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes of one packed residual."""
+        return -(-self.dim * self.bits // 8)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Identity of the content, whatever file it is packed in."""
+        digest = hashlib.sha256(f"residual {self.bits} {self.centroids.shape}".encode())
+        for array in (self.centroids, self.cutoffs, self.weights):
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes one `.npz` without pickle, atomically and byte for byte repeatably."""
+        buffer = io.BytesIO()
+        np.savez(buffer, centroids=self.centroids, cutoffs=self.cutoffs, weights=self.weights, bits=np.int32(self.bits))
+        atomic_write(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codebook:
+        """Raises: BundleError naming the file and what is wrong with it."""
+        file = Path(path)
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MiB: it is no codebook")
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+                if not isinstance(arrays, np.lib.npyio.NpzFile):
+                    raise BundleError(f"{file} is no codebook: it is one array, not an .npz")
+                missing = {"centroids", "cutoffs", "weights", "bits"} - set(arrays.files)
+                if missing:
+                    raise BundleError(f"{file} is no codebook: it has no {min(missing)}")
+                bits = arrays["bits"]
+                if bits.shape != () or bits.dtype.kind != "i":
+                    raise BundleError(f"{file} is no codebook: bits must be one whole number")
+                return cls(arrays["centroids"], arrays["cutoffs"], arrays["weights"], int(bits))
+        except FileNotFoundError:
+            raise BundleError(f"no codebook {file}") from None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise BundleError(f"{file} is no codebook, or is damaged: {error}") from None
+
+    def assign(self, vectors: Matrix) -> NDArray[np.int32]:
+        """Code `[n]` of each vector `[n, d]`: the centroid of the largest dot product, the lower id on ties."""
+        return _assign(self._checked(vectors), self.centroids)[0]
+
+    def encode(self, vectors: Matrix) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """`codes [n]` and packed `residuals [n, residual_bytes]` of `vectors [n, d]`."""
+        from late_interaction.plaid import kernels
+
+        vectors = self._checked(vectors)
+        codes = self.assign(vectors)
+        residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
+        kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
+        return codes, residuals
+
+    def decode(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Matrix:
+        """Unit rows `[n, d]`.
+
+        Raises: ValueError where a code names no centroid or a residual has another width.
+        """
+        from late_interaction.plaid import kernels
+
+        if residuals.shape != (len(codes), self.residual_bytes):
+            raise ValueError(f"residuals have shape {residuals.shape}, not {(len(codes), self.residual_bytes)}")
+        codes = np.ascontiguousarray(codes, np.int32)
+        if len(codes) and (codes.min() < 0 or codes.max() >= len(self.centroids)):
+            raise ValueError(f"a code is outside the {len(self.centroids)} centroids")
+        out: Matrix = np.empty((len(codes), self.dim), np.float32)
+        kernels.decode_rows(codes, np.ascontiguousarray(residuals), self.centroids, self.weights, self.bits, out)
+        return out
+
+    def _checked(self, vectors: Matrix) -> Matrix:
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise ValueError(f"vectors have shape {vectors.shape}, the codebook takes [n, {self.dim}]")
+        return np.ascontiguousarray(vectors, np.float32)
+
+
+def _assign(vectors: Matrix, centroids: Matrix) -> tuple[NDArray[np.int32], Matrix]:
+    """Best centroid and its dot product, both `[n]`, by blocked matrix products."""
+    codes = np.empty(len(vectors), np.int32)
+    best = np.empty(len(vectors), np.float32)
+    block = max(1, BLOCK_CELLS // len(centroids))
+    buffer = np.empty((min(block, len(vectors)), len(centroids)), np.float32)
+    for start in range(0, len(vectors), block):
+        part = vectors[start : start + block]
+        S = np.matmul(part, centroids.T, out=buffer[: len(part)])
+        codes[start : start + block] = chosen = S.argmax(axis=1)
+        best[start : start + block] = S[np.arange(len(part)), chosen]
+    return codes, best
+
+
+def train_codebook(
+    sample: Matrix, *, bits: int = 4, centroids: int | None = None, seed: int = 0, iterations: int = 4
+) -> Codebook:
+    """Trains on `sample [n, d]`: spherical k-means, then Lloyd-Max buckets of the residuals of held-out vectors.
+
+    centroids: by default PLAID's 2^floor(log2(16 sqrt(n))), and never more than one for 16 vectors. Fewer come out where
+    the sample has fewer different vectors. Deterministic for one seed and one numpy.
+
+    Raises: ValueError where the sample is empty, not finite, or no matrix.
+    """
+    if sample.ndim != 2 or not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f"sample must be a finite matrix of at least one vector, got shape {sample.shape}")
+    if bits not in BITS:
+        raise ValueError(f"bits is {bits!r}, known are 1, 2 and 4")
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(sample))
+    held = min(len(sample) // 20, 50_000)  # residuals of vectors that k-means saw are too small
+    training = np.ascontiguousarray(sample[order[held:]], np.float32)
+    count = min(centroids or default_centroids(len(sample)), max(1, len(training) // MIN_PER_CENTROID))
+    found = _kmeans(training, count, random, iterations)
+    tested = np.ascontiguousarray(sample[order[:held]] if held >= 256 else sample, np.float32)
+    residuals = tested - found[_assign(tested, found)[0]]
+    cutoffs, weights = _buckets(residuals, bits)
+    return Codebook(found, cutoffs, weights, bits)
+
+
+def default_centroids(vectors: int) -> int:
+    """PLAID's number of centroids for an index of that many token vectors."""
+    return 1 << max(0, int(np.log2(16 * np.sqrt(max(1, vectors)))))
+
+
+def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
+    """Unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
+    start = np.unique(vectors[np.sort(random.choice(len(vectors), count, replace=False))], axis=0)
+    centroids = _unit(start)
+    for _ in range(iterations):
+        codes, best = _assign(vectors, centroids)
+        order = np.argsort(codes, kind="stable")
+        sizes = np.bincount(codes, minlength=len(centroids))
+        filled = np.flatnonzero(sizes)
+        firsts = np.cumsum(sizes)[filled] - sizes[filled]
+        for place, first in zip(filled.tolist(), firsts.tolist(), strict=True):
+            centroids[place] = vectors[order[first : first + sizes[place]]].sum(axis=0, dtype=np.float64)
+        empty = np.flatnonzero(sizes == 0)
+        centroids[empty] = vectors[np.argsort(best, kind="stable")[: len(empty)]]  # the worst served start anew
+        centroids = _unit(centroids)
+    kept = np.unique(_assign(vectors, centroids)[0])
+    return np.ascontiguousarray(centroids[kept])
+
+
+def _unit(rows: Matrix) -> Matrix:
+    """Rows of length one; a zero row becomes the first axis, so that every centroid is a direction."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Matrix = (rows / np.where(norms > 1e-12, norms, 1)).astype(np.float32)
+    unit[norms[:, 0] <= 1e-12, 0] = 1
+    return unit
+
+
+def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
+    """Lloyd-Max quantizer of every dimension: cutoffs `[d, 2^bits - 1]`, weights `[d, 2^bits]`.
+
+    A few vectors say little about the residuals to come, so that they are joined by what a normal distribution of the
+    same spread has, and where even the spread is unknown, by that of a unit vector's dimension.
+    """
+    n, dim = residuals.shape
+    buckets = 1 << bits
+    prior = 64
+    spread = np.sqrt((np.square(residuals, dtype=np.float64).sum(axis=0) + prior * 0.25 / dim) / (n + prior))
+    grid = np.linspace(-3, 3, 25)
+    mass = np.exp(-np.square(grid) / 2)
+    copies = np.maximum(1, np.round(4 * prior * mass / mass.sum())).astype(int)
+    normal = np.repeat(grid, copies)[:, None] * spread
+    values = np.sort(np.concatenate([residuals[: 1 << 17], normal]).astype(np.float64), axis=0)  # [m, d]
+    sums = np.concatenate([np.zeros((1, dim)), np.cumsum(values, axis=0)])
+    places = ((np.arange(buckets) + 0.5) * len(values) / buckets).astype(int)
+    weights = values[places].T.copy()
+    cutoffs = (weights[:, 1:] + weights[:, :-1]) / 2
+    for j in range(dim):
+        for _ in range(40):
+            edges = np.concatenate([[0], np.searchsorted(values[:, j], cutoffs[j]), [len(values)]])
+            filled = np.flatnonzero(np.diff(edges))
+            means = (sums[edges[filled + 1], j] - sums[edges[filled], j]) / np.diff(edges)[filled]
+            weights[j, filled] = means
+            weights[j] = np.sort(weights[j])
+            moved = (weights[j, 1:] + weights[j, :-1]) / 2
+            if np.array_equal(moved, cutoffs[j]):
+                break
+            cutoffs[j] = moved
+    return np.ascontiguousarray(cutoffs, np.float32), np.ascontiguousarray(weights, np.float32)

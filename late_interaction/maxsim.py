@@ -1,0 +1,81 @@
+"""Exact MaxSim in plain numpy: the oracle that every engine is compared with.
+
+    score(Q, D) = sum over query rows of the largest dot product with any document row
+
+Shapes: `Q [q, d]` query rows, `D [t, d]` document rows, `S [q, t]` similarities, all float32.
+A query without rows scores 0; a passage without rows scores -inf, so that it never ranks above one that has some.
+Khattab and Zaharia, "ColBERT" (2020), arXiv 2004.12832.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["maxsim", "maxsim_many", "similarities"]
+
+Matrix = NDArray[np.float32]
+BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
+
+
+def similarities(Q: Matrix, D: Matrix) -> Matrix:
+    """`S [q, t]`: the dot product of every query row with every document row."""
+    _check(Q, D)
+    S: Matrix = Q @ D.T
+    return S
+
+
+def maxsim(Q: Matrix, D: Matrix) -> float:
+    """The score of one passage `D [t, d]`; -inf where it has no rows.
+
+    Raises: ValueError where Q and D are not matrices of one width.
+    """
+    _check(Q, D)
+    if not len(D):
+        return float("-inf")
+    return float(_best(Q, D).sum())
+
+
+def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
+    """Scores `[n]` of n passages whose rows lie one after the other in `vectors [T, d]`, `lengths [n]` rows each.
+
+    Works in blocks, so that memory beyond the inputs stays near 16 MiB however many passages or rows there are.
+
+    Raises: ValueError where shapes disagree or the lengths do not add up to T.
+    """
+    _check(Q, vectors)
+    counts = np.asarray(lengths, np.int64)
+    if counts.ndim != 1 or (counts < 0).any() or counts.sum() != len(vectors):
+        raise ValueError(f"lengths must be [n], not negative, and add up to {len(vectors)} rows")
+    scores = np.full(len(counts), -np.inf, np.float32)
+    ends = np.cumsum(counts)
+    rows_at_once = max(1, BLOCK_CELLS // max(1, len(Q)))
+    first = 0
+    while first < len(counts):
+        start = int(ends[first] - counts[first])
+        last = max(first + 1, int(np.searchsorted(ends, start + rows_at_once, "right")))
+        stop = int(ends[last - 1])
+        if last == first + 1:
+            if stop > start:
+                scores[first] = _best(Q, vectors[start:stop]).sum()
+        else:
+            filled = first + np.flatnonzero(counts[first:last])
+            if len(filled):
+                starts = ends[filled] - counts[filled] - start
+                scores[filled] = np.maximum.reduceat(vectors[start:stop] @ Q.T, starts, axis=0).sum(axis=1)
+        first = last
+    return scores
+
+
+def _best(Q: Matrix, D: Matrix) -> Matrix:
+    """Per query row `[q]` the largest similarity over the rows of D (at least one), in blocks of rows."""
+    rows_at_once = max(1, BLOCK_CELLS // max(1, len(Q)))
+    best: Matrix = np.full(len(Q), -np.inf, np.float32)
+    for start in range(0, len(D), rows_at_once):
+        np.maximum(best, (D[start : start + rows_at_once] @ Q.T).max(axis=0), out=best)
+    return best
+
+
+def _check(Q: Matrix, D: Matrix) -> None:
+    if Q.ndim != 2 or D.ndim != 2 or Q.shape[1] != D.shape[1]:
+        raise ValueError(f"Q {Q.shape} and D {D.shape} must be matrices of one width")

@@ -1,0 +1,174 @@
+"""Search in a Vespa application that this project generated."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import numpy as np
+from late_interaction.codebook import Codebook
+from late_interaction.encoder import Encoder
+from numpy.typing import NDArray
+from vespa_app.application import Application
+from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
+from vespa_app.codecs import CODECS
+
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import find_bundle, register_bundle
+from late_interaction.errors import VespaRefused
+from late_interaction.filters import parse_filter
+from late_interaction.metadata import MetadataSchema, Value
+from query.checks import check_count, choose_strategy, query_rows
+from query.retriever import Question
+from query.types import Hit, SearchResult
+from query.yql import filter_to_yql
+from vespa_app.http import answer_json, connect, error_text, mapped_errors
+
+__all__ = ["VespaRetriever", "build_request", "parse_answer"]
+
+
+class VespaRetriever:
+    """`timeout` in seconds is Vespa's own for a query; the connection waits a little longer."""
+
+    def __init__(
+        self,
+        url: str,
+        bundle: Bundle | None = None,
+        *,
+        precision: str | None = None,
+        timeout: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
+        self.address = url
+        self.timeout = timeout
+        self._client = connect(url, timeout=timeout + 5, transport=transport)
+        self.application = Application.read(url, transport=transport)
+        self.bundle = bundle if bundle is not None else find_bundle(self.application.bundle_sha256)
+        self.application.check_bundle(self.bundle)
+        register_bundle(self.bundle)
+        self._precision = precision
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.bundle, precision=self._precision)
+
+    @functools.cached_property
+    def _codebook(self) -> Codebook | None:
+        name = self.bundle.manifest.codebooks.get("residual")
+        return Codebook.load(self.bundle.file(name)) if name else None
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self.application.settings.metadata
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        return self.application.settings.candidates
+
+    def search(
+        self,
+        query: Question,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str | None = None,
+        rerank: int | None = None,
+    ) -> SearchResult:
+        k = check_count("k", k)
+        rerank = max(k, check_count("rerank", rerank if rerank is not None else self.application.settings.rerank))
+        strategy = choose_strategy(candidates, self.strategies, self.address)
+        filter_yql = filter_to_yql(parse_filter(where, self.schema)) if where else None
+        start = time.perf_counter()
+        Q = query_rows(query, self.encoder)
+        encoded = time.perf_counter()
+        request = StrategyRequest(
+            rows=Q, text=query if isinstance(query, str) else None, rerank=rerank, settings=self.application.settings,
+            codebook=self._codebook,
+        )  # fmt: skip
+        parts = STRATEGIES[strategy].query(request)
+        body = build_request(self.application, parts, Q, k, filter_yql, self.timeout)
+        built = time.perf_counter()
+        with mapped_errors(self.address):
+            answer = answer_json(self._client.post("/search/", json=body))
+        done = time.perf_counter()
+        timings = {"encode": encoded - start, "request": built - encoded, "vespa": done - built}
+        return parse_answer(self.application, answer, Q, strategy, rerank, timings)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def build_request(
+    application: Application, parts: QueryParts, Q: NDArray[np.float32], k: int, filter_yql: str | None, timeout: float
+) -> dict[str, Any]:
+    """The body of a POST to /search/: everything from the user travels as a parameter or an escaped literal."""
+    settings = application.settings
+    selection = f"({parts.yql_where}) and {filter_yql}" if filter_yql else parts.yql_where
+    # settings.schema is a checked name, and the selection is made of escaped literals and parameters
+    yql = f"select * from {settings.schema} where {selection}"  # noqa: S608
+    return {
+        "yql": yql,
+        "hits": k,
+        "timeout": f"{timeout}s",
+        "ranking.profile": parts.profile,
+        "presentation.summary": "hit",
+        "presentation.timing": True,
+        "input.query(qt)": {str(row): [float(x) for x in values] for row, values in enumerate(Q)},
+        **parts.parameters,
+    }
+
+
+def parse_answer(
+    application: Application,
+    answer: Mapping[str, Any],
+    Q: NDArray[np.float32],
+    strategy: str,
+    rerank: int,
+    seconds: Mapping[str, float],
+) -> SearchResult:
+    """Raises: VespaRefused where the answer holds an error and no hits, or is not of our application."""
+    root = answer.get("root", {})
+    if root.get("errors"):
+        raise VespaRefused(f"Vespa at {application.url} refused the query: {error_text(answer)}")
+    codec = CODECS[application.settings.codec]
+    coverage = root.get("coverage", {})
+    hits = []
+    for rank, item in enumerate(root.get("children", []), start=1):
+        fields = item.get("fields", {})
+        features = fields.get("matchfeatures", {})
+        score = codec.comparable(float(item["relevance"]), Q)
+        hits.append(
+            Hit(
+                rank=rank,
+                id=str(fields["document_id"]),
+                passage_id=str(fields["id"]),
+                score=score,
+                title=str(fields.get("title", "")),
+                text=str(fields.get("text", "")),
+                metadata=_metadata(application.settings.metadata, fields),
+                stages={"candidates": float(features.get("firstPhase", 0.0)), "maxsim": score},
+            )
+        )
+    share = float(coverage.get("coverage", 100)) / 100
+    notes = () if share >= 1 and "degraded" not in coverage else (f"only {share:.0%} of the documents were searched",)
+    timing = answer.get("timing", {})
+    timings = {name: 1000 * value for name, value in seconds.items()}
+    timings["vespa_search"] = 1000 * float(timing.get("searchtime", 0.0))
+    return SearchResult(
+        hits=tuple(hits),
+        candidates=strategy,
+        matched=root.get("fields", {}).get("totalCount"),
+        reranked=rerank,
+        coverage=share,
+        timings_ms=timings,
+        notes=notes,
+    )
+
+
+def _metadata(schema: MetadataSchema, fields: Mapping[str, Any]) -> dict[str, Value]:
+    present = set(fields.get("present", ()))
+    return {name: fields[name] for name in schema.fields if name in present and name in fields}

@@ -1,0 +1,73 @@
+"""Filters as YQL. Field names come from the checked schema; every value is a literal of its type, escaped.
+
+A missing value compares to nothing (filters.py): Vespa has no such notion, so each comparison is joined with a test of the
+`present` field, which names the metadata fields that a passage has.
+"""
+
+from __future__ import annotations
+
+from late_interaction.filters import And, Exists, Filter, In, Not, Or, Range, Scalar
+
+__all__ = ["filter_to_yql", "string_literal"]
+
+PRESENT = "present"
+_LONG_WITHOUT_SUFFIX = 2**31
+
+
+def filter_to_yql(node: Filter) -> str:
+    """A boolean YQL expression in parentheses, to be joined by `and` with what selects candidates."""
+    if isinstance(node, And):
+        return _joined(" and ", node.parts) if node.parts else "true"
+    if isinstance(node, Or):
+        return _joined(" or ", node.parts)
+    if isinstance(node, Not):
+        return f"(true and !({filter_to_yql(node.part)}))"
+    if isinstance(node, Exists):
+        return _present(node.field)
+    if isinstance(node, Range):
+        return f"({node.field} {node.op} {_number(node.value)} and {_present(node.field)})"
+    return _in(node)
+
+
+def _joined(word: str, parts: tuple[Filter, ...]) -> str:
+    return "(" + word.join(filter_to_yql(part) for part in parts) + ")"
+
+
+def _present(field: str) -> str:
+    return f"({PRESENT} contains {string_literal(field)})"
+
+
+def _in(node: In) -> str:
+    if not node.values:
+        return "false"
+    tests = " or ".join(_equals(node.field, value) for value in node.values)
+    return f"(({tests}) and {_present(node.field)})"
+
+
+def _equals(field: str, value: Scalar) -> str:
+    if isinstance(value, bool):
+        return f"{field} = {'true' if value else 'false'}"
+    if isinstance(value, str):
+        return f"{field} contains {string_literal(value)}"
+    return f"{field} = {_number(value)}"
+
+
+def _number(value: int | float) -> str:
+    if isinstance(value, int):
+        return f"{value}L" if abs(value) >= _LONG_WITHOUT_SUFFIX else str(value)
+    return repr(value)
+
+
+def string_literal(text: str) -> str:
+    """A double-quoted YQL string that means exactly `text`: quotes, backslashes and all that is not printable ASCII or a
+    letter beyond it are escaped."""
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    code = ord(character)
+    if code < 0x20 or code == 0x7F:
+        return f"\\u{code:04x}"
+    return character

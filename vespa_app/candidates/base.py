@@ -1,0 +1,138 @@
+"""What a candidate strategy is: schema fields, rank profile, what a document carries, what a query asks.
+
+Rank profiles inherit `late_interaction` (schema.py), which declares query(qt) and the function `max_sim`. The relevance of
+every hit is its MaxSim; the match feature `candidate_score` is what the first phase gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import SettingsError
+from vespa_app.settings import AppSettings
+
+__all__ = [
+    "BASE_PROFILE",
+    "CANDIDATE_SCORE",
+    "MAXSIM",
+    "Centroids",
+    "DocumentContext",
+    "Floats",
+    "Parameter",
+    "QueryParts",
+    "Strategy",
+    "StrategyRequest",
+    "codebook_of",
+    "rerank_parameters",
+    "second_phase",
+    "tensor_hex",
+]
+
+Floats = NDArray[np.float32]
+Parameter: TypeAlias = str | int | float | bool | Mapping[str, object]
+
+BASE_PROFILE = "late_interaction"
+MAXSIM = "max_sim"
+CANDIDATE_SCORE = "candidate_score"
+
+
+class Centroids(Protocol):
+    """The part of late_interaction.codebook.Codebook that strategies use."""
+
+    @property
+    def centroids(self) -> Floats:
+        """`[C, d]` float32."""
+        ...
+
+    def assign(self, vectors: Floats) -> NDArray[np.integer]:
+        """The nearest centroid of each row: `[t, d]` -> `[t]`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentContext:
+    """What document_fields may need besides the vectors."""
+
+    codebook: Centroids | None = None
+
+
+@dataclass(frozen=True)
+class StrategyRequest:
+    """One query. Q: `[q, d]` float32. candidates: how many the first stage should find, at most rerank get a MaxSim score.
+    probes: centroids per query row."""
+
+    Q: Floats
+    text: str
+    candidates: int
+    rerank: int
+    probes: int
+    codebook: Centroids | None = None
+
+
+@dataclass(frozen=True)
+class QueryParts:
+    """yql_where: what to match, in parentheses. parameters: of the query request. profile: the rank profile."""
+
+    yql_where: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    profile: str = BASE_PROFILE
+
+
+class Strategy(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_codebook(self) -> bool: ...
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the query must be a text, not ready rows alone."""
+        ...
+
+    def fields(self, settings: AppSettings) -> str:
+        """Schema fields of this strategy, indented for the document block; may be empty."""
+        ...
+
+    def profile(self, settings: AppSettings) -> str:
+        """The rank profile of this strategy."""
+        ...
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        """What the feeder adds to each document. vectors: `[t, d]`."""
+        ...
+
+    def query(self, request: StrategyRequest) -> QueryParts: ...
+
+
+def codebook_of(codebook: Centroids | None) -> Centroids:
+    """Raises: SettingsError where there is none."""
+    if codebook is None:
+        raise SettingsError("candidates centroid need a codebook: export the bundle with --sample, then `colbert-vespa app`")
+    return codebook
+
+
+def second_phase(settings: AppSettings) -> str:
+    """Every profile that reranks ends so. The count is overridden by each query."""
+    return f"""\
+        second-phase {{
+            total-rerank-count: {settings.rerank}
+            expression: {MAXSIM}
+        }}
+"""
+
+
+def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
+    """query(qt), and how many candidates of the whole cluster get a MaxSim score."""
+    return {"input.query(qt)": tensor_hex(request.Q), "ranking.secondPhase.totalRerankCount": request.rerank}
+
+
+def tensor_hex(Q: Floats) -> dict[str, object]:
+    """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
+    rows = np.ascontiguousarray(Q, np.float32).astype(">f4")
+    return {str(number): row.tobytes().hex() for number, row in enumerate(rows)}

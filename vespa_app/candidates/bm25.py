@@ -1,0 +1,51 @@
+"""Candidates `bm25`: any word of the query in title or text, ranked by BM25."""
+
+from __future__ import annotations
+
+from vespa_app.candidates.base import (
+    BASE_PROFILE,
+    CANDIDATE_SCORE,
+    DocumentContext,
+    Floats,
+    QueryParts,
+    StrategyRequest,
+    rerank_parameters,
+    second_phase,
+)
+from vespa_app.settings import AppSettings
+
+__all__ = ["BM25_SCORE", "Bm25", "words"]
+
+BM25_SCORE = "bm25(title) + bm25(text)"
+
+
+def words(request: StrategyRequest) -> str:
+    """Matches the query text, which travels as the parameter `text`: it is never part of the YQL."""
+    return f'({{grammar:"tokenize",targetHits:{int(request.candidates)},defaultIndex:"default"}}userInput(@text))'
+
+
+class Bm25:
+    name = "bm25"
+    needs_codebook = False
+    needs_text = True
+
+    def fields(self, settings: AppSettings) -> str:
+        return ""
+
+    def profile(self, settings: AppSettings) -> str:
+        return f"""\
+    rank-profile {self.name} inherits {BASE_PROFILE} {{
+        function {CANDIDATE_SCORE}() {{
+            expression: {BM25_SCORE}
+        }}
+        first-phase {{
+            expression: {CANDIDATE_SCORE}
+        }}
+{second_phase(settings)}    }}
+"""
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        return {}
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        return QueryParts(words(request), rerank_parameters(request) | {"text": request.text}, self.name)

@@ -1,0 +1,74 @@
+"""Candidates `centroid`: PLAID's stages 1 to 3 inside Vespa's inverted index.
+
+Each passage carries the ids of its token vectors' nearest centroids. A query row asks for its M best centroids in one
+weightedSet item; the item's score is the best matching weight, and totalWeight sums over the rows: centroid interaction,
+where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vespa_app.candidates.base import (
+    BASE_PROFILE,
+    CANDIDATE_SCORE,
+    DocumentContext,
+    Floats,
+    Parameter,
+    QueryParts,
+    StrategyRequest,
+    codebook_of,
+    rerank_parameters,
+    second_phase,
+)
+from vespa_app.settings import AppSettings
+
+__all__ = ["Centroid"]
+
+FIELD = "centroids"
+WEIGHT_SCALE = 1000  # weights are whole numbers
+
+
+class Centroid:
+    name = "centroid"
+    needs_codebook = True
+    needs_text = False
+
+    def fields(self, settings: AppSettings) -> str:
+        return f"""\
+        field {FIELD} type weightedset<int> {{
+            indexing: attribute
+            attribute: fast-search
+            dictionary: hash
+        }}
+"""
+
+    def profile(self, settings: AppSettings) -> str:
+        return f"""\
+    rank-profile {self.name} inherits {BASE_PROFILE} {{
+        function {CANDIDATE_SCORE}() {{
+            expression: attributeMatch({FIELD}).totalWeight
+        }}
+        first-phase {{
+            expression: {CANDIDATE_SCORE}
+        }}
+{second_phase(settings)}    }}
+"""
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        ids = np.unique(codebook_of(context.codebook).assign(vectors))
+        return {FIELD: {str(int(id_)): 1 for id_ in ids}}
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        centroids = codebook_of(request.codebook).centroids
+        scores = request.Q @ centroids.T  # [q, C]
+        probes = min(request.probes, len(centroids))
+        parameters: dict[str, Parameter] = rerank_parameters(request)
+        items = []
+        for row, similarities in enumerate(scores):
+            best = np.argpartition(similarities, -probes)[-probes:]
+            floor = float(similarities[best].min())
+            weights = {int(id_): round(WEIGHT_SCALE * (float(similarities[id_]) - floor)) for id_ in np.sort(best)}
+            parameters[f"w{row}"] = "{" + ",".join(f"{id_}:{weight}" for id_, weight in weights.items()) + "}"
+            items.append(f"weightedSet({FIELD}, @w{row})")
+        return QueryParts("(" + " or ".join(items) + ")", parameters, self.name)

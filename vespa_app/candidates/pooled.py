@@ -1,0 +1,84 @@
+"""Candidates `pooled`: one vector per passage, the normalised mean of its token vectors, in an HNSW graph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vespa_app.candidates.base import (
+    BASE_PROFILE,
+    CANDIDATE_SCORE,
+    DocumentContext,
+    Floats,
+    QueryParts,
+    StrategyRequest,
+    rerank_parameters,
+    second_phase,
+)
+from vespa_app.settings import AppSettings
+
+__all__ = ["Pooled", "nearest", "pool"]
+
+FIELD = "pooled"
+
+
+def pool(rows: Floats) -> Floats:
+    """`[n, d]` -> `[d]`, the mean of the rows at length 1 (a zero mean becomes the first axis: cosine needs a direction)."""
+    mean = np.asarray(rows, np.float32).mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length > 0:
+        return np.asarray(mean / length, np.float32)
+    axis = np.zeros_like(mean)
+    axis[0] = 1
+    return axis
+
+
+def nearest(request: StrategyRequest) -> str:
+    return f"({{totalTargetHits:{int(request.candidates)}}}nearestNeighbor({FIELD}, qp))"
+
+
+def vector_hex(vector: Floats) -> str:
+    return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
+
+
+class Pooled:
+    name = "pooled"
+    needs_codebook = False
+    needs_text = False
+
+    def fields(self, settings: AppSettings) -> str:
+        return f"""\
+        field {FIELD} type tensor<float>(x[{settings.dim}]) {{
+            indexing: attribute | index
+            attribute {{
+                distance-metric: prenormalized-angular
+            }}
+            index {{
+                hnsw {{
+                    max-links-per-node: {settings.hnsw_links}
+                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
+                }}
+            }}
+        }}
+"""
+
+    def profile(self, settings: AppSettings) -> str:
+        return f"""\
+    rank-profile {self.name} inherits {BASE_PROFILE} {{
+        inputs {{
+            query(qp) tensor<float>(x[{settings.dim}])
+        }}
+        function {CANDIDATE_SCORE}() {{
+            expression: closeness(field, {FIELD})
+        }}
+        first-phase {{
+            expression: {CANDIDATE_SCORE}
+        }}
+{second_phase(settings)}    }}
+"""
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        return {FIELD: {"values": vector_hex(pool(vectors))}}
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        parameters = rerank_parameters(request) | {"input.query(qp)": {"values": vector_hex(pool(request.Q))}}
+        return QueryParts(nearest(request), parameters, self.name)

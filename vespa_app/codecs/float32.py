@@ -1,0 +1,36 @@
+"""Codec `float32`: the vectors as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, token_matrix
+
+__all__ = ["Float32"]
+
+
+class Float32:
+    name = "float32"
+
+    def check_dim(self, dim: int) -> None:
+        pass
+
+    def field_type(self, dim: int) -> str:
+        return f"tensor<float>(dt{{}}, x[{dim}])"
+
+    def maxsim(self, dim: int) -> str:
+        return f"sum(reduce(sum(query(qt) * attribute({VECTORS}), x), max, dt), qt)"
+
+    def bytes_per_token(self, dim: int) -> int:
+        return 4 * dim + 4
+
+    def encode(self, vectors: Floats) -> dict[str, object]:
+        return blocks(token_matrix(vectors).astype(">f4"))
+
+    def decode(self, value: Mapping[str, object]) -> Floats:
+        rows = rows_of(value)
+        if all(isinstance(row, str) for row in rows):
+            return np.array([np.frombuffer(bytes.fromhex(str(row)), ">f4") for row in rows], np.float32)
+        return np.array(rows, np.float32)

@@ -1,0 +1,123 @@
+"""The one boundary between httpx and our error tree: connections to Vespa, and its answers as errors of ours.
+
+Credentials come from the environment only: COLBERT_VESPA_CERT and COLBERT_VESPA_KEY (paths of PEM files, mutual TLS),
+COLBERT_VESPA_TOKEN_FILE (path of a file with a bearer token). TLS certificates are always verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaRefused, VespaUnreachable
+
+__all__ = ["answer_json", "check", "connect", "is_url", "mapped_errors"]
+
+BUSY = (429, 503, 507)
+MAX_MESSAGE = 500
+
+
+def is_url(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def connect(
+    url: str, *, timeout: float = 30.0, connections: int = 16, transport: httpx.BaseTransport | None = None
+) -> httpx.Client:
+    """A pooled client for one Vespa endpoint. `timeout` in seconds, for each of connect, read and write.
+
+    Raises: UsageError on an address that is no http(s) URL, or credentials that cannot be read.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"{url!r} is no address: wanted http(s)://host:port")
+    return httpx.Client(
+        base_url=parsed,
+        timeout=timeout,
+        headers=_token_header(),
+        verify=_tls_context() if parsed.scheme == "https" else True,
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        transport=transport,
+        http2=parsed.scheme == "https",
+    )
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    certificate, key = os.environ.get("COLBERT_VESPA_CERT"), os.environ.get("COLBERT_VESPA_KEY")
+    if certificate or key:
+        try:
+            context.load_cert_chain(certificate or "", key)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"COLBERT_VESPA_CERT and COLBERT_VESPA_KEY must name PEM files: {error}") from None
+    return context
+
+
+def _token_header() -> dict[str, str]:
+    file = os.environ.get("COLBERT_VESPA_TOKEN_FILE")
+    if not file:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {Path(file).read_text(encoding='utf-8').strip()}"}
+    except OSError as error:
+        raise UsageError(f"COLBERT_VESPA_TOKEN_FILE cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def mapped_errors(url: object) -> Iterator[None]:
+    """httpx's errors as VespaUnreachable, naming `url`."""
+    try:
+        yield
+    except httpx.TimeoutException:
+        raise VespaUnreachable(f"{url} did not answer in time: is Vespa up and not overloaded?") from None
+    except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
+        reason = str(error) or type(error).__name__
+        raise VespaUnreachable(f"{url} does not answer ({reason}): is Vespa up at that address?") from None
+
+
+def check(response: httpx.Response) -> httpx.Response:
+    """Raises: VespaBusy on 429, 503 and 507, VespaRefused on any other error status, with Vespa's own message."""
+    if response.is_success:
+        return response
+    error: type[VespaError] = VespaBusy if response.status_code in BUSY else VespaRefused
+    raise error(f"Vespa at {response.url.host} answered {response.status_code}: {message_of(response)}", response.status_code)
+
+
+def answer_json(response: httpx.Response) -> dict[str, Any]:
+    """The checked answer's JSON object. Raises: VespaRefused where it is none."""
+    try:
+        body = json.loads(check(response).content)
+    except ValueError:
+        raise VespaRefused(f"{response.url} answered no JSON: is that a Vespa endpoint?", response.status_code) from None
+    if not isinstance(body, dict):
+        raise VespaRefused(f"{response.url} answered no JSON object: is that a Vespa endpoint?", response.status_code)
+    return body
+
+
+def message_of(response: httpx.Response) -> str:
+    """Vespa's message in an error body, whatever API it came from."""
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return response.text.strip()[:MAX_MESSAGE] or response.reason_phrase
+    return error_text(body)[:MAX_MESSAGE] if isinstance(body, dict) else str(body)[:MAX_MESSAGE]
+
+
+def error_text(body: Mapping[str, Any]) -> str:
+    """document/v1 and the config server say `message`; search answers `root.errors`."""
+    root = body.get("root")
+    errors = root.get("errors") if isinstance(root, dict) else None
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        first = errors[0]
+        return str(first.get("message") or first.get("summary") or first)
+    return str(body.get("message") or body)
