@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from colbert_vespa.evaluation import Evaluation
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import SearchResult
@@ -83,6 +84,38 @@ class Output:
             self.console.print(_passage(hit.title, hit.text, explanation), soft_wrap=False)
         for note in result.notes:
             self.say(f"  note: {note}")
+
+    def explanation(self, result: SearchResult, explanations: list[Explanation]) -> None:
+        """Per hit: each query word with the passage word that matched it best; then what each stage took."""
+        for hit, explanation in zip(result.hits, explanations, strict=True):
+            stages = ", ".join(f"{name} {value:.3f}" for name, value in hit.stages.items())
+            self.console.print(f"\n[bold]{escape(hit.id)}[/bold]  {stages}", overflow="fold")
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for column in ("query word", "passage word", "similarity", "characters"):
+                table.add_column(column)
+            for match in explanation.matches:
+                place = f"{match.start}-{match.end}"
+                table.add_row(Text(match.query_word), Text(match.passage_word), f"{match.similarity:.3f}", place)
+            self.console.print(table)
+        matched = "" if result.matched is None else f"{result.matched} matched, "
+        took = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings_ms.items())
+        self.say(f"\ncandidates by {result.candidates}: {matched}at most {result.reranked} reranked by MaxSim")
+        self.say(f"milliseconds: {took}")
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        bm25 = evaluation.baselines["bm25"]
+        recall = "not measured"
+        if evaluation.recall_at_10 is not None:
+            recall = f"{evaluation.recall_at_10:.3f} ({evaluation.recall_queries} queries)"
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column(f"{evaluation.collection}: {evaluation.passages:,} passages, {evaluation.queries:,} queries")
+        table.add_column(evaluation.candidates, justify="right")
+        table.add_column("bm25", justify="right")
+        for name, label in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "MRR@10"), ("recall_at_100", "recall@100")):
+            table.add_row(label, f"{getattr(evaluation, name):.3f}", f"{bm25[name]:.3f}")
+        table.add_row("recall@10 against exact MaxSim", recall, "")
+        table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
+        self.console.print(table)
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0

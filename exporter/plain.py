@@ -1,0 +1,98 @@
+"""A ColBERT from a plain encoder: a projection fitted by PCA to token rows of a sample.
+
+Untrained [MASK] expansion and markers hurt (measured: docs/performance.md), so the result has neither. The projection keeps
+inner products as well as `dim` dimensions can: PCA without centring, since MaxSim compares raw rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.loading import load_tokenizer, require_safetensors
+from exporter.quiet import quiet
+from late_interaction.errors import CheckpointError
+
+__all__ = ["make_plain_checkpoint"]
+
+PCA_TEXTS = 256
+PCA_SEED = 0
+QUERY_LENGTH, DOCUMENT_LENGTH = 64, 300
+BATCH = 16
+
+
+def make_plain_checkpoint(encoder: Path, output: Path, sample: Sequence[str], *, dim: int = 128) -> None:
+    """Writes a sentence-transformers 6 checkpoint: the encoder, a Dense of `dim`, mask and normalisation.
+
+    Deterministic: the same encoder and sample give the same weights up to the platform's float noise.
+    Raises: CheckpointError where the encoder cannot be loaded or the sample is too small for `dim`.
+    """
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.base.modules.dense import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    require_safetensors(encoder)
+    texts = [text for text in sample if text.strip()]
+    if not texts:
+        raise CheckpointError(f"{encoder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+    try:
+        with quiet():
+            load_tokenizer(encoder, trust_remote_code=False)
+            transformer = Transformer(
+                str(encoder), query_length=QUERY_LENGTH, document_length=DOCUMENT_LENGTH, max_seq_length=512
+            )
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own
+        raise CheckpointError(f"{encoder} cannot be loaded as an encoder: {error}") from None
+    rows = _token_rows(transformer, texts)
+    projection = _principal_axes(rows, dim)
+    dense = Dense(
+        in_features=rows.shape[1], out_features=dim, bias=False, activation_function=torch.nn.Identity(),
+        init_weight=torch.from_numpy(projection), module_input_name="token_embeddings",
+    )  # fmt: skip
+    with quiet():
+        model = MultiVectorEncoder(
+            modules=[transformer, dense, MultiVectorMask(), Normalize(module_input_name="token_embeddings")], device="cpu"
+        )
+        model.save(str(output), create_model_card=False)
+
+
+def _token_rows(transformer: Any, texts: Sequence[str]) -> np.ndarray:
+    """Rows `[n, hidden]` of all tokens of a seeded part of the sample."""
+    import torch
+
+    chosen = random.Random(PCA_SEED).sample(list(texts), min(PCA_TEXTS, len(texts)))
+    chosen.sort(key=len)
+    rows = []
+    for first in range(0, len(chosen), BATCH):
+        features = transformer.preprocess(chosen[first : first + BATCH], task="document")
+        with torch.inference_mode():
+            output = transformer(dict(features))
+        kept = output["attention_mask"].bool()
+        rows.append(output["token_embeddings"][kept].numpy())
+    return np.concatenate(rows)
+
+
+def _principal_axes(rows: np.ndarray, dim: int) -> np.ndarray:
+    """`[dim, hidden]` orthonormal axes of the most energy, signs fixed.
+
+    Raises: CheckpointError on too few rows, or where the encoder is narrower than `dim`.
+    """
+    hidden = rows.shape[1]
+    if dim > hidden or len(rows) < dim:
+        raise CheckpointError(
+            f"--dim {dim} needs an encoder of at least that width ({hidden}) and as many token rows ({len(rows)})"
+        )
+    unit = rows.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    values, vectors = np.linalg.eigh(unit.T @ unit)
+    axes = vectors[:, np.argsort(values)[::-1][:dim]].T
+    signs = np.sign(axes[np.arange(dim), np.abs(axes).argmax(axis=1)])
+    return np.ascontiguousarray(axes * signs[:, None], np.float32)

