@@ -7,6 +7,7 @@ inner products as well as `dim` dimensions can: PCA without centring, since MaxS
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,13 @@ def make_plain_checkpoint(encoder: Path, output: Path, sample: Sequence[str], *,
     )  # fmt: skip
     with quiet():
         model = MultiVectorEncoder(
-            modules=[transformer, dense, MultiVectorMask(), Normalize(module_input_name="token_embeddings")], device="cpu"
+            modules=[
+                transformer,
+                dense,
+                MultiVectorMask(skiplist_words=list(string.punctuation)),
+                Normalize(module_input_name="token_embeddings"),
+            ],
+            device="cpu",
         )
         model.save(str(output), create_model_card=False)
 
