@@ -92,7 +92,7 @@ class Manifest:
         """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
         if not isinstance(data, dict):
             raise BundleError(f"{where} is no JSON object: export the bundle again")

@@ -5,7 +5,8 @@
     decoded   = normalise(centroid + weights[j, bucket])
 
 As in ColBERTv2 (Santhanam et al. 2021, arXiv 2112.01488), but with Lloyd-Max buckets per dimension instead of one set of
-quantiles for all: on MiniLM vectors that halves the squared error. One codebook serves the local engine and Vespa.
+quantiles for all: on MiniLM vectors (Cranfield, 4 bits) the squared error is .005 against .024,
+recall@10 .978 against .948. One codebook serves the local engine and Vespa.
 
 Packing of `residuals [n, ceil(d * bits / 8)] uint8`: buckets in the order of the dimensions, most significant bit first,
 which for one bit is the order of Vespa's `unpack_bits` and numpy's `packbits`.
@@ -34,6 +35,9 @@ BITS = (1, 2, 4)
 MAX_BYTES = 1 << 30
 MAX_CENTROIDS = 1 << 20
 BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
+EXACT_UP_TO = 2048  # centroids; above, encoding and training search them in groups
+GROUPED_ROWS = 1 << 14
+PROBED_GROUPS = 8
 MIN_PER_CENTROID = 16  # vectors that each centroid needs, or it would only learn the sample by heart
 
 
@@ -94,7 +98,8 @@ class Codebook:
         try:
             if file.stat().st_size > MAX_BYTES:
                 raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MiB: it is no codebook")
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            with file.open("rb") as opened:
+                arrays = np.load(opened, allow_pickle=False)
                 if not isinstance(arrays, np.lib.npyio.NpzFile):
                     raise BundleError(f"{file} is no codebook: it is one array, not an .npz")
                 missing = {"centroids", "cutoffs", "weights", "bits"} - set(arrays.files)
@@ -114,14 +119,22 @@ class Codebook:
         return _assign(self._checked(vectors), self.centroids)[0]
 
     def encode(self, vectors: Matrix) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """`codes [n]` and packed `residuals [n, residual_bytes]` of `vectors [n, d]`."""
+        """`codes [n]` and packed `residuals [n, residual_bytes]` of `vectors [n, d]`.
+
+        With more than 2,048 centroids they are searched in groups: one code in fifty is not the best one, but nearly as
+        close, and the residual makes up for it.
+        """
         from late_interaction.plaid import kernels
 
         vectors = self._checked(vectors)
-        codes = self.assign(vectors)
+        codes = self._groups.assign(vectors)[0] if len(self.centroids) > EXACT_UP_TO else self.assign(vectors)
         residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
         kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
         return codes, residuals
+
+    @functools.cached_property
+    def _groups(self) -> _Groups:
+        return _Groups(self.centroids)
 
     def decode(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Matrix:
         """Unit rows `[n, d]`.
@@ -159,6 +172,51 @@ def _assign(vectors: Matrix, centroids: Matrix) -> tuple[NDArray[np.int32], Matr
     return codes, best
 
 
+def _assign_near(vectors: Matrix, centroids: Matrix) -> tuple[NDArray[np.int32], Matrix]:
+    return _Groups(centroids).assign(vectors) if len(centroids) > EXACT_UP_TO else _assign(vectors, centroids)
+
+
+class _Groups:
+    """Centroids in groups of neighbours: a vector is compared with those of the groups whose heads are nearest to it.
+
+    With 15,563 centroids that took a ninth of the time, and 98.5 % of codes were the nearest (SciFact).
+    """
+
+    def __init__(self, centroids: Matrix) -> None:
+        count = 1 << round(np.log2(len(centroids)) / 2)
+        self._heads = _kmeans(centroids, count, np.random.default_rng(0), 4)
+        order = _assign(centroids, self._heads)[0]
+        self._members = [np.flatnonzero(order == group).astype(np.int32) for group in range(len(self._heads))]
+        self._centroids = [np.ascontiguousarray(centroids[members].T) for members in self._members]
+
+    def assign(self, vectors: Matrix) -> tuple[NDArray[np.int32], Matrix]:
+        """A near-best centroid and its dot product, both `[n]`."""
+        codes = np.empty(len(vectors), np.int32)
+        best = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), GROUPED_ROWS):
+            part = slice(start, start + GROUPED_ROWS)
+            self._assign_block(vectors[part], codes[part], best[part])
+        return codes, best
+
+    def _assign_block(self, vectors: Matrix, codes: NDArray[np.int32], best: Matrix) -> None:
+        best[:] = -np.inf
+        probes = min(PROBED_GROUPS, len(self._heads))
+        nearest = np.argpartition(vectors @ -self._heads.T, probes - 1, axis=1)[:, :probes]
+        pairs = np.argsort(nearest, axis=None, kind="stable")  # (vector, group) by group, vectors ascending
+        ends = np.cumsum(np.bincount(nearest.ravel(), minlength=len(self._heads)))
+        first = 0
+        for members, centroids, last in zip(self._members, self._centroids, ends.tolist(), strict=True):
+            if last > first and len(members):
+                rows = pairs[first:last] // probes
+                S = vectors[rows] @ centroids
+                chosen = S.argmax(axis=1)
+                found = S[np.arange(len(rows)), chosen]
+                better = found > best[rows]
+                best[rows[better]] = found[better]
+                codes[rows[better]] = members[chosen[better]]
+            first = last
+
+
 def train_codebook(
     sample: Matrix, *, bits: int = 4, centroids: int | None = None, seed: int = 0, iterations: int = 4
 ) -> Codebook:
@@ -180,7 +238,7 @@ def train_codebook(
     count = min(centroids or default_centroids(len(sample)), max(1, len(training) // MIN_PER_CENTROID))
     found = _kmeans(training, count, random, iterations)
     tested = np.ascontiguousarray(sample[order[:held]] if held >= 256 else sample, np.float32)
-    residuals = tested - found[_assign(tested, found)[0]]
+    residuals = tested - found[_assign_near(tested, found)[0]]
     cutoffs, weights = _buckets(residuals, bits)
     return Codebook(found, cutoffs, weights, bits)
 
@@ -195,7 +253,7 @@ def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations
     start = np.unique(vectors[np.sort(random.choice(len(vectors), count, replace=False))], axis=0)
     centroids = _unit(start)
     for _ in range(iterations):
-        codes, best = _assign(vectors, centroids)
+        codes, best = _assign_near(vectors, centroids)
         order = np.argsort(codes, kind="stable")
         sizes = np.bincount(codes, minlength=len(centroids))
         filled = np.flatnonzero(sizes)
@@ -205,7 +263,7 @@ def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations
         empty = np.flatnonzero(sizes == 0)
         centroids[empty] = vectors[np.argsort(best, kind="stable")[: len(empty)]]  # the worst served start anew
         centroids = _unit(centroids)
-    kept = np.unique(_assign(vectors, centroids)[0])
+    kept = np.unique(_assign_near(vectors, centroids)[0])
     return np.ascontiguousarray(centroids[kept])
 
 
@@ -225,8 +283,8 @@ def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
     """
     n, dim = residuals.shape
     buckets = 1 << bits
-    prior = 64
-    spread = np.sqrt((np.square(residuals, dtype=np.float64).sum(axis=0) + prior * 0.25 / dim) / (n + prior))
+    prior = 16
+    spread = np.sqrt((np.square(residuals, dtype=np.float64).sum(axis=0) + prior * 2 / dim) / (n + prior))
     grid = np.linspace(-3, 3, 25)
     mass = np.exp(-np.square(grid) / 2)
     copies = np.maximum(1, np.round(4 * prior * mass / mass.sum())).astype(int)

@@ -75,13 +75,13 @@ class MetadataSchema:
             raise MetadataError(f"metadata type unknown: {error}; known types: {known}") from None
 
     def check(self, metadata: Mapping[str, object]) -> dict[str, Value]:
-        """`metadata` with every value typed and nulls left out.
+        """`metadata` with every value typed; nulls and empty lists, which are no value, left out.
 
         Raises: MetadataError on an unknown field or a value of another type.
         """
         checked: dict[str, Value] = {}
         for name, value in metadata.items():
-            if value is None:
+            if value is None or value == []:
                 continue
             type_ = self.fields.get(name)
             if type_ is None:

@@ -86,6 +86,21 @@ def minilm_bundle(stdlib_sample):
     return Bundle.open(cached_folder("minilm", key, lambda path: void(make_bundle(out, minilm_folder(), path, texts))))
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
+    pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
+    from exporter import export
+    from late_interaction.bundle import Bundle
+    from tests import checkpoints
+
+    def make(folder: Path) -> None:
+        checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
+        export(checkpoint, folder, sample=checkpoints.TEXTS * 8, dim=16)
+
+    return Bundle.open(cached_folder("tiny", source_key("exporter", "late_interaction"), make))
+
+
 def void(_: object) -> None:
     """For lambdas whose result nobody wants."""
 

@@ -15,7 +15,10 @@ def matches(where, metadata):
             ok = not matches(value, metadata)
         else:
             conditions = value if isinstance(value, dict) else {"$eq": value}
-            ok = all(_compare(metadata.get(key), op, wanted) for op, wanted in conditions.items())
+            ok = all(
+                _compare(metadata.get(key) if metadata.get(key) != [] else None, op, wanted)
+                for op, wanted in conditions.items()
+            )
         if not ok:
             return False
     return True

@@ -1,18 +1,21 @@
-"""The settings of an application: one frozen object, and the same as app.toml.
+"""The settings of an application: one frozen object, and the same as app.toml:
 
-    name = "colbert"                  letters, digits and _; also the documents' namespace unless that is set
+    name = "colbert"
     dim = 128
     query_rows = 32
-    codec = "bfloat16"                float32, bfloat16, binary
-    candidates = ["centroid", "bm25", "exhaustive"]       the first is the default of queries
+    codec = "bfloat16"
+    candidates = ["centroid", "bm25", "exhaustive"]
 
     [metadata]
     year = "long"
+
+The first of `candidates` is what queries use by default.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -23,12 +26,9 @@ from typing import Any
 from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 __all__ = ["AppSettings"]
+
+tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class AppSettings:
     dim, query_rows: of the bundle. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per
     query row. target_hits: candidates that HNSW and BM25 are asked for. search_threads: per query and node.
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
-    jvm_heap_mb: of the container. timeout_s: of a query inside Vespa.
+    jvm_heap_mb: of the container.
     """
 
     dim: int
@@ -55,7 +55,6 @@ class AppSettings:
     hnsw_links: int = 16
     hnsw_explore: int = 200
     search_threads: int = 2
-    timeout_s: float = 10.0
     embedder: bool = True
     precision: str = ""
     jvm_heap_mb: int = 512
@@ -72,7 +71,8 @@ class AppSettings:
             raise SettingsError(f"{where}: unknown setting {unknown[0]!r}; known: {', '.join(fields)}")
         if missing := [name for name in ("dim", "query_rows") if name not in data]:
             raise SettingsError(f"{where}: setting {missing[0]!r} is missing")
-        return cls(**{name: _typed(name, value, str(fields[name].type), where) for name, value in data.items()})
+        values: dict[str, Any] = {name: _typed(name, value, str(fields[name].type), where) for name, value in data.items()}
+        return cls(**values)
 
     def to_toml(self) -> str:
         data = self.to_json()
@@ -95,7 +95,7 @@ class AppSettings:
 
 def _toml(value: object) -> str:
     """TOML's basic strings, numbers, booleans and arrays are JSON's, but for DEL."""
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _typed(name: str, value: object, annotation: str, where: str) -> object:
@@ -106,8 +106,6 @@ def _typed(name: str, value: object, annotation: str, where: str) -> object:
             raise SettingsError(f"{where}: {error}") from None
     if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    if annotation == "float" and type(value) in (int, float):
-        return float(str(value))
     if type(value).__name__ == annotation:
         return value
     wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}.get(annotation, annotation)

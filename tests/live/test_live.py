@@ -152,7 +152,9 @@ def test_delete_and_upsert_are_real_at_once(world, tmp_path):
             return summary
 
         def found(retriever=retriever):
-            return {h.id: h.text for h in retriever.search("penguins", 50, where={"module": "tmp"}, candidates="exhaustive").hits}
+            return {
+                h.id: h.text for h in retriever.search("penguins", 50, where={"module": "tmp"}, candidates="exhaustive").hits
+            }
 
         assert go(old).acknowledged == 4
         assert found() == {d.id: d.text for d in old}
@@ -179,7 +181,8 @@ def test_the_command_line_on_the_node(world, cli):
 def test_zz_redeploy_on_a_used_node(world, tmp_path):
     """Last: an added metadata field goes live, what was fed stays, and the new field can be fed and asked for."""
     fields = dataclasses.replace(
-        world.settings.metadata, fields={**world.settings.metadata.fields, "added": type(world.settings.metadata.fields["pages"]).LONG}
+        world.settings.metadata,
+        fields={**world.settings.metadata.fields, "added": type(world.settings.metadata.fields["pages"]).LONG},
     )
     settings = dataclasses.replace(world.settings, metadata=fields)
     build_package(world.bundle, settings).write(tmp_path / "package")

@@ -1,7 +1,8 @@
 """What a candidate strategy is: schema fields, rank profile, what a document carries, what a query asks.
 
 Rank profiles inherit `late_interaction` (schema.py), which declares query(qt) and the function `max_sim`. The relevance of
-every hit is its MaxSim; the match feature `candidate_score` is what the first phase gave it.
+every hit is its MaxSim as long as a query asks for no more hits than it reranks; the match feature `firstPhase` is what the
+first phase gave it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Parameter: TypeAlias = str | int | float | bool | Mapping[str, object]
 
 BASE_PROFILE = "late_interaction"
 MAXSIM = "max_sim"
-CANDIDATE_SCORE = "candidate_score"
+CANDIDATE_SCORE = "firstPhase"  # match feature: what the first phase gave a hit
 
 
 class Centroids(Protocol):
@@ -63,15 +64,19 @@ class DocumentContext:
 
 @dataclass(frozen=True)
 class StrategyRequest:
-    """One query. Q: `[q, d]` float32. candidates: how many the first stage should find, at most rerank get a MaxSim score.
-    probes: centroids per query row."""
+    """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim
+    score at most, in the whole cluster. codebook: of the bundle, for strategies that need one."""
 
-    Q: Floats
-    text: str
-    candidates: int
+    rows: Floats
+    text: str | None
     rerank: int
-    probes: int
+    settings: AppSettings
     codebook: Centroids | None = None
+
+    @property
+    def targets(self) -> int:
+        """Candidates that HNSW and BM25 are asked for: never fewer than are reranked."""
+        return max(self.rerank, self.settings.target_hits)
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,10 @@ def second_phase(settings: AppSettings) -> str:
 
 def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
     """query(qt), and how many candidates of the whole cluster get a MaxSim score."""
-    return {"input.query(qt)": tensor_hex(request.Q), "ranking.secondPhase.totalRerankCount": request.rerank}
+    return {"input.query(qt)": tensor_hex(request.rows), "ranking.secondPhase.totalRerankCount": request.rerank}
 
 
-def tensor_hex(Q: Floats) -> dict[str, object]:
+def tensor_hex(rows: Floats) -> dict[str, object]:
     """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
-    rows = np.ascontiguousarray(Q, np.float32).astype(">f4")
-    return {str(number): row.tobytes().hex() for number, row in enumerate(rows)}
+    cells = np.ascontiguousarray(rows, np.float32).astype(">f4")
+    return {str(number): row.tobytes().hex() for number, row in enumerate(cells)}

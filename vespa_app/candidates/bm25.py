@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from late_interaction.errors import UsageError
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    CANDIDATE_SCORE,
     DocumentContext,
     Floats,
     QueryParts,
@@ -20,8 +20,11 @@ BM25_SCORE = "bm25(title) + bm25(text)"
 
 
 def words(request: StrategyRequest) -> str:
-    """Matches the query text, which travels as the parameter `text`: it is never part of the YQL."""
-    return f'({{grammar:"tokenize",targetHits:{int(request.candidates)},defaultIndex:"default"}}userInput(@text))'
+    """Matches the query text, which travels as the parameter `text`: it is never part of the YQL.
+
+    `and !(false)` makes a text without words match nothing; alone it would be an error.
+    """
+    return f'(({{grammar:"tokenize",targetHits:{request.targets},defaultIndex:"default"}}userInput(@text)) and !(false))'
 
 
 class Bm25:
@@ -35,11 +38,8 @@ class Bm25:
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        function {CANDIDATE_SCORE}() {{
-            expression: {BM25_SCORE}
-        }}
         first-phase {{
-            expression: {CANDIDATE_SCORE}
+            expression: {BM25_SCORE}
         }}
 {second_phase(settings)}    }}
 """
@@ -48,4 +48,6 @@ class Bm25:
         return {}
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        if request.text is None:
+            raise UsageError("candidates bm25 need a query text")
         return QueryParts(words(request), rerank_parameters(request) | {"text": request.text}, self.name)

@@ -11,7 +11,6 @@ import numpy as np
 
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    CANDIDATE_SCORE,
     DocumentContext,
     Floats,
     Parameter,
@@ -46,11 +45,8 @@ class Centroid:
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        function {CANDIDATE_SCORE}() {{
-            expression: attributeMatch({FIELD}).totalWeight
-        }}
         first-phase {{
-            expression: {CANDIDATE_SCORE}
+            expression: attributeMatch({FIELD}).totalWeight
         }}
 {second_phase(settings)}    }}
 """
@@ -61,8 +57,8 @@ class Centroid:
 
     def query(self, request: StrategyRequest) -> QueryParts:
         centroids = codebook_of(request.codebook).centroids
-        scores = request.Q @ centroids.T  # [q, C]
-        probes = min(request.probes, len(centroids))
+        scores = request.rows @ centroids.T  # [q, C]
+        probes = min(request.settings.probes, len(centroids))
         parameters: dict[str, Parameter] = rerank_parameters(request)
         items = []
         for row, similarities in enumerate(scores):

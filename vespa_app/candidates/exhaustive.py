@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    CANDIDATE_SCORE,
     MAXSIM,
     DocumentContext,
     Floats,
@@ -28,11 +27,8 @@ class Exhaustive:
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        function {CANDIDATE_SCORE}() {{
-            expression: {MAXSIM}
-        }}
         first-phase {{
-            expression: {CANDIDATE_SCORE}
+            expression: {MAXSIM}
         }}
     }}
 """
@@ -41,4 +37,4 @@ class Exhaustive:
         return {}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        return QueryParts("true", {"input.query(qt)": tensor_hex(request.Q)}, self.name)
+        return QueryParts("true", {"input.query(qt)": tensor_hex(request.rows)}, self.name)

@@ -6,7 +6,6 @@ import numpy as np
 
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    CANDIDATE_SCORE,
     DocumentContext,
     Floats,
     QueryParts,
@@ -22,8 +21,8 @@ FIELD = "pooled"
 
 
 def pool(rows: Floats) -> Floats:
-    """`[n, d]` -> `[d]`, the mean of the rows at length 1 (a zero mean becomes the first axis: cosine needs a direction)."""
-    mean = np.asarray(rows, np.float32).mean(axis=0)
+    """`[n, d]` -> `[d]`, the mean of the rows at length 1 (without a direction it is the first axis: cosine needs one)."""
+    mean: Floats = np.asarray(rows, np.float32).sum(axis=0) / max(1, len(rows))
     length = float(np.linalg.norm(mean))
     if length > 0:
         return np.asarray(mean / length, np.float32)
@@ -33,7 +32,7 @@ def pool(rows: Floats) -> Floats:
 
 
 def nearest(request: StrategyRequest) -> str:
-    return f"({{totalTargetHits:{int(request.candidates)}}}nearestNeighbor({FIELD}, qp))"
+    return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, qp))"
 
 
 def vector_hex(vector: Floats) -> str:
@@ -67,11 +66,8 @@ class Pooled:
         inputs {{
             query(qp) tensor<float>(x[{settings.dim}])
         }}
-        function {CANDIDATE_SCORE}() {{
-            expression: closeness(field, {FIELD})
-        }}
         first-phase {{
-            expression: {CANDIDATE_SCORE}
+            expression: closeness(field, {FIELD})
         }}
 {second_phase(settings)}    }}
 """
@@ -80,5 +76,5 @@ class Pooled:
         return {FIELD: {"values": vector_hex(pool(vectors))}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        parameters = rerank_parameters(request) | {"input.query(qp)": {"values": vector_hex(pool(request.Q))}}
+        parameters = rerank_parameters(request) | {"input.query(qp)": {"values": vector_hex(pool(request.rows))}}
         return QueryParts(nearest(request), parameters, self.name)

@@ -6,7 +6,7 @@ query's and the document's token dimensions both mapped. tests/vespa/test_fused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from late_interaction.errors import SettingsError
 
-__all__ = ["VECTORS", "Codec", "Floats", "blocks", "rows_of", "token_matrix"]
+__all__ = ["VECTORS", "Codec", "Floats", "blocks", "rows_of", "stacked", "token_matrix"]
 
 VECTORS = "vectors"  # the schema field
 Floats = NDArray[np.float32]
@@ -78,3 +78,8 @@ def rows_of(value: Mapping[str, object]) -> list[object]:
     if not isinstance(found, Mapping) or not all(str(label).isdigit() for label in found):
         raise SettingsError(f"the value of field {VECTORS!r} is no tensor of token vectors: {str(value)[:60]}")
     return [found[label] for label in sorted(found, key=int)]
+
+
+def stacked(rows: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Rows of one length as a matrix; `[0, 0]` for none."""
+    return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

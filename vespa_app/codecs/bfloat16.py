@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, token_matrix
+from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, stacked, token_matrix
 
 __all__ = ["BFloat16"]
 
@@ -33,10 +33,13 @@ class BFloat16:
 
     def decode(self, value: Mapping[str, object]) -> Floats:
         rows = rows_of(value)
-        if not all(isinstance(row, str) for row in rows):
-            return np.array(rows, np.float32)
-        halves = np.array([np.frombuffer(bytes.fromhex(str(row)), ">u2") for row in rows], np.uint32)
-        return (halves << 16).view(np.float32)
+        return stacked([_cells(row) for row in rows]).astype(np.float32)
+
+
+def _cells(row: object) -> NDArray[np.generic]:
+    if isinstance(row, str):
+        return (np.frombuffer(bytes.fromhex(row), ">u2").astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(row, np.float32)
 
 
 def _upper_halves(matrix: Floats) -> NDArray[np.uint16]:

@@ -11,9 +11,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, token_matrix
+from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, stacked, token_matrix
 
 __all__ = ["Binary"]
 
@@ -40,9 +41,13 @@ class Binary:
 
     def decode(self, value: Mapping[str, object]) -> Floats:
         rows = rows_of(value)
-        packed = [
-            np.frombuffer(bytes.fromhex(row), np.uint8) if isinstance(row, str) else np.array(row, np.int8).view(np.uint8)
-            for row in rows
-        ]
-        bits = np.unpackbits(np.array(packed, np.uint8), axis=1).astype(np.float32)
-        return (2 * bits - 1) / np.float32(math.sqrt(bits.shape[1] or 1))
+        packed = stacked([_cells(row) for row in rows]).astype(np.uint8)
+        bits = np.unpackbits(packed, axis=1).astype(np.float32)
+        signs: Floats = (2 * bits - 1) / np.float32(math.sqrt(bits.shape[1] or 1))
+        return signs
+
+
+def _cells(row: object) -> NDArray[np.generic]:
+    if isinstance(row, str):
+        return np.frombuffer(bytes.fromhex(row), np.uint8)
+    return np.asarray(row, np.float32).astype(np.int8).view(np.uint8)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, token_matrix
+from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, stacked, token_matrix
 
 __all__ = ["Float32"]
 
@@ -31,6 +32,8 @@ class Float32:
 
     def decode(self, value: Mapping[str, object]) -> Floats:
         rows = rows_of(value)
-        if all(isinstance(row, str) for row in rows):
-            return np.array([np.frombuffer(bytes.fromhex(str(row)), ">f4") for row in rows], np.float32)
-        return np.array(rows, np.float32)
+        return stacked([_cells(row) for row in rows]).astype(np.float32)
+
+
+def _cells(row: object) -> NDArray[np.generic]:
+    return np.frombuffer(bytes.fromhex(row), ">f4") if isinstance(row, str) else np.asarray(row, np.float32)

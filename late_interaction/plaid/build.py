@@ -1,0 +1,179 @@
+"""Writes segments: from passages with vectors, or from the living passages of older segments."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import FileEntry
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.files import fsync_folder
+from late_interaction.metadata import MetadataSchema, Value
+from late_interaction.plaid.columns import Column, column_of, join_columns, write_columns
+from late_interaction.plaid.segment import Segment, codes_dtype
+from late_interaction.plaid.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
+from late_interaction.plaid.versions import SegmentEntry
+
+__all__ = ["build_segment", "merge_segments"]
+
+BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
+TEXTS = ("ids", "documents", "titles", "texts")
+Matrix = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class _SegmentWriter:
+    """Appends passages to the files of `segments/NAME`; what an earlier crash left there is removed."""
+
+    def __init__(self, root: Path, name: str, codebook: Codebook | None, residual_bytes: int) -> None:
+        self.folder = root / "segments" / name
+        self.name = name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.centroids = 0 if codebook is None else len(codebook.centroids)
+        self.codes = ArrayWriter(self.folder / "codes.npy", codes_dtype(self.centroids))
+        self.residuals = ArrayWriter(self.folder / "residuals.npy", "|u1", (residual_bytes,))
+        self.texts = {name: StringsWriter(self.folder, name) for name in TEXTS}
+        self.lengths: list[NDArray[np.int64]] = []
+        self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
+
+    def abandon(self) -> None:
+        self.codes.abandon()
+        self.residuals.abandon()
+        for texts in self.texts.values():
+            texts.abandon()
+
+    def finish(self, schema: MetadataSchema, columns: dict[str, Column]) -> SegmentEntry:
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        files: dict[str, FileEntry] = {"codes.npy": self.codes.close(), "residuals.npy": self.residuals.close()}
+        for texts in self.texts.values():
+            files.update(texts.close())
+        arrays: dict[str, NDArray[Any]] = {"offsets": offsets, **self._ivf(offsets)}
+        for name, parts in self.hashes.items():
+            hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
+            order = np.argsort(hashes, kind="stable")
+            arrays[f"{name}_hashes"], arrays[f"{name}_rows"] = hashes[order], order.astype(np.int32)
+        for name, array in arrays.items():
+            files[f"{name}.npy"] = write_array(self.folder / f"{name}.npy", array)
+        files.update(write_columns(self.folder, schema, columns))
+        fsync_folder(self.folder)
+        fsync_folder(self.folder.parent)
+        return SegmentEntry(self.name, len(lengths), int(offsets[-1]), files)
+
+    def _ivf(self, offsets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        from late_interaction.plaid import kernels
+
+        codes = np.load(self.folder / "codes.npy", mmap_mode="r" if offsets[-1] else None, allow_pickle=False)
+        starts = np.zeros(self.centroids + 1, np.int64)
+        kernels.fill_ivf(np.asarray(codes), offsets, starts, np.zeros(0, np.int32), True)
+        passages = np.zeros(starts[-1], np.int32)
+        kernels.fill_ivf(np.asarray(codes), offsets, starts, passages, False)
+        return {"ivf_offsets": starts, "ivf_passages": passages}
+
+
+def build_segment(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook | None,
+    residual_bytes: int,
+    items: Iterable[tuple[Passage, Matrix]],
+) -> SegmentEntry:
+    """A segment of `items`, encoded block by block. Memory: one block, 24 bytes a passage, and the metadata columns.
+
+    codebook: None only where no passage has a row.
+    """
+    writer = _SegmentWriter(root, name, codebook, residual_bytes)
+    metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
+    try:
+        for block in _blocks(items):
+            passages = [passage for passage, _ in block]
+            writer.lengths.append(np.array([len(vectors) for _, vectors in block], np.int64))
+            columns = ([p.id for p in passages], [p.document_id for p in passages])
+            texts = ([p.title for p in passages], [p.text for p in passages])
+            for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
+                writer.texts[text_name].append(values)
+            for hashed, values in zip(("ids", "documents"), columns, strict=True):
+                writer.hashes[hashed].append(hash_all(values))
+            for field, collected in metadata.items():
+                collected.extend(passage.metadata.get(field) for passage in passages)
+            if codebook is not None:
+                _append_vectors(writer, codebook, np.concatenate([vectors for _, vectors in block]))
+        fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
+        return writer.finish(schema, fields)
+    finally:
+        writer.abandon()
+
+
+def _append_vectors(writer: _SegmentWriter, codebook: Codebook, vectors: Matrix) -> None:
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        codes, residuals = codebook.encode(vectors[start : start + BLOCK_ROWS])
+        writer.codes.append(codes)
+        writer.residuals.append(residuals)
+
+
+def _blocks(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[list[tuple[Passage, Matrix]]]:
+    block: list[tuple[Passage, Matrix]] = []
+    rows = 0
+    for item in items:
+        block.append(item)
+        rows += len(item[1])
+        if rows >= BLOCK_ROWS or len(block) >= BLOCK_ROWS:
+            yield block
+            block, rows = [], 0
+    if block:
+        yield block
+
+
+def merge_segments(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook | None,
+    residual_bytes: int,
+    parts: Sequence[tuple[Segment, Mask]],
+) -> SegmentEntry:
+    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again."""
+    writer = _SegmentWriter(root, name, codebook, residual_bytes)
+    selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
+    try:
+        for segment, living in parts:
+            rows = np.flatnonzero(living)
+            writer.lengths.append(segment.lengths()[rows])
+            for first, last in _runs(living):
+                start, stop = int(segment.offsets[first]), int(segment.offsets[last])
+                writer.codes.append(segment.codes[start:stop])
+                writer.residuals.append(segment.residuals[start:stop])
+                for text_name, strings in _texts(segment):
+                    begin, end = int(strings.offsets[first]), int(strings.offsets[last])
+                    sizes = np.diff(strings.offsets[first : last + 1])
+                    writer.texts[text_name].append_encoded(strings.blob[begin:end], sizes)
+            for hashed, hashes, places in (
+                ("ids", segment.id_hashes, segment.id_rows),
+                ("documents", segment.document_hashes, segment.document_rows),
+            ):
+                by_row = np.empty(segment.passages, np.uint64)
+                by_row[places] = hashes
+                writer.hashes[hashed].append(by_row[rows])
+            for field, columns in selected.items():
+                columns.append(segment.columns[field].select(rows))
+        return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+    finally:
+        writer.abandon()
+
+
+def _texts(segment: Segment) -> Iterator[tuple[str, Strings]]:
+    yield from zip(TEXTS, (segment.ids, segment.documents, segment.titles, segment.texts), strict=True)
+
+
+def _runs(mask: Mask) -> list[tuple[int, int]]:
+    """First and one-past-last place of every run of set places."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]

@@ -1,0 +1,233 @@
+"""A local PLAID index: one folder, many readers, one writer. docs/index-format.md tells the files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import BundleError, LocalIndexError, UsageError
+from late_interaction.files import staged_folder
+from late_interaction.filters import Filter
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.search import check_query, decode, score_places, search
+from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.storage import check_file
+from late_interaction.plaid.types import LocalResult, SearchSettings
+from late_interaction.plaid.versions import Version, publish, read_current, read_version
+
+if TYPE_CHECKING:
+    from late_interaction.plaid.writer import IndexWriter
+
+__all__ = ["LocalIndex"]
+
+BITS = (1, 2, 4)
+Matrix = NDArray[np.float32]
+
+
+class LocalIndex:
+    """A reader of one version, which `refresh` moves to the newest. Use `create` or `open`.
+
+    Searches may run in several threads; `refresh` in between is safe, as a search keeps the version it started with.
+    """
+
+    def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str]) -> None:
+        self.path = path
+        self._snapshot = snapshot
+        self._current = current
+
+    @classmethod
+    def create(cls, path: str | Path, *, bundle: Bundle, schema: MetadataSchema, bits: int = 4) -> LocalIndex:
+        """Makes an empty index with its own copy of the bundle.
+
+        bits: per dimension of a residual; a bundle that has a codebook named `residual` decides instead.
+
+        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4.
+        """
+        root = Path(path)
+        if bits not in BITS:
+            raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+        ready = bundle_codebook(bundle)
+        bits = bits if ready is None else ready.bits
+        with staged_folder(root) as staging:
+            for folder in ("bundle", "codebooks", "deletions", "segments", "versions"):
+                (staging / folder).mkdir()
+            bundle.copy_to(staging / "bundle")
+            publish(staging, Version(0, bits, bundle.manifest.dim, schema, bundle.sha256))
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, path: str | Path) -> LocalIndex:
+        """Maps the newest committed version.
+
+        Raises: LocalIndexError where there is no index, or one that is damaged or of an unknown format version.
+        """
+        root = Path(path)
+        snapshot, current = _open_newest(root, None)
+        return cls(root, snapshot, current)
+
+    def refresh(self) -> bool:
+        """Moves to the newest version; whether there was a newer one than this reader had."""
+        if read_current(self.path) == self._current:
+            return False
+        self._snapshot, self._current = _open_newest(self.path, self._snapshot)
+        return True
+
+    def writer(self, *, resume: bool = False) -> IndexWriter:
+        """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
+
+        Raises: LocalIndexError where another writer has the index.
+        """
+        from late_interaction.plaid.writer import IndexWriter
+
+        return IndexWriter(self, resume=resume)
+
+    @functools.cached_property
+    def bundle(self) -> Bundle:
+        """The index's own copy. Raises: BundleError where a file of it is missing or of another size."""
+        return Bundle.open(self.path / "bundle", verify=False)
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self._snapshot.version.schema
+
+    @property
+    def version(self) -> int:
+        return self._snapshot.version.number
+
+    @property
+    def passages(self) -> int:
+        return self._snapshot.version.passages
+
+    @property
+    def documents(self) -> int:
+        return self._snapshot.documents
+
+    @property
+    def token_vectors(self) -> int:
+        return self._snapshot.version.token_vectors
+
+    @property
+    def bits(self) -> int:
+        return self._snapshot.version.bits
+
+    @property
+    def dim(self) -> int:
+        return self._snapshot.version.dim
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of codes, residuals and inverted lists per stored token vector; 0 in an empty index."""
+        stored = sum(entry.token_vectors for entry in self._snapshot.version.segments)
+        return self._snapshot.stored_bytes() / stored if stored else 0.0
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """None before the first vector is committed."""
+        return self._snapshot.codebook
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The version that this reader has open."""
+        return self._snapshot
+
+    def search(
+        self,
+        Q: Matrix,
+        k: int,
+        *,
+        where: Filter | None = None,
+        settings: SearchSettings | None = None,
+        exact: bool = False,
+    ) -> LocalResult:
+        """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
+
+        exact: MaxSim over all decoded vectors instead of PLAID's stages. A query without rows has no hits.
+
+        Raises: UsageError where Q has another width or is not finite, or k is less than 1.
+        """
+        return search(self._snapshot, Q, k, where=where, settings=settings, exact=exact)
+
+    def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
+        """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
+        snapshot = self._snapshot
+        Q = check_query(Q, snapshot.version.dim)
+        places: dict[str, int] = {}
+        for passage_id in passage_ids:
+            if (found := snapshot.find(passage_id)) is not None:
+                places[passage_id] = found[0].base + found[1]
+        if snapshot.codebook is None:
+            return dict.fromkeys(places, float("-inf"))
+        order = np.sort(np.fromiter(places.values(), np.int64, len(places)))
+        scores = score_places(snapshot, snapshot.codebook, Q, order)
+        by_place = dict(zip(order.tolist(), scores.tolist(), strict=True))
+        return {passage_id: by_place[place] for passage_id, place in places.items()}
+
+    def passage(self, passage_id: str) -> Passage | None:
+        found = self._snapshot.find(passage_id)
+        return None if found is None else found[0].segment.passage(found[1])
+
+    def vectors(self, passage_id: str) -> Matrix:
+        """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
+        snapshot = self._snapshot
+        found = snapshot.find(passage_id)
+        if found is None:
+            raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
+        part, row = found
+        if snapshot.codebook is None:
+            return np.empty((0, snapshot.version.dim), np.float32)
+        offsets = part.segment.offsets
+        return decode(part, snapshot.codebook, int(offsets[row]), int(offsets[row + 1]))
+
+    def iter_passages(self) -> Iterator[Passage]:
+        """Living passages in order of insertion; a passage that was put again stands where it was put last."""
+        return self._snapshot.iter_passages()
+
+    def verify(self) -> None:
+        """Reads every file of this version and of the bundle.
+
+        Raises: LocalIndexError naming the first file whose checksum differs.
+        """
+        for named in self._snapshot.version.files():
+            check_file(self.path, named.name, named.entry, checksum=True)
+        try:
+            bundle = Bundle.open(self.path / "bundle", verify=True)
+        except BundleError as error:
+            raise LocalIndexError(f"{self.path} is damaged: {error}") from None
+        if bundle.sha256 != self._snapshot.version.bundle:
+            raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
+
+
+def bundle_codebook(bundle: Bundle) -> Codebook | None:
+    """The bundle's codebook `residual`, or None.
+
+    Raises: BundleError where it is damaged or of another width than the model.
+    """
+    name = bundle.manifest.codebooks.get("residual")
+    if name is None:
+        return None
+    codebook = Codebook.load(bundle.file(name))
+    if codebook.dim != bundle.manifest.dim:
+        raise BundleError(f"{bundle.path}: {name} has {codebook.dim} dimensions, the model {bundle.manifest.dim}")
+    return codebook
+
+
+def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:
+    current = read_current(root)
+    while True:
+        try:
+            return Snapshot(root, read_version(root, *current), before), current
+        except LocalIndexError:
+            newer = read_current(root)  # commits since may have removed the files of the version just named
+            if newer == current:
+                raise
+            current = newer

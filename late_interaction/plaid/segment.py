@@ -1,0 +1,119 @@
+"""One immutable segment: passages in order of insertion, their codes and residuals, and the ways to find them.
+
+offsets [n + 1]            rows of passage p are offsets[p] .. offsets[p + 1]
+codes [T], residuals [T, b]
+ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
+ids, documents, titles, texts        texts, one per passage
+*_hashes (ascending), *_rows         where an id is
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.columns import Column, open_columns
+from late_interaction.plaid.storage import Strings, open_array, string_hash
+from late_interaction.plaid.versions import SegmentEntry
+
+__all__ = ["Segment", "codes_dtype"]
+
+CODE_DTYPES = ("<u2", "<i4")
+Mask = NDArray[np.bool_]
+
+
+def codes_dtype(centroids: int) -> str:
+    """Two bytes a code as long as they are enough."""
+    return CODE_DTYPES[0] if centroids <= 1 << 16 else CODE_DTYPES[1]
+
+
+class Segment:
+    """An opened segment; all files are mapped, so that it stays readable when a commit has removed it."""
+
+    def __init__(self, root: Path, entry: SegmentEntry, schema: MetadataSchema, residual_bytes: int) -> None:
+        """Raises: LocalIndexError naming the file that is missing, of another size, or does not fit the others."""
+        self.entry = entry
+        folder = root / "segments" / entry.name
+        self._folder = folder
+        files = entry.files
+        try:
+            self.offsets: NDArray[np.int64] = self._open("offsets", "<i8")
+            self.codes: NDArray[Any] = open_array(folder, "codes.npy", files["codes.npy"], CODE_DTYPES)
+            self.residuals: NDArray[np.uint8] = open_array(folder, "residuals.npy", files["residuals.npy"], "|u1", 2)
+            self.ivf_offsets: NDArray[np.int64] = self._open("ivf_offsets", "<i8")
+            self.ivf_passages: NDArray[np.int32] = self._open("ivf_passages", "<i4")
+            self.ids, self.documents = Strings(folder, "ids", files), Strings(folder, "documents", files)
+            self.titles, self.texts = Strings(folder, "titles", files), Strings(folder, "texts", files)
+            self.id_hashes: NDArray[np.uint64] = self._open("ids_hashes", "<u8")
+            self.id_rows: NDArray[np.int32] = self._open("ids_rows", "<i4")
+            self.document_hashes: NDArray[np.uint64] = self._open("documents_hashes", "<u8")
+            self.document_rows: NDArray[np.int32] = self._open("documents_rows", "<i4")
+            self.columns: dict[str, Column] = open_columns(folder, schema, files, entry.passages)
+        except KeyError as error:
+            raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
+        self._check(residual_bytes)
+
+    def _open(self, name: str, dtype: str) -> NDArray[Any]:
+        return open_array(self._folder, f"{name}.npy", self.entry.files[f"{name}.npy"], dtype)
+
+    def _check(self, residual_bytes: int) -> None:
+        n, rows = self.entry.passages, self.entry.token_vectors
+        expected = {
+            "offsets": (self.offsets, (n + 1,)),
+            "codes": (self.codes, (rows,)),
+            "residuals": (self.residuals, (rows, residual_bytes)),
+            "ids.offsets": (self.ids.offsets, (n + 1,)),
+            "documents.offsets": (self.documents.offsets, (n + 1,)),
+            "titles.offsets": (self.titles.offsets, (n + 1,)),
+            "texts.offsets": (self.texts.offsets, (n + 1,)),
+            "ids_hashes": (self.id_hashes, (n,)),
+            "ids_rows": (self.id_rows, (n,)),
+            "documents_hashes": (self.document_hashes, (n,)),
+            "documents_rows": (self.document_rows, (n,)),
+        }
+        for name, (array, shape) in expected.items():
+            if array.shape != shape:
+                raise LocalIndexError(f"{self._folder} is damaged: {name}.npy has shape {array.shape}, not {shape}")
+        for name, offsets, end in (
+            ("offsets", self.offsets, rows),
+            ("ivf_offsets", self.ivf_offsets, len(self.ivf_passages)),
+        ):
+            if not len(offsets) or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+                raise LocalIndexError(f"{self._folder} is damaged: {name}.npy does not ascend from 0 to {end}")
+
+    @property
+    def passages(self) -> int:
+        return self.entry.passages
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Rows of every passage `[n]`."""
+        return np.diff(self.offsets)
+
+    def find(self, passage_id: str) -> int | None:
+        """Row of the passage of that id, deleted or not; ids are unique within a segment."""
+        for row in self._rows_of(string_hash(passage_id), self.id_hashes, self.id_rows):
+            if self.ids[row] == passage_id:
+                return row
+        return None
+
+    def find_document(self, document_id: str) -> list[int]:
+        """Rows of all passages of that document, ascending."""
+        rows = self._rows_of(string_hash(document_id), self.document_hashes, self.document_rows)
+        return sorted(row for row in rows if self.documents[row] == document_id)
+
+    @staticmethod
+    def _rows_of(key: int, hashes: NDArray[np.uint64], rows: NDArray[np.int32]) -> list[int]:
+        wanted = np.uint64(key)
+        first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
+        found: list[int] = rows[first:last].tolist()
+        return found
+
+    def passage(self, row: int) -> Passage:
+        metadata = {name: value for name, column in self.columns.items() if (value := column.value(row)) is not None}
+        return Passage(self.ids[row], self.documents[row], self.titles[row], self.texts[row], metadata)

@@ -1,0 +1,136 @@
+"""One version of an index, opened: segments with what is alive in them, and the codebook. Never changes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import BundleError, LocalIndexError
+from late_interaction.filters import Filter
+from late_interaction.plaid.columns import evaluate
+from late_interaction.plaid.segment import Segment, codes_dtype
+from late_interaction.plaid.storage import check_file, open_array
+from late_interaction.plaid.versions import SegmentEntry, Version
+
+__all__ = ["Living", "Snapshot"]
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Living:
+    """A segment and which of its passages are alive, `mask [n]`; `base`: how many passages lie in segments before it."""
+
+    segment: Segment
+    mask: Mask
+    base: int
+
+
+class Snapshot:
+    """`living`: the segments in order of insertion. `codebook`: None as long as no vector was committed."""
+
+    def __init__(self, root: Path, version: Version, before: Snapshot | None = None) -> None:
+        """Opens all files of the version, taking segments and codebook that `before` has open already.
+
+        Raises: LocalIndexError naming the file that is missing or damaged.
+        """
+        self.version = version
+        self.residual_bytes = -(-version.dim * version.bits // 8)
+        known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
+        living: list[Living] = []
+        base = 0
+        self.codebook = self._open_codebook(root, before)
+        for entry in version.segments:
+            segment = known.get(entry.name)
+            if segment is None or segment.entry.files != entry.files:
+                segment = Segment(root, entry, version.schema, self.residual_bytes)
+            self._check_codes(root, segment)
+            living.append(Living(segment, _living_mask(root, entry), base))
+            base += entry.passages
+        self.living: tuple[Living, ...] = tuple(living)
+        self.rows = base  # passages, deleted ones too
+
+    def _open_codebook(self, root: Path, before: Snapshot | None) -> Codebook | None:
+        named = self.version.codebook
+        if named is None:
+            return None
+        if before is not None and before.version.codebook == named:
+            return before.codebook
+        path = check_file(root, named.name, named.entry, checksum=True)
+        try:
+            codebook = Codebook.load(path)
+        except BundleError as error:
+            raise LocalIndexError(f"{root} is damaged: {error}") from None
+        if codebook.dim != self.version.dim or codebook.bits != self.version.bits:
+            raise LocalIndexError(f"{root} is damaged: {named.name} has other dimensions or bits than the index")
+        return codebook
+
+    def _check_codes(self, root: Path, segment: Segment) -> None:
+        if not segment.entry.token_vectors:
+            return
+        if self.codebook is None:
+            raise LocalIndexError(f"{root} is damaged: version {self.version.number} has vectors but no codebook")
+        centroids = len(self.codebook.centroids)
+        if len(segment.ivf_offsets) != centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
+            raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was not made with its codebook")
+
+    def find(self, passage_id: str) -> tuple[Living, int] | None:
+        """The living passage of that id: its segment and its row there."""
+        for part in reversed(self.living):
+            row = part.segment.find(passage_id)
+            if row is not None and part.mask[row]:
+                return part, row
+        return None
+
+    def at(self, place: int) -> tuple[Living, int]:
+        """Segment and row of the passage at a global place."""
+        bases = [part.base for part in self.living]
+        part = self.living[int(np.searchsorted(bases, place, "right")) - 1]
+        return part, place - part.base
+
+    def iter_passages(self) -> Iterator[Passage]:
+        for part in self.living:
+            for row in np.flatnonzero(part.mask).tolist():
+                yield part.segment.passage(row)
+
+    def select(self, where: Filter | None) -> list[Mask]:
+        """Per segment the living passages that have rows and that the filter selects."""
+        masks: list[Mask] = []
+        for part, findable in zip(self.living, self._findable, strict=True):
+            if where is None or not findable.any():
+                masks.append(findable)
+            else:
+                masks.append(findable & evaluate(where, part.segment.columns, part.segment.passages))
+        return masks
+
+    @functools.cached_property
+    def _findable(self) -> list[Mask]:
+        return [part.mask & (part.segment.lengths() > 0) for part in self.living]
+
+    @functools.cached_property
+    def documents(self) -> int:
+        """Distinct documents with a living passage."""
+        hashes = [p.segment.document_hashes[p.mask[p.segment.document_rows]] for p in self.living]
+        return len(np.unique(np.concatenate(hashes))) if hashes else 0
+
+    def stored_bytes(self) -> int:
+        """Bytes of codes, residuals and inverted lists, deleted passages included."""
+        names = ("codes.npy", "residuals.npy", "ivf_offsets.npy", "ivf_passages.npy")
+        return sum(entry.files[name].bytes for entry in self.version.segments for name in names)
+
+
+def _living_mask(root: Path, entry: SegmentEntry) -> Mask:
+    mask = np.ones(entry.passages, np.bool_)
+    if entry.deleted is not None:
+        rows = open_array(root, entry.deleted.name, entry.deleted.entry, "<i4")
+        if len(rows) != entry.deleted_passages or (len(rows) and not 0 <= rows.min() <= rows.max() < entry.passages):
+            raise LocalIndexError(f"{root} is damaged: {entry.deleted.name} does not fit its segment")
+        mask[rows] = False
+    return mask

@@ -1,0 +1,169 @@
+"""Files of an index: `.npy` arrays that are written once, checksummed, and memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import FileEntry
+from late_interaction.errors import LocalIndexError
+from late_interaction.files import safe_join, sha256_file
+
+__all__ = ["ArrayWriter", "Strings", "StringsWriter", "check_file", "hash_all", "open_array", "string_hash", "write_array"]
+
+HEADER_BYTES = 128
+IN_MEMORY_BYTES = 1 << 16  # smaller files are read: a mapping would cost a file descriptor and a page each
+
+
+class ArrayWriter:
+    """Appends blocks to `NAME.npy`, whose length need not be known before. `row_shape`: shape of one row, () for 1-D."""
+
+    def __init__(self, path: Path, dtype: str, row_shape: tuple[int, ...] = ()) -> None:
+        self._path = path
+        self._dtype = np.dtype(dtype)
+        self._row_shape = row_shape
+        self._rows = 0
+        self._file = path.open("wb")
+        self._file.write(b" " * HEADER_BYTES)
+
+    def append(self, block: NDArray[Any]) -> None:
+        block = np.ascontiguousarray(block, self._dtype)
+        if block.shape[1:] != self._row_shape:
+            raise ValueError(f"{self._path.name}: rows of shape {block.shape[1:]}, not {self._row_shape}")
+        self._rows += len(block)
+        if block.size:
+            self._file.write(block.data)
+
+    def close(self) -> FileEntry:
+        """Writes the header, makes everything durable, and returns size and checksum."""
+        shape = (self._rows, *self._row_shape)
+        text = f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
+        header = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
+        self._file.seek(0)
+        self._file.write(header + text.encode().ljust(HEADER_BYTES - 11) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return FileEntry(sha256_file(self._path), self._path.stat().st_size)
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+def write_array(path: Path, array: NDArray[Any]) -> FileEntry:
+    writer = ArrayWriter(path, array.dtype.newbyteorder("<").str, array.shape[1:])
+    try:
+        writer.append(array)
+        return writer.close()
+    finally:
+        writer.abandon()
+
+
+def check_file(root: Path, name: str, entry: FileEntry, *, checksum: bool = False) -> Path:
+    """The path of a listed file.
+
+    Raises: LocalIndexError naming the file where it is missing or of another size, or, with `checksum`, changed.
+    """
+    try:
+        path = safe_join(root, name)
+    except ValueError:
+        raise LocalIndexError(f"{root}: unsafe file name {name!r} in the version") from None
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise LocalIndexError(f"{root} is damaged: {name} is missing") from None
+    if size != entry.bytes:
+        raise LocalIndexError(f"{root} is damaged: {name} has {size} bytes, it was written with {entry.bytes}")
+    if checksum and sha256_file(path) != entry.sha256:
+        raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+    return path
+
+
+def open_array(root: Path, name: str, entry: FileEntry, dtype: str | Sequence[str], ndim: int = 1) -> NDArray[Any]:
+    """The array, read-only; mapped unless it is small.
+
+    Raises: LocalIndexError naming the file where size, type or shape is not what was written.
+    """
+    path = check_file(root, name, entry)
+    try:
+        mapped = entry.bytes > IN_MEMORY_BYTES
+        array = np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # headers are Python literals
+        raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
+    known = (dtype,) if isinstance(dtype, str) else dtype
+    if array.ndim != ndim or array.dtype.str not in known or not array.flags.c_contiguous:
+        raise LocalIndexError(f"{root} is damaged: {name} is {array.dtype.str} {array.shape}, not {known[0]}")
+    array.flags.writeable = False
+    return array
+
+
+class StringsWriter:
+    """Texts one after the other in `NAME.npy` (UTF-8) with `NAME.offsets.npy [n + 1]`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = name
+        self._blob = ArrayWriter(folder / f"{name}.npy", "|u1")
+        self._offsets = ArrayWriter(folder / f"{name}.offsets.npy", "<i8")
+        self._offsets.append(np.zeros(1, np.int64))
+        self._end = 0
+
+    def append(self, texts: Sequence[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        self.append_encoded(np.frombuffer(b"".join(encoded), np.uint8), sizes)
+
+    def append_encoded(self, blob: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
+        self._blob.append(blob)
+        self._offsets.append(self._end + np.cumsum(sizes))
+        self._end += int(sizes.sum())
+
+    def close(self) -> dict[str, FileEntry]:
+        return {f"{self._name}.npy": self._blob.close(), f"{self._name}.offsets.npy": self._offsets.close()}
+
+    def abandon(self) -> None:
+        self._blob.abandon()
+        self._offsets.abandon()
+
+
+class Strings:
+    """A mapped sequence of texts."""
+
+    def __init__(self, root: Path, name: str, files: Mapping[str, FileEntry]) -> None:
+        self._where = f"{root} is damaged: {name}.npy"
+        self.blob: NDArray[np.uint8] = open_array(root, f"{name}.npy", files[f"{name}.npy"], "|u1")
+        self.offsets: NDArray[np.int64] = open_array(root, f"{name}.offsets.npy", files[f"{name}.offsets.npy"], "<i8")
+        if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != len(self.blob):
+            raise LocalIndexError(f"{self._where} and its offsets disagree")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, place: int) -> str:
+        """Raises: LocalIndexError where the bytes are no text."""
+        try:
+            start, stop = int(self.offsets[place]), int(self.offsets[place + 1])
+            if not 0 <= start <= stop <= len(self.blob):
+                raise ValueError("offsets do not ascend")
+            return self.blob[start:stop].tobytes().decode("utf-8", "surrogatepass")
+        except (IndexError, ValueError) as error:
+            raise LocalIndexError(f"{self._where}: text {place} cannot be read ({error})") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[place] for place in range(len(self)))
+
+
+def string_hash(text: str) -> int:
+    """64 bits of BLAKE2b of the UTF-8 text: how ids are looked up (the id itself is compared then)."""
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def hash_all(texts: Iterable[str]) -> NDArray[np.uint64]:
+    return np.array([string_hash(text) for text in texts], np.uint64)

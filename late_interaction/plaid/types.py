@@ -1,0 +1,64 @@
+"""What a search takes and gives, and what a commit says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from late_interaction.documents import Passage
+from late_interaction.errors import UsageError
+
+__all__ = ["CommitSummary", "LocalHit", "LocalResult", "SearchSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How much work a search does; None takes the default for the size of the index.
+
+    probes: centroids looked up for every query row; 0 skips probing and scores all passages by their centroids.
+    rerank: passages whose decoded vectors are scored with MaxSim (at least k).
+    """
+
+    probes: int | None = None
+    rerank: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on a negative number."""
+        for name, least in (("probes", 0), ("rerank", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UsageError(f"search setting {name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHit:
+    """`score`: MaxSim over decoded vectors. `approximate`: what the centroids alone said, where that stage ran."""
+
+    passage: Passage
+    score: float
+    approximate: float
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """`hits` best first; equal scores in order of insertion.
+
+    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing alone found fewer
+    than k passages, so that more was searched. seconds: wall time by stage.
+    """
+
+    hits: list[LocalHit]
+    candidates: int
+    reranked: int
+    widened: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSummary:
+    """The version that is searchable now; `passages` and `token_vectors` are all that are live in it."""
+
+    version: int
+    passages: int
+    token_vectors: int
+    seconds: float

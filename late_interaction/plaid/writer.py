@@ -1,0 +1,279 @@
+"""The one writer of an index: puts and deletions are logged, and a commit makes all of them searchable at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import FileEntry
+from late_interaction.codebook import Codebook, default_centroids, train_codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.files import sha256_file
+from late_interaction.plaid.build import build_segment, merge_segments
+from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog
+from late_interaction.plaid.search import decode
+from late_interaction.plaid.segment import Segment
+from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.storage import write_array
+from late_interaction.plaid.types import CommitSummary
+from late_interaction.plaid.versions import NamedFile, SegmentEntry, Version, publish, remove_unused
+
+if TYPE_CHECKING:
+    from late_interaction.plaid.index import LocalIndex
+
+__all__ = ["IndexWriter"]
+
+MAX_SEGMENTS = 8
+SAMPLE_VECTORS = 1 << 18  # vectors that a codebook is trained on at most: 128 MiB at 128 dimensions
+PER_CENTROID = 32
+OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
+Matrix = NDArray[np.float32]
+
+
+@dataclasses.dataclass(slots=True)
+class _Put:
+    place: int
+    rows: int
+    document_id: str
+
+
+class IndexWriter:
+    """Use as a context manager; leaving it without `commit` keeps what was flushed for a writer with `resume=True`."""
+
+    def __init__(self, index: LocalIndex, *, resume: bool) -> None:
+        self._index = index
+        self._root = index.path
+        self._lock = _lock(index.path)
+        try:
+            index.refresh()
+            self._log = PendingLog(self._root, index.dim, index.version, resume=resume)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._forget()
+        for record in self._log.recovered:
+            if record.passage is not None:
+                self._note_put(record.passage, record.place, record.rows)
+            elif record.kind == REMOVE_DOCUMENT:
+                self._note_removed_document(record.id)
+            else:
+                self._note_removed(record.id)
+
+    def _forget(self) -> None:
+        self._puts: dict[str, _Put] = {}  # in order of the last put
+        self._by_document: dict[str, dict[str, None]] = {}
+        self._removed: dict[str, set[int]] = {}  # segment -> rows that the commit will delete
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._log.close()
+        self._lock.close()
+
+    @property
+    def pending(self) -> Mapping[str, int]:
+        """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
+        return {id_: put.rows for id_, put in self._puts.items()}
+
+    def put(self, passage: Passage, vectors: Matrix) -> None:
+        """Adds `passage` with `vectors [t, d]`, L2-normalised, or replaces the one of that id.
+
+        Raises: UsageError where the id is empty or the vectors have another width or are not finite; MetadataError where
+        the metadata does not fit the schema. The index stays as it was.
+        """
+        rows = np.asarray(vectors, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self._index.dim:
+            raise UsageError(f"passage {passage.id!r}: vectors have shape {rows.shape}, the index takes [t, {self._index.dim}]")
+        if not np.isfinite(rows).all():
+            raise UsageError(f"passage {passage.id!r}: vectors must be finite")
+        if not passage.id or not passage.document_id:
+            raise UsageError("a passage needs an id and a document id")
+        passage = dataclasses.replace(passage, metadata=self._index.schema.check(passage.metadata))
+        place = self._log.append(PUT, passage.id, passage, rows)
+        self._note_put(passage, place, len(rows))
+
+    def delete_document(self, document_id: str) -> int:
+        """Deletes all passages of the document, those put since the last commit included; how many there were."""
+        self._log.append(REMOVE_DOCUMENT, document_id)
+        return self._note_removed_document(document_id)
+
+    def delete_passage(self, passage_id: str) -> int:
+        """Deletes one passage; 1, or 0 where there was none."""
+        self._log.append(REMOVE_PASSAGE, passage_id)
+        return self._note_removed(passage_id)
+
+    def flush(self) -> None:
+        """What was put and deleted so far survives a crash (for `resume=True`); searches do not see it before `commit`."""
+        self._log.flush()
+
+    def _note_put(self, passage: Passage, place: int, rows: int) -> None:
+        self._note_removed(passage.id)
+        self._puts[passage.id] = _Put(place, rows, passage.document_id)
+        self._by_document.setdefault(passage.document_id, {})[passage.id] = None
+
+    def _note_removed(self, passage_id: str) -> int:
+        put = self._puts.pop(passage_id, None)
+        if put is not None:
+            del self._by_document[put.document_id][passage_id]
+            return 1
+        found = self._index.snapshot.find(passage_id)
+        return 0 if found is None else self._remove_row(found[0].segment, found[1])
+
+    def _remove_row(self, segment: Segment, row: int) -> int:
+        rows = self._removed.setdefault(segment.entry.name, set())
+        if row in rows:
+            return 0
+        rows.add(row)
+        return 1
+
+    def _note_removed_document(self, document_id: str) -> int:
+        pending = self._by_document.pop(document_id, {})
+        for passage_id in pending:
+            del self._puts[passage_id]
+        count = len(pending)
+        for part in self._index.snapshot.living:
+            for row in part.segment.find_document(document_id):
+                if part.mask[row]:
+                    count += self._remove_row(part.segment, row)
+        return count
+
+    def commit(self) -> CommitSummary:
+        """Makes everything since the last commit searchable, atomically and durably.
+
+        A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
+
+        Raises: LocalIndexError where the disk refuses; the old version stands.
+        """
+        start = time.perf_counter()
+        self._log.flush()
+        old = self._index.snapshot.version
+        if self._puts or any(self._removed.values()):
+            try:
+                version = self._write_version()
+                publish(self._root, version)
+            except OSError as error:
+                raise LocalIndexError(f"{self._root}: commit failed, version {old.number} stands ({error})") from None
+            self._index.refresh()
+            remove_unused(self._root, version)
+        self._log.restart(self._index.version)
+        self._forget()
+        index = self._index
+        return CommitSummary(index.version, index.passages, index.token_vectors, time.perf_counter() - start)
+
+    def _write_version(self) -> Version:
+        snapshot = self._index.snapshot
+        old = snapshot.version
+        number = 1 + max(old.number, *(int(f.stem) for f in (self._root / "versions").glob("*.json") if f.stem.isdecimal()))
+        segments: list[SegmentEntry] = []
+        items = self._log.read([put.place for put in self._puts.values()])
+        codebook, named, trained_on = snapshot.codebook, old.codebook, old.trained_on
+        rows = sum(put.rows for put in self._puts.values())
+        if self._outgrown(snapshot, rows):
+            codebook, named, trained_on = self._new_codebook(snapshot)
+            items = self._everything(snapshot)
+        else:
+            segments = [self._with_deletions(part.segment, part.mask, number) for part in snapshot.living]
+            segments = [entry for entry in segments if entry.deleted_passages < entry.passages]
+        if self._puts:
+            fields = (old.schema, codebook, snapshot.residual_bytes)
+            segments.append(build_segment(self._root, str(number), *fields, items))
+        version = dataclasses.replace(old, number=number, codebook=named, segments=tuple(segments), trained_on=trained_on)
+        return self._merged(version) if len(segments) > MAX_SEGMENTS else version
+
+    def _outgrown(self, snapshot: Snapshot, rows: int) -> bool:
+        """Whether this commit of `rows` vectors trains a codebook: the first, or the last was trained on far fewer."""
+        if snapshot.codebook is None or not rows:
+            return rows > 0
+        trained_on = snapshot.version.trained_on
+        return trained_on > 0 and self._living_rows(snapshot) + rows >= OUTGROWN * trained_on
+
+    def _living_rows(self, snapshot: Snapshot) -> int:
+        """Token vectors of the committed passages that this commit leaves alive."""
+        rows = snapshot.version.token_vectors
+        for part in snapshot.living:
+            removed = sorted(self._removed.get(part.segment.entry.name, ()))
+            rows -= int(part.segment.lengths()[removed].sum())
+        return rows
+
+    def _everything(self, snapshot: Snapshot) -> Iterator[tuple[Passage, Matrix]]:
+        """Living passages with their decoded vectors, then what waits in the log."""
+        for part in snapshot.living:
+            living = part.mask.copy()
+            living[sorted(self._removed.get(part.segment.entry.name, ()))] = False
+            for row in np.flatnonzero(living).tolist():
+                start, stop = part.segment.offsets[row : row + 2].tolist()
+                vectors = np.empty((0, self._index.dim), np.float32)
+                if snapshot.codebook is not None:
+                    vectors = decode(part, snapshot.codebook, start, stop)
+                yield part.segment.passage(row), vectors
+        yield from self._log.read([put.place for put in self._puts.values()])
+
+    def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
+        entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
+        removed = self._removed.get(entry.name)
+        if not removed:
+            return entry
+        living = mask.copy()
+        living[sorted(removed)] = False
+        rows = np.flatnonzero(~living).astype(np.int32)
+        name = f"deletions/{entry.name}-{number}.npy"
+        file = NamedFile(name, write_array(self._root / name, rows))
+        vectors = int(segment.lengths()[rows].sum())
+        return dataclasses.replace(entry, deleted=file, deleted_passages=len(rows), deleted_vectors=vectors)
+
+    def _merged(self, version: Version) -> Version:
+        snapshot = Snapshot(self._root, version, self._index.snapshot)
+        parts = [(part.segment, part.mask) for part in snapshot.living]
+        fields = (version.schema, snapshot.codebook, snapshot.residual_bytes)
+        entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
+        return dataclasses.replace(version, segments=(entry,))
+
+    def _new_codebook(self, snapshot: Snapshot) -> tuple[Codebook, NamedFile, int]:
+        """The bundle's codebook, or one trained on a sample of everything; its file; how many vectors there were."""
+        from late_interaction.plaid.index import bundle_codebook
+
+        codebook = bundle_codebook(self._index.bundle)
+        total = 0
+        if codebook is None:
+            total = self._living_rows(snapshot) + sum(put.rows for put in self._puts.values())
+            centroids = default_centroids(total)
+            sample = self._sample(snapshot, min(total, SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12)), total)
+            codebook = train_codebook(sample, bits=snapshot.version.bits, centroids=centroids)
+        name = f"codebooks/{codebook.sha256[:16]}.npz"
+        path = self._root / name
+        codebook.save(path)
+        return codebook, NamedFile(name, FileEntry(sha256_file(path), path.stat().st_size)), total
+
+    def _sample(self, snapshot: Snapshot, count: int, total: int) -> Matrix:
+        """`[count, d]` of all vectors, evenly at random."""
+        chosen = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+        sample = np.empty((count, self._index.dim), np.float32)
+        first = 0
+        done = 0
+        for _, vectors in self._everything(snapshot):
+            stop = int(np.searchsorted(chosen, first + len(vectors)))
+            sample[done:stop] = vectors[chosen[done:stop] - first]
+            done = stop
+            first += len(vectors)
+        return sample
+
+
+def _lock(root: Path) -> BinaryIO:
+    """The lock of the index, held as long as the file is open: the system drops it when the process ends, however."""
+    file = (root / "LOCK").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise LocalIndexError(f"{root} is being written by another process or writer: wait for it, or stop it") from None
+    return file

@@ -1,0 +1,125 @@
+"""One named test for each way a bundle can be damaged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
+from late_interaction.bundle_cache import find_bundle, register_bundle
+from late_interaction.errors import BundleError
+
+MANIFEST = Manifest(
+    source="test", layout="stanford", dim=8, query=SideRules(32, 1, expansion=Expansion(32, 103, False)),
+    document=SideRules(180, 2, skip_ids=(5, 6)), pad_id=0, max_tokens=512, models={"fp32": "model.onnx"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "bundle"
+    (root / "codebooks").mkdir(parents=True)
+    (root / "model.onnx").write_bytes(b"model")
+    (root / "tokenizer.json").write_bytes(b"{}")
+    (root / "codebooks" / "x.npz").write_bytes(b"codebook")
+    write_manifest(root, MANIFEST)
+    return root
+
+
+def edit(folder, change):
+    path = folder / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_a_manifest_round_trips(folder):
+    bundle = Bundle.open(folder)
+    assert bundle.manifest == Manifest.from_json(bundle.manifest.to_json().decode(), "x")
+    assert bundle.manifest.query == MANIFEST.query
+    assert set(bundle.manifest.files) == {"model.onnx", "tokenizer.json", "codebooks/x.npz"}
+
+
+def test_a_copy_is_the_same_bundle(folder, tmp_path):
+    (tmp_path / "copy").mkdir()
+    Bundle.open(folder).copy_to(tmp_path / "copy")
+    assert Bundle.open(tmp_path / "copy").sha256 == Bundle.open(folder).sha256
+
+
+def test_a_changed_byte(folder):
+    (folder / "model.onnx").write_bytes(b"moded")
+    with pytest.raises(BundleError, match=r"model\.onnx was changed"):
+        Bundle.open(folder)
+
+
+def test_a_missing_file(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer\.json .* is missing"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "codebooks/../../outside"])
+def test_an_unsafe_path(folder, name):
+    edit(folder, lambda data: data["files"].update({name: {"sha256": "0", "bytes": 1}}))
+    with pytest.raises(BundleError, match="unsafe path"):
+        Bundle.open(folder)
+
+
+def test_a_link_out_of_the_bundle(folder, tmp_path):
+    (tmp_path / "outside").write_bytes(b"model")
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format_version=99), "format version 99 unknown"),
+        (lambda d: d.update(surprise=1), "unknown key 'surprise'"),
+        (lambda d: d.pop("dim"), "key 'dim' missing"),
+        (lambda d: d.update(dim="8"), "dim must be int"),
+        (lambda d: d.update(dim=0), "positive"),
+        (lambda d: d["query"].update(length=True), "length must be int"),
+        (lambda d: d["query"]["expansion"].pop("token_id"), "'token_id' missing"),
+        (lambda d: d["document"].update(skip_ids=["a"]), "whole numbers"),
+        (lambda d: d["files"].pop("model.onnx"), "no checksum"),
+        (lambda d: d.update(models={}), "no fp32"),
+    ],
+)
+def test_a_wrong_manifest(folder, change, message):
+    edit(folder, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\x00"])
+def test_a_manifest_that_is_no_json_object(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Bundle.open(folder)
+
+
+def test_a_folder_that_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="is no bundle"):
+        Bundle.open(tmp_path)
+    with pytest.raises(BundleError, match="no folder"):
+        Bundle.open(tmp_path / "absent")
+
+
+def test_an_absent_precision_is_named(folder):
+    with pytest.raises(BundleError, match="no int8 model"):
+        Bundle.open(folder).model_path("int8")
+
+
+def test_registered_bundles_are_found_by_checksum(folder, tmp_path):
+    bundle = Bundle.open(folder)
+    with pytest.raises(BundleError, match="--bundle"):
+        find_bundle(bundle.sha256, tmp_path)
+    register_bundle(bundle, tmp_path)
+    assert find_bundle(bundle.sha256, tmp_path).path == folder
+    edit(folder, lambda data: data.update(source="another"))
+    with pytest.raises(BundleError, match="was replaced"):
+        find_bundle(bundle.sha256, tmp_path)

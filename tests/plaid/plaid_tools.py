@@ -1,0 +1,61 @@
+"""A bundle without a model, and clustered token vectors that look like a language model's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from late_interaction.bundle import Bundle, Manifest, SideRules, write_manifest
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+
+DIM = 16
+
+
+def fake_bundle(root: Path, dim: int = DIM, codebook: Codebook | None = None) -> Bundle:
+    root.mkdir(parents=True)
+    (root / "model.onnx").write_bytes(b"no model")
+    (root / "tokenizer.json").write_bytes(b"{}")
+    codebooks = {}
+    if codebook is not None:
+        (root / "codebooks").mkdir()
+        codebook.save(root / "codebooks/residual.npz")
+        codebooks = {"residual": "codebooks/residual.npz"}
+    side = SideRules(length=32)
+    manifest = Manifest(
+        source="test", layout="test", dim=dim, query=side, document=side, pad_id=0, max_tokens=64,
+        models={"fp32": "model.onnx"}, codebooks=codebooks,
+    )  # fmt: skip
+    return write_manifest(root, manifest)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def token_vectors(random: np.random.Generator, passages: int, dim: int = DIM, rows: int = 12) -> list[np.ndarray]:
+    """Passages of 1..rows vectors around words (a skewed vocabulary), bent towards the passage's own topic."""
+    words = unit(random.standard_normal((200, dim)))
+    topics = unit(random.standard_normal((100, dim)))
+    found = []
+    for _ in range(passages):
+        count = int(random.integers(1, rows + 1))
+        chosen = (200 * random.random(count) ** 2).astype(int)
+        topic = topics[random.integers(100)]
+        found.append(unit(words[chosen] + 0.3 * topic + 0.2 * random.standard_normal((count, dim)) / np.sqrt(dim)))
+    return found
+
+
+def queries_from(random: np.random.Generator, passages: list[np.ndarray], count: int, rows: int = 8) -> list[np.ndarray]:
+    """Rows of one passage with noise: what a question about it would look like."""
+    found = []
+    for _ in range(count):
+        D = passages[random.integers(len(passages))]
+        Q = D[random.integers(len(D), size=rows)]
+        found.append(unit(Q + 0.3 * random.standard_normal(Q.shape) / np.sqrt(Q.shape[1])))
+    return found
+
+
+def passage(name: str, number: int = 0, text: str = "", **metadata: object) -> Passage:
+    return Passage(f"{name}#{number}", name, f"title of {name}", text or f"text of {name}", metadata)

@@ -1,0 +1,208 @@
+"""Our packages and our checks against Vespa's own config model, ranking and feed code (Java, one JVM)."""
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden.make_packages import CASES, golden_package
+from package_faults import FAULTS, SCHEMA
+from vespa_bundles import small_bundle
+
+from late_interaction.documents import Passage
+from late_interaction.metadata import FieldType, MetadataSchema
+from vespa_app.application import document_fields
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import tensor_hex
+from vespa_app.codecs import CODECS
+from vespa_app.names import RESERVED_BY_SCHEMAS
+from vespa_app.package import build_package
+from vespa_app.settings import AppSettings
+
+pytestmark = pytest.mark.oracle
+
+METADATA = MetadataSchema(
+    {
+        "kind": FieldType.STRING,
+        "year": FieldType.LONG,
+        "ratio": FieldType.DOUBLE,
+        "on": FieldType.BOOL,
+        "tags": FieldType.STRINGS,
+    }
+)
+# what Vespa's model lets pass, or says only on the node; our checks do not
+UNSEEN = {
+    "no expression", "bm25 of no text", "bm25 of nothing", "closeness of nothing", "not an attribute",
+    "match feature", "metadata of another type", "another codec", "too many threads", "unknown function", "undeclared input",
+    "description", "description: no JSON", "description: setting",
+}  # fmt: skip
+
+
+class Book:
+    centroids = np.eye(16, dtype=np.float32)
+
+    def assign(self, rows):
+        return (rows @ self.centroids.T).argmax(axis=1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "real", onnx=True)
+
+
+def settings_for(codec="bfloat16", candidates=tuple(STRATEGIES), **more):
+    return AppSettings(dim=16, query_rows=8, metadata=METADATA, codec=codec, candidates=candidates, **more)
+
+
+@pytest.fixture(scope="module")
+def apps(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("apps")
+    return {codec: build_package(bundle, settings_for(codec, embedder=False)).write(folder / codec) for codec in CODECS}
+
+
+def warnings(reply):
+    """The log, but for remarks about the machine that the test runs on."""
+    return [line for line in reply["log"] if "vespa-verify-ranksetup" not in line and not line.startswith("FINE")]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_with_all_candidates_and_each_alone(vespa_oracle, bundle, tmp_path, codec):
+    for candidates in (tuple(STRATEGIES), *((name,) for name in STRATEGIES)):
+        settings = settings_for(codec, candidates, embedder=len(candidates) > 1)
+        reply = vespa_oracle.validate(build_package(bundle, settings).write(tmp_path / "app"))
+        assert reply["ok"], reply
+        assert warnings(reply) == []
+        assert set(candidates) < set(reply["schemas"]["content/passage"])
+        assert any("ColBertEmbedder" in component for component in reply["components"]) == settings.embedder
+
+
+@pytest.mark.parametrize("case", [case for case, settings in CASES.items() if not settings.embedder])
+def test_golden_packages(vespa_oracle, tmp_path, case):
+    reply = vespa_oracle.validate(golden_package(case, tmp_path).write(tmp_path / "app"))
+    assert reply["ok"], reply
+    assert warnings(reply) == []
+
+
+def test_vespa_cloud_takes_it_in_the_dev_zone(vespa_oracle, bundle, tmp_path):
+    folder = build_package(bundle, settings_for()).write(tmp_path / "app")
+    (folder / "security").mkdir()
+    (folder / "security" / "clients.pem").write_bytes(certificate())
+    reply = vespa_oracle.validate(folder, "cloud-dev")
+    assert reply["ok"], reply
+    assert warnings(reply) == []
+
+
+def test_adding_a_metadata_field_asks_for_nothing(vespa_oracle, bundle, tmp_path):
+    old = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "old")
+    new = build_package(bundle, AppSettings(dim=16, query_rows=8, metadata=METADATA)).write(tmp_path / "new")
+    reply = vespa_oracle.validate(new, previous=old)
+    assert reply["ok"], reply
+    assert reply["actions"] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_our_checks_refuse(vespa_oracle, bundle, tmp_path, fault):
+    name, old, new, _ = FAULTS[fault]
+    metadata = MetadataSchema({"kind": FieldType.STRING, "year": FieldType.LONG})
+    settings = AppSettings(dim=16, query_rows=8, metadata=metadata, candidates=tuple(STRATEGIES))
+    folder = build_package(bundle, settings).write(tmp_path / "app")
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(old, new, 1))
+    reply = vespa_oracle.validate(folder)
+    if fault in UNSEEN:
+        assert reply["ok"], reply
+    else:
+        assert not reply["ok"]
+
+
+def test_reserved_names_are_those_that_vespa_refuses(vespa_oracle, bundle, tmp_path):
+    metadata = MetadataSchema({"kind": FieldType.STRING})
+    settings = AppSettings(dim=16, query_rows=8, metadata=metadata, embedder=False)
+    folder = build_package(bundle, settings).write(tmp_path / "app")
+    text = (folder / SCHEMA).read_text()
+    taken = []
+    for name in sorted(RESERVED_BY_SCHEMAS | {"version", "url", "type", "language", "select", "order", "date", "rank", "uri"}):
+        changed = text.replace("field kind type", f"field {name} type").replace("summary kind {}", f"summary {name} {{}}")
+        (folder / SCHEMA).write_text(changed)
+        if vespa_oracle.validate(folder)["ok"]:
+            taken.append(name)
+    # a field matchfeatures would be deployed, and be confused with the match features of a hit
+    assert taken == ["date", "language", "matchfeatures", "order", "rank", "select", "type", "uri", "url", "version"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_max_sim_means_what_numpy_says(vespa_oracle, apps, codec):
+    random = np.random.default_rng(3)
+    Q, D = random.standard_normal((4, 16)).astype(np.float32), random.standard_normal((7, 16)).astype(np.float32)
+    stored = CODECS[codec].decode(CODECS[codec].encode(D))
+    reply = vespa_oracle.ask(
+        "profile",
+        app=str(apps[codec]),
+        schema="passage",
+        profile="exhaustive",
+        function="max_sim",
+        inputs={
+            "query(qt)": {"type": "tensor<float>(qt{}, x[16])", "value": tensor_hex(Q)},
+            "attribute(vectors)": {"type": CODECS[codec].field_type(16), "value": CODECS[codec].encode(D)},
+        },
+    )
+    assert reply["ok"], reply
+    assert reply["result"] == pytest.approx(float((Q @ stored.T).max(axis=1).sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
+    D = np.random.default_rng(4).standard_normal((12, 16)).astype(np.float32)
+    metadata = {"kind": 'a"\\\n\u00e9\U0001f600', "year": -(2**62), "ratio": 0.1, "on": False, "tags": ["x", ""]}
+    passage = Passage("d/1#0", "d/1", "Title", "text", metadata)
+    fields = document_fields(passage, D, settings_for(codec), Book())
+    reply = vespa_oracle.ask("feed", app=str(apps[codec]), op={"fields": fields}, id="id:colbert:passage::d/1#0", method="PUT")
+    assert reply["ok"], reply
+    assert reply["fullyApplied"]
+    read = reply["document"]["fields"]
+    assert {name: read[name] for name in metadata} == metadata
+    assert read["present"] == ["kind", "on", "ratio", "tags", "tags=", "year"]
+    assert np.array_equal(CODECS[codec].decode(blocks(read["vectors"])), CODECS[codec].decode(CODECS[codec].encode(D)))
+    assert read["centroids"] == fields["centroids"]
+    assert len(read["pooled"]["cells"]) == 16
+
+
+def test_vespas_embedder_gets_the_bundles_ids(vespa_oracle, bundle, tmp_path):
+    """[CLS] [Q] hello world [SEP] and [MASK] up to the query's length, each looked up in the small graph's table."""
+    from onnx import load, numpy_helper
+
+    table = numpy_helper.to_array(load(str(bundle.model_path("fp32"))).graph.initializer[0])
+    app = build_package(bundle, settings_for()).write(tmp_path / "app")
+    reply = vespa_oracle.ask(
+        "embed", app=str(app), destination="query(qt)", text="hello world", type="tensor<float>(qt{},x[16])"
+    )
+    assert reply["ok"], reply
+    rows = table[[4, 1, 7, 8, 5, 6, 6, 6]]
+    want = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    got = reply["result"]["blocks"]
+    assert np.allclose([got[str(row)] for row in range(8)], want, atol=1e-6)
+
+
+def blocks(tensor):
+    """The Java writer gives every cell with its address."""
+    rows: dict[str, dict[int, float]] = {}
+    for cell in tensor["cells"]:
+        rows.setdefault(cell["address"]["dt"], {})[int(cell["address"]["x"])] = cell["value"]
+    return {"blocks": {label: [row[x] for x in sorted(row)] for label, row in rows.items()}}
+
+
+def certificate() -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_the_class_path_is_pinned():
+    assert "8.700.24" in (Path(__file__).parent / "oracle" / "pom.xml").read_text()

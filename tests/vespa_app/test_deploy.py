@@ -1,0 +1,221 @@
+"""Deployment against a small local server that answers as a config server and a container do."""
+
+import io
+import json
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from vespa_bundles import small_bundle
+
+from late_interaction.errors import SettingsError, UsageError, VespaRefused, VespaUnreachable
+from vespa_app.application import Application
+from vespa_app.deploy import deploy
+from vespa_app.description import DESCRIPTION_PATH, read_description
+from vespa_app.package import build_package
+from vespa_app.settings import AppSettings
+
+ACCEPTED = {"session-id": "7", "log": [], "configChangeActions": {"restart": [], "refeed": [], "reindex": []}}
+
+
+class FakeConfigServer:
+    """converge: generations that the searchnode says it has, one for each time it is asked; the last one stays."""
+
+    def __init__(self) -> None:
+        self.accept: tuple[int, object] = (200, ACCEPTED)
+        self.converge = [7]
+        self.not_serving = 0
+        self.package = b""
+        self.description: dict | None = None
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                if self.path.endswith("/serviceconverge"):
+                    generation = fake.converge.pop(0) if len(fake.converge) > 1 else fake.converge[0]
+                    node = {"type": "searchnode", "host": "node1", "port": 19110, "currentGeneration": generation}
+                    container = {"type": "container", "host": "node1", "port": 8080, "currentGeneration": 7}
+                    self.answer(200, {"services": [node, container]})
+                elif self.path == "/ApplicationStatus":
+                    fake.not_serving -= 1
+                    self.answer(404 if fake.not_serving >= 0 else 200, {})
+                elif self.path == DESCRIPTION_PATH and fake.description is not None:
+                    self.answer(200, fake.description)
+                else:
+                    self.answer(404, {"message": "not found"})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path.endswith("/prepareandactivate"):
+                    assert self.headers["Content-Type"] == "application/zip"
+                    fake.package = body
+                    self.answer(*fake.accept)
+                else:
+                    assert self.path == DESCRIPTION_PATH
+                    fake.description = json.loads(body)
+                    self.answer(200, {})
+
+            def answer(self, status: int, body: object) -> None:
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+class Clock:
+    """Time passes only in sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def server():
+    fake = FakeConfigServer()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deploy")
+    return build_package(small_bundle(folder / "bundle"), AppSettings(dim=16, query_rows=8)).write(folder / "app")
+
+
+def deploy_to(server, app, **arguments):
+    clock = Clock()
+    return deploy(app, server.url, query_url=server.url, clock=clock, sleep=clock.sleep, **arguments)
+
+
+def test_a_deployment_waits_for_services_and_writes_the_description(server, app):
+    server.converge = [-1, 6, 7]
+    server.not_serving = 2
+    said = []
+    report = deploy_to(server, app, progress=said.append)
+    assert (report.query_url, report.generation, report.seconds) == (server.url, 7, 2.0)
+    assert [line for line in said if line.startswith("waiting")] == [
+        "waiting for searchnode on node1:19110",
+        f"waiting for the query port {server.url}",
+    ]
+    with zipfile.ZipFile(io.BytesIO(server.package)) as archive:
+        assert set(archive.namelist()) == {f.relative_to(app).as_posix() for f in app.rglob("*") if f.is_file()}
+    application = Application.read(server.url)
+    assert application.settings == AppSettings(dim=16, query_rows=8)
+    assert application.url == server.url
+
+
+def test_a_refusal_shows_vespas_own_message(server, app):
+    server.accept = (400, {"error-code": "INVALID_APPLICATION_PACKAGE", "message": "Invalid application:\nno such field"})
+    with pytest.raises(VespaRefused, match="Invalid application: no such field") as caught:
+        deploy_to(server, app)
+    assert caught.value.status == 400
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_config_server_is_refused(server, app):
+    for answer in ({"hello": "world"}, [], b"<html>"):
+        server.accept = (200, answer)
+        with pytest.raises(VespaRefused):
+            deploy_to(server, app)
+
+
+def test_a_timeout_names_what_is_not_up(server, app):
+    server.converge = [6]
+    with pytest.raises(VespaUnreachable, match=r"not up after 30 s: waiting for searchnode on node1:19110"):
+        deploy_to(server, app, timeout=30)
+    assert server.description is None
+
+
+def test_a_query_port_that_never_serves_is_named(server, app):
+    server.not_serving = 10**6
+    with pytest.raises(VespaUnreachable, match=f"waiting for the query port {server.url}.*404"):
+        deploy_to(server, app, timeout=5)
+
+
+def test_warnings_and_change_actions_are_reported(server, app):
+    changes = {"restart": [{"messages": ["one"]}], "refeed": [{"messages": ["two", "two"]}], "reindex": []}
+    log = [{"level": "WARNING", "message": "mind\nthis"}, {"level": "INFO", "message": "nothing"}]
+    server.accept = (200, {**ACCEPTED, "log": log, "configChangeActions": changes})
+    said = []
+    report = deploy_to(server, app, progress=said.append)
+    assert (report.warnings, report.restart, report.refeed, report.reindex) == (("mind this",), ("one",), ("two",), ())
+    assert "Vespa warns: mind this" in said
+    json.dumps(report.to_json())
+
+
+def test_changes_that_vespa_refuses_are_allowed_only_on_request(server, app):
+    deploy_to(server, app, allow=("field-type-change",))
+    with zipfile.ZipFile(io.BytesIO(server.package)) as archive:
+        text = archive.read("validation-overrides.xml").decode()
+    assert text.startswith('<validation-overrides><allow until="')
+    assert "field-type-change</allow>" in text
+    assert not (app / "validation-overrides.xml").exists()
+
+
+def test_nobody_answers(app):
+    with pytest.raises(VespaUnreachable, match=r"127\.0\.0\.1:9 does not answer") as caught:
+        deploy(app, "http://127.0.0.1:9")
+    assert "docker" not in str(caught.value)
+
+
+def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch):
+    monkeypatch.setattr("vespa_app.deploy.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
+    with pytest.raises(VespaUnreachable, match="docker compose up -d --wait"):
+        deploy(app, "docker")
+
+
+def test_targets_and_folders_that_are_none(app, tmp_path):
+    for target in ("dokcer", "localhost:19071", "ftp://host"):
+        with pytest.raises(UsageError, match="deploy target"):
+            deploy(app, target)
+    with pytest.raises(SettingsError, match="no application package"):
+        deploy(tmp_path, "docker")
+
+
+def test_the_cloud_takes_names_and_credentials_from_the_environment_only(app, monkeypatch, tmp_path):
+    for name in ("TENANT", "CERT", "KEY", "API_KEY_FILE"):
+        monkeypatch.delenv(f"COLBERT_VESPA_{name}", raising=False)
+    pem = tmp_path / "some.pem"
+    pem.write_text("secret")
+    for name, value in (("TENANT", "mine"), ("CERT", str(pem)), ("KEY", str(pem))):
+        with pytest.raises(UsageError, match=f"COLBERT_VESPA_{name}"):
+            deploy(app, "cloud")
+        monkeypatch.setenv(f"COLBERT_VESPA_{name}", value)
+    monkeypatch.setenv("COLBERT_VESPA_API_KEY_FILE", str(tmp_path / "absent.pem"))
+    with pytest.raises(UsageError, match="COLBERT_VESPA_API_KEY_FILE"):
+        deploy(app, "cloud")
+
+
+def test_a_vespa_without_our_application(server):
+    with pytest.raises(VespaRefused, match="colbert-vespa deploy"):
+        read_description(server.url)
+
+
+def test_a_description_of_another_release(server):
+    server.description = {"fields": {"description": '{"version": 99}'}}
+    with pytest.raises(SettingsError, match="version 99 unknown"):
+        read_description(server.url)

@@ -1,0 +1,114 @@
+import io
+import itertools
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from golden.make_packages import CASES, PACKAGES, golden_package, texts
+from vespa_bundles import small_bundle
+
+from late_interaction.errors import SettingsError
+from late_interaction.metadata import FieldType, MetadataSchema
+from vespa_app.candidates import STRATEGIES
+from vespa_app.codecs import CODECS
+from vespa_app.package import Package, build_package, check_package, default_settings
+from vespa_app.settings import AppSettings
+
+SUBSETS = [subset for n in range(1, len(STRATEGIES) + 1) for subset in itertools.combinations(STRATEGIES, n)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_packages(case, tmp_path):
+    written = texts(golden_package(case, tmp_path))
+    files = {file.relative_to(PACKAGES / case).as_posix() for file in (PACKAGES / case).rglob("*") if file.is_file()}
+    assert set(written) == files
+    for name, text in written.items():
+        assert text == (PACKAGES / case / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("candidates", SUBSETS, ids="+".join)
+def test_every_combination_passes_our_checks(bundle, tmp_path, codec, candidates):
+    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates)
+    folder = build_package(bundle, settings).write(tmp_path / "app")
+    assert check_package(folder).settings == settings
+
+
+def test_the_zip_is_the_same_bytes_each_time_and_holds_the_folder(bundle, tmp_path):
+    package = build_package(bundle, AppSettings(dim=16, query_rows=8))
+    first, second = io.BytesIO(), io.BytesIO()
+    package.to_zip(first)
+    build_package(bundle, AppSettings(dim=16, query_rows=8)).to_zip(second)
+    assert first.getvalue() == second.getvalue()
+    folder = package.write(tmp_path / "app")
+    with zipfile.ZipFile(first) as archive:
+        assert archive.testzip() is None
+        for name in archive.namelist():
+            assert archive.read(name) == (folder / name).read_bytes()
+        assert set(archive.namelist()) == {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_the_package_holds_model_and_tokenizer_of_the_bundle(bundle, tmp_path):
+    folder = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "app")
+    assert (folder / "models/model.onnx").read_bytes() == bundle.model_path("fp32").read_bytes()
+    assert (folder / "models/tokenizer.json").read_bytes() == bundle.file("tokenizer.json").read_bytes()
+
+
+def test_the_description_says_what_the_application_is(bundle, tmp_path):
+    settings = AppSettings(dim=16, query_rows=8, candidates=("centroid",))
+    folder = build_package(bundle, settings).write(tmp_path / "app")
+    said = json.loads((folder / "colbert-vespa.json").read_text())
+    assert said["bundle_sha256"] == bundle.sha256
+    assert said["codebook_sha256"] == bundle.manifest.files["codebooks/residual.npz"].sha256
+    assert said["settings"]["candidates"] == ["centroid"]
+    assert said["embedder_differences"] == ["document: Vespa drops punctuation before encoding, the bundle after"]
+
+
+def test_defaults_follow_the_bundle(bundle, tmp_path):
+    metadata = MetadataSchema({"year": FieldType.LONG})
+    assert default_settings(bundle, metadata).candidates == ("centroid", "bm25", "exhaustive")
+    plain = small_bundle(tmp_path / "plain", codebook=False)
+    settings = default_settings(plain, metadata, codec="binary")
+    assert (settings.candidates, settings.codec, settings.dim, settings.query_rows) == (
+        ("pooled", "bm25", "exhaustive"), "binary", 16, 8,
+    )  # fmt: skip
+
+
+def test_settings_that_do_not_fit_the_bundle(bundle, tmp_path):
+    plain = small_bundle(tmp_path / "plain", codebook=False)
+    for used, settings, message in (
+        (bundle, AppSettings(dim=32, query_rows=8), "dim is 32"),
+        (bundle, AppSettings(dim=16, query_rows=4), "query_rows is 4"),
+        (plain, AppSettings(dim=16, query_rows=8, candidates=("centroid",)), "needs a codebook"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            build_package(used, settings)
+
+
+def test_writing_replaces_a_package_and_nothing_else(bundle, tmp_path):
+    package = build_package(bundle, AppSettings(dim=16, query_rows=8))
+    target = tmp_path / "app"
+    package.write(target)
+    (target / "left.txt").write_text("over")
+    package.write(target)
+    assert not (target / "left.txt").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="no application package"):
+        package.write(other)
+    assert (other / "precious.txt").read_text() == "mine"
+
+
+def test_a_package_that_fails_its_checks_is_not_left_behind(bundle, tmp_path):
+    package = build_package(bundle, AppSettings(dim=16, query_rows=8))
+    broken = Package({**package.files, "schemas/passage.sd": b"schema passage {"}, package.description)
+    with pytest.raises(SettingsError, match="not closed"):
+        broken.write(tmp_path / "app")
+    assert list(Path(tmp_path).iterdir()) == []

@@ -1,0 +1,104 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from late_interaction.errors import SettingsError
+from late_interaction.metadata import FieldType, MetadataSchema
+from vespa_app.candidates import STRATEGIES
+from vespa_app.checks import check_settings
+from vespa_app.codecs import CODECS
+from vespa_app.settings import AppSettings
+
+GOOD = AppSettings(dim=16, query_rows=8, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS}))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@given(
+    st.builds(
+        AppSettings,
+        dim=st.integers(1, 4096),
+        query_rows=st.integers(1, 100),
+        metadata=st.dictionaries(TEXTS, st.sampled_from(FieldType), max_size=4).map(MetadataSchema),
+        name=TEXTS,
+        schema=TEXTS,
+        codec=st.sampled_from(list(CODECS)),
+        candidates=st.lists(st.sampled_from(list(STRATEGIES)), unique=True).map(tuple),
+        embedder=st.booleans(),
+    )
+)
+def test_toml_round_trip(tmp_path_factory, settings):
+    file = tmp_path_factory.mktemp("toml") / "app.toml"
+    file.write_bytes(settings.to_toml().encode())
+    assert AppSettings.from_toml(file) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "unknown setting 'codecs'"),
+        ("dim = 16", "'query_rows' is missing"),
+        ("dim = '16'\nquery_rows = 8", "'dim' must be int"),
+        ("dim = true\nquery_rows = 8", "'dim' must be int"),
+        ("dim = 16\nquery_rows = 8\ncandidates = 'bm25'", "'candidates' must be a list of texts"),
+        ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 'date'", "metadata type unknown"),
+        ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 5", "'metadata' must be a table"),
+        ("dim = = 16", "no TOML"),
+    ],
+)
+def test_toml_that_is_refused(tmp_path, text, message):
+    (tmp_path / "app.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        AppSettings.from_toml(tmp_path / "app.toml")
+    assert str(tmp_path / "app.toml") in str(caught.value)
+
+
+def test_toml_that_cannot_be_read(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        AppSettings.from_toml(tmp_path / "absent.toml")
+
+
+def with_metadata(*names):
+    return {"metadata": MetadataSchema(dict.fromkeys(names, FieldType.STRING))}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codec": "residual"}, "codec: 'residual' unknown; known: float32, bfloat16, binary"),
+        ({"candidates": ()}, "candidates is empty"),
+        ({"candidates": ("bm25", "magic")}, "candidates: 'magic' unknown"),
+        ({"candidates": ("bm25", "bm25")}, "names 'bm25' twice"),
+        ({"codec": "binary", "dim": 20}, "packs 8 dimensions into a byte, and the vectors have 20"),
+        ({"dim": 0}, "dim must be from 1"),
+        ({"dim": 10_000}, "dim must be from 1 to 4096"),
+        ({"rerank": 0}, "rerank must be"),
+        ({"search_threads": 0}, "search_threads must be"),
+        ({"rerank": 1.5}, "rerank must be"),
+        ({"name": "My App"}, "setting name 'My App'"),
+        ({"schema": "Passage"}, "setting schema 'Passage'"),
+        ({"schema": "string"}, "reserved by Vespa"),
+        ({"schema": "colbert_application"}, "taken by the application's description"),
+        ({"namespace": "a:b"}, "setting namespace 'a:b'"),
+        (with_metadata("and"), "metadata field 'and': the name is reserved"),
+        (with_metadata("Index"), "metadata field 'Index': the name is reserved"),
+        (with_metadata("documentid"), "reserved"),
+        (with_metadata("with-dash"), "ASCII letter"),
+        (with_metadata("_hidden"), "ASCII letter"),
+        (with_metadata("größe"), "ASCII letter"),
+        (with_metadata("a} field b"), "ASCII letter"),
+        (with_metadata("text"), "taken by a field of every application"),
+        (with_metadata("Title"), "taken by a field of every application"),
+        (with_metadata("pooled"), "taken by"),
+        (with_metadata("year", "Year"), "taken by metadata field 'year'"),
+    ],
+)
+def test_settings_that_are_refused(change, message):
+    with pytest.raises(SettingsError, match=message):
+        check_settings(dataclasses.replace(GOOD, **change))
+
+
+def test_good_settings_pass():
+    check_settings(GOOD)
+    check_settings(dataclasses.replace(GOOD, **with_metadata("version", "url", "type", "language", "order", "select", "date")))

@@ -1,0 +1,80 @@
+"""Small bundles for tests of packages: everything byte for byte the same everywhere, but for a real ONNX graph where asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
+
+__all__ = ["TOKENIZER", "small_bundle"]
+
+_WORDS = ["[PAD]", "[Q]", "[D]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
+TOKENIZER = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            "[CLS]": {"id": "[CLS]", "ids": [4], "tokens": ["[CLS]"]},
+            "[SEP]": {"id": "[SEP]", "ids": [5], "tokens": ["[SEP]"]},
+        },
+    },
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {word: number for number, word in enumerate(_WORDS)}, "unk_token": "[UNK]"},
+}
+
+
+def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained: bool = True, onnx: bool = False) -> Bundle:
+    """trained: with markers and [MASK] expansion, as a ColBERT has them. onnx: a graph that runs, instead of dummy bytes."""
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(_graph(dim) if onnx else b"no graph")
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    if codebook:
+        (folder / "codebooks").mkdir()
+        (folder / "codebooks" / "residual.npz").write_bytes(b"no centroids")
+    manifest = Manifest(
+        source="small",
+        layout="test",
+        dim=dim,
+        query=SideRules(8, marker_id=1 if trained else None, expansion=Expansion(8, 6, False) if trained else None),
+        document=SideRules(64, marker_id=2 if trained else None, skip_ids=(7,) if trained else ()),
+        pad_id=0,
+        max_tokens=512,
+        models={"fp32": "model.onnx"},
+        codebooks={"residual": "codebooks/residual.npz"} if codebook else {},
+    )
+    return write_manifest(folder, manifest)
+
+
+def _graph(dim: int) -> bytes:
+    """Looks a vector up for every token and normalises it."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = np.random.default_rng(0).standard_normal((len(_WORDS), dim)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("LpNormalization", ["rows"], ["contextual"], axis=-1, p=2),
+        ],
+        "small",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info("contextual", TensorProto.FLOAT, ["batch", "tokens", dim])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()

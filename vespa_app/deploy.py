@@ -1,0 +1,163 @@
+"""Deploying a package: to a config server of one's own (docker compose or any URL), or to Vespa Cloud.
+
+Config server: prepareandactivate, wait until every service runs the new generation, until the query port is up and the
+content cluster takes a document; that document is the application's description.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from late_interaction.errors import UsageError, VespaRefused, VespaUnreachable
+from vespa_app.checks import check_package
+from vespa_app.http import answer_json, connect, is_url, mapped_errors
+from vespa_app.serving import DeployReport, Poll, Progress, wait_until_serving
+from vespa_app.zips import zip_folder
+
+__all__ = ["DOCKER_CONFIG_URL", "DeployReport", "deploy"]
+
+DOCKER_CONFIG_URL = "http://localhost:19071"
+ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
+_TENANT = "/application/v2/tenant/default"
+_CONVERGE = f"{_TENANT}/application/default/environment/prod/region/default/instance/default/serviceconverge"
+_QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
+
+
+def deploy(
+    package_folder: str | Path,
+    target: str,
+    *,
+    query_url: str | None = None,
+    timeout: float = 300.0,
+    allow: Collection[str] = (),
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    transport: httpx.BaseTransport | None = None,
+) -> DeployReport:
+    """Deploys and waits until the application serves.
+
+    target: "docker", "cloud", or the URL of a config server; query_url: of that server's container, by default port 8080 of
+    the same host. timeout in seconds, for everything after Vespa has accepted the package. allow: Vespa's names of changes
+    that it refuses unless told, such as field-type-change; allowed for this deployment alone.
+
+    Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
+    answers or services do not come up in time, UsageError on an unknown target.
+    """
+    folder = Path(package_folder)
+    description = check_package(folder)
+    poll = Poll(timeout, progress or _silent, clock, sleep)
+    if target == "cloud":
+        from vespa_app.cloud import deploy_to_cloud
+
+        return deploy_to_cloud(folder, description.settings.name, poll)
+    if target != "docker" and not is_url(target):
+        raise UsageError(f"deploy target {target!r} unknown: docker, cloud, or the http(s) URL of a config server")
+    config_url = DOCKER_CONFIG_URL if target == "docker" else target.rstrip("/")
+    server = _ConfigServer(config_url, (query_url or _query_url(config_url)).rstrip("/"), poll, transport)
+    try:
+        answer = server.activate(folder, allow)
+    except VespaUnreachable as error:
+        if target != "docker":
+            raise
+        raise VespaUnreachable(f"{error} Start it with: docker compose up -d --wait", error.status) from None
+    return server.wait(folder, answer)
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+def _query_url(config_url: str) -> str:
+    try:
+        return str(httpx.URL(config_url).copy_with(port=8080, path="/", query=None))
+    except httpx.InvalidURL:
+        raise UsageError(f"{config_url!r} is no address: wanted http(s)://host:port") from None
+
+
+class _ConfigServer:
+    def __init__(self, config_url: str, query_url: str, poll: Poll, transport: httpx.BaseTransport | None) -> None:
+        self._config_url = config_url
+        self._query_url = query_url
+        self._poll = poll
+        self._transport = transport
+        self._start = poll.clock()
+
+    def activate(self, folder: Path, allow: Collection[str]) -> dict[str, Any]:
+        """The config server's answer to the package. Raises: VespaRefused, VespaUnreachable."""
+        body = io.BytesIO()
+        zip_folder(folder, body, {"validation-overrides.xml": _overrides(allow)} if allow else {})
+        self._poll.say(f"sending {len(body.getvalue()) / 1e6:.1f} MB to {self._config_url}")
+        with self._client(ACCEPT_TIMEOUT_S) as client, mapped_errors(self._config_url):
+            headers = {"Content-Type": "application/zip"}
+            response = client.post(f"{_TENANT}/prepareandactivate", content=body.getvalue(), headers=headers)
+        answer = answer_json(response)
+        if not str(answer.get("session-id", "")).isdigit():
+            raise VespaRefused(f"{self._config_url} is no Vespa config server: it answered {str(answer)[:100]}")
+        return answer
+
+    def wait(self, folder: Path, answer: dict[str, Any]) -> DeployReport:
+        """Raises: VespaUnreachable naming the services that are not up in time."""
+        generation = int(answer["session-id"])
+        self._poll.say(f"Vespa accepted the package as generation {generation}")
+        warnings = _warnings(answer)
+        for message in warnings:
+            self._poll.say(f"Vespa warns: {message}")
+        deadline = self._poll.clock() + self._poll.timeout
+        self._wait_for_services(generation, deadline)
+        wait_until_serving(folder, self._query_url, self._poll, deadline, self._transport)
+        changes = answer.get("configChangeActions") or {}
+        return DeployReport(
+            query_url=self._query_url,
+            generation=generation,
+            seconds=self._poll.clock() - self._start,
+            warnings=warnings,
+            restart=_messages(changes, "restart"),
+            reindex=_messages(changes, "reindex"),
+            refeed=_messages(changes, "refeed"),
+        )
+
+    def _wait_for_services(self, generation: int, deadline: float) -> None:
+        waiting = ["all services"]
+
+        def converged() -> bool:
+            nonlocal waiting
+            with self._client(10.0) as client, mapped_errors(self._config_url):
+                services = answer_json(client.get(_CONVERGE)).get("services", [])
+            waiting = [_service_name(item) for item in services if item.get("currentGeneration", -1) < generation]
+            return bool(services) and not waiting
+
+        self._poll.until(converged, lambda: ", ".join(waiting), deadline)
+
+    def _client(self, timeout: float) -> httpx.Client:
+        return connect(self._config_url, timeout=timeout, connections=1, transport=self._transport)
+
+
+def _overrides(allow: Collection[str]) -> bytes:
+    """Valid for today; tomorrow too, for clocks of other time zones."""
+    root = ET.Element("validation-overrides")
+    until = datetime.now(timezone.utc).date() + timedelta(days=1)
+    for name in allow:
+        ET.SubElement(root, "allow", until=until.isoformat()).text = name
+    return ET.tostring(root, encoding="unicode").encode()
+
+
+def _service_name(service: dict[str, Any]) -> str:
+    return f"{service.get('type', 'service')} on {service.get('host', '?')}:{service.get('port', '?')}"
+
+
+def _warnings(answer: dict[str, Any]) -> tuple[str, ...]:
+    entries = [entry for entry in answer.get("log", ()) if entry.get("level") not in _QUIET_LEVELS]
+    return tuple(" ".join(str(entry.get("message", entry)).split()) for entry in entries)
+
+
+def _messages(changes: dict[str, Any], kind: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(message) for item in changes.get(kind, ()) for message in item.get("messages", ())))

@@ -1,0 +1,115 @@
+"""An application package: bundle and settings in, files out."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from late_interaction.bundle import Bundle
+from late_interaction.errors import SettingsError
+from late_interaction.files import safe_join, staged_folder
+from late_interaction.metadata import MetadataSchema
+from vespa_app.candidates import STRATEGIES
+from vespa_app.checks import check_package, check_settings
+from vespa_app.description import (
+    CODEBOOK,
+    DESCRIPTION_FILE,
+    DESCRIPTION_SCHEMA,
+    Description,
+    codebook_sha256,
+    description_schema,
+)
+from vespa_app.schema import schema_text
+from vespa_app.services import MODEL_FILE, TOKENIZER_FILE, embedder_differences, services_xml
+from vespa_app.settings import AppSettings
+from vespa_app.zips import write_zip
+
+__all__ = ["Package", "build_package", "check_package", "default_settings"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """files: path inside the package -> its bytes, or the file to copy. description: what the application says of itself."""
+
+    files: Mapping[str, bytes | Path]
+    description: dict[str, Any]
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes the package as `folder`, replacing what is there; never half-written. A folder that is no package stays.
+
+        Raises: SettingsError where something else is there.
+        """
+        target = Path(folder)
+        if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "services.xml").is_file())):
+            raise SettingsError(f"{target} exists and is no application package: give another folder")
+        with staged_folder(target) as staging:
+            for name, content in self.files.items():
+                file = safe_join(staging, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, file)
+                else:
+                    file.write_bytes(content)
+            check_package(staging)
+        return target
+
+    def to_zip(self, target: str | Path | io.BytesIO) -> None:
+        """The same package always gives the same bytes."""
+        write_zip(self.files, target)
+
+
+def default_settings(
+    bundle: Bundle, metadata: MetadataSchema, *, codec: str | None = None, candidates: tuple[str, ...] = ()
+) -> AppSettings:
+    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`."""
+    first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
+    settings = AppSettings(
+        dim=bundle.manifest.dim,
+        query_rows=bundle.manifest.query.length,
+        metadata=metadata,
+        codec=codec or "bfloat16",
+        candidates=tuple(candidates) or (first, "bm25", "exhaustive"),
+    )
+    check_settings(settings)
+    return settings
+
+
+def build_package(bundle: Bundle, settings: AppSettings) -> Package:
+    """Everything Vespa needs, in memory but for the model.
+
+    Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
+    """
+    check_settings(settings)
+    _check_fit(bundle, settings)
+    differences = embedder_differences(bundle) if settings.embedder else ()
+    description = Description(settings, bundle.sha256, codebook_sha256(bundle), differences).to_json()
+    files: dict[str, bytes | Path] = {
+        "services.xml": services_xml(settings, bundle, (settings.schema, DESCRIPTION_SCHEMA)).encode(),
+        f"schemas/{settings.schema}.sd": schema_text(settings).encode(),
+        f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema().encode(),
+        DESCRIPTION_FILE: (json.dumps(description, indent=1, sort_keys=True) + "\n").encode(),
+    }
+    if settings.embedder:
+        files[MODEL_FILE] = bundle.model_path(settings.precision or bundle.default_precision)
+        files[TOKENIZER_FILE] = bundle.file("tokenizer.json")
+    return Package(files, description)
+
+
+def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
+    manifest = bundle.manifest
+    if settings.dim != manifest.dim:
+        raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
+    if settings.query_rows < manifest.query.length:
+        raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
+    if CODEBOOK not in manifest.codebooks:
+        for candidates in settings.candidates:
+            if STRATEGIES[candidates].needs_codebook:
+                raise SettingsError(
+                    f"setting candidates: {candidates} needs a codebook, and {bundle.path} has none; "
+                    "export it with --sample, or choose other candidates"
+                )

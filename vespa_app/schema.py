@@ -1,0 +1,105 @@
+"""The passage schema as text."""
+
+from __future__ import annotations
+
+from late_interaction.metadata import FieldType
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import BASE_PROFILE, CANDIDATE_SCORE, MAXSIM
+from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.settings import AppSettings
+
+__all__ = ["OWN_FIELDS", "SUMMARY", "schema_text"]
+
+SUMMARY = "passage_hit"  # document summary: everything but the vectors
+
+# fields of ours in the passage schema, besides those of the strategies
+OWN_FIELDS = ("id", "document_id", "title", "text", "present", VECTORS)
+
+# equality of texts is exact: no lower-casing, no splitting into words
+_EXACT = """\
+            match {
+                word
+                cased
+            }
+            dictionary {
+                hash
+                cased
+            }
+"""
+
+
+def schema_text(settings: AppSettings) -> str:
+    name = settings.schema
+    strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
+    fields = [
+        _attribute("id", "string"),
+        _attribute("document_id", "string"),
+        _text("title"),
+        _text("text"),
+        *(_attribute(field, type_.value) for field, type_ in settings.metadata.fields.items()),
+        _attribute("present", "array<string>"),
+        _vectors(settings),
+        *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
+    ]
+    return (
+        f"schema {name} {{\n    document {name} {{\n"
+        + "".join(field for field in fields if field)
+        + "    }\n    fieldset default {\n        fields: title, text\n    }\n"
+        + _summary(settings)
+        + _base_profile(settings)
+        + "".join(strategy.profile(settings) for strategy in strategies)
+        + "}\n"
+    )
+
+
+def _attribute(name: str, type_: str) -> str:
+    text = FieldType.STRING.value in type_
+    lines = [
+        f"        field {name} type {type_} {{\n",
+        "            indexing: attribute | summary\n",
+        "" if type_ == FieldType.BOOL.value else "            attribute: fast-search\n            rank: filter\n",
+        _EXACT if text else "",
+        "        }\n",
+    ]
+    return "".join(lines)
+
+
+def _text(name: str) -> str:
+    return f"""\
+        field {name} type string {{
+            indexing: index | summary
+            index: enable-bm25
+        }}
+"""
+
+
+def _vectors(settings: AppSettings) -> str:
+    return f"""\
+        field {VECTORS} type {CODECS[settings.codec].field_type(settings.dim)} {{
+            indexing: attribute
+        }}
+"""
+
+
+def _summary(settings: AppSettings) -> str:
+    names = ("id", "document_id", "title", "text", *settings.metadata.fields, "present")
+    lines = "".join(f"        summary {name} {{}}\n" for name in names)
+    return f"    document-summary {SUMMARY} {{\n{lines}    }}\n"
+
+
+def _base_profile(settings: AppSettings) -> str:
+    return f"""\
+    rank-profile {BASE_PROFILE} {{
+        num-threads-per-search: {settings.search_threads}
+        inputs {{
+            query(qt) tensor<float>(qt{{}}, x[{settings.dim}])
+        }}
+        function {MAXSIM}() {{
+            expression: {CODECS[settings.codec].maxsim(settings.dim)}
+        }}
+        first-phase {{
+            expression: 0
+        }}
+        match-features: {CANDIDATE_SCORE}
+    }}
+"""
