@@ -110,13 +110,16 @@ def deploy(
     target: Annotated[str, typer.Option("--target", help="docker, cloud, or the config server's URL.")] = "docker",
     query_url: Annotated[str | None, typer.Option("--query-url", help="Where the application answers, if unusual.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until every service is up.")] = 300,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="A change that Vespa refuses by default, such as field-type-change.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Deploy an application package and wait until it answers."""
     from colbert_vespa.packaging import deploy_package
 
     out = Output(json_output=json_output)
-    out.result(deploy_package(out, package, target, query_url=query_url, timeout=timeout))
+    out.result(deploy_package(out, package, target, query_url=query_url, timeout=timeout, allow=allow or []))
 
 
 @app.command()

@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from late_interaction.encoder import Encoder
-
 from colbert_vespa.console import Output
 from colbert_vespa.evaluation import Evaluation, Judged, evaluate
 from colbert_vespa.exporting import make_bundle
@@ -21,6 +19,7 @@ from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document, passage_text
+from late_interaction.encoder import Encoder
 from late_interaction.errors import MissingDependency
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.vector_cache import CachedEncoder, VectorCache

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from late_interaction.encoder import Encoder
-
 from colbert_vespa.console import Output
 from exporter import export
 from exporter.codebooks import add_codebook
@@ -15,6 +13,7 @@ from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import passage_text
+from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.files import staged_folder
 from late_interaction.vector_cache import DocumentEncoder

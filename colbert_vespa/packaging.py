@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vespa_app.deploy import deploy
-
 from colbert_vespa.console import Output
 from feeder.pipeline import survey
 from feeder.sources import open_sources
@@ -15,6 +13,7 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
+from vespa_app.deploy import deploy
 
 __all__ = ["deploy_package", "write_package"]
 
@@ -55,7 +54,9 @@ def write_package(
             "metadata": chosen.metadata.to_json()}  # fmt: skip
 
 
-def deploy_package(out: Output, package: Path, target: str, *, query_url: str | None, timeout: float) -> dict[str, object]:
-    report = deploy(package, target, query_url=query_url, timeout=timeout, progress=out.say)
+def deploy_package(
+    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float, allow: Sequence[str]
+) -> dict[str, object]:
+    report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
     out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")
     return report.to_json()

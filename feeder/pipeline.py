@@ -13,13 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from late_interaction.tokenizing import Tokenizing
-
 from feeder.journal import Journal, content_hash
 from feeder.targets import EncodedDocument, Failure, Target
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import CollectionError
 from late_interaction.metadata import MetadataSchema, SchemaInference
+from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["FeedProgress", "FeedSummary", "Survey", "delete_documents", "feed_documents", "survey"]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from late_interaction.encoder import Encoder
-
 from feeder.journal import Journal
 from feeder.pipeline import FeedProgress, FeedSummary, Survey, delete_documents, feed_documents, survey
 from feeder.sources import spooled
@@ -18,6 +16,7 @@ from feeder.targets.local import LocalTarget
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
+from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
 from late_interaction.vector_cache import DocumentEncoder
 from vespa_app.http import is_url

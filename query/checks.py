@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from late_interaction.encoder import Encoder
 from numpy.typing import NDArray
 
+from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from query.retriever import Question
 

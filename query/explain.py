@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import similarities
 from late_interaction.tokenizing import TokenRows
-
-from late_interaction.documents import passage_text
 from query.types import Hit
 
 __all__ = ["Explanation", "Match", "explain"]

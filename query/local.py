@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from late_interaction.encoder import Encoder
-
 from late_interaction.bundle import Bundle
+from late_interaction.encoder import Encoder
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from late_interaction.encoder import Encoder
 from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
+from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
 from query.types import SearchResult
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from late_interaction.encoder import Encoder
 
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
+from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError, VespaRefused
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import MetadataSchema, Value

@@ -7,10 +7,10 @@ A missing value compares to nothing (filters.py): Vespa has no such notion, so e
 from __future__ import annotations
 
 from late_interaction.filters import And, Exists, Filter, In, Not, Or, Range, Scalar
+from vespa_app.presence import PRESENT, empty_mark
 
 __all__ = ["filter_to_yql", "string_literal"]
 
-PRESENT = "present"
 _LONG_WITHOUT_SUFFIX = 2**31
 
 
@@ -45,6 +45,8 @@ def _in(node: In) -> str:
 
 
 def _equals(field: str, value: Scalar) -> str:
+    if value == "":  # Vespa has no term for the empty text: the feeder marks it
+        return f"{PRESENT} contains {string_literal(empty_mark(field))}"
     if isinstance(value, bool):
         return f"{field} = {'true' if value else 'false'}"
     if isinstance(value, str):

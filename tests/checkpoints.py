@@ -16,10 +16,15 @@ TEXTS = (
 
 HARD_TEXTS = (
     "", " ", "\t\n", ".", "?!,;", "a", "late interaction", "  leading and trailing  ", "UPPER case", "word " * 400,
-    "x" * 3000, "東京の天気は晴れ", "emoji 🙂🙃 and 👩‍👩‍👧", "cafe\u0301 e\u0301", "שלום עולם", "مرحبا", "a\u0000b\u0007c", "[MASK]",
-    "[PAD] [CLS] [SEP]", "[unused0] query", "[Q] what", "[D] text", "tab\tnew\nline", "a-b_c/d\\e", "1,234.56", "\u200bzero\u200bwidth",
-    "e.g. this, that.", "ÀÉÎÕÜ", "\ufeffbom", "what is the capital of france?",
+    "x" * 3000, "東京の天気は晴れ", "emoji 🙂🙃 and 👩‍👩‍👧", "cafe\u0301 e\u0301", "שלום עולם", "مرحبا", "a\u0000b\u0007c",
+    "[MASK]", "[PAD] [CLS] [SEP]", "[unused0] query", "[Q] what", "[D] text", "tab\tnew\nline", "a-b_c/d\\e", "1,234.56",
+    "\u200bzero\u200bwidth", "e.g. this, that.", "ÀÉÎÕÜ", "\ufeffbom", "what is the capital of france?",
 )  # fmt: skip
+
+
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+}  # fmt: skip
 
 
 def wordpiece_tokenizer(extra: tuple[str, ...] = ()):

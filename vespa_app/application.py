@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from late_interaction.bundle_cache import find_bundle, register_bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
-from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, DocumentContext
 from vespa_app.candidates.base import Centroids, Floats
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.description import CODEBOOK, Description, read_description
+from vespa_app.presence import PRESENT, present_marks
 from vespa_app.settings import AppSettings
 
-__all__ = ["Application", "document_fields", "present_marks"]
+__all__ = ["Application", "document_fields"]
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,10 @@ def document_fields(
         "title": passage.title,
         "text": passage.text,
         **metadata,
-        "present": present_marks(metadata),
+        PRESENT: present_marks(metadata),
         VECTORS: CODECS[settings.codec].encode(vectors),
     }
     context = DocumentContext(codebook)
     for candidates in settings.candidates:
         fields.update(STRATEGIES[candidates].document_fields(vectors, context))
     return fields
-
-
-def present_marks(metadata: Mapping[str, Value]) -> list[str]:
-    """What the field `present` holds: names of the fields that have a value, and `NAME=` for those that are or contain the
-    empty text, which Vespa cannot be asked for."""
-    empty = [f"{name}=" for name, value in metadata.items() if value == "" or (isinstance(value, list) and "" in value)]
-    return sorted([*metadata, *empty])

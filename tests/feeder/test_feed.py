@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_refused_document_is_dead_lettered_at_once_with_vespas_message(vespa, 
     assert (summary.acknowledged, summary.dead_lettered) == (9, 1)
     assert balanced(summary)
     assert run.pauses == []
-    letter = json.loads(open(summary.dead_letter_file).read())
+    letter = json.loads(Path(summary.dead_letter_file).read_text())
     assert (letter["id"], letter["status"]) == ("d2", status)
     assert f"told to say {status}" in letter["message"]
     assert "d2#0" not in ids(vespa)
@@ -159,7 +160,9 @@ def test_a_source_that_raises_in_the_middle_leaves_a_resumable_state(vespa, run,
 
     with pytest.raises(CollectionError, match="broken"):
         run(Breaks())
-    acknowledged = Journal(tmp_path / "journal", "test", resume=True).acknowledged
+    journal = Journal(tmp_path / "journal", "test", resume=True)
+    journal.close(remove=False)
+    acknowledged = journal.acknowledged
     assert {f"{id_}#0" for id_ in acknowledged} <= ids(vespa)
     assert run(DOCUMENTS, resume=True).already_there == len(acknowledged)
 

@@ -18,6 +18,7 @@ SCHEMA = MetadataSchema({"year": FieldType.LONG, "lang": FieldType.STRING, "open
         ({"lang": {"$in": []}}, "false"),
         ({"lang": {"$exists": True}}, '(present contains "lang")'),
         ({"$not": {"year": 1}}, '(true and !(((year = 1) and (present contains "year"))))'),
+        ({"lang": ""}, '((present contains "lang=") and (present contains "lang"))'),
         ({}, "true"),
     ],
 )
