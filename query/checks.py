@@ -8,16 +8,15 @@ from numpy.typing import NDArray
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from query.retriever import Question
+from vespa_app.settings import MAX_HITS
 
-__all__ = ["MAX_K", "check_count", "choose_strategy", "query_rows"]
-
-MAX_K = 10_000
+__all__ = ["check_count", "choose_strategy", "query_rows"]
 
 
 def check_count(name: str, value: int) -> int:
     """Raises: UsageError unless `value` is a whole number from 1 to 10,000."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_K:
-        raise UsageError(f"{name} must be a whole number from 1 to {MAX_K}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_HITS:
+        raise UsageError(f"{name} must be a whole number from 1 to {MAX_HITS}, got {value!r}")
     return value
 
 

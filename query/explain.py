@@ -32,7 +32,8 @@ class Match:
 
 @dataclass(frozen=True)
 class Explanation:
-    """`text` is what was encoded: title and text. One match per query word piece, in the query's order."""
+    """`text` is what was encoded: title and text. One match per query word, in the query's order: of a word that the
+    tokenizer cut into pieces, the piece that matched best."""
 
     text: str
     matches: tuple[Match, ...]
@@ -61,11 +62,13 @@ def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanati
             continue
         S = similarities(Q, D[real])  # [q, t]
         best = S.argmax(axis=1)
-        matches = [
-            _match(query, query_offsets[row], text, offsets[int(column)], float(S[row, column]))
-            for row, column in enumerate(best)
-        ]
-        explanations.append(Explanation(text, tuple(matches)))
+        words: dict[tuple[int, int], Match] = {}
+        for row, column in enumerate(best):
+            word = _whole_word(query, *query_offsets[row])
+            match = _match(query[slice(*word)], text, offsets[int(column)], float(S[row, column]))
+            if word not in words or match.similarity > words[word].similarity:
+                words[word] = match
+        explanations.append(Explanation(text, tuple(words.values())))
     return explanations
 
 
@@ -76,10 +79,9 @@ def _real_rows(tokens: TokenRows) -> tuple[np.ndarray, list[tuple[int, int]]]:
     return np.array([place for place, _ in real], dtype=np.int64), [offset for _, offset in real]
 
 
-def _match(query: str, asked: tuple[int, int], text: str, found: tuple[int, int], similarity: float) -> Match:
+def _match(query_word: str, text: str, found: tuple[int, int], similarity: float) -> Match:
     start, end = _whole_word(text, *found)
-    first, last = _whole_word(query, *asked)
-    return Match(query[first:last], text[start:end], start, end, similarity)
+    return Match(query_word, text[start:end], start, end, similarity)
 
 
 def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +60,7 @@ def stdlib_sample():
         metadata |= {"pages": len(document.text) // 7, "ratio": len(document.text) / 3, "tags": document.id.split(".")}
         metadata["leaf"] = document.metadata["kind"] != "module"
         if place % 3 == 0:
-            metadata["Case"] = document.id.split(".")[-1].title() if place % 2 else document.id.split(".")[-1]
+            metadata["Leaf_Name"] = document.id.split(".")[-1].title() if place % 2 else document.id.split(".")[-1]
         for name in ("pages", "ratio", "tags", "leaf", "kind"):
             if hash_of(document.id + name) % 5 == 0 and name != "kind":
                 del metadata[name]
@@ -90,9 +91,10 @@ def minilm_bundle(stdlib_sample):
 def tiny_bundle(tmp_path_factory):
     """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
     pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
+    import checkpoints
+
     from exporter import export
     from late_interaction.bundle import Bundle
-    from tests import checkpoints
 
     def make(folder: Path) -> None:
         checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
@@ -164,11 +166,18 @@ def sample_index(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder)
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample_index, sample_collection):
-    """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
+def vespa_node() -> tuple[str, str]:
+    """Query and config address of a real Vespa."""
     url, config_url = os.environ.get("COLBERT_VESPA_URL"), os.environ.get("COLBERT_VESPA_CONFIG_URL")
     if not url or not config_url:
         pytest.skip("COLBERT_VESPA_URL and COLBERT_VESPA_CONFIG_URL name no Vespa node")
+    return url, config_url
+
+
+@pytest.fixture(scope="session")
+def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample_index, sample_collection):
+    """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
+    url, config_url = vespa_node
     from feeder import FeedOptions, start_feed
     from feeder.pipeline import survey
     from query import open_retriever
@@ -181,15 +190,18 @@ def world(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
     deploy(folder / "package", config_url, query_url=url)
+    httpx.delete(f"{url}/document/v1/colbert/passage/docid?selection=true&cluster=content", timeout=60).raise_for_status()
     options = FeedOptions(to=url, bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
     with start_feed([stdlib_sample], options) as run:
         summary = run.go()
     assert (summary.acknowledged, summary.dead_lettered) == (len(stdlib_sample), 0)
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
     vectors = dict(zip((d.id for d in stdlib_sample), minilm_encoder.encode_documents(texts), strict=True))
-    yield SimpleNamespace(
+    made = SimpleNamespace(
         url=url, config_url=config_url, settings=settings, bundle=minilm_bundle, encoder=minilm_encoder, vectors=vectors,
         documents=stdlib_sample, index=sample_index, collection=sample_collection, package=folder / "package",
         vespa=open_retriever(url, minilm_bundle.path), local=open_retriever(str(sample_index)),
         open=lambda: open_retriever(url, minilm_bundle.path),
     )  # fmt: skip
+    yield made
+    made.vespa.close()

@@ -26,8 +26,10 @@ from vespa_app.description import (
 )
 from vespa_app.schema import schema_text
 from vespa_app.services import MODEL_FILE, TOKENIZER_FILE, embedder_differences, services_xml
-from vespa_app.settings import AppSettings
+from vespa_app.settings import MAX_HITS, AppSettings
 from vespa_app.zips import write_zip
+
+QUERY_PROFILE = "search/query-profiles/default.xml"
 
 __all__ = ["Package", "build_package", "check_package", "default_settings"]
 
@@ -92,12 +94,22 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
         "services.xml": services_xml(settings, bundle, (settings.schema, DESCRIPTION_SCHEMA)).encode(),
         f"schemas/{settings.schema}.sd": schema_text(settings).encode(),
         f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema().encode(),
+        QUERY_PROFILE: _query_profile().encode(),
         DESCRIPTION_FILE: (json.dumps(description, indent=1, sort_keys=True) + "\n").encode(),
     }
     if settings.embedder:
         files[MODEL_FILE] = bundle.model_path(settings.precision or bundle.default_precision)
         files[TOKENIZER_FILE] = bundle.file("tokenizer.json")
     return Package(files, description)
+
+
+def _query_profile() -> str:
+    return f"""\
+<query-profile id="default">
+    <field name="maxHits">{MAX_HITS}</field>
+    <field name="maxOffset">{MAX_HITS}</field>
+</query-profile>
+"""
 
 
 def _check_fit(bundle: Bundle, settings: AppSettings) -> None:

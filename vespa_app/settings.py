@@ -26,7 +26,9 @@ from typing import Any
 from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
 
-__all__ = ["AppSettings"]
+__all__ = ["MAX_HITS", "AppSettings"]
+
+MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 

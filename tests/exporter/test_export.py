@@ -10,13 +10,14 @@ import pytest
 
 pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
 
+import checkpoints
+
 from exporter import export
 from exporter.loading import load_checkpoint
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from late_interaction.errors import CheckpointError, UsageError
 from late_interaction.tokenizing import Tokenizing
-from tests import checkpoints
 
 LAYOUTS = {
     "stanford": checkpoints.stanford,

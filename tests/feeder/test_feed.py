@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fake_vespa import FakeVespa
 
 from feeder import FeedOptions, start_feed
 from feeder.journal import Journal, content_hash
@@ -17,7 +18,6 @@ from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, CollectionError, MetadataError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.plaid import LocalIndex
-from tests.fake_vespa import FakeVespa
 from vespa_app import default_settings
 from vespa_app.application import Application
 from vespa_app.description import Description

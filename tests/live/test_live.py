@@ -8,14 +8,15 @@ import random
 
 import numpy as np
 import pytest
+from filter_model import matches, random_filter
 
 from feeder import FeedOptions, start_feed
 from late_interaction.documents import Document, passage_text
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
+from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.metrics import overlap_at_k
 from query import explain
-from tests.filter_model import matches, random_filter
 from vespa_app import build_package
 from vespa_app.application import Application
 from vespa_app.deploy import deploy
@@ -180,10 +181,7 @@ def test_the_command_line_on_the_node(world, cli):
 
 def test_zz_redeploy_on_a_used_node(world, tmp_path):
     """Last: an added metadata field goes live, what was fed stays, and the new field can be fed and asked for."""
-    fields = dataclasses.replace(
-        world.settings.metadata,
-        fields={**world.settings.metadata.fields, "added": type(world.settings.metadata.fields["pages"]).LONG},
-    )
+    fields = MetadataSchema({**world.settings.metadata.fields, "added": FieldType.LONG})
     settings = dataclasses.replace(world.settings, metadata=fields)
     build_package(world.bundle, settings).write(tmp_path / "package")
     deploy(tmp_path / "package", world.config_url, query_url=world.url)
