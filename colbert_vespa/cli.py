@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,19 +33,22 @@ Candidates = Annotated[str | None, typer.Option("--candidates", help="How candid
 Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.")]
 
 
-def main() -> None:
-    """Entry point: errors are one line, exit code 1, or 2 for usage."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors are one line, exit code 1, or 2 for usage. `arguments`: default those of the process."""
     try:
-        app()
+        app(arguments)
     except ColbertVespaError as error:
         print_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            print_error(f"{error.filename or 'system'}: {error.strerror or error}")
+        sys.exit(1)
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 @app.command()

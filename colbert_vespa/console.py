@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,7 +16,7 @@ from rich.text import Text
 from colbert_vespa.evaluation import Evaluation
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
-from query.types import SearchResult
+from query.types import Hit, SearchResult
 
 __all__ = ["Output", "print_error"]
 
@@ -31,6 +31,10 @@ class Output:
     def say(self, text: str) -> None:
         """Plain text: nothing in it is taken as markup."""
         self.console.print(escape(text))
+
+    def command(self, line: str) -> None:
+        """A shell command, in one line whatever the width, so that it can be copied."""
+        self.console.print(f"  {escape(line)}", soft_wrap=True)
 
     def heading(self, text: str) -> None:
         self.console.print(f"\n[bold]{escape(text)}[/bold]")
@@ -75,13 +79,15 @@ class Output:
         """Rank, score, id and the passage, with the words that matched in bold."""
         if not result.hits:
             self.say("  no passage matches")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(justify="right", style="dim", min_width=3)
+        grid.add_column(justify="right", style="cyan", min_width=7)
+        grid.add_column(overflow="fold")
         for place, hit in enumerate(result.hits):
-            line = Text(f"{hit.rank:>3}  ", style="dim")
-            line.append(f"{hit.score:7.3f}  ", style="cyan")
-            line.append(hit.id, style="bold")
-            self.console.print(line, overflow="fold")
             explanation = explanations[place] if explanations else None
-            self.console.print(_passage(hit.title, hit.text, explanation), soft_wrap=False)
+            shown = Group(_title(hit, explanation), _passage(hit.title, hit.text, explanation))
+            grid.add_row(str(hit.rank), f"{hit.score:.3f}", shown)
+        self.console.print(grid)
         for note in result.notes:
             self.say(f"  note: {note}")
 
@@ -119,7 +125,10 @@ class Output:
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
-        self.say(f"{verb} {summary.acknowledged} documents to {summary.target} in {summary.seconds:.1f} s ({per_second:.0f}/s)")
+        way = "from" if verb == "deleted" else "to"
+        self.say(
+            f"{verb} {summary.acknowledged} documents {way} {summary.target} in {summary.seconds:.1f} s ({per_second:.0f}/s)"
+        )
         if summary.already_there:
             self.say(f"  {summary.already_there} were already there")
         if summary.skipped_blank:
@@ -159,42 +168,61 @@ class StepBars:
 
 
 _SHOWN = 240
-_INDENT = 14
+_MATCH = "bold yellow"
 
 
 def _passage(title: str, text: str, explanation: Explanation | None) -> Text:
-    """Some 240 characters around where most of the match is, on one paragraph, matches in bold."""
-    whole = explanation.text if explanation else (f"{title} {text}" if title else text)
-    spans = explanation.spans() if explanation else []
-    first = _window_start(whole, spans)
+    """Some 240 characters of the text, without the title, around where most of the match is."""
+    whole, spans = _collapsed(explanation.text, explanation.spans()) if explanation else _collapsed(text, [])
+    body = len(title) + 1 if explanation and title and whole.startswith(f"{title} ") else 0
+    inside = [span for span in spans if span[0] >= body]
+    first = _window_start(whole, inside, body)
     last = min(len(whole), first + _SHOWN)
-    shown = Text("... " if first else "")
+    shown = Text("... " if first > body else "")
     place = first
-    for start, end in spans:
+    for start, end in inside:
         if start >= place and end <= last:
             shown.append(whole[place:start])
-            shown.append(whole[start:end], style="bold yellow")
+            shown.append(whole[start:end], style=_MATCH)
             place = end
     shown.append(whole[place:last] + (" ..." if last < len(whole) else ""))
-    return _one_paragraph(shown)
+    return shown
 
 
-def _window_start(text: str, spans: list[tuple[int, int]]) -> int:
-    if len(text) <= _SHOWN or not spans:
-        return 0
+def _title(hit: Hit, explanation: Explanation | None) -> Text:
+    """The id, and the title where it says more, with the words that matched."""
+    spans = explanation.spans() if explanation and explanation.text.startswith(hit.title) else []
+    title = Text(hit.title, style="bold")
+    for start, end in spans:
+        if end <= len(hit.title):
+            title.stylize(_MATCH, start, end)
+    if not hit.title or hit.title == hit.id:
+        return title if hit.title else Text(hit.id, style="bold")
+    return Text(f"{hit.id}  ", style="bold").append_text(title)
+
+
+def _window_start(text: str, spans: list[tuple[int, int]], body: int) -> int:
+    if len(text) - body <= _SHOWN or not spans:
+        return body
     best = max(spans, key=lambda span: (sum(span[0] <= s and e <= span[0] + _SHOWN for s, e in spans), -span[0]))[0]
-    if best + 40 < _SHOWN:
-        return 0
-    start = text.rfind(" ", 0, max(0, best - 40)) + 1
-    return min(start, max(0, len(text) - _SHOWN))
+    if best + 40 < body + _SHOWN:
+        return body
+    start = text.rfind(" ", 0, best - 40) + 1
+    return max(body, min(start, len(text) - _SHOWN))
 
 
-def _one_paragraph(text: Text) -> Text:
-    """Line breaks as blanks, character for character, so that styles stay in place; then indented."""
-    flat = Text("".join(" " if character.isspace() else character for character in text.plain), spans=text.spans)
-    padded = Text(" " * _INDENT)
-    padded.append_text(flat)
-    return padded
+def _collapsed(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+    """Every run of white space as one blank, with the spans moved along."""
+    kept: list[str] = []
+    moved = []
+    for character in text:
+        moved.append(len(kept))
+        if not character.isspace():
+            kept.append(character)
+        elif kept and kept[-1] != " ":
+            kept.append(" ")
+    moved.append(len(kept))
+    return "".join(kept), [(moved[start], moved[end]) for start, end in spans]
 
 
 def print_error(message: str) -> None:

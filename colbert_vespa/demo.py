@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -45,7 +47,6 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
     """Writes bundle, package, app.toml and index below `folder`, and prints the report."""
     start = time.perf_counter()
     judged = None
-    folder.mkdir(parents=True, exist_ok=True)
     if collection is None:
         out.heading("1. Documents: the Python standard library of this machine")
         documents = list(stdlib_documents())
@@ -58,6 +59,7 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
         judged = Judged.of(read.name, documents, read.queries, read.qrels, None)
     texts = [passage_text(d.title, d.text) for d in documents if not d.blank]
     out.say(f"{len(documents)} documents")
+    folder.mkdir(parents=True, exist_ok=True)
     if judged is None:
         _write_documents(source, documents)
     for part in ("bundle", "package", "index", "vectors", "known-item"):
@@ -134,11 +136,25 @@ def _index_and_answer(
         "latency_ms": dict(evaluation.latency_ms),
         "recall_at_10": evaluation.recall_at_10,
     }
-    quality = ("known_item_mrr_at_10", "mrr_at_10") if judged is None else ("ndcg_at_10", "ndcg_at_10")
-    report[quality[0]] = evaluation.to_json()[quality[1]]
-    report[f"bm25_{quality[1]}"] = evaluation.baselines["bm25"][quality[1]]
-    report["bundle"], report["package"] = str(folder / "bundle"), str(folder / "package")
-    _print_report(out, report, evaluation, judged, time.perf_counter() - start)
+    bm25 = evaluation.baselines["bm25"]
+    if judged is None:
+        quality, ours, theirs = "MRR@10 of known items", evaluation.mrr_at_10, bm25["mrr_at_10"]
+        report |= {"known_item_mrr_at_10": ours, "bm25_mrr_at_10": theirs}
+    else:
+        quality, ours, theirs = "nDCG@10", evaluation.ndcg_at_10, bm25["ndcg_at_10"]
+        report |= {"ndcg_at_10": ours, "bm25_ndcg_at_10": theirs}
+    report |= {"bundle": str(folder / "bundle"), "package": str(folder / "package")}
+    out.table(
+        {
+            "passages": f"{index.passages:,}",
+            "token vectors": f"{index.token_vectors:,}, {index.bytes_per_token:.1f} bytes each",
+            "build": f"{summary.seconds:.1f} s, encoding included",
+            "latency": "p50 {p50:.1f} ms, p95 {p95:.1f} ms, query encoding included".format(**evaluation.latency_ms),
+            "recall@10": f"{evaluation.recall_at_10:.3f} against exact MaxSim, {evaluation.recall_queries} queries",
+            quality: f"{ours:.3f} (BM25 on the same texts: {theirs:.3f}), {evaluation.queries} queries",
+            "whole demo": f"{time.perf_counter() - start:.0f} s",
+        }
+    )
     _print_next(out, folder, source)
     out.result(report)
 
@@ -187,27 +203,11 @@ def _known_items(
     return evaluation
 
 
-def _print_report(
-    out: Output, report: dict[str, object], evaluation: Evaluation, judged: Judged | None, seconds: float
-) -> None:
-    kind = "MRR@10 of known items" if judged is None else "nDCG@10"
-    ours, theirs = (report[key] for key in list(report)[6:8])
-    out.table(
-        {
-            "passages": f"{report['passages']:,}",
-            "token vectors": f"{report['token_vectors']:,}, {report['bytes_per_token']:.1f} bytes each",
-            "build": f"{report['build_s']:.1f} s, encoding included",
-            "latency": "p50 {p50:.1f} ms, p95 {p95:.1f} ms, query encoding included".format(**evaluation.latency_ms),
-            "recall@10": f"{evaluation.recall_at_10:.3f} against exact MaxSim, {evaluation.recall_queries} queries",
-            kind: f"{ours:.3f} (BM25 on the same texts: {theirs:.3f}), {evaluation.queries} queries",
-            "whole demo": f"{seconds:.0f} s",
-        }
-    )
-
-
 def _print_next(out: Output, folder: Path, source: Path) -> None:
+    command = shutil.which("colbert-vespa") or os.path.relpath(Path(sys.executable).with_name("colbert-vespa"))
+    vespa = "http://localhost:8080"
     out.heading("Next: the same data on Vespa")
-    out.say("  docker compose up -d --wait")
-    out.say(f"  colbert-vespa deploy {folder / 'package'} --target docker")
-    out.say(f"  colbert-vespa feed {source} --bundle {folder / 'bundle'} --to http://localhost:8080")
-    out.say('  colbert-vespa search "your question" --from http://localhost:8080')
+    out.command("docker compose up -d --wait")
+    out.command(f"{command} deploy {folder / 'package'} --target docker")
+    out.command(f"{command} feed {source} --bundle {folder / 'bundle'} --to {vespa}")
+    out.command(f'{command} search "your question" --from {vespa}')

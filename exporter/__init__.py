@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,9 @@ def export(
     projection of `dim` dimensions to a plain encoder, and used for verification. force: keep a bundle that fails.
     Raises: CheckpointError, UsageError, MissingDependency.
     """
-    try:
-        import onnx
-        import sentence_transformers
-        import torch
-    except ImportError as error:
-        raise MissingDependency(
-            f"export needs {error.name}, which is not installed: pip install 'colbert-vespa[export]'"
-        ) from None
-    del onnx, sentence_transformers, torch
+    for needed in ("onnx", "sentence_transformers", "torch"):
+        if find_spec(needed) is None:
+            raise MissingDependency(f"export needs {needed}, which is not installed: pip install 'colbert-vespa[export]'")
     from exporter.exporting import export_checkpoint
 
     return export_checkpoint(

@@ -82,7 +82,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
         surveyed = survey(documents, None if options.delete else target.schema)
     else:
         surveyed = survey(documents, options.schema)
-        target = LocalTarget(Path(options.to), bundle, surveyed.schema, resume=options.resume)
+        target = LocalTarget(Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete)
         if not options.delete and target.schema != surveyed.schema:
             surveyed = survey(documents, target.schema)
     register_bundle(target.bundle)

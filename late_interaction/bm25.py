@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import bm25s
 import Stemmer
 
 __all__ = ["Bm25"]
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets DEBUG on import
 
 
 class Bm25:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,18 +115,28 @@ def minilm_encoder(minilm_bundle):
     return Encoder(minilm_bundle)
 
 
-@pytest.fixture(scope="session")
-def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line as a user would; `code` is the exit code that is expected."""
+@dataclasses.dataclass
+class Done:
+    stdout: str
+    stderr: str
 
-    def run(*args: str, code: int = 0, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "colbert_vespa", *args], capture_output=True, text=True, input=stdin, timeout=600,
-            cwd=cwd or ROOT, env=os.environ | {"COLUMNS": "80", "PYTHONWARNINGS": "default"}, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, f"exit {done.returncode}, wanted {code}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Done]:
+    """Runs the command line in this process at 80 columns; `code` is the exit code that is expected."""
+    from colbert_vespa.cli import main
+
+    def run(*args: str, code: int = 0, stdin: str = "") -> Done:
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setenv("COLUMNS", "80")
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            try:
+                main(args)
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        assert status == code, f"exit {status}, wanted {code}\n{out.getvalue()}\n{err.getvalue()}"
+        return Done(out.getvalue(), err.getvalue())
 
     return run
 

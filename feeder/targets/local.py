@@ -18,13 +18,15 @@ __all__ = ["LocalTarget"]
 class LocalTarget:
     """Opens the index at `path`, or creates it where there is none."""
 
-    def __init__(self, path: Path, bundle: Bundle | None, schema: MetadataSchema, *, resume: bool) -> None:
-        """Raises: LocalIndexError where the index is damaged, locked, or was built with another bundle."""
+    def __init__(self, path: Path, bundle: Bundle | None, schema: MetadataSchema, *, resume: bool, create: bool) -> None:
+        """Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle."""
         self.name = str(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             index = LocalIndex.open(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
                 raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
+        elif not create:
+            raise LocalIndexError(f"no index at {path}: there is nothing to delete from")
         elif bundle is None:
             raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
         else:

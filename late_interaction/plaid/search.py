@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 
 PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
 DEFAULT_PROBES = 4
-LEAST_RERANK = 64
+LEAST_RERANK = 192
 RERANK_PER_HIT = 3
 BLOCK_ROWS = 1 << 13  # decoded vectors held at a time: 4 MiB at 128 dimensions
 LANES = 32  # query rows are padded to whole AVX registers of bytes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,13 @@ def one_line(done):
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+def test_the_module_runs_as_a_process_and_keeps_its_exit_code():
+    command = [sys.executable, "-m", "colbert_vespa", "search", "x", "--from", "/no/such/index"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "no index at /no/such/index" in one_line(done)
 
 
 def test_feed_search_delete_in_a_local_index(cli, documents, minilm_bundle, tmp_path):
@@ -98,6 +107,7 @@ def test_app_writes_a_package_from_a_sample(cli, documents, minilm_bundle, tmp_p
         (("deploy", "{tmp}", "--target", "http://localhost:1"), "{tmp}"),
         (("export", "{tmp}", "-o", "{tmp}/b"), "{tmp}"),
         (("export", "/no/such/checkpoint", "-o", "{tmp}/b"), "/no/such/checkpoint"),
+        (("feed", "{good}", "--to", "{tmp}/i", "--delete", "--bundle", "{bundle}"), "nothing to delete"),
         (("demo", "--collection", "/no/such", "-o", "{tmp}/demo"), "/no/such"),
     ],
 )
@@ -109,7 +119,7 @@ def test_mistakes_are_one_line_and_exit_1(cli, tmp_path, minilm_bundle, argument
     names = {"tmp": work, "bundle": minilm_bundle.path, "bad": tmp_path / "bad.jsonl", "good": tmp_path / "good.jsonl"}
     done = cli(*(argument.format(**names) for argument in arguments), code=1)
     assert message.format(**names) in one_line(done)
-    assert not [item for item in work.iterdir() if item.name != "demo"], "something half-written was left"
+    assert not list(work.iterdir()), "something half-written was left"
 
 
 @pytest.mark.parametrize(
