@@ -15,7 +15,9 @@ from late_interaction.metadata import MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, Description
+from vespa_app.layouts import check_layout
 from vespa_app.names import check_application, check_field, check_namespace, check_schema
+from vespa_app.places import check_places
 from vespa_app.schema import OWN_FIELDS
 from vespa_app.schema_checks import check_schema_text
 from vespa_app.settings import AppSettings
@@ -56,6 +58,11 @@ def check_settings(settings: AppSettings) -> None:
         if name in settings.candidates[:position]:
             raise SettingsError(f"setting candidates names {name!r} twice")
     _check_metadata(settings.metadata)
+    check_layout(settings)
+    check_places(settings)
+    for name, own in settings.index_settings.items():
+        if name != settings.schema:
+            check_settings(own)
 
 
 def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
@@ -86,7 +93,7 @@ def check_package(folder: str | Path) -> Description:
     services = _services(root)
     declared = {str(document.get("type")) for document in services.iter("document")}
     schemas = {file.stem for file in (root / "schemas").glob("*.sd")}
-    for name in sorted({settings.schema, DESCRIPTION_SCHEMA} - schemas):
+    for name in sorted({*description.schemas, DESCRIPTION_SCHEMA} - schemas):
         raise SettingsError(f"{root}: file schemas/{name}.sd is missing")
     for name in sorted(declared ^ schemas):
         where = "services.xml has document type" if name in declared else "schemas has"
@@ -94,8 +101,9 @@ def check_package(folder: str | Path) -> Description:
         raise SettingsError(f"{root}: {where} {name!r}, and {other} has not")
     _check_files(root, services)
     threads = max((int(element.text or 0) for element in services.iter("persearch")), default=1)
+    indexes = {index.settings.schema: index.settings for index in description.all}
     for name in sorted(schemas):
-        own = settings if name == settings.schema else None
+        own = indexes.get(name)
         check_schema_text(_read(root, f"schemas/{name}.sd"), name, threads, own, str(root / f"schemas/{name}.sd"))
     return description
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 from late_interaction.errors import UsageError, VespaRefused, VespaUnreachable
 from vespa_app.checks import check_package
 from vespa_app.http import answer_json, connect, is_url, mapped_errors
+from vespa_app.services import overrides_xml
 from vespa_app.serving import DeployReport, Poll, Progress, wait_until_serving
 from vespa_app.zips import zip_folder
 
@@ -143,11 +143,8 @@ class _ConfigServer:
 
 def _overrides(allow: Collection[str]) -> bytes:
     """Valid for today; tomorrow too, for clocks of other time zones."""
-    root = ET.Element("validation-overrides")
     until = datetime.now(timezone.utc).date() + timedelta(days=1)
-    for name in allow:
-        ET.SubElement(root, "allow", until=until.isoformat()).text = name
-    return ET.tostring(root, encoding="unicode").encode()
+    return overrides_xml(dict.fromkeys(allow, until.isoformat())).encode()
 
 
 def _service_name(service: dict[str, Any]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from late_interaction.bundle import Bundle
-from late_interaction.errors import SettingsError, VespaRefused
+from late_interaction.errors import SettingsError, UsageError, VespaRefused
 from vespa_app.http import answer_json, connect, mapped_errors
 from vespa_app.settings import AppSettings
 
@@ -38,38 +40,62 @@ DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/curre
 @dataclass(frozen=True)
 class Description:
     """bundle_sha256: of the bundle that made the package. codebook_sha256: of its centroids, None without.
-    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules."""
+    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules. beside: the application's further
+    indexes, each with settings and bundle of its own; empty in theirs."""
 
     settings: AppSettings
     bundle_sha256: str
     codebook_sha256: str | None
     embedder_differences: tuple[str, ...] = ()
+    beside: tuple[Description, ...] = ()
+
+    @property
+    def all(self) -> tuple[Description, ...]:
+        """Of every index, the one that is asked by default first."""
+        return (dataclasses.replace(self, beside=()), *self.beside)
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        return tuple(index.settings.schema for index in self.all)
+
+    def index(self, name: str) -> Description:
+        """Raises: UsageError where the application has no index `name`."""
+        for index in self.all:
+            if index.settings.schema == name:
+                return index
+        raise UsageError(f"the application has no index {name!r}; it has: {', '.join(self.schemas)}")
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        own = {
             "version": DESCRIPTION_VERSION,
             "settings": self.settings.to_json(),
             "bundle_sha256": self.bundle_sha256,
             "codebook_sha256": self.codebook_sha256,
             "embedder_differences": list(self.embedder_differences),
         }
+        return own | ({"beside": [index.to_json() for index in self.beside]} if self.beside else {})
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Description:
         """Raises: SettingsError where the text is no description of a version known here."""
         try:
-            data = json.loads(text)
-            version = data["version"]
-            if version != DESCRIPTION_VERSION:
-                raise SettingsError(
-                    f"{where}: description version {version!r} unknown, this release reads {DESCRIPTION_VERSION}"
-                )
-            settings = AppSettings.from_json(data["settings"], where)
-            differences = tuple(str(item) for item in data["embedder_differences"])
-            codebook = data["codebook_sha256"]
-            return cls(settings, str(data["bundle_sha256"]), None if codebook is None else str(codebook), differences)
+            return cls._of(json.loads(text), where)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingsError(f"{where}: not a description of a colbert-vespa application ({error})") from None
+
+    @classmethod
+    def _of(cls, data: Mapping[str, Any], where: str) -> Description:
+        version = data["version"]
+        if version != DESCRIPTION_VERSION:
+            raise SettingsError(f"{where}: description version {version!r} unknown, this release reads {DESCRIPTION_VERSION}")
+        codebook = data["codebook_sha256"]
+        return cls(
+            settings=AppSettings.from_json(data["settings"], where),
+            bundle_sha256=str(data["bundle_sha256"]),
+            codebook_sha256=None if codebook is None else str(codebook),
+            embedder_differences=tuple(str(item) for item in data["embedder_differences"]),
+            beside=tuple(cls._of(item, where) for item in data.get("beside", ())),
+        )
 
 
 def codebook_sha256(bundle: Bundle) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
-from collections.abc import Mapping
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from late_interaction.errors import SettingsError
 from late_interaction.files import safe_join, staged_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app.candidates import STRATEGIES
+from vespa_app.cd_tests import cd_tests
 from vespa_app.checks import check_package, check_settings
 from vespa_app.description import (
     CODEBOOK,
@@ -24,14 +27,15 @@ from vespa_app.description import (
     codebook_sha256,
     description_schema,
 )
+from vespa_app.embedder import Embedder, embedder_component, embedder_differences, embedder_of
 from vespa_app.schema import schema_text
-from vespa_app.services import MODEL_FILE, TOKENIZER_FILE, embedder_differences, services_xml
+from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
 from vespa_app.settings import MAX_HITS, AppSettings
 from vespa_app.zips import write_zip
 
 QUERY_PROFILE = "search/query-profiles/default.xml"
 
-__all__ = ["Package", "build_package", "check_package", "default_settings"]
+__all__ = ["Package", "build_package", "check_package", "complete", "default_settings"]
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,61 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
     """
     check_settings(settings)
-    _check_fit(bundle, settings)
-    differences = embedder_differences(bundle) if settings.embedder else ()
-    description = Description(settings, bundle.sha256, codebook_sha256(bundle), differences).to_json()
-    files: dict[str, bytes | Path] = {
-        "services.xml": services_xml(settings, bundle, (settings.schema, DESCRIPTION_SCHEMA)).encode(),
-        f"schemas/{settings.schema}.sd": schema_text(settings).encode(),
-        f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema().encode(),
-        QUERY_PROFILE: _query_profile().encode(),
-        DESCRIPTION_FILE: (json.dumps(description, indent=1, sort_keys=True) + "\n").encode(),
+    indexes = settings.index_settings
+    for own in indexes.values():
+        _check_fit(bundle, own)
+    descriptions = [_describe(bundle, own) for own in indexes.values()]
+    main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
+    embedders = _embedders(bundle, settings)
+    files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
+    for embedder in embedders:
+        files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
+        files[embedder.tokenizer] = bundle.file("tokenizer.json")
+    modes = {own.schema: own.mode for own in indexes.values()}
+    components = [embedder_component(bundle, embedder) for embedder in embedders]
+    return complete(files, main, modes, components)
+
+
+def complete(
+    files: Mapping[str, bytes | Path], main: Description, modes: Mapping[str, str], components: Iterable[ET.Element]
+) -> Package:
+    """`files` of the indexes, and what an application has once: services, description, where it runs. Vespa discourages
+    indexed and streaming documents in one cluster, so the description's is of the same mode."""
+    settings = main.settings
+    threads = max(index.settings.search_threads for index in main.all)
+    services = services_xml(settings, {**modes, DESCRIPTION_SCHEMA: settings.mode}, threads, components)
+    description = main.to_json()
+    texts = {
+        "services.xml": services,
+        f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema(),
+        QUERY_PROFILE: _query_profile(),
+        DESCRIPTION_FILE: json.dumps(description, indent=1, sort_keys=True) + "\n",
     }
-    if settings.embedder:
-        files[MODEL_FILE] = bundle.model_path(settings.precision or bundle.default_precision)
-        files[TOKENIZER_FILE] = bundle.file("tokenizer.json")
-    return Package(files, description)
+    if settings.cluster.content:
+        texts["hosts.xml"] = hosts_xml(settings.cluster)
+    if settings.cloud is not None:
+        if settings.cloud.regions:
+            texts["deployment.xml"] = deployment_xml(settings.cloud)
+        texts |= cd_tests(main)
+    if settings.allow:
+        texts["validation-overrides.xml"] = overrides_xml(settings.allow)
+    return Package({**files, **{name: text.encode() for name, text in texts.items()}}, description)
+
+
+def _describe(bundle: Bundle, settings: AppSettings) -> Description:
+    differences = embedder_differences(bundle) if settings.embedder else ()
+    return Description(settings, bundle.sha256, codebook_sha256(bundle), differences)
+
+
+def _schema(bundle: Bundle, settings: AppSettings) -> bytes:
+    return schema_text(settings, embedder_of(bundle.sha256, settings).id).encode()
+
+
+def _embedders(bundle: Bundle, settings: AppSettings) -> list[Embedder]:
+    """Each once: one that makes document vectors has the bundle in its name, so that another model is another embedder."""
+    if not settings.embedder:
+        return []
+    return list(dict.fromkeys(embedder_of(bundle.sha256, own) for own in settings.index_settings.values()))
 
 
 def _query_profile() -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from late_interaction.metadata import FieldType
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, CANDIDATE_SCORE, MAXSIM
-from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.codecs import VECTORS
+from vespa_app.layouts import embedded, maxsim, vectors_type
 from vespa_app.settings import AppSettings
 
 __all__ = ["OWN_FIELDS", "SUMMARY", "schema_text"]
@@ -28,23 +29,27 @@ _EXACT = """\
 """
 
 
-def schema_text(settings: AppSettings) -> str:
+def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
+    """embedder_id: of Vespa's embedder, where it makes the vectors (setting encoding)."""
     name = settings.schema
+    made = settings.encoding == "embedder"
     strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
     fields = [
         _attribute("id", "string"),
         _attribute("document_id", "string"),
-        _text("title"),
-        _text("text"),
+        _text("title", "string"),
+        _text("text", "array<string>" if settings.layout == "chunks" else "string"),
         *(_attribute(field, type_.value) for field, type_ in settings.metadata.fields.items()),
         _attribute("present", "array<string>"),
-        _vectors(settings),
+        "" if made else _vectors(settings, "attribute"),
         *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
     ]
     return (
         f"schema {name} {{\n    document {name} {{\n"
         + "".join(field for field in fields if field)
-        + "    }\n    fieldset default {\n        fields: title, text\n    }\n"
+        + "    }\n"
+        + (_vectors(settings, embedded(settings, embedder_id)) if made else "")
+        + "    fieldset default {\n        fields: title, text\n    }\n"
         + _summary(settings)
         + _base_profile(settings)
         + "".join(strategy.profile(settings) for strategy in strategies)
@@ -64,19 +69,19 @@ def _attribute(name: str, type_: str) -> str:
     return "".join(lines)
 
 
-def _text(name: str) -> str:
+def _text(name: str, type_: str) -> str:
     return f"""\
-        field {name} type string {{
+        field {name} type {type_} {{
             indexing: index | summary
             index: enable-bm25
         }}
 """
 
 
-def _vectors(settings: AppSettings) -> str:
+def _vectors(settings: AppSettings, indexing: str) -> str:
     return f"""\
-        field {VECTORS} type {CODECS[settings.codec].field_type(settings.dim)} {{
-            indexing: attribute
+        field {VECTORS} type {vectors_type(settings)} {{
+            indexing: {indexing}
         }}
 """
 
@@ -95,7 +100,7 @@ def _base_profile(settings: AppSettings) -> str:
             query(qt) tensor<float>(qt{{}}, x[{settings.dim}])
         }}
         function {MAXSIM}() {{
-            expression: {CODECS[settings.codec].maxsim(settings.dim)}
+            expression: {maxsim(settings)}
         }}
         first-phase {{
             expression: 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
-from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.codecs import VECTORS
+from vespa_app.layouts import vectors_type
 from vespa_app.names import check_field
 from vespa_app.schema_reader import Block, read_blocks
 from vespa_app.settings import AppSettings
@@ -48,7 +50,7 @@ def check_schema_text(text: str, name: str, threads: int, settings: AppSettings 
     documents = [document for schema in schemas for document in schema.named("document")]
     if [block.head.split()[1:2] for block in (*schemas, *documents)] != [[name], [name]]:
         raise SettingsError(f"{where}: must hold schema {name} with document {name}")
-    fields = _fields(documents[0], where)
+    fields = _fields([*documents[0].named("field"), *schemas[0].named("field")], where)
     if settings is not None:
         _check_fit(fields, settings, where)
     profiles: dict[str, _Profile] = {}
@@ -59,10 +61,10 @@ def check_schema_text(text: str, name: str, threads: int, settings: AppSettings 
         _check_profile(block, profile, fields, threads, settings, f"{where}: rank-profile {words[1]}")
 
 
-def _fields(document: Block, where: str) -> dict[str, _Field]:
+def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
     found: dict[str, _Field] = {}
     seen: set[str] = set()
-    for block in document.named("field"):
+    for block in blocks:
         match = re.fullmatch(r"field (\S+) type (.+)", block.head)
         if match is None:
             raise SettingsError(f"{where}: {block.head!r} is no field")
@@ -75,8 +77,14 @@ def _fields(document: Block, where: str) -> dict[str, _Field]:
         bm25 = "enable-bm25" in (block.value("index") or "") or any(
             "enable-bm25" in index.lines for index in block.named("index")
         )
-        found[name] = _Field(type_, block.value("indexing") or "", bm25)
+        found[name] = _Field(type_, block.value("indexing") or _braced_indexing(block), bm25)
     return found
+
+
+def _braced_indexing(block: Block) -> str:
+    """An indexing statement with braces in it (for_each) is read as a block, and its rest as a line."""
+    parts = [inner.head for inner in block.blocks if inner.head.startswith("indexing:")]
+    return " ".join([*parts, *(line for line in block.lines if line.startswith("|"))])
 
 
 def _check_type(type_: str, where: str) -> None:
@@ -96,7 +104,7 @@ def _check_type(type_: str, where: str) -> None:
 
 
 def _check_fit(fields: dict[str, _Field], settings: AppSettings, where: str) -> None:
-    wanted = CODECS[settings.codec].field_type(settings.dim)
+    wanted = vectors_type(settings)
     if VECTORS not in fields or fields[VECTORS].type.replace(" ", "") != wanted.replace(" ", ""):
         raise SettingsError(f"{where}: field {VECTORS} must be of type {wanted} for codec {settings.codec}")
     for name, type_ in settings.metadata.fields.items():

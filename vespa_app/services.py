@@ -1,40 +1,57 @@
-"""services.xml and hosts.xml: one stateless and one content cluster, on one node of one's own or on Vespa Cloud."""
+"""services.xml, hosts.xml and deployment.xml: one stateless and one content cluster, on one node, on hosts of one's own, or
+on Vespa Cloud."""
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from late_interaction.bundle import Bundle, SideRules
-from late_interaction.errors import BundleError
+from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
-__all__ = ["EMBEDDER_ID", "MODEL_FILE", "TOKENIZER_FILE", "embedder_differences", "services_xml"]
+__all__ = ["CLIENTS_FILE", "CONTENT_CLUSTER", "deployment_xml", "hosts_xml", "overrides_xml", "services_xml", "xml_text"]
 
-EMBEDDER_ID = "colbert"
-MODEL_FILE = "models/model.onnx"
-TOKENIZER_FILE = "models/tokenizer.json"
 CONTENT_CLUSTER = "content"
+CLIENTS_FILE = "security/clients.pem"  # certificates that may feed and query on Vespa Cloud; put there by `deploy`
 
 
-def services_xml(settings: AppSettings, bundle: Bundle, schemas: tuple[str, ...]) -> str:
+_XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+
+
+def services_xml(
+    settings: AppSettings, documents: Mapping[str, str], threads: int, components: Iterable[ET.Element] = ()
+) -> str:
+    """documents: schema -> mode ("index" or "streaming"). threads: that one query may use on a content node, at most.
+    components: of the container, such as embedders."""
     root = ET.Element("services", version="1.0")
+    cluster = settings.cluster
+    if cluster.content:
+        root.append(_admin(cluster))
     container = ET.SubElement(root, "container", id="default", version="1.0")
     ET.SubElement(container, "search")
     ET.SubElement(container, "document-api")
-    if settings.embedder:
-        container.append(_embedder(bundle))
-    nodes = ET.SubElement(container, "nodes", count="1")
-    heap = settings.jvm_heap_mb
-    ET.SubElement(nodes, "jvm", options=f"-Xms{heap // 2}m -Xmx{heap}m")
+    container.extend(components)
+    if settings.cloud is not None:
+        container.append(_clients(settings.cloud))
+    container.append(_container_nodes(settings))
     content = ET.SubElement(root, "content", id=CONTENT_CLUSTER, version="1.0")
-    ET.SubElement(content, "min-redundancy").text = "1"
-    documents = ET.SubElement(content, "documents")
-    for schema in schemas:
-        ET.SubElement(documents, "document", type=schema, mode="index")
-    threads = _path(content, "engine/proton/tuning/searchnode/requestthreads")
-    ET.SubElement(threads, "persearch").text = str(settings.search_threads)
-    ET.SubElement(content, "nodes", count="1")
+    ET.SubElement(content, "min-redundancy").text = str(_redundancy(settings))
+    groups = settings.cloud.groups if settings.cloud is not None else settings.cluster.groups
+    if groups == 2:  # or one group would have to carry all load while the other is taken down as a whole
+        ET.SubElement(content, "coverage-policy").text = "node"
+    listed = ET.SubElement(content, "documents")
+    for schema, mode in documents.items():
+        ET.SubElement(listed, "document", type=schema, mode=mode)
+    proton = _path(content, "engine/proton")
+    if cluster.content:
+        ET.SubElement(proton, "searchable-copies").text = str(cluster.searchable_copies)
+    ET.SubElement(_path(proton, "tuning/searchnode/requestthreads"), "persearch").text = str(threads)
+    content.append(_content_nodes(settings))
+    return xml_text(root)
+
+
+def xml_text(root: ET.Element) -> str:
     ET.indent(root, "    ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -45,60 +62,114 @@ def _path(parent: ET.Element, path: str) -> ET.Element:
     return parent
 
 
-def _embedder(bundle: Bundle) -> ET.Element:
-    manifest = bundle.manifest
-    start, end = _special_ids(bundle.file("tokenizer.json"))
-    component = ET.Element("component", id=EMBEDDER_ID, type="colbert-embedder")
-    ET.SubElement(component, "transformer-model", path=MODEL_FILE)
-    ET.SubElement(component, "tokenizer-model", path=TOKENIZER_FILE)
-    expansion = manifest.query.expansion
-    values = {
-        "max-tokens": manifest.max_tokens,
-        "max-query-tokens": manifest.query.length,
-        "max-document-tokens": manifest.document.length,
-        "transformer-start-sequence-token": start,
-        "transformer-end-sequence-token": end,
-        "transformer-mask-token": expansion.token_id if expansion else None,
-        "transformer-pad-token": manifest.pad_id,
-        "query-token-id": manifest.query.marker_id,
-        "document-token-id": manifest.document.marker_id,
-    }
-    for tag, value in values.items():
-        if value is not None:
-            ET.SubElement(component, tag).text = str(value)
-    return component
+def _redundancy(settings: AppSettings) -> int:
+    if settings.cloud is not None:
+        return settings.cloud.redundancy
+    return settings.cluster.redundancy if settings.cluster.content else 1
 
 
-def _special_ids(tokenizer_file: Path) -> tuple[int, int]:
-    """Ids put before and after every text: [CLS] and [SEP], <s> and </s>."""
-    from tokenizers import Tokenizer
-
-    ids = Tokenizer.from_file(str(tokenizer_file)).encode("", add_special_tokens=True).ids
-    if len(ids) < 2:
-        raise BundleError(f"{tokenizer_file} puts no start and end tokens around a text, as Vespa's colbert-embedder does")
-    return ids[0], ids[-1]
+def _alias(host: str) -> str:
+    """Aliases are XML names: an address like 10.0.0.1 is none."""
+    return host if _XML_NAME.fullmatch(host) else f"host-{host}"
 
 
-def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
-    """Where Vespa's colbert-embedder cannot do what the bundle's rules say, so that its vectors differ from ours."""
-    manifest = bundle.manifest
-    found = []
-    for side, rules in (("query", manifest.query), ("document", manifest.document)):
-        found += _side_differences(side, rules)
-    expansion = manifest.query.expansion
-    if expansion is None:
-        found.append("query: Vespa pads queries with mask tokens, the bundle does not")
-    elif expansion.attend:
-        found.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
-    if manifest.document.skip_ids:
-        found.append("document: Vespa drops punctuation before encoding, the bundle after")
-    return tuple(found)
+def _admin(cluster: ClusterSettings) -> ET.Element:
+    admin = ET.Element("admin", version="2.0")
+    ET.SubElement(admin, "adminserver", hostalias=_alias(cluster.config_hosts[0]))
+    servers = ET.SubElement(admin, "configservers")
+    for host in cluster.config_hosts:
+        ET.SubElement(servers, "configserver", hostalias=_alias(host))
+    return admin
 
 
-def _side_differences(side: str, rules: SideRules) -> list[str]:
-    found = []
-    if rules.marker_id is None:
-        found.append(f"{side}: Vespa inserts a marker token, the bundle has none")
-    if rules.prompt:
-        found.append(f"{side}: Vespa knows no prompt, the bundle has {rules.prompt!r}")
-    return found
+def _container_nodes(settings: AppSettings) -> ET.Element:
+    cloud = settings.cloud
+    if cloud is not None:
+        nodes = ET.Element("nodes", count=_range(cloud.container_nodes))
+        resources = (cloud.container_vcpu, cloud.container_memory_gb, cloud.container_disk_gb)
+        nodes.append(_resources(*resources))
+        return nodes
+    heap = settings.jvm_heap_mb
+    hosts = settings.cluster.container_hosts if settings.cluster.content else ()
+    nodes = ET.Element("nodes") if hosts else ET.Element("nodes", count="1")
+    ET.SubElement(nodes, "jvm", options=f"-Xms{heap // 2}m -Xmx{heap}m")
+    for host in hosts:
+        ET.SubElement(nodes, "node", hostalias=_alias(host))
+    return nodes
+
+
+def _content_nodes(settings: AppSettings) -> ET.Element:
+    cloud, cluster = settings.cloud, settings.cluster
+    if cloud is not None:
+        nodes = ET.Element("nodes", count=_range(cloud.content_nodes))
+        if cloud.groups > 1:
+            nodes.set("groups", str(cloud.groups))
+        nodes.append(_resources(cloud.content_vcpu, cloud.content_memory_gb, cloud.content_disk_gb))
+        return nodes
+    if not cluster.content:
+        return ET.Element("nodes", count="1")
+    keys = dict(enumerate(cluster.content))
+    if cluster.groups == 1:
+        return _node_list(ET.Element("nodes"), keys)
+    top = ET.Element("group")
+    ET.SubElement(top, "distribution", partitions=f"{cluster.redundancy // cluster.groups}|" * (cluster.groups - 1) + "*")
+    for number in range(cluster.groups):
+        group = ET.SubElement(top, "group", {"name": f"group{number}", "distribution-key": str(number)})
+        _node_list(group, {key: host for key, host in keys.items() if key % cluster.groups == number})
+    return top
+
+
+def _node_list(parent: ET.Element, hosts: Mapping[int, str]) -> ET.Element:
+    for key, host in hosts.items():
+        ET.SubElement(parent, "node", {"hostalias": _alias(host), "distribution-key": str(key)})
+    return parent
+
+
+def _range(values: tuple[float, ...]) -> str:
+    """One number, or Vespa's own form of a range: [least, most]."""
+    texts = [f"{value:g}" for value in values]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
+def _gigabytes(values: tuple[float, ...]) -> str:
+    texts = [f"{value:g}Gb" for value in values]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
+def _resources(vcpu: tuple[float, ...], memory: tuple[float, ...], disk: tuple[float, ...]) -> ET.Element:
+    return ET.Element("resources", vcpu=_range(vcpu), memory=_gigabytes(memory), disk=_gigabytes(disk))
+
+
+def _clients(cloud: CloudSettings) -> ET.Element:
+    clients = ET.Element("clients")
+    certificates = ET.SubElement(clients, "client", id="mtls", permissions="read,write")
+    ET.SubElement(certificates, "certificate", file=CLIENTS_FILE)
+    for permission, tokens in (("read", cloud.read_tokens), ("write", cloud.write_tokens)):
+        if tokens:
+            client = ET.SubElement(clients, "client", id=f"token-{permission}", permissions=permission)
+            for token in tokens:
+                ET.SubElement(client, "token", id=token)
+    return clients
+
+
+def hosts_xml(cluster: ClusterSettings) -> str:
+    root = ET.Element("hosts")
+    for name in cluster.hosts:
+        ET.SubElement(ET.SubElement(root, "host", name=name), "alias").text = _alias(name)
+    return xml_text(root)
+
+
+def deployment_xml(cloud: CloudSettings) -> str:
+    root = ET.Element("deployment", version="1.0")
+    prod = ET.SubElement(root, "prod")
+    for region in cloud.regions:
+        ET.SubElement(prod, "region").text = region
+    return xml_text(root)
+
+
+def overrides_xml(allow: Mapping[str, str]) -> str:
+    """allow: Vespa's name of a change -> the last day on which it is allowed, as 2026-12-24."""
+    root = ET.Element("validation-overrides")
+    for name, day in allow.items():
+        ET.SubElement(root, "allow", until=day).text = name
+    return xml_text(root)

@@ -9,14 +9,15 @@
     [metadata]
     year = "long"
 
-The first of `candidates` is what queries use by default.
+The first of `candidates` is what queries use by default. Tables `[cluster]` and `[cloud]` say where it runs (sections.py);
+`[indexes.NAME]` adds an index (schema) that differs from the main one in what the table names; `[allow]` lists changes that
+Vespa refuses by default, each with the last day on which it is allowed: `"field-type-change" = "2026-12-24"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +26,20 @@ from typing import Any
 
 from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
+from vespa_app.sections import CloudSettings, ClusterSettings, read_section, section_json, toml_table, toml_value
 
-__all__ = ["MAX_HITS", "AppSettings"]
+__all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "MAX_HITS", "MODES", "AppSettings"]
 
+LAYOUTS = ("passages", "chunks")
+MODES = ("index", "streaming")
+ENCODINGS = ("client", "embedder")
+# what a further index may have of its own; all else is of the whole application
+INDEX_SETTINGS = (
+    "metadata", "codec", "candidates", "rerank", "probes", "target_hits", "hnsw_links", "hnsw_explore", "search_threads",
+    "layout", "group_field", "encoding",
+)  # fmt: skip
+_SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
+_TABLES = ("metadata", "cluster", "cloud", "indexes", "allow")
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -40,7 +52,10 @@ class AppSettings:
     dim, query_rows: of the bundle. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per
     query row. target_hits: candidates that HNSW and BM25 are asked for. search_threads: per query and node.
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
-    jvm_heap_mb: of the container.
+    jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
+    passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
+    every query reads one group, named by the metadata field group_field. encoding: token vectors come from the client, or
+    Vespa's colbert-embedder makes them ("embedder").
     """
 
     dim: int
@@ -60,10 +75,42 @@ class AppSettings:
     embedder: bool = True
     precision: str = ""
     jvm_heap_mb: int = 512
+    layout: str = "passages"
+    mode: str = "index"
+    group_field: str = ""
+    encoding: str = "client"
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    cloud: CloudSettings | None = None
+    indexes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    allow: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Tables that say nothing are left out."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return data | {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
+        data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
+        tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
+        tables["indexes"] = {name: dict(own) for name, own in self.indexes.items()}
+        kept = {name: table for name, table in tables.items() if table}
+        if self.cloud is not None:
+            kept["cloud"] = section_json(self.cloud)
+        return {name: value for name, value in data.items() if name not in (*tables, "cloud")} | kept
+
+    @property
+    def index_settings(self) -> dict[str, AppSettings]:
+        """The settings of each index (schema) by its name, the main one first.
+
+        Raises: SettingsError naming the table and key of an index that has a setting it cannot have.
+        """
+        found = {self.schema: self}
+        for name, own in self.indexes.items():
+            where = f"indexes.{name}"
+            if name == self.schema:
+                raise SettingsError(f"setting {where}: the name is taken by the main index (setting schema)")
+            if unknown := sorted(set(own) - set(INDEX_SETTINGS)):
+                raise SettingsError(f"unknown setting '{where}.{unknown[0]}'; known: {', '.join(INDEX_SETTINGS)}")
+            merged = {**self.to_json(), **own, "schema": name, "indexes": {}}
+            found[name] = AppSettings.from_json(merged, where)
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "settings") -> AppSettings:
@@ -78,9 +125,10 @@ class AppSettings:
 
     def to_toml(self) -> str:
         data = self.to_json()
-        metadata = data.pop("metadata")
-        lines = [f"{name} = {_toml(value)}" for name, value in sorted(data.items())]
-        lines += ["", "[metadata]", *(f"{_toml(name)} = {_toml(type_)}" for name, type_ in metadata.items())]
+        lines = [f"{name} = {toml_value(value)}" for name, value in sorted(data.items()) if name not in _TABLES]
+        for name in _TABLES:
+            if name in data:
+                lines += toml_table(name, data[name])
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -95,11 +143,6 @@ class AppSettings:
         return cls.from_json(data, str(path))
 
 
-def _toml(value: object) -> str:
-    """TOML's basic strings, numbers, booleans and arrays are JSON's, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def _typed(name: str, value: object, annotation: str, where: str) -> object:
     if annotation == "MetadataSchema" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
         try:
@@ -108,7 +151,15 @@ def _typed(name: str, value: object, annotation: str, where: str) -> object:
             raise SettingsError(f"{where}: {error}") from None
     if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
+    if name in _SECTIONS:
+        return read_section(_SECTIONS[name], name, value, where)
+    if name == "indexes" and isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+        return {str(key): dict(own) for key, own in value.items()}
+    if name == "allow" and isinstance(value, Mapping):
+        return {str(key): str(day) for key, day in value.items()}
     if type(value).__name__ == annotation:
         return value
-    wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}.get(annotation, annotation)
-    raise SettingsError(f"{where}: setting {name!r} must be {wanted}, got {str(value)[:60]!r}")
+    wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}
+    wanted |= dict.fromkeys(("Mapping[str, str]", "Mapping[str, Mapping[str, Any]]"), "a table")
+    expected = wanted.get(annotation, annotation)
+    raise SettingsError(f"{where}: setting {name!r} must be {expected}, got {str(value)[:60]!r}")

@@ -14,6 +14,7 @@ from vespa_bundles import small_bundle
 
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.package import Package, build_package
+from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
 __all__ = ["CASES", "PACKAGES", "golden_package", "texts"]
@@ -28,10 +29,45 @@ _METADATA = MetadataSchema(
         "year": FieldType.LONG,
     }
 )
+_EXACT = ("bm25", "exhaustive")
 CASES = {
     "plain": AppSettings(dim=16, query_rows=8, embedder=False),
     "centroid": AppSettings(dim=16, query_rows=8, metadata=_METADATA, candidates=("centroid", "pooled", "bm25", "exhaustive")),
     "binary": AppSettings(dim=128, query_rows=32, codec="binary", candidates=("pooled",), schema="notes", search_threads=1),
+    "cluster": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        cluster=ClusterSettings(
+            config=("node1",), container=("node1", "node2"), content=("node1", "node2", "node3", "node4"), groups=2
+        ),
+    ),
+    "cloud": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        candidates=_EXACT,
+        cloud=CloudSettings(
+            regions=("aws-us-east-1c",), content_nodes=(2, 4), read_tokens=("reader",), write_tokens=("feeder",)
+        ),
+    ),
+    "chunks": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        layout="chunks",
+        candidates=_EXACT,
+        indexes={"notes": {"codec": "binary", "layout": "passages", "metadata": {"year": "long"}, "candidates": ["pooled"]}},
+    ),
+    "streaming": AppSettings(
+        dim=16,
+        query_rows=8,
+        metadata=_METADATA,
+        mode="streaming",
+        group_field="kind",
+        encoding="embedder",
+        candidates=("exhaustive", "bm25"),
+    ),
 }
 
 
@@ -44,7 +80,8 @@ def texts(package: Package) -> dict[str, str]:
     """The checksum of the bundle is not part of what is pinned: it changes with the bundle's format."""
     sha256 = package.description["bundle_sha256"]
     found = {name: content.decode() for name, content in package.files.items() if isinstance(content, bytes)}
-    return {name: text.replace(sha256, "(checksum)") for name, text in found.items()}
+    shown = {name: text.replace(sha256, "(checksum)").replace(sha256[:8], "checksum") for name, text in found.items()}
+    return {name.replace(sha256[:8], "checksum"): text for name, text in shown.items()}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.checks import check_settings
 from vespa_app.codecs import CODECS
+from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
 GOOD = AppSettings(dim=16, query_rows=8, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS}))
@@ -26,6 +27,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         codec=st.sampled_from(list(CODECS)),
         candidates=st.lists(st.sampled_from(list(STRATEGIES)), unique=True).map(tuple),
         embedder=st.booleans(),
+        layout=TEXTS,
+        cluster=st.builds(ClusterSettings, content=st.lists(TEXTS, max_size=3).map(tuple), groups=st.integers(1, 3)),
+        cloud=st.none() | st.builds(CloudSettings, content_vcpu=st.lists(st.floats(0.5, 64), max_size=2).map(tuple)),
+        indexes=st.dictionaries(
+            TEXTS, st.fixed_dictionaries({"codec": TEXTS, "metadata": st.just({"a b": "long"})}), max_size=2
+        ),
+        allow=st.dictionaries(TEXTS, TEXTS, max_size=2),
     )
 )
 def test_toml_round_trip(tmp_path_factory, settings):
@@ -45,6 +53,12 @@ def test_toml_round_trip(tmp_path_factory, settings):
         ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 'date'", "metadata type unknown"),
         ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 5", "'metadata' must be a table"),
         ("dim = = 16", "no TOML"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\nhosts = ['a']", "unknown setting 'cluster.hosts'"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\ngroups = '2'", "'cluster.groups' must be int"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\ncontent = [1]", "'cluster.content' must be a list of texts"),
+        ("dim = 16\nquery_rows = 8\n[cloud]\ncontent_nodes = 2", "'cloud.content_nodes' must be a list of numbers"),
+        ("dim = 16\nquery_rows = 8\ncluster = 1", "'cluster' must be a table"),
+        ("dim = 16\nquery_rows = 8\nindexes = 1", "'indexes' must be a table"),
     ],
 )
 def test_toml_that_is_refused(tmp_path, text, message):
@@ -92,6 +106,18 @@ def with_metadata(*names):
         (with_metadata("Title"), "taken by a field of every application"),
         (with_metadata("pooled"), "taken by"),
         (with_metadata("year", "Year"), "taken by metadata field 'year'"),
+        ({"layout": "pages"}, "layout: 'pages' unknown; known: passages, chunks"),
+        ({"encoding": "embedder", "candidates": ("pooled",)}, "embedder leaves no client vectors for candidates 'pooled'"),
+        ({"encoding": "embedder", "candidates": ("bm25",), "embedder": False}, "setting embedder is false"),
+        ({"mode": "streaming", "candidates": ("pooled",)}, "keeps no index for candidates 'pooled'"),
+        ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is no metadata field"),
+        ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is no metadata field"),
+        ({"group_field": "kind"}, "group_field is for mode streaming alone"),
+        ({"indexes": {"notes": {"dim": 8}}}, "unknown setting 'indexes.notes.dim'"),
+        ({"indexes": {"notes": {"codec": 1}}}, "indexes.notes: setting 'codec' must be str"),
+        ({"indexes": {"notes": {"codec": "zip"}}}, "codec: 'zip' unknown"),
+        ({"indexes": {"Notes": {}}}, "setting schema 'Notes'"),
+        ({"indexes": {"passage": {}}}, "indexes.passage: the name is taken"),
     ],
 )
 def test_settings_that_are_refused(change, message):

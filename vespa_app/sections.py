@@ -1,0 +1,129 @@
+"""The tables of app.toml: where an application runs. Each is one frozen object, read with the same care as the top level:
+
+[cluster]                                   hosts of one's own
+config = ["node1"]
+container = ["node1", "node2"]
+content = ["node1", "node2", "node3"]
+redundancy = 2
+
+[cloud]                                     Vespa Cloud, dev and prod
+regions = ["aws-us-east-1c"]
+content_nodes = [2, 4]                      one number, or the least and the most (autoscaling)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from late_interaction.errors import SettingsError
+
+__all__ = ["CloudSettings", "ClusterSettings", "read_section", "section_json", "toml_table", "toml_value"]
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_Section = TypeVar("_Section", "ClusterSettings", "CloudSettings")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """config, container, content: host names of each kind; one host may be of all three. Without content hosts the
+    application runs on one node. groups: of content hosts, each of which has a whole copy. redundancy: copies of each
+    document in the whole cluster. searchable_copies: of them, those that are indexed and ready to answer.
+    """
+
+    config: tuple[str, ...] = ()
+    container: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    groups: int = 1
+    redundancy: int = 2
+    searchable_copies: int = 2
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Each host once, in the order of first mention."""
+        return tuple(dict.fromkeys((*self.config, *self.container, *self.content)))
+
+    @property
+    def config_hosts(self) -> tuple[str, ...]:
+        return self.config or self.hosts[:1]
+
+    @property
+    def container_hosts(self) -> tuple[str, ...]:
+        return self.container or self.hosts[:1]
+
+
+@dataclass(frozen=True)
+class CloudSettings:
+    """regions: of prod, in the order of deployment; the dev zone needs none. Lists of numbers have one, or the least and the
+    most between which Vespa Cloud scales. read_tokens, write_tokens: names (never values) of tokens of the tenant; a client
+    certificate always may read and write.
+    """
+
+    regions: tuple[str, ...] = ()
+    container_nodes: tuple[float, ...] = (2,)
+    container_vcpu: tuple[float, ...] = (2,)
+    container_memory_gb: tuple[float, ...] = (8,)
+    container_disk_gb: tuple[float, ...] = (50,)
+    content_nodes: tuple[float, ...] = (2,)
+    content_vcpu: tuple[float, ...] = (2,)
+    content_memory_gb: tuple[float, ...] = (16,)
+    content_disk_gb: tuple[float, ...] = (100,)
+    groups: int = 1
+    redundancy: int = 2
+    read_tokens: tuple[str, ...] = ()
+    write_tokens: tuple[str, ...] = ()
+
+
+def read_section(kind: type[_Section], name: str, value: object, where: str) -> _Section:
+    """Raises: SettingsError naming table and key."""
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where}: setting {name!r} must be a table, got {str(value)[:60]!r}")
+    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(fields)):
+        raise SettingsError(f"{where}: unknown setting {f'{name}.{unknown[0]}'!r}; known: {', '.join(fields)}")
+    return kind(**{key: _typed(f"{name}.{key}", item, fields[key], where) for key, item in value.items()})
+
+
+def _typed(key: str, value: object, annotation: str, where: str) -> Any:
+    if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if annotation == "tuple[float, ...]" and isinstance(value, list) and all(type(item) in (int, float) for item in value):
+        return tuple(value)
+    if type(value).__name__ == annotation:
+        return value
+    wanted = {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}.get(annotation, annotation)
+    raise SettingsError(f"{where}: setting {key!r} must be {wanted}, got {str(value)[:60]!r}")
+
+
+def section_json(section: object) -> dict[str, Any]:
+    """What differs from the default, with tuples as lists."""
+    assert dataclasses.is_dataclass(section)
+    values = {f.name: (getattr(section, f.name), f.default) for f in dataclasses.fields(section)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, (value, default) in values.items()
+        if value != default
+    }
+
+
+def toml_table(name: str, data: Mapping[str, Any]) -> list[str]:
+    """Lines of the table `name` and of the tables in it."""
+    plain = {key: value for key, value in data.items() if not isinstance(value, Mapping)}
+    lines = ["", f"[{name}]", *(f"{_key(key)} = {toml_value(value)}" for key, value in plain.items())]
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            lines += toml_table(f"{name}.{_key(key)}", value)
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else toml_value(name)
+
+
+def toml_value(value: object) -> str:
+    """TOML's basic strings, numbers, booleans and arrays are JSON's, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
