@@ -59,6 +59,10 @@ def _check_cluster(cluster: ClusterSettings) -> None:
             f"setting cluster.searchable_copies must be from 1 to redundancy ({cluster.redundancy}), "
             f"got {cluster.searchable_copies}"
         )
+    if cluster.searchable_copies % cluster.groups:
+        raise SettingsError(
+            f"setting cluster.searchable_copies is {cluster.searchable_copies}, and each of {cluster.groups} groups needs as many"
+        )
 
 
 def _check_copies(table: str, redundancy: int, groups: int, nodes: float) -> None:

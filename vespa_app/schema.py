@@ -48,7 +48,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         f"schema {name} {{\n    document {name} {{\n"
         + "".join(field for field in fields if field)
         + "    }\n"
-        + (_vectors(settings, embedded(settings, embedder_id)) if made else "")
+        + (_outdented(_vectors(settings, embedded(settings, embedder_id))) if made else "")
         + "    fieldset default {\n        fields: title, text\n    }\n"
         + _summary(settings)
         + _base_profile(settings)
@@ -76,6 +76,11 @@ def _text(name: str, type_: str) -> str:
             index: enable-bm25
         }}
 """
+
+
+def _outdented(field: str) -> str:
+    """A field that the schema makes stands beside the document block."""
+    return "".join(line[4:] for line in field.splitlines(keepends=True))
 
 
 def _vectors(settings: AppSettings, indexing: str) -> str:

@@ -129,6 +129,7 @@ def cloud(**change):
         (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies must be from 1 to redundancy"),
         (cluster(groups=2), "cluster.groups is 2, and 3 content hosts"),
         (cluster(groups=3), "cluster.redundancy is 2, and each of 3 groups"),
+        (cluster(groups=3, redundancy=3), "cluster.searchable_copies is 2, and each of 3 groups"),
         (cloud(regions=("us east",)), "cloud.regions: 'us east'"),
         (cloud(read_tokens=("vespa cloud secret",)), "names of tokens"),
         (cloud(content_nodes=(4, 2)), r"cloud.content_nodes must be \[number\] or \[least, most\]"),
