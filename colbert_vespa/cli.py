@@ -127,6 +127,32 @@ def deploy(
 
 
 @app.command()
+def plan(
+    documents: Annotated[float, typer.Option("--documents", help="Passages, as 1e9.")],
+    tokens: Annotated[float, typer.Option("--tokens", help="Token vectors of a passage.")],
+    settings: Annotated[Path | None, typer.Option("--settings", help="app.toml; options below win over it.")] = None,
+    codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="May be given several times.")] = None,
+    dim: Annotated[int | None, typer.Option("--dim", help="Dimensions of a token vector.")] = None,
+    pooling: Annotated[float | None, typer.Option("--pooling", help="So many token vectors become one.")] = None,
+    redundancy: Annotated[int | None, typer.Option("--redundancy", help="Copies of each passage.")] = None,
+    groups: Annotated[int | None, typer.Option("--groups", help="Groups of nodes, each with a whole copy.")] = None,
+    node_memory: Annotated[float | None, typer.Option("--node-memory", help="GB of a content node.")] = None,
+    text_bytes: Annotated[float | None, typer.Option("--text-bytes", help="Bytes of a passage's text.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Memory, disk, nodes and an estimate of a query's cost, each with its formula and source."""
+    from colbert_vespa.packaging import plan_application
+
+    out = Output(json_output=json_output)
+    changes = {
+        "codec": codec, "candidates": tuple(candidates) if candidates else None, "dim": dim, "pooling": pooling,
+        "redundancy": redundancy, "groups": groups, "node_memory_gb": node_memory, "text_bytes": text_bytes,
+    }  # fmt: skip
+    out.result(plan_application(out, documents, tokens, settings, changes))
+
+
+@app.command()
 def feed(
     sources: Annotated[list[str], typer.Argument(help="JSONL files (.gz too), collection folders, or - for stdin.")],
     to: Annotated[str, typer.Option("--to", help="Local index folder, or http(s)://host:port of Vespa.")],

@@ -17,6 +17,7 @@ from colbert_vespa.evaluation import Evaluation
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
+from vespa_app.planning import Plan
 
 __all__ = ["Output", "print_error"]
 
@@ -122,6 +123,20 @@ class Output:
         table.add_row("recall@10 against exact MaxSim", recall, "")
         table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
         self.console.print(table)
+
+    def plan(self, plan: Plan) -> None:
+        """Each figure with its formula and source below it; then what to note."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(justify="right", style="cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        for figure in plan.figures:
+            amount = f"{figure.value:,.4g}" if figure.value < 1e4 else f"{figure.value:,.0f}"
+            how = Text.assemble(figure.formula, "\n", (figure.source, "dim"))
+            table.add_row(figure.name, f"{amount} {figure.unit}".strip(), how)
+        self.console.print(table)
+        for note in plan.notes:
+            self.say(f"  note: {note}")
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0

@@ -1,9 +1,11 @@
-"""`app` and `deploy`: bundle and settings to application package, and onto a Vespa."""
+"""`app`, `plan` and `deploy`: bundle and settings to application package, what it needs, and onto a Vespa."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from colbert_vespa.console import Output
 from feeder.pipeline import survey
@@ -14,8 +16,9 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
 from vespa_app.deploy import deploy
+from vespa_app.planning import PlanRequest, make_plan
 
-__all__ = ["deploy_package", "write_package"]
+__all__ = ["deploy_package", "plan_application", "write_package"]
 
 
 def write_package(
@@ -52,6 +55,22 @@ def write_package(
     )
     return {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
             "metadata": chosen.metadata.to_json()}  # fmt: skip
+
+
+def plan_application(
+    out: Output, documents: float, tokens: float, settings: Path | None, changes: Mapping[str, object]
+) -> dict[str, object]:
+    """changes: what the command line gives, which wins over `settings`; None is not given."""
+    known = PlanRequest.of(AppSettings.from_toml(settings), documents, tokens) if settings else PlanRequest(documents, tokens)
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if "redundancy" in given and "searchable_copies" not in given:
+        given["searchable_copies"] = given["redundancy"]
+    plan = make_plan(dataclasses.replace(known, **given))
+    out.plan(plan)
+    out.say("\nnode resources for app.toml on Vespa Cloud:\n")
+    for line in plan.cloud_toml().splitlines():
+        out.command(line)
+    return plan.to_json()
 
 
 def deploy_package(

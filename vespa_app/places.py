@@ -61,7 +61,8 @@ def _check_cluster(cluster: ClusterSettings) -> None:
         )
     if cluster.searchable_copies % cluster.groups:
         raise SettingsError(
-            f"setting cluster.searchable_copies is {cluster.searchable_copies}, and each of {cluster.groups} groups needs as many"
+            f"setting cluster.searchable_copies is {cluster.searchable_copies}, "
+            f"and each of {cluster.groups} groups needs as many"
         )
 
 
