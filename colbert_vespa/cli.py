@@ -73,6 +73,7 @@ def export(
     dim: Annotated[int, typer.Option("--dim", help="Dimensions of the projection fitted to a plain encoder.")] = 128,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read tensors from pickled weights.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -82,7 +83,7 @@ def export(
     out = Output(json_output=json_output)
     report = export_bundle(
         out, checkpoint, output, quantize=quantize, sample=sample, dim=dim, revision=revision,
-        trust_remote_code=trust_remote_code, force=force,
+        trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
     )  # fmt: skip
     out.result(report)
 

@@ -42,12 +42,13 @@ def export_bundle(
     dim: int,
     revision: str | None,
     trust_remote_code: bool,
+    allow_pickle: bool,
     force: bool,
 ) -> dict[str, object]:
     texts = sample_texts(str(sample)) if sample else None
     bundle, report = make_bundle(
         out, checkpoint, output, texts, quantize=quantize, dim=dim, revision=revision,
-        trust_remote_code=trust_remote_code, force=force,
+        trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
     )  # fmt: skip
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
@@ -64,13 +65,14 @@ def make_bundle(
     dim: int = 128,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     force: bool = False,
 ) -> tuple[Bundle, dict[str, object]]:
     """Exports, and trains the codebook on `texts`; `output` appears only when both are done."""
     with staged_folder(output) as staging:
         report = export(
             checkpoint, staging / "bundle", quantize=quantize, sample=texts, dim=dim, revision=revision,
-            trust_remote_code=trust_remote_code, force=force, progress=out.say,
+            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force, progress=out.say,
         )  # fmt: skip
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:

@@ -25,13 +25,15 @@ def export(
     revision: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     force: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a bundle and verifies it against torch; nothing is left where that fails.
 
     checkpoint: folder or hub name. quantize: "int8" for a second, quantized graph. sample: document texts, needed to fit a
-    projection of `dim` dimensions to a plain encoder, and used for verification. force: keep a bundle that fails.
+    projection of `dim` dimensions to a plain encoder, and used for verification. trust_remote_code: run code that the
+    checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. force: keep a bundle that fails.
     Raises: CheckpointError, UsageError, MissingDependency.
     """
     for needed in ("onnx", "sentence_transformers", "torch"):
@@ -41,6 +43,6 @@ def export(
 
     return export_checkpoint(
         checkpoint, Path(output), quantize=quantize, sample=sample, dim=dim, revision=revision,
-        local_files_only=local_files_only, trust_remote_code=trust_remote_code, force=force,
+        local_files_only=local_files_only, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
         progress=progress or (lambda _text: None),
     )  # fmt: skip

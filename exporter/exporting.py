@@ -32,21 +32,22 @@ def export_checkpoint(
     revision: str | None,
     local_files_only: bool,
     trust_remote_code: bool,
+    allow_pickle: bool,
     force: bool,
     progress: Callable[[str], None],
 ) -> ExportReport:
     if quantize not in (None, "int8"):
         raise UsageError(f"--quantize {quantize} unknown; known: int8")
-    folder = find_checkpoint(checkpoint, revision=revision, local_files_only=local_files_only)
+    folder = find_checkpoint(checkpoint, revision=revision, local_files_only=local_files_only, allow_pickle=allow_pickle)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
         if detect_layout(folder) == "plain":
             if not sample:
                 raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
             progress(f"fitting a projection to {dim} dimensions on token rows of the sample")
-            make_plain_checkpoint(folder, Path(scratch) / "checkpoint", sample, dim=dim)
+            make_plain_checkpoint(folder, Path(scratch) / "checkpoint", sample, dim=dim, allow_pickle=allow_pickle)
             loaded = load_checkpoint(Path(scratch) / "checkpoint")
         else:
-            loaded = load_checkpoint(folder, trust_remote_code=trust_remote_code)
+            loaded = load_checkpoint(folder, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
         with staged_folder(output) as staging:
             progress(f"exporting the {loaded.layout} checkpoint to ONNX")
             bundle = _write(loaded, str(checkpoint), staging, quantize)

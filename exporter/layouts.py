@@ -17,7 +17,7 @@ from typing import Any
 from late_interaction.bundle import Expansion, SideRules
 from late_interaction.errors import CheckpointError
 
-__all__ = ["LAYOUTS", "Rules", "detect_layout", "read_json"]
+__all__ = ["LAYOUTS", "Rules", "detect_layout", "pylate_prefixes", "read_json"]
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,34 @@ def detect_layout(folder: Path) -> str:
 def _stanford(folder: Path, _model: Any, tokenizer: Any) -> Rules:
     """colbert/modeling/tokenization: [CLS] marker text [SEP], queries padded with [MASK] to query_maxlen."""
     settings = read_json(folder / "artifact.metadata")
+    settings = settings.get("config", settings)  # colbert-ai saves its settings bare or under this key
     query_length = int(settings.get("query_maxlen") or 32)
-    skip: tuple[int, ...] = ()
+    skip = {int(tokenizer.pad_token_id)}  # rows are told from padding by their id, so a "[PAD]" in a text is dropped as well
     if settings.get("mask_punctuation", True):
         encoded = (tokenizer.encode(character, add_special_tokens=False) for character in string.punctuation)
-        skip = tuple(sorted({ids[0] for ids in encoded if ids}))
-    expansion = Expansion(query_length, _mask_id(tokenizer), bool(settings.get("attend_to_mask_tokens", False)))
-    query_marker = _marker_id(tokenizer, settings.get("query_token_id") or "[unused0]")
-    document_marker = _marker_id(tokenizer, settings.get("doc_token_id") or "[unused1]")
+        skip |= {int(ids[0]) for ids in encoded if ids}
+    attend = bool(settings.get("attend_to_mask_tokens", False))
+    expansion = Expansion(query_length, _mask_id(tokenizer), attend, replaces_pad=True)
+
+    def marker(key: str, default: str) -> int:
+        # a vocabulary without [unused0] (XLM-R) gives the unknown token's id, and colbert-ai trains with that
+        token = settings.get(key) or default
+        return _marker_id(tokenizer, token, unknown=tokenizer.unk_token_id if token == default else None)
+
     return Rules(
-        query=SideRules(length=query_length, marker_id=query_marker, expansion=expansion),
-        document=SideRules(length=int(settings.get("doc_maxlen") or 220), marker_id=document_marker, skip_ids=skip),
-    )
+        query=SideRules(length=query_length, marker_id=marker("query_token_id", "[unused0]"), expansion=expansion),
+        document=SideRules(
+            length=int(settings.get("doc_maxlen") or 220), marker_id=marker("doc_token_id", "[unused1]"),
+            skip_ids=tuple(sorted(skip)),
+        ),
+    )  # fmt: skip
+
+
+def pylate_prefixes(folder: Path) -> list[str]:
+    """Its markers as text, without the empty ones, which mean none."""
+    settings = read_json(folder / "config_sentence_transformers.json")
+    prefixes = (settings.get("query_prefix"), "[Q] "), (settings.get("document_prefix"), "[D] ")
+    return [found for given, default in prefixes if (found := default if given is None else given)]
 
 
 def _pylate(folder: Path, _model: Any, tokenizer: Any) -> Rules:
@@ -82,7 +98,7 @@ def _pylate(folder: Path, _model: Any, tokenizer: Any) -> Rules:
     prompts = settings.get("prompts") or {}
     query_length = int(settings.get("query_length") or 32)
     words = settings.get("skiplist_words")
-    skip = {int(tokenizer.convert_tokens_to_ids(word)) for word in (string.punctuation if words is None else words)}
+    skip = {tokenizer.convert_tokens_to_ids(word) for word in (string.punctuation if words is None else words)} - {None}
     expansion = None
     if settings.get("do_query_expansion", True) is not False:
         attend = bool(settings.get("attend_to_expansion_tokens", False))
@@ -107,8 +123,8 @@ def _pylate(folder: Path, _model: Any, tokenizer: Any) -> Rules:
     )  # fmt: skip
 
 
-def _sentence_transformers(_folder: Path, model: Any, tokenizer: Any) -> Rules:
-    """sentence_transformers.multi_vector_encoder: what the loaded modules say."""
+def _sentence_transformers(folder: Path, model: Any, tokenizer: Any) -> Rules:
+    """sentence_transformers.multi_vector_encoder: what the loaded modules say. Its tokenizer does the lower-casing."""
     transformer = model[0]
     limit = int(model.max_seq_length or 512)
     chosen = transformer.query_expansion
@@ -121,8 +137,12 @@ def _sentence_transformers(_folder: Path, model: Any, tokenizer: Any) -> Rules:
         if chosen["strategy"] == "fixed":
             query_length = expansion.length
     mask = next((module for module in model if type(module).__name__ == "MultiVectorMask"), None)
+    if mask is not None and mask.keep_only_token_ids:
+        raise CheckpointError(f"{folder} keeps only the rows of certain tokens (keep_only_token_ids), as models of images do")
     ids = [] if mask is None else [(word, tokenizer.convert_tokens_to_ids(word)) for word in mask.skiplist_words]
-    known = {int(id_) for word, id_ in ids if id_ != tokenizer.unk_token_id or word == tokenizer.unk_token}
+    known = {
+        int(id_) for word, id_ in ids if id_ is not None and (id_ != tokenizer.unk_token_id or word == tokenizer.unk_token)
+    }
     tasks = () if mask is None else mask.skiplist_tasks
     skip = tuple(sorted(known))
     query_marker, query_prompt = _split_prompt(model.prompts.get("query") or "", tokenizer)
@@ -136,25 +156,36 @@ def _sentence_transformers(_folder: Path, model: Any, tokenizer: Any) -> Rules:
             length=int(transformer.document_length or limit), marker_id=document_marker, prompt=document_prompt,
             skip_ids=skip if "document" in tasks else (),
         ),
-        lower_case=bool(getattr(transformer, "do_lower_case", False)),
     )  # fmt: skip
 
 
+# what tells an inserted marker from one that is part of the text: how the text after it begins
+_PROBES = ("", "a", " a", "  a b", "the", "The", "\ta", "\u0301a", "\u6771", "1", ",", "[MASK]", "<mask>", "\u00a0a", "a" * 40)
+
+
 def _split_prompt(prompt: str, tokenizer: Any) -> tuple[int | None, str]:
-    """A prompt that starts with a registered token is that token's marker, then the rest as text."""
+    """(marker id, prompt without it) where a prompt begins with a registered token, and inserting that token's id at position 1
+    is the same as the text; else (None, prompt)."""
     added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
-    for token in added:
-        if prompt.startswith(token):
-            return int(tokenizer.convert_tokens_to_ids(token)), prompt[len(token) :]
+    for token in (token for token in added if prompt.startswith(token)):
+        marker, rest = int(tokenizer.convert_tokens_to_ids(token)), prompt[len(token) :]
+        for probe in _PROBES:
+            inserted = tokenizer(rest + probe)["input_ids"]
+            inserted.insert(1, marker)
+            if inserted != tokenizer(prompt + probe)["input_ids"]:
+                return None, prompt
+        return marker, rest
     return None, prompt
 
 
-def _marker_id(tokenizer: Any, token: str) -> int:
-    """Raises: CheckpointError where the vocabulary has no such token, so no trained row for it."""
+def _marker_id(tokenizer: Any, token: str, *, unknown: int | None = None) -> int:
+    """`unknown` stands for a token that is not in the vocabulary. Raises: CheckpointError where that is None."""
     for name in (token, token.rstrip()):
         id_ = tokenizer.convert_tokens_to_ids(name)
         if id_ is not None and id_ != tokenizer.unk_token_id:
             return int(id_)
+    if unknown is not None:
+        return int(unknown)
     raise CheckpointError(f"marker token {token!r} is not in the checkpoint's vocabulary: was the tokenizer saved with it?")
 
 

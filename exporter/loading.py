@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.layouts import LAYOUTS, Rules, detect_layout
+from exporter.hub import find_checkpoint
+from exporter.layouts import LAYOUTS, Rules, detect_layout, pylate_prefixes, read_json
 from exporter.quiet import quiet
+from exporter.weights import (
+    check_custom_code,
+    check_loaded,
+    check_modules,
+    pickled_files,
+    require_safetensors,
+    safe_view,
+    tensor_names,
+)
 from late_interaction.errors import CheckpointError
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint"]
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "artifact.metadata", "*.py"]
+__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "load_tokenizer"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint. `model`: MultiVectorEncoder on the CPU; `tokenizer`: the folder's own, as transformers loads it."""
+    """A loaded checkpoint. `model`: MultiVectorEncoder on the CPU; `tokenizer`: as the loader it was trained with has it."""
 
     folder: Path
     layout: str
@@ -28,67 +36,108 @@ class Checkpoint:
     rules: Rules
 
 
-def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only: bool) -> Path:
-    """A local folder, or the hub's snapshot of that name in its own cache.
+def load_checkpoint(folder: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
+    """allow_pickle: read tensors, and nothing else, from pickled weights.
 
-    Raises: CheckpointError where neither is to be had.
+    Raises: CheckpointError on a pickle, a plain encoder, code of its own, or anything that cannot be loaded as it was trained.
     """
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if path.exists() or not _HUB_NAME.fullmatch(str(name)):
-        raise CheckpointError(f"no folder {name}: give a checkpoint folder or a hub name like colbert-ir/colbertv2.0")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        with quiet():
-            snapshot = huggingface_hub.snapshot_download(
-                str(name), revision=revision, local_files_only=local_files_only, allow_patterns=_PATTERNS
-            )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{name} is no folder, and the model hub did not give it: {reason}") from None
-    return Path(snapshot)
-
-
-def load_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
-    """Raises: CheckpointError on a pickle-only checkpoint, a plain encoder, or anything that cannot be loaded."""
     layout = detect_layout(folder)
     if layout not in LAYOUTS:
         raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
-    require_safetensors(folder)
+    check_custom_code(folder, trust_remote_code)
+    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
+        changed = _changed_files(folder, layout)
+        if changed or (allow_pickle and pickled_files(folder)):
+            # the name stays, since sentence-transformers may quote it
+            source = safe_view(folder, Path(scratch) / folder.resolve().name, changed=changed, convert=allow_pickle)
+        else:
+            source = folder
+        require_safetensors(source, shown=folder)
+        check_modules(source, trust_remote_code, shown=folder)
+        if layout == "stanford" and "linear.weight" not in tensor_names(source):
+            raise CheckpointError(f"{folder} has no linear.weight, the projection of a Stanford checkpoint")
+        model, tokenizer, rules = _load(source, folder, layout, trust_remote_code)
+    return Checkpoint(folder, layout, model, tokenizer, rules)
+
+
+def _load(source: Path, folder: Path, layout: str, trust_remote_code: bool) -> tuple[Any, Any, Rules]:
     from sentence_transformers import MultiVectorEncoder
 
     try:
         with quiet():
             model = MultiVectorEncoder(
-                str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code
-            ).eval()
-            tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-            rules = LAYOUTS[layout](folder, model, tokenizer)
+                str(source), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code,
+                model_kwargs={"use_safetensors": True},
+            ).eval()  # fmt: skip
+            check_loaded(source, model[0].model, shown=folder)
+            # sentence-transformers registers other loaders' markers as special tokens, which changes how texts that
+            # spell them out are tokenized: for other layouts than its own, the tokenizer is read again
+            native = layout == "sentence-transformers"
+            tokenizer = (
+                _fast(model.tokenizer, folder) if native else load_tokenizer(source, trust_remote_code=trust_remote_code)
+            )
+            if layout == "pylate":
+                # as PyLate does at each start; in a saved checkpoint most are there already
+                vocabulary = tokenizer.get_vocab()
+                tokenizer.add_tokens([prefix for prefix in pylate_prefixes(source) if prefix in vocabulary])
+            _adapt(model[0].model, folder)
+            return model, tokenizer, LAYOUTS[layout](source, model, tokenizer)
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001  loading runs four libraries, each with errors of its own
-        raise CheckpointError(f"{folder} cannot be loaded as {layout} checkpoint: {error}") from None
-    return Checkpoint(folder, layout, model, tokenizer, rules)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{folder} cannot be loaded as {layout} checkpoint: {reason}") from None
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
+def _changed_files(folder: Path, layout: str) -> dict[str, bytes]:
+    """sentence-transformers knows a Stanford checkpoint by its architecture only; without, it would add a random projection."""
+    config = read_json(folder / "config.json")
+    if layout == "stanford" and "HF_ColBERT" not in (config.get("architectures") or []):
+        return {"config.json": json.dumps(config | {"architectures": ["HF_ColBERT"]}).encode()}
+    return {}
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
+
+def _adapt(backbone: Any, folder: Path) -> None:
+    """XMOD chooses adapters by each text's language; a bundle has one graph, so it has the default language's.
+
+    Raises: CheckpointError where no default language is set.
+    """
+    if backbone.config.model_type != "xmod":
+        return
+    language = backbone.config.default_language
+    if language is None:
+        known = ", ".join(backbone.config.languages[:6])
+        raise CheckpointError(
+            f"{folder}: XMOD has adapters by language and config.json sets no default_language (one of {known}, ...)"
+        )
+    for layer in backbone.encoder.layer:
+        if language not in layer.output.adapter_modules:
+            raise CheckpointError(f"{folder}: XMOD has no adapter of its default language {language}")
+        # the same sums as XmodOutput.lang_adapter, without the split by language that a graph cannot have
+        layer.output.lang_adapter = _one_adapter(layer.output, layer.output.adapter_modules[language])
+
+
+def _one_adapter(output: Any, adapter: Any) -> Any:
+    def adapt(_languages: Any, rows: Any) -> Any:
+        before = rows
+        if output.adapter_layer_norm is not None:
+            rows = output.adapter_layer_norm(rows)
+        elif output.adapter_reuse_layer_norm:
+            rows = output.LayerNorm(rows)
+        return adapter(rows) + (rows if output.ln_before_adapter else before)
+
+    return adapt
+
+
+def _fast(tokenizer: Any, folder: Path) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(f"{folder} has no fast tokenizer (tokenizer.json), which Vespa and this project need")
     return tokenizer
 
 
-def require_safetensors(folder: Path) -> None:
-    if any(folder.rglob("*.safetensors")):
-        return
-    if any(folder.rglob("*.bin")) or any(folder.rglob("*.pt")):
-        raise CheckpointError(
-            f"{folder} has pickled weights only, and unpickling runs code: convert them first, with transformers' "
-            "model.save_pretrained(folder, safe_serialization=True)"
-        )
-    raise CheckpointError(f"{folder} has no weights (no .safetensors file)")
+def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
+    """tokenizer.json as it is: transformers 5 builds the tokenizers of some families (XLM-R) anew, without their normalizer."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    return _fast(kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code), folder)

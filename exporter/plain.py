@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 import string
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from exporter.loading import load_tokenizer, require_safetensors
+from exporter.loading import load_tokenizer
 from exporter.quiet import quiet
+from exporter.weights import check_custom_code, pickled_files, require_safetensors, safe_view
 from late_interaction.errors import CheckpointError
 
 __all__ = ["make_plain_checkpoint"]
@@ -26,12 +28,19 @@ QUERY_LENGTH, DOCUMENT_LENGTH = 64, 300
 BATCH = 16
 
 
-def make_plain_checkpoint(encoder: Path, output: Path, sample: Sequence[str], *, dim: int = 128) -> None:
+def make_plain_checkpoint(
+    encoder: Path, output: Path, sample: Sequence[str], *, dim: int = 128, allow_pickle: bool = False
+) -> None:
     """Writes a sentence-transformers 6 checkpoint: the encoder, a Dense of `dim`, mask and normalisation.
 
     Deterministic: the same encoder and sample give the same weights up to the platform's float noise.
     Raises: CheckpointError where the encoder cannot be loaded or the sample is too small for `dim`.
     """
+    if allow_pickle and pickled_files(encoder):
+        with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
+            view = safe_view(encoder, Path(scratch) / encoder.resolve().name, changed={}, convert=True)
+            make_plain_checkpoint(view, output, sample, dim=dim)
+        return
     import torch
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Normalize, Transformer
@@ -39,6 +48,7 @@ def make_plain_checkpoint(encoder: Path, output: Path, sample: Sequence[str], *,
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
     require_safetensors(encoder)
+    check_custom_code(encoder, trust_remote_code=False)
     texts = [text for text in sample if text.strip()]
     if not texts:
         raise CheckpointError(f"{encoder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")

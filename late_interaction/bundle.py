@@ -36,11 +36,15 @@ INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """Query augmentation: pad to `length` rows with `token_id`; `attend`: whether the encoder sees those rows."""
+    """Query augmentation: pad to `length` rows with `token_id`; `attend`: whether the encoder sees those rows.
+
+    replaces_pad: the pad token, where a text spells it out, becomes `token_id` too.
+    """
 
     length: int
     token_id: int
     attend: bool
+    replaces_pad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

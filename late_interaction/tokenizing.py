@@ -47,7 +47,7 @@ class Tokenizing:
 
     def queries(self, texts: Sequence[str]) -> list[TokenRows]:
         rules = self._manifest.query
-        return [self._expanded(rows, rules) for rows in self._rows(self._query, texts, rules)]
+        return [self._expanded(rows, rules, self._manifest.pad_id) for rows in self._rows(self._query, texts, rules)]
 
     def documents(self, texts: Sequence[str]) -> list[TokenRows]:
         return self._rows(self._document, texts, self._manifest.document)
@@ -63,9 +63,10 @@ class Tokenizing:
 
     def _prepared(self, text: str, rules: SideRules) -> tuple[str, int]:
         """The text that is tokenized, and what to add to its offsets to get offsets into `text`."""
-        stripped = text.strip() if self._manifest.strip else text
-        shift = text.find(stripped) - len(rules.prompt)
-        whole = rules.prompt + stripped
+        whole, shift = rules.prompt + text, -len(rules.prompt)
+        if self._manifest.strip:  # prompt and text as one, so that blanks between them stay
+            shift += len(whole) - len(whole.lstrip())
+            whole = whole.strip()
         return (whole.lower() if self._manifest.lower_case else whole), shift
 
     @staticmethod
@@ -83,16 +84,17 @@ class Tokenizing:
         return TokenRows(ids, np.ones(len(ids), np.int64), keep, tuple(offsets), bool(encoding.overflowing))
 
     @staticmethod
-    def _expanded(rows: TokenRows, rules: SideRules) -> TokenRows:
-        """Query augmentation: every row is emitted, whether the encoder attends to it or not."""
+    def _expanded(rows: TokenRows, rules: SideRules, pad_id: int) -> TokenRows:
+        """Query augmentation: its rows are emitted whether the encoder attends to them or not."""
         expansion = rules.expansion
-        if expansion is None or len(rows.ids) >= expansion.length:
+        if expansion is None:
             return rows
-        more = expansion.length - len(rows.ids)
+        ids = np.where(rows.ids == pad_id, expansion.token_id, rows.ids) if expansion.replaces_pad else rows.ids
+        more = max(0, expansion.length - len(ids))
         return TokenRows(
-            np.append(rows.ids, np.full(more, expansion.token_id)),
+            np.append(ids, np.full(more, expansion.token_id)),
             np.append(rows.attention, np.full(more, int(expansion.attend))),
-            np.append(rows.keep, np.ones(more, np.bool_)),
+            np.append(rows.keep, np.full(more, expansion.token_id not in rules.skip_ids)),
             rows.offsets + ((0, 0),) * more,
             rows.truncated,
         )

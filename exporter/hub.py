@@ -1,0 +1,53 @@
+"""Checkpoint names to folders: a local folder, or the hub's snapshot in huggingface_hub's own cache, with its token and its
+environment variables (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from exporter.quiet import quiet
+from late_interaction.errors import CheckpointError
+
+__all__ = ["find_checkpoint"]
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "artifact.metadata", "*.py", "model.onnx", "model.onnx_data"]
+_PICKLED = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
+
+
+def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only: bool, allow_pickle: bool = False) -> Path:
+    """A local folder, or the hub's snapshot of that name; pickled weights are downloaded with `allow_pickle` only.
+
+    Raises: CheckpointError where neither is to be had.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists() or not _HUB_NAME.fullmatch(str(name)):
+        raise CheckpointError(f"no folder {name}: give a checkpoint folder or a hub name like colbert-ir/colbertv2.0")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        with quiet():
+            snapshot = huggingface_hub.snapshot_download(
+                str(name), revision=revision, local_files_only=local_files_only,
+                allow_patterns=_PATTERNS + _PICKLED * allow_pickle,
+            )  # fmt: skip
+    except errors.GatedRepoError:
+        raise CheckpointError(f"{name} is gated: ask for access on the model hub, then set HF_TOKEN") from None
+    except errors.RevisionNotFoundError:
+        raise CheckpointError(f"{name} has no revision {revision} on the model hub") from None
+    except errors.RepositoryNotFoundError:
+        raise CheckpointError(
+            f"no folder {name}, and no such model on the hub, or a private one: check the name, or set HF_TOKEN"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        wanted = f"{name} at revision {revision}" if revision else str(name)
+        reason = "and the hub was not asked" if local_files_only else "and the model hub cannot be reached"
+        raise CheckpointError(f"no folder {name}; {wanted} is not in the hub's local cache, {reason}") from None
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        said = str(error).strip().splitlines()
+        raise CheckpointError(f"no folder {name}, and the model hub did not give it: {said[0] if said else error!r}") from None
+    return Path(snapshot)

@@ -1,0 +1,141 @@
+"""What is checked of a checkpoint's files before any library loads them, and pickled weights made safe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from exporter.layouts import read_json
+from late_interaction.errors import CheckpointError
+
+__all__ = ["check_custom_code", "check_loaded", "check_modules", "pickled_files", "require_safetensors", "safe_view"]
+
+INDEX = "pytorch_model.bin.index.json"
+
+
+def pickled_files(folder: Path) -> list[Path]:
+    """Weights that would be unpickled: in a folder without a safetensors file of its own."""
+    found = [*folder.rglob("pytorch_model*.bin"), *folder.rglob("*.dnn"), *folder.rglob("model*.pt")]
+    return sorted(path for path in found if not any(path.parent.glob("*.safetensors")))
+
+
+def require_safetensors(folder: Path, *, shown: Path | None = None) -> None:
+    """`shown`: the folder's name for users. Raises: CheckpointError naming the first pickled file, or where there are no
+    weights at all."""
+    shown = shown or folder
+    if pickled := pickled_files(folder):
+        raise CheckpointError(
+            f"{shown / pickled[0].relative_to(folder)} has pickled weights, and unpickling can run code: --allow-pickle reads "
+            "tensors only and refuses the rest"
+        )
+    if not any(folder.rglob("*.safetensors")):
+        raise CheckpointError(f"{shown} has no weights (no .safetensors file)")
+
+
+def safe_view(folder: Path, view: Path, *, changed: dict[str, bytes], convert: bool) -> Path:
+    """`folder` once more as `view`: its files as links, `changed` (name -> content), and pickled weights as safetensors where
+    `convert` says so.
+
+    Nothing is unpickled but tensors (torch.load with weights_only). Raises: CheckpointError where a file holds anything else.
+    """
+    pickled = pickled_files(folder) if convert else []
+    view.mkdir(parents=True)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        target = view / name
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif name not in changed and path not in pickled and not (convert and path.name == INDEX):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path.resolve())
+    for name, content in changed.items():
+        (view / name).write_bytes(content)
+    for parent in {path.parent for path in pickled}:
+        _convert([path for path in pickled if path.parent == parent], view / parent.relative_to(folder) / "model.safetensors")
+    return view
+
+
+def _convert(shards: list[Path], target: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Any] = {}
+    for shard in shards:
+        try:
+            loaded = torch.load(str(shard), map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001  whatever torch says of a file that is no plain dictionary of tensors
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{shard} holds more than tensors, or is damaged, and is not unpickled: {reason}") from None
+        if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+            raise CheckpointError(f"{shard} is no dictionary of tensors")
+        # safetensors refuses tensors that share memory
+        tensors |= {str(name): value.detach().clone().contiguous() for name, value in loaded.items()}
+    save_file(tensors, str(target), metadata={"format": "pt"})
+
+
+def check_custom_code(folder: Path, trust_remote_code: bool) -> None:
+    """A model type that transformers knows beside an `auto_map` would be loaded as that type, with random weights for what
+    the custom code names differently. Raises: CheckpointError."""
+    config = read_json(folder / "config.json")
+    if "auto_map" in config and not trust_remote_code:
+        code = next(iter(config["auto_map"].values()), "") if isinstance(config["auto_map"], dict) else ""
+        raise CheckpointError(f"{folder} needs code of its own ({code}): read it, then give --trust-remote-code")
+
+
+def check_modules(folder: Path, trust_remote_code: bool, *, shown: Path) -> None:
+    """Raises: CheckpointError where a Dense module's settings and weights disagree, or its activation is not torch's."""
+    listed = folder / "modules.json"
+    if not listed.is_file():
+        return
+    try:
+        modules = json.loads(listed.read_text(encoding="utf-8"))
+        denses = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{listed} cannot be read: {type(error).__name__} {error}") from None
+    for name in denses:
+        config, tensors = read_json(folder / name / "config.json"), tensor_names(folder / name)
+        activation = str(config.get("activation_function") or "torch.nn.modules.linear.Identity")
+        if not activation.startswith("torch.") and not trust_remote_code:
+            raise CheckpointError(
+                f"{shown / name}: activation {activation} is not one of torch's: read its code, then give --trust-remote-code"
+            )
+        if "residual.weight" in tensors and not config.get("use_residual", False):
+            raise CheckpointError(
+                f"{shown / name}: the weights have a residual projection, but config.json says use_residual is false; one of "
+                "them is wrong: set it to true if the model was trained with it"
+            )
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Names of all tensors in the safetensors files right in `folder`."""
+    from safetensors import SafetensorError, safe_open
+
+    names: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(str(path), framework="np") as file:
+                names |= set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+    return names
+
+
+def check_loaded(folder: Path, backbone: Any, *, shown: Path) -> None:
+    """transformers gives random values to weights that it does not find. Raises: CheckpointError naming the first of them."""
+    have = tensor_names(folder)
+    if not have:
+        return  # in a folder of their own: module 0 is not at the root
+    # LayerNorm.gamma and .beta are what BERT's first checkpoints have
+    have |= {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in have}
+    ends = {name.split(".", skip)[-1] for name in have for skip in range(4) if name.count(".") >= skip}
+    wanted = [name for name, _ in backbone.named_parameters() if "pooler" not in name]
+    missing = [name for name in wanted if name not in ends]
+    if missing and (absent := _missing_keys(folder, type(backbone))):
+        raise CheckpointError(f"{shown}: the weights have no {absent[0]} ({len(absent)} missing), so it would be random")
+
+
+def _missing_keys(folder: Path, kind: Any) -> list[str]:
+    """By transformers' own account, which knows what it renames."""
+    _, report = kind.from_pretrained(str(folder), output_loading_info=True, local_files_only=True, use_safetensors=True)
+    return sorted(name for name in report["missing_keys"] if "pooler" not in name)
