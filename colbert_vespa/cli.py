@@ -98,33 +98,43 @@ def app_(
     sample: Annotated[
         list[str] | None, typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.")
     ] = None,
+    diff: Annotated[Path | None, typer.Option("--diff", help="Say what deploying over this package would do.")] = None,
+    beside: Annotated[Path | None, typer.Option("--beside", help="Keep this package's indexes beside the new one.")] = None,
+    switch: Annotated[bool, typer.Option("--switch", help="With --beside: ask the new index by default.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also write README.md: what each part is for.")] = False,
     json_output: Json = False,
 ) -> None:
     """Generate the Vespa application package of a bundle."""
-    from colbert_vespa.packaging import write_package
+    from colbert_vespa.packaging import PackageOptions, write_package
 
     out = Output(json_output=json_output)
-    out.result(
-        write_package(out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [])
-    )
+    result = write_package(
+        out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [],
+        options=PackageOptions(diff, beside, switch, explain),
+    )  # fmt: skip
+    out.result(result)
 
 
 @app.command()
 def deploy(
     package: Annotated[Path, typer.Argument(help="Application package folder.")],
-    target: Annotated[str, typer.Option("--target", help="docker, cloud, or the config server's URL.")] = "docker",
+    target: Annotated[str, typer.Option("--target", help="docker, cloud, cloud-prod, or the config server's URL.")] = "docker",
     query_url: Annotated[str | None, typer.Option("--query-url", help="Where the application answers, if unusual.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until every service is up.")] = 300,
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="A change that Vespa refuses by default, such as field-type-change.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the package and show what would be sent.")] = False,
     json_output: Json = False,
 ) -> None:
     """Deploy an application package and wait until it answers."""
-    from colbert_vespa.packaging import deploy_package
+    from colbert_vespa.packaging import deploy_package, show_deployment
 
     out = Output(json_output=json_output)
-    out.result(deploy_package(out, package, target, query_url=query_url, timeout=timeout, allow=allow or []))
+    if dry_run:
+        out.result(show_deployment(out, package, target, query_url=query_url, allow=allow or []))
+    else:
+        out.result(deploy_package(out, package, target, query_url=query_url, timeout=timeout, allow=allow or []))
 
 
 @app.command()

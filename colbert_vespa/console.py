@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -17,6 +17,7 @@ from colbert_vespa.evaluation import Evaluation
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
+from vespa_app.changes import Change
 from vespa_app.planning import Plan
 
 __all__ = ["Output", "print_error"]
@@ -122,6 +123,18 @@ class Output:
             table.add_row(label, f"{getattr(evaluation, name):.3f}", f"{bm25[name]:.3f}")
         table.add_row("recall@10 against exact MaxSim", recall, "")
         table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
+        self.console.print(table)
+
+    def changes(self, changes: Sequence[Change]) -> None:
+        """One line for each, the costly ones last."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(style="dim", overflow="fold")
+        table.add_column(overflow="fold")
+        order = ("live", "restart", "reindex", "refeed", "refused")
+        for change in sorted(changes, key=lambda change: order.index(change.kind)):
+            note = f" (allow {change.allow})" if change.allow else ""
+            table.add_row(change.kind, change.where, Text(change.what + note))
         self.console.print(table)
 
     def plan(self, plan: Plan) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,25 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from vespa_app import AppSettings, build_package, check_package, default_settings
+from vespa_app import AppSettings, build_package, default_settings
+from vespa_app.beside import build_beside
+from vespa_app.changes import Change, package_changes
 from vespa_app.deploy import deploy
 from vespa_app.planning import PlanRequest, make_plan
+from vespa_app.shipment import plan_shipment
 
-__all__ = ["deploy_package", "plan_application", "write_package"]
+__all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageOptions:
+    """What `app` takes besides bundle and settings. diff: a package to compare with. beside: the package that runs, whose
+    indexes stay beside the new one; switch: the new one is asked by default. explain: also write README.md."""
+
+    diff: Path | None = None
+    beside: Path | None = None
+    switch: bool = False
+    explain: bool = False
 
 
 def write_package(
@@ -30,20 +46,28 @@ def write_package(
     codec: str | None,
     candidates: Sequence[str],
     sample: Sequence[str],
+    options: PackageOptions = PackageOptions(),
 ) -> dict[str, object]:
     """Settings come from app.toml, or are made from the documents given as a sample."""
     opened = Bundle.open(bundle)
     if settings and (codec or candidates or sample):
         raise UsageError("--settings has codec, candidates and fields: change them there, or leave --settings out")
+    if options.switch and not options.beside:
+        raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
     if settings:
         chosen = AppSettings.from_toml(settings)
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})
         chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates))
-    package = build_package(opened, chosen)
-    package.write(output)
-    check_package(output)
+    if options.beside:
+        package = build_beside(opened, chosen, options.beside, switch=options.switch)
+    else:
+        package = build_package(opened, chosen)
+    with tempfile.TemporaryDirectory() as scratch:  # --diff may name the folder that is about to be replaced
+        old = Path(shutil.copytree(options.diff, Path(scratch) / "old")) if options.diff else None
+        (package.explained() if options.explain else package).write(output)
+        changes = package_changes(old, output) if old else ()
     register_bundle(opened)
     out.say(f"application package written to {output}")
     out.table(
@@ -53,8 +77,47 @@ def write_package(
             "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
         }
     )
-    return {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
-            "metadata": chosen.metadata.to_json()}  # fmt: skip
+    result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
+            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas)}  # fmt: skip
+    if options.diff:
+        _show_changes(out, bundle, output, options.diff, changes)
+        result["changes"] = [change.to_json() for change in changes]
+    if options.beside:
+        _show_steps(out, bundle, output, package.described.schemas, options)
+    return result
+
+
+def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: Sequence[Change]) -> None:
+    out.heading(f"deploying it over {old}:")
+    if not changes:
+        out.say("nothing changes")
+        return
+    out.changes(changes)
+    if allow := dict.fromkeys(change.allow for change in changes if change.allow):
+        out.say("Vespa takes it only so:")
+        out.command(f"colbert-vespa deploy {output} " + " ".join(f"--allow {name}" for name in allow))
+    if any(change.kind in ("refeed", "reindex") for change in changes):
+        out.say("To keep answering from the old documents until the new ones are there:")
+        out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
+
+
+def _show_steps(out: Output, bundle: Path, output: Path, schemas: Sequence[str], options: PackageOptions) -> None:
+    """The way from two indexes side by side to the new one alone."""
+    new, old = (schemas[0], schemas[-1]) if options.switch else (schemas[-1], schemas[0])
+    settings = f"--settings {output}/app.toml"
+    url = "http://localhost:8080"
+    asked = new if options.switch else old
+    out.heading(f"{old} and {new} side by side; queries that name none ask {asked}:")
+    out.command(f"colbert-vespa deploy {output}")
+    if not options.switch:
+        out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
+        out.command(f"colbert-vespa search QUERY --from '{url}#{old}' --from '{url}#{new}'")
+        out.say("then switch:")
+        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {options.beside} --switch")
+        return
+    out.say("to go back, deploy the package before this one; to drop the old index for good:")
+    out.command(f"colbert-vespa app {bundle} -o ALONE {settings}")
+    out.command("colbert-vespa deploy ALONE --allow schema-removal")
 
 
 def plan_application(
@@ -79,3 +142,16 @@ def deploy_package(
     report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
     out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")
     return report.to_json()
+
+
+def show_deployment(
+    out: Output, package: Path, target: str, *, query_url: str | None, allow: Sequence[str]
+) -> dict[str, object]:
+    """What `deploy` would send; nothing is sent."""
+    shipment = plan_shipment(package, target, query_url=query_url, allow=allow)
+    out.say(f"would send {shipment.zip_bytes / 1e6:.3f} MB (zipped) to {shipment.session_url}")
+    out.table({name: f"{size:,} bytes" for name, size in shipment.files.items()})
+    out.table({name: "set" if known else "not set" for name, known in shipment.credentials.items()})
+    if shipment.query_url:
+        out.say(f"then wait until {shipment.query_url} answers")
+    return shipment.to_json()

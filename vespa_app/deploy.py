@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ import httpx
 
 from late_interaction.errors import UsageError, VespaRefused, VespaUnreachable
 from vespa_app.checks import check_package
+from vespa_app.cloud import CLOUD_TARGETS, deploy_to_cloud
+from vespa_app.description import Description
 from vespa_app.http import answer_json, connect, is_url, mapped_errors
+from vespa_app.places import CHANGES
 from vespa_app.services import overrides_xml
 from vespa_app.serving import DeployReport, Poll, Progress, wait_until_serving
 from vespa_app.zips import zip_folder
 
-__all__ = ["DOCKER_CONFIG_URL", "DeployReport", "deploy"]
+__all__ = ["DOCKER_CONFIG_URL", "SESSION_PATH", "DeployReport", "choose_urls", "deploy", "overriding"]
 
 DOCKER_CONFIG_URL = "http://localhost:19071"
 ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
 _TENANT = "/application/v2/tenant/default"
+SESSION_PATH = f"{_TENANT}/prepareandactivate"
 _CONVERGE = f"{_TENANT}/application/default/environment/prod/region/default/instance/default/serviceconverge"
 _QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
 
@@ -45,9 +49,10 @@ def deploy(
 ) -> DeployReport:
     """Deploys and waits until the application serves.
 
-    target: "docker", "cloud", or the URL of a config server; query_url: of that server's container, by default port 8080 of
-    the same host. timeout in seconds, for everything after Vespa has accepted the package. allow: Vespa's names of changes
-    that it refuses unless told, such as field-type-change; allowed for this deployment alone.
+    target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server; query_url: of that server's
+    container, by default port 8080 of the same host. timeout in seconds, for everything after Vespa has accepted the
+    package. allow: Vespa's names of changes that it refuses unless told, such as field-type-change; allowed for this
+    deployment alone.
 
     Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
     answers or services do not come up in time, UsageError on an unknown target.
@@ -55,21 +60,36 @@ def deploy(
     folder = Path(package_folder)
     description = check_package(folder)
     poll = Poll(timeout, progress or _silent, clock, sleep)
-    if target == "cloud":
-        from vespa_app.cloud import deploy_to_cloud
-
-        return deploy_to_cloud(folder, description.settings.name, poll)
-    if target != "docker" and not is_url(target):
-        raise UsageError(f"deploy target {target!r} unknown: docker, cloud, or the http(s) URL of a config server")
-    config_url = DOCKER_CONFIG_URL if target == "docker" else target.rstrip("/")
-    server = _ConfigServer(config_url, (query_url or _query_url(config_url)).rstrip("/"), poll, transport)
+    if target in CLOUD_TARGETS:
+        return deploy_to_cloud(folder, description.settings.name, CLOUD_TARGETS[target], poll)
+    server = _ConfigServer(*choose_urls(target, query_url), poll, transport)
     try:
-        answer = server.activate(folder, allow)
+        answer = server.activate(folder, overriding(description, allow))
     except VespaUnreachable as error:
         if target != "docker":
             raise
         raise VespaUnreachable(f"{error} Start it with: docker compose up -d --wait", error.status) from None
     return server.wait(folder, answer)
+
+
+def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
+    """Of the config server, and of the container. Raises: UsageError on a target that is none."""
+    if target != "docker" and not is_url(target):
+        raise UsageError(f"deploy target {target!r} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
+    config_url = DOCKER_CONFIG_URL if target == "docker" else target.rstrip("/")
+    return config_url, (query_url or _query_url(config_url)).rstrip("/")
+
+
+def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:
+    """The package's file of overrides with `allow` in it, valid for today; tomorrow too, for clocks of other time zones.
+
+    Raises: UsageError on a change that Vespa does not know.
+    """
+    if unknown := sorted(set(allow) - CHANGES):
+        raise UsageError(f"--allow {unknown[0]!r}: no change that Vespa knows; known: {', '.join(sorted(CHANGES))}")
+    until = (datetime.now(timezone.utc).date() + timedelta(days=1)).isoformat()
+    days = {**description.settings.allow, **dict.fromkeys(allow, until)}
+    return {"validation-overrides.xml": overrides_xml(days).encode()} if allow else {}
 
 
 def _silent(message: str) -> None:
@@ -91,14 +111,14 @@ class _ConfigServer:
         self._transport = transport
         self._start = poll.clock()
 
-    def activate(self, folder: Path, allow: Collection[str]) -> dict[str, Any]:
-        """The config server's answer to the package. Raises: VespaRefused, VespaUnreachable."""
+    def activate(self, folder: Path, more: Mapping[str, bytes]) -> dict[str, Any]:
+        """The config server's answer to the package and `more` files of it. Raises: VespaRefused, VespaUnreachable."""
         body = io.BytesIO()
-        zip_folder(folder, body, {"validation-overrides.xml": _overrides(allow)} if allow else {})
+        zip_folder(folder, body, more)
         self._poll.say(f"sending {len(body.getvalue()) / 1e6:.1f} MB to {self._config_url}")
         with self._client(ACCEPT_TIMEOUT_S) as client, mapped_errors(self._config_url):
             headers = {"Content-Type": "application/zip"}
-            response = client.post(f"{_TENANT}/prepareandactivate", content=body.getvalue(), headers=headers)
+            response = client.post(SESSION_PATH, content=body.getvalue(), headers=headers)
         answer = answer_json(response)
         if not str(answer.get("session-id", "")).isdigit():
             raise VespaRefused(f"{self._config_url} is no Vespa config server: it answered {str(answer)[:100]}")
@@ -139,12 +159,6 @@ class _ConfigServer:
 
     def _client(self, timeout: float) -> httpx.Client:
         return connect(self._config_url, timeout=timeout, connections=1, transport=self._transport)
-
-
-def _overrides(allow: Collection[str]) -> bytes:
-    """Valid for today; tomorrow too, for clocks of other time zones."""
-    until = datetime.now(timezone.utc).date() + timedelta(days=1)
-    return overrides_xml(dict.fromkeys(allow, until.isoformat())).encode()
 
 
 def _service_name(service: dict[str, Any]) -> str:

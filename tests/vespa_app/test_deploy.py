@@ -1,10 +1,12 @@
 """Deployment against a small local server that answers as a config server and a container do."""
 
+import datetime
 import io
 import json
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from vespa_bundles import small_bundle
@@ -14,7 +16,9 @@ from vespa_app.application import Application
 from vespa_app.deploy import deploy
 from vespa_app.description import DESCRIPTION_PATH, read_description
 from vespa_app.package import build_package
+from vespa_app.sections import CloudSettings
 from vespa_app.settings import AppSettings
+from vespa_app.shipment import plan_shipment
 
 ACCEPTED = {"session-id": "7", "log": [], "configChangeActions": {"restart": [], "refeed": [], "reindex": []}}
 
@@ -28,6 +32,7 @@ class FakeConfigServer:
         self.not_serving = 0
         self.package = b""
         self.description: dict | None = None
+        self.tokens: set[str | None] = set()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,6 +57,7 @@ class FakeConfigServer:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                fake.tokens.add(self.headers.get("Authorization"))
                 if self.path.endswith("/prepareandactivate"):
                     assert self.headers["Content-Type"] == "application/zip"
                     fake.package = body
@@ -208,6 +214,155 @@ def test_the_cloud_takes_names_and_credentials_from_the_environment_only(app, mo
     monkeypatch.setenv("COLBERT_VESPA_API_KEY_FILE", str(tmp_path / "absent.pem"))
     with pytest.raises(UsageError, match="COLBERT_VESPA_API_KEY_FILE"):
         deploy(app, "cloud")
+
+
+SECRET = "vespa_cloud_topsecretvalue"
+
+
+@pytest.fixture
+def credentials(monkeypatch, tmp_path):
+    """Real keys in files that the environment names, and everything that must never be shown."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    files = {"CERT": certificate, "KEY": pem, "API_KEY_FILE": pem, "TOKEN_FILE": SECRET}
+    for variable, text in files.items():
+        (tmp_path / f"{variable}.secret").write_text(text)
+        monkeypatch.setenv(f"COLBERT_VESPA_{variable}", str(tmp_path / f"{variable}.secret"))
+    monkeypatch.setenv("COLBERT_VESPA_TENANT", "mine")
+    return SimpleNamespace(certificate=certificate, secrets=(SECRET, pem.splitlines()[1], ".secret"))
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    """pyvespa as it is, but for what goes over the network."""
+    from vespa.deployment import VespaCloud
+
+    fake = SimpleNamespace(sent=[], error=None)
+
+    def request(self, method, path, body=None, headers=None, return_raw_response=False):
+        if fake.error is not None:
+            raise fake.error
+        fake.sent.append((method, path, body.getvalue() if body is not None else b""))
+        if path.endswith("/submit/"):
+            return {"message": "submitted", "build": 3}
+        if "/deploy/dev-" in path:
+            return {"message": "deploying", "run": 1}
+        return {"active": False, "status": "success", "log": {}, "lastId": 1}
+
+    monkeypatch.setattr(VespaCloud, "_request", request)
+    monkeypatch.setattr(VespaCloud, "wait_for_prod_deployment", lambda self, build, max_wait: True)
+    monkeypatch.setattr(VespaCloud, "get_prod_region", lambda self: "aws-us-east-1c")
+    monkeypatch.setattr(VespaCloud, "get_application", lambda self, **_: SimpleNamespace(url="http://app.example/"))
+    monkeypatch.setattr("vespa_app.cloud.wait_until_serving", lambda *_: None)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def cloud_app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cloud")
+    settings = AppSettings(dim=16, query_rows=8, cloud=CloudSettings(regions=("aws-us-east-1c",)))
+    return build_package(small_bundle(folder / "bundle"), settings).write(folder / "app")
+
+
+def zip_in(body):
+    """The first zip in a request's body."""
+    with zipfile.ZipFile(io.BytesIO(body[body.index(b"PK\x03\x04") :].partition(b"\r\n--")[0])) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize(
+    ("target", "path"), [("cloud", "/instance/default/deploy/dev-aws-us-east-1c"), ("cloud-prod", "/submit/")]
+)
+def test_both_zones_of_vespa_cloud_get_the_package_and_the_certificate(
+    cloud, cloud_app, credentials, capfd, caplog, target, path
+):
+    said = []
+    report = deploy(cloud_app, target, progress=said.append)
+    assert report.query_url == "http://app.example"
+    method, sent_to, body = cloud.sent[0]
+    assert (method, sent_to) == ("POST", f"/application/v4/tenant/mine/application/colbert{path}")
+    files = zip_in(body)
+    assert files["security/clients.pem"].decode() == credentials.certificate
+    assert "tests/system-test/feed-and-search.json" in files
+    assert b"<region>aws-us-east-1c</region>" in files["deployment.xml"]
+    assert not (cloud_app / "security").exists()
+    shown = " ".join([*said, *capfd.readouterr(), caplog.text, json.dumps(report.to_json())])
+    for secret in credentials.secrets:
+        assert secret not in shown
+        assert secret.encode() not in body
+
+
+def test_errors_of_the_cloud_show_no_secrets(cloud, cloud_app, credentials, capfd, caplog):
+    import os
+
+    key = os.environ["COLBERT_VESPA_KEY"]
+    for error, kind in ((RuntimeError, VespaRefused), (ConnectionError, VespaUnreachable)):
+        cloud.error = error(f"no access with {key}: {credentials.secrets[1]}")
+        with pytest.raises(kind, match="no access with") as caught:
+            deploy(cloud_app, "cloud")
+        shown = " ".join([str(caught.value), *capfd.readouterr(), caplog.text])
+        assert not any(secret in shown for secret in credentials.secrets)
+
+
+def test_a_token_is_sent_and_never_shown(server, app, credentials, capfd, caplog):
+    said = []
+    report = deploy_to(server, app, progress=said.append)
+    assert server.tokens == {f"Bearer {SECRET}"}
+    shown = [*said, *capfd.readouterr(), caplog.text, json.dumps(report.to_json())]
+    server.accept = (400, {"message": "no"})
+    with pytest.raises(VespaRefused) as caught:
+        deploy_to(server, app)
+    shown.append(str(caught.value))
+    shipment = plan_shipment(app, server.url)
+    shown.append(json.dumps(shipment.to_json()))
+    assert not any(secret in " ".join(shown) for secret in credentials.secrets)
+    assert shipment.credentials["COLBERT_VESPA_TOKEN_FILE"]
+
+
+def test_no_command_takes_a_credential():
+    import inspect
+
+    from colbert_vespa import cli
+
+    names = {name for command in cli.app.registered_commands for name in inspect.signature(command.callback).parameters}
+    assert not {name for name in names if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}
+
+
+def test_production_needs_regions(cloud, app, credentials):
+    with pytest.raises(UsageError, match=r"no deployment.xml: name regions in \[cloud\]"):
+        deploy(app, "cloud-prod")
+
+
+def test_a_dry_run_sends_nothing_and_shows_what_would_be_sent(app, cloud_app, cli, monkeypatch, tmp_path):
+    shipment = plan_shipment(app, "http://config:19071", allow=("schema-removal",))
+    files = {f.relative_to(app).as_posix(): f.stat().st_size for f in app.rglob("*") if f.is_file()}
+    assert {name: size for name, size in shipment.files.items() if name != "validation-overrides.xml"} == files
+    assert shipment.files["validation-overrides.xml"] > 0
+    assert shipment.session_url == "http://config:19071/application/v2/tenant/default/prepareandactivate"
+    assert shipment.query_url == "http://config:8080"
+    monkeypatch.setenv("COLBERT_VESPA_TENANT", "mine")
+    prod = plan_shipment(cloud_app, "cloud-prod")
+    assert prod.session_url.endswith(":4443/application/v4/tenant/mine/application/colbert/submit/")
+    assert "security/clients.pem" in prod.files
+    done = cli("deploy", str(app), "--target", "http://127.0.0.1:9", "--dry-run", "--json")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["files"]["services.xml"] == files["services.xml"]
+    assert "prepareandactivate" in cli("deploy", str(app), "--dry-run").stdout.replace("\n", "")
+    with pytest.raises(UsageError, match="deploy target"):
+        plan_shipment(app, "dokcer")
+    with pytest.raises(UsageError, match="no change that Vespa knows"):
+        plan_shipment(app, "docker", allow=("everything",))
 
 
 def test_a_vespa_without_our_application(server):
