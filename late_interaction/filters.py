@@ -4,7 +4,9 @@
 
 Keys of one dict are joined by "and". A missing value compares to nothing: `$eq`, `$in` and the ranges do not select it;
 `$ne`, `$nin` and `$not` are the complements of what they negate, so they do. On a list field `$eq` and `$in` ask whether
-the list contains the value.
+the list contains the value. A timestamp is compared with ISO 8601 text; a position is asked for by distance:
+
+    {"published": {"$gte": "2026-01-01"}, "place": {"$near": {"lat": 63.43, "lng": 10.39, "km": 5}}}
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from typing import TypeAlias
 from late_interaction.errors import FilterError, MetadataError
 from late_interaction.metadata import FieldType, MetadataSchema, coerce
 
-__all__ = ["And", "Exists", "Filter", "In", "Not", "Or", "Range", "parse_filter"]
+__all__ = ["And", "Exists", "Filter", "In", "Near", "Not", "Or", "Range", "parse_filter"]
 
 Scalar: TypeAlias = str | int | float | bool
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
+MAX_KM = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,16 @@ class Range:
     field: str
     op: str
     value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A position within `km` of latitude and longitude in degrees."""
+
+    field: str
+    lat: float
+    lng: float
+    km: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +74,10 @@ class Or:
     parts: tuple[Filter, ...]
 
 
-Filter: TypeAlias = In | Range | Exists | Not | And | Or
+Filter: TypeAlias = In | Range | Near | Exists | Not | And | Or
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists")
+_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$near")
 
 
 def parse_filter(where: Mapping[str, object], schema: MetadataSchema) -> Filter:
@@ -111,6 +124,10 @@ def _parse_field(name: str, condition: object, schema: MetadataSchema) -> list[F
 
 
 def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filter:
+    if op == "$near":
+        return _near(name, type_, value)
+    if type_ is FieldType.POSITION and op in (*_RANGES, "$eq", "$ne", "$in", "$nin"):
+        raise FilterError(f"filter {op} on {name!r}: a position is asked for with $near")
     if op in ("$eq", "$ne"):
         one: Filter = In(name, (_scalar(name, type_, value),))
         return one if op == "$eq" else Not(one)
@@ -120,8 +137,12 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
         some: Filter = In(name, tuple(dict.fromkeys(_scalar(name, type_, item) for item in value)))
         return some if op == "$in" else Not(some)
     if op in _RANGES:
-        if not type_.numeric:
+        if not type_.ordered:
             raise FilterError(f"filter {op} on {name!r} needs a number field, it is {type_.value}")
+        if type_ is FieldType.TIMESTAMP:
+            moment = _typed(name, type_, value)
+            assert isinstance(moment, int)
+            return Range(name, _RANGES[op], moment)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise FilterError(f"filter {op} on {name!r} needs a number, got {str(value)[:60]!r}")
         return Range(name, _RANGES[op], _bound(name, type_, _RANGES[op], value))
@@ -132,10 +153,22 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
     raise FilterError(f"filter operator {op!r} on {name!r} unknown; known: {' '.join(_OPERATORS)}")
 
 
+def _near(name: str, type_: FieldType, value: object) -> Near:
+    if type_ is not FieldType.POSITION:
+        raise FilterError(f"filter $near on {name!r} needs a position field, it is {type_.value}")
+    if not isinstance(value, Mapping) or set(value) != {"lat", "lng", "km"}:
+        raise FilterError(f'filter $near on {name!r} takes {{"lat": degrees, "lng": degrees, "km": distance}}')
+    _typed(name, type_, {"lat": value["lat"], "lng": value["lng"]})
+    km = value["km"]
+    if isinstance(km, bool) or not isinstance(km, (int, float)) or not 0 < km <= MAX_KM:
+        raise FilterError(f"filter $near on {name!r}: km must be a number above 0, at most {MAX_KM}, got {str(km)[:60]!r}")
+    return Near(name, float(value["lat"]), float(value["lng"]), float(km))
+
+
 def _bound(name: str, type_: FieldType, op: str, value: int | float) -> int | float:
-    if type_ is FieldType.LONG and isinstance(value, float) and not value.is_integer():
-        raise FilterError(f"filter on {name!r}: {value} is no whole number, and the field is long")
-    whole = int(value) if type_ is FieldType.LONG and isinstance(value, float) else value
+    if type_.whole and isinstance(value, float) and not value.is_integer():
+        raise FilterError(f"filter on {name!r}: {value} is no whole number, and the field is {type_.value}")
+    whole = int(value) if type_.whole and isinstance(value, float) else value
     typed = _typed(name, type_, whole)
     assert isinstance(typed, (int, float))  # a numeric FieldType has just been coerced
     return typed

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from late_interaction.errors import MetadataError
+from late_interaction.places_and_times import position, show_position, show_timestamp, timestamp
 
 __all__ = ["FieldType", "MetadataSchema", "SchemaInference", "Value", "coerce"]
 
-Value: TypeAlias = str | int | float | bool | list[str] | None
-
-LONG_MIN, LONG_MAX = -(2**63) + 1, 2**63 - 1  # Vespa keeps the smallest long for "no value"
+Value: TypeAlias = str | int | float | bool | list[str] | dict[str, float] | None
 
 
 class FieldType(str, Enum):
-    """Values are Vespa's own type names."""
+    """Values are Vespa's own type names, but for `timestamp`, which is a long there.
+
+    int, float, timestamp and position come from settings alone: they are not inferred. A timestamp is given as ISO 8601 text
+    (without a zone: UTC) and kept as milliseconds since 1970; a position is given as {"lat", "lng"} in degrees and kept as one
+    number of micro degrees, Vespa's own precision.
+    """
 
     STRING = "string"
+    INT = "int"
     LONG = "long"
+    FLOAT = "float"
     DOUBLE = "double"
     BOOL = "bool"
     STRINGS = "array<string>"
+    TIMESTAMP = "timestamp"
+    POSITION = "position"
 
     @property
     def numeric(self) -> bool:
-        return self in (FieldType.LONG, FieldType.DOUBLE)
+        return self in (FieldType.INT, FieldType.LONG, FieldType.FLOAT, FieldType.DOUBLE)
+
+    @property
+    def whole(self) -> bool:
+        return self in (FieldType.INT, FieldType.LONG)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether ranges mean something."""
+        return self.numeric or self is FieldType.TIMESTAMP
+
+    @property
+    def vespa(self) -> str:
+        return "long" if self is FieldType.TIMESTAMP else self.value
 
 
 def coerce(name: str, value: object, type_: FieldType) -> Value:
-    """`value` as `type_`. A whole number fits a double; nothing else is converted.
+    """`value` as `type_`. A whole number fits a double; texts become timestamps; nothing else is converted. The smallest int
+    and long are left out: Vespa keeps them for "no value".
 
     Raises: MetadataError naming the field, the value and the type.
     """
@@ -40,21 +63,32 @@ def coerce(name: str, value: object, type_: FieldType) -> Value:
         return value
     if type_ is FieldType.BOOL and isinstance(value, bool):
         return value
-    if type_ is FieldType.LONG and isinstance(value, int) and not isinstance(value, bool):
-        if LONG_MIN <= value <= LONG_MAX:
+    if type_.whole and isinstance(value, int) and not isinstance(value, bool):
+        bits = 32 if type_ is FieldType.INT else 64
+        if -(2 ** (bits - 1)) < value < 2 ** (bits - 1):
             return value
-        raise MetadataError(f"metadata field {name!r}: {value} does not fit in 64 bits")
-    if type_ is FieldType.DOUBLE and isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number):
+        raise MetadataError(f"metadata field {name!r}: {value} does not fit in {bits} bits")
+    if type_.numeric and not type_.whole and isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = _finite(value, single=type_ is FieldType.FLOAT)
+        if number is not None:
             return number
         raise MetadataError(f"metadata field {name!r}: {str(value)[:40]} is not a finite number")
+    if type_ is FieldType.TIMESTAMP:
+        return timestamp(name, value)
+    if type_ is FieldType.POSITION:
+        return position(name, value)
     if type_ is FieldType.STRINGS and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return list(value)
     raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no {type_.value}")
+
+
+def _finite(value: float, *, single: bool) -> float | None:
+    """`value` as a number of 64 or 32 bits; None where it has no such."""
+    try:
+        number = struct.unpack("<f", struct.pack("<f", value))[0] if single else float(value)
+    except (OverflowError, struct.error):
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +123,19 @@ class MetadataSchema:
                 raise MetadataError(f"metadata field {name!r} is not in the index (its fields: {known})")
             checked[name] = coerce(name, value, type_)
         return checked
+
+    def shown(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
+        """`metadata` as it was given: timestamps as ISO 8601 text in UTC, positions in degrees."""
+        found: dict[str, Value] = {}
+        for name, value in metadata.items():
+            type_ = self.fields[name]
+            if type_ is FieldType.TIMESTAMP and isinstance(value, int):
+                found[name] = show_timestamp(value)
+            elif type_ is FieldType.POSITION and isinstance(value, int):
+                found[name] = show_position(value)
+            else:
+                found[name] = value
+        return found
 
 
 class SchemaInference:

@@ -68,7 +68,7 @@ class LocalRetriever:
                 score=hit.score,
                 title=hit.passage.title,
                 text=hit.passage.text,
-                metadata=hit.passage.metadata,
+                metadata=self.schema.shown(hit.passage.metadata),
                 stages={"candidates": hit.approximate, "maxsim": hit.score},
             )
             for rank, hit in enumerate(found.hits, start=1)

@@ -6,7 +6,7 @@ A missing value compares to nothing (filters.py): Vespa has no such notion, so e
 
 from __future__ import annotations
 
-from late_interaction.filters import And, Exists, Filter, In, Not, Or, Range, Scalar
+from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range, Scalar
 from vespa_app.presence import PRESENT, empty_mark
 
 __all__ = ["filter_to_yql", "string_literal"]
@@ -26,6 +26,8 @@ def filter_to_yql(node: Filter) -> str:
         return _present(node.field)
     if isinstance(node, Range):
         return f"({node.field} {node.op} {_number(node.value)} and {_present(node.field)})"
+    if isinstance(node, Near):
+        return f'(geoLocation({node.field}, {node.lat!r}, {node.lng!r}, "{node.km:.6f} km") and {_present(node.field)})'
     return _in(node)
 
 

@@ -23,7 +23,7 @@ from vespa_app.settings import AppSettings
 
 __all__ = ["build_beside", "next_version"]
 
-_OF_THE_INDEXES = ("schemas/", "models/", "constants/")
+_OF_THE_INDEXES = ("schemas/", "models/", "codebooks/")
 _VERSION = re.compile(r"(.*)_v(\d+)")
 
 

@@ -30,7 +30,7 @@ _FILES = {
 _FOLDERS = {
     "schemas/": "an index: its fields and how it is ranked",
     "models/": "model and tokenizer of Vespa's colbert-embedder",
-    "constants/": "numbers of the codec, from the bundle's codebook",
+    "codebooks/": "constants of the codec, from the bundle's codebook",
     "tests/": "tests that Vespa Cloud runs before production (and `vespa test`, anywhere)",
     "security/": "certificates of those who may feed and query",
 }

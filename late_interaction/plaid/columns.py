@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
-from late_interaction.filters import And, Exists, Filter, In, Not, Or, Range
+from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range
 from late_interaction.metadata import FieldType, MetadataSchema, Value
+from late_interaction.places_and_times import near
 from late_interaction.plaid.storage import Strings, StringsWriter, open_array, write_array
 
 __all__ = ["Column", "Columns", "column_of", "evaluate", "join_columns", "open_columns", "write_columns"]
 
 Mask = NDArray[np.bool_]
 _DTYPES = {
+    FieldType.INT: "<i4",
     FieldType.LONG: "<i8",
+    FieldType.TIMESTAMP: "<i8",
+    FieldType.POSITION: "<i8",
+    FieldType.FLOAT: "<f4",
     FieldType.DOUBLE: "<f8",
     FieldType.BOOL: "|b1",
     FieldType.STRING: "<i4",
@@ -196,6 +201,9 @@ def evaluate(where: Filter, columns: Columns, passages: int) -> Mask:
             for part in parts:
                 mask |= evaluate(part, columns, passages)
             return mask
+        case Near(field, lat, lng, km):
+            found: Mask = near(columns[field].values, lat, lng, km) & columns[field].present
+            return found
         case Not(part):
             return ~evaluate(part, columns, passages)
         case Exists(field):

@@ -28,6 +28,10 @@ METADATA = MetadataSchema(
         "ratio": FieldType.DOUBLE,
         "on": FieldType.BOOL,
         "tags": FieldType.STRINGS,
+        "small": FieldType.INT,
+        "single": FieldType.FLOAT,
+        "at": FieldType.TIMESTAMP,
+        "place": FieldType.POSITION,
     }
 )
 # what Vespa's model lets pass, or says only on the node; our checks do not

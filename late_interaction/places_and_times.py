@@ -1,0 +1,79 @@
+"""Timestamps and positions as whole numbers, in which they are kept, compared and sent.
+
+A timestamp is milliseconds since 1970 in UTC. A position is micro degrees, latitude in the upper half and longitude in the
+lower one, each shifted to be positive: what Vespa keeps, too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import MetadataError
+
+__all__ = ["degrees", "near", "position", "show_position", "show_timestamp", "timestamp"]
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_MS = datetime.timedelta(milliseconds=1)
+_FIRST = (datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc) - _EPOCH) // _MS
+_LAST = (datetime.datetime(9999, 12, 31, tzinfo=datetime.timezone.utc) - _EPOCH) // _MS
+_MICRO = 1_000_000
+_HALF = 32
+_MICRO_PER_KM = _MICRO * 180_000 / (math.pi * 6_356_752)  # of latitude, with the earth's radius as Vespa has it
+
+
+def timestamp(name: str, value: object) -> int:
+    """ISO 8601 text, or milliseconds, as milliseconds. Raises: MetadataError naming the field."""
+    if isinstance(value, int) and not isinstance(value, bool) and _FIRST <= value <= _LAST:
+        return value
+    try:
+        if isinstance(value, str):
+            moment = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+            aware = moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
+            return (aware - _EPOCH) // _MS
+    except ValueError:
+        pass
+    raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no time such as 2026-12-24T18:00:00Z")
+
+
+def show_timestamp(milliseconds: int) -> str:
+    return (_EPOCH + milliseconds * _MS).isoformat().replace("+00:00", "Z")
+
+
+def position(name: str, value: object) -> int:
+    """{"lat", "lng"} in degrees, or the number that stands for it. Raises: MetadataError naming the field."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << (2 * _HALF - 1):
+        return value
+    if isinstance(value, Mapping) and set(value) == {"lat", "lng"}:
+        lat, lng = value["lat"], value["lng"]
+        numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in (lat, lng))
+        if numbers and abs(lat) <= 90 and abs(lng) <= 180:
+            north, east = round((float(lat) + 90) * _MICRO), round((float(lng) + 180) * _MICRO)
+            return (north << _HALF) | east
+    raise MetadataError(f'metadata field {name!r}: {str(value)[:60]!r} is no place such as {{"lat": 63.43, "lng": 10.39}}')
+
+
+def degrees(number: int) -> tuple[float, float]:
+    """Latitude and longitude."""
+    return _degrees(number >> _HALF, 90), _degrees(number & ((1 << _HALF) - 1), 180)
+
+
+def _degrees(shifted: int, least: int) -> float:
+    return (shifted - least * _MICRO) / _MICRO
+
+
+def show_position(number: int) -> dict[str, float]:
+    lat, lng = degrees(number)
+    return {"lat": lat, "lng": lng}
+
+
+def near(numbers: NDArray[np.int64], lat: float, lng: float, km: float) -> NDArray[np.bool_]:
+    """Which of the positions `[n]` are within `km`, by Vespa's own measure: a plane, longitudes shortened as at the centre."""
+    north = (numbers >> _HALF).astype(np.float64) - round((lat + 90) * _MICRO)
+    east = (numbers & ((1 << _HALF) - 1)).astype(np.float64) - round((lng + 180) * _MICRO)
+    inside: NDArray[np.bool_] = north**2 + (east * math.cos(math.radians(lat))) ** 2 <= (km * _MICRO_PER_KM) ** 2
+    return inside
