@@ -46,6 +46,7 @@ def load_checkpoint(folder: Path, *, trust_remote_code: bool = False, allow_pick
         raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
     check_custom_code(folder, trust_remote_code)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
+        read_json(folder / "artifact.metadata")  # a damaged one is named here, and not by the libraries
         changed = _changed_files(folder, layout)
         if changed or (allow_pickle and pickled_files(folder)):
             # the name stays, since sentence-transformers may quote it
