@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
+from late_interaction.codebook import Codebook
 
-__all__ = ["TOKENIZER", "small_bundle"]
+__all__ = ["TOKENIZER", "small_bundle", "small_codebook"]
 
 _WORDS = ["[PAD]", "[Q]", "[D]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
 TOKENIZER = {
@@ -42,7 +43,7 @@ def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained:
     (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
     if codebook:
         (folder / "codebooks").mkdir()
-        (folder / "codebooks" / "residual.npz").write_bytes(b"no centroids")
+        small_codebook(dim).save(folder / "codebooks" / "residual.npz")
     manifest = Manifest(
         source="small",
         layout="test",
@@ -55,6 +56,15 @@ def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained:
         codebooks={"residual": "codebooks/residual.npz"} if codebook else {},
     )
     return write_manifest(folder, manifest)
+
+
+def small_codebook(dim: int) -> Codebook:
+    """Axes as centroids, four bits a dimension."""
+    import numpy as np
+
+    centroids = np.eye(dim, dtype=np.float32)
+    weights = np.tile(np.arange(-7.5, 8, dtype=np.float32) / 16, (dim, 1))
+    return Codebook(centroids, (weights[:, 1:] + weights[:, :-1]) / 2, weights, bits=4)
 
 
 def _graph(dim: int) -> bytes:

@@ -80,7 +80,7 @@ def with_metadata(*names):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codec": "residual"}, "codec: 'residual' unknown; known: float32, bfloat16, binary"),
+        ({"codec": "zip"}, "codec: 'zip' unknown; known: float32, bfloat16, binary"),
         ({"candidates": ()}, "candidates is empty"),
         ({"candidates": ("bm25", "magic")}, "candidates: 'magic' unknown"),
         ({"candidates": ("bm25", "bm25")}, "names 'bm25' twice"),
