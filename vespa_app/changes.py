@@ -99,10 +99,15 @@ def _fields(schema: Block) -> dict[str, tuple[str, Block]]:
 
 def _schema_changes(name: str, old: Block, new: Block) -> Iterator[Change]:
     before, after = _fields(old), _fields(new)
+    made = {field.head.split()[1] for field in new.named("field")}
     for field in sorted(set(before) - set(after)):
         yield Change("live", f"{name}.{field}", "the field and its values are dropped")
     for field in sorted(set(after) - set(before)):
         yield Change("live", f"{name}.{field}", "a new field, without a value in documents that are there")
+        if after[field][0] == "position" or field in made:
+            yield Change(
+                "reindex", f"{name}.{field}", "Vespa makes it of other fields, for documents that are there by indexing"
+            )
     for field in after:
         if field in before:
             yield from _field_changes(f"{name}.{field}", before[field], after[field])
