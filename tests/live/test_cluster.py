@@ -20,6 +20,7 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.pipeline import survey
+from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
 from query import open_retriever
 from vespa_app import build_package, default_settings
@@ -224,3 +225,35 @@ def test_two_groups_each_with_everything(hosts):
     run("kill", "3")
     wait_for_all(hosts, container(1))
     assert_same_answers(hosts, container(1))
+
+
+def test_streaming_mode_reads_one_group(hosts):
+    """Last: Vespa changes the mode of an application only on request, and what was fed before is not needed again."""
+    fields = hosts.base.metadata
+    settings = dataclasses.replace(
+        hosts.base, mode="streaming", group_field="module", schema="notes", candidates=("exhaustive", "bm25"), cluster=ONE
+    )  # fmt: skip
+    assert "module" in fields.fields
+    run("down")
+    run("up", "3")
+    package = build_package(hosts.bundle, settings).write(hosts.folder / "streaming")
+    deploy(package, hosts.config, query_url=container(1), timeout=PATIENCE_S)
+    feed(hosts)
+    retriever = open_retriever(container(1), hosts.bundle.path)
+    inside = {d.id for d in hosts.documents if d.metadata.get("module") == "pathlib"}
+    for candidates in ("exhaustive", "bm25"):
+        hits = retriever.search("delete a file", len(hosts.documents), where={"module": "pathlib"}, candidates=candidates).hits
+        assert hits
+        assert {hit.id for hit in hits} <= inside
+    assert {h.id for h in retriever.search("file", 400, where={"module": "pathlib"}, candidates="exhaustive").hits} == inside
+    with pytest.raises(UsageError, match="streams one group a query"):
+        retriever.search("file")
+    gone = next(iter(sorted(inside)))
+    options = FeedOptions(
+        to=container(1), bundle=hosts.bundle, encoder=hosts.encoder, delete=True, journal=hosts.folder / "journal-delete"
+    )  # fmt: skip
+    with start_feed([[next(d for d in hosts.documents if d.id == gone)]], options) as running:
+        assert running.go().dead_lettered == 0
+    left = {h.id for h in retriever.search("file", 400, where={"module": "pathlib"}, candidates="exhaustive").hits}
+    retriever.close()
+    assert left == inside - {gone}
