@@ -109,6 +109,13 @@ def with_metadata(*names):
         ({"layout": "pages"}, "layout: 'pages' unknown; known: passages, chunks"),
         ({"encoding": "embedder", "candidates": ("pooled",)}, "embedder leaves no client vectors for candidates 'pooled'"),
         ({"encoding": "embedder", "candidates": ("bm25",), "embedder": False}, "setting embedder is false"),
+        (
+            {"encoding": "embedder", "candidates": ("bm25",), "codec": "binary", "thresholds": True},
+            "Vespa's embedder cuts at 0, and setting thresholds is true",
+        ),
+        ({"encoding": "embedder", "candidates": ("bm25",), "codec": "residual"}, "embedder cannot make codec 'residual'"),
+        ({"layout": "chunks", "codec": "residual"}, "chunks cannot store codec 'residual'"),
+        ({"layout": "chunks", "candidates": ("token",)}, "chunks cannot have candidates 'token'"),
         ({"mode": "streaming", "candidates": ("pooled",)}, "keeps no index for candidates 'pooled'"),
         ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is no metadata field"),
         ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is no metadata field"),
