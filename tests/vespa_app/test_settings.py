@@ -111,7 +111,7 @@ def with_metadata(*names):
         ({"encoding": "embedder", "candidates": ("bm25",), "embedder": False}, "setting embedder is false"),
         (
             {"encoding": "embedder", "candidates": ("bm25",), "codec": "binary", "thresholds": True},
-            "Vespa's embedder cuts at 0, and setting thresholds is true",
+            "Vespa's embedder cuts bits at 0, and setting thresholds is true",
         ),
         ({"encoding": "embedder", "candidates": ("bm25",), "codec": "residual"}, "embedder cannot make codec 'residual'"),
         ({"layout": "chunks", "codec": "residual"}, "chunks cannot store codec 'residual'"),
