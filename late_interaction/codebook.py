@@ -124,13 +124,23 @@ class Codebook:
         With more than 2,048 centroids they are searched in groups: one code in fifty is not the best one, but nearly as
         close, and the residual makes up for it.
         """
+        vectors = self._checked(vectors)
+        codes = self.assign_near(vectors)
+        return codes, self.encode_residuals(vectors, codes)
+
+    def assign_near(self, vectors: Matrix) -> NDArray[np.int32]:
+        """Codes `[n]` as `encode` gives them."""
+        vectors = self._checked(vectors)
+        return self._groups.assign(vectors)[0] if len(self.centroids) > EXACT_UP_TO else self.assign(vectors)
+
+    def encode_residuals(self, vectors: Matrix, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Packed `residuals [n, residual_bytes]` of `vectors [n, d]` with `codes [n]`."""
         from late_interaction.plaid import kernels
 
         vectors = self._checked(vectors)
-        codes = self._groups.assign(vectors)[0] if len(self.centroids) > EXACT_UP_TO else self.assign(vectors)
         residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
         kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
-        return codes, residuals
+        return residuals
 
     @functools.cached_property
     def _groups(self) -> _Groups:

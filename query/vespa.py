@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping
@@ -10,18 +11,19 @@ from typing import Any
 import httpx
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import Codebook
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError, VespaRefused
 from late_interaction.filters import parse_filter
-from late_interaction.metadata import MetadataSchema, Value
+from late_interaction.metadata import FieldType, MetadataSchema, Value
 from query.checks import check_count, choose_strategy, query_rows
 from query.retriever import Question
 from query.types import Hit, SearchResult
 from query.yql import filter_to_yql
 from vespa_app.application import Application
+from vespa_app.asking import layout_parameters
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
-from vespa_app.candidates.base import CANDIDATE_SCORE
+from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, EXPLAINED, MAXSIM
+from vespa_app.codecs import Books
 from vespa_app.http import answer_json, connect, error_text, mapped_errors
 
 __all__ = ["VespaRetriever", "build_request", "parse_answer"]
@@ -42,7 +44,7 @@ class VespaRetriever:
         """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
         self.address = url
         self.timeout = timeout
-        self._client = connect(url, timeout=timeout + 5, transport=transport)
+        self._client = connect(url.partition("#")[0], timeout=timeout + 5, transport=transport)
         self.application = Application.read(url, transport=transport)
         self.bundle = self.application.choose_bundle(bundle)
         self._precision = precision
@@ -52,9 +54,8 @@ class VespaRetriever:
         return Encoder(self.bundle, precision=self._precision)
 
     @functools.cached_property
-    def _codebook(self) -> Codebook | None:
-        name = self.bundle.manifest.codebooks.get("residual")
-        return Codebook.load(self.bundle.file(name)) if name else None
+    def _books(self) -> Books:
+        return self.application.books(self.bundle)
 
     @property
     def schema(self) -> MetadataSchema:
@@ -72,12 +73,16 @@ class VespaRetriever:
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
         rerank: int | None = None,
+        row_scores: bool = False,
     ) -> SearchResult:
+        """As Retriever.search. row_scores: each hit's `stages` also has `row N`, what query row N found in the passage; their
+        sum is its MaxSim."""
         k = check_count("k", k)
         settings = self.application.settings
         rerank = max(k, check_count("rerank", rerank if rerank is not None else settings.rerank))
         strategy = choose_strategy(candidates, self.strategies, self.address)
-        filter_yql = filter_to_yql(parse_filter(where, self.schema)) if where else None
+        filter_ = parse_filter(where, self.schema) if where else None
+        filter_yql = filter_to_yql(filter_) if filter_ is not None else None
         start = time.perf_counter()
         Q = query_rows(query, self.encoder)
         encoded = time.perf_counter()
@@ -86,11 +91,17 @@ class VespaRetriever:
             text=query if isinstance(query, str) else None,
             rerank=rerank,
             settings=settings,
-            codebook=self._codebook,
+            codebook=self._books.codebook,
+            thresholds=self._books.thresholds,
         )
         if STRATEGIES[strategy].needs_text and not request.text:
             raise UsageError(f"candidates {strategy} need the query as text, not ready rows")
-        body = build_request(self.application, STRATEGIES[strategy].query(request), k, filter_yql, self.timeout)
+        parts = STRATEGIES[strategy].query(request)
+        if row_scores:
+            parts = dataclasses.replace(parts, profile=parts.profile + EXPLAINED)
+        more = layout_parameters(self.application.description, request.text, filter_)
+        parts = dataclasses.replace(parts, parameters={**parts.parameters, **more})
+        body = build_request(self.application, parts, k, filter_yql, self.timeout)
         built = time.perf_counter()
         with mapped_errors(self.address):
             answer = answer_json(self._client.post("/search/", json=body))
@@ -145,9 +156,9 @@ def parse_answer(
                 passage_id=str(fields["id"]),
                 score=score,
                 title=str(fields.get("title", "")),
-                text=str(fields.get("text", "")),
+                text=_text(fields.get("text", "")),
                 metadata=_metadata(application.settings.metadata, fields),
-                stages={"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": score},
+                stages=_stages(features, score),
             )
         )
     share = float(coverage.get("coverage", 100)) / 100
@@ -166,6 +177,25 @@ def parse_answer(
     )
 
 
+def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
+    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
+    found = {"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": float(features.get(MAXSIM, score))}
+    best = features.get(BEST, {})
+    cells = best.get("cells", {}) if isinstance(best, Mapping) else {}
+    rows = sorted(cells.items(), key=lambda item: int(item[0])) if isinstance(cells, Mapping) else []
+    return found | {f"row {label}": float(value) for label, value in rows}
+
+
+def _text(value: object) -> str:
+    """In layout `chunks` a document's text is the list of its passages."""
+    return "\n".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
 def _metadata(schema: MetadataSchema, fields: Mapping[str, Any]) -> dict[str, Value]:
     present = set(fields.get("present", ()))
-    return {name: fields[name] for name in schema.fields if name in present and name in fields}
+    found = {name: fields[name] for name in schema.fields if name in present and name in fields}
+    return schema.shown(found) | {name: _place(found[name]) for name in found if schema.fields[name] is FieldType.POSITION}
+
+
+def _place(value: Mapping[str, Any]) -> Value:
+    return {"lat": float(value["lat"]), "lng": float(value["lng"])}

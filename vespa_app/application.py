@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle, register_bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
+from late_interaction.metadata import FieldType, Value
+from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES, DocumentContext
-from vespa_app.candidates.base import Centroids, Floats
-from vespa_app.codecs import CODECS, VECTORS
-from vespa_app.description import CODEBOOK, Description, read_description
+from vespa_app.candidates.base import Floats
+from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.description import CODEBOOK, THRESHOLDS, Description, read_description
 from vespa_app.layouts import chunked_blocks
 from vespa_app.presence import PRESENT, present_marks
 from vespa_app.settings import AppSettings
 
-__all__ = ["Application", "chunked_fields", "document_fields"]
+__all__ = ["Application", "bundle_books", "chunked_fields", "document_fields"]
 
 
 @dataclass(frozen=True)
@@ -69,64 +73,132 @@ class Application:
 
     @property
     def needs_codebook(self) -> bool:
-        return any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
+        found = any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
+        return found or CODECS[self.settings.codec].needs_codebook
 
     def document_fields(self, passage: Passage, vectors: Floats, bundle: Bundle) -> dict[str, object]:
         """The fields of one passage for document/v1. vectors: `[t, d]` float32."""
-        return document_fields(passage, vectors, self.settings, _codebook(bundle) if self.needs_codebook else None)
+        books = self.books(bundle)
+        return document_fields(passage, vectors, self.settings, books.codebook, books.thresholds)
+
+    def batch_fields(self, passages: Sequence[Passage], vectors: Sequence[Floats], bundle: Bundle) -> list[dict[str, object]]:
+        """The fields of each passage. Codes are assigned to the rows of all at once, which takes a tenth of the time."""
+        books = self.books(bundle)
+        codebooks: list[Codebook | None] = [None] * len(passages)
+        if books.codebook is not None and passages:
+            lengths = [len(rows) for rows in vectors]
+            codes = np.split(books.codebook.assign_near(np.concatenate(vectors)), np.cumsum(lengths)[:-1])
+            codebooks = [_Assigned.of(books.codebook, own) for own in codes]
+        return [
+            document_fields(passage, rows, self.settings, codebook, books.thresholds)
+            for passage, rows, codebook in zip(passages, vectors, codebooks, strict=True)
+        ]
+
+    def books(self, bundle: Bundle) -> Books:
+        """What of the bundle's codebooks the application uses. Raises: BundleError where it lacks one."""
+        found = bundle_books(bundle, codebook=self.needs_codebook, thresholds=self.settings.thresholds)
+        if (self.needs_codebook and found.codebook is None) or (self.settings.thresholds and found.thresholds is None):
+            raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
+        return found
 
 
-def _codebook(bundle: Bundle) -> Codebook:
-    name = bundle.manifest.codebooks.get(CODEBOOK)
-    if name is None:
-        raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
-    return _load_codebook(bundle.file(name), bundle.manifest.files[name].sha256)
+class _Assigned(Codebook):
+    """A codebook that knows the codes of the one document that it will be asked for."""
+
+    known: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, book: Codebook, codes: NDArray[np.int32]) -> _Assigned:
+        made = object.__new__(cls)  # the arrays were checked when the codebook was made
+        made.__dict__.update({field.name: getattr(book, field.name) for field in dataclasses.fields(book)}, known=codes)
+        return made
+
+    def assign(self, vectors: Floats) -> NDArray[np.int32]:
+        return self.known
+
+    def assign_near(self, vectors: Floats) -> NDArray[np.int32]:
+        return self.known
 
 
+def bundle_books(bundle: Bundle, *, codebook: bool = True, thresholds: bool = True) -> Books:
+    """The books that a bundle has, of those asked for.
+
+    Raises: BundleError where one is damaged.
+    """
+    found: dict[str, Codebook | Thresholds] = {}
+    for kind, wanted, load in ((CODEBOOK, codebook, _load_codebook), (THRESHOLDS, thresholds, _load_thresholds)):
+        name = bundle.manifest.codebooks.get(kind)
+        if wanted and name is not None:
+            found[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
+    return Books(found.get(CODEBOOK), found.get(THRESHOLDS))  # type: ignore[arg-type]
+
+
+# sha256 is part of the key: a codebook that was trained again is read again
 @functools.lru_cache(maxsize=2)
 def _load_codebook(file: Path, sha256: str) -> Codebook:
-    """sha256 is part of the key: a codebook that was trained again is read again."""
     return Codebook.load(file)
 
 
+@functools.lru_cache(maxsize=2)
+def _load_thresholds(file: Path, sha256: str) -> Thresholds:
+    return Thresholds.load(file)
+
+
 def document_fields(
-    passage: Passage, vectors: Floats, settings: AppSettings, codebook: Centroids | None = None
+    passage: Passage,
+    vectors: Floats,
+    settings: AppSettings,
+    codebook: Codebook | None = None,
+    thresholds: Thresholds | None = None,
 ) -> dict[str, object]:
     """The fields of one passage for document/v1. vectors: `[t, d]` float32. In layout `chunks` it is the only chunk.
 
     Raises: MetadataError on metadata that does not fit the settings, SettingsError where a codebook is needed.
     """
     if settings.layout == "chunks":
-        return chunked_fields([passage], [vectors], settings, codebook)
-    fields = _common_fields(passage, vectors, settings, codebook) | {"text": passage.text}
-    return fields if settings.encoding == "embedder" else fields | {VECTORS: CODECS[settings.codec].encode(vectors)}
+        return chunked_fields([passage], [vectors], settings, codebook, thresholds)
+    books = Books(codebook, thresholds)
+    fields = _common_fields(passage, vectors, settings, books) | {"text": passage.text}
+    return fields if settings.encoding == "embedder" else fields | CODECS[settings.codec].encode(vectors, books)
 
 
 def chunked_fields(
-    passages: Sequence[Passage], vectors: Sequence[Floats], settings: AppSettings, codebook: Centroids | None = None
+    passages: Sequence[Passage],
+    vectors: Sequence[Floats],
+    settings: AppSettings,
+    codebook: Codebook | None = None,
+    thresholds: Thresholds | None = None,
 ) -> dict[str, object]:
     """The fields of one document with all its passages, in layout `chunks`. vectors: `[t, d]` float32 of each passage; title
     and metadata are those of the first.
 
     Raises: MetadataError, SettingsError as document_fields.
     """
-    fields = _common_fields(passages[0], np.concatenate(vectors), settings, codebook)
+    books = Books(codebook, thresholds)
+    fields = _common_fields(passages[0], np.concatenate(vectors), settings, books)
     fields["text"] = [passage.text for passage in passages]
     codec = CODECS[settings.codec]
-    value = chunked_blocks([codec.encode(rows) for rows in vectors])
+    value = chunked_blocks([codec.encode(rows, books)[VECTORS] for rows in vectors])
     return fields if settings.encoding == "embedder" else fields | {VECTORS: value}
 
 
-def _common_fields(passage: Passage, vectors: Floats, settings: AppSettings, codebook: Centroids | None) -> dict[str, object]:
+def _common_fields(passage: Passage, vectors: Floats, settings: AppSettings, books: Books) -> dict[str, object]:
     metadata = settings.metadata.check(passage.metadata)
     fields: dict[str, object] = {
         "id": passage.id,
         "document_id": passage.document_id,
         "title": passage.title,
-        **metadata,
+        **_sent(metadata, settings),
         PRESENT: present_marks(metadata),
     }
-    context = DocumentContext(codebook)
+    context = DocumentContext(books.codebook, books.thresholds, settings)
     for candidates in settings.candidates:
         fields.update(STRATEGIES[candidates].document_fields(vectors, context))
     return fields
+
+
+def _sent(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:
+    """Positions in degrees; all else as it is kept."""
+    shown = settings.metadata.shown(metadata)
+    types = settings.metadata.fields
+    return {name: shown[name] if types[name] is FieldType.POSITION else value for name, value in metadata.items()}

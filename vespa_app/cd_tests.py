@@ -7,15 +7,17 @@ staging-test: what was fed before an upgrade is found after it. `vespa test` run
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.application import document_fields
 from vespa_app.candidates import STRATEGIES, StrategyRequest
+from vespa_app.codecs import Books
 from vespa_app.description import Description
 from vespa_app.embedder import embedder_of
 from vespa_app.layouts import document_path
@@ -37,11 +39,12 @@ class _Axes:
         return np.asarray((vectors @ self.centroids.T).argmax(axis=1))
 
 
-def cd_tests(description: Description) -> dict[str, str]:
-    """Path in the package -> content."""
+def cd_tests(description: Description, books: Books | None = None) -> dict[str, str]:
+    """Path in the package -> content. books: of the bundle, where the codec needs them."""
     settings = description.settings
-    feeding = [_feed(settings, id_) for id_ in _TEXTS]
-    asking = _ask(description)
+    books = books or Books(codebook=cast(Codebook, _Axes(settings.dim)))
+    feeding = [_feed(settings, id_, books) for id_ in _TEXTS]
+    asking = _ask(description, books)
     return {
         "tests/system-test/feed-and-search.json": _test("feed two passages and find the right one", [*feeding, asking]),
         "tests/staging-setup/feed.json": _test("feed before the upgrade", feeding),
@@ -59,11 +62,11 @@ def _metadata(settings: AppSettings) -> dict[str, Value]:
     return {settings.group_field: _GROUP} if settings.mode == "streaming" else {}
 
 
-def _feed(settings: AppSettings, id_: str) -> dict[str, Any]:
+def _feed(settings: AppSettings, id_: str, books: Books) -> dict[str, Any]:
     place = list(_TEXTS).index(id_)
     vectors = np.eye(2, settings.dim, dtype=np.float32)[[place]]
     passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
-    fields = document_fields(passage, vectors, settings, _Axes(settings.dim))
+    fields = document_fields(passage, vectors, settings, books.codebook, books.thresholds)
     path = document_path(settings, passage.id, passage.metadata)
     return {
         "name": f"feed {id_}",
@@ -72,10 +75,10 @@ def _feed(settings: AppSettings, id_: str) -> dict[str, Any]:
     }
 
 
-def _ask(description: Description) -> dict[str, Any]:
+def _ask(description: Description, books: Books) -> dict[str, Any]:
     settings = description.settings
     rows = np.eye(1, settings.dim, dtype=np.float32)
-    request = StrategyRequest(rows=rows, text="threads", rerank=10, settings=settings, codebook=_Axes(settings.dim))
+    request = StrategyRequest(rows=rows, text="threads", rerank=10, settings=settings, codebook=books.codebook)
     parts = STRATEGIES[settings.candidates[0]].query(request)
     body: dict[str, Any] = {
         "yql": f"select * from {settings.schema} where {parts.yql_where}",  # noqa: S608 - made of checked names

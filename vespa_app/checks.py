@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from pathlib import Path
 
+from late_interaction.codebook import BITS
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.candidates import STRATEGIES
@@ -30,12 +31,13 @@ _LIMITS = {
     "rerank": (1, 100_000),
     "probes": (1, 4096),
     "target_hits": (1, 100_000),
+    "token_hits": (1, 10_000),
     "hnsw_links": (2, 512),
     "hnsw_explore": (2, 10_000),
     "search_threads": (1, 64),
     "jvm_heap_mb": (128, 1 << 20),
 }
-_STRATEGY_FIELDS = ("centroids", "pooled")
+_STRATEGY_FIELDS = ("centroids", "pooled", "token_bits", "codes")
 
 
 def check_settings(settings: AppSettings) -> None:
@@ -51,6 +53,10 @@ def check_settings(settings: AppSettings) -> None:
             raise SettingsError(f"setting {name} must be from {least} to {most}, got {value!r}")
     _check_choice("codec", settings.codec, CODECS)
     CODECS[settings.codec].check_dim(settings.dim)
+    if settings.residual_bits not in BITS:
+        raise SettingsError(f"setting residual_bits must be 1, 2 or 4, got {settings.residual_bits!r}")
+    if settings.thresholds and settings.codec != "binary":
+        raise SettingsError(f"setting thresholds is of codec binary alone, and codec is {settings.codec}")
     if not settings.candidates:
         raise SettingsError(f"setting candidates is empty; known: {', '.join(STRATEGIES)}")
     for position, name in enumerate(settings.candidates):

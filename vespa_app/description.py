@@ -21,6 +21,7 @@ __all__ = [
     "DESCRIPTION_PATH",
     "DESCRIPTION_SCHEMA",
     "DESCRIPTION_VERSION",
+    "THRESHOLDS",
     "Description",
     "codebook_sha256",
     "description_document",
@@ -30,6 +31,7 @@ __all__ = [
 
 DESCRIPTION_VERSION = 1
 CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
+THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
 DESCRIPTION_FILE = "colbert-vespa.json"  # in the package
 DESCRIPTION_SCHEMA = "colbert_application"
 _FIELD = "description"

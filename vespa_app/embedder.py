@@ -50,6 +50,8 @@ def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
         "transformer-pad-token": manifest.pad_id,
         "query-token-id": manifest.query.marker_id,
         "document-token-id": manifest.document.marker_id,
+        # Vespa's word for it: whether rows of padding are emitted
+        "attend-to-expansion-tokens": None if expansion else "false",
     }
     for tag, value in values.items():
         if value is not None:
@@ -74,9 +76,7 @@ def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
     for side, rules in (("query", manifest.query), ("document", manifest.document)):
         found += _side_differences(side, rules)
     expansion = manifest.query.expansion
-    if expansion is None:
-        found.append("query: Vespa pads queries with mask tokens, the bundle does not")
-    elif expansion.attend:
+    if expansion is not None and expansion.attend:
         found.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
     if manifest.document.skip_ids:
         found.append("document: Vespa drops punctuation before encoding, the bundle after")

@@ -9,6 +9,7 @@ mode `streaming`: no index is kept; a query reads one group, which is part of th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -17,10 +18,21 @@ from late_interaction.metadata import FieldType
 from vespa_app.codecs import CODECS
 from vespa_app.settings import ENCODINGS, LAYOUTS, MODES, AppSettings
 
-__all__ = ["CHUNK", "check_layout", "chunked_blocks", "document_path", "embedded", "maxsim", "vectors_type"]
+__all__ = [
+    "CHUNK",
+    "best_similarities",
+    "check_layout",
+    "chunked_blocks",
+    "document_path",
+    "embedded",
+    "maxsim",
+    "selection_path",
+    "vectors_type",
+]
 
 CHUNK = "chunk"
 _EMBEDDABLE = ("float32", "bfloat16", "binary")
+_CHUNKED = ("centroid", "pooled", "bm25", "hybrid", "exhaustive")  # HNSW over rows wants one mapped dimension
 _WITHOUT_VECTORS = ("bm25", "exhaustive")  # strategies whose documents carry nothing that is made from token vectors
 _CHOICES = {"layout": LAYOUTS, "mode": MODES, "encoding": ENCODINGS}
 
@@ -32,10 +44,12 @@ def check_layout(settings: AppSettings) -> None:
             raise SettingsError(f"setting {name}: {getattr(settings, name)!r} unknown; known: {', '.join(known)}")
     if settings.layout == "chunks":
         _only("layout: chunks cannot store", "codec", (settings.codec,), _EMBEDDABLE)
-        _only("layout: chunks cannot have", "candidates", settings.candidates, ("centroid", "pooled", "bm25", "exhaustive"))
+        _only("layout: chunks cannot have", "candidates", settings.candidates, _CHUNKED)
     if settings.encoding == "embedder":
         if not settings.embedder:
             raise SettingsError("setting encoding: embedder makes vectors in Vespa, and setting embedder is false")
+        if settings.thresholds:
+            raise SettingsError("setting encoding: Vespa's embedder cuts bits at 0, and setting thresholds is true")
         _only("encoding: Vespa's embedder cannot make", "codec", (settings.codec,), _EMBEDDABLE)
         _only("encoding: embedder leaves no client vectors for", "candidates", settings.candidates, _WITHOUT_VECTORS)
     _check_streaming(settings)
@@ -61,14 +75,19 @@ def _check_streaming(settings: AppSettings) -> None:
 
 def vectors_type(settings: AppSettings) -> str:
     """The tensor type of the field `vectors`."""
-    plain = CODECS[settings.codec].field_type(settings.dim)
+    plain = CODECS[settings.codec].field_type(settings)
     return plain.replace("(dt{}", f"({CHUNK}{{}}, dt{{}}") if settings.layout == "chunks" else plain
 
 
 def maxsim(settings: AppSettings) -> str:
     """The MaxSim expression of a document: of its passage, or of the best of its chunks."""
-    expression = CODECS[settings.codec].maxsim(settings.dim)
+    expression = CODECS[settings.codec].maxsim(settings)
     return f"reduce({expression}, max, {CHUNK})" if settings.layout == "chunks" else expression
+
+
+def best_similarities(settings: AppSettings) -> str:
+    """What each query row found at best, of each chunk where there are chunks."""
+    return CODECS[settings.codec].best(settings)
 
 
 def embedded(settings: AppSettings, embedder_id: str) -> str:
@@ -100,3 +119,10 @@ def document_path(settings: AppSettings, document_id: str, metadata: Mapping[str
             raise MetadataError(f"metadata field {settings.group_field!r} is empty, and it names the document's group")
         place = f"group/{quote(group, safe='')}"
     return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/{place}/{quote(document_id, safe='')}"
+
+
+def selection_path(settings: AppSettings, document_id: str) -> str:
+    """Path and query that select every passage of a document, whatever its group."""
+    literal = json.dumps(document_id)  # Vespa's selection language escapes as JSON does
+    selection = quote(f"{settings.schema}.document_id=={literal}", safe="")
+    return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/docid?selection={selection}&cluster=content"

@@ -16,9 +16,12 @@ from late_interaction.bundle import Bundle
 from late_interaction.errors import SettingsError
 from late_interaction.files import safe_join, staged_folder
 from late_interaction.metadata import MetadataSchema
+from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
 from vespa_app.cd_tests import cd_tests
 from vespa_app.checks import check_package, check_settings
+from vespa_app.codecs import CODECS
+from vespa_app.constants import constant_path, tensor_file
 from vespa_app.description import (
     CODEBOOK,
     DESCRIPTION_FILE,
@@ -28,14 +31,16 @@ from vespa_app.description import (
     description_schema,
 )
 from vespa_app.embedder import Embedder, embedder_component, embedder_differences, embedder_of
+from vespa_app.explain import README, explain_package
 from vespa_app.schema import schema_text
 from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
 from vespa_app.settings import MAX_HITS, AppSettings
 from vespa_app.zips import write_zip
 
+SETTINGS_FILE = "app.toml"
 QUERY_PROFILE = "search/query-profiles/default.xml"
 
-__all__ = ["Package", "build_package", "check_package", "complete", "default_settings"]
+__all__ = ["Package", "build_package", "check_package", "complete", "default_settings", "embedder_components"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,17 @@ class Package:
 
     files: Mapping[str, bytes | Path]
     description: dict[str, Any]
+
+    @property
+    def described(self) -> Description:
+        return Description.from_json(json.dumps(self.description), DESCRIPTION_FILE)
+
+    def explained(self, query_url: str = "http://localhost:8080") -> Package:
+        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands."""
+        texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
+        schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
+        text = explain_package(self.files, schemas, self.described, query_url)
+        return Package({**self.files, README: text.encode()}, self.description)
 
     def write(self, folder: str | Path) -> Path:
         """Writes the package as `folder`, replacing what is there; never half-written. A folder that is no package stays.
@@ -69,13 +85,20 @@ class Package:
         write_zip(self.files, target)
 
 
+def _text(content: bytes | Path) -> str:
+    return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
+
+
 def default_settings(
     bundle: Bundle, metadata: MetadataSchema, *, codec: str | None = None, candidates: tuple[str, ...] = ()
 ) -> AppSettings:
     """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`."""
     first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
+    books = bundle_books(bundle)
     settings = AppSettings(
         dim=bundle.manifest.dim,
+        residual_bits=books.codebook.bits if codec == "residual" and books.codebook else AppSettings.residual_bits,
+        thresholds=codec == "binary" and books.thresholds is not None,
         query_rows=bundle.manifest.query.length,
         metadata=metadata,
         codec=codec or "bfloat16",
@@ -96,22 +119,29 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
         _check_fit(bundle, own)
     descriptions = [_describe(bundle, own) for own in indexes.values()]
     main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
-    embedders = _embedders(bundle, settings)
     files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
-    for embedder in embedders:
+    for own in indexes.values():
+        files |= _constants(bundle, own)
+    for embedder in _embedders(bundle, settings):
         files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
         files[embedder.tokenizer] = bundle.file("tokenizer.json")
     modes = {own.schema: own.mode for own in indexes.values()}
-    components = [embedder_component(bundle, embedder) for embedder in embedders]
-    return complete(files, main, modes, components)
+    if settings.cloud is not None:
+        codec = CODECS[settings.codec]
+        books = bundle_books(bundle) if codec.needs_codebook or settings.thresholds else None
+        files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
+    return complete(files, main, modes, embedder_components(bundle, settings), settings)
 
 
 def complete(
-    files: Mapping[str, bytes | Path], main: Description, modes: Mapping[str, str], components: Iterable[ET.Element]
+    files: Mapping[str, bytes | Path],
+    main: Description,
+    modes: Mapping[str, str],
+    components: Iterable[ET.Element],
+    settings: AppSettings,
 ) -> Package:
     """`files` of the indexes, and what an application has once: services, description, where it runs. Vespa discourages
-    indexed and streaming documents in one cluster, so the description's is of the same mode."""
-    settings = main.settings
+    indexed and streaming documents in one cluster, so the description's is of the same mode. settings: that were given."""
     threads = max(index.settings.search_threads for index in main.all)
     services = services_xml(settings, {**modes, DESCRIPTION_SCHEMA: settings.mode}, threads, components)
     description = main.to_json()
@@ -120,13 +150,12 @@ def complete(
         f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema(),
         QUERY_PROFILE: _query_profile(),
         DESCRIPTION_FILE: json.dumps(description, indent=1, sort_keys=True) + "\n",
+        SETTINGS_FILE: settings.to_toml(),
     }
     if settings.cluster.content:
         texts["hosts.xml"] = hosts_xml(settings.cluster)
-    if settings.cloud is not None:
-        if settings.cloud.regions:
-            texts["deployment.xml"] = deployment_xml(settings.cloud)
-        texts |= cd_tests(main)
+    if settings.cloud is not None and settings.cloud.regions:
+        texts["deployment.xml"] = deployment_xml(settings.cloud)
     if settings.allow:
         texts["validation-overrides.xml"] = overrides_xml(settings.allow)
     return Package({**files, **{name: text.encode() for name, text in texts.items()}}, description)
@@ -139,6 +168,17 @@ def _describe(bundle: Bundle, settings: AppSettings) -> Description:
 
 def _schema(bundle: Bundle, settings: AppSettings) -> bytes:
     return schema_text(settings, embedder_of(bundle.sha256, settings).id).encode()
+
+
+def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]:
+    codec = CODECS[settings.codec]
+    types = codec.constants(settings)
+    values = codec.constant_values(settings, bundle_books(bundle)) if types else {}
+    return {constant_path(settings.schema, name): tensor_file(type_, values[name]) for name, type_ in types.items()}
+
+
+def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Element]:
+    return [embedder_component(bundle, embedder) for embedder in _embedders(bundle, settings)]
 
 
 def _embedders(bundle: Bundle, settings: AppSettings) -> list[Embedder]:
@@ -163,6 +203,9 @@ def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
         raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
     if settings.query_rows < manifest.query.length:
         raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
+    codec = CODECS[settings.codec]
+    if codec.needs_codebook or settings.thresholds:
+        codec.check_books(settings, bundle_books(bundle))
     if CODEBOOK not in manifest.codebooks:
         for candidates in settings.candidates:
             if STRATEGIES[candidates].needs_codebook:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from late_interaction.metadata import FieldType
 from vespa_app.candidates import STRATEGIES
-from vespa_app.candidates.base import BASE_PROFILE, CANDIDATE_SCORE, MAXSIM
-from vespa_app.codecs import VECTORS
-from vespa_app.layouts import embedded, maxsim, vectors_type
+from vespa_app.candidates.base import BASE_PROFILE, BEST, CANDIDATE_SCORE, MAXSIM
+from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.constants import constant_path
+from vespa_app.layouts import best_similarities, embedded, maxsim, vectors_type
 from vespa_app.settings import AppSettings
 
 __all__ = ["OWN_FIELDS", "SUMMARY", "schema_text"]
@@ -16,6 +17,7 @@ SUMMARY = "passage_hit"  # document summary: everything but the vectors
 # fields of ours in the passage schema, besides those of the strategies
 OWN_FIELDS = ("id", "document_id", "title", "text", "present", VECTORS)
 
+_PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
 # equality of texts is exact: no lower-casing, no splitting into words
 _EXACT = """\
             match {
@@ -33,15 +35,17 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
     """embedder_id: of Vespa's embedder, where it makes the vectors (setting encoding)."""
     name = settings.schema
     made = settings.encoding == "embedder"
+    codec = CODECS[settings.codec]
     strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
     fields = [
         _attribute("id", "string"),
         _attribute("document_id", "string"),
         _text("title", "string"),
         _text("text", "array<string>" if settings.layout == "chunks" else "string"),
-        *(_attribute(field, type_.value) for field, type_ in settings.metadata.fields.items()),
+        *(_attribute(field, type_.vespa) for field, type_ in settings.metadata.fields.items()),
         _attribute("present", "array<string>"),
         "" if made else _vectors(settings, "attribute"),
+        *(_tensor(name, type_, "attribute", settings) for name, type_ in codec.more_fields(settings).items()),
         *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
     ]
     return (
@@ -52,7 +56,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         + "    fieldset default {\n        fields: title, text\n    }\n"
         + _summary(settings)
         + _base_profile(settings)
-        + "".join(strategy.profile(settings) for strategy in strategies)
+        + "".join(strategy.profile(settings) + strategy.explained(settings) for strategy in strategies)
         + "}\n"
     )
 
@@ -62,7 +66,7 @@ def _attribute(name: str, type_: str) -> str:
     lines = [
         f"        field {name} type {type_} {{\n",
         "            indexing: attribute | summary\n",
-        "" if type_ == FieldType.BOOL.value else "            attribute: fast-search\n            rank: filter\n",
+        "" if type_ in _PLAIN else "            attribute: fast-search\n            rank: filter\n",
         _EXACT if text else "",
         "        }\n",
     ]
@@ -84,11 +88,14 @@ def _outdented(field: str) -> str:
 
 
 def _vectors(settings: AppSettings, indexing: str) -> str:
-    return f"""\
-        field {VECTORS} type {vectors_type(settings)} {{
-            indexing: {indexing}
-        }}
-"""
+    """In the field `vectors`, and not in those that a codec has besides, strategies may keep an index."""
+    lines = "".join(STRATEGIES[candidates].vectors_lines(settings) for candidates in settings.candidates)
+    return _tensor(VECTORS, vectors_type(settings), indexing + (" | index" if lines else ""), settings, lines)
+
+
+def _tensor(name: str, type_: str, indexing: str, settings: AppSettings, lines: str = "") -> str:
+    paged = "            attribute: paged\n" if settings.paged else ""
+    return f"        field {name} type {type_} {{\n            indexing: {indexing}\n{paged}{lines}        }}\n"
 
 
 def _summary(settings: AppSettings) -> str:
@@ -104,12 +111,31 @@ def _base_profile(settings: AppSettings) -> str:
         inputs {{
             query(qt) tensor<float>(qt{{}}, x[{settings.dim}])
         }}
-        function {MAXSIM}() {{
+{_constants(settings)}{_functions(settings)}        function {MAXSIM}() {{
             expression: {maxsim(settings)}
         }}
         first-phase {{
             expression: 0
         }}
+        function {BEST}() {{
+            expression: {best_similarities(settings)}
+        }}
         match-features: {CANDIDATE_SCORE}
     }}
 """
+
+
+def _constants(settings: AppSettings) -> str:
+    constants = CODECS[settings.codec].constants(settings)
+    if not constants:
+        return ""
+    lines = [f"            {name} {type_}: file:{constant_path(settings.schema, name)}\n" for name, type_ in constants.items()]
+    return "        constants {\n" + "".join(lines) + "        }\n"
+
+
+def _functions(settings: AppSettings) -> str:
+    functions = CODECS[settings.codec].functions(settings)
+    return "".join(
+        f"        function {name}() {{\n            expression: {expression}\n        }}\n"
+        for name, expression in functions.items()
+    )

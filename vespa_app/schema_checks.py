@@ -16,7 +16,7 @@ from vespa_app.settings import AppSettings
 
 __all__ = ["check_schema_text"]
 
-_PLAIN_TYPES = {type_.value for type_ in FieldType} | {"int", "float", "array<int>", "array<long>", "weightedset<int>"}
+_PLAIN_TYPES = {type_.vespa for type_ in FieldType} | {"int", "float", "array<int>", "array<long>", "weightedset<int>"}
 _TENSOR = re.compile(r"tensor(?:<(\w+)>)?\((.*)\)")
 _DIMENSION = re.compile(r"([a-z]\w*)(?:\{\}|\[(\d+)\])")
 _CELLS = ("double", "float", "bfloat16", "int8")
@@ -108,8 +108,8 @@ def _check_fit(fields: dict[str, _Field], settings: AppSettings, where: str) -> 
     if VECTORS not in fields or fields[VECTORS].type.replace(" ", "") != wanted.replace(" ", ""):
         raise SettingsError(f"{where}: field {VECTORS} must be of type {wanted} for codec {settings.codec}")
     for name, type_ in settings.metadata.fields.items():
-        if name not in fields or fields[name].type != type_.value:
-            raise SettingsError(f"{where}: field {name} must be there with type {type_.value}, as the settings say")
+        if name not in fields or fields[name].type != type_.vespa:
+            raise SettingsError(f"{where}: field {name} must be there with type {type_.vespa}, as the settings say")
 
 
 def _profile(words: list[str], profiles: dict[str, _Profile], where: str) -> _Profile:
@@ -153,7 +153,8 @@ def _check_input(name: str, type_: str, settings: AppSettings | None, where: str
         return
     _check_type(type_, f"{where}: input query({name})")
     sizes = {match[2] for match in _DIMENSION.finditer(type_) if match[1] == "x"}
-    if settings is not None and sizes - {str(settings.dim)}:
+    width = settings.dim // 8 if settings is not None and "int8" in type_ else settings.dim if settings is not None else 0
+    if settings is not None and sizes - {str(width)}:
         raise SettingsError(f"{where}: input query({name}) has {type_}, and the vectors have {settings.dim} dimensions")
 
 

@@ -1,6 +1,7 @@
 """Reads the parts of a schema file that our checks look at: blocks and their lines, as a tree.
 
-Not Vespa's grammar: what stands in braces is a block, but for the `{}` of a tensor's dimension, which follows its name at once.
+Not Vespa's grammar: what stands in braces is a block, but for the `{}` of a tensor's dimension, which follows its name at
+once, and a slice like `{p:1}`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read_blocks(text: str, where: str) -> Block:
     root = Block("")
     stack = [root]
     pending = ""
-    for part in re.findall(r"\{\s*\}|[{}\n]|[^{}\n]+", _COMMENT.sub("", text)):
+    for part in re.findall(r"\{\s*\}|\{\w+:\w+\}|[{}\n]|[^{}\n]+", _COMMENT.sub("", text)):
         if part == "{":
             block = Block(" ".join(pending.split()))
             stack[-1].blocks.append(block)
@@ -55,7 +56,7 @@ def read_blocks(text: str, where: str) -> Block:
             if not stack:
                 raise SettingsError(f"{where}: a closing brace too many")
         elif part.startswith("{") and pending[-1:].strip():
-            pending += "{}"  # a tensor's dimension
+            pending += part if ":" in part else "{}"  # a tensor's dimension, or a slice of it
         elif part.startswith("{"):
             stack[-1].blocks.append(Block(" ".join(pending.split())))
             pending = ""

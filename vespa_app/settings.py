@@ -35,8 +35,8 @@ MODES = ("index", "streaming")
 ENCODINGS = ("client", "embedder")
 # what a further index may have of its own; all else is of the whole application
 INDEX_SETTINGS = (
-    "metadata", "codec", "candidates", "rerank", "probes", "target_hits", "hnsw_links", "hnsw_explore", "search_threads",
-    "layout", "group_field", "encoding",
+    "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
+    "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding",
 )  # fmt: skip
 _SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
 _TABLES = ("metadata", "cluster", "cloud", "indexes", "allow")
@@ -49,8 +49,11 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 class AppSettings:
     """What the generator, the feeder and the query side must agree on.
 
-    dim, query_rows: of the bundle. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per
-    query row. target_hits: candidates that HNSW and BM25 are asked for. search_threads: per query and node.
+    dim, query_rows: of the bundle. residual_bits: of the bundle's codebook, for codec residual. thresholds: codec binary cuts
+    at the bundle's thresholds instead of 0. paged: token vectors lie on disk, and are read through the page cache.
+    rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per query row. target_hits: candidates
+    that HNSW and BM25 are asked for; token_hits: the same for each query row, by candidates token. search_threads: per query
+    and node.
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
     jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
     passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
@@ -65,10 +68,14 @@ class AppSettings:
     schema: str = "passage"
     namespace: str = "colbert"
     codec: str = "bfloat16"
+    residual_bits: int = 4
+    thresholds: bool = False
+    paged: bool = False
     candidates: tuple[str, ...] = ("pooled", "bm25", "exhaustive")
     rerank: int = 200
     probes: int = 16
     target_hits: int = 400
+    token_hits: int = 100
     hnsw_links: int = 16
     hnsw_explore: int = 200
     search_threads: int = 2

@@ -11,17 +11,17 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import quote
 
 import httpx
 
 from feeder.targets import EncodedDocument, Failure, Finished
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.errors import MetadataError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.metadata import MetadataSchema
 from vespa_app.application import Application
 from vespa_app.http import check, connect, mapped_errors
+from vespa_app.layouts import document_path, selection_path
 
 __all__ = ["VespaTarget"]
 
@@ -63,7 +63,9 @@ class VespaTarget:
         return acknowledged
 
     def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]:
-        return [failure for failure in self._pool.map(self._put_one, batch) if failure is not None]
+        passages, vectors = [item.passage for item in batch], [item.vectors for item in batch]
+        fields = self._application.batch_fields(passages, vectors, self.bundle)
+        return [failure for failure in self._pool.map(self._put_one, batch, fields) if failure is not None]
 
     def delete(self, document_ids: Sequence[str]) -> list[Failure]:
         return [failure for failure in self._pool.map(self._delete_one, document_ids) if failure is not None]
@@ -75,17 +77,21 @@ class VespaTarget:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _put_one(self, item: EncodedDocument) -> Failure | None:
-        fields = self._application.document_fields(item.passage, item.vectors, self.bundle)
+    def _put_one(self, item: EncodedDocument, fields: Mapping[str, object]) -> Failure | None:
         body = json.dumps({"fields": fields}, separators=(",", ":")).encode()
-        return self._send("POST", item.document.id, item.passage.id, body)
+        try:
+            path = document_path(self._application.settings, item.passage.id, item.passage.metadata)
+        except MetadataError as error:
+            return Failure(item.document.id, 0, str(error))
+        return self._send("POST", item.document.id, path, body)
 
     def _delete_one(self, document_id: str) -> Failure | None:
-        return self._send("DELETE", document_id, Passage.id_of(document_id, 0), None)
-
-    def _send(self, method: str, document_id: str, passage_id: str, body: bytes | None) -> Failure | None:
         settings = self._application.settings
-        path = f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/docid/{quote(passage_id, safe='')}"
+        if settings.mode == "streaming":  # the group is part of the id, and not known here
+            return self._send("DELETE", document_id, selection_path(settings, document_id), None)
+        return self._send("DELETE", document_id, document_path(settings, Passage.id_of(document_id, 0), {}), None)
+
+    def _send(self, method: str, document_id: str, path: str, body: bytes | None) -> Failure | None:
         attempt = 0
         while True:
             try:

@@ -1,8 +1,9 @@
 """What a candidate strategy is: schema fields, rank profile, what a document carries, what a query asks.
 
 Rank profiles inherit `late_interaction` (schema.py), which declares query(qt) and the function `max_sim`. The relevance of
-every hit is its MaxSim as long as a query asks for no more hits than it reranks; the match feature `firstPhase` is what the
-first phase gave it.
+every hit is its MaxSim (in `hybrid` its reciprocal rank) as long as a query asks for no more hits than it reranks. Match
+features explain it: `firstPhase` is what the first phase gave it, `max_sim` its MaxSim where that is not the score. Of every
+profile there is a twin, `NAME_explained`, whose match feature `best_similarities` is what each query row found in the passage.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import SettingsError
+from late_interaction.thresholds import Thresholds
 from vespa_app.settings import AppSettings
 
 __all__ = [
     "BASE_PROFILE",
+    "BEST",
     "CANDIDATE_SCORE",
+    "EXPLAINED",
     "MAXSIM",
     "Centroids",
     "DocumentContext",
     "Floats",
     "Parameter",
+    "PlainStrategy",
     "QueryParts",
     "Strategy",
     "StrategyRequest",
     "codebook_of",
+    "explained_profile",
     "rerank_parameters",
     "second_phase",
     "tensor_hex",
@@ -39,6 +45,8 @@ Parameter: TypeAlias = str | int | float | bool | Mapping[str, object]
 
 BASE_PROFILE = "late_interaction"
 MAXSIM = "max_sim"
+BEST = "best_similarities"  # function and match feature: tensor(qt{})
+EXPLAINED = "_explained"  # ending of the profiles that have it
 CANDIDATE_SCORE = "firstPhase"  # match feature: what the first phase gave a hit
 
 
@@ -57,21 +65,24 @@ class Centroids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """What document_fields may need besides the vectors."""
+    """What document_fields may need besides the vectors: what the bundle has, and the settings."""
 
     codebook: Centroids | None = None
+    thresholds: Thresholds | None = None
+    settings: AppSettings | None = None
 
 
 @dataclass(frozen=True)
 class StrategyRequest:
     """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim
-    score at most, in the whole cluster. codebook: of the bundle, for strategies that need one."""
+    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them."""
 
     rows: Floats
     text: str | None
     rerank: int
     settings: AppSettings
     codebook: Centroids | None = None
+    thresholds: Thresholds | None = None
 
     @property
     def targets(self) -> int:
@@ -104,8 +115,16 @@ class Strategy(Protocol):
         """Schema fields of this strategy, indented for the document block; may be empty."""
         ...
 
+    def vectors_lines(self, settings: AppSettings) -> str:
+        """Lines of this strategy in the field `vectors`; may be empty."""
+        ...
+
     def profile(self, settings: AppSettings) -> str:
         """The rank profile of this strategy."""
+        ...
+
+    def explained(self, settings: AppSettings) -> str:
+        """Its twin that explains the scores."""
         ...
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
@@ -113,6 +132,35 @@ class Strategy(Protocol):
         ...
 
     def query(self, request: StrategyRequest) -> QueryParts: ...
+
+
+class PlainStrategy:
+    """What a strategy has that adds nothing of each."""
+
+    name = ""
+    needs_codebook = False
+    needs_text = False
+
+    def fields(self, settings: AppSettings) -> str:
+        return ""
+
+    def explained(self, settings: AppSettings) -> str:
+        return explained_profile(self.name)
+
+    def vectors_lines(self, settings: AppSettings) -> str:
+        return ""
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        return {}
+
+
+def explained_profile(name: str, more_features: str = "") -> str:
+    """The twin of a profile that says what each query row found."""
+    return f"""\
+    rank-profile {name}{EXPLAINED} inherits {name} {{
+        match-features: {CANDIDATE_SCORE} {BEST}{more_features}
+    }}
+"""
 
 
 def codebook_of(codebook: Centroids | None) -> Centroids:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from late_interaction.errors import UsageError
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    DocumentContext,
-    Floats,
+    PlainStrategy,
     QueryParts,
     StrategyRequest,
     rerank_parameters,
@@ -27,13 +26,9 @@ def words(request: StrategyRequest) -> str:
     return f'(({{grammar:"tokenize",targetHits:{request.targets},defaultIndex:"default"}}userInput(@text)) and !(false))'
 
 
-class Bm25:
+class Bm25(PlainStrategy):
     name = "bm25"
-    needs_codebook = False
     needs_text = True
-
-    def fields(self, settings: AppSettings) -> str:
-        return ""
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\
@@ -43,9 +38,6 @@ class Bm25:
         }}
 {second_phase(settings)}    }}
 """
-
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
-        return {}
 
     def query(self, request: StrategyRequest) -> QueryParts:
         if request.text is None:

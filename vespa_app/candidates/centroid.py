@@ -2,7 +2,8 @@
 
 Each passage carries the ids of its token vectors' nearest centroids. A query row asks for its M best centroids in one
 weightedSet item; the item's score is the best matching weight, and totalWeight sums over the rows: centroid interaction,
-where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities).
+where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities). What
+matches nothing above that floor is dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from vespa_app.candidates.base import (
     DocumentContext,
     Floats,
     Parameter,
+    PlainStrategy,
     QueryParts,
     StrategyRequest,
     codebook_of,
@@ -22,16 +24,16 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings import AppSettings
 
-__all__ = ["Centroid"]
+__all__ = ["SCORE", "Centroid"]
 
 FIELD = "centroids"
+SCORE = f"attributeMatch({FIELD}).totalWeight"
 WEIGHT_SCALE = 1000  # weights are whole numbers
 
 
-class Centroid:
+class Centroid(PlainStrategy):
     name = "centroid"
     needs_codebook = True
-    needs_text = False
 
     def fields(self, settings: AppSettings) -> str:
         return f"""\
@@ -46,7 +48,8 @@ class Centroid:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         first-phase {{
-            expression: attributeMatch({FIELD}).totalWeight
+            rank-score-drop-limit: 0.0
+            expression: {SCORE}
         }}
 {second_phase(settings)}    }}
 """

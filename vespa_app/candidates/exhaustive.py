@@ -5,8 +5,7 @@ from __future__ import annotations
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     MAXSIM,
-    DocumentContext,
-    Floats,
+    PlainStrategy,
     QueryParts,
     StrategyRequest,
     tensor_hex,
@@ -16,13 +15,8 @@ from vespa_app.settings import AppSettings
 __all__ = ["Exhaustive"]
 
 
-class Exhaustive:
+class Exhaustive(PlainStrategy):
     name = "exhaustive"
-    needs_codebook = False
-    needs_text = False
-
-    def fields(self, settings: AppSettings) -> str:
-        return ""
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\
@@ -32,9 +26,6 @@ class Exhaustive:
         }}
     }}
 """
-
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
-        return {}
 
     def query(self, request: StrategyRequest) -> QueryParts:
         return QueryParts("true", {"input.query(qt)": tensor_hex(request.rows)}, self.name)

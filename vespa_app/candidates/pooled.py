@@ -8,6 +8,7 @@ from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
     Floats,
+    PlainStrategy,
     QueryParts,
     StrategyRequest,
     rerank_parameters,
@@ -39,10 +40,8 @@ def vector_hex(vector: Floats) -> str:
     return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
 
 
-class Pooled:
+class Pooled(PlainStrategy):
     name = "pooled"
-    needs_codebook = False
-    needs_text = False
 
     def fields(self, settings: AppSettings) -> str:
         return f"""\

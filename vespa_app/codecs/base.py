@@ -7,17 +7,45 @@ query's and the document's token dimensions both mapped. tests/vespa/test_fused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
+from late_interaction.thresholds import Thresholds
+from vespa_app.settings import AppSettings
 
-__all__ = ["VECTORS", "Codec", "Floats", "blocks", "rows_of", "stacked", "token_matrix"]
+__all__ = [
+    "NO_BOOKS",
+    "VECTORS",
+    "Books",
+    "Codec",
+    "Floats",
+    "PlainCodec",
+    "Values",
+    "blocks",
+    "rows_of",
+    "stacked",
+    "token_matrix",
+]
 
 VECTORS = "vectors"  # the schema field
 Floats = NDArray[np.float32]
+Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the bundle holds for codecs: residual buckets, binary thresholds; None where it has none."""
+
+    codebook: Codebook | None = None
+    thresholds: Thresholds | None = None
+
+
+NO_BOOKS = Books()
 
 
 class Codec(Protocol):
@@ -27,29 +55,80 @@ class Codec(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def needs_codebook(self) -> bool: ...
+
     def check_dim(self, dim: int) -> None:
         """Raises: SettingsError where this codec cannot store vectors of `dim`."""
         ...
 
-    def field_type(self, dim: int) -> str:
+    def check_books(self, settings: AppSettings, books: Books) -> None:
+        """Raises: SettingsError where the bundle lacks what the settings name, or has another form of it."""
+        ...
+
+    def field_type(self, settings: AppSettings) -> str:
         """The tensor type of the `vectors` field."""
         ...
 
-    def maxsim(self, dim: int) -> str:
-        """Ranking expression over query(qt) and attribute(vectors)."""
+    def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
+        """Tensor types of the fields besides `vectors`."""
         ...
 
-    def bytes_per_token(self, dim: int) -> int:
-        """Bytes of cells and label of one token vector in Vespa's attribute."""
+    def constants(self, settings: AppSettings) -> Mapping[str, str]:
+        """Tensor types of the constants that the package carries."""
         ...
 
-    def encode(self, vectors: Floats) -> dict[str, object]:
-        """`[t, d]` as the tensor value that document/v1 takes."""
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+        """Cells of each constant: `[x]`, or `[labels, x]` where its first dimension is mapped."""
         ...
 
-    def decode(self, value: Mapping[str, object]) -> Floats:
-        """`[t, d]` of a tensor value that document/v1 gave back."""
+    def functions(self, settings: AppSettings) -> Mapping[str, str]:
+        """Rank functions that `maxsim` uses: each is evaluated once for a document, or once for a query."""
         ...
+
+    def maxsim(self, settings: AppSettings) -> str:
+        """Ranking expression over query(qt) and the document's fields."""
+        ...
+
+    def best(self, settings: AppSettings) -> str:
+        """What each query row found at best, tensor(qt{}): `maxsim` is its sum."""
+        ...
+
+    def bytes_per_token(self, dim: int, bits: int = 4) -> int:
+        """Bytes of cells and labels of one token vector in Vespa's attributes. bits: of the codec residual."""
+        ...
+
+    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+        """`[t, d]` as tensor values by field."""
+        ...
+
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+        """`[t, d]` of the tensor values that document/v1 gave back."""
+        ...
+
+
+class PlainCodec:
+    """What a codec without constants and further fields has of each."""
+
+    needs_codebook = False
+
+    def check_dim(self, dim: int) -> None:
+        pass
+
+    def check_books(self, settings: AppSettings, books: Books) -> None:
+        pass
+
+    def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
+        return {}
+
+    def constants(self, settings: AppSettings) -> Mapping[str, str]:
+        return {}
+
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+        return {}
+
+    def functions(self, settings: AppSettings) -> Mapping[str, str]:
+        return {}
 
 
 def token_matrix(vectors: Floats) -> Floats:

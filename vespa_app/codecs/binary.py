@@ -1,8 +1,10 @@
-"""Codec `binary`: one sign bit per dimension, 32 times smaller than float32. A bit stands for +1 or -1, scaled by 1/sqrt(d)
-so that a decoded row has length 1.
+"""Codec `binary`: one bit per dimension, 32 times smaller than float32. A bit stands for +1 or -1, scaled by 1/sqrt(d) so
+that a decoded row has length 1; with the bundle's thresholds, for what late_interaction.thresholds says.
 
-unpack_bits gives 0 and 1: with b a bit, `2 q.b - sum(q)` is the product with +1 and -1. The best row is the same, so the
-engine takes the maximum over the plain bits, on its fused path, and the correction is applied to the sum.
+unpack_bits gives 0 and 1: with b a bit, `2 q.b - sum(q)` is the product with +1 and -1, and with thresholds it is
+`2 (q * spread).b + q.(cuts - spread)`. The best row is that of the plain bits, so the engine takes the maximum over them, on
+its fused path, and the correction is applied to the sum. What depends on the query alone is a function of its own, which
+Vespa evaluates once for a query.
 """
 
 from __future__ import annotations
@@ -14,37 +16,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, stacked, token_matrix
+from late_interaction.thresholds import Thresholds, plain_thresholds
+from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.settings import AppSettings
 
 __all__ = ["Binary"]
 
+_BITS = f"reduce(sum(binary_query * unpack_bits(attribute({VECTORS})), x), max, dt)"
+SCALE, SHIFT = "binary_scale", "binary_shift"
 
-class Binary:
+
+class Binary(PlainCodec):
     name = "binary"
 
     def check_dim(self, dim: int) -> None:
         if dim % 8:
             raise SettingsError(f"setting codec: binary packs 8 dimensions into a byte, and the vectors have {dim}")
 
-    def field_type(self, dim: int) -> str:
-        return f"tensor<int8>(dt{{}}, x[{dim // 8}])"
+    def check_books(self, settings: AppSettings, books: Books) -> None:
+        if settings.thresholds and books.thresholds is None:
+            raise SettingsError(
+                "setting thresholds is true, and the bundle has none: zero measured as well, or it has no sample"
+            )
 
-    def maxsim(self, dim: int) -> str:
-        fused = f"sum(reduce(sum(query(qt) * unpack_bits(attribute({VECTORS})), x), max, dt), qt)"
-        return f"(2 * {fused} - sum(query(qt))) * {1 / math.sqrt(dim)!r}"
+    def field_type(self, settings: AppSettings) -> str:
+        return f"tensor<int8>(dt{{}}, x[{settings.dim // 8}])"
 
-    def bytes_per_token(self, dim: int) -> int:
+    def constants(self, settings: AppSettings) -> Mapping[str, str]:
+        return dict.fromkeys((SCALE, SHIFT), f"tensor<float>(x[{settings.dim}])") if settings.thresholds else {}
+
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+        if not settings.thresholds:
+            return {}
+        assert books.thresholds is not None
+        cuts, spread = books.thresholds.cuts, books.thresholds.spread
+        return {SCALE: 2 * spread, SHIFT: cuts - spread}
+
+    def functions(self, settings: AppSettings) -> Mapping[str, str]:
+        """binary_floor: what each query row gets from a document row without any bit, tensor(qt{})."""
+        if settings.thresholds:
+            return {"binary_query": f"query(qt) * constant({SCALE})", "binary_floor": f"sum(query(qt) * constant({SHIFT}), x)"}
+        scale = 1 / math.sqrt(settings.dim)
+        return {"binary_query": f"query(qt) * {2 * scale!r}", "binary_floor": f"sum(query(qt), x) * {-scale!r}"}
+
+    def maxsim(self, settings: AppSettings) -> str:
+        return f"sum({_BITS}, qt) + sum(binary_floor, qt)"
+
+    def best(self, settings: AppSettings) -> str:
+        return f"{_BITS} + binary_floor"
+
+    def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return dim // 8 + 4
 
-    def encode(self, vectors: Floats) -> dict[str, object]:
-        return blocks(np.packbits(token_matrix(vectors) > 0, axis=1))
+    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+        matrix = token_matrix(vectors)
+        return {VECTORS: blocks(_thresholds(books, matrix.shape[1]).encode(matrix))}
 
-    def decode(self, value: Mapping[str, object]) -> Floats:
-        rows = rows_of(value)
-        packed = stacked([_cells(row) for row in rows]).astype(np.uint8)
-        bits = np.unpackbits(packed, axis=1).astype(np.float32)
-        signs: Floats = (2 * bits - 1) / np.float32(math.sqrt(bits.shape[1] or 1))
-        return signs
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+        packed = stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
+        if not packed.size:
+            return np.zeros((0, 0), np.float32)
+        return _thresholds(books, 8 * packed.shape[1]).decode(packed)
+
+
+def _thresholds(books: Books, dim: int) -> Thresholds:
+    return books.thresholds or plain_thresholds(dim)
 
 
 def _cells(row: object) -> NDArray[np.generic]:

@@ -7,32 +7,32 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vespa_app.codecs.base import VECTORS, Floats, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.settings import AppSettings
 
 __all__ = ["Float32"]
 
 
-class Float32:
+class Float32(PlainCodec):
     name = "float32"
 
-    def check_dim(self, dim: int) -> None:
-        pass
+    def field_type(self, settings: AppSettings) -> str:
+        return f"tensor<float>(dt{{}}, x[{settings.dim}])"
 
-    def field_type(self, dim: int) -> str:
-        return f"tensor<float>(dt{{}}, x[{dim}])"
+    def maxsim(self, settings: AppSettings) -> str:
+        return f"sum({self.best(settings)}, qt)"
 
-    def maxsim(self, dim: int) -> str:
-        return f"sum(reduce(sum(query(qt) * attribute({VECTORS}), x), max, dt), qt)"
+    def best(self, settings: AppSettings) -> str:
+        return f"reduce(sum(query(qt) * attribute({VECTORS}), x), max, dt)"
 
-    def bytes_per_token(self, dim: int) -> int:
+    def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 4 * dim + 4
 
-    def encode(self, vectors: Floats) -> dict[str, object]:
-        return blocks(token_matrix(vectors).astype(">f4"))
+    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+        return {VECTORS: blocks(token_matrix(vectors).astype(">f4"))}
 
-    def decode(self, value: Mapping[str, object]) -> Floats:
-        rows = rows_of(value)
-        return stacked([_cells(row) for row in rows]).astype(np.float32)
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+        return stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.float32)
 
 
 def _cells(row: object) -> NDArray[np.generic]:

@@ -1,0 +1,115 @@
+"""The collections of `benchmarks.vespa`: documents, queries, a bundle, and token vectors kept in the user's cache folder.
+
+`docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
+of at least four words. `scifact` is whole (300 tokens) with its first 100 judged queries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colbert_vespa.demo import minilm_folder
+from exporter import ExportOptions, export
+from exporter.codebooks import add_codebook
+from feeder.sources import Query, open_sources, read_collection
+from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.bundle_cache import cache_folder
+from late_interaction.documents import Document, passage_text
+from late_interaction.encoder import Encoder
+from late_interaction.files import staged_folder
+from late_interaction.vector_cache import CachedEncoder, VectorCache
+
+__all__ = ["COLLECTIONS", "DATA", "Benched", "open_collection"]
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEED = 13
+SAMPLE = 4_000  # texts that the projection is fitted on
+CODEBOOK_SAMPLE = 20_000
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Spec:
+    """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many."""
+
+    name: str
+    passages: int
+    length: int
+    queries: int
+
+
+COLLECTIONS = {
+    spec.name: spec for spec in (Spec("scifact", 0, 300, 100), Spec("docs", 60_000, 64, 200), Spec("cranfield", 0, 300, 100))
+}
+
+
+@dataclass(frozen=True)
+class Benched:
+    """queries: text and rows `[q, d]` of each."""
+
+    name: str
+    bundle: Bundle
+    documents: Sequence[Document]
+    queries: Sequence[tuple[str, NDArray[np.float32]]]
+    encoder: CachedEncoder
+
+    def blocks(self) -> Iterator[tuple[Sequence[Document], list[NDArray[np.float32]]]]:
+        """Documents with their vectors `[t, d]`, some hundred at a time."""
+        for first in range(0, len(self.documents), BLOCK):
+            part = self.documents[first : first + BLOCK]
+            yield part, self.encoder.encode_documents([passage_text(d.title, d.text) for d in part])
+
+
+def open_collection(name: str, *, quick: bool = False) -> Benched:
+    """Makes the bundle and encodes (int8) what is not in the cache; `quick`: 2,000 passages and 20 queries."""
+    spec = COLLECTIONS[name]
+    documents, queries = _documents(spec)
+    if quick:
+        documents, queries = documents[:2_000], queries[:20]
+    folder = cache_folder() / "benchmarks" / f"{name}-{spec.length}"
+    texts = [passage_text(d.title, d.text) for d in _documents(spec)[0]]
+    if not folder.is_dir():
+        _make_bundle(spec, texts, folder)
+    bundle = Bundle.open(folder)
+    cache = VectorCache(folder.with_name(folder.name + "-vectors"), bundle.manifest.dim)
+    encoder = CachedEncoder(Encoder(bundle, precision="int8"), cache)
+    if "residual" not in bundle.manifest.codebooks:
+        bundle = add_codebook(bundle, random.Random(SEED).sample(texts, min(len(texts), CODEBOOK_SAMPLE)), encoder)
+    rows = Encoder(bundle, precision="int8").encode_queries([query.text for query in queries])
+    return Benched(name, bundle, documents, [(q.text, r) for q, r in zip(queries, rows, strict=True)], encoder)
+
+
+def _documents(spec: Spec) -> tuple[list[Document], list[Query]]:
+    source = DATA / spec.name
+    documents = [d for d in open_sources([str(source)])[0] if not d.blank]
+    if spec.passages:
+        documents = random.Random(SEED).sample(documents, spec.passages)
+        return documents, _heading_queries(documents, spec.queries)
+    queries = read_collection(source).queries
+    return documents, list(queries)[: spec.queries]
+
+
+def _heading_queries(documents: Sequence[Document], count: int) -> list[Query]:
+    """Different headings of at least four words, a seeded sample."""
+    headings = sorted({str(d.metadata.get("heading", "")) for d in documents})
+    asked = [heading for heading in headings if len(heading.split()) >= 4]
+    return [Query(f"q{number}", text) for number, text in enumerate(random.Random(SEED).sample(asked, count))]
+
+
+def _make_bundle(spec: Spec, texts: Sequence[str], folder: Path) -> None:
+    sample = random.Random(SEED).sample(texts, min(len(texts), SAMPLE))
+    with staged_folder(folder) as staging:
+        export(minilm_folder(), staging / "bundle", ExportOptions(quantize=("int8",), sample=sample))
+        for item in (staging / "bundle").iterdir():
+            item.rename(staging / item.name)
+        (staging / "bundle").rmdir()
+        manifest = Bundle.open(staging, verify=False).manifest
+        document = dataclasses.replace(manifest.document, length=spec.length)
+        write_manifest(staging, dataclasses.replace(manifest, document=document))

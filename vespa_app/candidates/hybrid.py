@@ -1,0 +1,82 @@
+"""Candidates `hybrid`: what `centroid` (or `pooled`, in an application without it) and `bm25` find, ordered by reciprocal
+rank fusion of MaxSim and BM25.
+
+The first phase puts both scores on one scale, so that what either finds is reranked; the fusion is made over the whole
+cluster's candidates, in the global phase, and is the score of a hit: 1 / (60 + rank) of each order. The match feature
+`max_sim` has its MaxSim.
+"""
+
+from __future__ import annotations
+
+from vespa_app.candidates.base import (
+    BASE_PROFILE,
+    CANDIDATE_SCORE,
+    MAXSIM,
+    DocumentContext,
+    Floats,
+    Parameter,
+    PlainStrategy,
+    QueryParts,
+    StrategyRequest,
+    codebook_of,
+    explained_profile,
+    second_phase,
+)
+from vespa_app.candidates.bm25 import BM25_SCORE, Bm25
+from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, Centroid
+from vespa_app.candidates.pooled import FIELD, Pooled
+from vespa_app.settings import AppSettings
+
+__all__ = ["Hybrid"]
+
+FEATURES = f" {MAXSIM} words"
+HALF = 10  # a BM25 score that counts half of the most
+
+
+class Hybrid(PlainStrategy):
+    name = "hybrid"
+    needs_text = True
+
+    def fields(self, settings: AppSettings) -> str:
+        return _dense(settings).fields(settings)
+
+    def profile(self, settings: AppSettings) -> str:
+        pooled = f"            query(qp) tensor<float>(x[{settings.dim}])\n"
+        by_centroid = isinstance(_dense(settings), Centroid)
+        meaning = f"{SCORE} * query(scale)" if by_centroid else f"closeness(field, {FIELD})"
+        return f"""\
+    rank-profile {self.name} inherits {BASE_PROFILE} {{
+        inputs {{
+{"            query(scale) double" + chr(10) if by_centroid else pooled}        }}
+        function words() {{
+            expression: {BM25_SCORE}
+        }}
+        first-phase {{
+            expression: {meaning} + words / (words + {HALF})
+        }}
+{second_phase(settings)}        global-phase {{
+            rerank-count: {settings.rerank}
+            expression: reciprocal_rank({MAXSIM}) + reciprocal_rank(words)
+        }}
+        match-features: {CANDIDATE_SCORE}{FEATURES}
+    }}
+"""
+
+    def explained(self, settings: AppSettings) -> str:
+        return explained_profile(self.name, FEATURES)
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        return _dense(context.settings).document_fields(vectors, context) if context.settings else {}
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        dense, words = _dense(request.settings).query(request), Bm25().query(request)
+        parameters: dict[str, Parameter] = {**dense.parameters, **words.parameters}
+        parameters["ranking.globalPhase.rerankCount"] = request.rerank
+        if isinstance(_dense(request.settings), Centroid):
+            best = request.rows @ codebook_of(request.codebook).centroids.T
+            parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, float((best.max(axis=1)).sum())))
+        return QueryParts(f"({dense.yql_where} or {words.yql_where})", parameters, self.name)
+
+
+def _dense(settings: AppSettings) -> Centroid | Pooled:
+    return Centroid() if "centroid" in settings.candidates else Pooled()

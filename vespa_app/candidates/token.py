@@ -1,0 +1,103 @@
+"""Candidates `token`: the nearest token vectors of each query row, in an HNSW graph over all rows of all passages.
+
+Codecs float32 and bfloat16 are searched by angle and binary by hamming distance, all in the field `vectors` itself; residual
+has no distance of its own, and its rows are searched by bits in the field `token_bits`. A passage's first score is the sum of
+the similarities that its rows were found with; a query row that found nothing in it counts as much as MISSING.
+"""
+
+from __future__ import annotations
+
+from late_interaction.thresholds import plain_thresholds
+from vespa_app.candidates.base import (
+    BASE_PROFILE,
+    DocumentContext,
+    Floats,
+    Parameter,
+    PlainStrategy,
+    QueryParts,
+    StrategyRequest,
+    rerank_parameters,
+    second_phase,
+)
+from vespa_app.settings import AppSettings
+
+__all__ = ["BITS_FIELD", "Token"]
+
+BITS_FIELD = "token_bits"
+VECTORS = "vectors"
+MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hundred rows usually finds
+
+
+class Token(PlainStrategy):
+    name = "token"
+
+    def fields(self, settings: AppSettings) -> str:
+        if settings.codec != "residual":
+            return ""
+        return f"""\
+        field {BITS_FIELD} type tensor<int8>(dt{{}}, x[{settings.dim // 8}]) {{
+            indexing: attribute | index
+{_index(settings)}        }}
+"""
+
+    def vectors_lines(self, settings: AppSettings) -> str:
+        return "" if settings.codec == "residual" else _index(settings)
+
+    def profile(self, settings: AppSettings) -> str:
+        cells = "float" if _floats(settings) else "int8"
+        width = settings.dim if _floats(settings) else settings.dim // 8
+        inputs = "".join(f"            query(t{row}) tensor<{cells}>(x[{width}])\n" for row in range(settings.query_rows))
+        found = " + ".join(f"max({_floor(settings)}, closeness(label, t{row}))" for row in range(settings.query_rows))
+        return f"""\
+    rank-profile {self.name} inherits {BASE_PROFILE} {{
+        inputs {{
+{inputs}        }}
+        first-phase {{
+            expression: {found}
+        }}
+{second_phase(settings)}    }}
+"""
+
+    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+        if context.settings is None or context.settings.codec != "residual":
+            return {}
+        packed = (context.thresholds or plain_thresholds(vectors.shape[1])).encode(vectors)
+        return {BITS_FIELD: {"blocks": {str(number): row.tobytes().hex() for number, row in enumerate(packed)}}}
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        settings = request.settings
+        parameters: dict[str, Parameter] = rerank_parameters(request)
+        field = BITS_FIELD if settings.codec == "residual" else VECTORS
+        if _floats(settings):
+            rows = [row.astype(">f4").tobytes().hex() for row in request.rows]
+        else:
+            packed = (request.thresholds or plain_thresholds(settings.dim)).encode(request.rows)
+            rows = [row.tobytes().hex() for row in packed]
+        items = []
+        for number, cells in enumerate(rows):
+            parameters[f"input.query(t{number})"] = {"values": cells}
+            items.append(f'({{totalTargetHits:{settings.token_hits},label:"t{number}"}}nearestNeighbor({field}, t{number}))')
+        return QueryParts("(" + " or ".join(items) + ")", parameters, self.name)
+
+
+def _floats(settings: AppSettings) -> bool:
+    return settings.codec in ("float32", "bfloat16")
+
+
+def _floor(settings: AppSettings) -> float:
+    """Closeness is 1 / (1 + distance): of 1 - cosine, or of the number of bits that differ."""
+    return MISSING if _floats(settings) else round(1 / (1 + settings.dim * 0.4), 6)
+
+
+def _index(settings: AppSettings) -> str:
+    return f"""\
+            attribute {{
+                distance-metric: {"prenormalized-angular" if _floats(settings) else "hamming"}
+            }}
+            index {{
+                hnsw {{
+                    max-links-per-node: {settings.hnsw_links}
+                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
+                }}
+            }}
+"""

@@ -1,0 +1,149 @@
+"""Codec `residual`: the id of the nearest centroid and 1, 2 or 4 bits per dimension, decoded in the rank expression to the
+vectors that late_interaction.codebook decodes to:
+
+    normalise(centroid + weights[j, bucket])
+
+Bits are stored as planes (all top bits of a row, then all next ones), because unpack_bits makes floats of a plane. With u and
+l the two bits of a bucket, its weight is the polynomial
+
+    w0 + (w2 - w0) u + (w1 - w0) l + (w3 - w2 - w1 + w0) u l
+
+and so on for four bits: exact, and made of joins that the engine vectorises; a table look-up for each dimension would be
+interpreted. The coefficients are constants of the package, `residual_1` that of the lowest plane, `residual_3` that of the
+lowest two, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook
+from late_interaction.errors import SettingsError
+from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.settings import AppSettings
+
+__all__ = ["CODES", "Residual"]
+
+CODES = "codes"
+CENTROIDS = "centroid_vectors"
+DECODED = "token_vectors"
+
+
+class Residual(PlainCodec):
+    name = "residual"
+    needs_codebook = True
+
+    def check_dim(self, dim: int) -> None:
+        if dim % 8:
+            raise SettingsError(f"setting codec: residual packs 8 dimensions into a byte, and the vectors have {dim}")
+
+    def check_books(self, settings: AppSettings, books: Books) -> None:
+        bits = _book(books).bits
+        if settings.residual_bits != bits:
+            raise SettingsError(f"setting residual_bits is {settings.residual_bits}, and the bundle's codebook has {bits}")
+
+    def field_type(self, settings: AppSettings) -> str:
+        planes = f"p[{settings.residual_bits}], " if settings.residual_bits > 1 else ""
+        return f"tensor<int8>(dt{{}}, {planes}x[{settings.dim // 8}])"
+
+    def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
+        return {CODES: "tensor<int8>(c{}, dt{})"}
+
+    def constants(self, settings: AppSettings) -> Mapping[str, str]:
+        terms = dict.fromkeys(_terms(settings.residual_bits), f"tensor<float>(x[{settings.dim}])")
+        return {CENTROIDS: f"tensor<float>(c{{}}, x[{settings.dim}])", **terms}
+
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+        """The weight of bucket 0, which every row has, is added to the centroids."""
+        book = _book(books)
+        terms = _coefficients(book.weights)
+        centroids = (book.centroids.astype(np.float64) + terms[0]).astype(np.float32)
+        return {CENTROIDS: centroids, **{name: terms[place] for name, place in _terms(book.bits).items()}}
+
+    def functions(self, settings: AppSettings) -> Mapping[str, str]:
+        bits = settings.residual_bits
+        planes = {
+            f"plane_{bit}": f"unpack_bits(attribute({VECTORS})" + (f"{{p:{bits - 1 - bit}}})" if bits > 1 else ")")
+            for bit in range(bits)
+        }
+        raw = f"sum(attribute({CODES}) * constant({CENTROIDS}), c) + {_polynomial(bits - 1, 0)}"
+        unit = "residual_raw * map(sum(residual_raw * residual_raw, x), f(a)(1 / sqrt(a)))"
+        return {**planes, "residual_raw": raw, DECODED: unit}
+
+    def maxsim(self, settings: AppSettings) -> str:
+        return f"sum({self.best(settings)}, qt)"
+
+    def best(self, settings: AppSettings) -> str:
+        return f"reduce(sum(query(qt) * {DECODED}, x), max, dt)"
+
+    def bytes_per_token(self, dim: int, bits: int = 4) -> int:
+        """A label and the planes; two labels and a cell of the centroid id."""
+        return 4 + bits * dim // 8 + 9
+
+    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+        book = _book(books)
+        codes, packed = book.encode(token_matrix(vectors))
+        buckets = np.unpackbits(packed, axis=1, count=book.dim * book.bits).reshape(len(codes), book.dim, book.bits)
+        planes = np.packbits(buckets.transpose(0, 2, 1), axis=2).reshape(len(codes), -1)  # [t, bits * d / 8]
+        cells = [{"address": {"c": str(code), "dt": str(row)}, "value": 1} for row, code in enumerate(codes.tolist())]
+        return {VECTORS: blocks(planes), CODES: {"cells": cells}}
+
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+        book = _book(books)
+        planes = stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
+        if not planes.size:
+            return np.zeros((0, book.dim), np.float32)
+        bits = np.unpackbits(planes.reshape(len(planes), book.bits, -1), axis=2).transpose(0, 2, 1)
+        codes = _codes(values.get(CODES, {}))
+        if len(codes) != len(planes):
+            raise SettingsError(f"the value of field {CODES!r} names {len(codes)} centroids, and there are {len(planes)} rows")
+        return book.decode(codes, np.packbits(bits.reshape(len(planes), -1), axis=1))
+
+
+def _book(books: Books) -> Codebook:
+    if books.codebook is None:
+        raise SettingsError("setting codec: residual needs a codebook: export the bundle with --sample")
+    return books.codebook
+
+
+def _terms(bits: int) -> dict[str, int]:
+    """Constant of each set of planes, as a bit mask; that of no plane goes with the centroids."""
+    return {f"residual_{mask}": mask for mask in range(1, 1 << bits)}
+
+
+def _coefficients(weights: Floats) -> Floats:
+    """`[d, B]` weights of buckets -> `[B, d]` coefficients: row m is that of the product of the planes in mask m."""
+    terms = weights.T.astype(np.float64).copy()
+    step = 1
+    while step < len(terms):
+        for mask in range(len(terms)):
+            if mask & step:
+                terms[mask] -= terms[mask ^ step]
+        step *= 2
+    return np.asarray(terms, np.float32)
+
+
+def _polynomial(plane: int, above: int) -> str:
+    """The terms that hold the planes in `above`, and any of `plane` and lower ones, in Horner's form."""
+    if plane < 0:
+        return f"constant(residual_{above})" if above else ""
+    without, times = _polynomial(plane - 1, above), _polynomial(plane - 1, above | 1 << plane)
+    product = f"plane_{plane} * {times}"
+    return f"({without} + {product})" if without else f"({product})"
+
+
+def _cells(row: object) -> NDArray[np.generic]:
+    if isinstance(row, str):
+        return np.frombuffer(bytes.fromhex(row), np.uint8)
+    return np.asarray(row, np.float32).reshape(-1).astype(np.int8).view(np.uint8)
+
+
+def _codes(value: Mapping[str, object]) -> NDArray[np.int32]:
+    cells = value.get("cells")
+    if not isinstance(cells, list):
+        raise SettingsError(f"the value of field {CODES!r} is no tensor of centroid ids: {str(value)[:60]}")
+    by_row = {int(cell["address"]["dt"]): int(cell["address"]["c"]) for cell in cells if cell["value"]}
+    return np.array([by_row[row] for row in sorted(by_row)], np.int32)
