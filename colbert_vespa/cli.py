@@ -68,24 +68,47 @@ def demo(
 def export(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    quantize: Annotated[str | None, typer.Option("--quantize", help="Also a quantized graph: int8.")] = None,
+    quantize: Annotated[
+        list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
+    ] = None,
     sample: Annotated[Path | None, typer.Option("--sample", help="JSONL of your documents; trains the codebook.")] = None,
-    dim: Annotated[int, typer.Option("--dim", help="Dimensions of the projection fitted to a plain encoder.")] = 128,
+    dim: Annotated[int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.")] = None,
+    rules: Annotated[str, typer.Option("--rules", help="Tokenization: trained, or vespa as its colbert-embedder.")] = "trained",
+    query_length: Annotated[str | None, typer.Option("--query-length", help="Rows of a query, or auto.")] = None,
+    document_length: Annotated[int | None, typer.Option("--document-length", help="Rows of a document at most.")] = None,
+    pool_factor: Annotated[int, typer.Option("--pool-factor", help="Keep one document row of so many, 1 to 6.")] = 1,
+    pool_method: Annotated[str, typer.Option("--pool-method", help="hierarchical or sequential.")] = "hierarchical",
+    pool_protected: Annotated[int, typer.Option("--pool-protected", help="First rows that pooling leaves alone.")] = 1,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read tensors from pickled weights.")] = False,
+    least_fp32: Annotated[float, typer.Option("--least-fp32", help="Worst cosine with torch that fp32 may have.")] = 0.9999,
+    least_quantized: Annotated[float, typer.Option("--least-quantized", help="Mean cosine of a quantized graph.")] = 0.99,
     force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
     json_output: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle, verified against torch."""
     from colbert_vespa.exporting import export_bundle
+    from exporter import ExportOptions
+    from late_interaction.bundle import Pooling
 
-    out = Output(json_output=json_output)
-    report = export_bundle(
-        out, checkpoint, output, quantize=quantize, sample=sample, dim=dim, revision=revision,
-        trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
+    options = ExportOptions(
+        quantize=tuple(quantize or ()), dim=dim, rules=rules, query_length=_length(query_length),
+        document_length=document_length, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
+        least_fp32=least_fp32, least_quantized=least_quantized, force=force,
+        pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
     )  # fmt: skip
-    out.result(report)
+    out = Output(json_output=json_output)
+    out.result(export_bundle(out, checkpoint, output, options, sample))
+
+
+def _length(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--query-length must be a number or auto, got {text!r}") from None
 
 
 @app.command("app")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
+from exporter.verification import ExportReport
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
@@ -109,6 +110,30 @@ class Output:
         took = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings_ms.items())
         self.say(f"\ncandidates by {result.candidates}: {matched}at most {result.reranked} reranked by MaxSim")
         self.say(f"milliseconds: {took}")
+
+    def export_report(self, report: ExportReport) -> None:
+        """Each graph against torch, a line each; then what differs from the checkpoint's own loader."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("graph")
+        for name in ("cosine", "worst", "top-10", "tau", "docs/s", "query ms", "MB"):
+            table.add_column(name, justify="right")
+        if report.torch:
+            table.add_row("torch", "", "", "", "", f"{report.torch.documents_per_s:.0f}", f"{report.torch.query_ms:.1f}", "")
+        for precision, found in report.fidelity.items():
+            measured = (f"{value:.4f}" for value in (found.mean, found.worst))
+            ranks = (f"{value:.3f}" for value in (found.top10, found.tau))
+            speed = f"{found.speed.documents_per_s:.0f}", f"{found.speed.query_ms:.1f}"
+            table.add_row(precision, *measured, *ranks, *speed, f"{found.bytes / 1e6:.0f}")
+        self.console.print(table)
+        self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
+        for difference in report.differences:
+            self.say(f"  {difference}")
+        if report.vespa_rules:
+            rules = report.vespa_rules
+            self.say(
+                f"Vespa's rules against the trained ones: same ids {rules.ids_equal:.0%}, top-10 {rules.top10:.3f}, "
+                f"tau {rules.tau:.3f}"
+            )
 
     def evaluation(self, evaluation: Evaluation) -> None:
         bm25 = evaluation.baselines["bm25"]

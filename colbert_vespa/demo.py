@@ -17,6 +17,7 @@ from colbert_vespa.console import Output
 from colbert_vespa.evaluation import Evaluation, Judged, evaluate
 from colbert_vespa.exporting import make_bundle
 from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
+from exporter import ExportOptions
 from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
@@ -67,7 +68,8 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
 
     out.heading("2. Checkpoint to bundle")
     sample = random.Random(SEED).sample(texts, min(SAMPLE, len(texts)))
-    bundle, _ = make_bundle(out, model or minilm_folder(), folder / "bundle", sample, quantize="int8")
+    options = ExportOptions(quantize=("int8",), sample=sample)
+    bundle, _ = make_bundle(out, model or minilm_folder(), folder / "bundle", options)
     register_bundle(bundle)
 
     encoder = Encoder(bundle)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from colbert_vespa.console import Output
-from exporter import export
+from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
+from exporter.verification import ExportReport
 from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
@@ -32,48 +33,21 @@ def sample_texts(source: str) -> list[str]:
     return texts
 
 
-def export_bundle(
-    out: Output,
-    checkpoint: str,
-    output: Path,
-    *,
-    quantize: str | None,
-    sample: Path | None,
-    dim: int,
-    revision: str | None,
-    trust_remote_code: bool,
-    allow_pickle: bool,
-    force: bool,
-) -> dict[str, object]:
+def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:
+    """`sample`: a source of documents; the options' own sample is made from it."""
     texts = sample_texts(str(sample)) if sample else None
-    bundle, report = make_bundle(
-        out, checkpoint, output, texts, quantize=quantize, dim=dim, revision=revision,
-        trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
-    )  # fmt: skip
+    bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
-    return {"bundle": str(output), "sha256": bundle.sha256, **report}
+    return {"bundle": str(output), "sha256": bundle.sha256, **report.to_json()}
 
 
-def make_bundle(
-    out: Output,
-    checkpoint: str | Path,
-    output: Path,
-    texts: Sequence[str] | None,
-    *,
-    quantize: str | None = None,
-    dim: int = 128,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    force: bool = False,
-) -> tuple[Bundle, dict[str, object]]:
-    """Exports, and trains the codebook on `texts`; `output` appears only when both are done."""
+def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: ExportOptions) -> tuple[Bundle, ExportReport]:
+    """Exports, and trains the codebook on the sample; `output` appears only when both are done."""
+    texts = options.sample
     with staged_folder(output) as staging:
-        report = export(
-            checkpoint, staging / "bundle", quantize=quantize, sample=texts, dim=dim, revision=revision,
-            trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force, progress=out.say,
-        )  # fmt: skip
+        report = export(checkpoint, staging / "bundle", options, progress=out.say)
+        out.export_report(report)
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
             encoder: DocumentEncoder = Encoder(bundle)
@@ -85,4 +59,4 @@ def make_bundle(
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()
-    return Bundle.open(output), report.to_json()
+    return Bundle.open(output), report

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.options import ExportOptions
 from late_interaction.errors import MissingDependency
 
 if TYPE_CHECKING:
     from exporter.verification import ExportReport
 
-__all__ = ["export"]
+__all__ = ["ExportOptions", "export"]
 
 
 def export(
     checkpoint: str | Path,
     output: str | Path,
+    options: ExportOptions | None = None,
     *,
-    quantize: str | None = None,
-    sample: Sequence[str] | None = None,
-    dim: int = 128,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    force: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Writes a bundle and verifies it against torch; nothing is left where that fails.
+    """Writes a bundle and verifies it against torch; nothing is left where that fails. `checkpoint`: folder or hub name.
 
-    checkpoint: folder or hub name. quantize: "int8" for a second, quantized graph. sample: document texts, needed to fit a
-    projection of `dim` dimensions to a plain encoder, and used for verification. trust_remote_code: run code that the
-    checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. force: keep a bundle that fails.
     Raises: CheckpointError, UsageError, MissingDependency.
     """
     for needed in ("onnx", "sentence_transformers", "torch"):
@@ -41,8 +32,4 @@ def export(
             raise MissingDependency(f"export needs {needed}, which is not installed: pip install 'colbert-vespa[export]'")
     from exporter.exporting import export_checkpoint
 
-    return export_checkpoint(
-        checkpoint, Path(output), quantize=quantize, sample=sample, dim=dim, revision=revision,
-        local_files_only=local_files_only, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, force=force,
-        progress=progress or (lambda _text: None),
-    )  # fmt: skip
+    return export_checkpoint(checkpoint, Path(output), options or ExportOptions(), progress or (lambda _text: None))

@@ -4,77 +4,85 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from exporter.graph import export_graph, quantize_int8, torch_graph
+from exporter.graph import export_graph, torch_graph
 from exporter.layouts import detect_layout
 from exporter.loading import Checkpoint, find_checkpoint, load_checkpoint
+from exporter.next_plaid import write_next_plaid
+from exporter.options import ExportOptions
 from exporter.plain import make_plain_checkpoint
+from exporter.quantization import check_schemes, quantize
+from exporter.rules import chosen_rules
 from exporter.verification import ExportReport, verify
 from late_interaction.bundle import Bundle, Manifest, write_manifest
-from late_interaction.errors import CheckpointError, UsageError
+from late_interaction.errors import CheckpointError
 from late_interaction.files import staged_folder
 
-__all__ = ["WORST_FP32", "export_checkpoint"]
+__all__ = ["export_checkpoint"]
 
-WORST_FP32 = 0.9999
-MEAN_INT8 = 0.98
+PLAIN_DIM = 128
 
 
 def export_checkpoint(
-    checkpoint: str | Path,
-    output: Path,
-    *,
-    quantize: str | None,
-    sample: Sequence[str] | None,
-    dim: int,
-    revision: str | None,
-    local_files_only: bool,
-    trust_remote_code: bool,
-    allow_pickle: bool,
-    force: bool,
-    progress: Callable[[str], None],
+    checkpoint: str | Path, output: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> ExportReport:
-    if quantize not in (None, "int8"):
-        raise UsageError(f"--quantize {quantize} unknown; known: int8")
-    folder = find_checkpoint(checkpoint, revision=revision, local_files_only=local_files_only, allow_pickle=allow_pickle)
+    check_schemes(options.quantize)
+    folder = find_checkpoint(
+        checkpoint, revision=options.revision, local_files_only=options.local_files_only, allow_pickle=options.allow_pickle
+    )
+    if detect_layout(folder) == "next-plaid":
+        with staged_folder(output) as staging:
+            return _finish(staging, *write_next_plaid(folder, staging, str(checkpoint), options, progress), options)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-        if detect_layout(folder) == "plain":
-            if not sample:
-                raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
-            progress(f"fitting a projection to {dim} dimensions on token rows of the sample")
-            make_plain_checkpoint(folder, Path(scratch) / "checkpoint", sample, dim=dim, allow_pickle=allow_pickle)
-            loaded = load_checkpoint(Path(scratch) / "checkpoint")
-        else:
-            loaded = load_checkpoint(folder, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        loaded = _loaded(folder, Path(scratch) / "checkpoint", options, progress)
         with staged_folder(output) as staging:
             progress(f"exporting the {loaded.layout} checkpoint to ONNX")
-            bundle = _write(loaded, str(checkpoint), staging, quantize)
+            bundle, trained = _write(loaded, str(checkpoint), staging, options, progress)
             progress("verifying against torch")
-            report = verify(loaded, bundle, sample)
-            _judge(report, force)
-            (staging / "report.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
-            write_manifest(staging, bundle.manifest)
-    for precision, measured in report.fidelity.items():
-        megabytes = measured.bytes / 1e6
-        progress(f"{precision}: cosine with torch {measured.worst:.5f} worst, {measured.mean:.5f} mean; {megabytes:.0f} MB")
+            return _finish(staging, bundle, verify(loaded, bundle, trained, options.sample), options)
+
+
+def _finish(folder: Path, bundle: Bundle, report: ExportReport, options: ExportOptions) -> ExportReport:
+    _judge(report, options)
+    (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_manifest(folder, bundle.manifest)
     return report
 
 
-def _write(loaded: Checkpoint, source: str, folder: Path, quantize: str | None) -> Bundle:
+def _loaded(folder: Path, scratch: Path, options: ExportOptions, progress: Callable[[str], None]) -> Checkpoint:
+    if detect_layout(folder) != "plain":
+        return load_checkpoint(folder, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
+    if not options.sample:
+        raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+    dim = options.dim or PLAIN_DIM
+    progress(f"fitting a projection to {dim} dimensions on token rows of the sample")
+    make_plain_checkpoint(folder, scratch, options.sample, dim=dim, allow_pickle=options.allow_pickle)
+    return load_checkpoint(scratch)
+
+
+def _write(
+    loaded: Checkpoint, source: str, folder: Path, options: ExportOptions, progress: Callable[[str], None]
+) -> tuple[Bundle, Manifest]:
+    """The bundle, and its manifest with the rules the checkpoint was trained with."""
+    own = int(loaded.model.get_embedding_dimension())
+    dim = options.dim or own
+    if dim > own:
+        raise CheckpointError(f"--dim {dim} is more than the {own} dimensions that the checkpoint has")
     models = {"fp32": "model.onnx"}
-    export_graph(torch_graph(loaded), folder / "model.onnx")
-    if quantize == "int8":
-        models["int8"] = "model.int8.onnx"
-        quantize_int8(folder / "model.onnx", folder / "model.int8.onnx")
+    export_graph(torch_graph(loaded, dim), folder / "model.onnx")
+    for scheme in options.quantize:
+        progress(f"quantizing to {scheme}")
+        models[scheme] = f"model.{scheme}.onnx"
+        quantize(scheme, folder / "model.onnx", folder / models[scheme])
     backend = loaded.tokenizer.backend_tokenizer
     backend.no_truncation()  # Vespa would honour what is stored here
     backend.no_padding()
     backend.save(str(folder / "tokenizer.json"))
-    dim = int(loaded.model.get_embedding_dimension())
     pad = loaded.tokenizer.pad_token_id
-    manifest = Manifest(
+    trained = Manifest(
         source=Path(source).name if Path(source).exists() else source,
         layout=loaded.layout,
         dim=dim,
@@ -86,7 +94,13 @@ def _write(loaded: Checkpoint, source: str, folder: Path, quantize: str | None) 
         lower_case=loaded.rules.lower_case,
         models=models,
     )
-    return write_manifest(folder, manifest)
+    rules = chosen_rules(loaded.rules, options, loaded.tokenizer, trained.max_tokens)
+    chosen = replace(
+        trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
+        lower_case=rules.lower_case,
+    )  # fmt: skip
+    bundle = write_manifest(folder, chosen)
+    return bundle, replace(trained, files=bundle.manifest.files)
 
 
 def _max_tokens(loaded: Checkpoint) -> int:
@@ -98,12 +112,14 @@ def _max_tokens(loaded: Checkpoint) -> int:
     return positions
 
 
-def _judge(report: ExportReport, force: bool) -> None:
-    fp32, int8 = report.fidelity["fp32"], report.fidelity.get("int8")
+def _judge(report: ExportReport, options: ExportOptions) -> None:
     faults = []
-    if fp32.worst < WORST_FP32:
-        faults.append(f"fp32 rows differ from torch (worst cosine {fp32.worst:.6f}, wanted {WORST_FP32})")
-    if int8 is not None and int8.mean < MEAN_INT8:
-        faults.append(f"int8 rows differ from torch (mean cosine {int8.mean:.4f}, wanted {MEAN_INT8})")
-    if faults and not force:
+    for precision, measured in report.fidelity.items():
+        if precision == "fp32" and measured.worst < options.least_fp32:
+            faults.append(f"fp32 rows differ from torch (worst cosine {measured.worst:.6f}, wanted {options.least_fp32})")
+        elif precision != "fp32" and measured.mean < options.least_quantized:
+            faults.append(
+                f"{precision} rows differ from torch (mean cosine {measured.mean:.4f}, wanted {options.least_quantized})"
+            )
+    if faults and not options.force:
         raise CheckpointError("; ".join(faults) + ": no bundle was written; --force keeps it all the same")

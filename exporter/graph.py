@@ -1,7 +1,10 @@
-"""Torch modules to one ONNX graph: encoder, projections, L2 normalisation; and its int8 form."""
+"""Torch modules to one ONNX graph: encoder, projections, L2 normalisation."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,16 @@ from exporter.quiet import quiet
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT
 from late_interaction.errors import CheckpointError
 
-__all__ = ["OPSET", "export_graph", "quantize_int8", "torch_graph"]
+__all__ = ["OPSET", "export_graph", "load_graph", "save_graph", "torch_graph"]
 
 OPSET = 17  # what every onnxruntime that Vespa ships reads
 IR_VERSION = 10
+EXTERNAL_ABOVE = 2_000_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
-def torch_graph(checkpoint: Checkpoint) -> Any:
-    """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> unit rows `[batch, tokens, dim]` float32.
+def torch_graph(checkpoint: Checkpoint, dim: int | None = None) -> Any:
+    """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> unit rows `[batch, tokens, dim]` float32, the first
+    `dim` dimensions of the checkpoint's (None: all).
 
     Raises: CheckpointError where the checkpoint has a module that has no place in such a graph.
     """
@@ -45,38 +50,67 @@ def torch_graph(checkpoint: Checkpoint) -> Any:
             rows = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             for projection in self.projections:
                 rows = projection({"token_embeddings": rows})[projection.module_output_name]
-            return torch.nn.functional.normalize(rows, p=2.0, dim=-1)
+            return torch.nn.functional.normalize(rows[..., :dim], p=2.0, dim=-1)
 
     return Graph().eval()
 
 
 def export_graph(graph: Any, path: Path) -> None:
-    """Raises: CheckpointError where torch or onnx refuse."""
-    import onnx
+    """Weights past 2 GB go into a second file, `path` with ".data" at its end.
+
+    Raises: CheckpointError where torch or onnx refuse.
+    """
     import torch
 
     # lengths that differ from each other and from the batch, so that no axis is taken for a constant
     ids = torch.ones((2, 7), dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
     try:
-        with quiet(), torch.no_grad():
+        with (
+            quiet(), torch.no_grad(), _plain_attention(graph.backbone),
+            tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch,
+        ):  # fmt: skip
+            written = Path(scratch) / "model.onnx"
             torch.onnx.export(
-                graph, (ids, torch.ones_like(ids)), str(path), input_names=[INPUT_IDS, ATTENTION_MASK], output_names=[OUTPUT],
-                dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, OUTPUT: axes}, opset_version=OPSET, dynamo=False,
+                graph, (ids, torch.ones_like(ids)), str(written), input_names=[INPUT_IDS, ATTENTION_MASK],
+                output_names=[OUTPUT], dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, OUTPUT: axes},
+                opset_version=OPSET, dynamo=False,
             )  # fmt: skip
-            model = onnx.load(str(path))
-            model.ir_version = min(model.ir_version, IR_VERSION)
-            onnx.checker.check_model(model)
-            onnx.save(model, str(path))
+            model = load_graph(written)
+        model.ir_version = min(model.ir_version, IR_VERSION)
+        save_graph(model, path)
     except Exception as error:  # noqa: BLE001  the exporter runs the model's own code
         raise CheckpointError(f"torch cannot export this model to ONNX: {str(error).splitlines()[0]}") from None
 
 
-def quantize_int8(source: Path, target: Path) -> None:
-    """Weights of matrix products as int8 per output channel; activations are quantized at run time."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+@contextmanager
+def _plain_attention(backbone: Any) -> Iterator[None]:
+    """Fused attention is exported with guards against rows that attend to nothing, a quarter of the graph's time on a CPU."""
+    before = getattr(backbone.config, "_attn_implementation", None)
+    try:
+        backbone.set_attn_implementation("eager")
+    except (AttributeError, ValueError, KeyError):
+        before = None  # a model with code of its own has the attention it has
+    try:
+        yield
+    finally:
+        if before is not None:
+            backbone.set_attn_implementation(before)
 
-    with quiet():
-        quantize_dynamic(
-            str(source), str(target), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
-        )
+
+def load_graph(path: Path) -> Any:
+    """An ONNX model with all its weights in memory."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def save_graph(model: Any, path: Path) -> None:
+    """Writes and checks it, with its weights in a second file where they are more than protobuf can hold."""
+    import onnx
+
+    if sum(len(item.raw_data) for item in model.graph.initializer) > EXTERNAL_ABOVE:
+        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    else:
+        onnx.save(model, str(path))
+    onnx.checker.check_model(str(path))

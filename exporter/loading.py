@@ -71,12 +71,10 @@ def _load(source: Path, folder: Path, layout: str, trust_remote_code: bool) -> t
                 model_kwargs={"use_safetensors": True},
             ).eval()  # fmt: skip
             check_loaded(source, model[0].model, shown=folder)
-            # sentence-transformers registers other loaders' markers as special tokens, which changes how texts that
-            # spell them out are tokenized: for other layouts than its own, the tokenizer is read again
-            native = layout == "sentence-transformers"
-            tokenizer = (
-                _fast(model.tokenizer, folder) if native else load_tokenizer(source, trust_remote_code=trust_remote_code)
-            )
+            # read again, since sentence-transformers registers other loaders' markers as special tokens, which changes how
+            # texts that spell them out are tokenized; but only its own tokenizer lower-cases by its own setting
+            lowers = layout == "sentence-transformers" and getattr(model[0], "do_lower_case", False)
+            tokenizer = model.tokenizer if lowers else load_tokenizer(source, trust_remote_code=trust_remote_code)
             if layout == "pylate":
                 # as PyLate does at each start; in a saved checkpoint most are there already
                 vocabulary = tokenizer.get_vocab()
@@ -130,15 +128,17 @@ def _one_adapter(output: Any, adapter: Any) -> Any:
     return adapt
 
 
-def _fast(tokenizer: Any, folder: Path) -> Any:
+def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
+    """tokenizer.json as it is: transformers 5 builds the tokenizers of some families (XLM-R) anew, without their normalizer.
+
+    Raises: CheckpointError where there is no fast tokenizer.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    below = next((path.parent for path in sorted(folder.glob("0_*/tokenizer.json"))), folder)
+    place = folder if (folder / "tokenizer.json").is_file() else below
+    kind = PreTrainedTokenizerFast if (place / "tokenizer.json").is_file() else AutoTokenizer
+    tokenizer = kind.from_pretrained(str(place), local_files_only=True, trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(f"{folder} has no fast tokenizer (tokenizer.json), which Vespa and this project need")
     return tokenizer
-
-
-def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
-    """tokenizer.json as it is: transformers 5 builds the tokenizers of some families (XLM-R) anew, without their normalizer."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    return _fast(kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code), folder)

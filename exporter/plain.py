@@ -17,7 +17,7 @@ import numpy as np
 
 from exporter.loading import load_tokenizer
 from exporter.quiet import quiet
-from exporter.weights import check_custom_code, pickled_files, require_safetensors, safe_view
+from exporter.weights import check_custom_code, check_loaded, pickled_files, require_safetensors, safe_view
 from late_interaction.errors import CheckpointError
 
 __all__ = ["make_plain_checkpoint"]
@@ -54,10 +54,12 @@ def make_plain_checkpoint(
         raise CheckpointError(f"{encoder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
     try:
         with quiet():
-            load_tokenizer(encoder, trust_remote_code=False)
+            tokenizer = load_tokenizer(encoder, trust_remote_code=False)
             transformer = Transformer(
                 str(encoder), query_length=QUERY_LENGTH, document_length=DOCUMENT_LENGTH, max_seq_length=512
             )
+            check_loaded(encoder, transformer.model, shown=encoder)
+            transformer.tokenizer.backend_tokenizer.normalizer = tokenizer.backend_tokenizer.normalizer
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own

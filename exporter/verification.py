@@ -1,9 +1,13 @@
-"""The bundle against torch: the same ids, the same kept rows, the same vectors."""
+"""The bundle against torch: the same ids, the same kept rows, the same vectors, the same order of documents; and how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import builtins
+import inspect
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,35 +15,65 @@ import numpy as np
 from exporter.graph import torch_graph
 from exporter.loading import Checkpoint
 from exporter.quiet import quiet
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, Manifest
 from late_interaction.encoder import Encoder
-from late_interaction.tokenizing import TokenRows
+from late_interaction.maxsim import maxsim_many
+from late_interaction.metrics import overlap_at_k
+from late_interaction.tokenizing import Tokenizing, TokenRows
 
-__all__ = ["ExportReport", "Fidelity", "verify"]
+__all__ = ["ExportReport", "Fidelity", "Speed", "Vectors", "encode_timed", "fidelity_of", "verification_texts", "verify"]
 
-DEFAULT_TEXTS = (
+OWN_TEXTS = (
     "What is late interaction?",
     "ColBERT keeps one vector per token, and scores by MaxSim: the sum over query tokens of the best match.",
     "x",
     "Überraschung: naïve café, 東京 and emoji 🙂!",
     "A long passage. " * 60,
 )
-TEXTS = 24
+TEXTS = 40
+QUERY_WORDS = 10
+TIMED_QUERIES = 12
+Vectors = dict[str, list[np.ndarray]]  # side -> one [t, d] per text
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """documents_per_s: all texts at once. query_ms: median of single ones."""
+
+    documents_per_s: float
+    query_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Cosines of one graph's rows with torch's, over queries and documents. bytes: of the file."""
+    """One graph against torch on the same token ids. worst, mean: cosines of rows, over queries and documents. top10: share
+    of torch's ten best documents among the graph's, mean over queries. tau: Kendall's, of the order of all documents.
+    bytes: of the file.
+    """
 
     worst: float
     mean: float
+    top10: float
+    tau: float
     bytes: int
+    speed: Speed
+
+
+@dataclass(frozen=True, slots=True)
+class RulesDifference:
+    """Vespa's tokenization against the trained one, same graph. ids_equal: share of the texts with the same ids."""
+
+    ids_equal: float
+    top10: float
+    tau: float
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export` measured. ids_equal: share of the texts whose ids, attention and kept rows are those of
-    sentence-transformers' own loader; differences: the first few that are not, with both id lists' lengths."""
+    """What `export` measured. ids_equal: share of the texts whose ids, attention and kept rows under the trained rules are
+    those of sentence-transformers' own loader; differences: the first few that are not, with both id lists' lengths. torch:
+    speed of sentence-transformers on the checkpoint. vespa_rules: only where the bundle has those.
+    """
 
     layout: str
     source: str
@@ -48,27 +82,34 @@ class ExportReport:
     ids_equal: float
     differences: tuple[str, ...] = ()
     fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    torch: Speed | None = None
+    vespa_rules: RulesDifference | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def verify(checkpoint: Checkpoint, bundle: Bundle, sample: Sequence[str] | None) -> ExportReport:
-    """Encodes some of the sample, and a few texts of our own, with torch and with every graph of the bundle."""
-    texts = [*DEFAULT_TEXTS, *[text for text in (sample or ()) if text.strip()][: TEXTS - len(DEFAULT_TEXTS)]]
-    encoders = {precision: Encoder(bundle, precision=precision) for precision in bundle.manifest.models}
-    tokenizing = encoders["fp32"].tokenizing
-    sides = {"query": tokenizing.queries(texts), "document": tokenizing.documents(texts)}
-    reference = {side: _torch_rows(torch_graph(checkpoint), rows) for side, rows in sides.items()}
-    fidelity = {}
-    for precision, encoder in encoders.items():
-        found = {"query": encoder.encode_queries(texts), "document": encoder.encode_documents(texts)}
-        cosines = np.concatenate(
-            [(ours * theirs).sum(axis=1) for side in sides for ours, theirs in zip(found[side], reference[side], strict=True)]
-        )
-        size = bundle.model_path(precision).stat().st_size
-        fidelity[precision] = Fidelity(float(cosines.min()), float(cosines.mean()), size)
-    differences = [text for side, rows in sides.items() for text in _id_differences(checkpoint.model, side, texts, rows)]
+def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Sequence[str] | None) -> ExportReport:
+    """Encodes some of the sample, and texts of our own, with torch and with every graph of the bundle. `trained`: the
+    bundle's manifest with the rules that the checkpoint was trained with.
+    """
+    sides = verification_texts(sample)
+    texts = sides["document"]
+    unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
+    rows = _rows(unpooled, sides)
+    graph = torch_graph(checkpoint, bundle.manifest.dim)
+    reference = {side: _torch_rows(graph, items) for side, items in rows.items()}
+    fidelity, vectors = {}, {}
+    for precision in bundle.manifest.models:
+        encoder = Encoder(unpooled, precision=precision)
+        vectors[precision], speed = encode_timed(encoder, sides)
+        fidelity[precision] = fidelity_of(vectors[precision], reference, bundle.model_path(precision).stat().st_size, speed)
+    by_training = replace(bundle, manifest=replace(trained, pooling=None))
+    differences = [
+        text
+        for side, items in _rows(by_training, sides).items()
+        for text in _id_differences(checkpoint.model, side, sides[side], items)
+    ]
     return ExportReport(
         layout=checkpoint.layout,
         source=bundle.manifest.source,
@@ -77,7 +118,51 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, sample: Sequence[str] | None)
         ids_equal=1 - len(differences) / (2 * len(texts)),
         differences=tuple(differences[:5]),
         fidelity=fidelity,
+        torch=_torch_speed(checkpoint.model, sides),
+        vespa_rules=_rules_difference(by_training, rows, vectors["fp32"], sides) if bundle.manifest.rules == "vespa" else None,
     )
+
+
+def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:
+    """For each side. The sample's first, or else what Python says of its builtins: real sentences that are always at hand."""
+    given = [text for text in sample or () if text.strip()]
+    if not given:
+        given = [doc for name in sorted(dir(builtins)) if (doc := inspect.getdoc(getattr(builtins, name)))]
+        given = list(dict.fromkeys(given))
+    texts = [*OWN_TEXTS, *given[: TEXTS - len(OWN_TEXTS)]]
+    return {"query": [" ".join(text.split()[:QUERY_WORDS]) or text for text in texts], "document": texts}
+
+
+def _rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, list[TokenRows]]:
+    tokenizing = Tokenizing(bundle)
+    return {"query": tokenizing.queries(sides["query"]), "document": tokenizing.documents(sides["document"])}
+
+
+def encode_timed(encoder: Encoder, sides: Mapping[str, Sequence[str]]) -> tuple[Vectors, Speed]:
+    found = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
+    return found, _speed(encoder.encode_documents, encoder.encode_queries, sides)
+
+
+def _speed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides: Mapping[str, Sequence[str]]) -> Speed:
+    start = time.perf_counter()
+    documents(sides["document"])
+    seconds = time.perf_counter() - start
+    single = []
+    for text in sides["query"][:TIMED_QUERIES]:
+        start = time.perf_counter()
+        queries([text])
+        single.append(time.perf_counter() - start)
+    return Speed(len(sides["document"]) / seconds, 1000 * statistics.median(single))
+
+
+def _torch_speed(model: Any, sides: Mapping[str, Sequence[str]]) -> Speed:
+    with quiet():
+        model.encode_query(list(sides["query"][:2]), show_progress_bar=False)
+        return _speed(
+            lambda texts: model.encode_document(list(texts), show_progress_bar=False),
+            lambda texts: model.encode_query(list(texts), show_progress_bar=False),
+            sides,
+        )
 
 
 def _torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
@@ -89,6 +174,43 @@ def _torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
             output = graph(torch.from_numpy(item.ids)[None], torch.from_numpy(item.attention)[None])[0]
         found.append(output.numpy()[item.keep])
     return found
+
+
+def fidelity_of(found: Vectors, reference: Vectors, size: int, speed: Speed) -> Fidelity:
+    cosines = np.concatenate(
+        [(a * b).sum(axis=1) for side in reference for a, b in zip(found[side], reference[side], strict=True)]
+    )
+    top10, tau = _agreement(_scores(found), _scores(reference))
+    return Fidelity(float(cosines.min()), float(cosines.mean()), top10, tau, size, speed)
+
+
+def _scores(vectors: Vectors) -> np.ndarray:
+    """MaxSim `[queries, documents]`."""
+    lengths = np.array([len(D) for D in vectors["document"]])
+    flat = np.concatenate(vectors["document"])
+    return np.stack([maxsim_many(Q, flat, lengths) for Q in vectors["query"]])
+
+
+def _agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """(share of the same ten best, Kendall's tau), means over queries."""
+    from scipy.stats import kendalltau
+
+    top10 = [overlap_at_k(list(np.argsort(-a, kind="stable")), list(np.argsort(-b, kind="stable"))[:10], 10)
+             for a, b in zip(ours, theirs, strict=True)]  # fmt: skip
+    taus = [float(kendalltau(a, b).statistic) for a, b in zip(ours, theirs, strict=True)]
+    return float(np.mean(top10)), float(np.mean(taus))
+
+
+def _rules_difference(
+    trained: Bundle, rows: Mapping[str, Sequence[TokenRows]], vectors: Vectors, sides: Mapping[str, Sequence[str]]
+) -> RulesDifference:
+    theirs, _ = encode_timed(Encoder(trained, precision="fp32"), sides)
+    same = [
+        np.array_equal(a.ids, b.ids)
+        for side, items in _rows(trained, sides).items()
+        for a, b in zip(rows[side], items, strict=True)
+    ]
+    return RulesDifference(float(np.mean(same)), *_agreement(_scores(vectors), _scores(theirs)))
 
 
 def _id_differences(model: Any, side: str, texts: Sequence[str], rows: Sequence[TokenRows]) -> list[str]:

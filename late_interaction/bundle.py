@@ -4,6 +4,7 @@
       manifest.json            format version, model, rules of tokenization, sha256 of every other file
       model.onnx               inputs input_ids, attention_mask [batch, tokens]; output contextual [batch, tokens, dim],
                                L2-normalised in the graph
+      model.onnx.data          only where the weights are more than 2 GB: model.onnx refers to it
       model.int8.onnx          optional: the same with quantized weights
       tokenizer.json           without truncation and padding of its own
       codebooks/NAME.npz       optional: centroids and residual buckets, trained on a sample of the user's documents
@@ -26,11 +27,13 @@ from typing import Any
 from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write, safe_join, sha256_file
 
-__all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "SideRules", "write_manifest"]
+__all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
+RULES = ("trained", "vespa")
+_FASTEST_FIRST = ("int8", "int8-tensor", "fp32")  # on a CPU
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
 
 
@@ -53,13 +56,26 @@ class SideRules:
 
     length: rows at most, marker and special tokens included. marker_id: inserted at position 1, None for none.
     prompt: text put before the user's. skip_ids: rows dropped from the output (they are still encoded).
+    drop_ids: tokens that are not even encoded. auto: a longer text gets the next multiple of `length`, up to the model's
+    own limit.
     """
 
     length: int
     marker_id: int | None = None
     prompt: str = ""
     skip_ids: tuple[int, ...] = ()
+    drop_ids: tuple[int, ...] = ()
     expansion: Expansion | None = None
+    auto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """Document rows replaced by means: 1 of `factor` stays; the first `protected` rows are left alone."""
+
+    factor: int
+    method: str = "hierarchical"
+    protected: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,9 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says. `models` maps a precision (fp32, int8) to a file; `codebooks` a name to a file."""
+    """What manifest.json says. `models` maps a precision (fp32, int8) to a file; `codebooks` a name to a file. `rules`: whose
+    tokenization this is, the one the checkpoint was trained with ("trained") or that of Vespa's colbert-embedder ("vespa").
+    """
 
     source: str
     layout: str
@@ -83,6 +101,8 @@ class Manifest:
     lower_case: bool = False
     normalized: bool = True
     similarity: str = "maxsim"
+    rules: str = "trained"
+    pooling: Pooling | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     codebooks: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -108,6 +128,8 @@ class Manifest:
             raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")
         if "fp32" not in manifest.models:
             raise BundleError(f"{where}: models has no fp32")
+        if manifest.rules not in RULES:
+            raise BundleError(f"{where}: rules {manifest.rules!r} unknown; known: {', '.join(RULES)}")
         return manifest
 
 
@@ -164,6 +186,7 @@ _READERS: dict[Any, Any] = {
     "tuple[int, ...]": _ids,
     "SideRules": _side,
     "Expansion | None": _optional(lambda value, where: _read_dataclass(Expansion, value, where)),
+    "Pooling | None": _optional(lambda value, where: _read_dataclass(Pooling, value, where)),
     "Mapping[str, str]": _mapping(_plain(str)),
     "Mapping[str, FileEntry]": _mapping(lambda value, where: _read_dataclass(FileEntry, value, where)),
 }
@@ -227,7 +250,7 @@ class Bundle:
 
     @property
     def default_precision(self) -> str:
-        return "int8" if "int8" in self.manifest.models else "fp32"
+        return next(name for name in _FASTEST_FIRST if name in self.manifest.models)
 
     def copy_to(self, target: Path) -> None:
         """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""

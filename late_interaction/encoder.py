@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import onnxruntime as ort
@@ -11,70 +14,113 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT, Bundle
 from late_interaction.errors import BundleError
+from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
 __all__ = ["Encoder"]
 
 Matrix = NDArray[np.float32]
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 1024  # padded tokens of a batch: what stays in a core's cache
 MAX_BATCH = 64
+WINDOW = 512  # texts that a stream sorts by length at a time
 
 
 class Encoder:
-    """One bundle's model in one precision (`fp32`, `int8`; None is the bundle's default).
+    """One bundle's model in one precision (None: the bundle's default).
 
-    Queries are encoded one at a time, so a query's vectors never depend on its batch mates. Documents are encoded in
-    batches sorted by length. In fp32 the batch changes nothing but float noise; int8 quantizes activations per batch, so
-    the same text may differ slightly (cosine above .99) from batch to batch.
+    Queries are encoded one at a time with all threads. Documents are encoded in batches sorted by length, one batch per
+    thread. The batch changes nothing but float noise, except in `int8-tensor`, whose activations are quantized per batch
+    (cosine above .99). The models are loaded when first used; memory beyond them is bounded by the token budget, or by the
+    longest text where that is longer.
     """
 
     def __init__(self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None) -> None:
-        """`threads`: of onnxruntime, by default one per core. Raises: BundleError where the model cannot be loaded."""
+        """`threads`: of onnxruntime, by default one per core. Raises: BundleError where the bundle has no such model."""
         self.bundle = bundle
         self.precision = precision or bundle.default_precision
+        self.threads = threads or _cores()
         self.tokenizing = Tokenizing(bundle)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = (
-            threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or 0
-        )
-        options.log_severity_level = 3
-        path = bundle.model_path(self.precision)
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
-            raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
-        names = {item.name for item in self._session.get_inputs()}, {item.name for item in self._session.get_outputs()}
-        if names != ({INPUT_IDS, ATTENTION_MASK}, {OUTPUT}):
-            raise BundleError(f"{path} has inputs {sorted(names[0])} and outputs {sorted(names[1])}: export it again")
+        bundle.model_path(self.precision)
 
     @property
     def dim(self) -> int:
         return self.bundle.manifest.dim
 
     def encode_queries(self, texts: Sequence[str]) -> list[Matrix]:
-        """One `[q, d]` float32 per text, L2-normalised rows."""
-        return [self._run([rows])[0] for rows in self.tokenizing.queries(texts)]
+        """One `[q, d]` float32 per text, L2-normalised rows. Raises: BundleError where the model cannot be loaded."""
+        return [self._run(self._wide, [rows])[0] for rows in self.tokenizing.queries(texts)]
 
     def encode_documents(self, texts: Sequence[str]) -> list[Matrix]:
-        """One `[t, d]` float32 per text, in the order given."""
-        rows = self.tokenizing.documents(texts)
+        """One `[t, d]` float32 per text, in the order given. Raises: BundleError where the model cannot be loaded."""
+        return self._documents(self.tokenizing.documents(texts))
+
+    def iter_documents(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Matrix]:
+        """`encode_documents` of any number of texts, `window` of them in memory; the next are tokenized meanwhile."""
+        source = iter(texts)
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as ahead:
+            following = ahead.submit(self._tokenized, source, window)
+            while rows := following.result():
+                following = ahead.submit(self._tokenized, source, window)
+                yield from self._documents(rows)
+
+    def _tokenized(self, source: Iterator[str], window: int) -> list[TokenRows]:
+        return self.tokenizing.documents(list(islice(source, window)))
+
+    def _documents(self, rows: Sequence[TokenRows]) -> list[Matrix]:
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
-        for places in _batches([len(item.ids) for item in rows]):
-            for place, vectors in zip(places, self._run([rows[place] for place in places]), strict=True):
-                found[place] = vectors
+        batches = list(_batches([len(item.ids) for item in rows]))
+        pooling = self.bundle.manifest.pooling
+        session = self._narrow
+
+        def encode(places: list[int]) -> list[Matrix]:
+            vectors = self._run(session, [rows[place] for place in places])
+            return vectors if pooling is None else [pool(D, pooling) for D in vectors]
+
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as threads:
+            for places, encoded in zip(batches, threads.map(encode, batches), strict=True):
+                for place, vectors in zip(places, encoded, strict=True):
+                    found[place] = vectors
         return found
 
-    def _run(self, batch: Sequence[TokenRows]) -> list[Matrix]:
+    @cached_property
+    def _wide(self) -> ort.InferenceSession:
+        """For one query at a time: all threads on one text."""
+        return self._session(self.threads)
+
+    @cached_property
+    def _narrow(self) -> ort.InferenceSession:
+        """For many documents: a thread each."""
+        return self._session(1)
+
+    def _session(self, threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        path = self.bundle.model_path(self.precision)
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
+            raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
+        names = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
+        if names != ({INPUT_IDS, ATTENTION_MASK}, {OUTPUT}):
+            raise BundleError(f"{path} has inputs {sorted(names[0])} and outputs {sorted(names[1])}: export it again")
+        return session
+
+    def _run(self, session: ort.InferenceSession, batch: Sequence[TokenRows]) -> list[Matrix]:
         longest = max(len(item.ids) for item in batch)
         ids = np.full((len(batch), longest), self.bundle.manifest.pad_id, np.int64)
         attention = np.zeros((len(batch), longest), np.int64)
         for row, item in enumerate(batch):
             ids[row, : len(item.ids)] = item.ids
             attention[row, : len(item.ids)] = item.attention
-        output = self._session.run([OUTPUT], {INPUT_IDS: ids, ATTENTION_MASK: attention})[0]
+        output = session.run([OUTPUT], {INPUT_IDS: ids, ATTENTION_MASK: attention})[0]
         if output.shape[2] != self.dim:
             raise BundleError(f"{self.bundle.path}: the model gives {output.shape[2]} dimensions, the manifest says {self.dim}")
         return [np.ascontiguousarray(output[row, : len(item.ids)][item.keep], np.float32) for row, item in enumerate(batch)]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

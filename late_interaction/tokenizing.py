@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from late_interaction.bundle import Bundle, SideRules
+from late_interaction.bundle import Bundle, Manifest, SideRules
 from late_interaction.errors import BundleError
 
 __all__ = ["TokenRows", "Tokenizing"]
@@ -40,22 +40,28 @@ class Tokenizing:
         path = bundle.file("tokenizer.json")
         self._manifest = bundle.manifest
         try:
-            self._query = _limited(Tokenizer.from_file(str(path)), bundle.manifest.query, bundle.manifest.max_tokens)
-            self._document = _limited(Tokenizer.from_file(str(path)), bundle.manifest.document, bundle.manifest.max_tokens)
+            self._query = _limited(Tokenizer.from_file(str(path)), bundle.manifest.query, bundle.manifest)
+            self._document = _limited(Tokenizer.from_file(str(path)), bundle.manifest.document, bundle.manifest)
         except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
             raise BundleError(f"{path} is no tokenizer that can be read: {error}") from None
 
     def queries(self, texts: Sequence[str]) -> list[TokenRows]:
-        rules = self._manifest.query
-        return [self._expanded(rows, rules, self._manifest.pad_id) for rows in self._rows(self._query, texts, rules)]
+        manifest = self._manifest
+        rows = self._rows(self._query, texts, manifest.query)
+        return [self._expanded(item, manifest.query, manifest.pad_id, manifest.max_tokens) for item in rows]
 
     def documents(self, texts: Sequence[str]) -> list[TokenRows]:
         return self._rows(self._document, texts, self._manifest.document)
 
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], rules: SideRules) -> list[TokenRows]:
         prepared = [self._prepared(text, rules) for text in texts]
-        encodings = tokenizer.encode_batch([text for text, _ in prepared])
+        bare = self._manifest.rules == "vespa"
+        encodings = tokenizer.encode_batch([text for text, _ in prepared], add_special_tokens=not bare)
         skip = np.array(rules.skip_ids, np.int64)
+        if bare:
+            room = _room(rules, self._manifest)
+            ends = tokenizer.encode("").ids
+            return [_vespa_row(encoding, (ends[0], ends[-1]), room, rules, skip) for encoding in encodings]
         return [
             self._row(encoding, shift, rules, skip, len(text))
             for encoding, (_, shift), text in zip(encodings, prepared, texts, strict=True)
@@ -84,13 +90,16 @@ class Tokenizing:
         return TokenRows(ids, np.ones(len(ids), np.int64), keep, tuple(offsets), bool(encoding.overflowing))
 
     @staticmethod
-    def _expanded(rows: TokenRows, rules: SideRules, pad_id: int) -> TokenRows:
+    def _expanded(rows: TokenRows, rules: SideRules, pad_id: int, limit: int) -> TokenRows:
         """Query augmentation: its rows are emitted whether the encoder attends to them or not."""
         expansion = rules.expansion
         if expansion is None:
             return rows
         ids = np.where(rows.ids == pad_id, expansion.token_id, rows.ids) if expansion.replaces_pad else rows.ids
-        more = max(0, expansion.length - len(ids))
+        length = expansion.length
+        if rules.auto and len(ids) > length:
+            length = min(-(-len(ids) // length) * length, limit)
+        more = max(0, length - len(ids))
         return TokenRows(
             np.append(ids, np.full(more, expansion.token_id)),
             np.append(rows.attention, np.full(more, int(expansion.attend))),
@@ -100,9 +109,28 @@ class Tokenizing:
         )
 
 
-def _limited(tokenizer: Tokenizer, rules: SideRules, max_tokens: int) -> Tokenizer:
+def _limited(tokenizer: Tokenizer, rules: SideRules, manifest: Manifest) -> Tokenizer:
     """Cuts content so that special tokens survive and the marker still fits."""
     tokenizer.no_padding()
-    room = min(rules.length, max_tokens) - (rules.marker_id is not None)
-    tokenizer.enable_truncation(room, strategy="longest_first")
+    if manifest.rules == "vespa":
+        tokenizer.no_truncation()  # Vespa drops tokens first, then cuts
+    else:
+        tokenizer.enable_truncation(_room(rules, manifest), strategy="longest_first")
     return tokenizer
+
+
+def _room(rules: SideRules, manifest: Manifest) -> int:
+    """Tokens that fit, the marker aside."""
+    length = manifest.max_tokens if rules.auto else min(rules.length, manifest.max_tokens)
+    return length - (rules.marker_id is not None)
+
+
+def _vespa_row(encoding: Encoding, ends: tuple[int, int], room: int, rules: SideRules, skip: NDArray[np.int64]) -> TokenRows:
+    """ai.vespa.embedding.ColBertEmbedder: tokens without special ones, some dropped, cut, then put between the ends."""
+    content = [(id_, place) for id_, place in zip(encoding.ids, encoding.offsets, strict=True) if id_ not in rules.drop_ids]
+    kept = content[: room - 2]
+    marker = [] if rules.marker_id is None else [(rules.marker_id, (0, 0))]
+    rows = [(ends[0], (0, 0)), *marker, *kept, (ends[1], (0, 0))]
+    ids = np.array([id_ for id_, _ in rows], np.int64)
+    offsets = tuple(place for _, place in rows)
+    return TokenRows(ids, np.ones(len(ids), np.int64), ~np.isin(ids, skip), offsets, len(kept) < len(content))

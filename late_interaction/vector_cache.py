@@ -110,7 +110,10 @@ class CachedEncoder:
         self._cache = cache
         manifest = encoder.bundle.manifest
         model = manifest.files[manifest.models[encoder.precision]].sha256
-        rules = repr((model, manifest.files["tokenizer.json"].sha256, manifest.document, manifest.strip, manifest.lower_case))
+        tokenizer = manifest.files["tokenizer.json"].sha256
+        rules = repr(
+            (model, tokenizer, manifest.rules, manifest.document, manifest.strip, manifest.lower_case, manifest.pooling)
+        )
         self._salt = hashlib.sha256(rules.encode()).digest()
 
     @property

@@ -80,12 +80,15 @@ def minilm_bundle(stdlib_sample):
     from colbert_vespa.console import Output
     from colbert_vespa.demo import minilm_folder
     from colbert_vespa.exporting import make_bundle
+    from exporter import ExportOptions
     from late_interaction.bundle import Bundle
 
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
     out = Output(json_output=True)
     key = source_key("exporter", "late_interaction")
-    return Bundle.open(cached_folder("minilm", key, lambda path: void(make_bundle(out, minilm_folder(), path, texts))))
+    return Bundle.open(
+        cached_folder("minilm", key, lambda path: void(make_bundle(out, minilm_folder(), path, ExportOptions(sample=texts))))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -94,12 +97,12 @@ def tiny_bundle(tmp_path_factory):
     pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
     import checkpoints
 
-    from exporter import export
+    from exporter import ExportOptions, export
     from late_interaction.bundle import Bundle
 
     def make(folder: Path) -> None:
         checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
-        export(checkpoint, folder, sample=checkpoints.TEXTS * 8, dim=16)
+        export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=16))
 
     return Bundle.open(cached_folder("tiny", source_key("exporter", "late_interaction"), make))
 

@@ -12,11 +12,12 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 
 import checkpoints
 
-from exporter import export
+from exporter import ExportOptions, export
 from exporter.loading import load_checkpoint
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, Pooling
 from late_interaction.encoder import Encoder
-from late_interaction.errors import CheckpointError, UsageError
+from late_interaction.errors import BundleError, CheckpointError, UsageError
+from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing
 
 LAYOUTS = {
@@ -29,6 +30,8 @@ LAYOUTS = {
     "pylate-bytes": lambda folder: checkpoints.pylate(folder, family="bytes", settings={"skiplist_words": []}),
 }
 
+PLAIN = ExportOptions(sample=checkpoints.TEXTS * 8, dim=16, quantize=("int8", "int8-tensor", "fp16"), force=True)
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
@@ -40,10 +43,10 @@ def exported(tmp_path_factory):
             root = tmp_path_factory.mktemp(name)
             if name == "plain":
                 checkpoint = checkpoints.plain(root / "checkpoint")
-                report = export(checkpoint, root / "bundle", sample=checkpoints.TEXTS * 8, dim=16, quantize="int8", force=True)
+                report = export(checkpoint, root / "bundle", PLAIN)
             else:
                 checkpoint = LAYOUTS[name](root / "checkpoint")
-                report = export(checkpoint, root / "bundle", sample=checkpoints.HARD_TEXTS)
+                report = export(checkpoint, root / "bundle", ExportOptions(sample=checkpoints.HARD_TEXTS))
             made[name] = checkpoint, Bundle.open(root / "bundle"), report
         return made[name]
 
@@ -174,6 +177,117 @@ def test_queries_do_not_depend_on_their_batch_mates(exported):
     np.testing.assert_array_equal(together[1], encoder.encode_queries(["what is the capital of france?"])[0])
 
 
+@pytest.mark.parametrize("scheme", ["fp32", "int8", "fp16"])
+def test_a_text_has_the_same_vectors_in_any_batch(exported, scheme):
+    encoder = Encoder(exported("plain")[1], precision=scheme)
+    texts = list(checkpoints.TEXTS) * 5 + ["x", "word " * 60]
+    for one, many in zip((encoder.encode_documents([text])[0] for text in texts), encoder.encode_documents(texts), strict=True):
+        assert (one * many).sum(axis=1).min() >= 0.9999
+
+
+def test_a_stream_gives_what_a_list_gives(exported):
+    encoder = Encoder(exported("pylate")[1], precision="fp32")
+    texts = list(checkpoints.HARD_TEXTS)
+    streamed = list(encoder.iter_documents(iter(texts), window=7))
+    for a, b in zip(streamed, encoder.encode_documents(texts), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    assert list(encoder.iter_documents([])) == []
+
+
+def test_the_report_has_every_graph_and_stands_in_the_bundle(exported):
+    _, bundle, report = exported("plain")
+    stored = json.loads((bundle.path / "report.json").read_text())
+    assert set(stored["fidelity"]) == {"fp32", "int8", "int8-tensor", "fp16"}
+    fp32 = report.fidelity["fp32"]
+    assert report.ids_equal == 1.0
+    assert fp32.top10 > 0.98  # ties may fall either way
+    assert fp32.tau > 0.99
+    assert report.torch.documents_per_s > 0
+    assert all(found.bytes > 0 and found.speed.query_ms > 0 for found in report.fidelity.values())
+    assert all(report.fidelity[scheme].mean > 0.98 for scheme in PLAIN.quantize)
+
+
+def test_fewer_dimensions_are_the_first_ones_normalised_again(exported, tmp_path):
+    checkpoint, whole, _ = exported("stanford")
+    export(checkpoint, tmp_path / "small", ExportOptions(dim=6))
+    small = Encoder(Bundle.open(tmp_path / "small"))
+    assert small.dim == 6
+    for a, b in zip(small.encode_documents(checkpoints.TEXTS), Encoder(whole).encode_documents(checkpoints.TEXTS), strict=True):
+        cut = b[:, :6] / np.linalg.norm(b[:, :6], axis=1, keepdims=True)
+        np.testing.assert_allclose(a, cut, atol=1e-5)
+    with pytest.raises(CheckpointError, match="--dim 17 is more than the 16"):
+        export(checkpoint, tmp_path / "large", ExportOptions(dim=17))
+
+
+def test_weights_past_the_limit_go_into_a_second_file_that_is_checked_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.graph.EXTERNAL_ABOVE", 10_000)
+    checkpoint = checkpoints.stanford(tmp_path / "checkpoint")
+    report = export(checkpoint, tmp_path / "bundle", ExportOptions(quantize=("int8", "fp16"), least_quantized=0))
+    assert report.fidelity["fp32"].worst >= 0.99999
+    data = tmp_path / "bundle" / "model.onnx.data"
+    assert data.stat().st_size > 10_000
+    Bundle.open(tmp_path / "bundle")
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match="model.onnx.data was changed"):
+        Bundle.open(tmp_path / "bundle")
+
+
+def test_lengths_can_be_chosen_and_an_auto_query_grows(exported, tmp_path):
+    checkpoint, _, _ = exported("stanford")
+    export(checkpoint, tmp_path / "auto", ExportOptions(query_length="auto", document_length=20))
+    tokenizing = Tokenizing(Bundle.open(tmp_path / "auto"))
+    short, long, longest = tokenizing.queries(["what is", "the quick brown fox jumps over the lazy dog " * 2, "word " * 2000])
+    assert len(short.ids) == 16
+    assert len(long.ids) % 16 == 0
+    assert not long.truncated
+    assert len(longest.ids) == 512
+    assert longest.truncated
+    assert len(tokenizing.documents(["word " * 100])[0].ids) == 20
+    with pytest.raises(UsageError, match="--query-length 600 is more than the 512"):
+        export(checkpoint, tmp_path / "long", ExportOptions(query_length=600))
+
+
+def test_a_bundle_pools_documents_and_not_queries(exported, tmp_path):
+    checkpoint, whole, _ = exported("stanford")
+    export(checkpoint, tmp_path / "pooled", ExportOptions(pooling=Pooling(2)))
+    bundle = Bundle.open(tmp_path / "pooled")
+    pooled, plain = Encoder(bundle), Encoder(whole)
+    for a, b in zip(pooled.encode_documents(checkpoints.TEXTS), plain.encode_documents(checkpoints.TEXTS), strict=True):
+        np.testing.assert_allclose(a, pool(b, bundle.manifest.pooling), atol=1e-4)
+        assert len(a) <= len(b) // 2 + 1
+    assert pooled.encode_queries(["what is"])[0].shape == (16, 16)
+
+
+def test_vespa_rules_drop_punctuation_and_their_difference_is_measured(exported, tmp_path):
+    checkpoint, _, _ = exported("stanford-attend")
+    report = export(checkpoint, tmp_path / "vespa", ExportOptions(rules="vespa"))
+    bundle = Bundle.open(tmp_path / "vespa")
+    assert bundle.manifest.rules == "vespa"
+    assert report.ids_equal == 1.0  # of the trained rules
+    assert report.vespa_rules.ids_equal < 1.0
+    assert 0 < report.vespa_rules.top10 <= 1
+    plain, marked = Tokenizing(bundle).documents(["the capital of france", "the capital, of france?"])
+    assert marked.ids.tolist() == plain.ids.tolist()
+    assert Tokenizing(bundle).queries(["what"])[0].attention.tolist().count(1) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rules": "mine"}, "--rules mine"),
+        ({"dim": 0}, "--dim"),
+        ({"query_length": 2}, "--query-length"),
+        ({"document_length": "auto"}, "--document-length"),
+        ({"pooling": Pooling(9)}, "factor must be 1 to 6"),
+        ({"pooling": Pooling(2, "magic")}, "'magic' unknown"),
+        ({"pooling": Pooling(2, protected=-1)}, "protected rows"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        ExportOptions(**options)
+
+
 def test_no_texts_give_no_vectors(exported):
     encoder = Encoder(exported("stanford")[1], precision="fp32")
     assert encoder.encode_documents([]) == []
@@ -184,7 +298,7 @@ def test_a_plain_encoder_gets_a_projection_without_expansion(exported):
     _, bundle, report = exported("plain")
     assert bundle.manifest.query.expansion is None
     assert bundle.manifest.query.marker_id is None
-    assert set(report.fidelity) == {"fp32", "int8"}
+    assert set(report.fidelity) == {"fp32", *PLAIN.quantize}
     assert bundle.default_precision == "int8"
 
 
@@ -195,25 +309,29 @@ def test_tokenizer_is_written_without_truncation(exported):
         assert stored["padding"] is None
 
 
-def test_refusals_are_named_and_leave_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporter.exporting.MEAN_INT8", 1.01)
+def test_refusals_are_named_and_leave_nothing(tmp_path):
     pickled = checkpoints.stanford(tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     unmarked = checkpoints.stanford(tmp_path / "unmarked", metadata={"query_token_id": "[nowhere]"})
     plain = checkpoints.plain(tmp_path / "plain")
     (tmp_path / "empty").mkdir()
     cases = [
-        (pickled, {}, CheckpointError, "pickled weights only"),
+        (pickled, {}, CheckpointError, "pickled weights"),
         (unmarked, {}, CheckpointError, r"'\[nowhere\]' is not in"),
         (plain, {}, CheckpointError, "--sample"),
         (plain, {"sample": ["x"], "dim": 64}, CheckpointError, "--dim 64"),
         (tmp_path / "empty", {}, CheckpointError, "no checkpoint"),
         (tmp_path / "absent", {}, CheckpointError, "no folder"),
         ("some/model", {"local_files_only": True}, CheckpointError, "some/model"),
-        (plain, {"quantize": "int3"}, UsageError, "int3"),
-        (plain, {"sample": checkpoints.TEXTS * 8, "dim": 16, "quantize": "int8"}, CheckpointError, "int8 rows differ"),
+        (plain, {"quantize": ("int3",)}, UsageError, "int3"),
+        (
+            plain,
+            {"sample": checkpoints.TEXTS * 8, "dim": 16, "quantize": ("int8",), "least_quantized": 1.01},
+            CheckpointError,
+            "int8 rows differ",
+        ),
     ]
     for checkpoint, options, error, message in cases:
         with pytest.raises(error, match=message):
-            export(checkpoint, tmp_path / "out" / "bundle", **options)
+            export(checkpoint, tmp_path / "out" / "bundle", ExportOptions(**options))
         assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True

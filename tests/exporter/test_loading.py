@@ -13,7 +13,7 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 
 from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 
-from exporter import export
+from exporter import ExportOptions, export
 from exporter.loading import load_checkpoint
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
@@ -197,7 +197,7 @@ def test_own_code_runs_when_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(tmp_path / "modules")
     jina_v2(tmp_path / "checkpoint")
-    export(tmp_path / "checkpoint", tmp_path / "bundle", trust_remote_code=True)
+    export(tmp_path / "checkpoint", tmp_path / "bundle", ExportOptions(trust_remote_code=True))
     expansion = Bundle.open(tmp_path / "bundle").manifest.query.expansion
     assert (expansion.attend, expansion.length) == (True, 32)
 
@@ -221,7 +221,7 @@ def test_pickled_weights_are_read_only_with_the_flag_and_give_the_same_bundle(tm
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin has pickled weights.*--allow-pickle"):
         export(tmp_path / "pickled", tmp_path / "bundle")
     before = sorted(path.name for path in (tmp_path / "pickled").rglob("*"))
-    export(tmp_path / "pickled", tmp_path / "bundle", allow_pickle=True)
+    export(tmp_path / "pickled", tmp_path / "bundle", ExportOptions(allow_pickle=True))
     export(GOLDEN / base, tmp_path / "reference")
     assert sorted(path.name for path in (tmp_path / "pickled").rglob("*")) == before
     mine, reference = (Bundle.open(tmp_path / name).manifest.files["model.onnx"] for name in ("bundle", "reference"))

@@ -1,0 +1,274 @@
+"""next-plaid's ONNX folders (`pylate-onnx-export`: onnx_config.json, model.onnx, tokenizer.json) to bundles, without torch.
+
+Rules as in next-plaid-onnx 1.x: trim, lower-case, tokenize in full, keep the first `length` - 2 ids and the last one, insert
+the marker at position 1, pad. Its attention mask is 1 on expansion rows whatever attend_to_expansion_tokens says, and the
+bundle records that, since it is how its users search. Unknown skip words are ignored. Text is trimmed by Python's idea of
+blanks, which beside Rust's has the separators U+001C to U+001F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.layouts import Rules, read_json
+from exporter.options import ExportOptions
+from exporter.quantization import quantize
+from exporter.rules import chosen_rules
+from exporter.verification import ExportReport, Vectors, encode_timed, fidelity_of, verification_texts
+from late_interaction.bundle import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    OUTPUT,
+    Bundle,
+    Expansion,
+    Manifest,
+    SideRules,
+    write_manifest,
+)
+from late_interaction.encoder import Encoder
+from late_interaction.errors import CheckpointError
+from late_interaction.tokenizing import Tokenizing
+
+__all__ = ["write_next_plaid"]
+
+CONFIG, MODEL, TOKENIZER = "onnx_config.json", "model.onnx", "tokenizer.json"
+TOKEN_TYPES, THEIR_OUTPUT = "token_type_ids", "output"
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """onnx_config.json with next-plaid's own defaults, and ids found as it finds them."""
+
+    lengths: dict[str, int]
+    markers: dict[str, int]
+    expand: bool
+    mask_id: int
+    pad_id: int
+    skip_ids: tuple[int, ...]
+    lower_case: bool
+
+
+def write_next_plaid(
+    folder: Path, output: Path, source: str, options: ExportOptions, progress: Callable[[str], None]
+) -> tuple[Bundle, ExportReport]:
+    """Writes the bundle into the existing folder `output`, and compares it with the graph as it was, run by next-plaid's rules.
+
+    Raises: CheckpointError where files are missing or damaged, or the graph is another.
+    """
+    from tokenizers import Tokenizer
+
+    for name in (MODEL, TOKENIZER):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has {CONFIG} but no {name}")
+    config = read_json(folder / CONFIG)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
+        raise CheckpointError(f"{folder / TOKENIZER} cannot be read: {error}") from None
+    settings = _settings(folder, config, tokenizer)
+    session = _session(folder / MODEL)
+    own = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
+    if (stated := config.get("embedding_dim", own)) != own:
+        raise CheckpointError(f"{folder}: {CONFIG} says {stated} dimensions, the graph gives {own}")
+    dim = options.dim or own
+    if dim > own:
+        raise CheckpointError(f"--dim {dim} is more than the {own} dimensions that the graph has")
+    _write_graph(folder / MODEL, output / MODEL, dim)
+    models = {"fp32": MODEL}
+    for scheme in options.quantize:
+        progress(f"quantizing to {scheme}")
+        models[scheme] = f"model.{scheme}.onnx"
+        quantize(scheme, output / MODEL, output / models[scheme])
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(output / TOKENIZER))
+    trained = _manifest(settings, source, dim, models)
+    bundle = write_manifest(output, _chosen(trained, options, tokenizer))
+    progress("verifying against the graph as it was")
+    return bundle, _verify(session, tokenizer, bundle, trained, settings, options.sample)
+
+
+def _chosen(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
+    from transformers import PreTrainedTokenizerFast
+
+    own = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
+    rules = chosen_rules(own, options, PreTrainedTokenizerFast(tokenizer_object=tokenizer), trained.max_tokens)
+    return replace(
+        trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
+        lower_case=rules.lower_case,
+    )  # fmt: skip
+
+
+def _settings(folder: Path, config: dict[str, Any], tokenizer: Any) -> _Settings:
+    def special(key: str, default: int, *names: str) -> int:
+        """Its default stands for "look it up"."""
+        given = int(config.get(key, default))
+        found = [id_ for name in names if (id_ := tokenizer.token_to_id(name)) is not None]
+        return found[0] if given == default and found else given
+
+    markers = {}
+    for side, default in (("query", "[Q] "), ("document", "[D] ")):
+        prefix = config.get(f"{side}_prefix", default)
+        id_ = config.get(f"{side}_prefix_id")
+        id_ = tokenizer.token_to_id(prefix) if id_ is None else id_
+        if id_ is None:
+            raise CheckpointError(
+                f"{folder}: marker token {prefix!r} is not in its vocabulary, so next-plaid refuses it as well"
+            )
+        markers[side] = int(id_)
+    lengths = {"query": int(config.get("query_length", 48)), "document": int(config.get("document_length", 300))}
+    stored = tokenizer.truncation
+    if stored is not None and stored["max_length"] < max(lengths.values()) - 1:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} truncates to {stored['max_length']} tokens by itself, below what {CONFIG} says; next-plaid "
+            "would cut documents there: save the tokenizer without truncation"
+        )
+    ends = tokenizer.encode("a").special_tokens_mask
+    if not (ends[0] and ends[-1]):
+        raise CheckpointError(
+            f"{folder}: next-plaid keeps a long text's last token as if it were the separator, and this tokenizer writes none"
+        )
+    ids = {tokenizer.token_to_id(word) for word in config.get("skiplist_words", ())} - {None}
+    return _Settings(
+        lengths=lengths,
+        markers=markers,
+        expand=bool(config.get("do_query_expansion", True)),
+        mask_id=special("mask_token_id", 103, "[MASK]", "<mask>"),
+        pad_id=special("pad_token_id", 0, "[PAD]", "<pad>"),
+        skip_ids=tuple(sorted(ids)),
+        lower_case=bool(config.get("do_lower_case", False)),
+    )
+
+
+def _manifest(settings: _Settings, source: str, dim: int, models: dict[str, str]) -> Manifest:
+    query, document = settings.lengths["query"], settings.lengths["document"]
+    expansion = Expansion(query, settings.mask_id, attend=True) if settings.expand else None
+    return Manifest(
+        source=Path(source).name if Path(source).exists() else source,
+        layout="next-plaid",
+        dim=dim,
+        query=SideRules(length=query, marker_id=settings.markers["query"], expansion=expansion),
+        document=SideRules(length=document, marker_id=settings.markers["document"], skip_ids=settings.skip_ids),
+        pad_id=settings.pad_id,
+        max_tokens=max(query, document),
+        strip=True,
+        lower_case=settings.lower_case,
+        models=models,
+    )
+
+
+def _session(path: Path) -> Any:
+    """The graph as it is. Raises: CheckpointError where onnxruntime refuses it, or it is not one of next-plaid's."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    inputs, outputs = ({item.name for item in items} for items in (session.get_inputs(), session.get_outputs()))
+    if outputs != {THEIR_OUTPUT} or not {INPUT_IDS, ATTENTION_MASK} <= inputs <= {INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES}:
+        raise CheckpointError(
+            f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, not those of a next-plaid graph"
+        )
+    return session
+
+
+def _run(session: Any, ids: Sequence[int], attention: Sequence[int]) -> np.ndarray:
+    """Rows `[n, d]` of one text."""
+    feed = {INPUT_IDS: np.array([ids], np.int64), ATTENTION_MASK: np.array([attention], np.int64)}
+    if any(item.name == TOKEN_TYPES for item in session.get_inputs()):
+        feed[TOKEN_TYPES] = np.zeros((1, len(ids)), np.int64)
+    rows: np.ndarray = session.run([THEIR_OUTPUT], feed)[0][0]
+    return rows
+
+
+def _write_graph(source: Path, target: Path, dim: int) -> None:
+    """The same graph with our names, without token types, with the first `dim` dimensions normalised."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(str(source))
+    graph = model.graph
+    if any(item.name == TOKEN_TYPES for item in graph.input):  # zeros of the ids' shape, made in the graph
+        kept = [item for item in graph.input if item.name != TOKEN_TYPES]
+        del graph.input[:]
+        graph.input.extend(kept)
+        graph.node.insert(0, helper.make_node("Sub", [INPUT_IDS, INPUT_IDS], [TOKEN_TYPES], name="no_token_types"))
+    for name, value in (("first", 0), ("last", dim), ("axis", 2)):
+        graph.initializer.append(helper.make_tensor(f"kept_{name}", onnx.TensorProto.INT64, [1], [value]))
+    kept_names = ["kept_first", "kept_last", "kept_axis"]
+    graph.node.append(helper.make_node("Slice", [THEIR_OUTPUT, *kept_names], ["kept_rows"], name="kept_dimensions"))
+    # normalising rows of length 1 once more changes nothing, so nobody needs to know whether the graph does
+    graph.node.append(helper.make_node("LpNormalization", ["kept_rows"], [OUTPUT], name="unit_rows", axis=-1, p=2))
+    del graph.value_info[:]
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", "tokens", dim]))
+    for item in graph.input:
+        for axis, name in zip(item.type.tensor_type.shape.dim, ("batch", "tokens"), strict=True):
+            axis.ClearField("dim_value")
+            axis.dim_param = name
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    onnx.save(model, str(target))
+    onnx.checker.check_model(str(target))
+
+
+def _verify(
+    session: Any, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, sample: Sequence[str] | None
+) -> ExportReport:
+    """Rows of every graph of the bundle against the graph as it was, on the bundle's ids; ids under next-plaid's own rules
+    against next-plaid's steps."""
+    sides = verification_texts(sample)
+    unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
+    tokenizing = Tokenizing(unpooled)
+    rows = {"query": tokenizing.queries(sides["query"]), "document": tokenizing.documents(sides["document"])}
+    reference: Vectors = {}
+    for side, items in rows.items():
+        full = [_run(session, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]
+        reference[side] = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in full]
+    measured = {}
+    for precision in bundle.manifest.models:
+        vectors, speed = encode_timed(Encoder(unpooled, precision=precision), sides)
+        measured[precision] = fidelity_of(vectors, reference, bundle.model_path(precision).stat().st_size, speed)
+    differing = _differing(Tokenizing(replace(bundle, manifest=trained)), tokenizer, settings, sides)
+    count = sum(len(texts) for texts in sides.values())
+    return ExportReport(
+        layout="next-plaid",
+        source=bundle.manifest.source,
+        dim=bundle.manifest.dim,
+        texts=count,
+        ids_equal=1 - len(differing) / count,
+        differences=tuple(differing[:5]),
+        fidelity=measured,
+    )
+
+
+def _differing(ours: Tokenizing, tokenizer: Any, settings: _Settings, sides: dict[str, list[str]]) -> list[str]:
+    found = []
+    for side, texts in sides.items():
+        for text, row in zip(texts, (ours.queries if side == "query" else ours.documents)(texts), strict=True):
+            ids = _their_ids(tokenizer, settings, side, text)
+            keep = [side == "query" or id_ not in settings.skip_ids for id_ in ids]
+            if row.ids.tolist() != ids or not row.attention.all() or row.keep.tolist() != keep:
+                found.append(f"{side} {text[:40]!r}: {len(ids)} ids in next-plaid, {len(row.ids)} here")
+    return found
+
+
+def _their_ids(tokenizer: Any, settings: _Settings, side: str, text: str) -> list[int]:
+    """As next-plaid-onnx makes them, step by step; its attention is 1 on all of them."""
+    text = text.strip()
+    ids = list(tokenizer.encode(text.lower() if settings.lower_case else text).ids)
+    length = settings.lengths[side]
+    if len(ids) > length - 1:
+        ids = [*ids[: length - 2], ids[-1]]
+    ids.insert(1, settings.markers[side])
+    if side == "query" and settings.expand:
+        ids += [settings.mask_id] * (length - len(ids))
+    return ids

@@ -1,0 +1,51 @@
+"""What an export can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from late_interaction.bundle import RULES, Pooling
+from late_interaction.errors import UsageError
+from late_interaction.pooling import check_pooling
+
+__all__ = ["ExportOptions"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """quantize: schemes of `quantization.QUANTIZERS`, a graph each. sample: document texts, needed to fit a projection to a
+    plain encoder, and used for verification. dim: dimensions kept (the first of a trained checkpoint, as Matryoshka training
+    orders them; 128 for a plain encoder), None for all. rules: "trained", or "vespa" for the tokenization of Vespa's
+    colbert-embedder. query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
+    with the query. pooling: of document rows. trust_remote_code: run code that the checkpoint brings. allow_pickle: read
+    tensors, and nothing else, from pickled weights. least_fp32: the worst cosine with torch that fp32 may have.
+    least_quantized: the mean cosine that a quantized graph may have. force: keep a bundle that fails either.
+    """
+
+    quantize: tuple[str, ...] = ()
+    sample: Sequence[str] | None = None
+    dim: int | None = None
+    rules: str = "trained"
+    query_length: int | str | None = None
+    document_length: int | None = None
+    pooling: Pooling | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    least_fp32: float = 0.9999
+    least_quantized: float = 0.99
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError naming the option."""
+        if self.rules not in RULES:
+            raise UsageError(f"--rules {self.rules} unknown; known: {', '.join(RULES)}")
+        if self.dim is not None and self.dim < 1:
+            raise UsageError(f"--dim must be at least 1, got {self.dim}")
+        for name, value in (("query", self.query_length), ("document", self.document_length)):
+            if value is not None and not (value == "auto" and name == "query") and (not isinstance(value, int) or value < 4):
+                raise UsageError(f"--{name}-length must be at least 4{', or auto' if name == 'query' else ''}, got {value}")
+        if self.pooling is not None:
+            check_pooling(self.pooling)

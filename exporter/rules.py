@@ -1,0 +1,63 @@
+"""The tokenization that a bundle gets: the layout's own, with other lengths, or that of Vespa's colbert-embedder."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from typing import Any
+
+from exporter.layouts import Rules
+from exporter.options import ExportOptions
+from late_interaction.bundle import Expansion, SideRules
+from late_interaction.errors import UsageError
+
+__all__ = ["chosen_rules"]
+
+VESPA_QUERY_MARKER, VESPA_DOCUMENT_MARKER = 1, 2  # col-bert-embedder.def, where a bundle names none
+AUTO_STEP = 32
+
+
+def chosen_rules(rules: Rules, options: ExportOptions, tokenizer: Any, max_tokens: int) -> Rules:
+    """Raises: UsageError where a length is more than the model reads."""
+    query, document = rules.query, rules.document
+    if options.query_length == "auto":
+        step = min(query.expansion.length if query.expansion else AUTO_STEP, max_tokens)
+        query = replace(_with_length(query, step), auto=True)
+    elif options.query_length is not None:
+        query = _with_length(query, _checked("query", int(options.query_length), max_tokens))
+    if options.document_length is not None:
+        document = _with_length(document, _checked("document", options.document_length, max_tokens))
+    rules = replace(rules, query=query, document=document)
+    return _vespa(rules, tokenizer) if options.rules == "vespa" else rules
+
+
+def _with_length(side: SideRules, length: int) -> SideRules:
+    return replace(side, length=length, expansion=side.expansion and replace(side.expansion, length=length))
+
+
+def _checked(side: str, length: int, max_tokens: int) -> int:
+    if length > max_tokens:
+        raise UsageError(f"--{side}-length {length} is more than the {max_tokens} tokens that the model reads")
+    return length
+
+
+def _vespa(rules: Rules, tokenizer: Any) -> Rules:
+    """What ai.vespa.embedding.ColBertEmbedder can do: a marker always, no prompt, punctuation dropped before encoding, no
+    attention to expansion."""
+    punctuation = {
+        int(id_) for character in string.punctuation for id_ in tokenizer.encode(character, add_special_tokens=False)
+    }
+    query, document = rules.query, rules.document
+    expansion = query.expansion
+    return Rules(
+        query=SideRules(
+            length=query.length,
+            marker_id=VESPA_QUERY_MARKER if query.marker_id is None else query.marker_id,
+            expansion=expansion and Expansion(query.length, expansion.token_id, attend=False),
+        ),
+        document=SideRules(
+            length=document.length,
+            marker_id=VESPA_DOCUMENT_MARKER if document.marker_id is None else document.marker_id,
+            drop_ids=tuple(sorted(punctuation)),
+        ),
+    )
