@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporter.graph import export_graph, torch_graph
 from exporter.layouts import detect_layout
-from exporter.loading import Checkpoint, find_checkpoint, load_checkpoint
+from exporter.loading import Checkpoint, find_checkpoint, load_checkpoint, positions
 from exporter.next_plaid import write_next_plaid
 from exporter.options import ExportOptions
 from exporter.plain import make_plain_checkpoint
@@ -89,7 +89,7 @@ def _write(
         query=loaded.rules.query,
         document=loaded.rules.document,
         pad_id=0 if pad is None else int(pad),
-        max_tokens=_max_tokens(loaded),
+        max_tokens=positions(loaded.model[0].model.config),
         strip=loaded.rules.strip,
         lower_case=loaded.rules.lower_case,
         models=models,
@@ -101,15 +101,6 @@ def _write(
     )  # fmt: skip
     bundle = write_manifest(folder, chosen)
     return bundle, replace(trained, files=bundle.manifest.files)
-
-
-def _max_tokens(loaded: Checkpoint) -> int:
-    """Positions that the encoder has; RoBERTa's first ones belong to padding."""
-    config = loaded.model[0].model.config
-    positions = int(getattr(config, "max_position_embeddings", 0) or 512)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "xmod"):
-        positions -= int(config.pad_token_id or 0) + 1
-    return positions
 
 
 def _judge(report: ExportReport, options: ExportOptions) -> None:

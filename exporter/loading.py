@@ -22,7 +22,7 @@ from exporter.weights import (
 )
 from late_interaction.errors import CheckpointError
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "load_tokenizer"]
+__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "load_tokenizer", "positions"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ def _load(source: Path, folder: Path, layout: str, trust_remote_code: bool) -> t
                 vocabulary = tokenizer.get_vocab()
                 tokenizer.add_tokens([prefix for prefix in pylate_prefixes(source) if prefix in vocabulary])
             _adapt(model[0].model, folder)
-            return model, tokenizer, LAYOUTS[layout](source, model, tokenizer)
+            rules = LAYOUTS[layout](source, model, tokenizer)
+            _limit(model[0])
+            _settle_blind_rows(model[0].model, rules)
+            return model, tokenizer, rules
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001  loading runs four libraries, each with errors of its own
@@ -114,6 +117,30 @@ def _adapt(backbone: Any, folder: Path) -> None:
             raise CheckpointError(f"{folder}: XMOD has no adapter of its default language {language}")
         # the same sums as XmodOutput.lang_adapter, without the split by language that a graph cannot have
         layer.output.lang_adapter = _one_adapter(layer.output, layer.output.adapter_modules[language])
+
+
+def positions(config: Any) -> int:
+    """Tokens that an encoder reads; RoBERTa's first positions belong to padding."""
+    found = int(getattr(config, "max_position_embeddings", 0) or 512)
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "xmod"):
+        found -= int(config.pad_token_id or 0) + 1
+    return found
+
+
+def _limit(transformer: Any) -> None:
+    """sentence-transformers reads past an encoder's last position where a checkpoint's lengths say so, and fails there."""
+    limit = positions(transformer.model.config)
+    if transformer.document_length is None or transformer.document_length > limit:
+        transformer.document_length = min(limit, transformer.max_seq_length or limit)
+
+
+def _settle_blind_rows(backbone: Any, rules: Rules) -> None:
+    """Expansion rows that are not attended to and lie further from the text than a layer's window see no token at all. There
+    transformers 4, which such models were trained with, takes the mean of all values, as eager attention still does; the
+    fused attention of transformers 5 takes zero."""
+    window, expansion = getattr(backbone.config, "local_attention", None), rules.query.expansion
+    if window and expansion is not None and not expansion.attend and expansion.length - 2 > window // 2:
+        backbone.set_attn_implementation("eager")
 
 
 def _one_adapter(output: Any, adapter: Any) -> Any:
