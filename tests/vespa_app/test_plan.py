@@ -73,6 +73,25 @@ def test_nodes_hold_the_memory_and_make_equal_groups():
     assert make_plan(change(documents=10)).value("content nodes") == 2
 
 
+def test_bytes_are_those_that_a_node_says_it_uses():
+    """Of /state/v1/custom/component/documentdb/NAME/subdb/ready: 128 dimensions, 8,192 centroids, ids of 46 characters."""
+    passages = 23_553
+    attributes = {
+        "id": 2_405_064, "document_id": 2_369_880, "present": 425_328, "vectors": 77_877_712, "codes": 11_185_388,
+        "centroids": 16_214_980, "pooled": 14_365_332,
+    }  # fmt: skip
+    meta_store = 1_476_764 * passages / 26_550
+    plan = make_plan(
+        PlanRequest(documents=passages, tokens=1_130_380 / passages, codec="residual", candidates=("centroid", "pooled"),
+                    fields=0, id_bytes=46)
+    )  # fmt: skip
+    measured = (sum(attributes.values()) + meta_store) / passages
+    assert plan.value("memory per passage") == pytest.approx(measured, rel=0.05)
+    assert plan.value("token vectors") * passages == pytest.approx(77_877_712 + 11_185_388, rel=0.05)
+    assert plan.value("centroid ids") * passages == pytest.approx(16_214_980, rel=0.05)
+    assert plan.value("pooled vector and HNSW") * passages == pytest.approx(14_365_332, rel=0.1)
+
+
 def test_times_are_those_measured_on_the_node():
     """../shared/reference and docs/performance.md: SciFact, one thread."""
     scifact = PlanRequest(
