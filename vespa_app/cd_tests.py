@@ -53,7 +53,7 @@ def cd_tests(description: Description, books: Books | None = None) -> dict[str, 
 
 
 def _test(name: str, steps: list[dict[str, Any]]) -> str:
-    defaults = {"cluster": "default", "parameters": {"timeout": "20s"}}
+    defaults = {"parameters": {"timeout": "20s"}}
     return json.dumps({"name": name, "defaults": defaults, "steps": steps}, indent=1) + "\n"
 
 

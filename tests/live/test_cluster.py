@@ -43,7 +43,7 @@ NODES = ("node1", "node2", "node3")
 ONE = ClusterSettings(content=NODES[:1], redundancy=1, searchable_copies=1)
 THREE = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES)
 GROUPS = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES[1:], groups=2)
-PATIENCE_S = 240
+PATIENCE_S = 600
 TIE = 1e-4
 
 
