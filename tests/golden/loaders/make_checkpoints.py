@@ -30,7 +30,8 @@ MARKERS = ("[Q] ", "[D] ")
 @dataclass(frozen=True)
 class Recipe:
     """layout: who trained it. backbone: bert, distilbert, roberta, xlm-roberta or modernbert. tokens: added to the vocabulary.
-    settings: over the layout's own; None leaves a key out. shapes: of the Dense modules, as (out, activation, residual)."""
+    settings: over the layout's own. shapes: of the Dense modules, as (out, activation, residual). window: of ModernBERT's
+    local attention."""
 
     layout: str
     backbone: str = "bert"
@@ -39,6 +40,7 @@ class Recipe:
     lower_case: bool = False
     shapes: tuple[tuple[int, str, bool], ...] = ((DIM, "torch.nn.modules.linear.Identity", False),)
     cased: bool = False
+    window: int = 32
 
 
 GELU, IDENTITY = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
@@ -72,6 +74,8 @@ CHECKPOINTS: dict[str, Recipe] = {
     "pylate-roberta": Recipe("pylate", "roberta", MARKERS),
     "pylate-xlmr": Recipe("pylate", "xlm-roberta", MARKERS),
     "pylate-modernbert": Recipe("pylate", "modernbert", MARKERS),
+    # expansion rows that have no token in their window: transformers 4 and 5 differ on what they attend to
+    "pylate-modernbert-window": Recipe("pylate", "modernbert", MARKERS, window=8),
     "pylate-modernbert-prompts": Recipe(
         "pylate", "modernbert", MARKERS, {"prompts": PROMPTS, "do_query_expansion": False, "skiplist_words": []}
     ),
@@ -228,7 +232,7 @@ TOKENIZERS: dict[str, Callable[[Path, bool], tuple[Any, dict[str, Any]]]] = {
 # -- encoders --
 
 
-def _config(backbone: str, tokenizer: Any, names: dict[str, Any]) -> dict[str, Any]:
+def _config(backbone: str, tokenizer: Any, names: dict[str, Any], window: int) -> dict[str, Any]:
     """config.json as published checkpoints of the family have it."""
     size = {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": tokenizer.token_to_id(names["pad_token"])}
     usual = {
@@ -249,9 +253,9 @@ def _config(backbone: str, tokenizer: Any, names: dict[str, Any]) -> dict[str, A
         return {
             "model_type": "modernbert", "architectures": ["ModernBertModel"], "hidden_size": HIDDEN, "num_hidden_layers": 2,
             "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 512, "initializer_range": 0.3,
-            # a window wider than a query: where no token in a row's window is attended to, transformers 4 and 5 differ
-            "global_attn_every_n_layers": 2, "local_attention": 32, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0,
-            "hidden_activation": "gelu", "norm_eps": 1e-5, "cls_token_id": tokenizer.token_to_id("[CLS]"),
+            "global_attn_every_n_layers": 2, "local_attention": window, "global_rope_theta": 160000.0,
+            "local_rope_theta": 10000.0, "hidden_activation": "gelu",
+            "norm_eps": 1e-5, "cls_token_id": tokenizer.token_to_id("[CLS]"),
             "sep_token_id": tokenizer.token_to_id("[SEP]"), "bos_token_id": tokenizer.token_to_id("[CLS]"),
             "eos_token_id": tokenizer.token_to_id("[SEP]"), **size,
         }  # fmt: skip
@@ -301,12 +305,14 @@ def make(name: str, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", names)
     _write_json(folder / "special_tokens_map.json", {key: value for key, value in names.items() if key.endswith("_token")})
-    config = _config(recipe.backbone, tokenizer, names)
+    config = _config(recipe.backbone, tokenizer, names, recipe.window)
     tensors = _encoder(config, seed)
     torch.manual_seed(seed + 1)
     if recipe.layout == "stanford":
         prefix = {"xlm-roberta": "roberta", "distilbert": "distilbert"}.get(recipe.backbone, "bert")
-        tensors = {f"{prefix}.{key}": value for key, value in tensors.items()} | {"linear.weight": _short(torch.randn(DIM, HIDDEN))}
+        tensors = {f"{prefix}.{key}": value for key, value in tensors.items()} | {
+            "linear.weight": _short(torch.randn(DIM, HIDDEN))
+        }
         config["architectures"] = ["HF_ColBERT"]
         if not recipe.settings.get("absent"):
             usual = {
