@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from feeder.journal import Journal, content_hash
 from feeder.targets import EncodedDocument, Failure, Target
 from late_interaction.documents import Document, Passage
@@ -138,7 +140,7 @@ def feed_documents(
     with ThreadPoolExecutor(1, thread_name_prefix="send") as sender:
         sending: Future[tuple[list[EncodedDocument], list[Failure]]] | None = None
         for batch in _batches(documents, surveyed, done, ledger, batch_size):
-            encoded = _encode(batch, encoder, tokenizing, target.schema, ledger)
+            encoded = _encode(batch, encoder if target.needs_vectors else None, tokenizing, target.schema, ledger)
             _settle(sending, ledger, journal)
             sending = sender.submit(lambda items=encoded: (items, target.put(items)))  # type: ignore[misc]
             if progress:
@@ -208,12 +210,13 @@ def _batches(
 
 
 def _encode(
-    batch: Sequence[Document], encoder: DocumentEncoder, tokenizing: Tokenizing, schema: MetadataSchema, ledger: _Ledger
+    batch: Sequence[Document], encoder: DocumentEncoder | None, tokenizing: Tokenizing, schema: MetadataSchema, ledger: _Ledger
 ) -> list[EncodedDocument]:
+    """Without an encoder, for a target that makes the vectors itself, each has no row."""
     passages = [Passage.of(replace(document, metadata=schema.check(document.metadata))) for document in batch]
     texts = [passage.encoded_text for passage in passages]
     ledger.truncated += sum(rows.truncated for rows in tokenizing.documents(texts))
-    vectors = encoder.encode_documents(texts)
+    vectors = encoder.encode_documents(texts) if encoder else [np.zeros((0, 0), np.float32)] * len(texts)
     ledger.token_vectors += sum(len(rows) for rows in vectors)
     return [EncodedDocument(*item) for item in zip(batch, passages, vectors, strict=True)]
 

@@ -50,6 +50,10 @@ class Target(Protocol):
     def bundle(self) -> Bundle: ...
     @property
     def schema(self) -> MetadataSchema: ...
+    @property
+    def needs_vectors(self) -> bool:
+        """False where the target encodes documents itself."""
+        ...
 
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         """Those of the journal's acknowledged documents that this target really still has."""

@@ -43,6 +43,10 @@ class LocalTarget:
     def schema(self) -> MetadataSchema:
         return self._index.schema
 
+    @property
+    def needs_vectors(self) -> bool:
+        return True
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         pending = self._writer.pending
         return {id_: digest for id_, digest in acknowledged.items() if Passage.id_of(id_, 0) in pending}

@@ -59,6 +59,10 @@ class VespaTarget:
     def schema(self) -> MetadataSchema:
         return self._application.settings.metadata
 
+    @property
+    def needs_vectors(self) -> bool:
+        return self._application.settings.encoding == "client"
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         return acknowledged
 

@@ -17,6 +17,7 @@ from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, CollectionError, MetadataError, VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
 from vespa_app import default_settings
 from vespa_app.application import Application
@@ -259,3 +260,23 @@ def test_a_journal_without_its_pending_documents_is_not_believed(tiny_bundle, tm
     assert content_hash(DOCUMENTS[0]) in (tmp_path / "j").read_text()
     with start_feed([DOCUMENTS], options) as feed_run:
         assert feed_run.go().acknowledged == 10
+
+
+def test_documents_that_vespa_encodes_are_not_encoded_here(vespa, application, run, tiny_bundle):
+    settings = dataclasses.replace(application.settings, encoding="embedder", candidates=("bm25",))
+    made = Application(vespa.url, dataclasses.replace(application.description, settings=settings))
+    summary = run(DOCUMENTS, target=VespaTarget(made, tiny_bundle))
+    assert (summary.acknowledged, summary.token_vectors) == (10, 0)
+    fields = vespa.documents["d0#0"]["fields"]
+    assert (fields["text"], fields["title"]) == ("wait for a thread to finish", "title 0")
+    assert "vectors" not in fields
+
+
+def test_a_document_without_its_group_is_a_dead_letter(vespa, application, run, tiny_bundle):
+    settings = dataclasses.replace(
+        application.settings, mode="streaming", group_field="owner", candidates=("exhaustive",),
+        metadata=MetadataSchema({"owner": FieldType.STRING}),
+    )  # fmt: skip
+    made = Application(vespa.url, dataclasses.replace(application.description, settings=settings))
+    summary = run([Document("x", "", "text")], target=VespaTarget(made, tiny_bundle))
+    assert (summary.acknowledged, summary.dead_lettered) == (0, 1)
