@@ -1,4 +1,4 @@
-"""A codebook for a bundle: encode a sample of the user's documents, train centroids and residual buckets, store them."""
+"""Codebooks for a bundle: encode a sample of the user's documents, train centroids, residual buckets and binary thresholds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import BundleError
+from late_interaction.thresholds import train_thresholds
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["MAX_SAMPLE_ROWS", "add_codebook"]
@@ -28,7 +29,8 @@ def add_codebook(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bundle:
-    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle.
+    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; also `binary` thresholds,
+    where they find more than a cut at 0 does (late_interaction.thresholds).
 
     At most 2M token vectors are used; past that, a seeded part of the sample. Returns the bundle, with its new checksum.
     Raises: BundleError where the sample has no text.
@@ -51,5 +53,11 @@ def add_codebook(
     name = f"codebooks/residual-{codebook.sha256[:12]}.npz"
     bundle.file(name).parent.mkdir(exist_ok=True)
     codebook.save(bundle.file(name))
-    manifest = dataclasses.replace(bundle.manifest, codebooks={**bundle.manifest.codebooks, "residual": name})
+    books = {**bundle.manifest.codebooks, "residual": name}
+    books.pop("binary", None)
+    thresholds = train_thresholds(blocks, seed=seed)
+    if thresholds is not None:
+        books["binary"] = f"codebooks/binary-{thresholds.sha256[:12]}.npz"
+        thresholds.save(bundle.file(books["binary"]))
+    manifest = dataclasses.replace(bundle.manifest, codebooks=books)
     return write_manifest(bundle.path, manifest)

@@ -1,6 +1,8 @@
 """Each codec's MaxSim, as Vespa's config model hands it to the content node, ends in the engine's fused instruction."""
 
+import dataclasses
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,12 +10,28 @@ import numpy as np
 import pytest
 from vespa_bundles import small_bundle
 
-from vespa_app.codecs import CODECS
+from late_interaction.bundle import write_manifest
+from late_interaction.codebook import train_codebook
+from late_interaction.thresholds import Thresholds
+from vespa_app.application import bundle_books
+from vespa_app.candidates import STRATEGIES
+from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package import build_package
 from vespa_app.settings import AppSettings
 
 EVAL = Path("/opt/vespa/bin/vespa-eval-expr")
 FUSED = "vespalib::eval::SumMaxDotProductFunction"
+DIM = 16
+# what a codec can be set to
+FORMS = {
+    "float32": {},
+    "bfloat16": {"paged": True},
+    "binary": {},
+    "binary-thresholds": {"thresholds": True},
+    "residual-1": {"residual_bits": 1},
+    "residual-2": {"residual_bits": 2},
+    "residual-4": {"residual_bits": 4},
+}
 
 pytestmark = [
     pytest.mark.oracle,
@@ -22,51 +40,107 @@ pytestmark = [
 ]
 
 
-def evaluate(expressions: dict[str, str]) -> list[dict]:
+def evaluate(expressions: dict[str, str]) -> dict[str, dict]:
     """Names to expressions, each of which may use the earlier names; the engine's steps for each."""
     commands = [{"name": name, "expr": text, "verbose": True} for name, text in expressions.items()]
     done = subprocess.run(
         [EVAL, "json-repl"], input=json.dumps(commands), capture_output=True, text=True, timeout=60, check=True
     )
-    return json.loads(done.stdout)
+    answers = dict(zip(expressions, json.loads(done.stdout), strict=True))
+    assert all("error" not in answer for answer in answers.values()), answers
+    return answers
 
 
 def literal(type_: str, cells: np.ndarray) -> str:
-    rows = ",".join(f"{number}:[{','.join(str(x) for x in row)}]" for number, row in enumerate(cells.tolist()))
-    return f"{type_}:{{{rows}}}"
+    """A tensor whose first dimension is mapped, or a dense vector."""
+    type_ = type_.replace(" ", "")
+    if "{}" not in type_:
+        return f"{type_}:{json.dumps(cells.tolist())}"
+    return f"{type_}:{{{','.join(f'{number}:{json.dumps(row)}' for number, row in enumerate(cells.tolist()))}}}"
 
 
-def classes(expression: str, query: str, vectors: str) -> tuple[list[str], str]:
-    script = expression.replace("query(qt)", "a").replace("attribute(vectors)", "b")
-    answers = evaluate({"a": query, "b": vectors, "c": script})
-    assert all("error" not in answer for answer in answers), answers
-    return [step["class"] for step in answers[2]["steps"]], answers[2]["result"]
+def value(type_: str, fed: dict) -> str:
+    """What the feeder sends, as a literal."""
+    if "cells" in fed:
+        cells = ",".join(f"{{c:{c['address']['c']},dt:{c['address']['dt']}}}:{c['value']}" for c in fed["cells"])
+        return f"{type_.replace(' ', '')}:{{{cells}}}"
+    kind = {"float": ">f4", "int8": ">i1"}.get(type_[7 : type_.index(">")])
+    shape = [int(size) for size in re.findall(r"\[(\d+)\]", type_)]
+    raw = [bytes.fromhex(row) for row in fed["blocks"].values()]
+    if kind is None:  # bfloat16: the upper halves of floats
+        rows = [(np.frombuffer(row, ">u2").astype(np.uint32) << 16).view(np.float32) for row in raw]
+    else:
+        rows = [np.frombuffer(row, kind) for row in raw]
+    return literal(type_, np.stack(rows).reshape(len(rows), *shape))
 
 
-@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-def test_max_sim_is_fused(vespa_oracle, tmp_path, codec):
-    bundle = small_bundle(tmp_path / "bundle", dim=16)
-    app = build_package(bundle, AppSettings(dim=16, query_rows=8, codec=codec.name, embedder=False)).write(tmp_path / "app")
-    reply = vespa_oracle.ask("properties", app=str(app), schema="passage", profile="exhaustive")
-    script = reply["properties"]["rankingExpression(max_sim).rankingScript"]
+def steps_of(answer: dict) -> list[str]:
+    return [step["class"] for step in answer["steps"]]
+
+
+def bundle_with_books(folder, bits):
+    bundle = small_bundle(folder, dim=DIM)
+    random = np.random.default_rng(5)
+    sample = random.standard_normal((2000, DIM)).astype(np.float32)
+    train_codebook(sample, bits=bits, centroids=8).save(bundle.file("codebooks/residual.npz"))
+    Thresholds(sample[0] / 4, np.abs(sample[1]) + 0.1).save(folder / "codebooks" / "binary.npz")
+    books = {**bundle.manifest.codebooks, "binary": "codebooks/binary.npz"}
+    return write_manifest(folder, dataclasses.replace(bundle.manifest, codebooks=books))
+
+
+def scripts_of(properties: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for key, text in properties.items():
+        if match := re.fullmatch(r"rankingExpression\((\w+)\)\.rankingScript", key):
+            found[match[1]] = text
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
+    codec = CODECS[form.partition("-")[0]]
+    settings = AppSettings(dim=DIM, query_rows=8, codec=codec.name, candidates=tuple(STRATEGIES), embedder=False, **FORMS[form])
+    bundle = bundle_with_books(tmp_path / "bundle", settings.residual_bits)
+    app = build_package(bundle, settings).write(tmp_path / "app")
     random = np.random.default_rng(0)
-    Q, D = random.standard_normal((3, 16)).astype(np.float32), random.standard_normal((5, 16)).astype(np.float32)
-    stored = codec.decode(codec.encode(D))
-    cells = np.packbits(D > 0, axis=1).view(np.int8) if codec.name == "binary" else stored
-    steps, result = classes(
-        script, literal("tensor<float>(qt{},x[16])", Q), literal(codec.field_type(16).replace(" ", ""), cells)
-    )
-    assert FUSED in steps, steps
-    assert not any("Reduce" in step for step in steps[: steps.index(FUSED)]), steps
-    assert float(result) == pytest.approx(float((Q @ stored.T).max(axis=1).sum()), abs=1e-4)
+    Q = random.standard_normal((3, DIM)).astype(np.float32)
+    D = random.standard_normal((5, DIM)).astype(np.float32)
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    books = bundle_books(bundle, thresholds=settings.thresholds)
+    fed = codec.encode(D, books)
+    types = {VECTORS: codec.field_type(settings), **codec.more_fields(settings)}
+    constants = codec.constant_values(settings, books)
+    script = {"query_qt": literal(f"tensor<float>(qt{{}},x[{DIM}])", Q)}
+    script |= {f"attribute_{name}": value(types[name], fed[name]) for name in fed}
+    script |= {f"constant_{name}": literal(type_, constants[name]) for name, type_ in codec.constants(settings).items()}
+    truth = float((Q @ codec.decode(fed, books).T).max(axis=1).sum())
+    for profile in STRATEGIES:
+        properties = vespa_oracle.ask("properties", app=str(app), schema="passage", profile=profile)["properties"]
+        scripts = scripts_of(properties)
+        order = [name for name in (*codec.functions(settings), "max_sim")]
+        assert set(order) <= set(scripts), scripts
+        own = {}
+        for name in order:
+            text = re.sub(r"rankingExpression\((\w+)\)", r"\1", scripts[name])
+            own[name] = re.sub(r"(query|attribute|constant)\((\w+)\)", r"\1_\2", text)
+        answers = evaluate(script | own)
+        steps = steps_of(answers["max_sim"])
+        assert FUSED in steps, (profile, steps)
+        assert not any("Reduce" in step for step in steps[: steps.index(FUSED)]), (profile, steps)
+        assert float(answers["max_sim"]["result"]) == pytest.approx(truth, abs=1e-4)
+        for name in order:  # bits become floats by the engine's own instruction, not cell by cell
+            if "unpack_bits" in own[name] or "bit(" in own[name]:
+                assert any("UnpackBits" in step for step in steps_of(answers[name])), (name, steps_of(answers[name]))
 
 
 def test_an_expression_off_the_fused_path_is_seen():
     """So that the test above can fail: bits unpacked as int8 cells."""
-    bits = "map_subspaces(attribute(vectors),f(s)(tensor<int8>(x[16])(bit(s{x:(x/8)},7-(x%8)))))"
-    steps, _ = classes(
-        f"reduce(reduce(reduce(query(qt)*{bits},sum,x),max,dt),sum,qt)",
-        literal("tensor<float>(qt{},x[16])", np.ones((2, 16), np.float32)),
-        literal("tensor<int8>(dt{},x[2])", np.ones((2, 2), np.int8)),
+    bits = "map_subspaces(b,f(s)(tensor<int8>(x[16])(bit(s{x:(x/8)},7-(x%8)))))"
+    answers = evaluate(
+        {
+            "a": literal("tensor<float>(qt{},x[16])", np.ones((2, 16), np.float32)),
+            "b": literal("tensor<int8>(dt{},x[2])", np.ones((2, 2), np.int8)),
+            "c": f"reduce(reduce(reduce(a*{bits},sum,x),max,dt),sum,qt)",
+        }
     )
-    assert FUSED not in steps
+    assert FUSED not in steps_of(answers["c"])
