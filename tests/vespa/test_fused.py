@@ -117,7 +117,7 @@ def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     for profile in STRATEGIES:
         properties = vespa_oracle.ask("properties", app=str(app), schema="passage", profile=profile)["properties"]
         scripts = scripts_of(properties)
-        order = [name for name in (*codec.functions(settings), "max_sim")]
+        order = [*codec.functions(settings), "max_sim"]
         assert set(order) <= set(scripts), scripts
         own = {}
         for name in order:

@@ -3,12 +3,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vespa_bundles import small_bundle
 
 from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.application import document_fields
+from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
+from vespa_app.description import Description
 from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
@@ -93,3 +95,71 @@ def test_document_fields_have_all_that_the_schema_has():
     }  # fmt: skip
     with pytest.raises(MetadataError, match="not in the index"):
         document_fields(Passage("a#0", "a", "", "x", {"other": 1}), CENTROIDS, settings, BOOK)
+
+
+def test_token_asks_for_the_neighbours_of_each_row():
+    parts = ask("token")
+    assert parts.yql_where == (
+        '(({totalTargetHits:100,label:"t0"}nearestNeighbor(vectors, t0))'
+        ' or ({totalTargetHits:100,label:"t1"}nearestNeighbor(vectors, t1)))'
+    )
+    assert np.array_equal(np.frombuffer(bytes.fromhex(parts.parameters["input.query(t1)"]["values"]), ">f4"), Q[1])
+    assert parts.profile == "token"
+
+
+def test_token_asks_for_bits_where_bits_are_stored():
+    rows = np.tile(Q, (1, 2))
+    for codec, field in (("binary", "vectors"), ("residual", "token_bits")):
+        settings = dataclasses.replace(SETTINGS, codec=codec, dim=8)
+        parts = ask("token", settings=settings, rows=rows)
+        assert f"nearestNeighbor({field}, t0)" in parts.yql_where
+        assert parts.parameters["input.query(t0)"] == {"values": "ee"}
+
+
+def test_token_bits_are_kept_apart_for_residual_alone():
+    token = STRATEGIES["token"]
+    rows = np.tile(Q, (1, 2))
+    residual = dataclasses.replace(SETTINGS, codec="residual", dim=8)
+    context = DocumentContext(BOOK, None, residual)
+    assert token.document_fields(rows, context) == {"token_bits": {"blocks": {"0": "ee", "1": "77"}}}
+    assert "token_bits" in token.fields(residual) and not token.vectors_lines(residual)
+    assert "hamming" in token.vectors_lines(dataclasses.replace(residual, codec="binary"))
+    assert "prenormalized-angular" in token.vectors_lines(SETTINGS) and not token.fields(SETTINGS)
+
+
+def test_hybrid_asks_for_both_and_fuses_the_cluster():
+    parts = ask("hybrid")
+    assert parts.yql_where == f"({ask('centroid').yql_where} or {ask('bm25').yql_where})"
+    assert parts.parameters["text"] == "two words"
+    assert parts.parameters["ranking.globalPhase.rerankCount"] == 50
+    assert parts.parameters["input.query(scale)"] == pytest.approx(1 / (1000 * (0.9 + 0.8)))
+    with pytest.raises(UsageError, match="need a query text"):
+        ask("hybrid", text=None)
+
+
+def test_hybrid_takes_pooled_where_there_is_no_centroid():
+    settings = dataclasses.replace(SETTINGS, candidates=("hybrid",))
+    parts = ask("hybrid", settings=settings, codebook=None)
+    assert "nearestNeighbor(pooled, qp)" in parts.yql_where and "input.query(qp)" in parts.parameters
+    assert set(STRATEGIES["hybrid"].document_fields(CENTROIDS, DocumentContext(None, None, settings))) == {"pooled"}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_profile_has_a_twin_that_explains(name):
+    twin = STRATEGIES[name].explained(SETTINGS)
+    assert f"rank-profile {name}_explained inherits {name} {{" in twin
+    assert "best_similarities" in twin
+
+
+def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
+    """Codes of many passages are assigned in one go."""
+    bundle = small_bundle(tmp_path / "bundle")
+    settings = AppSettings(dim=16, query_rows=8, codec="residual", candidates=("centroid",))
+    application = Application("http://node", Description(settings, bundle.sha256, None))
+    random = np.random.default_rng(0)
+    vectors = [random.standard_normal((count, 16)).astype(np.float32) for count in (3, 0, 5)]
+    vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+    passages = [Passage(f"{n}#0", str(n), "", "text", {}) for n in range(3)]
+    together = application.batch_fields(passages, vectors, bundle)
+    assert together == [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
+    assert application.batch_fields([], [], bundle) == []

@@ -87,7 +87,7 @@ class Residual(PlainCodec):
         book = _book(books)
         codes, packed = book.encode(token_matrix(vectors))
         buckets = np.unpackbits(packed, axis=1, count=book.dim * book.bits).reshape(len(codes), book.dim, book.bits)
-        planes = np.packbits(buckets.transpose(0, 2, 1), axis=2).reshape(len(codes), -1)  # [t, bits * d / 8]
+        planes = np.packbits(buckets.transpose(0, 2, 1), axis=2).reshape(len(codes), book.bits * book.dim // 8)
         cells = [{"address": {"c": str(code), "dt": str(row)}, "value": 1} for row, code in enumerate(codes.tolist())]
         return {VECTORS: blocks(planes), CODES: {"cells": cells}}
 
