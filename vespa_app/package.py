@@ -18,6 +18,7 @@ from late_interaction.files import safe_join, staged_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.effort import RECALL_GOAL, effort_for
 from vespa_app.cd_tests import cd_tests
 from vespa_app.checks import check_package, check_settings
 from vespa_app.codecs import CODECS
@@ -90,13 +91,25 @@ def _text(content: bytes | Path) -> str:
 
 
 def default_settings(
-    bundle: Bundle, metadata: MetadataSchema, *, codec: str | None = None, candidates: tuple[str, ...] = ()
+    bundle: Bundle,
+    metadata: MetadataSchema,
+    *,
+    codec: str | None = None,
+    candidates: tuple[str, ...] = (),
+    recall: float = RECALL_GOAL,
 ) -> AppSettings:
-    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`."""
+    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`. recall: share of the exact top 10
+    that candidates should find (vespa_app.candidates.effort).
+
+    Raises: SettingsError where Vespa, or we, would refuse the settings.
+    """
     first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
     books = bundle_books(bundle)
+    effort = effort_for(recall)
     settings = AppSettings(
         dim=bundle.manifest.dim,
+        probes=effort.probes,
+        rerank=effort.rerank,
         residual_bits=books.codebook.bits if codec == "residual" and books.codebook else AppSettings.residual_bits,
         thresholds=codec == "binary" and books.thresholds is not None,
         query_rows=bundle.manifest.query.length,

@@ -72,8 +72,8 @@ class AppSettings:
     thresholds: bool = False
     paged: bool = False
     candidates: tuple[str, ...] = ("pooled", "bm25", "exhaustive")
-    rerank: int = 200
-    probes: int = 16
+    rerank: int = 500
+    probes: int = 32
     target_hits: int = 400
     token_hits: int = 100
     hnsw_links: int = 16

@@ -10,7 +10,9 @@ from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
+from vespa_app.candidates.effort import effort_for
 from vespa_app.description import Description
+from vespa_app.package import default_settings
 from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
@@ -163,3 +165,12 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     together = application.batch_fields(passages, vectors, bundle)
     assert together == [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
     assert application.batch_fields([], [], bundle) == []
+
+
+def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
+    assert (effort_for(0.5).rerank, effort_for(0.98).rerank, effort_for(0.995).rerank) == (200, 500, 1000)
+    found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}))
+    assert (found.probes, found.rerank) == (effort_for(0.99).probes, effort_for(0.99).rerank)
+    assert (AppSettings(dim=4, query_rows=8).probes, AppSettings(dim=4, query_rows=8).rerank) == (found.probes, found.rerank)
+    with pytest.raises(SettingsError, match="more than was measured"):
+        effort_for(0.9999)

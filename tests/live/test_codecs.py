@@ -1,0 +1,123 @@
+"""One index of each codec, with every candidate strategy, on a real node: scores against numpy over the decoded vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from feeder.targets import EncodedDocument
+from feeder.targets.vespa import VespaTarget
+from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.codebook import train_codebook
+from late_interaction.documents import Passage
+from late_interaction.maxsim import maxsim
+from late_interaction.metrics import overlap_at_k
+from late_interaction.thresholds import Thresholds
+from query.vespa import VespaRetriever
+from vespa_app import build_package
+from vespa_app.application import Application
+from vespa_app.candidates import STRATEGIES
+from vespa_app.codecs import CODECS
+from vespa_app.deploy import deploy
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+COUNT = 120  # documents
+QUERIES = ("parse command line options", "wait for a thread to finish", "the arithmetic mean of numbers")
+FORMS = {
+    "float32": {"codec": "float32"},
+    "bfloat16": {"codec": "bfloat16", "paged": True},
+    "binary": {"codec": "binary", "thresholds": True},
+    "signs": {"codec": "binary"},
+    "residual": {"codec": "residual", "residual_bits": 2, "paged": True},
+}
+EVERY = ("float32", "binary", "residual")  # codecs that have every strategy; the others say nothing new
+
+
+@pytest.fixture(scope="module")
+def indexes(world, tmp_path_factory):
+    """The sample's application with an index of each form, and without them again at the end."""
+    folder = tmp_path_factory.mktemp("codecs")
+    documents = world.documents[:COUNT]
+    sample = np.concatenate([world.vectors[d.id] for d in documents])
+    bundle = bundle_with_books(world.bundle, folder / "bundle", sample)
+    settings = dataclasses.replace(
+        world.settings,
+        indexes={
+            name: {**form, "candidates": list(STRATEGIES) if name in EVERY else ["exhaustive"]} for name, form in FORMS.items()
+        },
+    )
+    package = build_package(bundle, settings).write(folder / "package")
+    report = deploy(package, world.config_url, query_url=world.url)
+    found = {}
+    for name in FORMS:
+        application = Application.read(f"{world.url}#{name}")
+        target = VespaTarget(application, bundle)
+        items = [EncodedDocument(d, Passage.of(d), world.vectors[d.id]) for d in documents]
+        assert target.put(items) == []
+        target.close()
+        codec, books = CODECS[application.settings.codec], application.books(bundle)
+        stored = {d.id: codec.decode(codec.encode(world.vectors[d.id], books), books) for d in documents}
+        found[name] = SimpleNamespace(stored=stored, retriever=VespaRetriever(f"{world.url}#{name}", bundle))
+    yield SimpleNamespace(report=report, **found)
+    for name in FORMS:
+        found[name].retriever.close()
+    deploy(world.package, world.config_url, query_url=world.url, allow=("schema-removal",))
+
+
+def bundle_with_books(bundle, folder, sample):
+    """The bundle with residuals of two bits, and thresholds."""
+    shutil.copytree(bundle.path, folder)
+    train_codebook(sample, bits=2, centroids=256).save(folder / "codebooks" / "residual.npz")
+    cuts = np.median(sample, axis=0).astype(np.float32)
+    Thresholds(cuts, np.abs(sample - cuts).mean(axis=0).astype(np.float32)).save(folder / "codebooks" / "binary.npz")
+    manifest = Bundle.open(folder, verify=False).manifest
+    books = {"residual": "codebooks/residual.npz", "binary": "codebooks/binary.npz"}
+    return write_manifest(folder, dataclasses.replace(manifest, codebooks=books))
+
+
+def test_the_package_is_deployed_without_a_warning(indexes):
+    assert indexes.report.warnings == ()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_max_sim_is_that_of_the_decoded_vectors(world, indexes, form):
+    index = getattr(indexes, form)
+    for query in QUERIES:
+        Q = world.encoder.encode_queries([query])[0]
+        hits = index.retriever.search(Q, COUNT, candidates="exhaustive", row_scores=True).hits
+        truth = {id_: maxsim(Q, D) for id_, D in index.stored.items()}
+        assert {hit.id: hit.score for hit in hits} == pytest.approx(truth, abs=1e-4)
+        for hit in hits[:5]:
+            rows = [hit.stages[f"row {row}"] for row in range(len(Q))]
+            assert rows == pytest.approx((Q @ index.stored[hit.id].T).max(axis=1).tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("candidates", STRATEGIES)
+@pytest.mark.parametrize("form", EVERY)
+def test_every_strategy_over_every_kind_of_vector(world, indexes, form, candidates):
+    index = getattr(indexes, form)
+    overlaps = []
+    for query in QUERIES:
+        Q = world.encoder.encode_queries([query])[0]
+        result = index.retriever.search(query, 10, candidates=candidates, rerank=COUNT)
+        truth = {id_: maxsim(Q, D) for id_, D in index.stored.items()}
+        assert result.hits
+        for hit in result.hits:
+            assert hit.stages["maxsim"] == pytest.approx(truth[hit.id], abs=1e-4)
+        scores = [hit.score for hit in result.hits]
+        assert scores == sorted(scores, reverse=True)
+        overlaps.append(overlap_at_k([hit.id for hit in result.hits], sorted(truth, key=lambda id_: -truth[id_]), 10))
+    if candidates not in ("bm25", "hybrid"):  # which order by, or find by, words
+        assert np.mean(overlaps) >= 0.9
+
+
+def test_hybrid_is_the_reciprocal_rank_of_both_orders(world, indexes):
+    result = indexes.float32.retriever.search(QUERIES[0], 10, candidates="hybrid", rerank=COUNT)
+    best = max(result.hits, key=lambda hit: hit.stages["maxsim"])
+    assert best.score >= 1 / 61
+    assert result.hits[0].score <= 2 / 61 + 1e-9
