@@ -20,7 +20,7 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.pipeline import survey
-from late_interaction.errors import UsageError
+from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
 from query import open_retriever
 from vespa_app import build_package, default_settings
@@ -98,13 +98,15 @@ def wait_until(what: str, done) -> None:
             last = done()
             if last is True:
                 return
-        except (httpx.HTTPError, KeyError, ValueError) as error:
+        except (httpx.HTTPError, VespaError, KeyError, ValueError) as error:
             last = error
         time.sleep(1)
     pytest.fail(f"{what}: not after {PATIENCE_S} s, the last was {last}")
 
 
 def wait_for_all(hosts, url: str) -> None:
+    """After a host has died, a get may wait for it until the others have noticed; a query may miss what it held."""
+    wait_until(f"the description at {url}", lambda: bool(Application.read(url)))
     wanted = len({d.id for d in hosts.documents})
     wait_until(f"{wanted} documents at {url}", lambda: (found := covered(url)) == (wanted, wanted) or found)
 
