@@ -29,6 +29,7 @@ from feeder.targets.vespa import VespaTarget
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim_many
+from late_interaction.metadata import MetadataSchema
 from late_interaction.metrics import overlap_at_k, percentile
 from query.vespa import build_request, parse_answer
 from vespa_app.application import Application
@@ -38,7 +39,6 @@ from vespa_app.package import build_package, default_settings
 
 K = 10
 ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change")
-BUDGET_S = 45.0  # for one row of the table; at least FEWEST queries
 FEWEST = 5
 DATABASES = Path("/opt/vespa/var/db/vespa/search/cluster.content/n0/documents")
 PROTON_CMD = "/opt/vespa/bin/vespa-proton-cmd"
@@ -75,7 +75,7 @@ class Row:
 @dataclass(frozen=True)
 class Store:
     """What a codec takes: bytes of a passage's token vectors in memory, of all its attributes, and on disk; passages a
-    second while feeding; deploy and feed in seconds."""
+    second while feeding."""
 
     collection: str
     codec: str
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line of stdout")
     parser.add_argument("--collection", action="append", choices=["scifact", "docs", "cranfield"])
     parser.add_argument("--codec", action="append", help="of float32, bfloat16, binary, residual")
+    parser.add_argument("--budget", type=float, default=45.0, help="seconds for one row of the table")
     parser.add_argument("--token", action="store_true", help="also an HNSW graph over all token vectors: slow to feed")
     options = parser.parse_args()
     url, config_url = os.environ.get("COLBERT_VESPA_URL"), os.environ.get("COLBERT_VESPA_CONFIG_URL")
@@ -104,7 +105,7 @@ def main() -> None:
         collection = open_collection(name, quick=options.quick)
         truth = exact_top(collection, quick=options.quick)
         for codec in options.codec or ("bfloat16", "binary", "residual", "float32"):
-            bench = _Bench(collection, codec, url, config_url, truth, options.token)
+            bench = _Bench(collection, codec, url, config_url, truth, options.token, options.budget)
             stores.append(bench.prepare())
             say(str(stores[-1]))
             for row in bench.rows():
@@ -141,16 +142,23 @@ def exact_top(collection: Benched, *, quick: bool) -> list[list[str]]:
 
 class _Bench:
     def __init__(
-        self, collection: Benched, codec: str, url: str, config_url: str, truth: Sequence[Sequence[str]], token: bool
+        self,
+        collection: Benched,
+        codec: str,
+        url: str,
+        config_url: str,
+        truth: Sequence[Sequence[str]],
+        token: bool,
+        budget: float,
     ) -> None:
+        """budget: seconds for one row of the table, which has FEWEST queries at least."""
+        self.budget = budget
         self.collection = collection
         self.codec = codec
         self.url = url
         self.config_url = config_url
         self.truth = truth
         strategies = tuple(name for name in STRATEGIES if token or name != "token")
-        from late_interaction.metadata import MetadataSchema
-
         chosen = default_settings(collection.bundle, MetadataSchema({}), codec=codec, candidates=strategies)
         # a schema of its own: Vespa does not turn one field type into another on the way
         self.settings = dataclasses.replace(
@@ -218,7 +226,7 @@ class _Bench:
         recalls, times = [], []
         start = time.perf_counter()
         for place in range(len(self.truth)):
-            if place >= FEWEST and time.perf_counter() - start > BUDGET_S:
+            if place >= FEWEST and time.perf_counter() - start > self.budget:
                 break
             ids, took = self._ask(client, name, probes, rerank, place)
             recalls.append(overlap_at_k(ids, self.truth[place], K))

@@ -1,12 +1,11 @@
 """The collections of `benchmarks.vespa`: documents, queries, a bundle, and token vectors kept in the user's cache folder.
 
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
-of at least four words. `scifact` is whole (300 tokens) with its first 100 judged queries.
+of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from colbert_vespa.demo import minilm_folder
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from feeder.sources import Query, open_sources, read_collection
-from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
@@ -106,10 +105,9 @@ def _heading_queries(documents: Sequence[Document], count: int) -> list[Query]:
 def _make_bundle(spec: Spec, texts: Sequence[str], folder: Path) -> None:
     sample = random.Random(SEED).sample(texts, min(len(texts), SAMPLE))
     with staged_folder(folder) as staging:
-        export(minilm_folder(), staging / "bundle", ExportOptions(quantize=("int8",), sample=sample))
+        export(
+            minilm_folder(), staging / "bundle", ExportOptions(quantize=("int8",), sample=sample, document_length=spec.length)
+        )
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()
-        manifest = Bundle.open(staging, verify=False).manifest
-        document = dataclasses.replace(manifest.document, length=spec.length)
-        write_manifest(staging, dataclasses.replace(manifest, document=document))
