@@ -46,25 +46,28 @@ class PlanRequest:
     """documents: passages. tokens: token vectors of each before pooling. pooling: so many token vectors become one. copies:
     redundancy and those of them that are searchable, in the whole cluster. groups: of nodes, each with a whole copy.
     node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for 16 sqrt(token
-    vectors), as PLAID has it. fields: metadata fields. text_bytes, id_bytes: of a passage.
+    vectors), as PLAID has it. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
+    text_bytes, id_bytes: of a passage.
     """
 
     documents: float
     tokens: float
     dim: int = 128
-    codec: str = "bfloat16"
+    codec: str = AppSettings.codec
     candidates: tuple[str, ...] = ("centroid",)
     pooling: float = 1.0
     redundancy: int = 2
     searchable_copies: int = 2
     groups: int = 1
     node_memory_gb: float = 64.0
-    threads: int = 2
+    threads: int = AppSettings.search_threads
     query_rows: int = 32
-    rerank: int = 200
-    probes: int = 16
-    hnsw_links: int = 16
+    rerank: int = AppSettings.rerank
+    probes: int = AppSettings.probes
+    hnsw_links: int = AppSettings.hnsw_links
     centroids: int = 0
+    residual_bits: int = AppSettings.residual_bits
+    paged: bool = False
     fields: int = 4
     text_bytes: float = 600.0
     id_bytes: float = 24.0
@@ -80,7 +83,7 @@ class PlanRequest:
             documents, tokens, settings.dim, settings.codec, settings.candidates, redundancy=redundancy,
             searchable_copies=copies, groups=place.groups, threads=settings.search_threads, query_rows=settings.query_rows,
             rerank=settings.rerank, probes=settings.probes, hnsw_links=settings.hnsw_links,
-            fields=len(settings.metadata.fields),
+            fields=len(settings.metadata.fields), residual_bits=settings.residual_bits, paged=settings.paged,
         )  # fmt: skip
         return replace(request, node_memory_gb=settings.cloud.content_memory_gb[0]) if settings.cloud else request
 
@@ -137,15 +140,19 @@ def make_plan(request: PlanRequest) -> Plan:
     _check(request)
     passage = _passage(request)
     bytes_ = sum(figure.value for figure in passage)
-    total = Figure("memory per passage", bytes_, "B", " + ".join(f"{f.value:.4g}" for f in passage), "sum of the lines above")
-    size = _size(request, bytes_)
+    if request.paged:
+        bytes_ -= passage[0].value
+    sizes = " + ".join(f"{f.value:.4g}" for f in passage[request.paged :])
+    what = "sum of the lines above but the vectors, which lie on disk" if request.paged else "sum of the lines above"
+    total = Figure("memory per passage", bytes_, "B", sizes, what)
+    size = _size(request, bytes_, sum(figure.value for figure in passage))
     nodes = next(figure.value for figure in size if figure.name == "content nodes")
     queries = tuple(_query(request, name, nodes / request.groups) for name in request.candidates)
     return Plan(request, (*passage, total, *size, *queries), _notes(request, nodes))
 
 
 def _check(request: PlanRequest) -> None:
-    numbers = {name: value for name, value in asdict(request).items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in asdict(request).items() if type(value) in (int, float)}
     for name, value in numbers.items():
         least = 0 if name in ("centroids", "fields", "text_bytes", "id_bytes") else 1
         if not math.isfinite(value) or not least <= value <= MOST_TIMES:
@@ -178,7 +185,7 @@ def _centroids(request: PlanRequest) -> int:
 
 def _passage(request: PlanRequest) -> list[Figure]:
     """Bytes of one passage in memory, on a node that has a searchable copy; token vectors first."""
-    stored, per_token = _stored(request), CODECS[request.codec].bytes_per_token(request.dim)
+    stored, per_token = _stored(request), CODECS[request.codec].bytes_per_token(request.dim, request.residual_bits)
     pooled = f"{request.tokens:g} / {request.pooling:g} tokens" if request.pooling > 1 else f"{request.tokens:g} tokens"
     found = [Figure("token vectors", stored * per_token, "B", f"{pooled} x {per_token} B ({request.codec})", CODEC)]
     if any(STRATEGIES[name].needs_codebook for name in request.candidates):
@@ -200,22 +207,22 @@ def _passage(request: PlanRequest) -> list[Figure]:
     return [*found, Figure("ids, metadata, bookkeeping", rest, "B", formula, NODE)]
 
 
-def _size(request: PlanRequest, memory_b: float) -> list[Figure]:
+def _size(request: PlanRequest, memory_b: float, disk_b: float) -> list[Figure]:
     copies, redundancy, documents = request.searchable_copies, request.redundancy, request.documents
     memory = documents * memory_b * copies * GROWTH_FACTOR / GB
     room = request.node_memory_gb * MEMORY_LIMIT - NODE_BASE_GB
     nodes = max(math.ceil(memory / room), request.redundancy)
     nodes = math.ceil(nodes / request.groups) * request.groups
-    stored = memory_b + request.text_bytes * TEXT_STORED
-    indexed = 2 * memory_b + request.text_bytes * TEXT_INDEX
+    stored = disk_b + request.text_bytes * TEXT_STORED
+    indexed = 2 * disk_b + request.text_bytes * TEXT_INDEX
     disk = documents * (stored * redundancy + indexed * copies) / GB
     per_node = disk / nodes / DISK_LIMIT
     memory_formula = f"{documents:g} passages x {memory_b:.4g} B x {copies} searchable copies x {GROWTH_FACTOR} growth"
     room_formula = f"{request.node_memory_gb:g} GB x {MEMORY_LIMIT} - {NODE_BASE_GB} GB"
     nodes_formula = f"{memory:.4g} GB / {room:.4g} GB, at least {redundancy} (redundancy), in {request.groups} equal group(s)"
     disk_formula = (
-        f"{documents:g} x (({memory_b:.4g} + {request.text_bytes:g} x {TEXT_STORED}) B document store x {redundancy} copies + "
-        f"(2 x {memory_b:.4g} flushed attributes + {request.text_bytes:g} x {TEXT_INDEX} text index) B x {copies})"
+        f"{documents:g} x (({disk_b:.4g} + {request.text_bytes:g} x {TEXT_STORED}) B document store x {redundancy} copies + "
+        f"(2 x {disk_b:.4g} flushed attributes + {request.text_bytes:g} x {TEXT_INDEX} text index) B x {copies})"
     )
     return [
         Figure("memory, all copies", memory, "GB", memory_formula, GROWTH),
@@ -263,5 +270,7 @@ def _notes(request: PlanRequest, nodes: float) -> tuple[str, ...]:
         found.append("fewer searchable copies than redundancy: after a lost host its share must be indexed before it is found")
     if nodes > 1 and "token" in request.candidates:
         found.append("token HNSW with several searchable copies builds a graph for each: groups with one copy each cost less")
+    if request.paged:
+        found.append("paged vectors are read through the page cache: give nodes memory for those that queries rerank")
     found.append("times are scaled from a measurement on 2 cores: measure yours with `colbert-vespa evaluate`")
     return tuple(found)

@@ -64,6 +64,18 @@ def test_pooling_halves_the_vectors():
     assert make_plan(change(pooling=2)).value("token vectors") == make_plan(REQUEST).value("token vectors") / 2
 
 
+def test_paged_vectors_take_disk_and_no_memory():
+    held, paged = make_plan(REQUEST), make_plan(change(paged=True))
+    assert held.value("memory per passage") - paged.value("memory per passage") == held.value("token vectors")
+    assert paged.value("disk, all copies") == held.value("disk, all copies")
+    assert any("page cache" in note for note in paged.notes)
+
+
+def test_bits_of_the_residual_codec_count():
+    sizes = [make_plan(change(codec="residual", residual_bits=bits)).value("token vectors") for bits in (1, 2, 4)]
+    assert (sizes[1] - sizes[0], sizes[2] - sizes[1]) == (80 * 16, 80 * 32)
+
+
 def test_nodes_hold_the_memory_and_make_equal_groups():
     plan = make_plan(change(documents=1e8, groups=2, redundancy=4, searchable_copies=4, node_memory_gb=100))
     nodes = plan.value("content nodes")
