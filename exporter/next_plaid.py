@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.graph import load_graph, save_graph
 from exporter.layouts import Rules, read_json
 from exporter.options import ExportOptions
 from exporter.quantization import quantize
@@ -192,10 +193,9 @@ def _run(session: Any, ids: Sequence[int], attention: Sequence[int]) -> np.ndarr
 
 def _write_graph(source: Path, target: Path, dim: int) -> None:
     """The same graph with our names, without token types, with the first `dim` dimensions normalised."""
-    import onnx
-    from onnx import helper
+    from onnx import TensorProto, helper
 
-    model = onnx.load(str(source))
+    model = load_graph(source)
     graph = model.graph
     if any(item.name == TOKEN_TYPES for item in graph.input):  # zeros of the ids' shape, made in the graph
         kept = [item for item in graph.input if item.name != TOKEN_TYPES]
@@ -203,21 +203,20 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
         graph.input.extend(kept)
         graph.node.insert(0, helper.make_node("Sub", [INPUT_IDS, INPUT_IDS], [TOKEN_TYPES], name="no_token_types"))
     for name, value in (("first", 0), ("last", dim), ("axis", 2)):
-        graph.initializer.append(helper.make_tensor(f"kept_{name}", onnx.TensorProto.INT64, [1], [value]))
+        graph.initializer.append(helper.make_tensor(f"kept_{name}", TensorProto.INT64, [1], [value]))
     kept_names = ["kept_first", "kept_last", "kept_axis"]
     graph.node.append(helper.make_node("Slice", [THEIR_OUTPUT, *kept_names], ["kept_rows"], name="kept_dimensions"))
     # normalising rows of length 1 once more changes nothing, so nobody needs to know whether the graph does
     graph.node.append(helper.make_node("LpNormalization", ["kept_rows"], [OUTPUT], name="unit_rows", axis=-1, p=2))
     del graph.value_info[:]
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", "tokens", dim]))
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "tokens", dim]))
     for item in graph.input:
         for axis, name in zip(item.type.tensor_type.shape.dim, ("batch", "tokens"), strict=True):
             axis.ClearField("dim_value")
             axis.dim_param = name
     model.ir_version = min(model.ir_version, IR_VERSION)
-    onnx.save(model, str(target))
-    onnx.checker.check_model(str(target))
+    save_graph(model, target)
 
 
 def _verify(

@@ -15,7 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("here", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "tests"
