@@ -20,6 +20,7 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.pipeline import survey
+from late_interaction.bundle import Bundle
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
 from query import open_retriever
@@ -62,9 +63,10 @@ def hosts(minilm_bundle, minilm_encoder, stdlib_sample, tmp_path_factory):
     lines = run("up", "3").replace("export ", "").split()
     names = dict(line.split("=", 1) for line in lines)
     folder = tmp_path_factory.mktemp("cluster")
-    base = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=STRATEGIES)
+    bundle = Bundle.open(shutil.copytree(minilm_bundle.path, folder / "bundle"))  # the cache is not this test's alone
+    base = default_settings(bundle, survey(stdlib_sample).schema, candidates=STRATEGIES)
     made = SimpleNamespace(
-        config=names["COLBERT_VESPA_CONFIG_URL"], bundle=minilm_bundle, encoder=minilm_encoder, documents=stdlib_sample,
+        config=names["COLBERT_VESPA_CONFIG_URL"], bundle=bundle, encoder=minilm_encoder, documents=stdlib_sample,
         base=base, folder=folder, answers={}, packages={},
     )  # fmt: skip
     yield made
