@@ -114,8 +114,8 @@ def test_token_asks_for_bits_where_bits_are_stored():
     for codec, field in (("binary", "vectors"), ("residual", "token_bits")):
         settings = dataclasses.replace(SETTINGS, codec=codec, dim=8)
         parts = ask("token", settings=settings, rows=rows)
-        assert f"nearestNeighbor({field}, t0)" in parts.yql_where
-        assert parts.parameters["input.query(t0)"] == {"values": "ee"}
+        assert f"nearestNeighbor({field}, b0)" in parts.yql_where
+        assert parts.parameters["input.query(b0)"] == {"values": "ee"}
 
 
 def test_token_bits_are_kept_apart_for_residual_alone():

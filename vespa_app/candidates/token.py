@@ -46,8 +46,9 @@ class Token(PlainStrategy):
     def profile(self, settings: AppSettings) -> str:
         cells = "float" if _floats(settings) else "int8"
         width = settings.dim if _floats(settings) else settings.dim // 8
-        inputs = "".join(f"            query(t{row}) tensor<{cells}>(x[{width}])\n" for row in range(settings.query_rows))
-        found = " + ".join(f"max({_floor(settings)}, closeness(label, t{row}))" for row in range(settings.query_rows))
+        names = [_row_name(settings, row) for row in range(settings.query_rows)]
+        inputs = "".join(f"            query({name}) tensor<{cells}>(x[{width}])\n" for name in names)
+        found = " + ".join(f"max({_floor(settings)}, closeness(label, {name}))" for name in names)
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
@@ -75,13 +76,19 @@ class Token(PlainStrategy):
             rows = [row.tobytes().hex() for row in packed]
         items = []
         for number, cells in enumerate(rows):
-            parameters[f"input.query(t{number})"] = {"values": cells}
-            items.append(f'({{totalTargetHits:{settings.token_hits},label:"t{number}"}}nearestNeighbor({field}, t{number}))')
+            name = _row_name(settings, number)
+            parameters[f"input.query({name})"] = {"values": cells}
+            items.append(f'({{totalTargetHits:{settings.token_hits},label:"{name}"}}nearestNeighbor({field}, {name}))')
         return QueryParts("(" + " or ".join(items) + ")", parameters, self.name)
 
 
 def _floats(settings: AppSettings) -> bool:
     return settings.codec in ("float32", "bfloat16")
+
+
+def _row_name(settings: AppSettings, row: int) -> str:
+    """Of a query row's input. Vespa types inputs over all schemas of an application, so floats and bits have names apart."""
+    return f"{'t' if _floats(settings) else 'b'}{row}"
 
 
 def _floor(settings: AppSettings) -> float:
