@@ -50,9 +50,12 @@ class Encoder:
         """One `[q, d]` float32 per text, L2-normalised rows. Raises: BundleError where the model cannot be loaded."""
         return [self._run(self._wide, [rows])[0] for rows in self.tokenizing.queries(texts)]
 
-    def encode_documents(self, texts: Sequence[str]) -> list[Matrix]:
-        """One `[t, d]` float32 per text, in the order given. Raises: BundleError where the model cannot be loaded."""
-        return self._documents(self.tokenizing.documents(texts))
+    def encode_documents(self, texts: Sequence[str], *, pooled: bool = True) -> list[Matrix]:
+        """One `[t, d]` float32 per text, in the order given; without pooling one row for each kept row of the tokenizing.
+
+        Raises: BundleError where the model cannot be loaded.
+        """
+        return self._documents(self.tokenizing.documents(texts), pooled=pooled)
 
     def iter_documents(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Matrix]:
         """`encode_documents` of any number of texts, `window` of them in memory; the next are tokenized meanwhile."""
@@ -61,15 +64,15 @@ class Encoder:
             following = ahead.submit(self._tokenized, source, window)
             while rows := following.result():
                 following = ahead.submit(self._tokenized, source, window)
-                yield from self._documents(rows)
+                yield from self._documents(rows, pooled=True)
 
     def _tokenized(self, source: Iterator[str], window: int) -> list[TokenRows]:
         return self.tokenizing.documents(list(islice(source, window)))
 
-    def _documents(self, rows: Sequence[TokenRows]) -> list[Matrix]:
+    def _documents(self, rows: Sequence[TokenRows], *, pooled: bool) -> list[Matrix]:
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
         batches = list(_batches([len(item.ids) for item in rows]))
-        pooling = self.bundle.manifest.pooling
+        pooling = self.bundle.manifest.pooling if pooled else None
         session = self._narrow
 
         def encode(places: list[int]) -> list[Matrix]:

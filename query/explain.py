@@ -55,7 +55,8 @@ def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanati
     Q = encoder.encode_queries([query])[0][query_real]
     texts = [passage_text(hit.title, hit.text) for hit in hits]
     explanations = []
-    for text, tokens, D in zip(texts, encoder.tokenizing.documents(texts), encoder.encode_documents(texts), strict=True):
+    vectors = encoder.encode_documents(texts, pooled=False)  # pooled rows stand for no place in the text
+    for text, tokens, D in zip(texts, encoder.tokenizing.documents(texts), vectors, strict=True):
         real, offsets = _real_rows(tokens)
         if not len(real) or not len(query_real):
             explanations.append(Explanation(text, ()))

@@ -80,6 +80,8 @@ def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
         found.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
     if manifest.document.skip_ids:
         found.append("document: Vespa drops punctuation before encoding, the bundle after")
+    if manifest.pooling is not None:
+        found.append("document: the bundle pools rows, Vespa does not")
     return tuple(found)
 
 

@@ -19,6 +19,8 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, CheckpointError, UsageError
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing
+from query import explain
+from query.types import Hit
 
 LAYOUTS = {
     "stanford": checkpoints.stanford,
@@ -256,6 +258,16 @@ def test_a_bundle_pools_documents_and_not_queries(exported, tmp_path):
         np.testing.assert_allclose(a, pool(b, bundle.manifest.pooling), atol=1e-4)
         assert len(a) <= len(b) // 2 + 1
     assert pooled.encode_queries(["what is"])[0].shape == (16, 16)
+    unpooled = pooled.encode_documents(checkpoints.TEXTS, pooled=False)
+    assert [len(rows) for rows in unpooled] == [len(rows) for rows in plain.encode_documents(checkpoints.TEXTS)]
+
+
+def test_hits_of_a_pooled_bundle_can_be_explained(exported, tmp_path):
+    checkpoint, _, _ = exported("stanford")
+    export(checkpoint, tmp_path / "pooled", ExportOptions(pooling=Pooling(3, "sequential", 0)))
+    hit = Hit(rank=1, id="a", passage_id="a#0", score=1.0, title="", text=checkpoints.TEXTS[1], metadata={}, stages={})
+    (explanation,) = explain(Encoder(Bundle.open(tmp_path / "pooled")), "what is the capital", [hit])
+    assert {match.query_word for match in explanation.matches} == {"what", "is", "the", "capital"}
 
 
 def test_vespa_rules_drop_punctuation_and_their_difference_is_measured(exported, tmp_path):
