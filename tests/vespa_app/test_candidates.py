@@ -109,6 +109,12 @@ def test_token_asks_for_the_neighbours_of_each_row():
     assert parts.profile == "token"
 
 
+def test_a_query_of_more_rows_than_token_has_inputs_is_refused():
+    rows = np.tile(Q[:1], (SETTINGS.query_rows + 1, 1))
+    with pytest.raises(UsageError, match="raise setting query_rows"):
+        ask("token", rows=rows)
+
+
 def test_token_asks_for_bits_where_bits_are_stored():
     rows = np.tile(Q, (1, 2))
     for codec, field in (("binary", "vectors"), ("residual", "token_bits")):

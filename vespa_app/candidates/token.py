@@ -7,6 +7,7 @@ the similarities that its rows were found with; a query row that found nothing i
 
 from __future__ import annotations
 
+from late_interaction.errors import UsageError
 from late_interaction.thresholds import plain_thresholds
 from vespa_app.candidates.base import (
     BASE_PROFILE,
@@ -67,6 +68,11 @@ class Token(PlainStrategy):
 
     def query(self, request: StrategyRequest) -> QueryParts:
         settings = request.settings
+        if len(request.rows) > settings.query_rows:
+            raise UsageError(
+                f"the query has {len(request.rows)} rows, and the application's candidates {self.name!r} take "
+                f"{settings.query_rows}: choose other candidates, or raise setting query_rows"
+            )
         parameters: dict[str, Parameter] = rerank_parameters(request)
         field = BITS_FIELD if settings.codec == "residual" else VECTORS
         if _floats(settings):
