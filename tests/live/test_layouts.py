@@ -19,7 +19,7 @@ from vespa_app.application import Application, chunked_fields
 from vespa_app.deploy import deploy
 from vespa_app.layouts import document_path
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]  # a deployment of its own, with a large package
 
 QUERIES = ("parse command line options", "wait for a thread to finish", "write an object as JSON text")
 COUNT = 60  # documents
