@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.graph import export_graph, torch_graph
+from exporter.graph import export_graph, save_tokenizer, torch_graph
 from exporter.layouts import detect_layout
 from exporter.loading import Checkpoint, find_checkpoint, load_checkpoint, positions
 from exporter.next_plaid import write_next_plaid
 from exporter.options import ExportOptions
 from exporter.plain import make_plain_checkpoint
-from exporter.quantization import check_schemes, quantize
-from exporter.rules import chosen_rules
+from exporter.quantization import check_schemes, quantize_all
+from exporter.rules import chosen_dim, with_options
 from exporter.verification import ExportReport, verify
 from late_interaction.bundle import Bundle, Manifest, write_manifest
 from late_interaction.errors import CheckpointError
@@ -67,20 +67,10 @@ def _write(
     loaded: Checkpoint, source: str, folder: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> tuple[Bundle, Manifest]:
     """The bundle, and its manifest with the rules the checkpoint was trained with."""
-    own = int(loaded.model.get_embedding_dimension())
-    dim = options.dim or own
-    if dim > own:
-        raise CheckpointError(f"--dim {dim} is more than the {own} dimensions that the checkpoint has")
-    models = {"fp32": "model.onnx"}
+    dim = chosen_dim(options, int(loaded.model.get_embedding_dimension()), "checkpoint")
     export_graph(torch_graph(loaded, dim), folder / "model.onnx")
-    for scheme in options.quantize:
-        progress(f"quantizing to {scheme}")
-        models[scheme] = f"model.{scheme}.onnx"
-        quantize(scheme, folder / "model.onnx", folder / models[scheme])
-    backend = loaded.tokenizer.backend_tokenizer
-    backend.no_truncation()  # Vespa would honour what is stored here
-    backend.no_padding()
-    backend.save(str(folder / "tokenizer.json"))
+    models = quantize_all(options.quantize, folder / "model.onnx", progress)
+    save_tokenizer(loaded.tokenizer.backend_tokenizer, folder / "tokenizer.json")
     pad = loaded.tokenizer.pad_token_id
     trained = Manifest(
         source=Path(source).name if Path(source).exists() else source,
@@ -94,12 +84,7 @@ def _write(
         lower_case=loaded.rules.lower_case,
         models=models,
     )
-    rules = chosen_rules(loaded.rules, options, loaded.tokenizer, trained.max_tokens)
-    chosen = replace(
-        trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
-        lower_case=rules.lower_case,
-    )  # fmt: skip
-    bundle = write_manifest(folder, chosen)
+    bundle = write_manifest(folder, with_options(trained, options, loaded.tokenizer))
     return bundle, replace(trained, files=bundle.manifest.files)
 
 

@@ -13,7 +13,7 @@ from exporter.quiet import quiet
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT
 from late_interaction.errors import CheckpointError
 
-__all__ = ["OPSET", "export_graph", "load_graph", "save_graph", "torch_graph"]
+__all__ = ["OPSET", "export_graph", "load_graph", "save_graph", "save_tokenizer", "torch_graph"]
 
 OPSET = 17  # what every onnxruntime that Vespa ships reads
 IR_VERSION = 10
@@ -77,7 +77,6 @@ def export_graph(graph: Any, path: Path) -> None:
                 opset_version=OPSET, dynamo=False,
             )  # fmt: skip
             model = load_graph(written)
-        model.ir_version = min(model.ir_version, IR_VERSION)
         save_graph(model, path)
     except Exception as error:  # noqa: BLE001  the exporter runs the model's own code
         raise CheckpointError(f"torch cannot export this model to ONNX: {str(error).splitlines()[0]}") from None
@@ -98,6 +97,13 @@ def _plain_attention(backbone: Any) -> Iterator[None]:
             backbone.set_attn_implementation(before)
 
 
+def save_tokenizer(tokenizer: Any, path: Path) -> None:
+    """Writes a `tokenizers.Tokenizer` without truncation and padding of its own: Vespa would honour what is stored."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(path))
+
+
 def load_graph(path: Path) -> Any:
     """An ONNX model with all its weights in memory."""
     import onnx
@@ -106,9 +112,11 @@ def load_graph(path: Path) -> Any:
 
 
 def save_graph(model: Any, path: Path) -> None:
-    """Writes and checks it, with its weights in a second file where they are more than protobuf can hold."""
+    """Writes and checks it, in a version that Vespa's onnxruntime reads; its weights in a second file where they are more than
+    protobuf can hold."""
     import onnx
 
+    model.ir_version = min(model.ir_version, IR_VERSION)
     if sum(len(item.raw_data) for item in model.graph.initializer) > EXTERNAL_ABOVE:
         onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from exporter.graph import load_graph, save_graph
-from exporter.layouts import Rules, read_json
+from exporter.graph import load_graph, save_graph, save_tokenizer
+from exporter.layouts import read_json
 from exporter.options import ExportOptions
-from exporter.quantization import quantize
-from exporter.rules import chosen_rules
-from exporter.verification import ExportReport, Vectors, encode_timed, fidelity_of, verification_texts
+from exporter.quantization import quantize_all
+from exporter.rules import chosen_dim, with_options
+from exporter.verification import ExportReport, Vectors, encode_timed, fidelity_of, token_rows, verification_texts
 from late_interaction.bundle import (
     ATTENTION_MASK,
     INPUT_IDS,
@@ -39,7 +39,6 @@ __all__ = ["write_next_plaid"]
 
 CONFIG, MODEL, TOKENIZER = "onnx_config.json", "model.onnx", "tokenizer.json"
 TOKEN_TYPES, THEIR_OUTPUT = "token_type_ids", "output"
-IR_VERSION = 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ def write_next_plaid(
     Raises: CheckpointError where files are missing or damaged, or the graph is another.
     """
     from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     for name in (MODEL, TOKENIZER):
         if not (folder / name).is_file():
@@ -77,33 +77,15 @@ def write_next_plaid(
     own = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
     if (stated := config.get("embedding_dim", own)) != own:
         raise CheckpointError(f"{folder}: {CONFIG} says {stated} dimensions, the graph gives {own}")
-    dim = options.dim or own
-    if dim > own:
-        raise CheckpointError(f"--dim {dim} is more than the {own} dimensions that the graph has")
+    dim = chosen_dim(options, own, "graph")
     _write_graph(folder / MODEL, output / MODEL, dim)
-    models = {"fp32": MODEL}
-    for scheme in options.quantize:
-        progress(f"quantizing to {scheme}")
-        models[scheme] = f"model.{scheme}.onnx"
-        quantize(scheme, output / MODEL, output / models[scheme])
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(output / TOKENIZER))
+    models = quantize_all(options.quantize, output / MODEL, progress)
+    save_tokenizer(tokenizer, output / TOKENIZER)
     trained = _manifest(settings, source, dim, models)
-    bundle = write_manifest(output, _chosen(trained, options, tokenizer))
+    chosen = with_options(trained, options, PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    bundle = write_manifest(output, chosen)
     progress("verifying against the graph as it was")
     return bundle, _verify(session, tokenizer, bundle, trained, settings, options.sample)
-
-
-def _chosen(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
-    from transformers import PreTrainedTokenizerFast
-
-    own = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
-    rules = chosen_rules(own, options, PreTrainedTokenizerFast(tokenizer_object=tokenizer), trained.max_tokens)
-    return replace(
-        trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
-        lower_case=rules.lower_case,
-    )  # fmt: skip
 
 
 def _settings(folder: Path, config: dict[str, Any], tokenizer: Any) -> _Settings:
@@ -215,7 +197,6 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
         for axis, name in zip(item.type.tensor_type.shape.dim, ("batch", "tokens"), strict=True):
             axis.ClearField("dim_value")
             axis.dim_param = name
-    model.ir_version = min(model.ir_version, IR_VERSION)
     save_graph(model, target)
 
 
@@ -226,8 +207,7 @@ def _verify(
     against next-plaid's steps."""
     sides = verification_texts(sample)
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
-    tokenizing = Tokenizing(unpooled)
-    rows = {"query": tokenizing.queries(sides["query"]), "document": tokenizing.documents(sides["document"])}
+    rows = token_rows(unpooled, sides)
     reference: Vectors = {}
     for side, items in rows.items():
         full = [_run(session, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]

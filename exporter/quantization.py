@@ -7,7 +7,7 @@ with, and one large activation does not cost the others their precision (measure
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from exporter.graph import load_graph, save_graph
 from exporter.quiet import quiet
 from late_interaction.errors import UsageError
 
-__all__ = ["QUANTIZERS", "check_schemes", "quantize"]
+__all__ = ["QUANTIZERS", "check_schemes", "quantize", "quantize_all"]
 
 ORT_DOMAIN = "com.microsoft"  # operators that every onnxruntime has, Vespa's too
 ZERO_POINT = 128
@@ -31,6 +31,16 @@ def check_schemes(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in QUANTIZERS:
             raise UsageError(f"--quantize {name} unknown; known: {', '.join(QUANTIZERS)}")
+
+
+def quantize_all(schemes: Sequence[str], model: Path, progress: Callable[[str], None]) -> dict[str, str]:
+    """Writes the graphs of `schemes` beside `model`. Precision -> file name, fp32 included."""
+    models = {"fp32": model.name}
+    for scheme in schemes:
+        progress(f"quantizing to {scheme}")
+        models[scheme] = f"{model.stem}.{scheme}.onnx"
+        quantize(scheme, model, model.with_name(models[scheme]))
+    return models
 
 
 def quantize(scheme: str, source: Path, target: Path) -> None:

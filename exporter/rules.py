@@ -8,13 +8,30 @@ from typing import Any
 
 from exporter.layouts import Rules
 from exporter.options import ExportOptions
-from late_interaction.bundle import Expansion, SideRules
-from late_interaction.errors import UsageError
+from late_interaction.bundle import Expansion, Manifest, SideRules
+from late_interaction.errors import CheckpointError, UsageError
 
-__all__ = ["chosen_rules"]
+__all__ = ["chosen_dim", "chosen_rules", "with_options"]
 
 VESPA_QUERY_MARKER, VESPA_DOCUMENT_MARKER = 1, 2  # col-bert-embedder.def, where a bundle names none
 AUTO_STEP = 32
+
+
+def chosen_dim(options: ExportOptions, own: int, what: str) -> int:
+    """Dimensions that the bundle keeps of the `own` that the `what` gives. Raises: CheckpointError where more are asked for."""
+    if options.dim is not None and options.dim > own:
+        raise CheckpointError(f"--dim {options.dim} is more than the {own} dimensions that the {what} has")
+    return options.dim or own
+
+
+def with_options(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
+    """The manifest of the trained rules with those that were asked for. Raises: UsageError as `chosen_rules`."""
+    own = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
+    rules = chosen_rules(own, options, tokenizer, trained.max_tokens)
+    return replace(
+        trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
+        lower_case=rules.lower_case,
+    )  # fmt: skip
 
 
 def chosen_rules(rules: Rules, options: ExportOptions, tokenizer: Any, max_tokens: int) -> Rules:

@@ -21,7 +21,17 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
-__all__ = ["ExportReport", "Fidelity", "Speed", "Vectors", "encode_timed", "fidelity_of", "verification_texts", "verify"]
+__all__ = [
+    "ExportReport",
+    "Fidelity",
+    "Speed",
+    "Vectors",
+    "encode_timed",
+    "fidelity_of",
+    "token_rows",
+    "verification_texts",
+    "verify",
+]
 
 OWN_TEXTS = (
     "What is late interaction?",
@@ -96,7 +106,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
     sides = verification_texts(sample)
     texts = sides["document"]
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
-    rows = _rows(unpooled, sides)
+    rows = token_rows(unpooled, sides)
     graph = torch_graph(checkpoint, bundle.manifest.dim)
     reference = {side: _torch_rows(graph, items) for side, items in rows.items()}
     fidelity, vectors = {}, {}
@@ -107,7 +117,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
     by_training = replace(bundle, manifest=replace(trained, pooling=None))
     differences = [
         text
-        for side, items in _rows(by_training, sides).items()
+        for side, items in token_rows(by_training, sides).items()
         for text in _id_differences(checkpoint.model, side, sides[side], items)
     ]
     return ExportReport(
@@ -133,7 +143,7 @@ def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:
     return {"query": [" ".join(text.split()[:QUERY_WORDS]) or text for text in texts], "document": texts}
 
 
-def _rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, list[TokenRows]]:
+def token_rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, list[TokenRows]]:
     tokenizing = Tokenizing(bundle)
     return {"query": tokenizing.queries(sides["query"]), "document": tokenizing.documents(sides["document"])}
 
@@ -207,7 +217,7 @@ def _rules_difference(
     theirs, _ = encode_timed(Encoder(trained, precision="fp32"), sides)
     same = [
         np.array_equal(a.ids, b.ids)
-        for side, items in _rows(trained, sides).items()
+        for side, items in token_rows(trained, sides).items()
         for a, b in zip(rows[side], items, strict=True)
     ]
     return RulesDifference(float(np.mean(same)), *_agreement(_scores(vectors), _scores(theirs)))
