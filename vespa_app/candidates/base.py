@@ -8,6 +8,7 @@ profile there is a twin, `NAME_explained`, whose match feature `best_similaritie
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -35,9 +36,11 @@ __all__ = [
     "StrategyRequest",
     "codebook_of",
     "explained_profile",
+    "hnsw_lines",
     "rerank_parameters",
     "second_phase",
     "tensor_hex",
+    "vector_hex",
 ]
 
 Floats = NDArray[np.float32]
@@ -83,6 +86,12 @@ class StrategyRequest:
     settings: AppSettings
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
+
+    @functools.cached_property
+    def centroid_scores(self) -> Floats:
+        """`[q, C]`, computed once however many parts of a query need it. Raises: SettingsError where there is no codebook."""
+        scores: Floats = self.rows @ codebook_of(self.codebook).centroids.T
+        return scores
 
     @property
     def targets(self) -> int:
@@ -187,5 +196,24 @@ def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
 
 def tensor_hex(rows: Floats) -> dict[str, object]:
     """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
-    cells = np.ascontiguousarray(rows, np.float32).astype(">f4")
-    return {str(number): row.tobytes().hex() for number, row in enumerate(cells)}
+    return {str(number): vector_hex(row) for number, row in enumerate(rows)}
+
+
+def vector_hex(vector: Floats) -> str:
+    """`[d]` as the cells of tensor<float>(x[d]): big-endian hex."""
+    return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
+
+
+def hnsw_lines(settings: AppSettings, distance: str) -> str:
+    """A field's HNSW graph, indented for it."""
+    return f"""\
+            attribute {{
+                distance-metric: {distance}
+            }}
+            index {{
+                hnsw {{
+                    max-links-per-node: {settings.hnsw_links}
+                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
+                }}
+            }}
+"""

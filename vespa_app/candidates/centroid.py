@@ -59,9 +59,8 @@ class Centroid(PlainStrategy):
         return {FIELD: {str(int(id_)): 1 for id_ in ids}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        centroids = codebook_of(request.codebook).centroids
-        scores = request.rows @ centroids.T  # [q, C]
-        probes = min(request.settings.probes, len(centroids))
+        scores = request.centroid_scores
+        probes = min(request.settings.probes, scores.shape[1])
         parameters: dict[str, Parameter] = rerank_parameters(request)
         items = []
         for row, similarities in enumerate(scores):

@@ -18,7 +18,6 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
-    codebook_of,
     explained_profile,
     second_phase,
 )
@@ -73,8 +72,8 @@ class Hybrid(PlainStrategy):
         parameters: dict[str, Parameter] = {**dense.parameters, **words.parameters}
         parameters["ranking.globalPhase.rerankCount"] = request.rerank
         if isinstance(_dense(request.settings), Centroid):
-            best = request.rows @ codebook_of(request.codebook).centroids.T
-            parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, float((best.max(axis=1)).sum())))
+            most = float(request.centroid_scores.max(axis=1).sum())
+            parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, most))
         return QueryParts(f"({dense.yql_where} or {words.yql_where})", parameters, self.name)
 
 

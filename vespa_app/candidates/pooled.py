@@ -11,8 +11,10 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    hnsw_lines,
     rerank_parameters,
     second_phase,
+    vector_hex,
 )
 from vespa_app.settings import AppSettings
 
@@ -36,10 +38,6 @@ def nearest(request: StrategyRequest) -> str:
     return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, qp))"
 
 
-def vector_hex(vector: Floats) -> str:
-    return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
-
-
 class Pooled(PlainStrategy):
     name = "pooled"
 
@@ -47,16 +45,7 @@ class Pooled(PlainStrategy):
         return f"""\
         field {FIELD} type tensor<float>(x[{settings.dim}]) {{
             indexing: attribute | index
-            attribute {{
-                distance-metric: prenormalized-angular
-            }}
-            index {{
-                hnsw {{
-                    max-links-per-node: {settings.hnsw_links}
-                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
-                }}
-            }}
-        }}
+{hnsw_lines(settings, "prenormalized-angular")}        }}
 """
 
     def profile(self, settings: AppSettings) -> str:

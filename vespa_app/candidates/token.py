@@ -17,15 +17,17 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    hnsw_lines,
     rerank_parameters,
     second_phase,
+    vector_hex,
 )
+from vespa_app.codecs.base import VECTORS, blocks
 from vespa_app.settings import AppSettings
 
 __all__ = ["BITS_FIELD", "Token"]
 
 BITS_FIELD = "token_bits"
-VECTORS = "vectors"
 MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hundred rows usually finds
 
 
@@ -64,7 +66,7 @@ class Token(PlainStrategy):
         if context.settings is None or context.settings.codec != "residual":
             return {}
         packed = (context.thresholds or plain_thresholds(vectors.shape[1])).encode(vectors)
-        return {BITS_FIELD: {"blocks": {str(number): row.tobytes().hex() for number, row in enumerate(packed)}}}
+        return {BITS_FIELD: blocks(packed)}
 
     def query(self, request: StrategyRequest) -> QueryParts:
         settings = request.settings
@@ -76,7 +78,7 @@ class Token(PlainStrategy):
         parameters: dict[str, Parameter] = rerank_parameters(request)
         field = BITS_FIELD if settings.codec == "residual" else VECTORS
         if _floats(settings):
-            rows = [row.astype(">f4").tobytes().hex() for row in request.rows]
+            rows = [vector_hex(row) for row in request.rows]
         else:
             packed = (request.thresholds or plain_thresholds(settings.dim)).encode(request.rows)
             rows = [row.tobytes().hex() for row in packed]
@@ -103,14 +105,4 @@ def _floor(settings: AppSettings) -> float:
 
 
 def _index(settings: AppSettings) -> str:
-    return f"""\
-            attribute {{
-                distance-metric: {"prenormalized-angular" if _floats(settings) else "hamming"}
-            }}
-            index {{
-                hnsw {{
-                    max-links-per-node: {settings.hnsw_links}
-                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
-                }}
-            }}
-"""
+    return hnsw_lines(settings, "prenormalized-angular" if _floats(settings) else "hamming")

@@ -27,6 +27,7 @@ __all__ = [
     "PlainCodec",
     "Values",
     "blocks",
+    "byte_cells",
     "rows_of",
     "stacked",
     "token_matrix",
@@ -108,9 +109,15 @@ class Codec(Protocol):
 
 
 class PlainCodec:
-    """What a codec without constants and further fields has of each."""
+    """What a codec without constants and further fields has of each; its MaxSim is the sum of `best`."""
 
     needs_codebook = False
+
+    def best(self, settings: AppSettings) -> str:
+        raise NotImplementedError
+
+    def maxsim(self, settings: AppSettings) -> str:
+        return f"sum({self.best(settings)}, qt)"
 
     def check_dim(self, dim: int) -> None:
         pass
@@ -157,6 +164,13 @@ def rows_of(value: Mapping[str, object]) -> list[object]:
     if not isinstance(found, Mapping) or not all(str(label).isdigit() for label in found):
         raise SettingsError(f"the value of field {VECTORS!r} is no tensor of token vectors: {str(value)[:60]}")
     return [found[label] for label in sorted(found, key=int)]
+
+
+def byte_cells(row: object) -> NDArray[np.uint8]:
+    """One row of int8 cells as document/v1 gives it, hex or numbers, as bytes in one dimension."""
+    if isinstance(row, str):
+        return np.frombuffer(bytes.fromhex(row), np.uint8)
+    return np.asarray(row, np.float32).reshape(-1).astype(np.int8).view(np.uint8)
 
 
 def stacked(rows: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

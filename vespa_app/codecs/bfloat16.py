@@ -20,9 +20,6 @@ class BFloat16(PlainCodec):
     def field_type(self, settings: AppSettings) -> str:
         return f"tensor<bfloat16>(dt{{}}, x[{settings.dim}])"
 
-    def maxsim(self, settings: AppSettings) -> str:
-        return f"sum({self.best(settings)}, qt)"
-
     def best(self, settings: AppSettings) -> str:
         return f"reduce(sum(query(qt) * cell_cast(attribute({VECTORS}), float), x), max, dt)"
 

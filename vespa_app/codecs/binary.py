@@ -13,11 +13,22 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds, plain_thresholds
-from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import (
+    NO_BOOKS,
+    VECTORS,
+    Books,
+    Floats,
+    PlainCodec,
+    Values,
+    blocks,
+    byte_cells,
+    rows_of,
+    stacked,
+    token_matrix,
+)
 from vespa_app.settings import AppSettings
 
 __all__ = ["Binary"]
@@ -73,7 +84,7 @@ class Binary(PlainCodec):
         return {VECTORS: blocks(_thresholds(books, matrix.shape[1]).encode(matrix))}
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
-        packed = stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
+        packed = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not packed.size:
             return np.zeros((0, 0), np.float32)
         return _thresholds(books, 8 * packed.shape[1]).decode(packed)
@@ -81,9 +92,3 @@ class Binary(PlainCodec):
 
 def _thresholds(books: Books, dim: int) -> Thresholds:
     return books.thresholds or plain_thresholds(dim)
-
-
-def _cells(row: object) -> NDArray[np.generic]:
-    if isinstance(row, str):
-        return np.frombuffer(bytes.fromhex(row), np.uint8)
-    return np.asarray(row, np.float32).astype(np.int8).view(np.uint8)

@@ -19,9 +19,6 @@ class Float32(PlainCodec):
     def field_type(self, settings: AppSettings) -> str:
         return f"tensor<float>(dt{{}}, x[{settings.dim}])"
 
-    def maxsim(self, settings: AppSettings) -> str:
-        return f"sum({self.best(settings)}, qt)"
-
     def best(self, settings: AppSettings) -> str:
         return f"reduce(sum(query(qt) * attribute({VECTORS}), x), max, dt)"
 

@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import (
+    NO_BOOKS,
+    VECTORS,
+    Books,
+    Floats,
+    PlainCodec,
+    Values,
+    blocks,
+    byte_cells,
+    rows_of,
+    stacked,
+    token_matrix,
+)
 from vespa_app.settings import AppSettings
 
 __all__ = ["CODES", "Residual"]
@@ -73,9 +85,6 @@ class Residual(PlainCodec):
         unit = "residual_raw * map(sum(residual_raw * residual_raw, x), f(a)(1 / sqrt(a)))"
         return {**planes, "residual_raw": raw, DECODED: unit}
 
-    def maxsim(self, settings: AppSettings) -> str:
-        return f"sum({self.best(settings)}, qt)"
-
     def best(self, settings: AppSettings) -> str:
         return f"reduce(sum(query(qt) * {DECODED}, x), max, dt)"
 
@@ -93,7 +102,7 @@ class Residual(PlainCodec):
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
         book = _book(books)
-        planes = stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
+        planes = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not planes.size:
             return np.zeros((0, book.dim), np.float32)
         bits = np.unpackbits(planes.reshape(len(planes), book.bits, -1), axis=2).transpose(0, 2, 1)
@@ -133,12 +142,6 @@ def _polynomial(plane: int, above: int) -> str:
     without, times = _polynomial(plane - 1, above), _polynomial(plane - 1, above | 1 << plane)
     product = f"plane_{plane} * {times}"
     return f"({without} + {product})" if without else f"({product})"
-
-
-def _cells(row: object) -> NDArray[np.generic]:
-    if isinstance(row, str):
-        return np.frombuffer(bytes.fromhex(row), np.uint8)
-    return np.asarray(row, np.float32).reshape(-1).astype(np.int8).view(np.uint8)
 
 
 def _codes(value: Mapping[str, object]) -> NDArray[np.int32]:
