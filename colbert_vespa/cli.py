@@ -121,6 +121,9 @@ def app_(
     sample: Annotated[
         list[str] | None, typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.")
     ] = None,
+    recall: Annotated[
+        float | None, typer.Option("--recall", help="Share of the exact top 10 that candidates shall find.")
+    ] = None,
     diff: Annotated[Path | None, typer.Option("--diff", help="Say what deploying over this package would do.")] = None,
     beside: Annotated[Path | None, typer.Option("--beside", help="Keep this package's indexes beside the new one.")] = None,
     switch: Annotated[bool, typer.Option("--switch", help="With --beside: ask the new index by default.")] = False,
@@ -132,7 +135,7 @@ def app_(
 
     out = Output(json_output=json_output)
     result = write_package(
-        out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [],
+        out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall,
         options=PackageOptions(diff, beside, switch, explain),
     )  # fmt: skip
     out.result(result)

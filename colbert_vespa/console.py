@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -14,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
-from exporter.verification import ExportReport
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
 from vespa_app.changes import Change
 from vespa_app.planning import Plan
+
+if TYPE_CHECKING:
+    from exporter.verification import ExportReport
 
 __all__ = ["Output", "print_error"]
 

@@ -18,6 +18,7 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, default_settings
 from vespa_app.beside import build_beside
+from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
 from vespa_app.deploy import deploy
 from vespa_app.planning import PlanRequest, make_plan
@@ -46,12 +47,15 @@ def write_package(
     codec: str | None,
     candidates: Sequence[str],
     sample: Sequence[str],
+    recall: float | None = None,
     options: PackageOptions = PackageOptions(),
 ) -> dict[str, object]:
     """Settings come from app.toml, or are made from the documents given as a sample."""
     opened = Bundle.open(bundle)
-    if settings and (codec or candidates or sample):
-        raise UsageError("--settings has codec, candidates and fields: change them there, or leave --settings out")
+    if settings and (codec or candidates or sample or recall is not None):
+        raise UsageError(
+            "--settings has codec, candidates, fields and effort (probes, rerank): change them there, or leave --settings out"
+        )
     if options.switch and not options.beside:
         raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
     if settings:
@@ -59,7 +63,8 @@ def write_package(
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})
-        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates))
+        goal = RECALL_GOAL if recall is None else recall
+        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=goal)
     if options.beside:
         package = build_beside(opened, chosen, options.beside, switch=options.switch)
     else:

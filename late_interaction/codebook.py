@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
-from late_interaction.files import atomic_write
 
 __all__ = ["Codebook", "train_codebook"]
 
@@ -86,33 +84,20 @@ class Codebook:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes one `.npz` without pickle, atomically and byte for byte repeatably."""
-        buffer = io.BytesIO()
-        np.savez(buffer, centroids=self.centroids, cutoffs=self.cutoffs, weights=self.weights, bits=np.int32(self.bits))
-        atomic_write(Path(path), buffer.getvalue())
+        arrays = {"centroids": self.centroids, "cutoffs": self.cutoffs, "weights": self.weights, "bits": np.int32(self.bits)}
+        save_arrays(path, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:
         """Raises: BundleError naming the file and what is wrong with it."""
-        file = Path(path)
+        names = ("centroids", "cutoffs", "weights", "bits")
+        centroids, cutoffs, weights, bits = load_arrays(path, "codebook", names, MAX_BYTES)
+        if bits.shape != () or bits.dtype.kind != "i":
+            raise BundleError(f"{path} is no codebook: bits must be one whole number")
         try:
-            if file.stat().st_size > MAX_BYTES:
-                raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MiB: it is no codebook")
-            with file.open("rb") as opened:
-                arrays = np.load(opened, allow_pickle=False)
-                if not isinstance(arrays, np.lib.npyio.NpzFile):
-                    raise BundleError(f"{file} is no codebook: it is one array, not an .npz")
-                missing = {"centroids", "cutoffs", "weights", "bits"} - set(arrays.files)
-                if missing:
-                    raise BundleError(f"{file} is no codebook: it has no {min(missing)}")
-                bits = arrays["bits"]
-                if bits.shape != () or bits.dtype.kind != "i":
-                    raise BundleError(f"{file} is no codebook: bits must be one whole number")
-                return cls(arrays["centroids"], arrays["cutoffs"], arrays["weights"], int(bits))
-        except FileNotFoundError:
-            raise BundleError(f"no codebook {file}") from None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise BundleError(f"{file} is no codebook, or is damaged: {error}") from None
+            return cls(centroids, cutoffs, weights, int(bits))  # type: ignore[arg-type]  # the class checks them
+        except ValueError as error:
+            raise BundleError(f"{path} is no codebook, or is damaged: {error}") from None
 
     def assign(self, vectors: Matrix) -> NDArray[np.int32]:
         """Code `[n]` of each vector `[n, d]`: the centroid of the largest dot product, the lower id on ties."""

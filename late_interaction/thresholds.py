@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
-from late_interaction.files import atomic_write
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 
@@ -75,24 +73,16 @@ class Thresholds:
         return rows
 
     def save(self, path: str | Path) -> None:
-        """Writes one `.npz` without pickle, atomically and byte for byte repeatably."""
-        buffer = io.BytesIO()
-        np.savez(buffer, cuts=self.cuts, spread=self.spread)
-        atomic_write(Path(path), buffer.getvalue())
+        save_arrays(path, cuts=self.cuts, spread=self.spread)
 
     @classmethod
     def load(cls, path: str | Path) -> Thresholds:
         """Raises: BundleError naming the file and what is wrong with it."""
-        file = Path(path)
+        cuts, spread = load_arrays(path, "file of thresholds", ("cuts", "spread"), MAX_BYTES)
         try:
-            if file.stat().st_size > MAX_BYTES:
-                raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MiB: these are no thresholds")
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                return cls(arrays["cuts"], arrays["spread"])
-        except FileNotFoundError:
-            raise BundleError(f"no thresholds {file}") from None
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise BundleError(f"{file} holds no thresholds, or is damaged: {error}") from None
+            return cls(cuts, spread)  # type: ignore[arg-type]  # the class checks them
+        except ValueError as error:
+            raise BundleError(f"{path} is no file of thresholds, or is damaged: {error}") from None
 
 
 def plain_thresholds(dim: int) -> Thresholds:

@@ -192,6 +192,19 @@ def vespa_node() -> tuple[str, str]:
     return url, config_url
 
 
+def further_indexes(settings) -> dict[str, dict[str, object]]:
+    """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
+    from vespa_app.candidates import STRATEGIES
+
+    plain = settings.metadata.to_json()
+    return {
+        "chunked": {"layout": "chunks", "candidates": ["exhaustive", "pooled", "bm25"]},
+        "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
+        "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
+        "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
+    }
+
+
 @pytest.fixture(scope="session")
 def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample_index, sample_collection):
     """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
@@ -200,15 +213,18 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     from feeder.pipeline import survey
     from query import open_retriever
     from vespa_app import build_package, check_package, default_settings
+    from vespa_app.candidates import STRATEGIES
     from vespa_app.deploy import deploy
 
     folder = tmp_path_factory.mktemp("world")
-    strategies = ("centroid", "pooled", "bm25", "exhaustive")
-    settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=strategies)
+    settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))
+    settings = dataclasses.replace(settings, indexes=further_indexes(settings))
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
     deploy(folder / "package", config_url, query_url=url)
-    httpx.delete(f"{url}/document/v1/colbert/passage/docid?selection=true&cluster=content", timeout=60).raise_for_status()
+    for schema in settings.index_settings:
+        everything = f"{url}/document/v1/colbert/{schema}/docid?selection=true&cluster=content"
+        httpx.delete(everything, timeout=60).raise_for_status()
     options = FeedOptions(to=url, bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
     with start_feed([stdlib_sample], options) as run:
         summary = run.go()

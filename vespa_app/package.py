@@ -31,7 +31,7 @@ from vespa_app.description import (
     codebook_sha256,
     description_schema,
 )
-from vespa_app.embedder import Embedder, embedder_component, embedder_differences, embedder_of
+from vespa_app.embedder import EMBEDDER_ID, Embedder, embedder_component, embedder_differences, embedder_of
 from vespa_app.explain import README, explain_package
 from vespa_app.schema import schema_text
 from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
@@ -195,10 +195,13 @@ def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Elemen
 
 
 def _embedders(bundle: Bundle, settings: AppSettings) -> list[Embedder]:
-    """Each once: one that makes document vectors has the bundle in its name, so that another model is another embedder."""
+    """Each once: one that makes document vectors has the bundle in its name, so that another model is another embedder.
+    Where there is one, the embedder for queries reads the same files: a package carries a model once."""
     if not settings.embedder:
         return []
-    return list(dict.fromkeys(embedder_of(bundle.sha256, own) for own in settings.index_settings.values()))
+    found = list(dict.fromkeys(embedder_of(bundle.sha256, own) for own in settings.index_settings.values()))
+    files = next((embedder for embedder in found if embedder.id != EMBEDDER_ID), Embedder())
+    return [dataclasses.replace(files, id=embedder.id) for embedder in found]
 
 
 def _query_profile() -> str:

@@ -1,4 +1,4 @@
-"""Several indexes in one application on a real node: chunks beside passages, vectors made by Vespa, places and times."""
+"""Further indexes of one application on a real node: chunks beside passages, places and times."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
-from late_interaction.metrics import overlap_at_k
 from query import open_retriever
 from vespa_app import build_package
 from vespa_app.application import Application, chunked_fields
-from vespa_app.deploy import deploy
 from vespa_app.layouts import document_path
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]  # a deployment of its own, with a large package
+pytestmark = pytest.mark.live
 
 QUERIES = ("parse command line options", "wait for a thread to finish", "write an object as JSON text")
 COUNT = 60  # documents
@@ -27,25 +25,14 @@ COUNT = 60  # documents
 
 @pytest.fixture(scope="module")
 def several(world, tmp_path_factory):
-    """The sample's application with three more indexes, and without them again at the end."""
+    """Some of the sample's documents in the shared application's further indexes."""
     folder = tmp_path_factory.mktemp("layouts")
-    plain = {name: type_.value for name, type_ in world.settings.metadata.fields.items()}
-    indexes = {
-        "chunked": {"layout": "chunks", "candidates": ["exhaustive", "pooled", "bm25"]},
-        "embedded": {"encoding": "embedder", "candidates": ["exhaustive", "bm25"]},
-        "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
-    }
-    settings = dataclasses.replace(world.settings, indexes=indexes)
-    package = build_package(world.bundle, settings).explained(world.url).write(folder / "package")
-    deploy(package, world.config_url, query_url=world.url)
     documents = world.documents[:COUNT]
-    made = SimpleNamespace(package=package, documents=documents, folder=folder)
+    made = SimpleNamespace(documents=documents)
     made.ask = lambda name: open_retriever(f"{world.url}#{name}", world.bundle.path)
     made.feed = lambda name, items: feed(world, folder, name, items)
-    for name in ("chunked", "embedded"):
-        made.feed(name, documents)
-    yield made
-    deploy(world.package, world.config_url, query_url=world.url, allow=("schema-removal",))
+    made.feed("chunked", documents)
+    return made
 
 
 def feed(world, folder, name, documents):
@@ -59,7 +46,7 @@ def feed(world, folder, name, documents):
 def test_an_address_names_an_index(world, several):
     assert Application.read(f"{world.url}#chunked").settings.layout == "chunks"
     assert Application.read(world.url).settings.schema == "passage"
-    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, embedded, placed"):
+    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, placed, residual, signs"):
         Application.read(f"{world.url}#other")
 
 
@@ -99,23 +86,6 @@ def test_a_document_scores_as_its_best_chunk(world, several):
         retriever.close()
 
 
-def test_vespa_makes_vectors_of_documents_and_queries(world, several):
-    """Nearly the same order as with the client's vectors; where the rules differ, the description says so."""
-    retriever = several.ask("embedded")
-    wanted = {d.id for d in several.documents}
-    overlaps = []
-    for query in QUERIES:
-        passages = [
-            h.id for h in world.vespa.search(query, len(world.documents), candidates="exhaustive").hits if h.id in wanted
-        ]
-        overlaps.append(overlap_at_k([h.id for h in retriever.search(query, 10).hits], passages, 10))
-    retriever.close()
-    assert sum(overlaps) / len(overlaps) >= 0.6
-    assert Application.read(f"{world.url}#embedded").description.embedder_differences
-    with pytest.raises(UsageError, match="give the query as text"):
-        several.ask("embedded").search(world.encoder.encode_queries([QUERIES[0]])[0])
-
-
 def test_times_and_places_are_filtered_and_shown(world, several):
     """Cities along a line, a day apart."""
     places = [{"lat": 59.9 + place / 10, "lng": 10.7} for place in range(10)]
@@ -148,8 +118,9 @@ def test_times_and_places_are_filtered_and_shown(world, several):
     retriever.close()
 
 
-def test_the_readmes_commands_work(world, several):
-    lines = (several.package / "README.md").read_text().splitlines()
+def test_the_readmes_commands_work(world, tmp_path):
+    package = build_package(world.bundle, world.settings).explained(world.url).write(tmp_path / "package")
+    lines = (package / "README.md").read_text().splitlines()
     commands = [line.strip() for line in lines if line.startswith("    curl ")]
     assert len(commands) == 3
     answers = []

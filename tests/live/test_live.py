@@ -19,6 +19,7 @@ from late_interaction.metrics import overlap_at_k
 from query import explain
 from vespa_app import build_package
 from vespa_app.application import Application
+from vespa_app.candidates import STRATEGIES
 from vespa_app.deploy import deploy
 
 pytestmark = pytest.mark.live
@@ -58,7 +59,7 @@ def test_exhaustive_search_is_exact_maxsim(world):
         assert overlap_at_k([hit.id for hit in hits], [id_ for id_, _ in exact(world, query)], 10) >= 0.9
 
 
-@pytest.mark.parametrize("candidates", ["centroid", "pooled", "bm25"])
+@pytest.mark.parametrize("candidates", ["centroid", "pooled", "token", "bm25"])
 def test_candidates_are_reranked_by_maxsim(world, candidates):
     found, recalls = 0, []
     for query in QUERIES:
@@ -109,14 +110,14 @@ def test_filters_select_the_same_documents_everywhere(world):
     assert len(sizes) > 20  # the filters really select
 
 
-@pytest.mark.parametrize("candidates", ["centroid", "pooled", "bm25", "exhaustive"])
+@pytest.mark.parametrize("candidates", STRATEGIES)
 def test_filters_hold_for_every_strategy(world, candidates):
     where = {"module": "pathlib"}
     inside = [d for d in world.documents if d.metadata.get("module") == "pathlib"]
     result = world.vespa.search("delete a file from disk", 5, where=where, candidates=candidates)
     assert result.hits
     assert all(hit.metadata["module"] == "pathlib" for hit in result.hits)
-    if candidates != "bm25":
+    if candidates not in ("bm25", "hybrid"):
         truth = exact(world, "delete a file from disk", inside)
         assert overlap_at_k([h.id for h in result.hits], [id_ for id_, _ in truth], 5) >= 0.8
     assert world.vespa.search("file", 5, where={"module": "no such module"}, candidates=candidates).hits == ()

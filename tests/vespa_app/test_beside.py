@@ -82,6 +82,18 @@ def test_vespas_embedder_is_one_for_each_model(bundles, tmp_path):
         assert (app / f"models/{bundle.sha256[:8]}.onnx").is_file()
 
 
+def test_a_package_carries_a_model_once(bundles, tmp_path):
+    """The embedder of queries reads the file of the one that makes document vectors."""
+    own = {"encoding": "embedder", "candidates": ["bm25", "exhaustive"]}
+    app = build_package(bundles[0], dataclasses.replace(BASE, indexes={"made": own})).write(tmp_path / "app")
+    components = list(ET.parse(app / "services.xml").getroot().iter("component"))
+    assert len(components) == 2
+    assert {component.find("transformer-model").get("path") for component in components} == {
+        f"models/{bundles[0].sha256[:8]}.onnx"
+    }
+    assert len(list((app / "models").glob("*.onnx"))) == 1
+
+
 def test_what_cannot_run_in_one_application(bundles, old):
     other = dataclasses.replace(BASE, mode="streaming", group_field="kind", candidates=("bm25",))
     with pytest.raises(SettingsError, match="one application has one mode"):

@@ -180,3 +180,15 @@ def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
     assert (AppSettings(dim=4, query_rows=8).probes, AppSettings(dim=4, query_rows=8).rerank) == (found.probes, found.rerank)
     with pytest.raises(SettingsError, match="more than was measured"):
         effort_for(0.9999)
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        effort_for(98)
+
+
+def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
+    bundle = small_bundle(tmp_path / "bundle").path
+    cli("app", str(bundle), "-o", str(tmp_path / "app"), "--recall", "0.95")
+    found = AppSettings.from_toml(tmp_path / "app" / "app.toml")
+    assert (found.probes, found.rerank) == (effort_for(0.95).probes, effort_for(0.95).rerank)
+    settings = str(tmp_path / "app" / "app.toml")
+    done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
+    assert "effort (probes, rerank)" in " ".join(done.stderr.split())

@@ -34,6 +34,8 @@ def effort_for(recall: float) -> Effort:
 
     Raises: SettingsError where none did.
     """
+    if not 0 < recall <= 1:
+        raise SettingsError(f"recall must be between 0 and 1, got {recall}")
     for effort in EFFORTS:
         if recall <= effort.recall:
             return effort

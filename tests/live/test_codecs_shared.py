@@ -1,0 +1,56 @@
+"""Compressed codecs with every candidate strategy on a real node, in the shared application."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from feeder.targets import EncodedDocument
+from feeder.targets.vespa import VespaTarget
+from late_interaction.documents import Passage
+from late_interaction.maxsim import maxsim
+from late_interaction.metrics import overlap_at_k
+from query.vespa import VespaRetriever
+from vespa_app.application import Application
+from vespa_app.candidates import STRATEGIES
+from vespa_app.codecs import CODECS
+
+pytestmark = pytest.mark.live
+
+COUNT = 60  # documents
+QUERIES = ("parse command line options", "wait for a thread to finish")
+WAYS = [("residual", candidates) for candidates in STRATEGIES] + [("signs", "token"), ("signs", "exhaustive")]
+
+
+@pytest.fixture(scope="module")
+def indexes(world):
+    found = {}
+    for name in ("residual", "signs"):
+        address = f"{world.url}#{name}"
+        application = Application.read(address)
+        target = VespaTarget(application, world.bundle)
+        items = [EncodedDocument(d, Passage.of(d), world.vectors[d.id]) for d in world.documents[:COUNT]]
+        assert target.put(items) == []
+        target.close()
+        codec, books = CODECS[application.settings.codec], application.books(world.bundle)
+        stored = {i.document.id: codec.decode(codec.encode(i.vectors, books), books) for i in items}
+        found[name] = SimpleNamespace(stored=stored, retriever=VespaRetriever(address, world.bundle))
+    yield found
+    for index in found.values():
+        index.retriever.close()
+
+
+@pytest.mark.parametrize(("name", "candidates"), WAYS)
+def test_scores_are_max_sim_of_the_decoded_vectors(world, indexes, name, candidates):
+    index = indexes[name]
+    for query in QUERIES:
+        Q = world.encoder.encode_queries([query])[0]
+        truth = {id_: maxsim(Q, D) for id_, D in index.stored.items()}
+        hits = index.retriever.search(query, 10, candidates=candidates, rerank=COUNT).hits
+        assert hits
+        for hit in hits:
+            assert hit.stages["maxsim"] == pytest.approx(truth[hit.id], abs=1e-4)
+        if candidates not in ("bm25", "hybrid"):  # which find, or order, by words
+            best = sorted(truth, key=lambda id_: -truth[id_])
+            assert overlap_at_k([hit.id for hit in hits], best, 10) >= 0.9
