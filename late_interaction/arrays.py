@@ -19,7 +19,7 @@ __all__ = ["load_arrays", "save_arrays"]
 def save_arrays(path: str | Path, **arrays: object) -> None:
     """Atomically, and byte for byte repeatably."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # of its flag allow_pickle, which no array is named
     atomic_write(Path(path), buffer.getvalue())
 
 

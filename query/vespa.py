@@ -20,7 +20,7 @@ from query.retriever import Question
 from query.types import Hit, SearchResult
 from query.yql import filter_to_yql
 from vespa_app.application import Application
-from vespa_app.asking import layout_parameters
+from vespa_app.asking import layout_parameters, query_body
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, EXPLAINED, MAXSIM
 from vespa_app.codecs import Books
@@ -117,15 +117,10 @@ def build_request(
     application: Application, parts: QueryParts, k: int, filter_yql: str | None, timeout: float
 ) -> dict[str, Any]:
     """The body of a POST to /search/: everything from the user travels as a parameter or an escaped literal."""
-    settings = application.settings
     selection = f"({parts.yql_where}) and {filter_yql}" if filter_yql else parts.yql_where
-    # settings.schema is a checked name, and the selection is made of escaped literals and parameters
-    yql = f"select * from {settings.schema} where {selection}"  # noqa: S608
     return {
-        "yql": yql,
-        "hits": k,
+        **query_body(application.settings, selection, parts.profile, k),
         "timeout": f"{timeout}s",
-        "ranking.profile": parts.profile,
         "presentation.summary": "passage_hit",
         "presentation.timing": True,
         **parts.parameters,

@@ -7,8 +7,25 @@ from late_interaction.filters import And, Filter, In
 from vespa_app.candidates.base import Parameter
 from vespa_app.description import Description
 from vespa_app.embedder import embedder_of
+from vespa_app.settings import AppSettings
 
-__all__ = ["layout_parameters", "read_group"]
+__all__ = ["encoded_by_vespa", "layout_parameters", "query_body", "read_group"]
+
+
+def query_body(settings: AppSettings, where: str, profile: str, hits: int) -> dict[str, Parameter]:
+    """What every request to /search/ has. `where` is YQL in which nothing from a user stands unescaped.
+
+    The index is named twice: Vespa types the query's tensors before it reads the YQL, and indexes of one application may
+    differ in their dim.
+    """
+    yql = f"select * from {settings.schema} where {where}"  # noqa: S608 - a checked name, and see above
+    return {"yql": yql, "model.restrict": settings.schema, "ranking.profile": profile, "hits": hits}
+
+
+def encoded_by_vespa(description: Description, text: str) -> dict[str, Parameter]:
+    """The query's rows as Vespa's colbert-embedder makes them."""
+    embedder = embedder_of(description.bundle_sha256, description.settings).id
+    return {"text": text, "input.query(qt)": f"embed({embedder}, @text)"}
 
 
 def layout_parameters(description: Description, text: str | None, where: Filter | None) -> dict[str, Parameter]:
@@ -21,8 +38,7 @@ def layout_parameters(description: Description, text: str | None, where: Filter 
     if settings.encoding == "embedder":
         if text is None:
             raise UsageError("this index is encoded by Vespa: give the query as text, not ready rows")
-        embedder = embedder_of(description.bundle_sha256, settings).id
-        found |= {"text": text, "input.query(qt)": f"embed({embedder}, @text)"}
+        found |= encoded_by_vespa(description, text)
     if settings.mode == "streaming":
         found["streaming.groupname"] = read_group(settings.group_field, where)
     return found

@@ -16,10 +16,10 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.application import document_fields
+from vespa_app.asking import encoded_by_vespa, query_body
 from vespa_app.candidates import STRATEGIES, StrategyRequest
 from vespa_app.codecs import Books
 from vespa_app.description import Description
-from vespa_app.embedder import embedder_of
 from vespa_app.layouts import document_path
 from vespa_app.settings import AppSettings
 
@@ -80,15 +80,9 @@ def _ask(description: Description, books: Books) -> dict[str, Any]:
     rows = np.eye(1, settings.dim, dtype=np.float32)
     request = StrategyRequest(rows=rows, text="threads", rerank=10, settings=settings, codebook=books.codebook)
     parts = STRATEGIES[settings.candidates[0]].query(request)
-    body: dict[str, Any] = {
-        "yql": f"select * from {settings.schema} where {parts.yql_where}",  # noqa: S608 - made of checked names
-        "hits": 1,
-        "ranking.profile": parts.profile,
-        **parts.parameters,
-    }
+    body = {**query_body(settings, parts.yql_where, parts.profile, 1), **parts.parameters}
     if settings.encoding == "embedder":
-        embedder = embedder_of(description.bundle_sha256, settings).id
-        body |= {"text": "threads", "input.query(qt)": f"embed({embedder}, @text)"}
+        body |= encoded_by_vespa(description, "threads")
     if settings.mode == "streaming":
         body["streaming.groupname"] = _GROUP
     return {

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vespa_app.asking import encoded_by_vespa, query_body
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.description import DESCRIPTION_PATH, Description
-from vespa_app.embedder import embedder_of
 from vespa_app.schema_reader import read_blocks
 from vespa_app.settings import AppSettings
 
@@ -109,7 +109,7 @@ def _profile(name: str) -> str:
 
 def _commands(description: Description, url: str) -> list[tuple[str, str]]:
     settings = description.settings
-    count = {"yql": f"select * from {settings.schema} where true", "hits": 0}  # noqa: S608 - a checked name
+    count = query_body(settings, "true", "unranked", 0)
     if settings.mode == "streaming":
         count["streaming.selection"] = "true"
     return [
@@ -128,11 +128,9 @@ def _shortcut(settings: AppSettings) -> str:
 def _question(description: Description) -> dict[str, Any]:
     settings = description.settings
     profile = "exhaustive" if "exhaustive" in settings.candidates else "late_interaction"
-    body: dict[str, Any] = {"yql": f"select * from {settings.schema} where true", "hits": 3}  # noqa: S608 - a checked name
-    body["ranking.profile"] = profile
+    body = query_body(settings, "true", profile, 3)
     if settings.embedder:
-        embedder = embedder_of(description.bundle_sha256, settings).id
-        body |= {"text": "what is late interaction", "input.query(qt)": f"embed({embedder}, @text)"}
+        body |= encoded_by_vespa(description, "what is late interaction")
     else:
         body["input.query(qt)"] = {"0": [1] + [0] * (settings.dim - 1)}
     if settings.mode == "streaming":

@@ -7,7 +7,7 @@ import pytest
 from late_interaction.errors import MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.asking import layout_parameters
+from vespa_app.asking import layout_parameters, query_body
 from vespa_app.description import Description
 from vespa_app.layouts import document_path, selection_path
 from vespa_app.settings import AppSettings
@@ -54,3 +54,11 @@ def test_paths_hold_ids_and_groups_of_any_kind():
         document_path(STREAMING, "x#0", {})
     path = selection_path(STREAMING, 'a"b\\c')
     assert path.startswith("/document/v1/colbert/passage/docid?selection=passage.document_id%3D%3D%22a%5C%22b%5C%5Cc%22")
+
+
+def test_a_request_names_its_index_before_the_yql_is_read():
+    """Two indexes of different dim beside each other: Vespa refused the query's tensor as of the other's type."""
+    settings = dataclasses.replace(PLAIN, schema="passage_v2")
+    body = query_body(settings, "true", "exhaustive", 3)
+    assert body["model.restrict"] == "passage_v2"
+    assert body["yql"] == "select * from passage_v2 where true"
