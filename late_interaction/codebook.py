@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
 
-__all__ = ["Codebook", "train_codebook"]
+__all__ = ["Codebook", "default_centroids", "grown", "train_codebook", "unit_rows"]
 
 Matrix = NDArray[np.float32]
 BITS = (1, 2, 4)
@@ -238,6 +238,12 @@ def train_codebook(
     return Codebook(found, cutoffs, weights, bits)
 
 
+def grown(codebook: Codebook, vectors: Matrix, count: int) -> Codebook:
+    """The codebook with at most `count` centroids more, trained on `vectors [n, d]` that its own are far from."""
+    more = _kmeans(np.ascontiguousarray(vectors, np.float32), min(count, len(vectors)), np.random.default_rng(0), 4)
+    return Codebook(np.concatenate([codebook.centroids, more]), codebook.cutoffs, codebook.weights, codebook.bits)
+
+
 def default_centroids(vectors: int) -> int:
     """PLAID's number of centroids for an index of that many token vectors."""
     return 1 << max(0, int(np.log2(16 * np.sqrt(max(1, vectors)))))
@@ -246,7 +252,7 @@ def default_centroids(vectors: int) -> int:
 def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
     """Unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
     start = np.unique(vectors[np.sort(random.choice(len(vectors), count, replace=False))], axis=0)
-    centroids = _unit(start)
+    centroids = unit_rows(start)
     for _ in range(iterations):
         codes, best = _assign_near(vectors, centroids)
         order = np.argsort(codes, kind="stable")
@@ -257,12 +263,12 @@ def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations
             centroids[place] = vectors[order[first : first + sizes[place]]].sum(axis=0, dtype=np.float64)
         empty = np.flatnonzero(sizes == 0)
         centroids[empty] = vectors[np.argsort(best, kind="stable")[: len(empty)]]  # the worst served start anew
-        centroids = _unit(centroids)
+        centroids = unit_rows(centroids)
     kept = np.unique(_assign_near(vectors, centroids)[0])
     return np.ascontiguousarray(centroids[kept])
 
 
-def _unit(rows: Matrix) -> Matrix:
+def unit_rows(rows: Matrix) -> Matrix:
     """Rows of length one; a zero row becomes the first axis, so that every centroid is a direction."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Matrix = (rows / np.where(norms > 1e-12, norms, 1)).astype(np.float32)

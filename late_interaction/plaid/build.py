@@ -15,8 +15,9 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
+from late_interaction.plaid.codecs import Codec
 from late_interaction.plaid.columns import Column, column_of, join_columns, write_columns
-from late_interaction.plaid.segment import Segment, codes_dtype
+from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.versions import SegmentEntry
 
@@ -31,28 +32,34 @@ Mask = NDArray[np.bool_]
 class _SegmentWriter:
     """Appends passages to the files of `segments/NAME`; what an earlier crash left there is removed."""
 
-    def __init__(self, root: Path, name: str, codebook: Codebook | None, residual_bytes: int) -> None:
+    def __init__(self, root: Path, name: str, codebook: Codebook | None, form: PayloadForm) -> None:
         self.folder = root / "segments" / name
         self.name = name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.centroids = 0 if codebook is None else len(codebook.centroids)
         self.codes = ArrayWriter(self.folder / "codes.npy", codes_dtype(self.centroids))
-        self.residuals = ArrayWriter(self.folder / "residuals.npy", "|u1", (residual_bytes,))
+        self.payload = ArrayWriter(self.folder / "payload.npy", form.dtype, (form.width,))
+        self.refine = ArrayWriter(self.folder / "refine.npy", "|i1", (form.refine,)) if form.refine else None
+        self.nearness = 0.0  # sum of the vectors' similarities to their centroids
         self.texts = {name: StringsWriter(self.folder, name) for name in TEXTS}
         self.lengths: list[NDArray[np.int64]] = []
         self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
 
     def abandon(self) -> None:
         self.codes.abandon()
-        self.residuals.abandon()
+        self.payload.abandon()
+        if self.refine is not None:
+            self.refine.abandon()
         for texts in self.texts.values():
             texts.abandon()
 
     def finish(self, schema: MetadataSchema, columns: dict[str, Column]) -> SegmentEntry:
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        files: dict[str, FileEntry] = {"codes.npy": self.codes.close(), "residuals.npy": self.residuals.close()}
+        files: dict[str, FileEntry] = {"codes.npy": self.codes.close(), "payload.npy": self.payload.close()}
+        if self.refine is not None:
+            files["refine.npy"] = self.refine.close()
         for texts in self.texts.values():
             files.update(texts.close())
         arrays: dict[str, NDArray[Any]] = {"offsets": offsets, **self._ivf(offsets)}
@@ -65,7 +72,8 @@ class _SegmentWriter:
         files.update(write_columns(self.folder, schema, columns))
         fsync_folder(self.folder)
         fsync_folder(self.folder.parent)
-        return SegmentEntry(self.name, len(lengths), int(offsets[-1]), files)
+        fit = self.nearness / max(1, int(offsets[-1]))
+        return SegmentEntry(self.name, len(lengths), int(offsets[-1]), files, fit=round(fit, 6))
 
     def _ivf(self, offsets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         from late_interaction.plaid import kernels
@@ -83,14 +91,15 @@ def build_segment(
     name: str,
     schema: MetadataSchema,
     codebook: Codebook | None,
-    residual_bytes: int,
+    codec: Codec | None,
+    form: PayloadForm,
     items: Iterable[tuple[Passage, Matrix]],
 ) -> SegmentEntry:
     """A segment of `items`, encoded block by block. Memory: one block, 24 bytes a passage, and the metadata columns.
 
-    codebook: None only where no passage has a row.
+    codebook, codec: None only where no passage has a row.
     """
-    writer = _SegmentWriter(root, name, codebook, residual_bytes)
+    writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
         for block in _blocks(items):
@@ -104,19 +113,24 @@ def build_segment(
                 writer.hashes[hashed].append(hash_all(values))
             for field, collected in metadata.items():
                 collected.extend(passage.metadata.get(field) for passage in passages)
-            if codebook is not None:
-                _append_vectors(writer, codebook, np.concatenate([vectors for _, vectors in block]))
+            if codebook is not None and codec is not None:
+                _append_vectors(writer, codebook, codec, np.concatenate([vectors for _, vectors in block]))
         fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
         return writer.finish(schema, fields)
     finally:
         writer.abandon()
 
 
-def _append_vectors(writer: _SegmentWriter, codebook: Codebook, vectors: Matrix) -> None:
+def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, vectors: Matrix) -> None:
     for start in range(0, len(vectors), BLOCK_ROWS):
-        codes, residuals = codebook.encode(vectors[start : start + BLOCK_ROWS])
+        block = vectors[start : start + BLOCK_ROWS]
+        codes = codebook.assign_near(block)
         writer.codes.append(codes)
-        writer.residuals.append(residuals)
+        writer.payload.append(codec.encode(block, codes))
+        if writer.refine is not None:
+            largest = np.abs(block).max(axis=1, keepdims=True, initial=1e-20)
+            writer.refine.append(np.rint(block * (127 / largest)).astype(np.int8))
+        writer.nearness += float(np.einsum("ij,ij->", block, codebook.centroids[codes]))
 
 
 def _blocks(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[list[tuple[Passage, Matrix]]]:
@@ -137,20 +151,23 @@ def merge_segments(
     name: str,
     schema: MetadataSchema,
     codebook: Codebook | None,
-    residual_bytes: int,
+    form: PayloadForm,
     parts: Sequence[tuple[Segment, Mask]],
 ) -> SegmentEntry:
     """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again."""
-    writer = _SegmentWriter(root, name, codebook, residual_bytes)
+    writer = _SegmentWriter(root, name, codebook, form)
     selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
     try:
         for segment, living in parts:
             rows = np.flatnonzero(living)
             writer.lengths.append(segment.lengths()[rows])
+            writer.nearness += segment.entry.fit * float(writer.lengths[-1].sum())
             for first, last in _runs(living):
                 start, stop = int(segment.offsets[first]), int(segment.offsets[last])
                 writer.codes.append(segment.codes[start:stop])
-                writer.residuals.append(segment.residuals[start:stop])
+                writer.payload.append(segment.payload[start:stop])
+                if writer.refine is not None and segment.refine is not None:
+                    writer.refine.append(segment.refine[start:stop])
                 for text_name, strings in _texts(segment):
                     begin, end = int(strings.offsets[first]), int(strings.offsets[last])
                     sizes = np.diff(strings.offsets[first : last + 1])

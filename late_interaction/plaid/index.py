@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,8 @@ from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.search import check_query, decode, score_places, search
+from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.search import check_query, exact_scores, search
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.types import LocalResult, SearchSettings
@@ -44,14 +48,28 @@ class LocalIndex:
         self._current = current
 
     @classmethod
-    def create(cls, path: str | Path, *, bundle: Bundle, schema: MetadataSchema, bits: int = 4) -> LocalIndex:
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        bundle: Bundle,
+        schema: MetadataSchema,
+        codec: str = "residual",
+        bits: int = 4,
+        refine: bool = False,
+    ) -> LocalIndex:
         """Makes an empty index with its own copy of the bundle.
 
-        bits: per dimension of a residual; a bundle that has a codebook named `residual` decides instead.
+        codec: residual, binary or float32. bits: per dimension of a residual; a bundle that has a codebook named `residual`
+        decides instead. refine: also keep int8 rows (one byte per dimension), which rank the best hits in the last step and
+        are read for those alone.
 
-        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4.
+        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4, or an
+        unknown codec.
         """
         root = Path(path)
+        if codec not in CODECS:
+            raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
         if bits not in BITS:
             raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -62,7 +80,8 @@ class LocalIndex:
             for folder in ("bundle", "codebooks", "deletions", "segments", "versions"):
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")
-            publish(staging, Version(0, bits, bundle.manifest.dim, schema, bundle.sha256))
+            form = (bits, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
+            publish(staging, Version(0, *form, created=int(time.time())))
         return cls.open(root)
 
     @classmethod
@@ -117,6 +136,10 @@ class LocalIndex:
         return self._snapshot.version.token_vectors
 
     @property
+    def codec(self) -> str:
+        return self._snapshot.version.codec
+
+    @property
     def bits(self) -> int:
         return self._snapshot.version.bits
 
@@ -146,16 +169,44 @@ class LocalIndex:
         k: int,
         *,
         where: Filter | None = None,
+        ids: Iterable[str] | None = None,
         settings: SearchSettings | None = None,
         exact: bool = False,
     ) -> LocalResult:
         """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
 
-        exact: MaxSim over all decoded vectors instead of PLAID's stages. A query without rows has no hits.
+        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all decoded vectors instead of
+        PLAID's stages. A query without rows has no hits.
 
         Raises: UsageError where Q has another width or is not finite, or k is less than 1.
         """
-        return search(self._snapshot, Q, k, where=where, settings=settings, exact=exact)
+        return search(self._snapshot, Q, k, where=where, ids=ids, settings=settings, exact=exact)
+
+    def search_batch(
+        self,
+        queries: Sequence[Matrix],
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[str] | None = None,
+        settings: SearchSettings | None = None,
+        exact: bool = False,
+        threads: int | None = None,
+    ) -> list[LocalResult]:
+        """As `search` for each of `queries`, on `threads` cores (all that this process may use), in one version of the index.
+
+        Raises: UsageError as `search`.
+        """
+        snapshot = self._snapshot
+        chosen = None if ids is None else list(ids)
+        for Q in queries:
+            check_query(Q, snapshot.version.dim)
+
+        def one(Q: Matrix) -> LocalResult:
+            return search(snapshot, Q, k, where=where, ids=chosen, settings=settings, exact=exact)
+
+        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+            return list(pool.map(one, queries))
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
         """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
@@ -167,10 +218,8 @@ class LocalIndex:
                 places[passage_id] = found[0].base + found[1]
         if snapshot.codebook is None:
             return dict.fromkeys(places, float("-inf"))
-        order = np.sort(np.fromiter(places.values(), np.int64, len(places)))
-        scores = score_places(snapshot, snapshot.codebook, Q, order)
-        by_place = dict(zip(order.tolist(), scores.tolist(), strict=True))
-        return {passage_id: by_place[place] for passage_id, place in places.items()}
+        order = np.fromiter(places.values(), np.int64, len(places))
+        return dict(zip(places, exact_scores(snapshot, Q, order).tolist(), strict=True))
 
     def passage(self, passage_id: str) -> Passage | None:
         found = self._snapshot.find(passage_id)
@@ -185,8 +234,8 @@ class LocalIndex:
         part, row = found
         if snapshot.codebook is None:
             return np.empty((0, snapshot.version.dim), np.float32)
-        offsets = part.segment.offsets
-        return decode(part, snapshot.codebook, int(offsets[row]), int(offsets[row + 1]))
+        start, stop = part.segment.offsets[row : row + 2].tolist()
+        return snapshot.vectors(part, start, stop)
 
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages in order of insertion; a passage that was put again stands where it was put last."""

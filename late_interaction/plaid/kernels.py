@@ -1,6 +1,6 @@
 """Compiled loops of codec and search. Each is compiled when it is first called and kept on disk beside this file.
 
-Shapes: n token vectors of d dimensions, C centroids, q query rows padded to Q (a multiple of 32), P passages.
+Shapes: n token vectors of d dimensions, C centroids, q query rows in G groups of 16 (simd.py), P passages.
 Every index that comes from a file is checked against its array, so that a damaged file cannot read foreign memory.
 """
 
@@ -14,21 +14,26 @@ from numpy.typing import NDArray
 
 __all__ = [
     "approximate_scores",
+    "centroid_scores",
     "collect_candidates",
-    "decode_passages",
     "decode_rows",
     "encode_residuals",
     "fill_ivf",
-    "quantize_scores",
-    "segment_max_sum",
+    "maxsim_cells",
+    "maxsim_rows",
+    "round_scores",
     "top_centroids",
 ]
 
+from late_interaction.plaid.simd import GROUP, TOKENS, dot_block
+
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Codes = NDArray[Any]  # uint16 or int32
+BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
 
 _jit = numba.njit(cache=True, nogil=True)
 _fast = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -81,50 +86,149 @@ def decode_rows(codes: Codes, residuals: U8, centroids: F32, weights: F32, bits:
         _decode_row(code, residuals[i], centroids, weights, bits, out[i])
 
 
-@_jit
-def decode_passages(
-    passages: I64, offsets: I64, codes: Codes, residuals: U8, centroids: F32, weights: F32, bits: int, out: F32
-) -> None:
-    """Unit rows of `passages`, one after the other, into `out [sum of their rows, d]`."""
-    place = 0
-    last = codes.shape[0]
-    for passage in passages:
-        for row in range(max(0, offsets[passage]), min(last, offsets[passage + 1])):
-            if place >= out.shape[0]:
-                return
-            code = max(0, min(np.int64(codes[row]), centroids.shape[0] - 1))
-            _decode_row(code, residuals[row], centroids, weights, bits, out[place])
-            place += 1
+@_fast
+def _expand(residual: U8, cells: I32, bits: int, out: I32) -> None:
+    """Cells of every byte, two to an int32, into `out [width / 2]`."""
+    if bits == 4:
+        for b in range(residual.shape[0]):
+            out[b] = cells[b, residual[b], 0]
+    elif bits == 2:
+        for b in range(residual.shape[0]):
+            out[2 * b] = cells[b, residual[b], 0]
+            out[2 * b + 1] = cells[b, residual[b], 1]
+    else:
+        for b in range(residual.shape[0]):
+            for word in range(4):
+                out[4 * b + word] = cells[b, residual[b], word]
 
 
 @_fast
-def segment_max_sum(S: F32, starts: I64, out: F32) -> None:
-    """`out[p]` = sum over the columns of `S [rows, q]` of the largest value in rows starts[p]..starts[p+1] (not empty)."""
-    q = S.shape[1]
-    best = np.empty(q, np.float32)
-    for p in range(out.shape[0]):
-        best[:] = S[starts[p]]
-        for row in range(starts[p] + 1, starts[p + 1]):
-            for j in range(q):
-                best[j] = max(best[j], S[row, j])
+def _best_of_block(vectors: I16, scales: F32, count: int, query: I16, sums: I32, best: F32) -> None:
+    """Raises `best [G, 16]` to the similarities of `count` vectors; there is room for three more."""
+    filled = count
+    while filled % TOKENS:
+        vectors[filled] = vectors[count - 1]
+        scales[filled] = scales[count - 1]
+        filled += 1
+    for group in range(query.shape[0]):
+        row = best[group]
+        for at in range(0, filled, TOKENS):
+            dot_block(vectors[at : at + TOKENS], query[group], sums)
+            for i in range(TOKENS):
+                scale = scales[at + i]
+                for j in range(GROUP):
+                    row[j] = max(row[j], np.float32(sums[i, j]) * scale)
+
+
+@_fast
+def maxsim_cells(
+    passages: I64,
+    offsets: I64,
+    codes: Codes,
+    payload: U8,
+    base: I16,
+    cells: I32,
+    bits: int,
+    normalise: bool,
+    query: I16,
+    unit: float,
+    out: F32,
+) -> None:
+    """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`; -inf without rows."""
+    width = base.shape[1]
+    last = codes.shape[0]
+    top = base.shape[0] - 1
+    vectors = np.empty((BLOCK, width), np.int16)
+    words = vectors.view(np.int32)
+    scales = np.full(BLOCK, unit, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                _expand(payload[at + i], cells, bits, words[i])
+                code = max(0, min(np.int64(codes[at + i]), top))
+                square = np.int32(0)
+                for j in range(width):
+                    value = np.int16(vectors[i, j] + base[code, j])
+                    vectors[i, j] = value
+                    square += np.int32(value) * np.int32(value)
+                if normalise:
+                    scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
+                else:
+                    scales[i] = unit
+            _best_of_block(vectors, scales, count, query, sums, best)
         total = np.float32(0)
-        for j in range(q):
-            total += best[j]
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
         out[p] = total
 
 
-@_jit
-def quantize_scores(S: F32, low: float, scale: float, out: U8) -> None:
-    """`out [C, Q]`: (S [C, q] - low) * scale, rounded and cut to 0..255; the padding columns are left as they are."""
+@_fast
+def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32) -> None:
+    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows."""
+    last, dim = rows.shape
+    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
+    scales = np.empty(BLOCK, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                row = rows[at + i]
+                square = np.float32(0)
+                for j in range(dim):
+                    square += row[j] * row[j]
+                norm = np.sqrt(square)
+                scale = np.float32(32000) / norm if norm > 1e-20 else np.float32(0)
+                for j in range(dim):
+                    vectors[i, j] = np.int16(np.rint(row[j] * scale))
+                scales[i] = unit * norm / np.float32(32000)
+            _best_of_block(vectors, scales, count, query, sums, best)
+        total = np.float32(0)
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
+        out[p] = total
+
+
+@_fast
+def centroid_scores(centroids: I16, query: I16, unit: float, out: F32) -> None:
+    """`out [C, 16 G]`, C a multiple of four: products of all centroids and query rows."""
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    for at in range(0, centroids.shape[0], TOKENS):
+        for group in range(query.shape[0]):
+            dot_block(centroids[at : at + TOKENS], query[group], sums)
+            for i in range(TOKENS):
+                for j in range(GROUP):
+                    out[at + i, group * GROUP + j] = np.float32(sums[i, j]) * unit
+
+
+@_fast
+def round_scores(S: F32, scale: float, out: U8) -> None:
+    """`out [C, q]`: S * scale, rounded and cut to 0..255."""
     for c in range(S.shape[0]):
         for j in range(S.shape[1]):
-            out[c, j] = np.uint8(min(np.float32(255), max(np.float32(0), (S[c, j] - low) * scale + np.float32(0.5))))
+            out[c, j] = np.uint8(min(np.float32(255), max(np.float32(0), S[c, j] * np.float32(scale) + np.float32(0.5))))
 
 
 @_jit
 def top_centroids(S: F32, probes: int, out: I32) -> None:
-    """Ids of the `probes` best centroids of every column of `S [C, q]`, into `out [q, probes]`, in no order."""
-    q = S.shape[1]
+    """Ids of the `probes` best centroids of each of the first q columns of `S`, into `out [q, probes]`, in no order."""
+    q = out.shape[0]
     best = np.full((q, probes), -np.inf, np.float32)
     worst = np.full(q, -np.inf, np.float32)
     for c in range(S.shape[0]):
@@ -144,6 +248,8 @@ def collect_candidates(centroids: I32, ivf_offsets: I64, ivf_passages: I32, sele
     """
     found = 0
     for centroid in centroids:
+        if centroid + 1 >= ivf_offsets.shape[0]:
+            continue  # the codebook has grown since
         for place in range(ivf_offsets[centroid], min(ivf_offsets[centroid + 1], ivf_passages.shape[0])):
             passage = ivf_passages[place]
             if 0 <= passage < selected.shape[0] and selected[passage] == 1:
@@ -153,19 +259,23 @@ def collect_candidates(centroids: I32, ivf_offsets: I64, ivf_passages: I32, sele
     return found
 
 
-@_jit
+@_fast
 def approximate_scores(passages: I64, offsets: I64, codes: Codes, S: U8, out: I32) -> None:
-    """Centroid interaction: `out[p]` = sum over the columns of `S [C, Q]` of the largest value among p's codes."""
+    """Centroid interaction: `out[p]` = sum over the columns of `S [C, q]` of the largest value among p's codes."""
     width = S.shape[1]
     last = codes.shape[0]
     top = S.shape[0] - 1
     best = np.empty(width, np.uint8)
     for p in range(passages.shape[0]):
         best[:] = 0
-        for row in range(max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])):
-            code = max(0, min(np.int64(codes[row]), top))
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        for row in range(start, stop, 4):  # four at a time, so that `best` is loaded and stored once for them
+            a = S[max(0, min(np.int64(codes[row]), top))]
+            b = S[max(0, min(np.int64(codes[min(row + 1, stop - 1)]), top))]
+            c = S[max(0, min(np.int64(codes[min(row + 2, stop - 1)]), top))]
+            d = S[max(0, min(np.int64(codes[min(row + 3, stop - 1)]), top))]
             for j in range(width):
-                best[j] = max(best[j], S[code, j])
+                best[j] = max(best[j], a[j], b[j], c[j], d[j])
         total = 0
         for j in range(width):
             total += best[j]

@@ -2,7 +2,8 @@
 
     1. probe       centroid scores C Q'; passages in the lists of each row's best centroids (skipped on small indexes)
     2. centroids   every row's best centroid of a passage, summed, on scores rounded to 8 bits; the best are kept
-    3. rerank      vectors of those decoded, exact MaxSim
+    3. rerank      MaxSim over their stored vectors, in 16-bit products
+    4. last        the best of those again in float32; from the int8 rows where the index keeps them
 
 Filters select before stage 1, and a small selection goes straight to stage 3. PLAID prunes centroids before stage 2 and
 runs that stage twice; here it runs once, in full: a centroid's scores with 32 query rows are one 32-byte register.
@@ -11,18 +12,20 @@ runs that stage twice; here it runs once, in full: a centroid's scores with 32 q
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
-from late_interaction.plaid.snapshot import Living, Snapshot
+from late_interaction.maxsim import maxsim_many
+from late_interaction.plaid.sixteen import Query16
+from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
-__all__ = ["decode", "score_places", "search"]
+__all__ = ["check_query", "exact_scores", "search"]
 
 Matrix = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -32,8 +35,9 @@ PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than sco
 DEFAULT_PROBES = 4
 LEAST_RERANK = 192
 RERANK_PER_HIT = 3
-BLOCK_ROWS = 1 << 13  # decoded vectors held at a time: 4 MiB at 128 dimensions
-LANES = 32  # query rows are padded to whole AVX registers of bytes
+LAST = 6  # more than k that the last stage scores: 16-bit products may swap near ties
+LAST_PER_HIT = 3  # with int8 rows, which know better than the codec
+BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
 
 
 @dataclass
@@ -52,6 +56,7 @@ def search(
     k: int,
     *,
     where: Filter | None = None,
+    ids: Iterable[str] | None = None,
     settings: SearchSettings | None = None,
     exact: bool = False,
 ) -> LocalResult:
@@ -62,26 +67,30 @@ def search(
     Q = check_query(Q, snapshot.version.dim)
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
-    settings = settings or SearchSettings()
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    masks = snapshot.select(where)
+    masks = snapshot.select(where, ids)
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
     clock.lap("select")
     if not selected or not len(Q) or snapshot.codebook is None:
         return LocalResult([], 0, 0, False, seconds)
-    rerank = max(k, settings.rerank if settings.rerank is not None else max(LEAST_RERANK, RERANK_PER_HIT * k))
+    probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
+    query = Query16(Q)
     if exact or selected <= 2 * rerank:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
         found = _Found(places, np.empty(0, np.float32), selected)
     else:
-        found = _approximate(snapshot, snapshot.codebook, Q, masks, max(k, rerank), settings.probes, clock)
-    scores = score_places(snapshot, snapshot.codebook, Q, found.places)
+        found = _approximate(snapshot, query, masks, rerank, probes, clock)
+    scores = _scores16(snapshot, query, found.places)
     clock.lap("rerank")
-    approximate = found.approximate if len(found.approximate) else scores
+    last = k + LAST if not snapshot.version.refine else max(k + LAST, LAST_PER_HIT * k)
+    best = np.sort(np.lexsort((found.places, -scores))[:last])
+    approximate = (found.approximate if len(found.approximate) else scores)[best]
+    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best], refine=True)
+    clock.lap("last")
     hits = []
-    for i in np.lexsort((found.places, -scores))[:k].tolist():
-        part, row = snapshot.at(int(found.places[i]))
+    for i in np.lexsort((places, -scores))[:k].tolist():
+        part, row = snapshot.at(int(places[i]))
         hits.append(LocalHit(part.segment.passage(row), float(scores[i]), float(approximate[i])))
     clock.lap("read")
     return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds)
@@ -111,22 +120,30 @@ class _Clock:
         self._last = now
 
 
-def _approximate(
-    snapshot: Snapshot, codebook: Codebook, Q: Matrix, masks: list[Mask], keep: int, probes: int | None, clock: _Clock
-) -> _Found:
+def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, int]:
+    """probes, rerank: of the settings, else what the index was tuned to, else the defaults for its size."""
+    tuned = snapshot.version.tuned
+    probes, rerank = settings.probes, settings.rerank
+    if probes is None and tuned is not None:
+        probes = tuned.probes
+    if probes is None:
+        probes = 0 if snapshot.version.token_vectors <= PROBE_ABOVE else DEFAULT_PROBES
+    if rerank is None:
+        rerank = max(LEAST_RERANK if tuned is None else tuned.rerank, RERANK_PER_HIT * k)
+    return probes, max(k, rerank)
+
+
+def _approximate(snapshot: Snapshot, query: Query16, masks: list[Mask], keep: int, probes: int, clock: _Clock) -> _Found:
     """Stages 1 and 2: the `keep` best places by centroid interaction."""
     from late_interaction.plaid import kernels
 
-    S = codebook.centroids @ Q.T
-    if probes is None:
-        probes = 0 if snapshot.version.token_vectors <= PROBE_ABOVE else DEFAULT_PROBES
+    S = snapshot.centroids16.scores(query)
     clock.lap("centroids")
-    rows, widened = _candidates(snapshot, S, masks, keep, probes)
+    rows, widened = _candidates(snapshot, S, query.rows, masks, keep, probes)
     clock.lap("probe")
-    low = float(S.min())
-    scale = 255 / max(1e-9, float(S.max()) - low)
-    rounded = np.zeros((len(S), -(-len(Q) // LANES) * LANES), np.uint8)
-    kernels.quantize_scores(S, low, scale, rounded)
+    scale = 255 / max(1e-9, float(S.max()))  # a row whose best centroid is on the other side counts as 0
+    rounded = np.empty(S.shape, np.uint8)
+    kernels.round_scores(S, scale, rounded)
     totals = [np.empty(len(part_rows), np.int32) for part_rows in rows]
     for part, part_rows, out in zip(snapshot.living, rows, totals, strict=True):
         if len(part_rows):
@@ -136,16 +153,16 @@ def _approximate(
     candidates = len(places)
     if candidates > keep:
         key = (total.astype(np.int64) << 32) - places  # unique, so that ties are broken by insertion order
-        best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
+        best = np.argpartition(key, candidates - keep)[candidates - keep :]
         places, total = places[best], total[best]
     clock.lap("interaction")
     order = np.argsort(places)
-    places, total = places[order], total[order]
-    approximate = (total / scale + low * len(Q)).astype(np.float32)
-    return _Found(places, approximate, candidates, widened)
+    return _Found(places[order], (total[order] / scale).astype(np.float32), candidates, widened)
 
 
-def _candidates(snapshot: Snapshot, S: Matrix, masks: list[Mask], keep: int, probes: int) -> tuple[list[Places], bool]:
+def _candidates(
+    snapshot: Snapshot, S: Matrix, query_rows: int, masks: list[Mask], keep: int, probes: int
+) -> tuple[list[Places], bool]:
     """Per segment the rows of the candidates, and whether more centroids were probed than asked for."""
     from late_interaction.plaid import kernels
 
@@ -153,7 +170,7 @@ def _candidates(snapshot: Snapshot, S: Matrix, masks: list[Mask], keep: int, pro
     widened = False
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
     while not everything and probes < len(S):
-        best = np.zeros((S.shape[1], probes), np.int32)
+        best = np.zeros((query_rows, probes), np.int32)
         kernels.top_centroids(S, probes, best)
         centroids = np.unique(best).astype(np.int32)
         found: list[Places] = []
@@ -171,65 +188,31 @@ def _candidates(snapshot: Snapshot, S: Matrix, masks: list[Mask], keep: int, pro
     return [np.flatnonzero(mask) for mask in masks], widened
 
 
-def score_places(snapshot: Snapshot, codebook: Codebook, Q: Matrix, places: Places) -> Matrix:
-    """MaxSim `[n]` of the passages at global `places`, ascending, over their decoded vectors; -inf without rows."""
+def _scores16(snapshot: Snapshot, query: Query16, places: Places) -> Matrix:
+    """MaxSim `[n]` of the passages at global `places`, ascending, over their stored vectors; -inf without rows."""
     scores = np.full(len(places), -np.inf, np.float32)
     for part in snapshot.living:
         first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
         if first < last:
-            _score_part(part, codebook, Q, places[first:last] - part.base, scores[first:last])
+            scores[first:last] = snapshot.codec.score(query, places[first:last] - part.base, part.segment)
     return scores
 
 
-def _score_part(part: Living, codebook: Codebook, Q: Matrix, rows: Places, scores: Matrix) -> None:
-    from late_interaction.plaid import kernels
+def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places, *, refine: bool = False) -> Matrix:
+    """MaxSim `[n]` in float32 of the passages at global `places` over their decoded vectors; -inf without rows.
 
-    segment = part.segment
-    lengths = segment.offsets[rows + 1] - segment.offsets[rows]
-    ends = np.cumsum(lengths)
-    QT = np.ascontiguousarray(Q.T)
-    buffer = np.empty((int(min(BLOCK_ROWS, ends[-1] if len(ends) else 0)), codebook.dim), np.float32)
-    first = 0
-    while first < len(rows):
-        start = int(ends[first] - lengths[first])
-        last = int(np.searchsorted(ends, start + BLOCK_ROWS, "right"))
-        if last == first:  # one passage of more rows than a block
-            scores[first] = _score_long(part, codebook, Q, int(rows[first]))
-            first += 1
-            continue
-        count = int(ends[last - 1]) - start
-        kernels.decode_passages(
-            rows[first:last],
-            segment.offsets,
-            segment.codes,
-            segment.residuals,
-            codebook.centroids,
-            codebook.weights,
-            codebook.bits,
-            buffer[:count],
-        )
-        filled = np.flatnonzero(lengths[first:last])
-        starts = np.concatenate([ends[first:last][filled] - lengths[first:last][filled] - start, [count]])
-        totals = np.empty(len(filled), np.float32)
-        kernels.segment_max_sum(buffer[:count] @ QT, starts, totals)
-        scores[first + filled] = totals
-        first = last
-
-
-def _score_long(part: Living, codebook: Codebook, Q: Matrix, row: int) -> float:
-    best = np.full(len(Q), -np.inf, np.float32)
-    start, stop = int(part.segment.offsets[row]), int(part.segment.offsets[row + 1])
-    for at in range(start, stop, BLOCK_ROWS):
-        vectors = decode(part, codebook, at, min(stop, at + BLOCK_ROWS))
-        np.maximum(best, (vectors @ Q.T).max(axis=0), out=best)
-    return float(best.sum())
-
-
-def decode(part: Living, codebook: Codebook, start: int, stop: int) -> Matrix:
-    """Decoded rows start..stop of a segment, `[stop - start, d]`."""
-    from late_interaction.plaid import kernels
-
-    out: Matrix = np.empty((stop - start, codebook.dim), np.float32)
-    codes, residuals = part.segment.codes[start:stop], part.segment.residuals[start:stop]
-    kernels.decode_rows(codes, residuals, codebook.centroids, codebook.weights, codebook.bits, out)
-    return out
+    refine: from the int8 rows, where the index keeps them.
+    """
+    read = snapshot.best_vectors if refine else snapshot.vectors
+    scores = np.empty(len(places), np.float32)
+    first, rows = 0, 0
+    block: list[Matrix] = []
+    for i, place in enumerate(places.tolist()):
+        part, row = snapshot.at(place)
+        start, stop = part.segment.offsets[row : row + 2].tolist()
+        block.append(read(part, start, stop))
+        rows += stop - start
+        if rows >= BLOCK_ROWS or i + 1 == len(places):
+            scores[first : i + 1] = maxsim_many(Q, np.concatenate(block), [len(vectors) for vectors in block])
+            first, rows, block = i + 1, 0, []
+    return scores

@@ -1,7 +1,8 @@
 """One immutable segment: passages in order of insertion, their codes and residuals, and the ways to find them.
 
 offsets [n + 1]            rows of passage p are offsets[p] .. offsets[p + 1]
-codes [T], residuals [T, b]
+codes [T], payload [T, b]  what the codec stores of each vector
+refine [T, d]              int8, only where the index keeps it: the vector's direction, for the last step of a search
 ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
 ids, documents, titles, texts        texts, one per passage
 *_hashes (ascending), *_rows         where an id is
@@ -9,6 +10,7 @@ ids, documents, titles, texts        texts, one per passage
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from late_interaction.plaid.columns import Column, open_columns
 from late_interaction.plaid.storage import Strings, open_array, string_hash
 from late_interaction.plaid.versions import SegmentEntry
 
-__all__ = ["Segment", "codes_dtype"]
+__all__ = ["PayloadForm", "Segment", "codes_dtype"]
 
 CODE_DTYPES = ("<u2", "<i4")
 Mask = NDArray[np.bool_]
@@ -33,10 +35,19 @@ def codes_dtype(centroids: int) -> str:
     return CODE_DTYPES[0] if centroids <= 1 << 16 else CODE_DTYPES[1]
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadForm:
+    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0."""
+
+    dtype: str
+    width: int
+    refine: int
+
+
 class Segment:
     """An opened segment; all files are mapped, so that it stays readable when a commit has removed it."""
 
-    def __init__(self, root: Path, entry: SegmentEntry, schema: MetadataSchema, residual_bytes: int) -> None:
+    def __init__(self, root: Path, entry: SegmentEntry, schema: MetadataSchema, form: PayloadForm) -> None:
         """Raises: LocalIndexError naming the file that is missing, of another size, or does not fit the others."""
         self.entry = entry
         folder = root / "segments" / entry.name
@@ -45,7 +56,10 @@ class Segment:
         try:
             self.offsets: NDArray[np.int64] = self._open("offsets", "<i8")
             self.codes: NDArray[Any] = open_array(folder, "codes.npy", files["codes.npy"], CODE_DTYPES)
-            self.residuals: NDArray[np.uint8] = open_array(folder, "residuals.npy", files["residuals.npy"], "|u1", 2)
+            self.payload: NDArray[Any] = open_array(folder, "payload.npy", files["payload.npy"], form.dtype, 2)
+            self.refine: NDArray[np.int8] | None = None
+            if form.refine:
+                self.refine = open_array(folder, "refine.npy", files["refine.npy"], "|i1", 2)
             self.ivf_offsets: NDArray[np.int64] = self._open("ivf_offsets", "<i8")
             self.ivf_passages: NDArray[np.int32] = self._open("ivf_passages", "<i4")
             self.ids, self.documents = Strings(folder, "ids", files), Strings(folder, "documents", files)
@@ -57,17 +71,17 @@ class Segment:
             self.columns: dict[str, Column] = open_columns(folder, schema, files, entry.passages)
         except KeyError as error:
             raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
-        self._check(residual_bytes)
+        self._check(form)
 
     def _open(self, name: str, dtype: str) -> NDArray[Any]:
         return open_array(self._folder, f"{name}.npy", self.entry.files[f"{name}.npy"], dtype)
 
-    def _check(self, residual_bytes: int) -> None:
+    def _check(self, form: PayloadForm) -> None:
         n, rows = self.entry.passages, self.entry.token_vectors
-        expected = {
+        expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "offsets": (self.offsets, (n + 1,)),
             "codes": (self.codes, (rows,)),
-            "residuals": (self.residuals, (rows, residual_bytes)),
+            "payload": (self.payload, (rows, form.width)),
             "ids.offsets": (self.ids.offsets, (n + 1,)),
             "documents.offsets": (self.documents.offsets, (n + 1,)),
             "titles.offsets": (self.titles.offsets, (n + 1,)),
@@ -77,6 +91,8 @@ class Segment:
             "documents_hashes": (self.document_hashes, (n,)),
             "documents_rows": (self.document_rows, (n,)),
         }
+        if self.refine is not None:
+            expected["refine"] = (self.refine, (rows, form.refine))
         for name, (array, shape) in expected.items():
             if array.shape != shape:
                 raise LocalIndexError(f"{self._folder} is damaged: {name}.npy has shape {array.shape}, not {shape}")

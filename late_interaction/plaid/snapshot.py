@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.codebook import Codebook
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook, unit_rows
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
+from late_interaction.plaid.codecs import Codec, open_codec, payload_form
 from late_interaction.plaid.columns import evaluate
-from late_interaction.plaid.segment import Segment, codes_dtype
+from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
+from late_interaction.plaid.sixteen import Centroids16
 from late_interaction.plaid.storage import check_file, open_array
 from late_interaction.plaid.versions import SegmentEntry, Version
+from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
 
 Mask = NDArray[np.bool_]
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,9 @@ class Snapshot:
         Raises: LocalIndexError naming the file that is missing or damaged.
         """
         self.version = version
-        self.residual_bytes = -(-version.dim * version.bits // 8)
+        dtype, width = payload_form(version.codec, version.bits, version.dim)
+        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0)
+        self._root = root
         known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
         living: list[Living] = []
         base = 0
@@ -50,7 +57,7 @@ class Snapshot:
         for entry in version.segments:
             segment = known.get(entry.name)
             if segment is None or segment.entry.files != entry.files:
-                segment = Segment(root, entry, version.schema, self.residual_bytes)
+                segment = Segment(root, entry, version.schema, self.form)
             self._check_codes(root, segment)
             living.append(Living(segment, _living_mask(root, entry), base))
             base += entry.passages
@@ -78,8 +85,32 @@ class Snapshot:
         if self.codebook is None:
             raise LocalIndexError(f"{root} is damaged: version {self.version.number} has vectors but no codebook")
         centroids = len(self.codebook.centroids)
-        if len(segment.ivf_offsets) != centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
+        # a codebook only grows, so that older segments may know fewer centroids
+        if not 1 < len(segment.ivf_offsets) <= centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
             raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was not made with its codebook")
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Raises: LocalIndexError where the index has no vector yet, or a damaged bundle."""
+        if self.codebook is None:
+            raise LocalIndexError(f"{self._root} has no vectors yet")
+        return open_codec(self.version.codec, self.codebook, lambda: index_thresholds(self._root, self.version.dim))
+
+    @functools.cached_property
+    def centroids16(self) -> Centroids16:
+        assert self.codebook is not None
+        return Centroids16.of(self.codebook.centroids)
+
+    def vectors(self, part: Living, start: int, stop: int) -> Matrix:
+        """Decoded rows start..stop of a segment, `[stop - start, d]`."""
+        segment = part.segment
+        return self.codec.decode(segment.codes[start:stop], segment.payload[start:stop])
+
+    def best_vectors(self, part: Living, start: int, stop: int) -> Matrix:
+        """As `vectors`, but from the rows kept for refining where there are any."""
+        if part.segment.refine is None:
+            return self.vectors(part, start, stop)
+        return unit_rows(part.segment.refine[start:stop].astype(np.float32))
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""
@@ -100,14 +131,20 @@ class Snapshot:
             for row in np.flatnonzero(part.mask).tolist():
                 yield part.segment.passage(row)
 
-    def select(self, where: Filter | None) -> list[Mask]:
-        """Per segment the living passages that have rows and that the filter selects."""
+    def select(self, where: Filter | None, ids: Iterable[str] | None = None) -> list[Mask]:
+        """Per segment the living passages that have rows, that the filter selects, and that are of the documents `ids`."""
+        wanted = None if ids is None else list(dict.fromkeys(ids))
         masks: list[Mask] = []
         for part, findable in zip(self.living, self._findable, strict=True):
-            if where is None or not findable.any():
-                masks.append(findable)
-            else:
-                masks.append(findable & evaluate(where, part.segment.columns, part.segment.passages))
+            mask = findable
+            if wanted is not None and mask.any():
+                chosen = np.zeros(part.segment.passages, np.bool_)
+                for id_ in wanted:
+                    chosen[part.segment.find_document(id_)] = True
+                mask = mask & chosen
+            if where is not None and mask.any():
+                mask = mask & evaluate(where, part.segment.columns, part.segment.passages)
+            masks.append(mask)
         return masks
 
     @functools.cached_property
@@ -121,9 +158,25 @@ class Snapshot:
         return len(np.unique(np.concatenate(hashes))) if hashes else 0
 
     def stored_bytes(self) -> int:
-        """Bytes of codes, residuals and inverted lists, deleted passages included."""
-        names = ("codes.npy", "residuals.npy", "ivf_offsets.npy", "ivf_passages.npy")
-        return sum(entry.files[name].bytes for entry in self.version.segments for name in names)
+        """Bytes of codes, payload, inverted lists and rows for refining, deleted passages included."""
+        names = ("codes.npy", "payload.npy", "refine.npy", "ivf_offsets.npy", "ivf_passages.npy")
+        return sum(entry.files[name].bytes for entry in self.version.segments for name in names if name in entry.files)
+
+
+def index_thresholds(root: Path, dim: int) -> Thresholds:
+    """Where codec binary cuts: at the thresholds of the index's bundle, or at 0.
+
+    Raises: LocalIndexError where they are damaged.
+    """
+    try:
+        bundle = Bundle.open(root / "bundle", verify=False)
+        name = bundle.manifest.codebooks.get("binary")
+        found = plain_thresholds(dim) if name is None else Thresholds.load(bundle.file(name))
+    except BundleError as error:
+        raise LocalIndexError(f"{root} is damaged: {error}") from None
+    if found.dim != dim:
+        raise LocalIndexError(f"{root} is damaged: thresholds of its bundle have {found.dim} dimensions, the index {dim}")
+    return found
 
 
 def _living_mask(root: Path, entry: SegmentEntry) -> Mask:

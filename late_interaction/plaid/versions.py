@@ -6,10 +6,11 @@ CURRENT holds the number and the sha256 of that version's file, so that a versio
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,23 @@ from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.codecs import CODECS
 
-__all__ = ["FORMAT_VERSION", "NamedFile", "SegmentEntry", "Version", "publish", "read_current", "read_version", "remove_unused"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Fit",
+    "NamedFile",
+    "SegmentEntry",
+    "Tuned",
+    "Version",
+    "known_versions",
+    "publish",
+    "read_current",
+    "read_version",
+    "remove_unused",
+]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CURRENT = "CURRENT"
 KEPT_VERSIONS = 2
 
@@ -45,20 +59,49 @@ class SegmentEntry:
     deleted: NamedFile | None = None
     deleted_passages: int = 0
     deleted_vectors: int = 0
+    fit: float = 0.0  # mean similarity of its vectors to their centroids
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How near vectors were to their centroids when the codebook was taken up: `mean`, and `low`, the lowest 5 % quantile."""
+
+    mean: float
+    low: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The least effort that found the share `recall` of the exact top `k` in `queries` queries."""
+
+    probes: int
+    rerank: int
+    recall: float
+    k: int
+    queries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`trained_on`: token vectors that the index had when its codebook was trained; 0 where the bundle brought it."""
+    """codec, bits, refine: how vectors are stored (codecs.py); bits of codec residual. trained_on: token vectors that the index
+    had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
+    none. name: given by the user; a named version is kept. created: seconds since 1970.
+    """
 
     number: int
     bits: int
     dim: int
     schema: MetadataSchema
     bundle: str
+    codec: str = "residual"
+    refine: bool = False
     codebook: NamedFile | None = None
     segments: tuple[SegmentEntry, ...] = field(default=())
     trained_on: int = 0
+    fit: Fit | None = None
+    tuned: Tuned | None = None
+    name: str = ""
+    created: int = 0
 
     @property
     def passages(self) -> int:
@@ -72,12 +115,18 @@ class Version:
         data = {
             "format_version": FORMAT_VERSION,
             "version": self.number,
+            "name": self.name,
+            "created": self.created,
+            "codec": self.codec,
             "bits": self.bits,
+            "refine": self.refine,
             "dim": self.dim,
             "schema": self.schema.to_json(),
             "bundle": self.bundle,
             "codebook": _named_json(self.codebook),
             "trained_on": self.trained_on,
+            "fit": None if self.fit is None else dataclasses.asdict(self.fit),
+            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "segments": [
                 {
                     "name": s.name,
@@ -87,6 +136,7 @@ class Version:
                     "deleted": _named_json(s.deleted),
                     "deleted_passages": s.deleted_passages,
                     "deleted_vectors": s.deleted_vectors,
+                    "fit": s.fit,
                 }
                 for s in self.segments
             ],
@@ -103,6 +153,10 @@ class Version:
                 raise LocalIndexError(f"{where}: format version {found!r} unknown, this release reads {FORMAT_VERSION}")
             return cls(
                 number=_count(data["version"]),
+                name=str(data["name"]),
+                created=_count(data["created"]),
+                codec=_known(data["codec"], CODECS),
+                refine=data["refine"] is True,
                 bits=_count(data["bits"]),
                 dim=_count(data["dim"]),
                 schema=MetadataSchema.from_json(data["schema"]),
@@ -110,6 +164,8 @@ class Version:
                 codebook=_named(data["codebook"]),
                 segments=tuple(_segment(item) for item in data["segments"]),
                 trained_on=_count(data["trained_on"]),
+                fit=None if data["fit"] is None else Fit(float(data["fit"]["mean"]), float(data["fit"]["low"])),
+                tuned=None if data["tuned"] is None else _tuned(data["tuned"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, MetadataError) as error:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
@@ -143,6 +199,17 @@ def _count(value: object) -> int:
     return value
 
 
+def _known(value: object, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(known)}")
+    return str(value)
+
+
+def _tuned(data: Any) -> Tuned:
+    counts = {name: _count(data[name]) for name in ("probes", "rerank", "k", "queries")}
+    return Tuned(recall=float(data["recall"]), **counts)
+
+
 def _segment(data: Any) -> SegmentEntry:
     return SegmentEntry(
         str(data["name"]),
@@ -152,6 +219,7 @@ def _segment(data: Any) -> SegmentEntry:
         _named(data["deleted"]),
         _count(data["deleted_passages"]),
         _count(data["deleted_vectors"]),
+        float(data["fit"]),
     )
 
 
@@ -190,24 +258,31 @@ def publish(root: Path, version: Version) -> None:
     atomic_write(root / CURRENT, f"{version.number} {hashlib.sha256(text).hexdigest()}\n".encode())
 
 
-def remove_unused(root: Path, current: Version) -> None:
-    """Removes all versions but the newest two, and the files that none of those needs.
+def known_versions(root: Path) -> list[Version]:
+    """Every version whose file can be read, oldest first."""
+    found = []
+    for number in _numbers(root):
+        with contextlib.suppress(OSError, LocalIndexError):
+            found.append(Version.from_json((root / "versions" / f"{number}.json").read_bytes(), ""))
+    return found
+
+
+def remove_unused(root: Path, current: Version, keep: int = KEPT_VERSIONS) -> list[int]:
+    """Removes all versions but the newest `keep`, those that have a name and the current one, and the files that none of
+    those needs; the numbers of the versions removed.
 
     Readers that have mapped removed files keep them. What cannot be removed is left for the next time.
     """
-    numbers = sorted(int(file.stem) for file in (root / "versions").glob("*.json") if file.stem.isdecimal())
-    kept = {current.number, *[n for n in numbers if n < current.number][-(KEPT_VERSIONS - 1) :]}
+    known = [version for version in known_versions(root) if version.number <= current.number]
+    kept = {current.number, *(v.number for v in known if v.name), *[v.number for v in known][-keep:]}
     needed: set[str] = set()
-    for number in kept:
-        try:
-            text = (root / "versions" / f"{number}.json").read_bytes()
-            version = current if number == current.number else Version.from_json(text, "")
-        except (OSError, LocalIndexError):
-            continue
-        needed.update(f"segments/{segment.name}" for segment in version.segments)
-        needed.update(file.name for file in version.files())
+    for version in known:
+        if version.number in kept:
+            needed.update(f"segments/{segment.name}" for segment in version.segments)
+            needed.update(file.name for file in version.files())
+    removed = [number for number in _numbers(root) if number not in kept]
     with contextlib.suppress(OSError):
-        for number in set(numbers) - kept:
+        for number in removed:
             (root / "versions" / f"{number}.json").unlink(missing_ok=True)
         for folder in ("segments", "deletions", "codebooks"):
             for path in (root / folder).iterdir():
@@ -217,3 +292,8 @@ def remove_unused(root: Path, current: Version) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+    return removed
+
+
+def _numbers(root: Path) -> list[int]:
+    return sorted(int(file.stem) for file in (root / "versions").glob("*.json") if file.stem.isdecimal())

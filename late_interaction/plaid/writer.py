@@ -19,10 +19,10 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.build import build_segment, merge_segments
+from late_interaction.plaid.codecs import open_codec
 from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog
-from late_interaction.plaid.search import decode
 from late_interaction.plaid.segment import Segment
-from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
 from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.versions import NamedFile, SegmentEntry, Version, publish, remove_unused
@@ -185,8 +185,8 @@ class IndexWriter:
             segments = [self._with_deletions(part.segment, part.mask, number) for part in snapshot.living]
             segments = [entry for entry in segments if entry.deleted_passages < entry.passages]
         if self._puts:
-            fields = (old.schema, codebook, snapshot.residual_bytes)
-            segments.append(build_segment(self._root, str(number), *fields, items))
+            codec = None if codebook is None else open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
+            segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, items))
         version = dataclasses.replace(old, number=number, codebook=named, segments=tuple(segments), trained_on=trained_on)
         return self._merged(version) if len(segments) > MAX_SEGMENTS else version
 
@@ -214,7 +214,7 @@ class IndexWriter:
                 start, stop = part.segment.offsets[row : row + 2].tolist()
                 vectors = np.empty((0, self._index.dim), np.float32)
                 if snapshot.codebook is not None:
-                    vectors = decode(part, snapshot.codebook, start, stop)
+                    vectors = snapshot.best_vectors(part, start, stop)
                 yield part.segment.passage(row), vectors
         yield from self._log.read([put.place for put in self._puts.values()])
 
@@ -234,7 +234,7 @@ class IndexWriter:
     def _merged(self, version: Version) -> Version:
         snapshot = Snapshot(self._root, version, self._index.snapshot)
         parts = [(part.segment, part.mask) for part in snapshot.living]
-        fields = (version.schema, snapshot.codebook, snapshot.residual_bytes)
+        fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(entry,))
 

@@ -1,0 +1,172 @@
+"""How a segment stores its token vectors. Every vector also has a code, its centroid, whatever the codec: the first stages of
+a search work on codes alone.
+
+    residual   1, 2 or 4 bits per dimension around the centroid (late_interaction.codebook)
+    binary     one bit per dimension, cut at the bundle's thresholds or at 0 (late_interaction.thresholds)
+    float32    the vectors themselves
+
+Scoring works on sixteen-bit copies: exact to about 1e-5 of a row's similarity; the best hits are scored again in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook
+from late_interaction.plaid.sixteen import Query16, sixteen_bits
+from late_interaction.thresholds import Thresholds
+
+__all__ = ["CODECS", "Binary", "Codec", "Float32", "Residual", "open_codec", "payload_form"]
+
+Matrix = NDArray[np.float32]
+Codes = NDArray[Any]
+Payload = NDArray[Any]
+Places = NDArray[np.int64]
+CODECS = ("residual", "binary", "float32")
+LARGEST_NORM = 46_000  # its square passes for an int32
+LARGEST_CELL = 32_000
+
+
+class Stored(Protocol):
+    """What a segment has of its vectors: rows of passage p are `offsets[p]` to `offsets[p + 1]` of `codes` and `payload`."""
+
+    offsets: Places
+    codes: Codes
+    payload: Payload
+
+
+class Codec(Protocol):
+    """`payload [n, width]` of n vectors, of the type that `payload_form` names."""
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload: ...
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        """`[n, d]`."""
+        ...
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+        """MaxSim `[p]` of `passages [p]` of a segment; -inf without rows."""
+        ...
+
+
+def open_codec(name: str, codebook: Codebook, thresholds: Callable[[], Thresholds]) -> Codec:
+    """thresholds: asked only by codec binary."""
+    if name == "residual":
+        return Residual(codebook)
+    return Binary(thresholds()) if name == "binary" else Float32()
+
+
+def payload_form(codec: str, bits: int, dim: int) -> tuple[str, int]:
+    """Type and width of a payload row."""
+    if codec == "float32":
+        return "<f4", dim
+    return "|u1", -(-dim * (bits if codec == "residual" else 1) // 8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """What turns a payload byte into sixteen-bit cells: `base [C, d]` of each code, `cells [bytes, 256, d per byte]` seen as
+    int32, `unit` of a cell; `normalise`: whether rows are scaled to length one."""
+
+    base: NDArray[np.int16]
+    cells: NDArray[np.int32]
+    bits: int
+    unit: float
+    normalise: bool
+
+    @classmethod
+    def of(cls, base: Matrix, weights: Matrix, bits: int, normalise: bool) -> _Tables:
+        """weights: `[d, 2^bits]`."""
+        dim = len(weights)
+        per_byte = 8 // bits
+        width = -(-dim // per_byte)
+        largest = np.abs(weights).max(axis=1)
+        norm = float(np.linalg.norm(base, axis=1).max(initial=0) + np.linalg.norm(largest))
+        cell = float(np.abs(base).max(initial=0) + largest.max())
+        scale = min(1 << 14, LARGEST_NORM / max(norm, 1e-9), LARGEST_CELL / max(cell, 1e-9))
+        padded = np.zeros((width * per_byte, 1 << bits), np.float32)
+        padded[:dim] = weights
+        rounded = np.round(padded * scale).astype(np.int16).reshape(width, per_byte, 1 << bits)
+        cells = np.empty((width, 256, per_byte), np.int16)
+        for place in range(per_byte):
+            buckets = (np.arange(256) >> (8 - bits * (place + 1))) & ((1 << bits) - 1)
+            cells[:, :, place] = rounded[:, place][:, buckets]
+        return cls(sixteen_bits(base, scale, width * per_byte), cells.view(np.int32), bits, 1 / scale, normalise)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+        from late_interaction.plaid import kernels
+
+        # a row that is normalised has its own unit
+        unit = np.float32(query.unit if self.normalise else query.unit * self.unit)
+        out: Matrix = np.empty(len(passages), np.float32)
+        kernels.maxsim_cells(
+            passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits, self.normalise,
+            query.padded(self.base.shape[1]), unit, out,
+        )  # fmt: skip
+        return out
+
+
+class Residual:
+    def __init__(self, codebook: Codebook) -> None:
+        self.codebook = codebook
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return self.codebook.encode_residuals(vectors, codes)
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        from late_interaction.plaid import kernels
+
+        book = self.codebook
+        out: Matrix = np.empty((len(codes), book.dim), np.float32)
+        kernels.decode_rows(codes, payload, book.centroids, book.weights, book.bits, out)
+        return out
+
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        return _Tables.of(self.codebook.centroids, self.codebook.weights, self.codebook.bits, True)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+        return self._tables.score(query, passages, stored)
+
+
+class Binary:
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.thresholds = thresholds
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return self.thresholds.encode(vectors)
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        return self.thresholds.decode(np.ascontiguousarray(payload))
+
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        cuts, spread = self.thresholds.cuts, self.thresholds.spread
+        nowhere = np.zeros((1, len(cuts)), np.float32)
+        return _Tables.of(nowhere, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+        return self._tables.score(query, passages, stored)
+
+
+class Float32:
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return vectors
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        return np.array(payload, np.float32)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+        from late_interaction.plaid import kernels
+
+        dim = stored.payload.shape[1]
+        out: Matrix = np.empty(len(passages), np.float32)
+        rows = query.padded(dim + dim % 2)
+        kernels.maxsim_rows(passages, stored.offsets, stored.payload, rows, np.float32(query.unit), out)
+        return out
