@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from colbert_vespa.console import Output, print_error
+from colbert_vespa.index_commands import index_app
 from late_interaction.errors import ColbertVespaError, UsageError
 
 __all__ = ["app", "main"]
@@ -24,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(index_app, name="index")
 
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
 BundleOption = Annotated[

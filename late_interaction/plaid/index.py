@@ -24,8 +24,10 @@ from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.search import check_query, exact_scores, search
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.storage import check_file
+from late_interaction.plaid.training import bundle_codebook
+from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, SearchSettings
-from late_interaction.plaid.versions import Version, publish, read_current, read_version
+from late_interaction.plaid.versions import Tuned, Version, known_versions, publish, read_current, read_version
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -159,6 +161,20 @@ class LocalIndex:
         return self._snapshot.codebook
 
     @property
+    def drift(self) -> float | None:
+        """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
+        taken up with; None in an empty index. From a few hundredths on, `compact` finds better centroids."""
+        version = self._snapshot.version
+        stored = sum(entry.token_vectors for entry in version.segments)
+        if version.fit is None or not stored:
+            return None
+        return version.fit.mean - sum(entry.fit * entry.token_vectors for entry in version.segments) / stored
+
+    def versions(self) -> list[Version]:
+        """Those that are still there, oldest first; `rollback` of a writer goes to any of them."""
+        return known_versions(self.path)
+
+    @property
     def snapshot(self) -> Snapshot:
         """The version that this reader has open."""
         return self._snapshot
@@ -208,6 +224,17 @@ class LocalIndex:
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(one, queries))
 
+    def tune(self, queries: Sequence[Matrix], *, recall: float, k: int = 10) -> Tuned:
+        """Finds the least effort that finds the share `recall` of the exact top k for `queries`, a `[q, d]` each, and stores it
+        in the index: searches that name no effort take it.
+
+        Raises: UsageError where there is no such effort or no usable query; LocalIndexError where another writer has the index.
+        """
+        found = find_effort(self._snapshot, queries, k, recall)
+        with self.writer() as writer:
+            writer.store_tuned(found)
+        return found
+
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
         """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
         snapshot = self._snapshot
@@ -254,20 +281,6 @@ class LocalIndex:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self._snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
-
-
-def bundle_codebook(bundle: Bundle) -> Codebook | None:
-    """The bundle's codebook `residual`, or None.
-
-    Raises: BundleError where it is damaged or of another width than the model.
-    """
-    name = bundle.manifest.codebooks.get("residual")
-    if name is None:
-        return None
-    codebook = Codebook.load(bundle.file(name))
-    if codebook.dim != bundle.manifest.dim:
-        raise BundleError(f"{bundle.path}: {name} has {codebook.dim} dimensions, the model {bundle.manifest.dim}")
-    return codebook
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["GROUP", "TOKENS", "dot_block"]
+__all__ = ["GROUP", "TOKENS", "dot_block", "run_block"]
 
 TOKENS = 4  # vectors of a block
 GROUP = 16  # query rows of a block
@@ -95,3 +95,12 @@ def _dot_plain(vectors: Any, query: Any, sums: Any) -> None:
 # (vectors int16 [4, 2 pairs], query int16 [pairs, 16, 2], sums int32 [4, 16]) -> sums are overwritten. All C-contiguous;
 # there is at least one pair, and the caller sees to it that no sum passes 31 bits.
 dot_block = _dot_avx2 if _has_avx2() else _dot_plain
+
+
+@numba.njit
+def run_block(vectors: Any, query: Any, sums: Any, plain: bool) -> None:
+    """`dot_block`, or the plain loops in its place: for tests."""
+    if plain:
+        _dot_plain(vectors, query, sums)
+    else:
+        dot_block(vectors, query, sums)

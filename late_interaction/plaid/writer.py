@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,19 +14,25 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.bundle import FileEntry
-from late_interaction.codebook import Codebook, default_centroids, train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
-from late_interaction.files import sha256_file
 from late_interaction.plaid.build import build_segment, merge_segments
 from late_interaction.plaid.codecs import open_codec
 from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
+from late_interaction.plaid.training import Taken, grow, take_codebook
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.versions import NamedFile, SegmentEntry, Version, publish, remove_unused
+from late_interaction.plaid.versions import (
+    NamedFile,
+    SegmentEntry,
+    Tuned,
+    Version,
+    known_versions,
+    publish,
+    remove_unused,
+)
 
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
@@ -33,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["IndexWriter"]
 
 MAX_SEGMENTS = 8
-SAMPLE_VECTORS = 1 << 18  # vectors that a codebook is trained on at most: 128 MiB at 128 dimensions
-PER_CENTROID = 32
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
 Matrix = NDArray[np.float32]
 
@@ -147,48 +152,121 @@ class IndexWriter:
                     count += self._remove_row(part.segment, row)
         return count
 
-    def commit(self) -> CommitSummary:
+    def commit(self, name: str = "", *, compact: bool = False) -> CommitSummary:
         """Makes everything since the last commit searchable, atomically and durably.
+
+        name: keeps this version from being pruned; there may be nothing new to commit. compact: one segment without what was
+        deleted, its codebook trained anew on all vectors (one that the bundle brought stays).
 
         A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
 
-        Raises: LocalIndexError where the disk refuses; the old version stands.
+        Raises: LocalIndexError where the disk refuses; the old version stands. UsageError on a name that is taken or a number.
         """
         start = time.perf_counter()
+        self._check_name(name)
         self._log.flush()
+        if self._puts or any(self._removed.values()) or name or compact:
+            self._publish(lambda: dataclasses.replace(self._write_version(compact), name=name))
+        return self._done(start)
+
+    def rollback(self, to: int | str) -> CommitSummary:
+        """Makes a new version with the passages of version `to`, a number or a name; what was not committed is dropped.
+
+        Raises: LocalIndexError where there is no such version, naming those that are there.
+        """
+        start = time.perf_counter()
+        known = known_versions(self._root)
+        found = [version for version in known if to in (version.number, version.name) and to != ""]
+        if not found:
+            names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
+            raise LocalIndexError(f"{self._root} has no version {to!r}; it has: {names}")
+        self._publish(lambda: dataclasses.replace(found[0], name="", number=self._next_number(), created=int(time.time())))
+        return self._done(start)
+
+    def store_tuned(self, tuned: Tuned) -> CommitSummary:
+        """A new version, the same but for the effort that searches take by default."""
+        start = time.perf_counter()
         old = self._index.snapshot.version
-        if self._puts or any(self._removed.values()):
-            try:
-                version = self._write_version()
-                publish(self._root, version)
-            except OSError as error:
-                raise LocalIndexError(f"{self._root}: commit failed, version {old.number} stands ({error})") from None
-            self._index.refresh()
-            remove_unused(self._root, version)
+        number, now = self._next_number(), int(time.time())
+        self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now))
+        return self._done(start)
+
+    def prune(self, keep: int = 1) -> list[int]:
+        """Removes all versions but the newest `keep`, the current and the named ones; the numbers of those removed."""
+        if keep < 1:
+            raise UsageError(f"keep must be at least 1, got {keep}")
+        return remove_unused(self._root, self._index.snapshot.version, keep)
+
+    def _check_name(self, name: str) -> None:
+        if name.isdecimal():
+            raise UsageError(f"a version's name cannot be a number, got {name!r}")
+        if name and any(version.name == name for version in known_versions(self._root)):
+            raise UsageError(f"{self._root} has a version named {name!r} already: give another name")
+
+    def _publish(self, make: Callable[[], Version]) -> None:
+        old = self._index.snapshot.version
+        try:
+            version = make()
+            publish(self._root, version)
+        except OSError as error:
+            raise LocalIndexError(f"{self._root}: commit failed, version {old.number} stands ({error})") from None
+        self._index.refresh()
+        remove_unused(self._root, version)
+
+    def _done(self, start: float) -> CommitSummary:
         self._log.restart(self._index.version)
         self._forget()
         index = self._index
         return CommitSummary(index.version, index.passages, index.token_vectors, time.perf_counter() - start)
 
-    def _write_version(self) -> Version:
+    def _next_number(self) -> int:
+        files = (self._root / "versions").glob("*.json")
+        return 1 + max(self._index.version, *(int(file.stem) for file in files if file.stem.isdecimal()))
+
+    def _write_version(self, compact: bool) -> Version:
         snapshot = self._index.snapshot
-        old = snapshot.version
-        number = 1 + max(old.number, *(int(f.stem) for f in (self._root / "versions").glob("*.json") if f.stem.isdecimal()))
-        segments: list[SegmentEntry] = []
-        items = self._log.read([put.place for put in self._puts.values()])
-        codebook, named, trained_on = snapshot.codebook, old.codebook, old.trained_on
+        old, number = snapshot.version, self._next_number()
         rows = sum(put.rows for put in self._puts.values())
-        if self._outgrown(snapshot, rows):
-            codebook, named, trained_on = self._new_codebook(snapshot)
+        taken = self._taken(snapshot)
+        segments: list[SegmentEntry] = []
+        items: Iterator[tuple[Passage, Matrix]] = iter(())
+        total = self._living_rows(snapshot) + rows
+        if self._outgrown(snapshot, rows) or (compact and old.trained_on and total):
+            taken = take_codebook(self._root, self._index.bundle, old.bits, self._vectors(self._everything(snapshot)), total)
             items = self._everything(snapshot)
         else:
             segments = [self._with_deletions(part.segment, part.mask, number) for part in snapshot.living]
             segments = [entry for entry in segments if entry.deleted_passages < entry.passages]
-        if self._puts:
-            codec = None if codebook is None else open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
-            segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, items))
-        version = dataclasses.replace(old, number=number, codebook=named, segments=tuple(segments), trained_on=trained_on)
-        return self._merged(version) if len(segments) > MAX_SEGMENTS else version
+            if self._puts:
+                items = self._log.read(self._places())
+                if taken is not None:
+                    taken = grow(self._root, taken, self._vectors(self._log.read(self._places())), rows)
+        if (first := next(items, None)) is not None:
+            codebook = None if taken is None else taken.codebook
+            codec = None
+            if codebook is not None:
+                codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
+            passages = itertools.chain([first], items)
+            segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, passages))
+        version = dataclasses.replace(old, number=number, segments=tuple(segments), created=int(time.time()))
+        if taken is not None:
+            version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
+        whole = len(segments) == 1 and not segments[0].deleted_passages
+        return self._merged(version) if len(segments) > MAX_SEGMENTS or (compact and segments and not whole) else version
+
+    @staticmethod
+    def _taken(snapshot: Snapshot) -> Taken | None:
+        version = snapshot.version
+        if snapshot.codebook is None or version.codebook is None or version.fit is None:
+            return None
+        return Taken(snapshot.codebook, version.codebook, version.trained_on, version.fit)
+
+    def _places(self) -> list[int]:
+        return [put.place for put in self._puts.values()]
+
+    @staticmethod
+    def _vectors(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[Matrix]:
+        return (vectors for _, vectors in items)
 
     def _outgrown(self, snapshot: Snapshot, rows: int) -> bool:
         """Whether this commit of `rows` vectors trains a codebook: the first, or the last was trained on far fewer."""
@@ -216,7 +294,7 @@ class IndexWriter:
                 if snapshot.codebook is not None:
                     vectors = snapshot.best_vectors(part, start, stop)
                 yield part.segment.passage(row), vectors
-        yield from self._log.read([put.place for put in self._puts.values()])
+        yield from self._log.read(self._places())
 
     def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
         entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
@@ -237,35 +315,6 @@ class IndexWriter:
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(entry,))
-
-    def _new_codebook(self, snapshot: Snapshot) -> tuple[Codebook, NamedFile, int]:
-        """The bundle's codebook, or one trained on a sample of everything; its file; how many vectors there were."""
-        from late_interaction.plaid.index import bundle_codebook
-
-        codebook = bundle_codebook(self._index.bundle)
-        total = 0
-        if codebook is None:
-            total = self._living_rows(snapshot) + sum(put.rows for put in self._puts.values())
-            centroids = default_centroids(total)
-            sample = self._sample(snapshot, min(total, SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12)), total)
-            codebook = train_codebook(sample, bits=snapshot.version.bits, centroids=centroids)
-        name = f"codebooks/{codebook.sha256[:16]}.npz"
-        path = self._root / name
-        codebook.save(path)
-        return codebook, NamedFile(name, FileEntry(sha256_file(path), path.stat().st_size)), total
-
-    def _sample(self, snapshot: Snapshot, count: int, total: int) -> Matrix:
-        """`[count, d]` of all vectors, evenly at random."""
-        chosen = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
-        sample = np.empty((count, self._index.dim), np.float32)
-        first = 0
-        done = 0
-        for _, vectors in self._everything(snapshot):
-            stop = int(np.searchsorted(chosen, first + len(vectors)))
-            sample[done:stop] = vectors[chosen[done:stop] - first]
-            done = stop
-            first += len(vectors)
-        return sample
 
 
 def _lock(root: Path) -> BinaryIO:

@@ -1,0 +1,186 @@
+"""`index`: what can be done with a local index besides feeding and searching it."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import random
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from colbert_vespa.console import Output
+from late_interaction.errors import UsageError
+
+__all__ = ["index_app"]
+
+index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index.")
+Index = Annotated[Path, typer.Argument(help="Local index folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+SEED = 7
+WORDS = 12  # of a passage's beginning, as a question about it
+
+
+@index_app.command()
+def info(index: Index, json_output: Json = False) -> None:
+    """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    version = opened.snapshot.version
+    codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
+    tuned = version.tuned
+    effort = f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}" if tuned else "default"
+    result: dict[str, Any] = {
+        "version": opened.version,
+        "documents": opened.documents,
+        "passages": opened.passages,
+        "token_vectors": opened.token_vectors,
+        "dim": opened.dim,
+        "codec": codec + (", with int8 rows" if version.refine else ""),
+        "bytes_per_token": round(opened.bytes_per_token, 1),
+        "segments": len(version.segments),
+        "centroids": 0 if opened.codebook is None else len(opened.codebook.centroids),
+        "drift": None if opened.drift is None else round(opened.drift, 4),
+        "effort": effort,
+    }
+    out.table({name.replace("_", " "): str(value) for name, value in result.items()})
+    out.result(result)
+
+
+@index_app.command()
+def versions(index: Index, json_output: Json = False) -> None:
+    """The versions that are still there."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    found = []
+    for version in opened.versions():
+        moment = datetime.datetime.fromtimestamp(version.created, datetime.timezone.utc)
+        row = {"version": version.number, "name": version.name, "passages": version.passages}
+        row |= {"created": moment.isoformat(), "current": version.number == opened.version}
+        found.append(row)
+        mark = "*" if row["current"] else " "
+        out.say(f"{mark} {version.number:>6}  {moment:%Y-%m-%d %H:%M:%S}  {version.passages:>9} passages  {version.name}")
+    out.result({"versions": found})
+
+
+@index_app.command()
+def name(
+    index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
+) -> None:
+    """Names what the index holds now, so that it is kept."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    if not name:
+        raise UsageError("a version's name cannot be empty")
+    with LocalIndex.open(index).writer() as writer:
+        summary = writer.commit(name)
+    out.say(f"version {summary.version} is named {name}")
+    out.result({"version": summary.version, "name": name})
+
+
+@index_app.command()
+def rollback(
+    index: Index,
+    to: Annotated[str, typer.Argument(help="Number or name of the version to go back to.")],
+    json_output: Json = False,
+) -> None:
+    """Makes a new version that holds what an older one held."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    with LocalIndex.open(index).writer() as writer:
+        summary = writer.rollback(int(to) if to.isdecimal() else to)
+    out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
+    out.result({"version": summary.version, "passages": summary.passages})
+
+
+@index_app.command()
+def prune(
+    index: Index,
+    keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay, besides the named ones.")] = 1,
+    json_output: Json = False,
+) -> None:
+    """Removes old versions that have no name, and the files that only they need."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    with LocalIndex.open(index).writer() as writer:
+        removed = writer.prune(keep)
+    out.say(f"removed {len(removed)} versions" + (f": {', '.join(map(str, removed))}" if removed else ""))
+    out.result({"removed": removed})
+
+
+@index_app.command()
+def compact(index: Index, json_output: Json = False) -> None:
+    """One segment without what was deleted, and a codebook trained anew (one of the bundle stays)."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    before = opened.drift
+    with opened.writer() as writer:
+        summary = writer.commit(compact=True)
+    result = {"version": summary.version, "passages": summary.passages, "seconds": round(summary.seconds, 2)}
+    out.say(f"version {summary.version}: {summary.passages} passages in one segment, {summary.seconds:.1f} s")
+    if before is not None and opened.drift is not None:
+        out.say(f"drift {before:.4f}, now {opened.drift:.4f}")
+    out.result(result)
+
+
+@index_app.command()
+def verify(index: Index, json_output: Json = False) -> None:
+    """Reads every file and compares every checksum."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    opened.verify()
+    out.say(f"version {opened.version}: every file is as it was written")
+    out.result({"version": opened.version, "ok": True})
+
+
+@index_app.command()
+def tune(
+    index: Index,
+    recall: Annotated[float, typer.Option("--recall", help="Share of the exact top k that searches shall find.")] = 0.98,
+    k: Annotated[int, typer.Option("-k", help="Hits that are compared.")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of 100 passages.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
+    from late_interaction.encoder import Encoder
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    texts = _lines(queries) if queries else _beginnings(opened)
+    found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
+    reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}
+    out.say(f"probes {found.probes}, rerank {found.rerank}: recall@{k} {found.recall:.3f} over {found.queries} queries; stored")
+    out.result(reached)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"queries {file} cannot be read: {error}") from None
+    if not texts:
+        raise UsageError(f"queries {file} has no line with a question")
+    return texts
+
+
+def _beginnings(index: Any) -> list[str]:
+    """First words of a hundred passages, seeded."""
+    chosen = set(random.Random(SEED).sample(range(index.passages), min(100, index.passages)))
+    passages = (p for place, p in enumerate(index.iter_passages()) if place in chosen)
+    texts = [" ".join(itertools.islice((p.text or p.title).split(), WORDS)) for p in passages]
+    return [text for text in texts if text]

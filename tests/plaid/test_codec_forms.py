@@ -1,0 +1,175 @@
+"""Codecs of the local engine, sixteen-bit scoring, int8 rows, subsets, batches: against exact MaxSim over decoded vectors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
+
+from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.codebook import train_codebook
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.maxsim import maxsim, maxsim_many
+from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid import LocalIndex, SearchSettings, simd
+from late_interaction.plaid.codecs import Binary, Float32, Residual, payload_form
+from late_interaction.plaid.sixteen import Centroids16, Query16
+from late_interaction.thresholds import Thresholds
+
+SCHEMA = MetadataSchema({"n": FieldType.LONG})
+FORMS = [("residual", 1), ("residual", 2), ("residual", 4), ("binary", 4), ("float32", 4)]
+
+
+class Stored:
+    def __init__(self, codec, vectors, codes, lengths):
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.codes = codes
+        self.payload = codec.encode(vectors, codes)
+
+
+@settings(max_examples=60)
+@given(
+    dim=st.sampled_from([1, 2, 3, 8, 15, 16, 48, 96, 128, 129]),
+    rows=st.integers(1, 70),
+    lengths=st.lists(st.integers(0, 140), min_size=1, max_size=5),
+    form=st.sampled_from(FORMS),
+    length=st.floats(0.01, 100),
+    seed=st.integers(0, 1 << 16),
+)
+def test_sixteen_bit_maxsim_is_maxsim_of_the_decoded_vectors(dim, rows, lengths, form, length, seed):
+    random = np.random.default_rng(seed)
+    total = max(1, sum(lengths))
+    vectors = unit(random.standard_normal((total, dim)))
+    codebook = train_codebook(vectors, bits=form[1])
+    spread = random.uniform(0.01, 1, dim).astype(np.float32)
+    cuts = (0.1 * random.standard_normal(dim)).astype(np.float32)
+    codec = {"residual": Residual(codebook), "binary": Binary(Thresholds(cuts, spread)), "float32": Float32()}[form[0]]
+    vectors = vectors[: sum(lengths)]
+    stored = Stored(codec, vectors, codebook.assign_near(vectors), lengths)
+    assert (stored.payload.dtype.str, stored.payload.shape[1]) == payload_form(form[0], form[1], dim)
+    Q = (length * random.standard_normal((rows, dim))).astype(np.float32)
+    chosen = np.arange(len(lengths), dtype=np.int64)[::-1].copy()
+    found = codec.score(Query16(Q), chosen, stored)[::-1]
+    decoded = codec.decode(stored.codes, stored.payload)
+    wanted = maxsim_many(Q, decoded, lengths)
+    scale = np.linalg.norm(Q, axis=1).max() * max(1, np.linalg.norm(decoded, axis=1).max(initial=0))
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(wanted))
+    filled = ~np.isinf(wanted)
+    assert np.abs(found[filled] - wanted[filled]).max(initial=0) <= 2e-4 * rows * scale
+
+
+def test_plain_loops_and_the_vector_instruction_give_the_same_sums():
+    random = np.random.default_rng(1)
+    for pairs in (1, 2, 7, 64):
+        vectors = random.integers(-4000, 4000, (4, 2 * pairs)).astype(np.int16)
+        query = random.integers(-4000, 4000, (pairs, 16, 2)).astype(np.int16)
+        wanted = vectors.astype(np.int32) @ query.transpose(1, 0, 2).reshape(16, -1).astype(np.int32).T
+        for plain in (False, True):
+            sums = np.empty((4, 16), np.int32)
+            simd.run_block(vectors, query, sums, plain)
+            np.testing.assert_array_equal(sums, wanted)
+
+
+def test_centroid_scores():
+    random = np.random.default_rng(2)
+    for count in (1, 3, 4, 33):
+        centroids, Q = unit(random.standard_normal((count, 30))), 3 * random.standard_normal((20, 30)).astype(np.float32)
+        found = Centroids16.of(centroids).scores(Query16(Q))
+        np.testing.assert_allclose(found[:, :20], centroids @ Q.T, atol=5e-3)
+        assert not found[:, 20:].any()
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return token_vectors(np.random.default_rng(3), 600)
+
+
+@pytest.fixture(scope="module")
+def queries(vectors):
+    return queries_from(np.random.default_rng(4), vectors, 20)
+
+
+def made(path, bundle, vectors, **options):
+    index = LocalIndex.create(path, bundle=bundle, schema=SCHEMA, **options)
+    with index.writer() as writer:
+        for number, rows in enumerate(vectors):
+            writer.put(passage(f"d{number}", text=f"text {number}", n=number), rows)
+        writer.commit()
+    return index
+
+
+@pytest.fixture(scope="module", params=[*FORMS, ("refine", 2)], ids=str)
+def index(request, tmp_path_factory, vectors):
+    folder = tmp_path_factory.mktemp("form")
+    codec, bits = request.param
+    options = {"codec": "residual", "refine": True} if codec == "refine" else {"codec": codec}
+    return made(folder / "index", fake_bundle(folder / "bundle"), vectors, bits=bits, **options)
+
+
+def test_every_form_finds_what_exact_maxsim_over_its_vectors_finds(index, vectors, queries):
+    opened = LocalIndex.open(index.path)
+    opened.verify()
+    refined = opened.snapshot.version.refine
+    for Q in queries:
+        result = opened.search(Q, 10, exact=True)
+        for hit in result.hits:
+            stored = opened.vectors(hit.passage.id)
+            tolerance = 0.05 * len(Q) if refined else 1e-4
+            assert hit.score == pytest.approx(maxsim(Q, stored), abs=tolerance * 4)
+        if opened.codec == "float32" or refined:
+            truth = sorted(range(len(vectors)), key=lambda n: -maxsim(Q, vectors[n]))[:10]
+            found = [int(hit.passage.document_id[1:]) for hit in result.hits]
+            assert len(set(truth) & set(found)) >= (10 if not refined else 8)
+        elif opened.codec == "residual":
+            scores = opened.score(Q, [hit.passage.id for hit in result.hits])
+            assert [scores[hit.passage.id] for hit in result.hits] == pytest.approx([hit.score for hit in result.hits])
+
+
+def test_stages_find_what_exact_finds(index, queries):
+    wide = SearchSettings(probes=0, rerank=299)
+    for Q in queries:
+        exact = {hit.passage.id for hit in index.search(Q, 10, exact=True).hits}
+        found = {hit.passage.id for hit in index.search(Q, 10, settings=wide).hits}
+        assert len(exact & found) >= 9
+
+
+def test_a_batch_answers_as_its_queries_alone(index, queries):
+    together = index.search_batch(queries, 7, threads=3, settings=SearchSettings(probes=2, rerank=50))
+    for Q, result in zip(queries, together, strict=True):
+        alone = index.search(Q, 7, settings=SearchSettings(probes=2, rerank=50))
+        assert [(h.passage.id, h.score) for h in result.hits] == [(h.passage.id, h.score) for h in alone.hits]
+    assert index.search_batch([], 3) == []
+    with pytest.raises(UsageError, match="finite"):
+        index.search_batch([np.full((2, DIM), np.nan, np.float32)], 3)
+
+
+def test_a_subset_by_ids(index, queries):
+    ids = [f"d{n}" for n in range(0, 600, 40)]
+    for Q in queries[:5]:
+        hits = index.search(Q, 100, ids=[*ids, "unknown", ids[0]]).hits
+        assert {hit.passage.document_id for hit in hits} == set(ids)
+        assert index.search(Q, 100, ids=[]).hits == []
+        assert index.search(Q, 100, ids=["nobody"]).hits == []
+
+
+def test_one_bit_too_many(tmp_path):
+    with pytest.raises(UsageError, match="bits must be 1, 2 or 4"):
+        LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA, bits=3)
+    with pytest.raises(UsageError, match="codec 'int7' is unknown"):
+        LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "c"), schema=SCHEMA, codec="int7")
+
+
+def test_binary_cuts_at_the_thresholds_of_the_bundle(tmp_path, vectors):
+    sample = np.concatenate(vectors)
+    bundle = fake_bundle(tmp_path / "b")
+    (bundle.path / "codebooks").mkdir()
+    cuts = np.median(sample, axis=0).astype(np.float32)
+    Thresholds(cuts, np.full(DIM, 0.2, np.float32)).save(bundle.path / "codebooks/binary.npz")
+    bundle = write_manifest(bundle.path, dataclasses.replace(bundle.manifest, codebooks={"binary": "codebooks/binary.npz"}))
+    index = made(tmp_path / "i", Bundle.open(bundle.path), vectors[:50], codec="binary")
+    np.testing.assert_allclose(np.abs(index.vectors("d3#0") - cuts), 0.2, atol=1e-5)
+    (index.path / "bundle/codebooks/binary.npz").write_bytes(b"nonsense")
+    with pytest.raises(LocalIndexError, match=r"binary\.npz"):
+        LocalIndex.open(index.path).search(vectors[0], 3)
