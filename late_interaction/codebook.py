@@ -277,7 +277,8 @@ def unit_rows(rows: Matrix) -> Matrix:
 
 
 def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
-    """Lloyd-Max quantizer of every dimension: cutoffs `[d, 2^bits - 1]`, weights `[d, 2^bits]`.
+    """Lloyd-Max quantizer of the residuals' common shape, times each dimension's spread: cutoffs `[d, 2^bits - 1]`, weights
+    `[d, 2^bits]`. One table then serves all dimensions in the kernels (plaid/simd.py).
 
     A few vectors say little about the residuals to come, so that they are joined by what a normal distribution of the
     same spread has, and where even the spread is unknown, by that of a unit vector's dimension.
@@ -289,21 +290,18 @@ def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
     grid = np.linspace(-3, 3, 25)
     mass = np.exp(-np.square(grid) / 2)
     copies = np.maximum(1, np.round(4 * prior * mass / mass.sum())).astype(int)
-    normal = np.repeat(grid, copies)[:, None] * spread
-    values = np.sort(np.concatenate([residuals[: 1 << 17], normal]).astype(np.float64), axis=0)  # [m, d]
-    sums = np.concatenate([np.zeros((1, dim)), np.cumsum(values, axis=0)])
-    places = ((np.arange(buckets) + 0.5) * len(values) / buckets).astype(int)
-    weights = values[places].T.copy()
-    cutoffs = (weights[:, 1:] + weights[:, :-1]) / 2
-    for j in range(dim):
-        for _ in range(40):
-            edges = np.concatenate([[0], np.searchsorted(values[:, j], cutoffs[j]), [len(values)]])
-            filled = np.flatnonzero(np.diff(edges))
-            means = (sums[edges[filled + 1], j] - sums[edges[filled], j]) / np.diff(edges)[filled]
-            weights[j, filled] = means
-            weights[j] = np.sort(weights[j])
-            moved = (weights[j, 1:] + weights[j, :-1]) / 2
-            if np.array_equal(moved, cutoffs[j]):
-                break
-            cutoffs[j] = moved
-    return np.ascontiguousarray(cutoffs, np.float32), np.ascontiguousarray(weights, np.float32)
+    every = max(1, n * dim >> 20)
+    values = np.sort(np.concatenate([(residuals[::every] / spread).ravel(), np.repeat(grid, copies * max(1, dim // every))]))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    weights = values[((np.arange(buckets) + 0.5) * len(values) / buckets).astype(int)]
+    cutoffs = (weights[1:] + weights[:-1]) / 2
+    for _ in range(60):
+        edges = np.concatenate([[0], np.searchsorted(values, cutoffs), [len(values)]])
+        filled = np.flatnonzero(np.diff(edges))
+        weights[filled] = (sums[edges[filled + 1]] - sums[edges[filled]]) / np.diff(edges)[filled]
+        weights.sort()
+        moved = (weights[1:] + weights[:-1]) / 2
+        if np.array_equal(moved, cutoffs):
+            break
+        cutoffs = moved
+    return np.outer(spread, cutoffs).astype(np.float32), np.outer(spread, weights).astype(np.float32)

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.codebook import Codebook
-from late_interaction.plaid.sixteen import Query16, sixteen_bits
+from late_interaction.plaid.simd import SHARED
+from late_interaction.plaid.sixteen import Query16, padded_width, sixteen_bits
 from late_interaction.thresholds import Thresholds
 
 __all__ = ["CODECS", "Binary", "Codec", "Float32", "Residual", "open_codec", "payload_form"]
@@ -72,13 +73,18 @@ def payload_form(codec: str, bits: int, dim: int) -> tuple[str, int]:
 @dataclass(frozen=True, eq=False)
 class _Tables:
     """What turns a payload byte into sixteen-bit cells: `base [C, d]` of each code, `cells [bytes, 256, d per byte]` seen as
-    int32, `unit` of a cell; `normalise`: whether rows are scaled to length one."""
+    int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions have
+    the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say the same as `cells`.
+    """
 
     base: NDArray[np.int16]
     cells: NDArray[np.int32]
     bits: int
     unit: float
     normalise: bool
+    shared: bool
+    table: NDArray[np.uint8]
+    spread: NDArray[np.int16]
 
     @classmethod
     def of(cls, base: Matrix, weights: Matrix, bits: int, normalise: bool) -> _Tables:
@@ -97,7 +103,9 @@ class _Tables:
         for place in range(per_byte):
             buckets = (np.arange(256) >> (8 - bits * (place + 1))) & ((1 << bits) - 1)
             cells[:, :, place] = rounded[:, place][:, buckets]
-        return cls(sixteen_bits(base, scale, width * per_byte), cells.view(np.int32), bits, 1 / scale, normalise)
+        shared, table, spread = _shared_tables(weights, scale, bits)
+        based = sixteen_bits(base, scale, padded_width(width * per_byte))
+        return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
         from late_interaction.plaid import kernels
@@ -106,10 +114,25 @@ class _Tables:
         unit = np.float32(query.unit if self.normalise else query.unit * self.unit)
         out: Matrix = np.empty(len(passages), np.float32)
         kernels.maxsim_cells(
-            passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits, self.normalise,
+            passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits,
+            self.shared, self.table, self.spread, self.normalise,
             query.padded(self.base.shape[1]), unit, out,
         )  # fmt: skip
         return out
+
+
+def _shared_tables(weights: Matrix, scale: float, bits: int) -> tuple[bool, NDArray[np.uint8], NDArray[np.int16]]:
+    """Whether `weights [d, 2^bits]` are one row of buckets times a factor for each dimension, and the tables if so."""
+    largest = np.abs(weights).max(axis=1)
+    row = weights[largest.argmax()] / max(float(largest.max()), 1e-30)
+    dim = len(weights)
+    fits = SHARED and bits > 1 and (dim * bits) % (8 * 16) == 0 and np.allclose(largest[:, None] * row, weights, atol=1e-6)
+    if not fits:
+        return False, np.zeros((2, 16), np.uint8), np.zeros(1, np.int16)
+    words = np.zeros(16, "<i2")
+    words[: 1 << bits] = np.rint(row * 32_767)
+    spread = np.rint(largest * (scale * 32_768 / 32_767)).astype(np.int16)
+    return True, np.ascontiguousarray(words.view(np.uint8).reshape(16, 2).T), spread
 
 
 class Residual:
@@ -167,6 +190,6 @@ class Float32:
 
         dim = stored.payload.shape[1]
         out: Matrix = np.empty(len(passages), np.float32)
-        rows = query.padded(dim + dim % 2)
+        rows = query.padded(padded_width(dim))
         kernels.maxsim_rows(passages, stored.offsets, stored.payload, rows, np.float32(query.unit), out)
         return out

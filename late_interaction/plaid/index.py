@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +26,7 @@ from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, SearchSettings
-from late_interaction.plaid.versions import Tuned, Version, known_versions, publish, read_current, read_version
+from late_interaction.plaid.versions import Tuned, Version, known_versions, now, publish, read_current, read_version
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -83,7 +82,7 @@ class LocalIndex:
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")
             form = (bits, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
-            publish(staging, Version(0, *form, created=int(time.time())))
+            publish(staging, Version(0, *form, created=now()))
         return cls.open(root)
 
     @classmethod
@@ -262,7 +261,7 @@ class LocalIndex:
         if snapshot.codebook is None:
             return np.empty((0, snapshot.version.dim), np.float32)
         start, stop = part.segment.offsets[row : row + 2].tolist()
-        return snapshot.vectors(part, start, stop)
+        return snapshot.vectors(part, slice(start, stop))
 
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages in order of insertion; a passage that was put again stands where it was put last."""

@@ -25,7 +25,7 @@ __all__ = [
     "top_centroids",
 ]
 
-from late_interaction.plaid.simd import GROUP, TOKENS, dot_block
+from late_interaction.plaid.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -129,16 +129,20 @@ def maxsim_cells(
     base: I16,
     cells: I32,
     bits: int,
+    shared: bool,
+    table: U8,
+    spread: I16,
     normalise: bool,
     query: I16,
     unit: float,
     out: F32,
 ) -> None:
-    """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`; -inf without rows."""
+    """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`, or where `shared` the same by
+    `table[bucket] * spread`; -inf without rows."""
     width = base.shape[1]
     last = codes.shape[0]
     top = base.shape[0] - 1
-    vectors = np.empty((BLOCK, width), np.int16)
+    vectors = np.zeros((BLOCK, width), np.int16)
     words = vectors.view(np.int32)
     scales = np.full(BLOCK, unit, np.float32)
     sums = np.empty((TOKENS, GROUP), np.int32)
@@ -152,13 +156,14 @@ def maxsim_cells(
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
             for i in range(count):
-                _expand(payload[at + i], cells, bits, words[i])
-                code = max(0, min(np.int64(codes[at + i]), top))
-                square = np.int32(0)
-                for j in range(width):
-                    value = np.int16(vectors[i, j] + base[code, j])
-                    vectors[i, j] = value
-                    square += np.int32(value) * np.int32(value)
+                prefetch(base, max(0, min(np.int64(codes[at + i]), top)))
+            for i in range(count):
+                from_ = base[max(0, min(np.int64(codes[at + i]), top))]
+                if shared:
+                    square = expand_shared(payload[at + i], table, spread, from_, vectors[i])
+                else:
+                    _expand(payload[at + i], cells, bits, words[i])
+                    square = add_base(vectors[i], from_)
                 if normalise:
                     scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
                 else:

@@ -12,7 +12,7 @@ runs that stage twice; here it runs once, in full: a centroid's scores with 32 q
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,11 +153,10 @@ def _approximate(snapshot: Snapshot, query: Query16, masks: list[Mask], keep: in
     candidates = len(places)
     if candidates > keep:
         key = (total.astype(np.int64) << 32) - places  # unique, so that ties are broken by insertion order
-        best = np.argpartition(key, candidates - keep)[candidates - keep :]
+        best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
         places, total = places[best], total[best]
     clock.lap("interaction")
-    order = np.argsort(places)
-    return _Found(places[order], (total[order] / scale).astype(np.float32), candidates, widened)
+    return _Found(places, (total / scale).astype(np.float32), candidates, widened)
 
 
 def _candidates(
@@ -180,7 +179,7 @@ def _candidates(
             if len(out):
                 lists = part.segment
                 count = kernels.collect_candidates(centroids, lists.ivf_offsets, lists.ivf_passages, mask.astype(np.uint8), out)
-            found.append(out[:count])
+            found.append(np.sort(out[:count]))  # in the order of the disk: a third less time in stage 2
         if sum(map(len, found)) >= min(keep, selected):
             return found, widened
         widened = True
@@ -205,14 +204,32 @@ def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places, *, refine: bool 
     """
     read = snapshot.best_vectors if refine else snapshot.vectors
     scores = np.empty(len(places), np.float32)
-    first, rows = 0, 0
-    block: list[Matrix] = []
-    for i, place in enumerate(places.tolist()):
-        part, row = snapshot.at(place)
-        start, stop = part.segment.offsets[row : row + 2].tolist()
-        block.append(read(part, start, stop))
-        rows += stop - start
-        if rows >= BLOCK_ROWS or i + 1 == len(places):
-            scores[first : i + 1] = maxsim_many(Q, np.concatenate(block), [len(vectors) for vectors in block])
-            first, rows, block = i + 1, 0, []
+    order = np.argsort(places, kind="stable")
+    bases = [part.base for part in snapshot.living]
+    parts = np.searchsorted(bases, places[order], "right") - 1
+    for number, part in enumerate(snapshot.living):
+        chosen = order[parts == number]
+        rows = places[chosen] - part.base
+        lengths = part.segment.lengths_of(rows)
+        for block in _blocks(lengths):
+            starts = part.segment.offsets[rows[block]]
+            vectors = read(part, _ranges(starts, lengths[block]))
+            scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
     return scores
+
+
+def _blocks(lengths: Places) -> Iterator[slice]:
+    """Runs of passages of some `BLOCK_ROWS` rows together, one at least."""
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
+        yield slice(first, max(last, first + 1))
+        first = max(last, first + 1)
+
+
+def _ranges(starts: Places, lengths: Places) -> Places:
+    """`start .. start + length` of each, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    ranges: Places = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return ranges

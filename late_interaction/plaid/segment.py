@@ -111,6 +111,11 @@ class Segment:
         """Rows of every passage `[n]`."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the passages `rows [n]`."""
+        lengths: NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]
+        return lengths
+
     def find(self, passage_id: str) -> int | None:
         """Row of the passage of that id, deleted or not; ids are unique within a segment."""
         for row in self._rows_of(string_hash(passage_id), self.id_hashes, self.id_rows):

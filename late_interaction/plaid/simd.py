@@ -18,11 +18,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["GROUP", "TOKENS", "dot_block", "run_block"]
+__all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch", "run_add", "run_block"]
 
 TOKENS = 4  # vectors of a block
 GROUP = 16  # query rows of a block
+CELLS = 16  # of a 32-byte register: widths are multiples of it
+LINE = 64  # bytes of a cache line
 _VECTOR = 8  # int32 lanes of a 32-byte register
+_BYTES, _WORDS = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 8)
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _SUMS, _PAIRS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_I16, 2 * _VECTOR)
 
@@ -42,9 +45,7 @@ def _dot_avx2(typing_context: Any, vectors: Any, query: Any, sums: Any) -> Any:
         x, q, out = (
             builder.bitcast(array.data, kind.as_pointer()) for array, kind in zip(arrays, (_I32, _PAIRS, _SUMS), strict=True)
         )
-        madd = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_SUMS, [_PAIRS, _PAIRS]), "llvm.x86.avx2.pmadd.wd"
-        )
+        madd = _madd(builder)
         before = builder.block
         loop, done = builder.append_basic_block("pairs"), builder.append_basic_block("summed")
         builder.branch(loop)
@@ -75,10 +76,141 @@ def _dot_avx2(typing_context: Any, vectors: Any, query: Any, sums: Any) -> Any:
     return signature, codegen
 
 
+def _madd(builder: Any) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_PAIRS, _PAIRS]), "llvm.x86.avx2.pmadd.wd")
+
+
 def _load(builder: Any, pointer: Any, place: Any) -> Any:
     loaded = builder.load(builder.gep(pointer, [place]))
     loaded.align = 2
     return loaded
+
+
+@intrinsic
+def _add_avx2(typing_context: Any, vector: Any, base: Any) -> Any:
+    signature = types.int32(vector, base)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, args, strict=True)]
+        blocks = builder.udiv(cgutils.unpack_tuple(builder, arrays[0].shape, 1)[0], _I64(2 * _VECTOR))
+        x, b = (builder.bitcast(array.data, _PAIRS.as_pointer()) for array in arrays)
+        madd = _madd(builder)
+        before = builder.block
+        loop, done = builder.append_basic_block("cells"), builder.append_basic_block("added")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        place, total = builder.phi(_I64), builder.phi(_SUMS)
+        place.add_incoming(_I64(0), before)
+        total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
+        cells = builder.add(_load(builder, x, place), _load(builder, b, place))
+        builder.store(cells, builder.gep(x, [place])).align = 2
+        squares = builder.add(total, builder.call(madd, [cells, cells]))
+        total.add_incoming(squares, loop)
+        after = builder.add(place, _I64(1))
+        place.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", after, blocks), loop, done)
+        builder.position_at_end(done)
+        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, [_SUMS]), "llvm.vector.reduce.add.v8i32")
+        return builder.call(reduce, [squares])
+
+    return signature, codegen
+
+
+@intrinsic
+def _expand_avx2(typing_context: Any, payload: Any, table: Any, scales: Any, base: Any, out: Any) -> Any:
+    """Buckets of 2 or 4 bits through one table of sixteen words: `out = base + table[bucket] * scales / 2^15`."""
+    signature = types.int32(payload, table, scales, base, out)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, args, strict=True)]
+        bytes_, width = (cgutils.unpack_tuple(builder, arrays[i].shape, 1)[0] for i in (0, 4))
+        pointers = [builder.bitcast(array.data, _BYTES.as_pointer()) for array in arrays[:2]]
+        words = [builder.bitcast(array.data, _PAIRS.as_pointer()) for array in arrays[2:]]
+        tables = [_load(builder, pointers[1], _I64(half)) for half in range(2)]
+        madd = _madd(builder)
+        look = _external(builder, "llvm.x86.ssse3.pshuf.b.128", _BYTES, [_BYTES, _BYTES])
+        scaled = _external(builder, "llvm.x86.avx2.pmul.hr.sw", _PAIRS, [_PAIRS, _PAIRS])
+        four = builder.icmp_signed("==", builder.mul(bytes_, _I64(2)), width)
+        squares = cgutils.alloca_once_value(builder, ir.Constant(_SUMS, [0] * _VECTOR))
+
+        def block(at: Any, places: list[Any]) -> None:
+            for number, buckets in enumerate(places):
+                low, high = (builder.call(look, [half, buckets]) for half in tables)
+                cells = builder.bitcast(builder.shuffle_vector(low, high, _mask(_interleaved(0, 16, 16))), _PAIRS)
+                place = builder.add(builder.mul(at, _I64(len(places))), _I64(number))
+                cells = builder.call(scaled, [cells, _load(builder, words[0], place)])
+                cells = builder.add(cells, _load(builder, words[1], place))
+                builder.store(cells, builder.gep(words[2], [place])).align = 2
+                builder.store(builder.add(builder.load(squares), builder.call(madd, [cells, cells])), squares)
+
+        def cut(bytes_: Any, shift: int, mask: int) -> Any:
+            moved = builder.lshr(bytes_, ir.Constant(_BYTES, [shift] * 16)) if shift else bytes_
+            return builder.and_(moved, ir.Constant(_BYTES, [mask] * 16))
+
+        def halves(left: Any, right: Any, lanes: int) -> list[Any]:
+            half = lanes // 2
+            return [builder.shuffle_vector(left, right, _mask(_interleaved(first, half, lanes))) for first in (0, half)]
+
+        with cgutils.for_range(builder, builder.udiv(bytes_, _I64(16))) as loop:
+            at = loop.index
+            loaded = _load(builder, pointers[0], at)
+            with builder.if_else(four) as (then, otherwise):
+                with then:
+                    block(at, halves(cut(loaded, 4, 15), cut(loaded, 0, 15), 16))
+                with otherwise:
+                    first = halves(cut(loaded, 6, 3), cut(loaded, 4, 3), 16)
+                    second = halves(cut(loaded, 2, 3), cut(loaded, 0, 3), 16)
+                    places = []
+                    for left, right in zip(first, second, strict=True):
+                        pairs = halves(builder.bitcast(left, _WORDS), builder.bitcast(right, _WORDS), 8)
+                        places += [builder.bitcast(pair, _BYTES) for pair in pairs]
+                    block(at, places)
+        reduce = _external(builder, "llvm.vector.reduce.add.v8i32", _I32, [_SUMS])
+        return builder.call(reduce, [builder.load(squares)])
+
+    return signature, codegen
+
+
+def _interleaved(first: int, count: int, lanes: int) -> list[int]:
+    """Places `first ..` of a vector of so many lanes and of a second one, by turns."""
+    return [place for i in range(first, first + count) for place in (i, i + lanes)]
+
+
+def _mask(places: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(_I32, len(places)), places)
+
+
+def _external(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+@intrinsic
+def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
+    """Asks for the cache lines of `rows[row]`, C-contiguous; reads nothing, so that any row is safe."""
+    signature = types.void(rows, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        array = context.make_array(kind)(context, builder, args[0])
+        width = builder.mul(cgutils.unpack_tuple(builder, array.shape, 2)[1], _I64(kind.dtype.bitwidth // 8))
+        byte = ir.IntType(8).as_pointer()
+        start = builder.gep(builder.bitcast(array.data, byte), [builder.mul(args[1], width)])
+        ask = _external(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _I32, _I32, _I32])
+        with cgutils.for_range_slice(builder, _I64(0), width, _I64(LINE)) as (at, _):
+            builder.call(ask, [builder.gep(start, [at]), _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@numba.njit(nogil=True)
+def _add_plain(vector: Any, base: Any) -> Any:
+    total = np.int32(0)
+    for place in range(vector.shape[0]):
+        value = np.int16(vector[place] + base[place])
+        vector[place] = value
+        total += np.int32(value) * np.int32(value)
+    return total
 
 
 @numba.njit(nogil=True)
@@ -96,6 +228,23 @@ def _dot_plain(vectors: Any, query: Any, sums: Any) -> None:
 # there is at least one pair, and the caller sees to it that no sum passes 31 bits.
 dot_block = _dot_avx2 if _has_avx2() else _dot_plain
 
+# (vector int16 [width], base int16 [width]) -> int32: adds base to vector, and returns the sum of the squares. width is a
+# multiple of 16, and the squares of no row pass 31 bits.
+add_base = _add_avx2 if _has_avx2() else _add_plain
+
+
+@numba.njit(nogil=True)
+def _expand_never(payload: Any, table: Any, scales: Any, base: Any, out: Any) -> int:
+    return 0
+
+
+# whether `expand_shared` may be called
+SHARED = _has_avx2()
+# (payload uint8 [bytes], table uint8 [2, 16], scales, base, out int16 [width]) -> int32: decodes buckets of 4 bits, where width
+# is twice the bytes, or else of 2 bits; the sum of the squares. The table's rows are low and high bytes of sixteen words; bytes
+# are a multiple of 16.
+expand_shared = _expand_avx2 if SHARED else _expand_never
+
 
 @numba.njit
 def run_block(vectors: Any, query: Any, sums: Any, plain: bool) -> None:
@@ -104,3 +253,9 @@ def run_block(vectors: Any, query: Any, sums: Any, plain: bool) -> None:
         _dot_plain(vectors, query, sums)
     else:
         dot_block(vectors, query, sums)
+
+
+@numba.njit
+def run_add(vector: Any, base: Any, plain: bool) -> Any:
+    """`add_base`, or the plain loops in its place: for tests."""
+    return _add_plain(vector, base) if plain else add_base(vector, base)

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.plaid.simd import GROUP, TOKENS
+from late_interaction.plaid.simd import CELLS, GROUP, TOKENS
 
-__all__ = ["Centroids16", "Query16", "sixteen_bits"]
+__all__ = ["Centroids16", "Query16", "padded_width", "sixteen_bits"]
 
 Matrix = NDArray[np.float32]
 LARGEST = 32_767
+
+
+def padded_width(dim: int) -> int:
+    """Cells of a row: whole registers."""
+    return -(-dim // CELLS) * CELLS
 
 
 def sixteen_bits(rows: Matrix, scale: float, width: int) -> NDArray[np.int16]:
@@ -53,8 +58,8 @@ class Centroids16:
     def of(cls, centroids: Matrix) -> Centroids16:
         scale = 1 << 14  # of unit rows
         count, dim = centroids.shape
-        cells = np.zeros((-(-count // TOKENS) * TOKENS, dim + dim % 2), np.int16)
-        cells[:count] = sixteen_bits(centroids, scale, dim + dim % 2)
+        cells = np.zeros((-(-count // TOKENS) * TOKENS, padded_width(dim)), np.int16)
+        cells[:count] = sixteen_bits(centroids, scale, padded_width(dim))
         return cls(cells, 1 / scale, count)
 
     def scores(self, query: Query16) -> Matrix:

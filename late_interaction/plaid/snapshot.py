@@ -101,16 +101,16 @@ class Snapshot:
         assert self.codebook is not None
         return Centroids16.of(self.codebook.centroids)
 
-    def vectors(self, part: Living, start: int, stop: int) -> Matrix:
-        """Decoded rows start..stop of a segment, `[stop - start, d]`."""
+    def vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
+        """Decoded vectors `rows` of a segment, `[n, d]`."""
         segment = part.segment
-        return self.codec.decode(segment.codes[start:stop], segment.payload[start:stop])
+        return self.codec.decode(segment.codes[rows], segment.payload[rows])
 
-    def best_vectors(self, part: Living, start: int, stop: int) -> Matrix:
+    def best_vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
         """As `vectors`, but from the rows kept for refining where there are any."""
         if part.segment.refine is None:
-            return self.vectors(part, start, stop)
-        return unit_rows(part.segment.refine[start:stop].astype(np.float32))
+            return self.vectors(part, rows)
+        return unit_rows(part.segment.refine[rows].astype(np.float32))
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""

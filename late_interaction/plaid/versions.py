@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,7 @@ __all__ = [
     "Tuned",
     "Version",
     "known_versions",
+    "now",
     "publish",
     "read_current",
     "read_version",
@@ -221,6 +224,11 @@ def _segment(data: Any) -> SegmentEntry:
         _count(data["deleted_vectors"]),
         float(data["fit"]),
     )
+
+
+def now() -> int:
+    """Seconds since 1970, or SOURCE_DATE_EPOCH where it is set, so that a build can be repeated byte for byte."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
 
 
 def read_current(root: Path) -> tuple[int, str]:

@@ -30,6 +30,7 @@ from late_interaction.plaid.versions import (
     Tuned,
     Version,
     known_versions,
+    now,
     publish,
     remove_unused,
 )
@@ -180,14 +181,14 @@ class IndexWriter:
         if not found:
             names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
             raise LocalIndexError(f"{self._root} has no version {to!r}; it has: {names}")
-        self._publish(lambda: dataclasses.replace(found[0], name="", number=self._next_number(), created=int(time.time())))
+        self._publish(lambda: dataclasses.replace(found[0], name="", number=self._next_number(), created=now()))
         return self._done(start)
 
     def store_tuned(self, tuned: Tuned) -> CommitSummary:
         """A new version, the same but for the effort that searches take by default."""
         start = time.perf_counter()
         old = self._index.snapshot.version
-        number, now = self._next_number(), int(time.time())
+        number, now = self._next_number(), now()
         self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now))
         return self._done(start)
 
@@ -248,7 +249,7 @@ class IndexWriter:
                 codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
             passages = itertools.chain([first], items)
             segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, passages))
-        version = dataclasses.replace(old, number=number, segments=tuple(segments), created=int(time.time()))
+        version = dataclasses.replace(old, number=number, segments=tuple(segments), created=now())
         if taken is not None:
             version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
         whole = len(segments) == 1 and not segments[0].deleted_passages
@@ -292,7 +293,7 @@ class IndexWriter:
                 start, stop = part.segment.offsets[row : row + 2].tolist()
                 vectors = np.empty((0, self._index.dim), np.float32)
                 if snapshot.codebook is not None:
-                    vectors = snapshot.best_vectors(part, start, stop)
+                    vectors = snapshot.best_vectors(part, slice(start, stop))
                 yield part.segment.passage(row), vectors
         yield from self._log.read(self._places())
 

@@ -72,6 +72,17 @@ def test_plain_loops_and_the_vector_instruction_give_the_same_sums():
             np.testing.assert_array_equal(sums, wanted)
 
 
+def test_a_base_is_added_and_squares_are_summed():
+    random = np.random.default_rng(1)
+    for width in (16, 48, 128):
+        vector, base = (random.integers(-4000, 4000, width).astype(np.int16) for _ in range(2))
+        wanted = vector.astype(np.int64) + base
+        for plain in (False, True):
+            sum_ = vector.copy()
+            assert simd.run_add(sum_, base, plain) == (wanted**2).sum()
+            np.testing.assert_array_equal(sum_, wanted)
+
+
 def test_centroid_scores():
     random = np.random.default_rng(2)
     for count in (1, 3, 4, 33):

@@ -230,7 +230,8 @@ def test_the_bundles_codebook_is_taken_with_its_bits(tmp_path, corpus):
     assert index.bits == 2
 
 
-def test_builds_are_repeatable_byte_for_byte(bundle, tmp_path, corpus):
+def test_builds_are_repeatable_byte_for_byte(monkeypatch, bundle, tmp_path, corpus):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
     first, second = (filled(tmp_path / name, bundle, corpus[:60], parts=2) for name in "ab")
     for file in sorted(first.path.rglob("*")):
         if file.is_file():
