@@ -57,13 +57,18 @@ def encode_residuals(vectors: F32, codes: I32, centroids: F32, cutoffs: F32, bit
 @_fast
 def _decode_row(code: int, residual: U8, centroids: F32, weights: F32, bits: int, out: F32) -> None:
     dim = out.shape[0]
-    if bits == 4:
+    if bits == 4 and dim % 2 == 0:
         for b in range(dim // 2):
             byte = residual[b]
             out[2 * b] = centroids[code, 2 * b] + weights[2 * b, byte >> 4]
             out[2 * b + 1] = centroids[code, 2 * b + 1] + weights[2 * b + 1, byte & 15]
-        if dim % 2:
-            out[dim - 1] = centroids[code, dim - 1] + weights[dim - 1, residual[dim // 2] >> 4]
+    elif bits == 2 and dim % 4 == 0:
+        for b in range(dim // 4):
+            byte = residual[b]
+            out[4 * b] = centroids[code, 4 * b] + weights[4 * b, byte >> 6]
+            out[4 * b + 1] = centroids[code, 4 * b + 1] + weights[4 * b + 1, (byte >> 4) & 3]
+            out[4 * b + 2] = centroids[code, 4 * b + 2] + weights[4 * b + 2, (byte >> 2) & 3]
+            out[4 * b + 3] = centroids[code, 4 * b + 3] + weights[4 * b + 3, byte & 3]
     else:
         per_byte = 8 // bits
         mask = (1 << bits) - 1

@@ -33,9 +33,9 @@ Mask = NDArray[np.bool_]
 
 PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
 DEFAULT_PROBES = 4
-LEAST_RERANK = 192
+LEAST_RERANK = 128
 RERANK_PER_HIT = 3
-LAST = 6  # more than k that the last stage scores: 16-bit products may swap near ties
+LAST = 2  # more than k that the last stage scores: 16-bit products may swap near ties
 LAST_PER_HIT = 3  # with int8 rows, which know better than the codec
 BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
 

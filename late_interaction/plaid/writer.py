@@ -188,8 +188,8 @@ class IndexWriter:
         """A new version, the same but for the effort that searches take by default."""
         start = time.perf_counter()
         old = self._index.snapshot.version
-        number, now = self._next_number(), now()
-        self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now))
+        number = self._next_number()
+        self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now()))
         return self._done(start)
 
     def prune(self, keep: int = 1) -> list[int]:
