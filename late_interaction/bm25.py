@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import bm25s
+import numpy as np
 import Stemmer
+from numpy.typing import NDArray
 
 __all__ = ["Bm25"]
 
@@ -29,9 +31,11 @@ class Bm25:
     def _tokens(self, texts: Sequence[str]) -> Any:
         return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
 
-    def search(self, query: str, k: int) -> list[tuple[str, float]]:
-        """The best k of the texts that share a word with the query, as (id, score)."""
+    def search(self, query: str, k: int, allowed: NDArray[np.bool_] | None = None) -> list[tuple[str, float]]:
+        """The best k of the texts that share a word with the query, as (id, score). allowed: `[n]`, which may be found."""
         if self._empty or not any(self._tokens([query]).ids):
             return []
-        places, scores = self._index.retrieve(self._tokens([query]), k=min(k, len(self._ids)), show_progress=False)
+        mask = None if allowed is None else allowed.astype(np.float32)
+        tokens, k = self._tokens([query]), min(k, len(self._ids))
+        places, scores = self._index.retrieve(tokens, k=k, show_progress=False, weight_mask=mask)
         return [(self._ids[int(p)], float(s)) for p, s in zip(places[0], scores[0], strict=True) if s > 0]

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
-from late_interaction.filters import parse_filter
+from late_interaction.errors import UsageError
+from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
 from query.checks import check_count, choose_strategy, query_rows
 from query.retriever import Question
 from query.types import Hit, SearchResult
+from query.words import Words, fused
 
 __all__ = ["LocalRetriever"]
+
+Matrix = NDArray[np.float32]
+BY_WORDS = 200  # passages that words find, and that get a MaxSim score
 
 
 class LocalRetriever:
     """Sees each commit to the index at the next search."""
 
-    strategies = ("centroid", "exhaustive")
+    strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
     def __init__(self, path: Path, *, precision: str | None = None) -> None:
         self.index = LocalIndex.open(path)
@@ -58,6 +67,10 @@ class LocalRetriever:
         rows = query_rows(query, self.encoder)
         encoded = time.perf_counter()
         settings = SearchSettings(rerank=max(k, check_count("rerank", rerank))) if rerank is not None else None
+        if strategy in ("bm25", "hybrid"):
+            if not isinstance(query, str):
+                raise UsageError(f"candidates {strategy} need the query as text, not ready rows")
+            return self._by_words(strategy, query, rows, k, filter_, rerank or BY_WORDS, encoded - start)
         found = self.index.search(rows, k, where=filter_, settings=settings, exact=strategy == "exhaustive")
         done = time.perf_counter()
         hits = tuple(
@@ -82,6 +95,36 @@ class LocalRetriever:
             timings_ms={stage: 1000 * seconds for stage, seconds in timings.items()},
             notes=("pruning left fewer than k passages, so the search was widened",) if found.widened else (),
         )
+
+    def _by_words(
+        self, strategy: str, text: str, rows: Matrix, k: int, where: Filter | None, rerank: int, encoding: float
+    ) -> SearchResult:
+        """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
+        start = time.perf_counter()
+        rerank = max(k, rerank)
+        words = self._words.search(text, rerank, where)
+        maxsim = self.index.score(rows, [id_ for id_, _ in words])
+        scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
+        if strategy == "hybrid":
+            found = self.index.search(rows, rerank, where=where)
+            maxsim |= {hit.passage.id: hit.score for hit in found.hits}
+            scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
+        by_words = dict(words)
+        best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:k]
+        hits = []
+        for rank, id_ in enumerate(best, start=1):
+            passage = self.index.passage(id_)
+            assert passage is not None
+            stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
+            metadata = self.schema.shown(passage.metadata)
+            hits.append(Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, stages))
+        seconds = time.perf_counter() - start
+        timings = {"encode": 1000 * encoding, "search": 1000 * seconds}
+        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), timings_ms=timings)
+
+    @functools.cached_property
+    def _words(self) -> Words:
+        return Words(self.index)
 
     def close(self) -> None:
         """Nothing is held that needs closing; both backends have the method."""

@@ -263,6 +263,12 @@ class LocalIndex:
         start, stop = part.segment.offsets[row : row + 2].tolist()
         return snapshot.vectors(part, slice(start, stop))
 
+    def selected(self, where: Filter) -> NDArray[np.bool_]:
+        """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""
+        snapshot = self._snapshot
+        masks = [mask[part.mask] for part, mask in zip(snapshot.living, snapshot.select(where), strict=True)]
+        return np.concatenate([np.zeros(0, np.bool_), *masks])
+
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages in order of insertion; a passage that was put again stands where it was put last."""
         return self._snapshot.iter_passages()
