@@ -199,15 +199,21 @@ def feed(
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the documents with these ids instead.")] = False,
     journal: Annotated[Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.")] = None,
+    codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.")] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
     from feeder import FeedOptions, open_sources, start_feed
+    from late_interaction.plaid import Storage
 
     out = Output(json_output=json_output)
     files = open_sources(sources)
     key = hashlib.sha256(json.dumps([to, [str(file.path.absolute()) for file in files]]).encode()).hexdigest()[:16]
-    options = FeedOptions(to=to, bundle=bundle, resume=resume, delete=delete, journal=journal or _journal_folder() / key)
+    storage = Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
+    journal = journal or _journal_folder() / key
+    options = FeedOptions(to=to, bundle=bundle, resume=resume, delete=delete, journal=journal, storage=storage)
     with start_feed(files, options) as run, out.feed_progress(run.total) as bar:
         summary = run.go(bar)
     out.feed_summary(summary, "deleted" if delete else "fed")

@@ -17,7 +17,9 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
+from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import Storage
 from late_interaction.vector_cache import DocumentEncoder
 from vespa_app.http import is_url
 
@@ -26,7 +28,8 @@ __all__ = ["FeedOptions", "FeedRun", "feed", "start_feed"]
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """to: local folder or Vespa URL. journal: path of the journal file. encoder: default is the bundle's own."""
+    """to: local folder or Vespa URL. journal: path of the journal file. encoder: default is the bundle's own. storage: of a
+    new local index."""
 
     to: str
     journal: Path
@@ -35,6 +38,7 @@ class FeedOptions:
     delete: bool = False
     schema: MetadataSchema | None = None
     encoder: DocumentEncoder | None = None
+    storage: Storage | None = None
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,17 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     documents = _Chained([spooled(source) for source in sources])
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     if is_url(options.to):
+        if options.storage is not None:
+            raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
         from feeder.targets.vespa import open_vespa
 
         target: Target = open_vespa(options.to, bundle)
         surveyed = survey(documents, None if options.delete else target.schema)
     else:
         surveyed = survey(documents, options.schema)
-        target = LocalTarget(Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete)
+        target = LocalTarget(
+            Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete, storage=options.storage
+        )
         if not options.delete and target.schema != surveyed.schema:
             surveyed = survey(documents, target.schema)
     register_bundle(target.bundle)

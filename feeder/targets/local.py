@@ -10,7 +10,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, Storage
 
 __all__ = ["LocalTarget"]
 
@@ -18,19 +18,32 @@ __all__ = ["LocalTarget"]
 class LocalTarget:
     """Opens the index at `path`, or creates it where there is none."""
 
-    def __init__(self, path: Path, bundle: Bundle | None, schema: MetadataSchema, *, resume: bool, create: bool) -> None:
-        """Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle."""
+    def __init__(
+        self,
+        path: Path,
+        bundle: Bundle | None,
+        schema: MetadataSchema,
+        *,
+        resume: bool,
+        create: bool,
+        storage: Storage | None = None,
+    ) -> None:
+        """Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle or storage."""
         self.name = str(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             index = LocalIndex.open(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
                 raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
+            _check_storage(index, storage)
         elif not create:
             raise LocalIndexError(f"no index at {path}: there is nothing to delete from")
         elif bundle is None:
             raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
         else:
-            index = LocalIndex.create(path, bundle=bundle, schema=schema)
+            form = storage or Storage()
+            index = LocalIndex.create(
+                path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4, refine=form.refine
+            )
         self._index = index
         self._writer = index.writer(resume=resume)
         self._writer.__enter__()
@@ -68,3 +81,11 @@ class LocalTarget:
 
     def close(self) -> None:
         self._writer.__exit__(None, None, None)
+
+
+def _check_storage(index: LocalIndex, asked: Storage | None) -> None:
+    if asked is None:
+        return
+    there = Storage(index.codec, index.bits if asked.bits else None, index.snapshot.version.refine)
+    if asked != there:
+        raise LocalIndexError(f"{index.path} stores its vectors in another way ({there}): feed into a new folder")

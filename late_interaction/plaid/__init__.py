@@ -1,7 +1,7 @@
 """The local engine: a PLAID index in a folder (Santhanam et al. 2022), with upserts, deletions, filters and versions."""
 
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, SearchSettings
+from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, SearchSettings, Storage
 from late_interaction.plaid.writer import IndexWriter
 
-__all__ = ["CommitSummary", "IndexWriter", "LocalHit", "LocalIndex", "LocalResult", "SearchSettings"]
+__all__ = ["CommitSummary", "IndexWriter", "LocalHit", "LocalIndex", "LocalResult", "SearchSettings", "Storage"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
-__all__ = ["CommitSummary", "LocalHit", "LocalResult", "SearchSettings"]
+__all__ = ["CommitSummary", "LocalHit", "LocalResult", "SearchSettings", "Storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,15 @@ class SearchSettings:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise UsageError(f"search setting {name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a new index keeps its vectors, as LocalIndex.create says. bits: None for those of the bundle's codebook, else 4."""
+
+    codec: str = "residual"
+    bits: int | None = None
+    refine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

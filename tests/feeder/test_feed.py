@@ -16,9 +16,18 @@ from feeder.pipeline import feed_documents, survey
 from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import BundleError, CollectionError, MetadataError, VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.errors import (
+    BundleError,
+    CollectionError,
+    LocalIndexError,
+    MetadataError,
+    UsageError,
+    VespaBusy,
+    VespaRefused,
+    VespaUnreachable,
+)
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, Storage
 from vespa_app import default_settings
 from vespa_app.application import Application
 from vespa_app.description import Description
@@ -280,3 +289,26 @@ def test_a_document_without_its_group_is_a_dead_letter(vespa, application, run, 
     made = Application(vespa.url, dataclasses.replace(application.description, settings=settings))
     summary = run([Document("x", "", "text")], target=VespaTarget(made, tiny_bundle))
     assert (summary.acknowledged, summary.dead_lettered) == (0, 1)
+
+
+def test_a_new_local_index_is_stored_as_asked(tiny_bundle, tmp_path):
+    def fed(storage, to="index"):
+        options = FeedOptions(to=str(tmp_path / to), bundle=tiny_bundle, journal=tmp_path / "j", storage=storage)
+        with start_feed([DOCUMENTS], options) as run:
+            return run.go()
+
+    assert fed(Storage("binary", refine=True)).acknowledged == 10
+    index = LocalIndex.open(tmp_path / "index")
+    assert (index.codec, index.snapshot.version.refine) == ("binary", True)
+    fed(None)
+    fed(Storage("binary", refine=True))
+    for other in (Storage("binary"), Storage("float32", refine=True), Storage("binary", 2, True)):
+        with pytest.raises(LocalIndexError, match="stores its vectors in another way"):
+            fed(other)
+    with pytest.raises(UsageError, match="codec 'bfloat16' is unknown"):
+        fed(Storage("bfloat16"), "other")
+    with (
+        pytest.raises(UsageError, match="are of a local index"),
+        start_feed([DOCUMENTS], FeedOptions(to="http://localhost:1", journal=tmp_path / "j", storage=Storage())),
+    ):
+        pass
