@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import random
 from pathlib import Path
@@ -47,6 +48,34 @@ def info(index: Index, json_output: Json = False) -> None:
         "effort": effort,
     }
     out.table({name.replace("_", " "): str(value) for name, value in result.items()})
+    out.result(result)
+
+
+@index_app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder of an index of colbert-ai, RAGatouille, PyLate or fast-plaid.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.")],
+    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was made with.")],
+    collection: Annotated[
+        Path | None, typer.Option("--collection", help="Its documents, one a line and in its order: .jsonl or ColBERT's .tsv.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Takes over another engine's index as it is: nothing is encoded again, and no code in its files is run."""
+    from feeder.sources import open_sources
+    from late_interaction.bundle import Bundle
+    from late_interaction.plaid.imports import TsvCollection, import_index
+
+    out = Output(json_output=json_output)
+    documents = None
+    if collection is not None:
+        documents = TsvCollection(collection) if collection.suffix == ".tsv" else open_sources([str(collection)])[0]
+    with out.steps() as bars:
+        progress = functools.partial(bars, "passages")
+        index = import_index(source, output, bundle=Bundle.open(bundle), documents=documents, progress=progress)
+    result = {"index": str(output), "documents": index.documents, "passages": index.passages}
+    result |= {"token_vectors": index.token_vectors, "dim": index.dim, "bits": index.bits}
+    out.say(f"imported {index.passages} passages, {index.token_vectors} token vectors of {index.dim} x {index.bits} bits")
     out.result(result)
 
 

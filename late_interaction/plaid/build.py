@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,14 @@ from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.versions import SegmentEntry
 
-__all__ = ["build_segment", "merge_segments"]
+__all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts")
 Matrix = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
+Rows = TypeVar("Rows")  # what a passage has: vectors, or codes and residuals
 
 
 class _SegmentWriter:
@@ -102,23 +104,56 @@ def build_segment(
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
-        for block in _blocks(items):
-            passages = [passage for passage, _ in block]
-            writer.lengths.append(np.array([len(vectors) for _, vectors in block], np.int64))
-            columns = ([p.id for p in passages], [p.document_id for p in passages])
-            texts = ([p.title for p in passages], [p.text for p in passages])
-            for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
-                writer.texts[text_name].append(values)
-            for hashed, values in zip(("ids", "documents"), columns, strict=True):
-                writer.hashes[hashed].append(hash_all(values))
-            for field, collected in metadata.items():
-                collected.extend(passage.metadata.get(field) for passage in passages)
+        for block in _blocks(items, len):
+            _append_passages(writer, metadata, [passage for passage, _ in block], [len(vectors) for _, vectors in block])
             if codebook is not None and codec is not None:
                 _append_vectors(writer, codebook, codec, np.concatenate([vectors for _, vectors in block]))
         fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
         return writer.finish(schema, fields)
     finally:
         writer.abandon()
+
+
+def build_encoded_segment(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook,
+    form: PayloadForm,
+    items: Iterable[tuple[Passage, Encoded]],
+) -> SegmentEntry:
+    """A segment of passages that are encoded already, by codec residual with `codebook`. No int8 rows. Memory: as above."""
+    writer = _SegmentWriter(root, name, codebook, form)
+    metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
+    try:
+        for block in _blocks(items, lambda encoded: len(encoded[0])):
+            _append_passages(writer, metadata, [passage for passage, _ in block], [len(encoded[0]) for _, encoded in block])
+            codes = np.concatenate([encoded[0] for _, encoded in block])
+            residuals = np.concatenate([encoded[1] for _, encoded in block])
+            for start in range(0, len(codes), BLOCK_ROWS):
+                rows = slice(start, start + BLOCK_ROWS)
+                writer.codes.append(codes[rows])
+                writer.payload.append(residuals[rows])
+                decoded = codebook.decode(codes[rows], residuals[rows])
+                writer.nearness += float(np.einsum("ij,ij->", decoded, codebook.centroids[codes[rows]]))
+        fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
+        return writer.finish(schema, fields)
+    finally:
+        writer.abandon()
+
+
+def _append_passages(
+    writer: _SegmentWriter, metadata: dict[str, list[Value]], passages: Sequence[Passage], lengths: Sequence[int]
+) -> None:
+    writer.lengths.append(np.array(lengths, np.int64))
+    columns = ([p.id for p in passages], [p.document_id for p in passages])
+    texts = ([p.title for p in passages], [p.text for p in passages])
+    for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
+        writer.texts[text_name].append(values)
+    for hashed, values in zip(("ids", "documents"), columns, strict=True):
+        writer.hashes[hashed].append(hash_all(values))
+    for field, collected in metadata.items():
+        collected.extend(passage.metadata.get(field) for passage in passages)
 
 
 def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, vectors: Matrix) -> None:
@@ -133,12 +168,12 @@ def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, ve
         writer.nearness += float(np.einsum("ij,ij->", block, codebook.centroids[codes]))
 
 
-def _blocks(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[list[tuple[Passage, Matrix]]]:
-    block: list[tuple[Passage, Matrix]] = []
+def _blocks(items: Iterable[tuple[Passage, Rows]], rows_of: Callable[[Rows], int]) -> Iterator[list[tuple[Passage, Rows]]]:
+    block: list[tuple[Passage, Rows]] = []
     rows = 0
     for item in items:
         block.append(item)
-        rows += len(item[1])
+        rows += rows_of(item[1])
         if rows >= BLOCK_ROWS or len(block) >= BLOCK_ROWS:
             yield block
             block, rows = [], 0

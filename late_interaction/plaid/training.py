@@ -15,7 +15,7 @@ from late_interaction.errors import BundleError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.versions import Fit, NamedFile
 
-__all__ = ["Taken", "bundle_codebook", "grow", "sample_of", "take_codebook"]
+__all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
 Matrix = NDArray[np.float32]
 SAMPLE_VECTORS = 1 << 18  # vectors that a codebook is trained on at most: 128 MiB at 128 dimensions
@@ -47,6 +47,11 @@ def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Matri
     sample = sample_of(vectors, count, total, bundle.manifest.dim)
     if codebook is None:
         codebook = train_codebook(sample, bits=bits, centroids=centroids)
+    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS]))
+
+
+def adopt(root: Path, codebook: Codebook, trained_on: int, sample: Matrix) -> Taken:
+    """A codebook that was trained elsewhere, on `trained_on` token vectors as near to it as `sample [n, d]`."""
     return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS]))
 
 

@@ -1,0 +1,170 @@
+"""What every index that can be imported comes down to: a codebook, and chunks of passages with codes and packed residuals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook, unit_rows
+from late_interaction.errors import LocalIndexError
+
+__all__ = ["Chunk", "Peer", "chunk_lengths", "from_lowest_bit_first", "peer_codebook", "read_json", "whole_number"]
+
+Matrix = NDArray[np.float32]
+BITS = (1, 2, 4)
+KEPT_OFF = 1e-3  # a centroid's length may be that far from one
+MENDED_OFF = 1e-2
+BLOCK_ROWS = 1 << 14
+MAX_CHUNKS = 1 << 20
+
+
+class Chunk(NamedTuple):
+    codes: NDArray[Any]  # [T], whole numbers
+    residuals: NDArray[np.uint8]  # [T, dim * bits / 8], lowest bit of every bucket first
+
+
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """unusable `[C]`: centroids that are not of length one, so that no vector may have them. lengths: rows of each passage,
+    chunk by chunk. chunk: reads one. gone: whether a passage without rows is one that was removed.
+    """
+
+    name: str
+    folder: Path
+    codebook: Codebook
+    unusable: NDArray[np.bool_]
+    lengths: tuple[NDArray[np.int64], ...]
+    chunk: Callable[[int], Chunk]
+    gone: bool
+
+    @property
+    def living(self) -> NDArray[np.bool_]:
+        """Which passages are there `[n]`, by the peer's numbers."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        return lengths > 0 if self.gone else np.ones(len(lengths), np.bool_)
+
+    def encoded(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+        """Codes `[t]` and payload `[t, residual_bytes]` of every living passage, in the peer's order, some 16,384 rows read at
+        a time.
+
+        Raises: LocalIndexError naming the chunk that does not fit the rest.
+        """
+        for number, lengths in enumerate(self.lengths):
+            chunk = self.chunk(number)
+            self._check(number, chunk, int(lengths.sum()))
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            first = 0
+            while first < len(lengths):
+                last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + BLOCK_ROWS, "right")) - 1)
+                rows = slice(int(offsets[first]), int(offsets[last]))
+                codes = self._codes(number, chunk.codes[rows])
+                payload = from_lowest_bit_first(np.asarray(chunk.residuals[rows]), self.codebook.bits)
+                for passage in range(first, last):
+                    own = slice(int(offsets[passage]) - rows.start, int(offsets[passage + 1]) - rows.start)
+                    if own.stop > own.start or not self.gone:
+                        yield codes[own], payload[own]
+                first = last
+
+    def _check(self, number: int, chunk: Chunk, rows: int) -> None:
+        width = self.codebook.residual_bytes
+        if chunk.codes.shape != (rows,) or chunk.residuals.shape != (rows, width):
+            raise LocalIndexError(
+                f"{self.folder} is damaged: chunk {number} has codes {chunk.codes.shape} and residuals "
+                f"{chunk.residuals.shape}, its passages have {rows} rows of {width} bytes"
+            )
+
+    def _codes(self, number: int, codes: NDArray[Any]) -> NDArray[np.int32]:
+        if len(codes) and (codes.min() < 0 or codes.max() >= len(self.codebook.centroids)):
+            raise LocalIndexError(
+                f"{self.folder} is damaged: a code in chunk {number} is outside the {len(self.codebook.centroids)} centroids"
+            )
+        checked = codes.astype(np.int32)
+        if self.unusable[checked].any():
+            raise LocalIndexError(f"{self.folder}: a vector in chunk {number} has a centroid that is not of length one")
+        return checked
+
+
+def peer_codebook(
+    where: Path, centroids: NDArray[Any], cutoffs: NDArray[Any], weights: NDArray[Any], bits: object
+) -> tuple[Codebook, NDArray[np.bool_]]:
+    """The peer's codebook, its one set of buckets for every dimension, and which centroids `[C]` cannot be used.
+
+    Centroids within 1e-3 of length one are taken as they are; half-precision numbers alone are less than 5e-4 off. Rows up to
+    1e-2 off are scaled to length one: decoded rows of their vectors then differ from the peer's by at most that share. What is
+    farther off, as the zero row of a cluster that got no vector, is scaled too, but no vector may have it.
+
+    Raises: LocalIndexError where bits are not 1, 2 or 4, or the arrays do not fit.
+    """
+    if type(bits) is not int or bits not in BITS:
+        raise LocalIndexError(f"{where} has {bits!r} bits a dimension; 1, 2 and 4 can be imported")
+    if centroids.ndim != 2 or not centroids.size or cutoffs.shape != ((1 << bits) - 1,) or weights.shape != (1 << bits,):
+        raise LocalIndexError(
+            f"{where} is damaged: centroids {centroids.shape}, cutoffs {cutoffs.shape}, weights {weights.shape} for {bits} bits"
+        )
+    with np.errstate(all="ignore"):  # values that overflow are found to be not finite, or not of length one
+        rows, cut, weigh = (np.array(part, np.float32) for part in (centroids, cutoffs, weights))
+        return _codebook(where, rows, cut, weigh, bits)
+
+
+def _codebook(where: Path, rows: Matrix, cutoffs: Matrix, weights: Matrix, bits: int) -> tuple[Codebook, NDArray[np.bool_]]:
+    if not np.isfinite(rows).all():
+        raise LocalIndexError(f"{where} is damaged: a centroid is not finite")
+    off = np.abs(np.linalg.norm(rows, axis=1) - 1)
+    mended = off > KEPT_OFF
+    rows[mended] = unit_rows(rows[mended])
+    dim = rows.shape[1]
+    try:
+        return Codebook(rows, np.tile(cutoffs, (dim, 1)), np.tile(weights, (dim, 1)), bits), off > MENDED_OFF
+    except ValueError as error:
+        raise LocalIndexError(f"{where} is damaged: {error}") from None
+
+
+def from_lowest_bit_first(residuals: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Packed residuals whose buckets have their lowest bit first, as the peers pack them, with the highest first."""
+    if bits == 1:
+        return residuals
+    single = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // bits, bits)
+    table = np.packbits(single[:, :, ::-1].reshape(256, 8), axis=1)[:, 0]
+    found: NDArray[np.uint8] = table[residuals]
+    return found
+
+
+def chunk_lengths(folder: Path, metadata: dict[str, Any]) -> tuple[NDArray[np.int64], ...]:
+    """Rows of each passage for each chunk: `doclens.N.json` of `num_chunks` chunks."""
+    count = whole_number(folder / "metadata.json", metadata, "num_chunks")
+    if not 1 <= count <= MAX_CHUNKS:
+        raise LocalIndexError(f"{folder / 'metadata.json'} is damaged: num_chunks is {count}")
+    found = []
+    for number in range(count):
+        path = folder / f"doclens.{number}.json"
+        lengths = read_json(path, list)
+        if not all(type(length) is int and 0 <= length < 1 << 31 for length in lengths):
+            raise LocalIndexError(f"{path} is damaged: it is no list of lengths")
+        found.append(np.array(lengths, np.int64))
+    return tuple(found)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Raises: LocalIndexError naming the file where it is missing, no JSON, or no `kind` at its top."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise LocalIndexError(f"{path.parent} is damaged: {path.name} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise LocalIndexError(f"{path} cannot be read ({error})") from None
+    if not isinstance(data, kind):
+        raise LocalIndexError(f"{path} is damaged: its top is {type(data).__name__}, not {kind.__name__}")
+    return data
+
+
+def whole_number(path: Path, data: dict[str, Any], name: str) -> int:
+    value = data.get(name)
+    if type(value) is not int:
+        raise LocalIndexError(f"{path} is damaged: {name} is {str(value)[:40]!r}, not a whole number")
+    return value

@@ -1,0 +1,494 @@
+"""Indexes of colbert-ai and fast-plaid (golden/make_indexes.py) are taken over bit by bit; damaged and hostile ones are not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import sqlite3
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plaid_tools import fake_bundle, unit
+from typer.testing import CliRunner
+
+from colbert_vespa.cli import app
+from late_interaction.codebook import train_codebook
+from late_interaction.documents import Document, Passage
+from late_interaction.errors import LocalIndexError, MetadataError
+from late_interaction.filters import parse_filter
+from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.imports import TsvCollection, import_index
+from late_interaction.plaid.imports.json_lists import iterate_texts
+from late_interaction.plaid.imports.peer import from_lowest_bit_first
+from late_interaction.plaid.imports.torch_files import read_tensor, read_torch_file
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden/indexes"
+NAMES = ("colbert-ai-1", "colbert-ai-4", "fast-plaid-1", "fast-plaid-2", "fast-plaid-4", "ragatouille-2")
+DIM = 32
+HALF = 2e-3  # fast-plaid computes in half precision
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return fake_bundle(tmp_path_factory.mktemp("imports") / "bundle", DIM)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[str], Path]:
+    return lambda name: Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+
+
+def peers_numbers(name: str, count: int) -> list[int]:
+    """The peer's number of each passage in the imported index."""
+    return [n for n in range(count + 2) if n not in (7, 30)] if name == "ragatouille-2" else list(range(count))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vectors_and_rankings_are_the_peers(name: str, bundle, tmp_path: Path) -> None:
+    index = import_index(GOLDEN / name, tmp_path / "index", bundle=bundle)
+    index.verify()
+    tolerance = HALF if name.startswith("fast") else 1e-6
+    ids = [passage.id for passage in index.iter_passages()]
+    decoded = np.load(GOLDEN / f"{name}.decoded.npy")
+    ours = np.concatenate([index.vectors(passage) for passage in ids])
+    assert ours.shape == decoded.shape
+    assert np.abs(ours - decoded).max() < tolerance
+    numbers = peers_numbers(name, len(ids))
+    rankings = json.loads((GOLDEN / f"{name}.results.json").read_text())
+    for query, ranking in zip(np.load(GOLDEN / "queries.npy"), rankings, strict=True):
+        theirs = dict(ranking)
+        assert sorted(theirs) == numbers
+        least = -1 if name.startswith("fast") else 0  # a query row counts at least 0 in colbert-ai
+        for number, passage in zip(numbers, ids, strict=True):
+            score = np.maximum((query @ index.vectors(passage).T).max(axis=1), least).sum()
+            assert score == pytest.approx(theirs[number], abs=5e-3 if name.startswith("fast") else 1e-4)
+        best = [numbers[ids.index(hit.passage.id)] for hit in index.search(query, 5).hits]
+        assert [theirs[number] for number in best] == pytest.approx([score for _, score in ranking[:5]], abs=HALF)
+
+
+@pytest.mark.parametrize("name", ["colbert-ai-4", "fast-plaid-4"])
+def test_what_is_stored_of_an_import(name: str, bundle, tmp_path: Path) -> None:
+    index = import_index(GOLDEN / name, tmp_path / "index", bundle=bundle)
+    version = index.snapshot.version
+    assert (version.number, index.codec, index.bits, index.dim) == (1, "residual", 4, DIM)
+    assert version.trained_on == index.token_vectors == len(np.load(GOLDEN / f"{name}.decoded.npy"))
+    assert version.fit is not None and 0.5 < version.fit.mean < 1 and version.fit.low < version.fit.mean
+    assert abs(index.drift) < 0.02
+    codebook = index.codebook
+    assert (codebook.cutoffs == codebook.cutoffs[0]).all() and (codebook.weights == codebook.weights[0]).all()
+    assert [passage.id for passage in index.iter_passages()][:2] == ["0#0", "1#0"]
+    assert index.passage("0#0") == Passage("0#0", "0", "", "", {})
+
+
+def test_an_import_can_be_added_to_and_compacted(bundle, tmp_path: Path) -> None:
+    index = import_index(GOLDEN / "colbert-ai-4", tmp_path / "index", bundle=bundle)
+    before = index.passages
+    vectors = unit(np.random.default_rng(0).standard_normal((5, DIM)))
+    with index.writer() as writer:
+        writer.put(Passage("new#0", "new", "", "text", {}), vectors)
+        writer.delete_document("0")
+        writer.commit()
+    assert index.passages == before
+    assert index.search(vectors, 1).hits[0].passage.id == "new#0"
+    with index.writer() as writer:
+        writer.commit(compact=True)
+    index.verify()
+    assert index.passages == before
+
+
+def test_ragatouille_documents_and_metadata(bundle, tmp_path: Path) -> None:
+    index = import_index(GOLDEN / "ragatouille-2", tmp_path / "index", bundle=bundle)
+    assert (index.passages, index.documents) == (38, 20)
+    assert index.schema.to_json() == {"lang": "string", "year": "long"}
+    assert index.passage("doc-3#0") == Passage("doc-3#0", "doc-3", "", "text of passage 6", {"lang": "en", "year": 2003})
+    assert index.passage("doc-3#1") is None, "passage 7 was removed"
+    assert index.passage("doc-4#1").text == "text of passage 9"
+    assert index.passage("doc-15#0").text == "text of passage 31"
+    assert index.selected(parse_filter({"year": {"$lt": 2002}}, index.schema)).sum() == 4
+
+
+def test_fast_plaids_metadata(bundle, tmp_path: Path) -> None:
+    index = import_index(GOLDEN / "fast-plaid-2", tmp_path / "index", bundle=bundle)
+    assert index.schema.to_json() == {"lang": "string", "ratio": "double", "year": "long"}
+    assert index.passage("5#0").metadata == {"lang": "en", "ratio": 1.25, "year": 2005}
+    assert index.passage("6#0").metadata == {"ratio": 1.5, "year": 2006}
+
+
+def test_pylates_ids_from_its_pickled_table(bundle, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "fast-plaid-1", tmp_path / "pylate/fast_plaid_index")
+    names = {number: f"name {number}" for number in range(40)}
+    table = tmp_path / "pylate/plaid_ids_to_documents_ids.pkl"
+    table.write_bytes(pickle.dumps(names))
+    for source, target in (("pylate", "a"), ("pylate/fast_plaid_index", "b")):
+        index = import_index(tmp_path / source, tmp_path / target, bundle=bundle)
+        assert [passage.document_id for passage in index.iter_passages()] == list(names.values())
+    table.write_bytes(pickle.dumps({0: "one"}))
+    refused(tmp_path / "pylate", bundle, tmp_path, "table of 1 ids is not about the 40 passages")
+    table.write_bytes(pickle.dumps({0: 1}))
+    refused(tmp_path / "pylate", bundle, tmp_path, "no table of passage numbers")
+    table.write_bytes(pickle.dumps(os.system))
+    refused(tmp_path / "pylate", bundle, tmp_path, "refused: it names posix.system")
+
+
+def test_pylates_ids_from_its_older_database(copy, bundle, tmp_path: Path) -> None:
+    folder = copy("colbert-ai-1")
+    with sqlite3.connect(folder / "plaid_ids_to_documents_ids.sqlite") as database:
+        database.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
+        rows = [(str(number), pickle.dumps(f"d{number}")) for number in range(40)]
+        database.executemany("INSERT INTO unnamed VALUES (?, ?)", rows)
+    database.close()
+    index = import_index(folder, tmp_path / "index", bundle=bundle)
+    assert [passage.document_id for passage in index.iter_passages()] == [f"d{number}" for number in range(40)]
+
+
+def test_documents_that_the_user_names(bundle, tmp_path: Path) -> None:
+    documents = [Document(f"d{n // 2}", f"title {n}", f"text {n}", {"n": n // 2}) for n in range(40)]
+    index = import_index(GOLDEN / "colbert-ai-1", tmp_path / "a", bundle=bundle, documents=iter(documents))
+    assert index.passage("d3#1") == Passage("d3#1", "d3", "title 7", "text 7", {"n": 3})
+    index = import_index(GOLDEN / "ragatouille-2", tmp_path / "b", bundle=bundle, documents=documents)
+    assert index.passage("d3#1") is None, "passage 7 was removed"
+    assert index.passage("d4#0").text == "text 8"
+    with pytest.raises(LocalIndexError, match="documents given are 39, but there are 40 passages"):
+        import_index(GOLDEN / "colbert-ai-1", tmp_path / "c", bundle=bundle, documents=documents[1:])
+    with pytest.raises(MetadataError, match="is long in document 'd0' but string in 'd1'"):
+        mixed = [Document(f"d{n}", metadata={"x": "one" if n == 1 else n}) for n in range(40)]
+        import_index(GOLDEN / "colbert-ai-1", tmp_path / "c", bundle=bundle, documents=mixed)
+    assert not (tmp_path / "c").exists()
+
+
+def test_tsv_collections(tmp_path: Path) -> None:
+    file = tmp_path / "collection.tsv"
+    file.write_text("0\tfirst text\n1\tsecond text\ttitle\n", encoding="utf-8")
+    assert list(TsvCollection(file)) == [Document("0", "", "first text"), Document("1", "title", "second text")]
+    file.write_text("0\tfirst text\n7\tsecond text\n")
+    with pytest.raises(LocalIndexError, match=r"collection.tsv:2: 1, a tab and the passage's text"):
+        list(TsvCollection(file))
+
+
+def test_lists_of_texts_larger_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "collection.json"
+    texts = ["", "a", "x" * 50, 'quote " and \\ and \n', "é😀" * 10, "]", ",["]
+    for block in (1, 7, 1 << 20):
+        monkeypatch.setattr("late_interaction.plaid.imports.json_lists.BLOCK", block)
+        for ascii_only in (True, False):
+            file.write_text(json.dumps(texts, indent=1, ensure_ascii=ascii_only), encoding="utf-8")
+            assert list(iterate_texts(file)) == texts
+        file.write_text(" [ ] ")
+        assert list(iterate_texts(file)) == []
+        for broken in ("", "[", '["a"', '["a",]', '["a" "b"]', '{"a": 1}', '["a]', '"a"', '[,"a"]'):
+            file.write_text(broken)
+            with pytest.raises(LocalIndexError, match="cannot be read as a list of texts"):
+                list(iterate_texts(file))
+    file.write_text("[1]")
+    with pytest.raises(LocalIndexError, match="holds int"):
+        list(iterate_texts(file))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_buckets_are_turned_round(bits: int) -> None:
+    buckets = np.random.default_rng(bits).integers(1 << bits, size=(20, 16))
+    lowest = np.packbits((buckets[..., None] >> np.arange(bits)) & 1, axis=None).reshape(20, -1)
+    highest = np.packbits((buckets[..., None] >> np.arange(bits)[::-1]) & 1, axis=None).reshape(20, -1)
+    assert (from_lowest_bit_first(lowest, bits) == highest).all()
+
+
+# the command
+
+
+def test_index_import_command(bundle, tmp_path: Path) -> None:
+    target = tmp_path / "index"
+    arguments = ["index", "import", str(GOLDEN / "colbert-ai-1"), "-o", str(target), "--bundle", str(bundle.path), "--json"]
+    collection = tmp_path / "texts.jsonl"
+    collection.write_text("".join(json.dumps({"id": f"d{n}", "text": f"text {n}", "n": n}) + "\n" for n in range(40)))
+    result = CliRunner().invoke(app, [*arguments, "--collection", str(collection)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout.splitlines()[-1])["passages"] == 40
+    assert LocalIndex.open(target).passage("d5#0") == Passage("d5#0", "d5", "", "text 5", {"n": 5})
+    with pytest.raises(LocalIndexError, match="exists and is not an empty folder"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+# what is refused
+
+
+def refused(source: Path, bundle, tmp_path: Path, message: str) -> None:
+    with pytest.raises(LocalIndexError, match=message) as caught:
+        import_index(source, tmp_path / "none", bundle=bundle)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.iterdir() if "none" in path.name], "a failed import leaves nothing"
+
+
+def test_no_index_names_what_is_missing(copy, bundle, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", bundle, tmp_path, "no folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", bundle, tmp_path, "no index that can be imported: for one of colbert-ai .* it lacks metadata")
+    folder = copy("colbert-ai-1")
+    (folder / "buckets.pt").unlink()
+    refused(
+        folder, bundle, tmp_path, "for one of colbert-ai or RAGatouille it lacks buckets.pt; for one of fast-plaid it lacks"
+    )
+
+
+def test_another_bundle_is_refused(bundle, tmp_path: Path) -> None:
+    other = fake_bundle(tmp_path / "other", 16)
+    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "vectors of 32 dimensions, the bundle .* of 16")
+    book = train_codebook(unit(np.random.default_rng(0).standard_normal((500, DIM))), bits=2)
+    other = fake_bundle(tmp_path / "with codebook", DIM, book)
+    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "1 bits a dimension, the codebook of the bundle .* 2")
+
+
+def changed(path: Path, **values: object) -> None:
+    data = json.loads(path.read_text())
+    data.update(values)
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("fast-plaid-2", "metadata.json", {"nbits": 8}, "has 8 bits a dimension; 1, 2 and 4 can be imported"),
+        ("fast-plaid-2", "metadata.json", {"nbits": "2"}, "has '2' bits a dimension"),
+        ("fast-plaid-2", "metadata.json", {"nbits": 4}, r"weights \(4,\) for 4 bits"),
+        ("fast-plaid-2", "metadata.json", {"num_chunks": 2}, "doclens.1.json is missing"),
+        ("fast-plaid-2", "metadata.json", {"num_chunks": -1}, "num_chunks is -1"),
+        ("fast-plaid-2", "metadata.json", {"num_chunks": None}, "num_chunks is 'None', not a whole number"),
+        ("colbert-ai-1", "metadata.json", {"config": None}, "has no config"),
+        ("colbert-ai-1", "metadata.json", {"config": {"dim": 64, "nbits": 1}}, "of 32 dimensions, its config says 64"),
+        ("ragatouille-2", "docid_metadata_map.json", {"doc-1": 3}, "metadata is no object"),
+        ("ragatouille-2", "pid_docid_map.json", {"50": "more"}, "has 39 passages, the index 38"),
+        ("ragatouille-2", "pid_docid_map.json", {"0": None}, "no map of numbers to document ids"),
+    ],
+)  # fmt: skip
+def test_damaged_json(name: str, file: str, change: dict, message: str, copy, bundle, tmp_path: Path) -> None:
+    folder = copy(name)
+    changed(folder / file, **change)
+    refused(folder, bundle, tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("colbert-ai-1", "metadata.json", b"[]", "its top is list, not dict"),
+        ("colbert-ai-1", "metadata.json", b"{", "metadata.json cannot be read"),
+        ("colbert-ai-1", "metadata.json", b"[" * 100_000, "metadata.json cannot be read"),
+        ("colbert-ai-1", "doclens.0.json", b"[-1]", "no list of lengths"),
+        ("colbert-ai-1", "doclens.0.json", b"[0]", "has no passages"),
+        ("colbert-ai-1", "doclens.0.json", b"[3, 4]", "its passages have 7 rows"),
+        ("colbert-ai-1", "centroids.pt", b"", "no file that torch 1.6 or newer wrote"),
+        ("colbert-ai-1", "centroids.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "no file that torch 1.6 or newer wrote"),
+        ("colbert-ai-1", "centroids.pt", b"PK\x03\x04 and more", "is damaged: no whole zip archive"),
+        ("ragatouille-2", "collection.json", b'["only one"]', "has 1 passages, the index 38"),
+        ("fast-plaid-1", "centroids.npy", b"\x93NUMPY", "centroids.npy is damaged"),
+        ("fast-plaid-2", "metadata.db", b"no database" * 100, "cannot be read as a SQLite database"),
+    ],
+)  # fmt: skip
+def test_damaged_files(name: str, file: str, content: bytes, message: str, copy, bundle, tmp_path: Path) -> None:
+    folder = copy(name)
+    (folder / file).write_bytes(content)
+    refused(folder, bundle, tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "message"),
+    [
+        ("0.codes.npy", np.full(285, 10_000), "a code in chunk 0 is outside the 32 centroids"),
+        ("0.codes.npy", np.full(285, -1), "a code in chunk 0 is outside"),
+        ("0.codes.npy", np.zeros(200, np.int64), r"chunk 0 has codes \(200,\)"),
+        ("0.codes.npy", np.zeros(285, np.float32), "0.codes.npy is damaged: it holds float32"),
+        ("0.residuals.npy", np.zeros((285, 4), np.uint8), r"residuals \(285, 4\)"),
+        ("centroids.npy", np.full((32, 32), np.nan, np.float16), "a centroid is not finite"),
+        ("centroids.npy", np.full((32, 32), 1.0, np.float16), "has a centroid that is not of length one"),
+        ("bucket_cutoffs.npy", np.array([3, 2, 1], np.float32), "cutoffs must ascend"),
+        ("bucket_weights.npy", np.array([3, 2, np.inf, 1], np.float32), "weights must be finite"),
+        ("centroids.npy", np.array([os.system], object), "centroids.npy is damaged"),
+    ],
+)
+def test_damaged_arrays(file: str, array: np.ndarray, message: str, copy, bundle, tmp_path: Path) -> None:
+    folder = copy("fast-plaid-2")
+    np.save(folder / file, array)
+    refused(folder, bundle, tmp_path, message)
+
+
+def test_centroids_a_little_off_are_mended_and_empty_clusters_are_no_matter(copy, bundle, tmp_path: Path) -> None:
+    folder = copy("fast-plaid-2")
+    centroids = np.load(folder / "centroids.npy").astype(np.float32)
+    np.save(folder / "centroids.npy", np.concatenate([centroids * 1.005, np.zeros((1, DIM), np.float32)]))
+    index = import_index(folder, tmp_path / "index", bundle=bundle)
+    ours = np.concatenate([index.vectors(passage.id) for passage in index.iter_passages()])
+    assert np.abs(ours - np.load(GOLDEN / "fast-plaid-2.decoded.npy")).max() < HALF
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_and_flipped_files_never_end_in_a_traceback(name: str, copy, bundle, tmp_path: Path) -> None:
+    """Any one file cut at some place, or with a byte changed, is imported or refused by name."""
+    folder = copy(name)
+    random = np.random.default_rng(3)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for _ in range(6):
+            content = bytearray(whole[: random.integers(len(whole))] if random.random() < 0.4 else whole)
+            for _ in range(min(len(content), 2)):
+                content[random.integers(len(content))] = random.integers(256)
+            path.write_bytes(bytes(content))
+            try:
+                import_index(folder, tmp_path / "index", bundle=bundle)
+            except (LocalIndexError, MetadataError) as error:
+                assert "\n" not in str(error)
+                assert not (tmp_path / "index").exists()
+            else:
+                shutil.rmtree(tmp_path / "index")
+        path.write_bytes(whole)
+
+
+# torch files
+
+
+class Reference:
+    """A storage in a pickle that is being written."""
+
+    def __init__(self, kind: str, key: str, count: object) -> None:
+        self.parts = ("storage", Named("torch", kind), key, "cpu", count)
+
+
+class Named:
+    def __init__(self, module: str, name: str) -> None:
+        self.where = (module, name)
+
+
+class Call:
+    def __init__(self, function: Named, *arguments: object) -> None:
+        self.function, self.arguments = function, arguments
+
+
+def pickled(value: object) -> bytes:
+    """Pickle opcodes of protocol 2, written by hand so that they can name what is not installed."""
+    if isinstance(value, Named):
+        return f"c{value.where[0]}\n{value.where[1]}\n".encode()
+    if isinstance(value, Call):
+        return pickled(value.function) + pickled(value.arguments) + b"R"
+    if isinstance(value, Reference):
+        return pickled(value.parts) + b"Q"
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(pickled, value)) + b"t"
+    if isinstance(value, dict):
+        return b"}"
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def tensor(kind: str, key: str, count: object, offset: object, size: object, stride: object) -> Call:
+    rebuild = Named("torch._utils", "_rebuild_tensor_v2")
+    return Call(rebuild, Reference(kind, key, count), offset, size, stride, False, Call(Named("collections", "OrderedDict")))
+
+
+def torch_file(path: Path, value: object, compress: int = zipfile.ZIP_STORED, **data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + (value if isinstance(value, bytes) else pickled(value) + b"."))
+        for name, content in data.items():
+            archive.writestr(f"archive/data/{name.removeprefix('n')}", content)
+    return path
+
+
+def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    numbers = np.arange(12, dtype="<i8")
+    found = read_tensor(torch_file(file, tensor("LongStorage", "0", 12, 0, (3, 4), (4, 1)), n0=numbers.tobytes()), "i", 2)
+    assert (found == numbers.reshape(3, 4)).all() and not found.flags.writeable
+    turned = tensor("LongStorage", "0", 12, 1, (2, 3), (1, 4))
+    assert (read_torch_file(torch_file(file, turned, n0=numbers.tobytes())) == numbers.reshape(3, 4).T[1:3]).all()
+    half = np.array([0.5, -2], "<f2")
+    found = read_torch_file(torch_file(file, (tensor("HalfStorage", "0", 2, 0, (2,), (1,)), {}), n0=half.tobytes()))
+    assert found[0].dtype == np.float32 and found[0].tolist() == [0.5, -2] and found[1] == {}
+    brain = (np.array([0.5, -3], "<f4").view("<u4") >> 16).astype("<u2")
+    found = read_torch_file(torch_file(file, tensor("BFloat16Storage", "0", 2, 0, (2,), (1,)), n0=brain.tobytes()))
+    assert found.dtype == np.float32 and found.tolist() == [0.5, -3]
+    assert read_torch_file(torch_file(file, tensor("ByteStorage", "0", 0, 0, (0, 4), (4, 1)), n0=b"")).shape == (0, 4)
+    assert read_torch_file(torch_file(file, tensor("BoolStorage", "0", 1, 0, (), ()), n0=b"\x01")).item() is True
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Call(Named("os", "system"), "touch {ran}"), "refused: it names os.system, which no tensor needs"),
+        (Call(Named("posix", "system"), "touch {ran}"), "refused: it names posix.system"),
+        (Call(Named("builtins", "eval"), "open('{ran}', 'w')"), "refused: it names builtins.eval"),
+        (Call(Named("builtins", "getattr"), Named("torch", "FloatStorage"), "_dtype"), "it names builtins.getattr"),
+        (Call(Named("torch", "load"), "x"), "it names torch.load"),
+        (Named("torch._utils", "_rebuild_tensor_v2.__class__"), "it names torch._utils._rebuild_tensor_v2.__class__"),
+        (Call(Named("torch", "FloatStorage"), 3), "TypeError"),
+        (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1), "ValueError"),
+        (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1, 0, (1,), (1,)), "a tensor of unknown form"),
+        (Call(Named("collections", "OrderedDict"), ((1, 2),)), "TypeError"),
+        (tensor("FloatStorage", "0", 2, 0, (3,), (1,)), "outside the 2 numbers stored"),
+        (tensor("FloatStorage", "0", 2, 1, (2,), (1,)), "outside the 2 numbers stored"),
+        (tensor("FloatStorage", "0", 2, 0, (1 << 40,), (0,)), "outside the 2 numbers stored"),
+        (tensor("FloatStorage", "0", 2, 0, (2,), (1 << 70,)), "outside the 2 numbers stored"),
+        (tensor("FloatStorage", "0", 2, -1, (1,), (1,)), "impossible shape"),
+        (tensor("FloatStorage", "0", 2, 0, (1, 1), (1,)), "impossible shape"),
+        (tensor("FloatStorage", "0", 2, 0, (-1,), (1,)), "impossible shape"),
+        (tensor("FloatStorage", "0", 2, 0, (1,) * 9, (1,) * 9), "impossible shape"),
+        (tensor("FloatStorage", "0", 3, 0, (1,), (1,)), "has 8 bytes, its 3 numbers take 12"),
+        (tensor("FloatStorage", "0", "2", 0, (1,), (1,)), "a storage of unknown form"),
+        (tensor("FloatStorage", "../0", 2, 0, (1,), (1,)), "it has no archive/data/../0"),
+        (tensor("FloatStorage", "9", 2, 0, (1,), (1,)), "it has no archive/data/9"),
+        (tensor("ComplexStorage", "0", 2, 0, (1,), (1,)), "it names torch.ComplexStorage"),
+        (b"", "EOFError"),
+        (b"\xff.", "UnpicklingError"),
+        (b"\x8a\x04\xff\xff\xff\x7f.", "does not hold a tensor"),
+        (b"cposix\nsystem\n(S'touch x'\ntR.", "it names posix.system"),
+        (b"(S'touch x'\niposix\nsystem\n.", "it names posix.system"),
+        (b"\x8c\x05posix\x8c\x06system\x93.", "it names posix.system"),
+        (b"(c__main__\nX\n}b.", "it names __main__.X"),
+        (b"ctorch\nFloatStorage\n}\x8c\x06_dtypeS'x'\nsb.", "damaged"),
+    ],
+)
+def test_hostile_pickles_are_refused_and_nothing_runs(value: object, message: str, copy, bundle, tmp_path: Path) -> None:
+    folder = copy("colbert-ai-1")
+    ran = tmp_path / "ran"
+    if isinstance(value, Call):
+        value.arguments = tuple(a.format(ran=ran) if isinstance(a, str) else a for a in value.arguments)
+    torch_file(folder / "centroids.pt", value, n0=bytes(8))
+    with pytest.raises(LocalIndexError, match=message) as caught:
+        read_tensor(folder / "centroids.pt", "f", 2)
+    assert "centroids.pt" in str(caught.value) and "\n" not in str(caught.value)
+    refused(folder, bundle, tmp_path, message)
+    assert not ran.exists() and not Path("x").exists()
+
+
+def test_archives_that_torch_does_not_write(tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    good = tensor("FloatStorage", "0", 2, 0, (2,), (1,))
+    torch_file(file, good, zipfile.ZIP_DEFLATED, n0=bytes(8))
+    with pytest.raises(LocalIndexError, match="is packed or encrypted"):
+        read_torch_file(file)
+    torch_file(file, b"\x80\x02" + b"N0" * (1 << 20) + b"N.")
+    with pytest.raises(LocalIndexError, match="1048576 are allowed"):
+        read_torch_file(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.pkl", b"")
+    with pytest.raises(LocalIndexError, match="it has no PREFIX/data.pkl"):
+        read_torch_file(file)
+    torch_file(file, good, n0=bytes(8))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/byteorder", b"big")
+    with pytest.raises(LocalIndexError, match="another byte order"):
+        read_torch_file(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(2000):
+            archive.writestr(f"archive/{number}", b"")
+    with pytest.raises(LocalIndexError, match="more than 1024 members"):
+        read_torch_file(file)
+    content = io.BytesIO()
+    torch_file(file, good, n0=struct.pack("<ff", 1, 2))
+    content.write(file.read_bytes().replace(struct.pack("<ff", 1, 2), struct.pack("<ff", 1, 3)))
+    file.write_bytes(content.getvalue())
+    with pytest.raises(LocalIndexError, match="Bad CRC-32"):
+        read_torch_file(file)
+    with pytest.raises(LocalIndexError, match="cannot be read"):
+        read_torch_file(tmp_path / "none.pt")
