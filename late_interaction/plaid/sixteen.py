@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +36,17 @@ class Query16:
         longest = float(np.linalg.norm(Q, axis=1).max(initial=0))
         self.unit = max(longest, 1e-12) / LARGEST
         self._rounded = sixteen_bits(Q, 1 / self.unit, Q.shape[1])
-        self.padded = functools.lru_cache(maxsize=2)(self._padded)
+        self._by_width: dict[int, NDArray[np.int16]] = {}
 
-    def _padded(self, width: int) -> NDArray[np.int16]:
+    def padded(self, width: int) -> NDArray[np.int16]:
         """`[groups, width / 2, 16, 2]`: for each pair of dimensions the sixteen rows of a group; rows past the last are 0."""
+        if (known := self._by_width.get(width)) is not None:
+            return known
         rows = np.zeros((self.groups * GROUP, width), np.int16)
         rows[: self.rows, : self._rounded.shape[1]] = self._rounded
-        return np.ascontiguousarray(rows.reshape(self.groups, GROUP, width // 2, 2).transpose(0, 2, 1, 3))
+        made = np.ascontiguousarray(rows.reshape(self.groups, GROUP, width // 2, 2).transpose(0, 2, 1, 3))
+        self._by_width[width] = made
+        return made
 
 
 @dataclass(frozen=True, eq=False)
