@@ -221,7 +221,9 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     settings = dataclasses.replace(settings, indexes=further_indexes(settings))
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
-    deploy(folder / "package", config_url, query_url=url)
+    # whatever was on the node before: only a new one is empty
+    replaced = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change")
+    deploy(folder / "package", config_url, query_url=url, allow=replaced)
     for schema in settings.index_settings:
         everything = f"{url}/document/v1/colbert/{schema}/docid?selection=true&cluster=content"
         httpx.delete(everything, timeout=60).raise_for_status()
