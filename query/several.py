@@ -41,9 +41,7 @@ def search_several(
         raise UsageError("give at least one index, and each once")
     bundles = {retriever.bundle.sha256 for retriever in retrievers}
     if len(bundles) > 1:
-        raise UsageError(
-            "the indexes have different bundles, so that their scores cannot be compared: ask each alone"
-        )
+        raise UsageError("the indexes have different bundles, so that their scores cannot be compared: ask each alone")
     rows = query_rows(query, retrievers[0].encoder)
     results = {r.address: r.search(rows, k, where=where, rerank=rerank) for r in retrievers}
     found = [(hit, address) for address, result in results.items() for hit in result.hits]
