@@ -1,11 +1,13 @@
-"""The collections of `benchmarks.vespa`: documents, queries, a bundle, and token vectors kept in the user's cache folder.
+"""The collections of the benchmarks: documents, queries, a bundle, and token vectors kept in the user's cache folder.
 
+A collection is one of those below, or the path of a folder as `colbert-vespa evaluate` takes it (whole, first 100 queries).
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
 of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,11 +70,11 @@ class Benched:
 
 def open_collection(name: str, *, quick: bool = False) -> Benched:
     """Makes the bundle and encodes (int8) what is not in the cache; `quick`: 2,000 passages and 20 queries."""
-    spec = COLLECTIONS[name]
+    spec = COLLECTIONS.get(name) or Spec(str(Path(name).resolve()), 0, 300, 100)
     documents, queries = _documents(spec)
     if quick:
         documents, queries = documents[:2_000], queries[:20]
-    folder = cache_folder() / "benchmarks" / f"{name}-{spec.length}"
+    folder = cache_folder() / "benchmarks" / f"{_folder_name(spec.name)}-{spec.length}"
     texts = [passage_text(d.title, d.text) for d in _documents(spec)[0]]
     if not folder.is_dir():
         _make_bundle(spec, texts, folder)
@@ -83,6 +85,13 @@ def open_collection(name: str, *, quick: bool = False) -> Benched:
         bundle = add_codebook(bundle, random.Random(SEED).sample(texts, min(len(texts), CODEBOOK_SAMPLE)), encoder)
     rows = Encoder(bundle, precision="int8").encode_queries([query.text for query in queries])
     return Benched(name, bundle, documents, [(q.text, r) for q, r in zip(queries, rows, strict=True)], encoder)
+
+
+def _folder_name(name: str) -> str:
+    """Of what is cached: a path's last part is not enough."""
+    if name in COLLECTIONS:
+        return name
+    return f"{Path(name).name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _documents(spec: Spec) -> tuple[list[Document], list[Query]]:

@@ -2,7 +2,6 @@
 
     python FILE build|search DATA INDEX OUT
 
-DATA has vectors.npy [T, d], offsets.npy [n + 1], queries.npy [R, d], query_offsets.npy [q + 1]; the same numbers without
-headers in *.bin. OUT becomes one JSON object: for build `seconds` and `bytes`, for search `ids` (ten a query) and `ms`; both
-with `peak_rss_mb`.
+DATA is described in benchmarks/engine_data.py. OUT becomes one JSON object: for build `seconds`; for search `open_s`, `ids`
+(ten a query), `ms` of each and `cpu_s` of all; both with `peak_rss_mb`.
 """

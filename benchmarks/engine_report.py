@@ -1,0 +1,91 @@
+"""Figures, table and plot of `benchmarks.engines`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from late_interaction.metrics import overlap_at_k, percentile
+
+__all__ = ["figures", "plot", "table"]
+
+COLUMNS = ("recall_at_10", "p50_ms", "p95_ms", "qps", "build_s", "bytes_per_token", "build_rss_mb", "search_rss_mb")
+EXTRA = ("open_s", "first_answer_s", "batch_qps", "engine_bytes_per_token", "mapped_mb")
+BARS = {
+    "p95_ms": "p95, ms", "qps": "queries/s", "build_s": "build, s", "bytes_per_token": "bytes per token vector",
+    "peak_rss_mb": "peak RSS, MB",
+}  # fmt: skip
+
+
+def figures(built: Mapping[str, Any], searched: Mapping[str, Any], truth: list[list[int]] | None) -> dict[str, Any]:
+    """truth: the exact ten best of each query, None for no recall. `search_cores`: CPU seconds per second of the searches."""
+    ms = searched["ms"]
+    found: dict[str, Any] = {}
+    if truth is not None:
+        pairs = zip(searched["ids"], truth, strict=True)
+        found["recall_at_10"] = round(float(np.mean([overlap_at_k(_texts(a), _texts(b), 10) for a, b in pairs])), 4)
+    found |= {"p50_ms": round(percentile(ms, 0.5), 2), "p95_ms": round(percentile(ms, 0.95), 2)}
+    found |= {"qps": round(1000 * len(ms) / sum(ms), 1), "build_s": round(built["seconds"], 1)}
+    for key in ("bytes_per_token", "bytes_per_token_used"):
+        found |= {key: round(searched[key], 1)} if key in searched else {}
+    rss = {"build_rss_mb": round(built["peak_rss_mb"]), "search_rss_mb": round(searched["peak_rss_mb"])}
+    found |= {"peak_rss_mb": max(rss.values()), **rss, "search_cores": round(searched["cpu_s"] / (sum(ms) / 1000), 2)}
+    return found | {key: _short(searched[key]) for key in EXTRA if key in searched}
+
+
+def _texts(ids: list[int]) -> list[str]:
+    return [str(id_) for id_ in ids]
+
+
+def _short(value: Any) -> Any:
+    return {key: round(part, 1) for key, part in value.items()} if isinstance(value, dict) else round(value, 3)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['collection']}: {result['passages']} passages, {result['token_vectors']} token vectors", ""]
+    lines += ["| engine | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, row in result["engines"].items():
+        lines.append(f"| {name} | " + " | ".join(str(row.get(column, "-")) for column in COLUMNS) + " |")
+    lines.append("")
+    for name, row in result["engines"].items():
+        said = []
+        if "open_s" in row:
+            said.append(f"opens in {1000 * row['open_s']:.0f} ms with nothing of it in memory")
+        if "first_answer_s" in row:
+            said.append(f"first answer after {row['first_answer_s']:.2f} s")
+        if "batch_qps" in row:
+            one, two = row["batch_qps"]["1"], row["batch_qps"]["2"]
+            said.append(f"batches {one:.0f}/s on one thread, {two:.0f}/s on two ({two / one:.2f} times)")
+        if "bytes_per_token_used" in row:
+            said.append(f"{row['bytes_per_token_used']} bytes per token once it was opened")
+        if said:
+            lines.append(f"{name}: " + ", ".join(said))
+    lines += [f"{name}: not measured: {reason}" for name, reason in result["unavailable"].items()]
+    return "\n".join(lines)
+
+
+def plot(found: Mapping[str, Mapping[str, Any]], file: Path) -> bool:
+    """Whether there is one now: it needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no plot: matplotlib is not installed", file=sys.stderr)
+        return False
+    figure = Figure(figsize=(14, 8), layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
+    for name, row in found.items():
+        panels[0].scatter(row["p50_ms"], row.get("recall_at_10", 1))
+        panels[0].annotate(name, (row["p50_ms"], row.get("recall_at_10", 1)))
+    panels[0].set(xscale="log", xlabel="p50, ms", ylabel="recall@10 against exact MaxSim")
+    for panel, (key, label) in zip(panels[1:], BARS.items(), strict=True):
+        panel.barh(list(found), [row[key] for row in found.values()], log=key in {"p95_ms", "qps"})
+        panel.invert_yaxis()
+        panel.set_title(label)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+    print(f"plot: {file}", file=sys.stderr)
+    return True
