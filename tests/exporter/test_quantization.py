@@ -2,12 +2,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.quantization import LEAST_TABLE, quantize
+from late_interaction.encoder import open_graph
 
 
 def graph(path, weight, table=None):
@@ -28,7 +28,7 @@ def graph(path, weight, table=None):
 
 
 def run(path, x):
-    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    return open_graph(path).run(None, {"x": x})[0]
 
 
 @settings(max_examples=25, deadline=None)
