@@ -21,6 +21,8 @@ from vespa_app.settings import AppSettings
 
 EVAL = Path("/opt/vespa/bin/vespa-eval-expr")
 FUSED = "vespalib::eval::SumMaxDotProductFunction"
+BEST_ROW = "vespalib::eval::BestSimilarityFunction"
+INNER = "vespalib::eval::UniversalDotProduct"  # products are summed as they are made
 DIM = 16
 # what a codec can be set to
 FORMS = {
@@ -115,22 +117,56 @@ def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     script |= {f"constant_{name}": literal(type_, constants[name]) for name, type_ in codec.constants(settings).items()}
     truth = float((Q @ codec.decode(fed, books).T).max(axis=1).sum())
     for profile in STRATEGIES:
-        properties = vespa_oracle.ask("properties", app=str(app), schema="passage", profile=profile)["properties"]
-        scripts = scripts_of(properties)
-        order = [*codec.functions(settings), "max_sim"]
-        assert set(order) <= set(scripts), scripts
-        own = {}
-        for name in order:
-            text = re.sub(r"rankingExpression\((\w+)\)", r"\1", scripts[name])
-            own[name] = re.sub(r"(query|attribute|constant)\((\w+)\)", r"\1_\2", text)
+        scripts = profile_scripts(vespa_oracle, app, profile)
+        order = [*codec.functions(settings), "max_sim", "best_similarities"]
+        own = {name: as_expression(scripts[name]) for name in order}
         answers = evaluate(script | own)
         steps = steps_of(answers["max_sim"])
         assert FUSED in steps, (profile, steps)
         assert not any("Reduce" in step for step in steps[: steps.index(FUSED)]), (profile, steps)
         assert float(answers["max_sim"]["result"]) == pytest.approx(truth, abs=1e-4)
+        assert BEST_ROW in steps_of(answers["best_similarities"]), (profile, steps_of(answers["best_similarities"]))
         for name in order:  # bits become floats by the engine's own instruction, not cell by cell
             if "unpack_bits" in own[name] or "bit(" in own[name]:
                 assert any("UnpackBits" in step for step in steps_of(answers[name])), (name, steps_of(answers[name]))
+
+
+def profile_scripts(vespa_oracle, app, profile) -> dict[str, str]:
+    return scripts_of(vespa_oracle.ask("properties", app=str(app), schema="passage", profile=profile)["properties"])
+
+
+def as_expression(script: str) -> str:
+    """A ranking script over the names that `evaluate` was given."""
+    text = re.sub(r"rankingExpression\((\w+)\)", r"\1", script)
+    return re.sub(r"(query|attribute|constant)\((\w+)\)", r"\1_\2", text)
+
+
+@pytest.mark.parametrize("codec", ["float32", "bfloat16", "binary"])
+def test_chunks_are_scored_without_the_whole_product(vespa_oracle, tmp_path, codec):
+    """The engine fuses the whole of MaxSim over two dimensions only; over chunks it still must not keep every product."""
+    settings = AppSettings(dim=DIM, query_rows=8, codec=codec, layout="chunks", candidates=("exhaustive",), embedder=False)
+    app = build_package(small_bundle(tmp_path / "bundle", dim=DIM), settings).write(tmp_path / "app")
+    random = np.random.default_rng(0)
+    Q, D = (random.standard_normal((count, DIM)).astype(np.float32) for count in (3, 7))
+    parts = [D[:2], D[2:6], D[6:]]
+    encoded = [CODECS[codec].encode(part)[VECTORS] for part in parts]
+    type_ = CODECS[codec].field_type(settings)
+    cells = []
+    for chunk, fed in enumerate(encoded):
+        text = value(type_, fed).partition(":{")[2].removesuffix("}")
+        for row, numbers in enumerate(json.loads(f"[{re.sub(r'(^|,)[0-9]+:', lambda m: m[1], text)}]")):
+            cells += [f"{{chunk:{chunk},dt:{row},x:{x}}}:{number}" for x, number in enumerate(numbers)]
+    script = {"query_qt": literal(f"tensor<float>(qt{{}},x[{DIM}])", Q)}
+    chunked = type_.replace(" ", "").replace("(dt{}", "(chunk{},dt{}")
+    script["attribute_vectors"] = f"{chunked}:{{{','.join(cells)}}}"
+    scripts = profile_scripts(vespa_oracle, app, "exhaustive")
+    own = {name: as_expression(scripts[name]) for name in [*CODECS[codec].functions(settings), "max_sim"]}
+    answer = evaluate(script | own)["max_sim"]
+    best = max(float((Q @ CODECS[codec].decode({VECTORS: fed}).T).max(axis=1).sum()) for fed in encoded)
+    assert float(answer["result"]) == pytest.approx(best, abs=1e-4)
+    steps = steps_of(answer)
+    assert INNER in steps, steps
+    assert not any("Join" in step for step in steps[: steps.index(INNER)]), steps
 
 
 def test_an_expression_off_the_fused_path_is_seen():
