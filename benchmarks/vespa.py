@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2,000 passages and 20 queries of each collection")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line of stdout")
-    parser.add_argument("--collection", action="append", choices=["scifact", "docs", "cranfield"])
+    parser.add_argument("--collection", action="append", help="scifact, docs or cranfield; NAME:N for its first N passages")
     parser.add_argument("--codec", action="append", help="of float32, bfloat16, binary, residual")
     parser.add_argument("--budget", type=float, default=45.0, help="seconds for one row of the table")
     parser.add_argument("--token", action="store_true", help="also an HNSW graph over all token vectors: slow to feed")
@@ -162,7 +162,7 @@ class _Bench:
         chosen = default_settings(collection.bundle, MetadataSchema({}), codec=codec, candidates=strategies)
         # a schema of its own: Vespa does not turn one field type into another on the way
         self.settings = dataclasses.replace(
-            chosen, schema=f"{collection.name}_{codec}", search_threads=1, embedder=False, jvm_heap_mb=1024
+            chosen, schema=f"{collection.name.replace(':', '_')}_{codec}", search_threads=1, embedder=False, jvm_heap_mb=1024
         )
 
     def prepare(self) -> Store:

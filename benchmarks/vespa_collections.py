@@ -2,7 +2,8 @@
 
 A collection is one of those below, or the path of a folder as `colbert-vespa evaluate` takes it (whole, first 100 queries).
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
-of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries.
+of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries. `NAME:N` is the first N
+documents of one, with its queries and its codebook: how a cost grows.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ class Benched:
 
 def open_collection(name: str, *, quick: bool = False) -> Benched:
     """Makes the bundle and encodes (int8) what is not in the cache; `quick`: 2,000 passages and 20 queries."""
-    spec = COLLECTIONS.get(name) or Spec(str(Path(name).resolve()), 0, 300, 100)
+    whole, _, first = name.partition(":")
+    spec = COLLECTIONS.get(whole) or Spec(str(Path(whole).resolve()), 0, 300, 100)
     documents, queries = _documents(spec)
+    documents = documents[: int(first)] if first else documents
     if quick:
         documents, queries = documents[:2_000], queries[:20]
     folder = cache_folder() / "benchmarks" / f"{_folder_name(spec.name)}-{spec.length}"

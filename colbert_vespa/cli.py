@@ -236,6 +236,7 @@ def search(
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
     candidates: Candidates = None,
     rerank: Rerank = None,
+    group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
     bundle: BundleOption = None,
     json_output: Json = False,
@@ -250,7 +251,7 @@ def search(
     for source in address:
         retriever = open_retriever(source, bundle)
         try:
-            found = retriever.search(query, k, where=filter_, candidates=candidates, rerank=rerank)
+            found = retriever.search(query, k, where=filter_, candidates=candidates, rerank=rerank, group=group)
             explanations = explain_hits(retriever.encoder, query, found.hits)
         finally:
             retriever.close()

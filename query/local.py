@@ -18,6 +18,7 @@ from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
 from query.checks import check_count, choose_strategy, query_rows
+from query.grouping import grouped
 from query.retriever import Question
 from query.types import Hit, SearchResult
 from query.words import Words, fused
@@ -58,8 +59,11 @@ class LocalRetriever:
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
         rerank: int | None = None,
+        group: bool = False,
     ) -> SearchResult:
         k = check_count("k", k)
+        if group:
+            return grouped(lambda n: self.search(query, n, where=where, candidates=candidates, rerank=rerank), k)
         strategy = choose_strategy(candidates, self.strategies, self.address)
         self.index.refresh()
         filter_ = parse_filter(where, self.schema) if where else None

@@ -43,8 +43,9 @@ class Retriever(Protocol):
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
         rerank: int | None = None,
+        group: bool = False,
     ) -> SearchResult:
-        """The best k passages for a query text or ready query rows `[q, d]`.
+        """The best k passages for a query text or ready query rows `[q, d]`. group: the best passage of each of k documents.
 
         Raises: FilterError, UsageError (k or rerank out of range, unknown strategy), LocalIndexError, VespaError.
         """

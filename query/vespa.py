@@ -25,8 +25,12 @@ from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, EXPLAINED, MAXSIM
 from vespa_app.codecs import Books
 from vespa_app.http import answer_json, connect, error_text, mapped_errors
+from vespa_app.layouts import CHUNK
+from vespa_app.schema import SUMMARY
 
 __all__ = ["VespaRetriever", "build_request", "parse_answer"]
+
+GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
 
 
 class VespaRetriever:
@@ -73,10 +77,11 @@ class VespaRetriever:
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
         rerank: int | None = None,
+        group: bool = False,
         row_scores: bool = False,
     ) -> SearchResult:
-        """As Retriever.search. row_scores: each hit's `stages` also has `row N`, what query row N found in the passage; their
-        sum is its MaxSim."""
+        """As Retriever.search. row_scores: each hit's `stages` also has `row N`, what query row N found in the passage (in
+        layout `chunks`, in its best chunk); their sum is its MaxSim."""
         k = check_count("k", k)
         settings = self.application.settings
         rerank = max(k, check_count("rerank", rerank if rerank is not None else settings.rerank))
@@ -100,6 +105,7 @@ class VespaRetriever:
         if row_scores:
             parts = dataclasses.replace(parts, profile=parts.profile + EXPLAINED)
         more = layout_parameters(self.application.description, request.text, filter_)
+        more = {**more, **GROUPED} if group else more
         parts = dataclasses.replace(parts, parameters={**parts.parameters, **more})
         body = build_request(self.application, parts, k, filter_yql, self.timeout)
         built = time.perf_counter()
@@ -175,10 +181,18 @@ def parse_answer(
 def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
     """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
     found = {"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": float(features.get(MAXSIM, score))}
-    best = features.get(BEST, {})
+    return found | {f"row {label}": value for label, value in sorted(_row_scores(features.get(BEST)).items())}
+
+
+def _row_scores(best: object) -> dict[int, float]:
+    """Of tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk whose sum is largest."""
     cells = best.get("cells", {}) if isinstance(best, Mapping) else {}
-    rows = sorted(cells.items(), key=lambda item: int(item[0])) if isinstance(cells, Mapping) else []
-    return found | {f"row {label}": float(value) for label, value in rows}
+    if isinstance(cells, Mapping):
+        return {int(label): float(value) for label, value in cells.items()}
+    chunks: dict[str, dict[int, float]] = {}
+    for cell in cells:
+        chunks.setdefault(cell["address"][CHUNK], {})[int(cell["address"]["qt"])] = float(cell["value"])
+    return max(chunks.values(), key=lambda rows: sum(rows.values()), default={})
 
 
 def _text(value: object) -> str:

@@ -78,8 +78,10 @@ def test_a_document_scores_as_its_best_chunk(world, several):
         for query in QUERIES:
             rows = world.encoder.encode_queries([query])[0]
             best = max(maxsim(rows, world.vectors[d.id]) for d in members)
-            hit = next(h for h in retriever.search(query, COUNT + 1, candidates="exhaustive").hits if h.id == "five")
+            found = retriever.search(query, COUNT + 1, candidates="exhaustive", row_scores=True).hits
+            hit = next(h for h in found if h.id == "five")
             assert hit.score == pytest.approx(best, abs=0.02)
+            assert sum(hit.stages[f"row {row}"] for row in range(len(rows))) == pytest.approx(hit.score, abs=1e-3)
             assert hit.text == "\n".join(passage.text for passage in passages)
     finally:
         httpx.delete(world.url + path, timeout=30).raise_for_status()

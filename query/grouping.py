@@ -1,0 +1,32 @@
+"""One hit a document: the best of its passages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from query.types import Hit, SearchResult
+from vespa_app.settings import MAX_HITS
+
+__all__ = ["best_passages", "grouped"]
+
+MORE = 4  # times the passages that are asked for next, where those of too few documents came
+
+
+def best_passages(hits: Sequence[Hit], k: int) -> tuple[Hit, ...]:
+    """The first hit of each document, k of them at most, ranked anew."""
+    first: dict[str, Hit] = {}
+    for hit in hits:
+        first.setdefault(hit.id, hit)
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(list(first.values())[:k], start=1))
+
+
+def grouped(search: Callable[[int], SearchResult], k: int) -> SearchResult:
+    """The k best documents by their best passages. search: the best n passages."""
+    count = min(2 * k, MAX_HITS)
+    while True:
+        result = search(count)
+        hits = best_passages(result.hits, k)
+        if len(hits) == k or len(result.hits) < count or count == MAX_HITS:
+            return replace(result, hits=hits)
+        count = min(MORE * count, MAX_HITS)
