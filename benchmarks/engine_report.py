@@ -14,7 +14,7 @@ from late_interaction.metrics import overlap_at_k, percentile
 __all__ = ["figures", "plot", "table"]
 
 COLUMNS = ("recall_at_10", "p50_ms", "p95_ms", "qps", "build_s", "bytes_per_token", "build_rss_mb", "search_rss_mb")
-EXTRA = ("open_s", "first_answer_s", "batch_qps", "engine_bytes_per_token", "mapped_mb")
+EXTRA = ("open_s", "first_answer_s", "batch_qps", "engine_bytes_per_token", "mapped_mb", "touched_mb")
 BARS = {
     "p95_ms": "p95, ms", "qps": "queries/s", "build_s": "build, s", "bytes_per_token": "bytes per token vector",
     "peak_rss_mb": "peak RSS, MB",
@@ -60,6 +60,8 @@ def table(result: Mapping[str, Any]) -> str:
         if "batch_qps" in row:
             one, two = row["batch_qps"]["1"], row["batch_qps"]["2"]
             said.append(f"batches {one:.0f}/s on one thread, {two:.0f}/s on two ({two / one:.2f} times)")
+        if "touched_mb" in row:
+            said.append(f"{row['touched_mb']:.0f} MB of the index's files touched")
         if "bytes_per_token_used" in row:
             said.append(f"{row['bytes_per_token_used']} bytes per token once it was opened")
         if said:

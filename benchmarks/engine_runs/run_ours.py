@@ -45,7 +45,19 @@ def search(data: Data, index: Path) -> dict[str, Any]:
         result["batch_qps"] = _batches(opened, data.queries)
     segments = [part.segment for part in opened.snapshot.living]
     result["mapped_mb"] = sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20
+    result["touched_mb"] = _touched_mb(index)
     return {**result, "engine_bytes": opened.bytes_per_token * opened.token_vectors}
+
+
+def _touched_mb(index: Path) -> float:
+    """Of the index's mapped files, what is in this process's memory after the searches."""
+    total, mine = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            mine = str(index) in line
+        elif mine and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total / 1024
 
 
 def _batches(opened: LocalIndex, queries: list[np.ndarray]) -> dict[int, float]:
