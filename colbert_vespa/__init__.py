@@ -5,8 +5,11 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError
 from query import Hit, Retriever, SearchResult, explain, open_retriever
+from vespa_app import AppSettings, build_package, default_settings
+from vespa_app.deploy import deploy
 
 __all__ = [
+    "AppSettings",
     "Bundle",
     "ColbertVespaError",
     "Document",
@@ -14,6 +17,9 @@ __all__ = [
     "Hit",
     "Retriever",
     "SearchResult",
+    "build_package",
+    "default_settings",
+    "deploy",
     "explain",
     "feed",
     "open_retriever",
