@@ -7,6 +7,7 @@ content cluster takes a document; that document is the application's description
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, timezone
@@ -16,10 +17,11 @@ from typing import Any
 import httpx
 
 from late_interaction.errors import UsageError, VespaRefused, VespaUnreachable
+from vespa_app.addresses import is_url, parse_address
 from vespa_app.checks import check_package
 from vespa_app.cloud import CLOUD_TARGETS, deploy_to_cloud
 from vespa_app.description import Description
-from vespa_app.http import answer_json, connect, is_url, mapped_errors
+from vespa_app.http import answer_json, connect, mapped_errors
 from vespa_app.places import CHANGES
 from vespa_app.services import overrides_xml
 from vespa_app.serving import DeployReport, Poll, Progress, wait_until_serving
@@ -28,6 +30,7 @@ from vespa_app.zips import zip_folder
 __all__ = ["DOCKER_CONFIG_URL", "SESSION_PATH", "DeployReport", "choose_urls", "deploy", "overriding"]
 
 DOCKER_CONFIG_URL = "http://localhost:19071"
+QUERY_PORT = 8080  # of a container, unless told otherwise
 ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
 _TENANT = "/application/v2/tenant/default"
 SESSION_PATH = f"{_TENANT}/prepareandactivate"
@@ -57,6 +60,8 @@ def deploy(
     Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
     answers or services do not come up in time, UsageError on an unknown target.
     """
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"--timeout must be a number of seconds above 0, got {timeout:g}")
     folder = Path(package_folder)
     description = check_package(folder)
     poll = Poll(timeout, progress or _silent, clock, sleep)
@@ -73,11 +78,16 @@ def deploy(
 
 
 def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
-    """Of the config server, and of the container. Raises: UsageError on a target that is none."""
+    """Of the config server, and of the container. Raises: UsageError on a target or a query URL that is none."""
     if target != "docker" and not is_url(target):
-        raise UsageError(f"deploy target {target!r} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
-    config_url = DOCKER_CONFIG_URL if target == "docker" else target.rstrip("/")
-    return config_url, (query_url or _query_url(config_url)).rstrip("/")
+        shown = "" if "@" in target else f" {target!r}"
+        raise UsageError(f"deploy target{shown} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
+    config_url = DOCKER_CONFIG_URL if target == "docker" else target
+    address = parse_address(config_url, "--target")
+    if query_url is None:
+        query_url = str(address.copy_with(port=QUERY_PORT, path="/", query=None))
+    parse_address(query_url, "--query-url")
+    return config_url.rstrip("/"), query_url.rstrip("/")
 
 
 def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:
@@ -94,13 +104,6 @@ def overriding(description: Description, allow: Collection[str]) -> dict[str, by
 
 def _silent(message: str) -> None:
     pass
-
-
-def _query_url(config_url: str) -> str:
-    try:
-        return str(httpx.URL(config_url).copy_with(port=8080, path="/", query=None))
-    except httpx.InvalidURL:
-        raise UsageError(f"{config_url!r} is no address: wanted http(s)://host:port") from None
 
 
 class _ConfigServer:

@@ -202,6 +202,12 @@ def test_targets_and_folders_that_are_none(app, tmp_path):
         deploy(tmp_path, "docker")
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_a_number_of_seconds(app, timeout):
+    with pytest.raises(UsageError, match="--timeout must be a number of seconds above 0"):
+        deploy(app, "docker", timeout=timeout)
+
+
 def test_the_cloud_takes_names_and_credentials_from_the_environment_only(app, monkeypatch, tmp_path):
     for name in ("TENANT", "CERT", "KEY", "API_KEY_FILE"):
         monkeypatch.delenv(f"COLBERT_VESPA_{name}", raising=False)
