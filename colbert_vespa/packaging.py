@@ -142,7 +142,7 @@ def plan_application(
 
 
 def deploy_package(
-    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float, allow: Sequence[str]
+    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float | None, allow: Sequence[str]
 ) -> dict[str, object]:
     report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
     out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")
