@@ -16,13 +16,15 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from vespa_app import AppSettings, build_package, default_settings
-from vespa_app.beside import build_beside
+from vespa_app import AppSettings, build_package, check_package, default_settings
+from vespa_app.beside import Beside, build_beside
 from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
 from vespa_app.deploy import deploy
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.shipment import plan_shipment
+
+URL = "http://localhost:8080"  # of an application on this machine, in commands that are shown
 
 __all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
 
@@ -65,10 +67,10 @@ def write_package(
         fields = survey(documents).schema if documents else MetadataSchema({})
         goal = RECALL_GOAL if recall is None else recall
         chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=goal)
-    if options.beside:
-        package = build_beside(opened, chosen, options.beside, switch=options.switch)
-    else:
-        package = build_package(opened, chosen)
+    if options.diff:
+        check_package(options.diff)
+    pair = build_beside(opened, chosen, options.beside, switch=options.switch) if options.beside else None
+    package = pair.package if pair else build_package(opened, chosen)
     with tempfile.TemporaryDirectory() as scratch:  # --diff may name the folder that is about to be replaced
         old = Path(shutil.copytree(options.diff, Path(scratch) / "old")) if options.diff else None
         (package.explained() if options.explain else package).write(output)
@@ -87,8 +89,8 @@ def write_package(
     if options.diff:
         _show_changes(out, bundle, output, options.diff, changes)
         result["changes"] = [change.to_json() for change in changes]
-    if options.beside:
-        _show_steps(out, bundle, output, package.described.schemas, options)
+    if pair:
+        _show_steps(out, bundle, output, pair, options)
     return result
 
 
@@ -106,21 +108,20 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
         out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
 
 
-def _show_steps(out: Output, bundle: Path, output: Path, schemas: Sequence[str], options: PackageOptions) -> None:
-    """The way from two indexes side by side to the new one alone."""
-    new, old = (schemas[0], schemas[-1]) if options.switch else (schemas[-1], schemas[0])
+def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: PackageOptions) -> None:
+    """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
     settings = f"--settings {output}/app.toml"
-    url = "http://localhost:8080"
-    asked = new if options.switch else old
-    out.heading(f"{old} and {new} side by side; queries that name none ask {asked}:")
+    asked = pair.package.described.schemas[0]
+    out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
     out.command(f"colbert-vespa deploy {output}")
     if not options.switch:
-        out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
-        out.command(f"colbert-vespa search QUERY --from '{url}#{old}' --from '{url}#{new}'")
+        for new in pair.new:
+            out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{URL}#{new}'")
+        out.command(f"colbert-vespa search QUERY --from '{URL}#{pair.old[0]}' --from '{URL}#{pair.new[0]}'")
         out.say("then switch:")
-        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {options.beside} --switch")
-        return
-    out.say("to go back, deploy the package before this one; to drop the old index for good:")
+        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {output} --switch")
+        out.command("colbert-vespa deploy SWITCHED")
+    out.say(f"to go back, deploy the package before; to drop {', '.join(pair.old)} for good:")
     out.command(f"colbert-vespa app {bundle} -o ALONE {settings}")
     out.command("colbert-vespa deploy ALONE --allow schema-removal")
 

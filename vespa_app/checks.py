@@ -6,6 +6,7 @@ exist, undeclared inputs); these are looked for here. tests/vespa holds the chec
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from pathlib import Path
@@ -37,7 +38,6 @@ _LIMITS = {
     "search_threads": (1, 64),
     "jvm_heap_mb": (128, 1 << 20),
 }
-_STRATEGY_FIELDS = ("centroids", "pooled", "token_bits", "codes")
 
 
 def check_settings(settings: AppSettings) -> None:
@@ -77,7 +77,9 @@ def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
 
 
 def _check_metadata(metadata: MetadataSchema) -> None:
-    taken = dict.fromkeys((*OWN_FIELDS, *_STRATEGY_FIELDS), "a field of every application")
+    of_parts = [*(part.own_fields for part in STRATEGIES.values()), *(part.own_fields for part in CODECS.values())]
+    ours = (*OWN_FIELDS, *itertools.chain.from_iterable(of_parts))
+    taken = dict.fromkeys(ours, "a field of every application")
     for name in metadata.fields:
         check_field(name, "metadata field")
         if other := taken.get(name.lower()):

@@ -8,6 +8,7 @@ from typing import Any
 
 from vespa_app.asking import encoded_by_vespa, query_body
 from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import BASE_PROFILE, declared_fields
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.description import DESCRIPTION_PATH, Description
 from vespa_app.schema_reader import read_blocks
@@ -42,15 +43,7 @@ _FIELDS = {
     "present": "names of the metadata fields that the passage has; filters need it, Vespa has no notion of a missing value",
     VECTORS: "the token vectors, which MaxSim reads",
 }
-_PROFILES = {
-    "late_interaction": "what the others inherit: the query's token vectors and the function max_sim",
-    "centroid": "candidates that share near centroids with the query's rows (PLAID); MaxSim over the best",
-    "pooled": "candidates near the query in one vector per passage (HNSW); MaxSim over the best",
-    "token": "candidates with token vectors near the query's rows (HNSW); MaxSim over the best",
-    "bm25": "candidates that share words with the query; MaxSim over the best",
-    "hybrid": "candidates of several kinds, joined by reciprocal rank fusion",
-    "exhaustive": "MaxSim over everything that the filter selects; exact",
-}
+_BASE_PROFILE = "what the others inherit: the query's token vectors and the function max_sim"
 
 
 def explain_package(files: Iterable[str], schemas: Mapping[str, str], description: Description, query_url: str) -> str:
@@ -97,14 +90,16 @@ def _field(name: str, settings: AppSettings) -> str:
         return _FIELDS[name]
     if name in CODECS[settings.codec].more_fields(settings):
         return f"part of the token vectors as codec {settings.codec} stores them"
-    used = [candidates for candidates in settings.candidates if f"field {name} " in STRATEGIES[candidates].fields(settings)]
+    used = [candidates for candidates in settings.candidates if name in declared_fields(STRATEGIES[candidates], settings)]
     return f"for candidates {', '.join(used)}" if used else "added by hand"
 
 
 def _profile(name: str) -> str:
     if name.endswith("_explained"):
         return f"as `{name.removesuffix('_explained')}`, and says what each row of the query found in the passage"
-    return _PROFILES.get(name, "added by hand" if name not in STRATEGIES else f"candidates {name}")
+    if name == BASE_PROFILE:
+        return _BASE_PROFILE
+    return STRATEGIES[name].about if name in STRATEGIES else "added by hand"
 
 
 def _commands(description: Description, url: str) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from vespa_app.description import (
     codebook_sha256,
     description_schema,
 )
-from vespa_app.embedder import EMBEDDER_ID, Embedder, embedder_component, embedder_differences, embedder_of
+from vespa_app.embedder import embedder_component, embedder_differences, embedder_of
 from vespa_app.explain import README, explain_package
 from vespa_app.schema import schema_text
 from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
@@ -135,7 +135,8 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
     for own in indexes.values():
         files |= _constants(bundle, own)
-    for embedder in _embedders(bundle, settings):
+    if settings.embedder:
+        embedder = embedder_of(bundle.sha256, settings)
         files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
         files[embedder.tokenizer] = bundle.file("tokenizer.json")
     modes = {own.schema: own.mode for own in indexes.values()}
@@ -191,17 +192,8 @@ def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]
 
 
 def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Element]:
-    return [embedder_component(bundle, embedder) for embedder in _embedders(bundle, settings)]
-
-
-def _embedders(bundle: Bundle, settings: AppSettings) -> list[Embedder]:
-    """Each once: one that makes document vectors has the bundle in its name, so that another model is another embedder.
-    Where there is one, the embedder for queries reads the same files: a package carries a model once."""
-    if not settings.embedder:
-        return []
-    found = list(dict.fromkeys(embedder_of(bundle.sha256, own) for own in settings.index_settings.values()))
-    files = next((embedder for embedder in found if embedder.id != EMBEDDER_ID), Embedder())
-    return [dataclasses.replace(files, id=embedder.id) for embedder in found]
+    """One for all indexes of the bundle: a package carries a model once."""
+    return [embedder_component(bundle, embedder_of(bundle.sha256, settings))] if settings.embedder else []
 
 
 def _query_profile() -> str:
