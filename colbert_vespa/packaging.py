@@ -21,10 +21,10 @@ from vespa_app.beside import Beside, build_beside
 from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
 from vespa_app.deploy import deploy
+from vespa_app.embedder import embedder_differences
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.shipment import plan_shipment
-
-URL = "http://localhost:8080"  # of an application on this machine, in commands that are shown
+from vespa_app.targets import address_of
 
 __all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
 
@@ -84,8 +84,12 @@ def write_package(
             "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
         }
     )
+    differences = embedder_differences(opened) if chosen.embedder else ()
+    for difference in differences:
+        out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
-            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas)}  # fmt: skip
+            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas),
+            "embedder_differences": list(differences)}  # fmt: skip
     if options.diff:
         _show_changes(out, bundle, output, options.diff, changes)
         result["changes"] = [change.to_json() for change in changes]
@@ -111,13 +115,14 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
 def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: PackageOptions) -> None:
     """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
     settings = f"--settings {output}/app.toml"
-    asked = pair.package.described.schemas[0]
+    described = pair.package.described
+    asked, url = described.schemas[0], address_of(described.settings)
     out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
     out.command(f"colbert-vespa deploy {output}")
     if not options.switch:
         for new in pair.new:
-            out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{URL}#{new}'")
-        out.command(f"colbert-vespa search QUERY --from '{URL}#{pair.old[0]}' --from '{URL}#{pair.new[0]}'")
+            out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
+        out.command(f"colbert-vespa search QUERY --from '{url}#{pair.old[0]}' --from '{url}#{pair.new[0]}'")
         out.say("then switch:")
         out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {output} --switch")
         out.command("colbert-vespa deploy SWITCHED")

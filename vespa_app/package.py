@@ -55,8 +55,9 @@ class Package:
     def described(self) -> Description:
         return Description.from_json(json.dumps(self.description), DESCRIPTION_FILE)
 
-    def explained(self, query_url: str = "http://localhost:8080") -> Package:
-        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands."""
+    def explained(self, query_url: str | None = None) -> Package:
+        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands; default: where
+        the settings say that it runs."""
         texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
         schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
         text = explain_package(self.files, schemas, self.described, query_url)

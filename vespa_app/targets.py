@@ -6,11 +6,20 @@ from late_interaction.errors import UsageError
 from vespa_app.addresses import is_url, parse_address
 from vespa_app.settings import AppSettings
 
-__all__ = ["CLOUD_TARGETS", "DOCKER_CONFIG_URL", "check_target", "choose_timeout", "choose_urls"]
+__all__ = [
+    "CLOUD_TARGETS",
+    "CURL_CREDENTIALS",
+    "DOCKER_CONFIG_URL",
+    "address_of",
+    "check_target",
+    "choose_timeout",
+    "choose_urls",
+]
 
 CLOUD_TARGETS = {"cloud": "dev", "cloud-prod": "prod"}  # --target -> environment
 DOCKER_CONFIG_URL = "http://localhost:19071"
 QUERY_PORT = 8080  # of a container, unless told otherwise
+CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
 # nodes are allocated first, and production goes through the tests and one region after the other
 _TIMEOUTS_S = {"cloud": 1800.0, "cloud-prod": 7200.0}
 _TIMEOUT_S = 300.0
@@ -48,3 +57,11 @@ def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
         query_url = str(address.copy_with(port=QUERY_PORT, path="/", query=None))
     parse_address(query_url, "--query-url")
     return config_url.rstrip("/"), query_url.rstrip("/")
+
+
+def address_of(settings: AppSettings) -> str:
+    """Where an application with these settings answers, for commands that are shown; on Vespa Cloud a place to fill in."""
+    if settings.cloud is not None:
+        return "https://ENDPOINT"
+    host = settings.cluster.container_hosts[0] if settings.cluster.hosts else "localhost"
+    return f"http://{host}:{QUERY_PORT}"

@@ -1,4 +1,4 @@
-"""Blue/green: a new bundle's index beside the one that runs, the switch, and the way back; and the page that explains it."""
+"""Blue/green: a new bundle's index beside the one that runs, the switch, and the way back."""
 
 import dataclasses
 import json
@@ -151,26 +151,6 @@ def test_what_cannot_run_in_one_application(bundles, old):
         build_beside(bundles[1], other, old, switch=False)
     with pytest.raises(SettingsError, match="setting namespace"):
         build_beside(bundles[1], dataclasses.replace(BASE, namespace="other"), old, switch=False)
-
-
-def test_the_readme_names_every_file_field_and_profile(bundles, old, tmp_path):
-    package = build_beside(bundles[1], BASE, old, switch=False).package.explained("http://node:8080")
-    app = package.write(tmp_path / "app")
-    text = (app / "README.md").read_text()
-    for file in (path.relative_to(app).as_posix() for path in app.rglob("*") if path.is_file()):
-        assert f"| `{file}` | " in text
-    for schema in ("passage", "passage_v2"):
-        assert f"## Index `{schema}`" in text
-        for line in (app / f"schemas/{schema}.sd").read_text().splitlines():
-            words = line.split()
-            if words[:1] in (["field"], ["rank-profile"]):
-                assert f"| `{words[1]}` | " in text
-    assert "added by hand" not in text
-    commands = [line.strip() for line in text.splitlines() if line.startswith("    curl ")]
-    assert len(commands) == 3
-    assert all("http://node:8080/" in command for command in commands)
-    for command in commands[1:]:
-        json.loads(command.partition(" -d '")[2].removesuffix("'"))
 
 
 def test_the_command_line_says_the_way(cli, bundles, tmp_path):
