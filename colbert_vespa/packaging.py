@@ -20,6 +20,7 @@ from vespa_app import AppSettings, build_package, check_package, default_setting
 from vespa_app.beside import Beside, build_beside
 from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
+from vespa_app.checks import read_settings
 from vespa_app.deploy import deploy
 from vespa_app.embedder import embedder_differences
 from vespa_app.planning import PlanRequest, make_plan
@@ -61,7 +62,7 @@ def write_package(
     if options.switch and not options.beside:
         raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
     if settings:
-        chosen = AppSettings.from_toml(settings)
+        chosen = read_settings(settings)
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})

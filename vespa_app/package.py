@@ -20,7 +20,7 @@ from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.effort import RECALL_GOAL, effort_for
 from vespa_app.cd_tests import cd_tests
-from vespa_app.checks import check_package, check_settings
+from vespa_app.checks import check_package, check_settings, of_index
 from vespa_app.codecs import CODECS
 from vespa_app.constants import constant_path, tensor_file
 from vespa_app.description import (
@@ -33,6 +33,7 @@ from vespa_app.description import (
 )
 from vespa_app.embedder import embedder_component, embedder_differences, embedder_of
 from vespa_app.explain import README, explain_package
+from vespa_app.places import check_still_allowed
 from vespa_app.schema import schema_text
 from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
 from vespa_app.settings import MAX_HITS, AppSettings
@@ -128,9 +129,11 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
     """
     check_settings(settings)
+    check_still_allowed(settings)
     indexes = settings.index_settings
-    for own in indexes.values():
-        _check_fit(bundle, own)
+    for name, own in indexes.items():
+        with of_index(settings, name):
+            _check_fit(bundle, own)
     descriptions = [_describe(bundle, own) for own in indexes.values()]
     main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
     files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
@@ -212,6 +215,9 @@ def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
         raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
     if settings.query_rows < manifest.query.length:
         raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
+    if settings.precision and settings.precision not in manifest.models:
+        known = ", ".join(manifest.models)
+        raise SettingsError(f"setting precision: {bundle.path} has no model {settings.precision!r}; it has: {known}")
     codec = CODECS[settings.codec]
     if codec.needs_codebook or settings.thresholds:
         codec.check_books(settings, bundle_books(bundle))

@@ -125,6 +125,9 @@ def cloud(**change):
         (cluster(content=("a", "b", "a")), "cluster.content names a host twice"),
         (cluster(content=("a b", "c")), "'a b' is no host name"),
         (cluster(config=("a", "b")), "cluster.config names 2 hosts"),
+        (cluster(content=("a", "A")), "names 'a' and 'A', which Vespa cannot tell apart"),
+        (cluster(container=("Node",), content=("node", "b", "c")), "names 'Node' and 'node', which"),
+        (cluster(content=("10.0.0.1", "host-10.0.0.1")), "names '10.0.0.1' and 'host-10.0.0.1', which"),
         (cluster(redundancy=4), r"cluster.redundancy must be from 1 to the content nodes \(3\)"),
         (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies must be from 1 to redundancy"),
         (cluster(groups=2), "cluster.groups is 2, and 3 content hosts"),
@@ -132,6 +135,13 @@ def cloud(**change):
         (cluster(groups=3, redundancy=3), "cluster.searchable_copies is 2, and each of 3 groups"),
         (cloud(regions=("us east",)), "cloud.regions: 'us east'"),
         (cloud(read_tokens=("vespa cloud secret",)), "names of tokens"),
+        (cloud(read_tokens=("vespa_cloud_abc123",)), "names of tokens .* never their values$"),
+        (cloud(write_tokens=("VESPA_CLOUD_abc123",)), "names of tokens"),
+        (cloud(regions=("aws-us-east-1c", "aws-eu-west-1a", "aws-us-east-1c")), "cloud.regions names a region twice"),
+        (
+            {**cloud(content_vcpu=(2, 8)), "search_threads": 3},
+            "search_threads is 3, and a content node has cloud.content_vcpu 2",
+        ),
         (cloud(content_nodes=(4, 2)), r"cloud.content_nodes must be \[number\] or \[least, most\]"),
         (cloud(content_nodes=()), "cloud.content_nodes must be"),
         (cloud(content_nodes=(2.5,)), "cloud.content_nodes must be whole"),
@@ -147,3 +157,20 @@ def cloud(**change):
 def test_places_that_cannot_work(change, message):
     with pytest.raises(SettingsError, match=message):
         check_places(dataclasses.replace(BASE, **change), today=datetime.date(2026, 11, 1))
+
+
+def test_an_allowance_that_is_past_is_refused_for_a_new_package_alone(bundle, tmp_path):
+    """A package of last month can still be read, compared and deployed: Vespa ignores what is past."""
+    yesterday = (datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=1)).isoformat()
+    settings = dataclasses.replace(BASE, allow={"schema-removal": yesterday})
+    with pytest.raises(SettingsError, match=f"allow.schema-removal: {yesterday} is past"):
+        build_package(bundle, settings)
+    check_places(settings)
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    build_package(bundle, dataclasses.replace(BASE, allow={"schema-removal": today})).write(tmp_path / "app")
+
+
+@pytest.mark.parametrize("embedder", [False, True])
+def test_a_precision_that_the_bundle_lacks_is_named_with_or_without_embedder(bundle, embedder):
+    with pytest.raises(SettingsError, match="setting precision: .* has no model 'int9'; it has: fp32"):
+        build_package(bundle, dataclasses.replace(BASE, precision="int9", embedder=embedder))
