@@ -6,7 +6,7 @@ Kinds, from harmless to costly:
     restart   Vespa asks for a restart of the named services before it takes effect
     reindex   Vespa indexes its documents again (it does so by itself, once told to)
     refeed    documents must be fed again before the change means anything
-    breaks    requests that were answered are refused from now on
+    breaks    requests that were answered are refused from now on, or Vespa Cloud's tests fail
     refused   Vespa takes the change only with the named override (`deploy --allow ID`)
 
 `deploy` refuses a refeed that Vespa does not ask for, unless it is allowed as `refeed`, where stored documents mean something
@@ -29,6 +29,7 @@ from vespa_app.overrides import REFEED
 from vespa_app.schema_reader import Block, read_blocks
 from vespa_app.service_changes import embedder_changes, service_changes
 from vespa_app.settings import AppSettings
+from vespa_app.staging import staging_fault
 from vespa_app.staleness import stale_documents
 
 __all__ = ["KINDS", "Change", "package_changes"]
@@ -80,6 +81,8 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
         found.append(Change("restart", "content nodes", what))
     found += [Change(*change) for change in service_changes(Path(old), Path(new))]
     found += [Change(*change, vespa=False) for change in embedder_changes(Path(old), Path(new))]
+    if after.settings.cloud is not None and (fault := staging_fault(new, before)):
+        found.append(Change("breaks", "Vespa Cloud's staging", fault, vespa=False))
     return tuple(dict.fromkeys(found))
 
 

@@ -17,7 +17,8 @@ from vespa_app.cloud import CloudZone
 from vespa_app.config_server import ConfigServer
 from vespa_app.overrides import REFEED, overriding
 from vespa_app.serving import DeployReport, Poll, Progress
-from vespa_app.staleness import documents_to_feed
+from vespa_app.staging import check_staging
+from vespa_app.staleness import documents_to_feed, read_running
 from vespa_app.targets import CLOUD_TARGETS, check_target, choose_timeout, choose_urls
 
 __all__ = ["DeployReport", "deploy"]
@@ -57,7 +58,10 @@ def deploy(
         place = CloudZone(folder, description.settings.name, CLOUD_TARGETS[target], poll)
     else:
         place = ConfigServer(folder, *choose_urls(target, query_url), poll, transport)
-    stale = documents_to_feed(place.running_urls(), description, allowed=REFEED in allow, transport=transport)
+    running = read_running(place.running_urls(), transport)
+    stale = documents_to_feed(running, description, allowed=REFEED in allow)
+    if target == "cloud-prod":
+        check_staging(folder, running)
     report = place.deploy(more)
     for message in stale:
         poll.say(message)

@@ -146,7 +146,8 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     modes = {own.schema: own.mode for own in indexes.values()}
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
-        books = bundle_books(bundle) if codec.needs_codebook or settings.thresholds else None
+        wanted = codec.needs_codebook or settings.thresholds
+        books = bundle_books(bundle, thresholds=settings.thresholds) if wanted else None
         files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
     return complete(files, main, modes, embedder_components(bundle, settings), settings)
 

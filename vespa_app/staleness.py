@@ -13,7 +13,7 @@ from late_interaction.errors import SettingsError, UsageError, VespaError
 from vespa_app.description import Description, read_description
 from vespa_app.overrides import REFEED
 
-__all__ = ["documents_to_feed", "stale_documents", "stale_indexes"]
+__all__ = ["documents_to_feed", "read_running", "stale_documents", "stale_indexes"]
 
 _OF_VECTORS = ("dim", "codec", "residual_bits", "thresholds", "encoding")
 _OF_DOCUMENTS = {
@@ -55,21 +55,30 @@ def stale_indexes(running: Description, new: Description) -> dict[str, str]:
     return found
 
 
-def documents_to_feed(
-    query_urls: Iterable[str], new: Description, *, allowed: bool, transport: httpx.BaseTransport | None = None
-) -> tuple[str, ...]:
-    """What must be fed again after `new` is deployed over what runs at `query_urls`; nothing where nothing of ours answers.
+def read_running(query_urls: Iterable[str], transport: httpx.BaseTransport | None = None) -> list[Description | SettingsError]:
+    """What applications of ours that answer there say of themselves; an error where one is of another release."""
+    found: list[Description | SettingsError] = []
+    for url in query_urls:
+        try:
+            found.append(read_description(url, transport=transport))
+        except VespaError:
+            continue
+        except SettingsError as error:
+            found.append(error)
+    return found
+
+
+def documents_to_feed(running: Iterable[Description | SettingsError], new: Description, *, allowed: bool) -> tuple[str, ...]:
+    """What must be fed again after `new` is deployed over what runs.
 
     Raises: UsageError where something must, and it is not `allowed`.
     """
     found: dict[str, str] = {}
-    for url in query_urls:
-        try:
-            found |= stale_indexes(read_description(url, transport=transport), new)
-        except VespaError:
-            continue
-        except SettingsError as error:
-            found[new.settings.schema] = f"what runs cannot be compared with the package ({error})"
+    for description in running:
+        if isinstance(description, SettingsError):
+            found[new.settings.schema] = f"what runs cannot be compared with the package ({description})"
+        else:
+            found |= stale_indexes(description, new)
     if found and not allowed:
         name, reason = next(iter(found.items()))
         raise UsageError(

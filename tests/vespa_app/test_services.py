@@ -5,15 +5,21 @@ import datetime
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
+from late_interaction.thresholds import Thresholds
+from vespa_app.cd_tests import cd_tests
+from vespa_app.codecs import Books
+from vespa_app.description import Description
 from vespa_app.package import build_package
 from vespa_app.places import check_places
 from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
+ONE = np.full((1, 16), 0.25, np.float32)
 BASE = AppSettings(dim=16, query_rows=8, embedder=False)
 HOSTS = ClusterSettings(config=("a.example",), container=("a.example", "10.0.0.2"), content=("a.example", "10.0.0.2", "c"))
 CLOUD = CloudSettings(
@@ -99,8 +105,24 @@ def test_cd_tests_feed_and_query(bundle, candidates):
     body = steps[2]["request"]["body"]
     assert body["ranking.profile"] == candidates
     assert set(steps[0]["request"]["body"]["fields"]) >= {"id", "document_id", "text", "vectors"}
-    assert json.loads(found["tests/staging-setup/feed.json"])["steps"] == steps[:2]
-    assert json.loads(found["tests/staging-test/search.json"])["steps"] == steps[2:]
+    staged = json.loads(found["tests/staging-setup/feed.json"])["steps"]
+    assert [step["request"]["uri"] for step in staged] == [step["request"]["uri"] for step in steps[:2]]
+    for step in staged:  # what any application of ours has, whatever its strategies
+        assert set(step["request"]["body"]["fields"]) == {"id", "document_id", "title", "text", "present", "vectors"}
+    [asked] = json.loads(found["tests/staging-test/search.json"])["steps"]
+    assert asked["request"]["body"]["ranking.profile"] == ("exhaustive" if candidates == "exhaustive" else "late_interaction")
+    assert asked["response"] == steps[2]["response"]
+
+
+def test_cd_tests_ask_with_the_thresholds_that_they_feed_with():
+    cuts = np.linspace(-0.6, 0.6, 16, dtype=np.float32)
+    books = Books(thresholds=Thresholds(cuts, np.full(16, 0.1, np.float32)))
+    settings = dataclasses.replace(BASE, codec="binary", thresholds=True, candidates=("token",))
+    found = cd_tests(Description(settings, "0" * 64, None), books)
+    fed, other, asked = json.loads(found["tests/system-test/feed-and-search.json"])["steps"]
+    rows = [step["request"]["body"]["fields"]["vectors"]["blocks"]["0"] for step in (fed, other)]
+    assert asked["request"]["body"]["input.query(b0)"]["values"] == rows[0] == books.thresholds.encode(ONE).tobytes().hex()
+    assert rows[0] != rows[1]
 
 
 def test_overrides_are_written_only_on_request_and_with_a_date(bundle):
