@@ -38,7 +38,7 @@ from vespa_app.deploy import deploy
 from vespa_app.package import build_package, default_settings
 
 K = 10
-ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change")
+ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed")
 FEWEST = 5
 DATABASES = Path("/opt/vespa/var/db/vespa/search/cluster.content/n0/documents")
 PROTON_CMD = "/opt/vespa/bin/vespa-proton-cmd"

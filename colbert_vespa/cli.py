@@ -148,9 +148,12 @@ def deploy(
     package: Annotated[Path, typer.Argument(help="Application package folder.")],
     target: Annotated[str, typer.Option("--target", help="docker, cloud, cloud-prod, or the config server's URL.")] = "docker",
     query_url: Annotated[str | None, typer.Option("--query-url", help="Where the application answers, if unusual.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until every service is up.")] = 300,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds to wait until every service is up; default: 300, cloud more.")
+    ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", help="A change that Vespa refuses by default, such as field-type-change.")
+        list[str] | None,
+        typer.Option("--allow", help="A change that is refused by default, such as field-type-change or refeed."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the package and show what would be sent.")] = False,
     json_output: Json = False,

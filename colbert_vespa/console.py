@@ -18,7 +18,7 @@ from colbert_vespa.evaluation import Evaluation
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
-from vespa_app.changes import Change
+from vespa_app.changes import KINDS, Change
 from vespa_app.planning import Plan
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class Output:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(style="dim", overflow="fold")
         table.add_column(overflow="fold")
-        order = ("live", "restart", "reindex", "refeed", "refused")
-        for change in sorted(changes, key=lambda change: order.index(change.kind)):
+        for change in sorted(changes, key=lambda change: KINDS.index(change.kind)):
             note = f" (allow {change.allow})" if change.allow else ""
             table.add_row(change.kind, change.where, Text(change.what + note))
         self.console.print(table)

@@ -16,13 +16,16 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from vespa_app import AppSettings, build_package, default_settings
-from vespa_app.beside import build_beside
+from vespa_app import AppSettings, build_package, check_package, default_settings
+from vespa_app.beside import Beside, build_beside
 from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
+from vespa_app.checks import read_settings
 from vespa_app.deploy import deploy
+from vespa_app.embedder import embedder_differences
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.shipment import plan_shipment
+from vespa_app.targets import address_of
 
 __all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
 
@@ -59,16 +62,16 @@ def write_package(
     if options.switch and not options.beside:
         raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
     if settings:
-        chosen = AppSettings.from_toml(settings)
+        chosen = read_settings(settings)
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})
         goal = RECALL_GOAL if recall is None else recall
         chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=goal)
-    if options.beside:
-        package = build_beside(opened, chosen, options.beside, switch=options.switch)
-    else:
-        package = build_package(opened, chosen)
+    if options.diff:
+        check_package(options.diff)
+    pair = build_beside(opened, chosen, options.beside, switch=options.switch) if options.beside else None
+    package = pair.package if pair else build_package(opened, chosen)
     with tempfile.TemporaryDirectory() as scratch:  # --diff may name the folder that is about to be replaced
         old = Path(shutil.copytree(options.diff, Path(scratch) / "old")) if options.diff else None
         (package.explained() if options.explain else package).write(output)
@@ -82,13 +85,17 @@ def write_package(
             "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
         }
     )
+    differences = embedder_differences(opened) if chosen.embedder else ()
+    for difference in differences:
+        out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
-            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas)}  # fmt: skip
+            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas),
+            "embedder_differences": list(differences)}  # fmt: skip
     if options.diff:
         _show_changes(out, bundle, output, options.diff, changes)
         result["changes"] = [change.to_json() for change in changes]
-    if options.beside:
-        _show_steps(out, bundle, output, package.described.schemas, options)
+    if pair:
+        _show_steps(out, bundle, output, pair, options)
     return result
 
 
@@ -106,21 +113,21 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
         out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
 
 
-def _show_steps(out: Output, bundle: Path, output: Path, schemas: Sequence[str], options: PackageOptions) -> None:
-    """The way from two indexes side by side to the new one alone."""
-    new, old = (schemas[0], schemas[-1]) if options.switch else (schemas[-1], schemas[0])
+def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: PackageOptions) -> None:
+    """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
     settings = f"--settings {output}/app.toml"
-    url = "http://localhost:8080"
-    asked = new if options.switch else old
-    out.heading(f"{old} and {new} side by side; queries that name none ask {asked}:")
+    described = pair.package.described
+    asked, url = described.schemas[0], address_of(described.settings)
+    out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
     out.command(f"colbert-vespa deploy {output}")
     if not options.switch:
-        out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
-        out.command(f"colbert-vespa search QUERY --from '{url}#{old}' --from '{url}#{new}'")
+        for new in pair.new:
+            out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
+        out.command(f"colbert-vespa search QUERY --from '{url}#{pair.old[0]}' --from '{url}#{pair.new[0]}'")
         out.say("then switch:")
-        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {options.beside} --switch")
-        return
-    out.say("to go back, deploy the package before this one; to drop the old index for good:")
+        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {output} --switch")
+        out.command("colbert-vespa deploy SWITCHED")
+    out.say(f"to go back, deploy the package before; to drop {', '.join(pair.old)} for good:")
     out.command(f"colbert-vespa app {bundle} -o ALONE {settings}")
     out.command("colbert-vespa deploy ALONE --allow schema-removal")
 
@@ -142,7 +149,7 @@ def plan_application(
 
 
 def deploy_package(
-    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float, allow: Sequence[str]
+    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float | None, allow: Sequence[str]
 ) -> dict[str, object]:
     report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
     out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")

@@ -21,7 +21,7 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.vector_cache import DocumentEncoder
-from vespa_app.http import is_url
+from vespa_app.addresses import is_url
 
 __all__ = ["FeedOptions", "FeedRun", "feed", "start_feed"]
 

@@ -59,7 +59,7 @@ def open_retriever(address: str, bundle: str | Path | None = None, *, precision:
 
     Raises: LocalIndexError, BundleError, VespaError, UsageError.
     """
-    from vespa_app.http import is_url
+    from vespa_app.addresses import is_url
 
     if is_url(address):
         from query.vespa import VespaRetriever

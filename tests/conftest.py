@@ -222,7 +222,7 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
     # whatever was on the node before: only a new one is empty
-    replaced = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change")
+    replaced = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed")
     deploy(folder / "package", config_url, query_url=url, allow=replaced)
     for schema in settings.index_settings:
         everything = f"{url}/document/v1/colbert/{schema}/docid?selection=true&cluster=content"

@@ -6,7 +6,11 @@ Kinds, from harmless to costly:
     restart   Vespa asks for a restart of the named services before it takes effect
     reindex   Vespa indexes its documents again (it does so by itself, once told to)
     refeed    documents must be fed again before the change means anything
+    breaks    requests that were answered are refused from now on, or Vespa Cloud's tests fail
     refused   Vespa takes the change only with the named override (`deploy --allow ID`)
+
+`deploy` refuses a refeed that Vespa does not ask for, unless it is allowed as `refeed`, where stored documents mean something
+else; where they only lack a field, it goes on.
 
 tests/vespa/test_changes_model.py compares this with Vespa's own config model.
 """
@@ -17,19 +21,27 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import declared_fields
 from vespa_app.checks import check_package
 from vespa_app.description import DESCRIPTION_SCHEMA, Description
+from vespa_app.overrides import REFEED
 from vespa_app.schema_reader import Block, read_blocks
-from vespa_app.service_changes import service_changes
+from vespa_app.service_changes import embedder_changes, service_changes
+from vespa_app.settings import AppSettings
+from vespa_app.staging import staging_fault
+from vespa_app.staleness import stale_documents
 
-__all__ = ["Change", "package_changes"]
+__all__ = ["KINDS", "Change", "package_changes"]
+
+KINDS = ("live", "restart", "reindex", "refeed", "breaks", "refused")
 
 _RESTARTING = ("attribute", "dictionary", "rank", "match")
 
 
 @dataclass(frozen=True)
 class Change:
-    """what: in words. where: schema and field, or services. allow: Vespa's name of the override that a refused change needs.
+    """what: in words. where: schema and field, or services. allow: name of the override without which it is refused.
     vespa: whether Vespa itself asks for it; the rest is what this project knows of its own fields."""
 
     kind: str
@@ -58,7 +70,7 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
         if name not in ours:
             found.append(Change("live", name, "a new index, empty until it is fed"))
             continue
-        found += _model_changes(name, ours[name], index)
+        found += _document_changes(ours[name], index)
         found += _schema_changes(name, _schema(old, name), _schema(new, name))
     if before.settings.schema != after.settings.schema and after.settings.schema in ours:
         found.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
@@ -68,21 +80,27 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
             found += [Change("refused", name, what, "indexing-mode-change"), Change("reindex", name, what)]
         found.append(Change("restart", "content nodes", what))
     found += [Change(*change) for change in service_changes(Path(old), Path(new))]
+    found += [Change(*change, vespa=False) for change in embedder_changes(Path(old), Path(new))]
+    if after.settings.cloud is not None and (fault := staging_fault(new, before)):
+        found.append(Change("breaks", "Vespa Cloud's staging", fault, vespa=False))
     return tuple(dict.fromkeys(found))
 
 
-def _model_changes(name: str, old: Description, new: Description) -> Iterator[Change]:
-    """Of what Vespa does not see: who made the vectors."""
-    if old.bundle_sha256 != new.bundle_sha256 and new.settings.encoding == "client":
-        what = f"another bundle ({old.bundle_sha256[:12]} -> {new.bundle_sha256[:12]}): its vectors must not meet the old ones"
-        yield Change("refeed", name, what, vespa=False)
-    elif old.codebook_sha256 != new.codebook_sha256 and "centroid" in (*old.settings.candidates, *new.settings.candidates):
-        yield Change("refeed", name, "another codebook: centroid ids mean other centroids", vespa=False)
-    for candidates in new.settings.candidates:
-        if candidates not in old.settings.candidates:
-            what = f"candidates {candidates} find only documents that are fed from now on, unless they need no field"
-            if candidates not in ("bm25", "exhaustive"):
-                yield Change("refeed", name, what, vespa=False)
+def _document_changes(old: Description, new: Description) -> Iterator[Change]:
+    """Of what Vespa does not see: what the documents that are there mean, and which fields they lack."""
+    name = new.settings.schema
+    for reason in stale_documents(old, new):
+        yield Change("refeed", name, reason, REFEED, vespa=False)
+    before = _needed(old.settings)
+    for candidates, fields in _needed(new.settings).items():
+        lacking = sorted(fields - frozenset().union(*before.values()))
+        if lacking:
+            what = f"candidates {candidates} need {', '.join(lacking)}, and find only documents that are fed from now on"
+            yield Change("refeed", name, what, vespa=False)
+
+
+def _needed(settings: AppSettings) -> dict[str, frozenset[str]]:
+    return {name: declared_fields(STRATEGIES[name], settings) for name in settings.candidates}
 
 
 def _schema(folder: str | Path, name: str) -> Block:
@@ -121,7 +139,7 @@ def _field_changes(where: str, old: tuple[str, Block], new: tuple[str, Block]) -
         what = f"type {old[0]} -> {new[0]}"
         yield Change("refused", where, what, "field-type-change")
         yield Change("refeed", where, what)
-    was, is_ = _indexing(old[1]), _indexing(new[1])
+    was, is_ = (_indexing(block, type_) for type_, block in (old, new))
     if was != is_ or ("index" in is_ and old[0] != new[0] and "tensor" not in new[0]):
         what = f"indexing {' | '.join(was)} -> {' | '.join(is_)}" if was != is_ else "its texts are indexed in another way"
         yield Change("refused", where, what, "indexing-change")
@@ -134,10 +152,12 @@ def _field_changes(where: str, old: tuple[str, Block], new: tuple[str, Block]) -
         yield Change("restart", where, "settings of the attribute")
 
 
-def _indexing(block: Block) -> list[str]:
+def _indexing(block: Block, type_: str) -> list[str]:
+    """Without the HNSW graph of a tensor, which Vespa builds of what is stored when it starts."""
     braced = [inner.head + str(inner.lines) for inner in block.blocks if inner.head.startswith("indexing:")]
     text = " ".join([block.value("indexing") or "", *braced, *(line for line in block.lines if line.startswith("|"))])
-    return [part.strip() for part in text.split("|") if part.strip()]
+    parts = [part.strip() for part in text.split("|") if part.strip()]
+    return [part for part in parts if part != "index" or "tensor" not in type_]
 
 
 def _hnsw_changes(where: str, old: Block, new: Block) -> Iterator[Change]:

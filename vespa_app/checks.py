@@ -6,8 +6,10 @@ exist, undeclared inputs); these are looked for here. tests/vespa holds the chec
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import xml.etree.ElementTree as ET
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from late_interaction.codebook import BITS
@@ -23,7 +25,7 @@ from vespa_app.schema import OWN_FIELDS
 from vespa_app.schema_checks import check_schema_text
 from vespa_app.settings import AppSettings
 
-__all__ = ["check_package", "check_settings"]
+__all__ = ["check_package", "check_settings", "of_index", "read_settings"]
 
 _LIMITS = {
     "dim": (1, 4096),
@@ -37,7 +39,6 @@ _LIMITS = {
     "search_threads": (1, 64),
     "jvm_heap_mb": (128, 1 << 20),
 }
-_STRATEGY_FIELDS = ("centroids", "pooled", "token_bits", "codes")
 
 
 def check_settings(settings: AppSettings) -> None:
@@ -68,7 +69,29 @@ def check_settings(settings: AppSettings) -> None:
     check_places(settings)
     for name, own in settings.index_settings.items():
         if name != settings.schema:
-            check_settings(own)
+            with of_index(settings, name):
+                check_settings(own)
+
+
+@contextlib.contextmanager
+def of_index(settings: AppSettings, name: str) -> Iterator[None]:
+    """Errors about a further index name its table; those about the main one are as they are."""
+    try:
+        yield
+    except SettingsError as error:
+        if name == settings.schema:
+            raise
+        raise SettingsError(f"indexes.{name}: {error}") from None
+
+
+def read_settings(path: str | Path) -> AppSettings:
+    """app.toml, checked. Raises: SettingsError naming the file, and the table and key in it."""
+    settings = AppSettings.from_toml(path)
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return settings
 
 
 def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
@@ -77,7 +100,9 @@ def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
 
 
 def _check_metadata(metadata: MetadataSchema) -> None:
-    taken = dict.fromkeys((*OWN_FIELDS, *_STRATEGY_FIELDS), "a field of every application")
+    of_parts = [*(part.own_fields for part in STRATEGIES.values()), *(part.own_fields for part in CODECS.values())]
+    ours = (*OWN_FIELDS, *itertools.chain.from_iterable(of_parts))
+    taken = dict.fromkeys(ours, "a field of every application")
     for name in metadata.fields:
         check_field(name, "metadata field")
         if other := taken.get(name.lower()):

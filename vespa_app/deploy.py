@@ -1,38 +1,27 @@
 """Deploying a package: to a config server of one's own (docker compose or any URL), or to Vespa Cloud.
 
-Config server: prepareandactivate, wait until every service runs the new generation, until the query port is up and the
-content cluster takes a document; that document is the application's description.
+A package under which the documents of the running application would mean nothing is refused before anything is sent.
 """
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from late_interaction.errors import UsageError, VespaRefused, VespaUnreachable
 from vespa_app.checks import check_package
-from vespa_app.cloud import CLOUD_TARGETS, deploy_to_cloud
-from vespa_app.description import Description
-from vespa_app.http import answer_json, connect, is_url, mapped_errors
-from vespa_app.places import CHANGES
-from vespa_app.services import overrides_xml
-from vespa_app.serving import DeployReport, Poll, Progress, wait_until_serving
-from vespa_app.zips import zip_folder
+from vespa_app.cloud import CloudZone
+from vespa_app.config_server import ConfigServer
+from vespa_app.overrides import REFEED, overriding
+from vespa_app.serving import DeployReport, Poll, Progress
+from vespa_app.staging import check_staging
+from vespa_app.staleness import documents_to_feed, read_running
+from vespa_app.targets import CLOUD_TARGETS, check_target, choose_timeout, choose_urls
 
-__all__ = ["DOCKER_CONFIG_URL", "SESSION_PATH", "DeployReport", "choose_urls", "deploy", "overriding"]
-
-DOCKER_CONFIG_URL = "http://localhost:19071"
-ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
-_TENANT = "/application/v2/tenant/default"
-SESSION_PATH = f"{_TENANT}/prepareandactivate"
-_CONVERGE = f"{_TENANT}/application/default/environment/prod/region/default/instance/default/serviceconverge"
-_QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
+__all__ = ["DeployReport", "deploy"]
 
 
 def deploy(
@@ -40,7 +29,7 @@ def deploy(
     target: str,
     *,
     query_url: str | None = None,
-    timeout: float = 300.0,
+    timeout: float | None = None,
     allow: Collection[str] = (),
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -51,124 +40,33 @@ def deploy(
 
     target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server; query_url: of that server's
     container, by default port 8080 of the same host. timeout in seconds, for everything after Vespa has accepted the
-    package. allow: Vespa's names of changes that it refuses unless told, such as field-type-change; allowed for this
-    deployment alone.
+    package; by default what suits the target. allow: Vespa's names of changes that it refuses unless told, such as
+    field-type-change, allowed for this deployment alone; and `refeed`, for a package under which the documents that the
+    running application holds mean nothing.
 
     Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
-    answers or services do not come up in time, UsageError on an unknown target.
+    answers or services do not come up in time, UsageError on an unknown target, a package made for another, or one that
+    makes documents meaningless.
     """
     folder = Path(package_folder)
+    poll = Poll(choose_timeout(target, timeout), progress or _silent, clock, sleep)
     description = check_package(folder)
-    poll = Poll(timeout, progress or _silent, clock, sleep)
+    check_target(description.settings, target, query_url)
+    more = overriding(description, allow)
+    place: CloudZone | ConfigServer
     if target in CLOUD_TARGETS:
-        return deploy_to_cloud(folder, description.settings.name, CLOUD_TARGETS[target], poll)
-    server = _ConfigServer(*choose_urls(target, query_url), poll, transport)
-    try:
-        answer = server.activate(folder, overriding(description, allow))
-    except VespaUnreachable as error:
-        if target != "docker":
-            raise
-        raise VespaUnreachable(f"{error} Start it with: docker compose up -d --wait", error.status) from None
-    return server.wait(folder, answer)
-
-
-def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
-    """Of the config server, and of the container. Raises: UsageError on a target that is none."""
-    if target != "docker" and not is_url(target):
-        raise UsageError(f"deploy target {target!r} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
-    config_url = DOCKER_CONFIG_URL if target == "docker" else target.rstrip("/")
-    return config_url, (query_url or _query_url(config_url)).rstrip("/")
-
-
-def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:
-    """The package's file of overrides with `allow` in it, valid for today; tomorrow too, for clocks of other time zones.
-
-    Raises: UsageError on a change that Vespa does not know.
-    """
-    if unknown := sorted(set(allow) - CHANGES):
-        raise UsageError(f"--allow {unknown[0]!r}: no change that Vespa knows; known: {', '.join(sorted(CHANGES))}")
-    until = (datetime.now(timezone.utc).date() + timedelta(days=1)).isoformat()
-    days = {**description.settings.allow, **dict.fromkeys(allow, until)}
-    return {"validation-overrides.xml": overrides_xml(days).encode()} if allow else {}
+        place = CloudZone(folder, description.settings.name, CLOUD_TARGETS[target], poll)
+    else:
+        place = ConfigServer(folder, *choose_urls(target, query_url), poll, transport)
+    running = read_running(place.running_urls(), transport)
+    stale = documents_to_feed(running, description, allowed=REFEED in allow)
+    if target == "cloud-prod":
+        check_staging(folder, running)
+    report = place.deploy(more)
+    for message in stale:
+        poll.say(message)
+    return dataclasses.replace(report, refeed=(*report.refeed, *stale))
 
 
 def _silent(message: str) -> None:
     pass
-
-
-def _query_url(config_url: str) -> str:
-    try:
-        return str(httpx.URL(config_url).copy_with(port=8080, path="/", query=None))
-    except httpx.InvalidURL:
-        raise UsageError(f"{config_url!r} is no address: wanted http(s)://host:port") from None
-
-
-class _ConfigServer:
-    def __init__(self, config_url: str, query_url: str, poll: Poll, transport: httpx.BaseTransport | None) -> None:
-        self._config_url = config_url
-        self._query_url = query_url
-        self._poll = poll
-        self._transport = transport
-        self._start = poll.clock()
-
-    def activate(self, folder: Path, more: Mapping[str, bytes]) -> dict[str, Any]:
-        """The config server's answer to the package and `more` files of it. Raises: VespaRefused, VespaUnreachable."""
-        body = io.BytesIO()
-        zip_folder(folder, body, more)
-        self._poll.say(f"sending {len(body.getvalue()) / 1e6:.1f} MB to {self._config_url}")
-        with self._client(ACCEPT_TIMEOUT_S) as client, mapped_errors(self._config_url):
-            headers = {"Content-Type": "application/zip"}
-            response = client.post(SESSION_PATH, content=body.getvalue(), headers=headers)
-        answer = answer_json(response)
-        if not str(answer.get("session-id", "")).isdigit():
-            raise VespaRefused(f"{self._config_url} is no Vespa config server: it answered {str(answer)[:100]}")
-        return answer
-
-    def wait(self, folder: Path, answer: dict[str, Any]) -> DeployReport:
-        """Raises: VespaUnreachable naming the services that are not up in time."""
-        generation = int(answer["session-id"])
-        self._poll.say(f"Vespa accepted the package as generation {generation}")
-        warnings = _warnings(answer)
-        for message in warnings:
-            self._poll.say(f"Vespa warns: {message}")
-        deadline = self._poll.clock() + self._poll.timeout
-        self._wait_for_services(generation, deadline)
-        wait_until_serving(folder, self._query_url, self._poll, deadline, self._transport)
-        changes = answer.get("configChangeActions") or {}
-        return DeployReport(
-            query_url=self._query_url,
-            generation=generation,
-            seconds=self._poll.clock() - self._start,
-            warnings=warnings,
-            restart=_messages(changes, "restart"),
-            reindex=_messages(changes, "reindex"),
-            refeed=_messages(changes, "refeed"),
-        )
-
-    def _wait_for_services(self, generation: int, deadline: float) -> None:
-        waiting = ["all services"]
-
-        def converged() -> bool:
-            nonlocal waiting
-            with self._client(10.0) as client, mapped_errors(self._config_url):
-                services = answer_json(client.get(_CONVERGE)).get("services", [])
-            waiting = [_service_name(item) for item in services if item.get("currentGeneration", -1) < generation]
-            return bool(services) and not waiting
-
-        self._poll.until(converged, lambda: ", ".join(waiting), deadline)
-
-    def _client(self, timeout: float) -> httpx.Client:
-        return connect(self._config_url, timeout=timeout, connections=1, transport=self._transport)
-
-
-def _service_name(service: dict[str, Any]) -> str:
-    return f"{service.get('type', 'service')} on {service.get('host', '?')}:{service.get('port', '?')}"
-
-
-def _warnings(answer: dict[str, Any]) -> tuple[str, ...]:
-    entries = [entry for entry in answer.get("log", ()) if entry.get("level") not in _QUIET_LEVELS]
-    return tuple(" ".join(str(entry.get("message", entry)).split()) for entry in entries)
-
-
-def _messages(changes: dict[str, Any], kind: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(message) for item in changes.get(kind, ()) for message in item.get("messages", ())))

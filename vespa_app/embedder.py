@@ -10,33 +10,33 @@ from late_interaction.bundle import Bundle, SideRules
 from late_interaction.errors import BundleError
 from vespa_app.settings import AppSettings
 
-__all__ = ["EMBEDDER_ID", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
+__all__ = ["EMBEDDER_TYPE", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
 
 EMBEDDER_ID = "colbert"
+EMBEDDER_TYPE = "colbert-embedder"
 
 
 @dataclass(frozen=True)
 class Embedder:
     """id: by which schemas and queries name it. model, tokenizer: paths in the package."""
 
-    id: str = EMBEDDER_ID
-    model: str = "models/model.onnx"
-    tokenizer: str = "models/tokenizer.json"
+    id: str
+    model: str
+    tokenizer: str
 
 
 def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
-    """The embedder that an index uses. One that makes document vectors is named after the bundle: vectors of two models must
-    never meet in one field."""
-    if settings.encoding != "embedder":
-        return Embedder()
+    """Named after the bundle, and the precision of its model where the settings name one: another model is another component
+    with files of its own, and its vectors never meet those of this one."""
     version = bundle_sha256[:8]
-    return Embedder(f"{EMBEDDER_ID}_{version}", f"models/{version}.onnx", f"models/{version}.tokenizer.json")
+    model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
+    return Embedder(f"{EMBEDDER_ID}_{model}", f"models/{model}.onnx", f"models/{version}.tokenizer.json")
 
 
 def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
     manifest = bundle.manifest
     start, end = _special_ids(bundle.file("tokenizer.json"))
-    component = ET.Element("component", id=embedder.id, type="colbert-embedder")
+    component = ET.Element("component", id=embedder.id, type=EMBEDDER_TYPE)
     ET.SubElement(component, "transformer-model", path=embedder.model)
     ET.SubElement(component, "tokenizer-model", path=embedder.tokenizer)
     expansion = manifest.query.expansion

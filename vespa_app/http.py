@@ -1,31 +1,22 @@
-"""The one boundary between httpx and our error tree: connections to Vespa, and its answers as errors of ours.
-
-Credentials come from the environment only: COLBERT_VESPA_CERT and COLBERT_VESPA_KEY (paths of PEM files, mutual TLS),
-COLBERT_VESPA_TOKEN_FILE (path of a file with a bearer token). TLS certificates are always verified.
-"""
+"""The one boundary between httpx and our error tree: connections to Vespa, and its answers as errors of ours."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaRefused, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUnreachable
+from vespa_app.addresses import parse_address
+from vespa_app.credentials import tls_context, token_header
 
-__all__ = ["answer_json", "check", "connect", "is_url", "mapped_errors"]
+__all__ = ["answer_json", "check", "connect", "mapped_errors"]
 
 BUSY = (429, 503, 507)
 MAX_MESSAGE = 500
-
-
-def is_url(address: str) -> bool:
-    return address.startswith(("http://", "https://"))
 
 
 def connect(
@@ -33,44 +24,18 @@ def connect(
 ) -> httpx.Client:
     """A pooled client for one Vespa endpoint. `timeout` in seconds, for each of connect, read and write.
 
-    Raises: UsageError on an address that is no http(s) URL, or credentials that cannot be read.
+    Raises: UsageError on an address that is no http(s) URL or has a password in it, or credentials that cannot be used.
     """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"{url!r} is no address: wanted http(s)://host:port")
+    parsed = parse_address(url)
     return httpx.Client(
         base_url=parsed,
         timeout=timeout,
-        headers=_token_header(),
-        verify=_tls_context() if parsed.scheme == "https" else True,
+        headers=token_header(parsed),
+        verify=tls_context() if parsed.scheme == "https" else True,
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         transport=transport,
         http2=parsed.scheme == "https",
     )
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    certificate, key = os.environ.get("COLBERT_VESPA_CERT"), os.environ.get("COLBERT_VESPA_KEY")
-    if certificate or key:
-        try:
-            context.load_cert_chain(certificate or "", key)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"COLBERT_VESPA_CERT and COLBERT_VESPA_KEY must name PEM files: {error}") from None
-    return context
-
-
-def _token_header() -> dict[str, str]:
-    file = os.environ.get("COLBERT_VESPA_TOKEN_FILE")
-    if not file:
-        return {}
-    try:
-        return {"Authorization": f"Bearer {Path(file).read_text(encoding='utf-8').strip()}"}
-    except OSError as error:
-        raise UsageError(f"COLBERT_VESPA_TOKEN_FILE cannot be read: {error.strerror}") from None
 
 
 @contextlib.contextmanager

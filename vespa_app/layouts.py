@@ -42,6 +42,8 @@ def check_layout(settings: AppSettings) -> None:
     for name, known in _CHOICES.items():
         if getattr(settings, name) not in known:
             raise SettingsError(f"setting {name}: {getattr(settings, name)!r} unknown; known: {', '.join(known)}")
+    if settings.paged and "token" in settings.candidates and settings.codec != "residual":  # which has its rows' bits apart
+        raise SettingsError("setting paged: candidates token keep an HNSW graph over the vectors, which must be in memory then")
     if settings.layout == "chunks":
         _only("layout: chunks cannot store", "codec", (settings.codec,), _EMBEDDABLE)
         _only("layout: chunks cannot have", "candidates", settings.candidates, _CHUNKED)

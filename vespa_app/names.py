@@ -18,6 +18,9 @@ _TYPE_WORDS = "array bool byte document double float int long map predicate raw 
 RESERVED_BY_SCHEMAS = frozenset(_SCHEMA_WORDS.split())  # refused as field names when the package is deployed, in any case
 RESERVED_BY_QUERIES = frozenset(_QUERY_WORDS.split())  # deployed, but no query can name them
 _TYPE_NAMES = frozenset(_TYPE_WORDS.split())
+# as schemas only: Vespa's ReservedDocumentTypeNameValidator and its selections; `content` is the cluster, which queries and
+# selections can name too
+_DOCUMENT_WORDS = frozenset(("content", "id", "not", "now"))
 
 _FIELD = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,127}")
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -37,8 +40,8 @@ def check_schema(name: str) -> None:
     """Raises: SettingsError where a schema cannot have that name."""
     if not _SCHEMA.fullmatch(name):
         raise SettingsError(f"setting schema {name!r}: wanted a lower-case letter, then lower-case letters, digits and _")
-    if name in RESERVED_BY_SCHEMAS | RESERVED_BY_QUERIES | _TYPE_NAMES:
-        raise SettingsError(f"setting schema {name!r}: the name is reserved by Vespa")
+    if name in RESERVED_BY_SCHEMAS | RESERVED_BY_QUERIES | _TYPE_NAMES | _DOCUMENT_WORDS:
+        raise SettingsError(f"setting schema {name!r}: the name is reserved by Vespa; take another")
 
 
 def check_namespace(name: str) -> None:

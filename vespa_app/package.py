@@ -20,7 +20,7 @@ from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.effort import RECALL_GOAL, effort_for
 from vespa_app.cd_tests import cd_tests
-from vespa_app.checks import check_package, check_settings
+from vespa_app.checks import check_package, check_settings, of_index
 from vespa_app.codecs import CODECS
 from vespa_app.constants import constant_path, tensor_file
 from vespa_app.description import (
@@ -31,8 +31,9 @@ from vespa_app.description import (
     codebook_sha256,
     description_schema,
 )
-from vespa_app.embedder import EMBEDDER_ID, Embedder, embedder_component, embedder_differences, embedder_of
+from vespa_app.embedder import embedder_component, embedder_differences, embedder_of
 from vespa_app.explain import README, explain_package
+from vespa_app.places import check_still_allowed
 from vespa_app.schema import schema_text
 from vespa_app.services import deployment_xml, hosts_xml, overrides_xml, services_xml
 from vespa_app.settings import MAX_HITS, AppSettings
@@ -55,8 +56,9 @@ class Package:
     def described(self) -> Description:
         return Description.from_json(json.dumps(self.description), DESCRIPTION_FILE)
 
-    def explained(self, query_url: str = "http://localhost:8080") -> Package:
-        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands."""
+    def explained(self, query_url: str | None = None) -> Package:
+        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands; default: where
+        the settings say that it runs."""
         texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
         schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
         text = explain_package(self.files, schemas, self.described, query_url)
@@ -127,21 +129,25 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
     """
     check_settings(settings)
+    check_still_allowed(settings)
     indexes = settings.index_settings
-    for own in indexes.values():
-        _check_fit(bundle, own)
+    for name, own in indexes.items():
+        with of_index(settings, name):
+            _check_fit(bundle, own)
     descriptions = [_describe(bundle, own) for own in indexes.values()]
     main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
     files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
     for own in indexes.values():
         files |= _constants(bundle, own)
-    for embedder in _embedders(bundle, settings):
+    if settings.embedder:
+        embedder = embedder_of(bundle.sha256, settings)
         files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
         files[embedder.tokenizer] = bundle.file("tokenizer.json")
     modes = {own.schema: own.mode for own in indexes.values()}
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
-        books = bundle_books(bundle) if codec.needs_codebook or settings.thresholds else None
+        wanted = codec.needs_codebook or settings.thresholds
+        books = bundle_books(bundle, thresholds=settings.thresholds) if wanted else None
         files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
     return complete(files, main, modes, embedder_components(bundle, settings), settings)
 
@@ -191,17 +197,8 @@ def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]
 
 
 def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Element]:
-    return [embedder_component(bundle, embedder) for embedder in _embedders(bundle, settings)]
-
-
-def _embedders(bundle: Bundle, settings: AppSettings) -> list[Embedder]:
-    """Each once: one that makes document vectors has the bundle in its name, so that another model is another embedder.
-    Where there is one, the embedder for queries reads the same files: a package carries a model once."""
-    if not settings.embedder:
-        return []
-    found = list(dict.fromkeys(embedder_of(bundle.sha256, own) for own in settings.index_settings.values()))
-    files = next((embedder for embedder in found if embedder.id != EMBEDDER_ID), Embedder())
-    return [dataclasses.replace(files, id=embedder.id) for embedder in found]
+    """One for all indexes of the bundle: a package carries a model once."""
+    return [embedder_component(bundle, embedder_of(bundle.sha256, settings))] if settings.embedder else []
 
 
 def _query_profile() -> str:
@@ -219,6 +216,9 @@ def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
         raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
     if settings.query_rows < manifest.query.length:
         raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
+    if settings.precision and settings.precision not in manifest.models:
+        known = ", ".join(manifest.models)
+        raise SettingsError(f"setting precision: {bundle.path} has no model {settings.precision!r}; it has: {known}")
     codec = CODECS[settings.codec]
     if codec.needs_codebook or settings.thresholds:
         codec.check_books(settings, bundle_books(bundle))

@@ -7,9 +7,10 @@ import re
 
 from late_interaction.errors import SettingsError
 from vespa_app.sections import CloudSettings, ClusterSettings
+from vespa_app.services import host_alias
 from vespa_app.settings import AppSettings
 
-__all__ = ["CHANGES", "check_places"]
+__all__ = ["CHANGES", "check_places", "check_still_allowed"]
 
 # names of changes that Vespa refuses unless an override allows them: com.yahoo.config.application.api.ValidationId
 _CHANGES = """
@@ -21,6 +22,7 @@ _CHANGES = """
 CHANGES = frozenset(_CHANGES.split())
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+_TOKEN_VALUE = "vespa_cloud_"  # values begin so  # noqa: S105
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST_ALLOWANCE_DAYS = 30
 MOST_NODES = 1000
@@ -33,6 +35,7 @@ def check_places(settings: AppSettings, today: datetime.date | None = None) -> N
     _check_cluster(settings.cluster)
     if settings.cloud is not None:
         _check_cloud(settings.cloud)
+        _check_threads(settings, settings.cloud)
     _check_allow(settings, today or datetime.datetime.now(datetime.timezone.utc).date())
 
 
@@ -44,6 +47,7 @@ def _check_cluster(cluster: ClusterSettings) -> None:
                 raise SettingsError(f"setting cluster.{kind}: {host!r} is no host name")
         if len(set(hosts)) != len(hosts):
             raise SettingsError(f"setting cluster.{kind} names a host twice")
+    _check_hosts(cluster.hosts)
     if cluster.hosts and not cluster.content:
         raise SettingsError("setting cluster.content is empty: name the hosts that hold the documents")
     if len(cluster.config) % 2 == 0 and cluster.config:
@@ -66,6 +70,17 @@ def _check_cluster(cluster: ClusterSettings) -> None:
         )
 
 
+def _check_hosts(hosts: tuple[str, ...]) -> None:
+    """Host names have no case, and each needs an alias of its own."""
+    seen: dict[str, str] = {}
+    for host in hosts:
+        for name in dict.fromkeys((host.lower(), host_alias(host).lower())):
+            if (other := seen.setdefault(name, host)) != host:
+                raise SettingsError(
+                    f"setting cluster names {other!r} and {host!r}, which Vespa cannot tell apart: give one name"
+                )
+
+
 def _check_copies(table: str, redundancy: int, groups: int, nodes: float) -> None:
     if not 1 <= redundancy <= nodes:
         raise SettingsError(f"setting {table}.redundancy must be from 1 to the content nodes ({nodes:g}), got {redundancy}")
@@ -79,9 +94,11 @@ def _check_cloud(cloud: CloudSettings) -> None:
     for region in cloud.regions:
         if not _REGION.fullmatch(region):
             raise SettingsError(f"setting cloud.regions: {region!r} is no region of Vespa Cloud, such as aws-us-east-1c")
+    if len(set(cloud.regions)) != len(cloud.regions):
+        raise SettingsError("setting cloud.regions names a region twice")
     for name in ("read_tokens", "write_tokens"):
         for token in getattr(cloud, name):
-            if not _TOKEN.fullmatch(token):
+            if not _TOKEN.fullmatch(token) or token.lower().startswith(_TOKEN_VALUE):
                 raise SettingsError(
                     f"setting cloud.{name}: wanted names of tokens (letters, digits, _ and -), never their values"
                 )
@@ -98,11 +115,27 @@ def _check_cloud(cloud: CloudSettings) -> None:
         )
 
 
+def _check_threads(settings: AppSettings, cloud: CloudSettings) -> None:
+    threads, vcpu = settings.search_threads, cloud.content_vcpu[0]
+    if threads > vcpu:
+        raise SettingsError(
+            f"setting search_threads is {threads}, and a content node has cloud.content_vcpu {vcpu:g}: take fewer"
+        )
+
+
 def _check_range(name: str, values: tuple[float, ...], *, whole: bool) -> None:
     if len(values) not in (1, 2) or list(values) != sorted(values) or values[0] <= 0:
         raise SettingsError(f"setting {name} must be [number] or [least, most], above 0, got {list(values)}")
     if whole and (any(value != int(value) for value in values) or values[-1] > MOST_NODES):
         raise SettingsError(f"setting {name} must be whole numbers up to {MOST_NODES}, got {list(values)}")
+
+
+def check_still_allowed(settings: AppSettings, today: datetime.date | None = None) -> None:
+    """For a package that is about to be made. Raises: SettingsError where [allow] has a day that is past."""
+    now = (today or datetime.datetime.now(datetime.timezone.utc).date()).isoformat()
+    for name, day in settings.allow.items():
+        if day < now:
+            raise SettingsError(f"setting allow.{name}: {day} is past, and allows nothing; take it out, or give a later day")
 
 
 def _check_allow(settings: AppSettings, today: datetime.date) -> None:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["service_changes"]
+__all__ = ["embedder_changes", "service_changes"]
 
 _RESOURCES = ("vcpu", "memory", "disk")
 
@@ -26,6 +26,15 @@ def service_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str, str]]
     for name in files:
         if _read(old, name) != _read(new, name):
             yield "live", name, "changed", ""
+
+
+def embedder_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str]]:
+    """kind, where and what, of requests that name an embedder; of two package folders."""
+    was, is_ = (_names(_services(folder), "container/component") for folder in (old, new))
+    for name in sorted(was - is_):
+        yield "breaks", "queries", f"{name} is gone: a query with embed({name}, ...) is refused"
+    for name in sorted(is_ - was):
+        yield "live", "queries", f"may say embed({name}, ...)"
 
 
 def _services(folder: Path) -> ET.Element:

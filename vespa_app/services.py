@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping
 from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
-__all__ = ["CLIENTS_FILE", "CONTENT_CLUSTER", "deployment_xml", "hosts_xml", "overrides_xml", "services_xml", "xml_text"]
+__all__ = [
+    "CLIENTS_FILE",
+    "CONTENT_CLUSTER",
+    "deployment_xml",
+    "host_alias",
+    "hosts_xml",
+    "overrides_xml",
+    "services_xml",
+    "xml_text",
+]
 
 CONTENT_CLUSTER = "content"
 CLIENTS_FILE = "security/clients.pem"  # certificates that may feed and query on Vespa Cloud; put there by `deploy`
@@ -68,17 +77,17 @@ def _redundancy(settings: AppSettings) -> int:
     return settings.cluster.redundancy if settings.cluster.content else 1
 
 
-def _alias(host: str) -> str:
+def host_alias(host: str) -> str:
     """Aliases are XML names: an address like 10.0.0.1 is none."""
     return host if _XML_NAME.fullmatch(host) else f"host-{host}"
 
 
 def _admin(cluster: ClusterSettings) -> ET.Element:
     admin = ET.Element("admin", version="2.0")
-    ET.SubElement(admin, "adminserver", hostalias=_alias(cluster.config_hosts[0]))
+    ET.SubElement(admin, "adminserver", hostalias=host_alias(cluster.config_hosts[0]))
     servers = ET.SubElement(admin, "configservers")
     for host in cluster.config_hosts:
-        ET.SubElement(servers, "configserver", hostalias=_alias(host))
+        ET.SubElement(servers, "configserver", hostalias=host_alias(host))
     return admin
 
 
@@ -94,7 +103,7 @@ def _container_nodes(settings: AppSettings) -> ET.Element:
     nodes = ET.Element("nodes") if hosts else ET.Element("nodes", count="1")
     ET.SubElement(nodes, "jvm", options=f"-Xms{heap // 2}m -Xmx{heap}m")
     for host in hosts:
-        ET.SubElement(nodes, "node", hostalias=_alias(host))
+        ET.SubElement(nodes, "node", hostalias=host_alias(host))
     return nodes
 
 
@@ -121,7 +130,7 @@ def _content_nodes(settings: AppSettings) -> ET.Element:
 
 def _node_list(parent: ET.Element, hosts: Mapping[int, str]) -> ET.Element:
     for key, host in hosts.items():
-        ET.SubElement(parent, "node", {"hostalias": _alias(host), "distribution-key": str(key)})
+        ET.SubElement(parent, "node", {"hostalias": host_alias(host), "distribution-key": str(key)})
     return parent
 
 
@@ -155,7 +164,7 @@ def _clients(cloud: CloudSettings) -> ET.Element:
 def hosts_xml(cluster: ClusterSettings) -> str:
     root = ET.Element("hosts")
     for name in cluster.hosts:
-        ET.SubElement(ET.SubElement(root, "host", name=name), "alias").text = _alias(name)
+        ET.SubElement(ET.SubElement(root, "host", name=name), "alias").text = host_alias(name)
     return xml_text(root)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import httpx
@@ -21,8 +21,9 @@ PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class DeployReport:
-    """query_url: where to feed and search. warnings: of Vespa's deploy log. restart, reindex, refeed: Vespa's messages about
-    what the change needs. seconds: until the application took a document."""
+    """query_url: where to feed and search. regions: of Vespa Cloud, each with its own. warnings: of Vespa's deploy log.
+    restart, reindex, refeed: Vespa's messages about what the change needs, and ours. seconds: until the application took a
+    document."""
 
     query_url: str
     generation: int
@@ -31,6 +32,7 @@ class DeployReport:
     restart: tuple[str, ...] = ()
     reindex: tuple[str, ...] = ()
     refeed: tuple[str, ...] = ()
+    regions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -69,9 +71,9 @@ class Poll:
 
 
 def wait_until_serving(
-    folder: Path, query_url: str, poll: Poll, deadline: float, transport: httpx.BaseTransport | None = None
+    folder: Path, query_url: str, place: str, poll: Poll, deadline: float, transport: httpx.BaseTransport | None = None
 ) -> None:
-    """Polls until the package's description, written as a document, is read back.
+    """Polls until the package's description, written as a document, is read back. place: what is waited for, in words.
 
     Raises: VespaUnreachable.
     """
@@ -84,4 +86,4 @@ def wait_until_serving(
         read_description(query_url, transport=transport)
         return True
 
-    poll.until(serving, lambda: f"the query port {query_url}", deadline)
+    poll.until(serving, lambda: place, deadline)

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vespa_app.checks import check_package
-from vespa_app.cloud import CLOUD_TARGETS, CONTROL_URL, cloud_path
-from vespa_app.deploy import SESSION_PATH, choose_urls, overriding
+from vespa_app.cloud import CONTROL_URL, cloud_files, cloud_path
+from vespa_app.config_server import SESSION_PATH
+from vespa_app.overrides import overriding
 from vespa_app.services import CLIENTS_FILE
+from vespa_app.targets import CLOUD_TARGETS, check_target, choose_urls
 from vespa_app.zips import zip_folder
 
 __all__ = ["Shipment", "plan_shipment"]
@@ -44,15 +46,15 @@ def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = No
     """
     root = Path(folder)
     description = check_package(root)
-    more = overriding(description, allow)
+    check_target(description.settings, target, query_url)
+    more = overriding(description, allow) | (cloud_files() if target in CLOUD_TARGETS else {})
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
     files = {name: size for name, size in sizes.items() if not any(part.startswith(".") for part in name.split("/"))}
     files |= {name: len(content) for name, content in more.items()}
     if target in CLOUD_TARGETS:
         tenant = os.environ.get("COLBERT_VESPA_TENANT") or "COLBERT_VESPA_TENANT"
         session = CONTROL_URL + cloud_path(tenant, description.settings.name, CLOUD_TARGETS[target])
-        certificate = Path(os.environ.get("COLBERT_VESPA_CERT", ""))
-        files[CLIENTS_FILE] = certificate.stat().st_size if certificate.is_file() else 0
+        files.setdefault(CLIENTS_FILE, 0)
         answers = ""
     else:
         config, answers = choose_urls(target, query_url)

@@ -47,7 +47,7 @@ def test_a_new_model_takes_over_without_a_gap(world, green, tmp_path):
     settings = AppSettings(dim=64, query_rows=green.manifest.query.length, metadata=world.settings.metadata)
     blue_hits = ask(world.url, world.bundle)
     try:
-        to_node(build_beside(green, settings, world.package, switch=False), "both")
+        to_node(build_beside(green, settings, world.package, switch=False).package, "both")
         assert ask(world.url, world.bundle) == blue_hits  # nobody notices
         address = f"{world.url}#passage_v2"
         options = FeedOptions(to=address, bundle=green, encoder=Encoder(green), journal=tmp_path / "journal")
@@ -57,7 +57,7 @@ def test_a_new_model_takes_over_without_a_gap(world, green, tmp_path):
         assert len(green_hits) == 10
         assert ask(world.url, world.bundle) == blue_hits
 
-        to_node(build_beside(green, settings, world.package, switch=True), "switched")
+        to_node(build_beside(green, settings, tmp_path / "both", switch=True).package, "switched")
         assert Application.read(world.url).settings.dim == 64
         assert ask(world.url, green) == green_hits
         assert ask(f"{world.url}#passage", world.bundle) == blue_hits  # the way back is open

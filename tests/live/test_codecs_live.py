@@ -52,7 +52,7 @@ def indexes(world, tmp_path_factory):
         },
     )
     package = build_package(bundle, settings).write(folder / "package")
-    report = deploy(package, world.config_url, query_url=world.url)
+    report = deploy(package, world.config_url, query_url=world.url, allow=("refeed",))  # one model, and more books
     found = {}
     for name in FORMS:
         application = Application.read(f"{world.url}#{name}")
@@ -66,7 +66,7 @@ def indexes(world, tmp_path_factory):
     yield SimpleNamespace(report=report, **found)
     for name in FORMS:
         found[name].retriever.close()
-    deploy(world.package, world.config_url, query_url=world.url, allow=("schema-removal",))
+    deploy(world.package, world.config_url, query_url=world.url, allow=("schema-removal", "refeed"))
 
 
 def bundle_with_books(bundle, folder, sample):

@@ -10,12 +10,13 @@ from package_faults import FAULTS, SCHEMA
 from vespa_bundles import small_bundle, small_codebook
 
 from late_interaction.documents import Passage
+from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import document_fields
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
 from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.names import RESERVED_BY_SCHEMAS
+from vespa_app.names import RESERVED_BY_SCHEMAS, check_schema
 from vespa_app.package import build_package
 from vespa_app.settings import AppSettings
 
@@ -130,6 +131,20 @@ def test_reserved_names_are_those_that_vespa_refuses(vespa_oracle, bundle, tmp_p
             taken.append(name)
     # a field matchfeatures would be deployed, and be confused with the match features of a hit
     assert taken == ["date", "language", "matchfeatures", "order", "rank", "select", "type", "uri", "url", "version"]
+
+
+def test_names_that_vespa_refuses_for_schemas_are_refused_by_us_first(vespa_oracle, bundle, tmp_path):
+    """By Vespa's ReservedDocumentTypeNameValidator, and by its selections."""
+    folder = build_package(bundle, AppSettings(dim=16, query_rows=8, embedder=False)).write(tmp_path / "app")
+    text, services = (folder / SCHEMA).read_text(), (folder / "services.xml").read_text()
+    for name in ("and", "false", "id", "not", "null", "or", "true", "position", "document"):
+        (folder / SCHEMA).write_text(text.replace("schema passage", f"schema {name}").replace("nt passage", f"nt {name}"))
+        (folder / SCHEMA).rename(folder / f"schemas/{name}.sd")
+        (folder / "services.xml").write_text(services.replace('"passage"', f'"{name}"'))
+        assert not vespa_oracle.validate(folder)["ok"], name
+        (folder / f"schemas/{name}.sd").unlink()
+        with pytest.raises(SettingsError, match="reserved by Vespa"):
+            check_schema(name)
 
 
 @pytest.mark.parametrize("codec", CODECS)

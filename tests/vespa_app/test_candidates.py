@@ -10,7 +10,9 @@ from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
+from vespa_app.candidates.base import declared_fields
 from vespa_app.candidates.effort import effort_for
+from vespa_app.checks import check_settings
 from vespa_app.description import Description
 from vespa_app.package import default_settings
 from vespa_app.settings import AppSettings
@@ -192,3 +194,16 @@ def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
     settings = str(tmp_path / "app" / "app.toml")
     done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
     assert "effort (probes, rerank)" in " ".join(done.stderr.split())
+
+
+def test_what_is_known_of_a_strategy_stands_in_its_own_file():
+    """Reserved names and the README's lines come from the table."""
+    codecs = ("bfloat16", "residual", "binary")
+    for strategy in STRATEGIES.values():
+        assert strategy.about
+        needed = {n for c in codecs for n in declared_fields(strategy, dataclasses.replace(SETTINGS, dim=8, codec=c))}
+        assert needed <= {name for other in STRATEGIES.values() for name in other.own_fields}
+        assert set(strategy.own_fields) <= needed
+    for name in ("centroids", "pooled", "token_bits", "codes"):
+        with pytest.raises(SettingsError, match=f"'{name}': the name is taken"):
+            check_settings(dataclasses.replace(SETTINGS, metadata=MetadataSchema({name: FieldType.STRING})))

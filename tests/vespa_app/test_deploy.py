@@ -1,120 +1,29 @@
-"""Deployment against a small local server that answers as a config server and a container do."""
+"""Deployment, against a small local server and a stand-in for Vespa Cloud."""
 
 import datetime
 import io
 import json
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from fake_config_server import ACCEPTED, deploy_to
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused, VespaUnreachable
 from vespa_app.application import Application
 from vespa_app.deploy import deploy
-from vespa_app.description import DESCRIPTION_PATH, read_description
+from vespa_app.description import read_description
 from vespa_app.package import build_package
-from vespa_app.sections import CloudSettings
+from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 from vespa_app.shipment import plan_shipment
-
-ACCEPTED = {"session-id": "7", "log": [], "configChangeActions": {"restart": [], "refeed": [], "reindex": []}}
-
-
-class FakeConfigServer:
-    """converge: generations that the searchnode says it has, one for each time it is asked; the last one stays."""
-
-    def __init__(self) -> None:
-        self.accept: tuple[int, object] = (200, ACCEPTED)
-        self.converge = [7]
-        self.not_serving = 0
-        self.package = b""
-        self.description: dict | None = None
-        self.tokens: set[str | None] = set()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                if self.path.endswith("/serviceconverge"):
-                    generation = fake.converge.pop(0) if len(fake.converge) > 1 else fake.converge[0]
-                    node = {"type": "searchnode", "host": "node1", "port": 19110, "currentGeneration": generation}
-                    container = {"type": "container", "host": "node1", "port": 8080, "currentGeneration": 7}
-                    self.answer(200, {"services": [node, container]})
-                elif self.path == "/ApplicationStatus":
-                    fake.not_serving -= 1
-                    self.answer(404 if fake.not_serving >= 0 else 200, {})
-                elif self.path == DESCRIPTION_PATH and fake.description is not None:
-                    self.answer(200, fake.description)
-                else:
-                    self.answer(404, {"message": "not found"})
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                fake.tokens.add(self.headers.get("Authorization"))
-                if self.path.endswith("/prepareandactivate"):
-                    assert self.headers["Content-Type"] == "application/zip"
-                    fake.package = body
-                    self.answer(*fake.accept)
-                else:
-                    assert self.path == DESCRIPTION_PATH
-                    fake.description = json.loads(body)
-                    self.answer(200, {})
-
-            def answer(self, status: int, body: object) -> None:
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-class Clock:
-    """Time passes only in sleep."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def server():
-    fake = FakeConfigServer()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deploy")
     return build_package(small_bundle(folder / "bundle"), AppSettings(dim=16, query_rows=8)).write(folder / "app")
-
-
-def deploy_to(server, app, **arguments):
-    clock = Clock()
-    return deploy(app, server.url, query_url=server.url, clock=clock, sleep=clock.sleep, **arguments)
 
 
 def test_a_deployment_waits_for_services_and_writes_the_description(server, app):
@@ -184,14 +93,15 @@ def test_changes_that_vespa_refuses_are_allowed_only_on_request(server, app):
 
 def test_nobody_answers(app):
     with pytest.raises(VespaUnreachable, match=r"127\.0\.0\.1:9 does not answer") as caught:
-        deploy(app, "http://127.0.0.1:9")
+        deploy(app, "http://127.0.0.1:9", query_url="http://127.0.0.1:9")
     assert "docker" not in str(caught.value)
 
 
 def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch):
-    monkeypatch.setattr("vespa_app.deploy.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
+    for module in ("targets", "config_server"):
+        monkeypatch.setattr(f"vespa_app.{module}.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
     with pytest.raises(VespaUnreachable, match="docker compose up -d --wait"):
-        deploy(app, "docker")
+        deploy(app, "docker", query_url="http://127.0.0.1:9")
 
 
 def test_targets_and_folders_that_are_none(app, tmp_path):
@@ -200,6 +110,12 @@ def test_targets_and_folders_that_are_none(app, tmp_path):
             deploy(app, target)
     with pytest.raises(SettingsError, match="no application package"):
         deploy(tmp_path, "docker")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_a_number_of_seconds(app, timeout):
+    with pytest.raises(UsageError, match="--timeout must be a number of seconds above 0"):
+        deploy(app, "docker", timeout=timeout)
 
 
 def test_the_cloud_takes_names_and_credentials_from_the_environment_only(app, monkeypatch, tmp_path):
@@ -243,12 +159,21 @@ def credentials(monkeypatch, tmp_path):
     return SimpleNamespace(certificate=certificate, secrets=(SECRET, pem.splitlines()[1], ".secret"))
 
 
+def nothing_runs(url, **_):
+    raise VespaUnreachable(url)
+
+
 @pytest.fixture
 def cloud(monkeypatch):
     """pyvespa as it is, but for what goes over the network."""
     from vespa.deployment import VespaCloud
 
-    fake = SimpleNamespace(sent=[], error=None)
+    fake = SimpleNamespace(sent=[], error=None, late=False, build={"status": "done"}, regions=["aws-us-east-1c"], served=[])
+
+    def wait_for_build(self, build, max_wait):
+        if fake.late:
+            raise TimeoutError
+        return "skipReason" not in fake.build
 
     def request(self, method, path, body=None, headers=None, return_raw_response=False):
         if fake.error is not None:
@@ -258,13 +183,17 @@ def cloud(monkeypatch):
             return {"message": "submitted", "build": 3}
         if "/deploy/dev-" in path:
             return {"message": "deploying", "run": 1}
+        if "/build-status/" in path:
+            return fake.build
         return {"active": False, "status": "success", "log": {}, "lastId": 1}
 
     monkeypatch.setattr(VespaCloud, "_request", request)
-    monkeypatch.setattr(VespaCloud, "wait_for_prod_deployment", lambda self, build, max_wait: True)
-    monkeypatch.setattr(VespaCloud, "get_prod_region", lambda self: "aws-us-east-1c")
-    monkeypatch.setattr(VespaCloud, "get_application", lambda self, **_: SimpleNamespace(url="http://app.example/"))
-    monkeypatch.setattr("vespa_app.cloud.wait_until_serving", lambda *_: None)
+    monkeypatch.setattr(VespaCloud, "wait_for_prod_deployment", wait_for_build)
+    monkeypatch.setattr(VespaCloud, "get_prod_regions", lambda self, instance: fake.regions)
+    monkeypatch.setattr(VespaCloud, "get_mtls_endpoint", lambda self, region, **_: f"http://{region}.example/")
+    monkeypatch.setattr(VespaCloud, "get_application", lambda self, **_: SimpleNamespace(url="http://aws-us-east-1c.example/"))
+    monkeypatch.setattr("vespa_app.cloud.wait_until_serving", lambda folder, url, place, *_: fake.served.append(place))
+    monkeypatch.setattr("vespa_app.staleness.read_description", nothing_runs)
     return fake
 
 
@@ -272,6 +201,13 @@ def cloud(monkeypatch):
 def cloud_app(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cloud")
     settings = AppSettings(dim=16, query_rows=8, cloud=CloudSettings(regions=("aws-us-east-1c",)))
+    return build_package(small_bundle(folder / "bundle"), settings).write(folder / "app")
+
+
+@pytest.fixture(scope="module")
+def regions_app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regions")
+    settings = AppSettings(dim=16, query_rows=8, cloud=CloudSettings(regions=("aws-us-east-1c", "aws-eu-west-1a")))
     return build_package(small_bundle(folder / "bundle"), settings).write(folder / "app")
 
 
@@ -289,7 +225,7 @@ def test_both_zones_of_vespa_cloud_get_the_package_and_the_certificate(
 ):
     said = []
     report = deploy(cloud_app, target, progress=said.append)
-    assert report.query_url == "http://app.example"
+    assert report.query_url == "http://aws-us-east-1c.example"
     method, sent_to, body = cloud.sent[0]
     assert (method, sent_to) == ("POST", f"/application/v4/tenant/mine/application/colbert{path}")
     files = zip_in(body)
@@ -339,6 +275,76 @@ def test_no_command_takes_a_credential():
     assert not {name for name in names if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}
 
 
+@pytest.mark.parametrize("target", ["cloud", "cloud-prod"])
+def test_allowed_changes_travel_to_the_cloud_too(cloud, cloud_app, credentials, target):
+    with pytest.raises(UsageError, match="'nonsense' is no change"):
+        deploy(cloud_app, target, allow=("nonsense",))
+    assert cloud.sent == []
+    deploy(cloud_app, target, allow=("field-type-change", "refeed"))
+    sent = next(body for method, path, body in cloud.sent if method == "POST")
+    text = zip_in(sent)["validation-overrides.xml"].decode()
+    assert "field-type-change</allow>" in text
+    assert "refeed" not in text
+
+
+def test_a_dry_run_for_the_cloud_weighs_what_would_travel(cloud, cloud_app, credentials, monkeypatch):
+    shipment = plan_shipment(cloud_app, "cloud", allow=("schema-removal",))
+    deploy(cloud_app, "cloud", allow=("schema-removal",))
+    sent = next(body for method, path, body in cloud.sent if method == "POST")
+    archive = sent[sent.index(b"PK\x03\x04") :] if not sent.startswith(b"PK") else sent
+    assert shipment.zip_bytes == len(archive.partition(b"\r\n--")[0])
+    assert shipment.files["security/clients.pem"] == len(credentials.certificate)
+    monkeypatch.delenv("COLBERT_VESPA_CERT")
+    assert plan_shipment(cloud_app, "cloud").zip_bytes < shipment.zip_bytes
+
+
+def test_every_region_of_production_gets_the_description(cloud, regions_app, credentials):
+    cloud.regions = ["aws-eu-west-1a", "aws-us-east-1c", "gcp-us-central1-f"]  # the last one is no longer in deployment.xml
+    report = deploy(regions_app, "cloud-prod")
+    urls = {region: f"http://{region}.example" for region in ("aws-us-east-1c", "aws-eu-west-1a")}
+    assert report.regions == urls
+    assert report.query_url == urls["aws-us-east-1c"]
+    assert cloud.served == [f"region {region} ({url})" for region, url in urls.items()]
+
+
+def test_a_region_that_is_not_up_is_named(cloud, regions_app, credentials):
+    with pytest.raises(VespaUnreachable, match="build 3 is not up in aws-eu-west-1a:"):
+        deploy(regions_app, "cloud-prod")
+
+
+def test_a_build_that_is_late_names_its_jobs(cloud, regions_app, credentials):
+    jobs = [{"jobName": "system-test", "runStatus": "success"}, {"jobName": "staging-test", "runStatus": "running"}]
+    cloud.late, cloud.build = True, {"status": "deploying", "jobs": jobs}
+    with pytest.raises(VespaUnreachable, match=r"after 7200 s: waiting for staging-test \(running\); it goes on"):
+        deploy(regions_app, "cloud-prod")
+    cloud.build = {"status": "deploying"}
+    with pytest.raises(VespaUnreachable, match="after 60 s: waiting for its first job"):
+        deploy(regions_app, "cloud-prod", timeout=60)
+
+
+def test_a_build_without_changes_still_gets_its_description(cloud, cloud_app, credentials):
+    cloud.build = {"status": "done", "skipReason": "no-changes"}
+    assert deploy(cloud_app, "cloud-prod").regions == {"aws-us-east-1c": "http://aws-us-east-1c.example"}
+    cloud.build = {"status": "done", "skipReason": "cancelled"}
+    with pytest.raises(VespaRefused, match="finished build 3 without deploying it"):
+        deploy(cloud_app, "cloud-prod")
+
+
+def test_packages_go_where_they_were_made_for(app, cloud_app, tmp_path):
+    settings = AppSettings(dim=16, query_rows=8, cluster=ClusterSettings(content=("a",), redundancy=1, searchable_copies=1))
+    hosts = build_package(small_bundle(tmp_path / "bundle"), settings).write(tmp_path / "hosts")
+    for package, target, query_url, message in (
+        (cloud_app, "docker", None, r"has a table \[cloud\]"),
+        (cloud_app, "http://127.0.0.1:9", None, r"has a table \[cloud\]"),
+        (hosts, "cloud", None, r"has a table \[cluster\]"),
+        (hosts, "cloud-prod", None, r"has a table \[cluster\]"),
+        (cloud_app, "cloud", "http://h:8080", "--query-url is not for --target cloud:"),
+    ):
+        for act in (deploy, plan_shipment):
+            with pytest.raises(UsageError, match=message):
+                act(package, target, query_url=query_url)
+
+
 def test_production_needs_regions(cloud, app, credentials):
     with pytest.raises(UsageError, match=r"no deployment.xml: name regions in \[cloud\]"):
         deploy(app, "cloud-prod")
@@ -361,7 +367,7 @@ def test_a_dry_run_sends_nothing_and_shows_what_would_be_sent(app, cloud_app, cl
     assert "prepareandactivate" in cli("deploy", str(app), "--dry-run").stdout.replace("\n", "")
     with pytest.raises(UsageError, match="deploy target"):
         plan_shipment(app, "dokcer")
-    with pytest.raises(UsageError, match="no change that Vespa knows"):
+    with pytest.raises(UsageError, match="no change that is refused otherwise; known: access-control.*refeed"):
         plan_shipment(app, "docker", allow=("everything",))
 
 

@@ -7,7 +7,7 @@ from change_cases import CASES
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
-from vespa_app.changes import package_changes
+from vespa_app.changes import KINDS, package_changes
 from vespa_app.package import build_package
 from vespa_app.settings import AppSettings
 
@@ -23,28 +23,77 @@ def test_changes(bundle, tmp_path, name):
     changes = package_changes(
         build_package(bundle, before).write(tmp_path / "old"), build_package(bundle, after).write(tmp_path / "new")
     )
-    assert (changes == ()) == (name in ("the same", "embedder added"))
+    assert (changes == ()) == (name == "the same")
     assert {change.allow for change in changes if change.kind == "refused"} == set(overrides)
     if kinds is not None:
         assert {change.kind for change in changes if change.vespa} - {"live", "refused"} == set(kinds)
     for change in changes:
-        assert change.kind in ("live", "restart", "reindex", "refeed", "refused")
+        assert change.kind in KINDS
         assert change.where
         assert change.what
         json.dumps(change.to_json())
 
 
-def test_another_model_or_codebook_is_a_new_feed(bundle, tmp_path):
-    settings = AppSettings(dim=16, query_rows=8, candidates=("centroid",))
-    old = build_package(bundle, settings).write(tmp_path / "old")
+def ours(old, new):
+    """Kind, name of the override, and words, of what Vespa does not see."""
+    return [(c.kind, c.allow, c.what) for c in package_changes(old, new) if not c.vespa]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(bundle, name, **settings):
+        base = {"dim": 16, "query_rows": 8, "embedder": False, "candidates": ("bm25",)}
+        return build_package(bundle, AppSettings(**{**base, **settings})).write(tmp_path / name)
+
+    return written
+
+
+def test_another_model_is_a_new_feed(bundle, tmp_path, write):
     other = small_bundle(tmp_path / "other", trained=False)
-    new = build_package(other, settings).write(tmp_path / "new")
-    assert [(c.kind, c.vespa) for c in package_changes(old, new)] == [("refeed", False)]
-    assert other.sha256[:12] in package_changes(old, new)[0].what
-    said = json.loads((new / "colbert-vespa.json").read_text())
-    said |= {"bundle_sha256": bundle.sha256, "codebook_sha256": "0" * 64}
-    (new / "colbert-vespa.json").write_text(json.dumps(said))
-    assert "codebook" in package_changes(old, new)[0].what
+    [(kind, allow, what)] = ours(write(bundle, "old"), write(other, "new"))
+    assert (kind, allow) == ("refeed", "refeed")
+    assert f"another bundle ({bundle.sha256[:12]} -> {other.sha256[:12]})" in what
+
+
+def test_another_codebook_is_another_bundle(bundle, tmp_path, write):
+    other = small_bundle(tmp_path / "other", codebook=False)
+    assert other.sha256 != bundle.sha256
+    assert [what[:14] for _, _, what in ours(write(bundle, "old"), write(other, "new"))] == ["another bundle"]
+
+
+def test_other_thresholds_are_a_new_feed(bundle, write):
+    """Types, and everything else that Vespa sees, stay the same but for the rank profiles."""
+    old, new = write(bundle, "old", codec="binary"), write(bundle, "new", codec="binary")
+    file = new / "colbert-vespa.json"
+    file.write_text(file.read_text().replace('"thresholds": false', '"thresholds": true'))
+    assert [(kind, allow, what[:25]) for kind, allow, what in ours(old, new)] == [
+        ("refeed", "refeed", "thresholds false -> true:")
+    ]
+
+
+def test_another_namespace_is_a_new_feed(bundle, write):
+    [(kind, allow, what)] = ours(write(bundle, "old"), write(bundle, "new", namespace="other"))
+    assert (kind, allow) == ("refeed", "refeed")
+    assert "keep their old ids" in what
+
+
+def test_an_embedder_that_goes_breaks_queries(bundle, write):
+    with_it, without = write(bundle, "old", embedder=True), write(bundle, "new")
+    name = f"colbert_{bundle.sha256[:8]}"
+    assert ours(with_it, without) == [("breaks", "", f"{name} is gone: a query with embed({name}, ...) is refused")]
+    assert ours(without, with_it) == [("live", "", f"may say embed({name}, ...)")]
+    exact = write(bundle, "exact", embedder=True, precision="fp32")
+    assert [kind for kind, _, _ in ours(with_it, exact)] == ["breaks", "live"]
+    assert (exact / f"models/{bundle.sha256[:8]}_fp32.onnx").is_file()
+
+
+def test_a_strategy_that_needs_a_new_field_is_a_new_feed(bundle, write):
+    old = write(bundle, "old", candidates=("centroid", "hybrid"))
+    [(kind, allow, what)] = ours(old, write(bundle, "new", candidates=("hybrid", "bm25")))
+    assert (kind, allow) == ("refeed", "")  # what is stored means what it did
+    assert what.startswith("candidates hybrid need pooled")
+    assert ours(old, write(bundle, "less", candidates=("centroid",))) == []
+    assert ours(old, write(bundle, "more", candidates=("hybrid", "centroid", "token"))) == []  # an index over what is there
 
 
 def test_added_candidates_need_a_feed_where_they_have_fields(bundle, tmp_path):

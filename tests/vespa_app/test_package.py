@@ -56,8 +56,9 @@ def test_the_zip_is_the_same_bytes_each_time_and_holds_the_folder(bundle, tmp_pa
 
 def test_the_package_holds_model_and_tokenizer_of_the_bundle(bundle, tmp_path):
     folder = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "app")
-    assert (folder / "models/model.onnx").read_bytes() == bundle.model_path("fp32").read_bytes()
-    assert (folder / "models/tokenizer.json").read_bytes() == bundle.file("tokenizer.json").read_bytes()
+    name = bundle.sha256[:8]
+    assert (folder / f"models/{name}.onnx").read_bytes() == bundle.model_path("fp32").read_bytes()
+    assert (folder / f"models/{name}.tokenizer.json").read_bytes() == bundle.file("tokenizer.json").read_bytes()
 
 
 def test_the_description_says_what_the_application_is(bundle, tmp_path):

@@ -5,15 +5,21 @@ import datetime
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
+from late_interaction.thresholds import Thresholds
+from vespa_app.cd_tests import cd_tests
+from vespa_app.codecs import Books
+from vespa_app.description import Description
 from vespa_app.package import build_package
 from vespa_app.places import check_places
 from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
+ONE = np.full((1, 16), 0.25, np.float32)
 BASE = AppSettings(dim=16, query_rows=8, embedder=False)
 HOSTS = ClusterSettings(config=("a.example",), container=("a.example", "10.0.0.2"), content=("a.example", "10.0.0.2", "c"))
 CLOUD = CloudSettings(
@@ -99,8 +105,24 @@ def test_cd_tests_feed_and_query(bundle, candidates):
     body = steps[2]["request"]["body"]
     assert body["ranking.profile"] == candidates
     assert set(steps[0]["request"]["body"]["fields"]) >= {"id", "document_id", "text", "vectors"}
-    assert json.loads(found["tests/staging-setup/feed.json"])["steps"] == steps[:2]
-    assert json.loads(found["tests/staging-test/search.json"])["steps"] == steps[2:]
+    staged = json.loads(found["tests/staging-setup/feed.json"])["steps"]
+    assert [step["request"]["uri"] for step in staged] == [step["request"]["uri"] for step in steps[:2]]
+    for step in staged:  # what any application of ours has, whatever its strategies
+        assert set(step["request"]["body"]["fields"]) == {"id", "document_id", "title", "text", "present", "vectors"}
+    [asked] = json.loads(found["tests/staging-test/search.json"])["steps"]
+    assert asked["request"]["body"]["ranking.profile"] == ("exhaustive" if candidates == "exhaustive" else "late_interaction")
+    assert asked["response"] == steps[2]["response"]
+
+
+def test_cd_tests_ask_with_the_thresholds_that_they_feed_with():
+    cuts = np.linspace(-0.6, 0.6, 16, dtype=np.float32)
+    books = Books(thresholds=Thresholds(cuts, np.full(16, 0.1, np.float32)))
+    settings = dataclasses.replace(BASE, codec="binary", thresholds=True, candidates=("token",))
+    found = cd_tests(Description(settings, "0" * 64, None), books)
+    fed, other, asked = json.loads(found["tests/system-test/feed-and-search.json"])["steps"]
+    rows = [step["request"]["body"]["fields"]["vectors"]["blocks"]["0"] for step in (fed, other)]
+    assert asked["request"]["body"]["input.query(b0)"]["values"] == rows[0] == books.thresholds.encode(ONE).tobytes().hex()
+    assert rows[0] != rows[1]
 
 
 def test_overrides_are_written_only_on_request_and_with_a_date(bundle):
@@ -125,6 +147,9 @@ def cloud(**change):
         (cluster(content=("a", "b", "a")), "cluster.content names a host twice"),
         (cluster(content=("a b", "c")), "'a b' is no host name"),
         (cluster(config=("a", "b")), "cluster.config names 2 hosts"),
+        (cluster(content=("a", "A")), "names 'a' and 'A', which Vespa cannot tell apart"),
+        (cluster(container=("Node",), content=("node", "b", "c")), "names 'Node' and 'node', which"),
+        (cluster(content=("10.0.0.1", "host-10.0.0.1")), "names '10.0.0.1' and 'host-10.0.0.1', which"),
         (cluster(redundancy=4), r"cluster.redundancy must be from 1 to the content nodes \(3\)"),
         (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies must be from 1 to redundancy"),
         (cluster(groups=2), "cluster.groups is 2, and 3 content hosts"),
@@ -132,6 +157,13 @@ def cloud(**change):
         (cluster(groups=3, redundancy=3), "cluster.searchable_copies is 2, and each of 3 groups"),
         (cloud(regions=("us east",)), "cloud.regions: 'us east'"),
         (cloud(read_tokens=("vespa cloud secret",)), "names of tokens"),
+        (cloud(read_tokens=("vespa_cloud_abc123",)), "names of tokens .* never their values$"),
+        (cloud(write_tokens=("VESPA_CLOUD_abc123",)), "names of tokens"),
+        (cloud(regions=("aws-us-east-1c", "aws-eu-west-1a", "aws-us-east-1c")), "cloud.regions names a region twice"),
+        (
+            {**cloud(content_vcpu=(2, 8)), "search_threads": 3},
+            "search_threads is 3, and a content node has cloud.content_vcpu 2",
+        ),
         (cloud(content_nodes=(4, 2)), r"cloud.content_nodes must be \[number\] or \[least, most\]"),
         (cloud(content_nodes=()), "cloud.content_nodes must be"),
         (cloud(content_nodes=(2.5,)), "cloud.content_nodes must be whole"),
@@ -147,3 +179,20 @@ def cloud(**change):
 def test_places_that_cannot_work(change, message):
     with pytest.raises(SettingsError, match=message):
         check_places(dataclasses.replace(BASE, **change), today=datetime.date(2026, 11, 1))
+
+
+def test_an_allowance_that_is_past_is_refused_for_a_new_package_alone(bundle, tmp_path):
+    """A package of last month can still be read, compared and deployed: Vespa ignores what is past."""
+    yesterday = (datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=1)).isoformat()
+    settings = dataclasses.replace(BASE, allow={"schema-removal": yesterday})
+    with pytest.raises(SettingsError, match=f"allow.schema-removal: {yesterday} is past"):
+        build_package(bundle, settings)
+    check_places(settings)
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    build_package(bundle, dataclasses.replace(BASE, allow={"schema-removal": today})).write(tmp_path / "app")
+
+
+@pytest.mark.parametrize("embedder", [False, True])
+def test_a_precision_that_the_bundle_lacks_is_named_with_or_without_embedder(bundle, embedder):
+    with pytest.raises(SettingsError, match="setting precision: .* has no model 'int9'; it has: fp32"):
+        build_package(bundle, dataclasses.replace(BASE, precision="int9", embedder=embedder))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
-from vespa_app.checks import check_settings
+from vespa_app.checks import check_settings, read_settings
 from vespa_app.codecs import CODECS
 from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
@@ -93,6 +93,8 @@ def with_metadata(*names):
         ({"name": "My App"}, "setting name 'My App'"),
         ({"schema": "Passage"}, "setting schema 'Passage'"),
         ({"schema": "string"}, "reserved by Vespa"),
+        *(({"schema": name}, f"setting schema '{name}': the name is reserved") for name in ("content", "id", "not", "now")),
+        ({"paged": True, "candidates": ("token",)}, "setting paged: candidates token keep an HNSW graph"),
         ({"schema": "colbert_application"}, "taken by the application's description"),
         ({"namespace": "a:b"}, "setting namespace 'a:b'"),
         (with_metadata("and"), "metadata field 'and': the name is reserved"),
@@ -122,8 +124,8 @@ def with_metadata(*names):
         ({"group_field": "kind"}, "group_field is for mode streaming alone"),
         ({"indexes": {"notes": {"dim": 8}}}, "unknown setting 'indexes.notes.dim'"),
         ({"indexes": {"notes": {"codec": 1}}}, "indexes.notes: setting 'codec' must be str"),
-        ({"indexes": {"notes": {"codec": "zip"}}}, "codec: 'zip' unknown"),
-        ({"indexes": {"Notes": {}}}, "setting schema 'Notes'"),
+        ({"indexes": {"notes": {"codec": "zip"}}}, "^indexes.notes: setting codec: 'zip' unknown"),
+        ({"indexes": {"Notes": {}}}, "^indexes.Notes: setting schema 'Notes'"),
         ({"indexes": {"passage": {}}}, "indexes.passage: the name is taken"),
     ],
 )
@@ -132,6 +134,25 @@ def test_settings_that_are_refused(change, message):
         check_settings(dataclasses.replace(GOOD, **change))
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("codec = 1", "indexes.notes: setting 'codec' must be str"),
+        ("codec = 'zip'", "indexes.notes: setting codec: 'zip' unknown"),
+        ("colour = 1", "unknown setting 'indexes.notes.colour'"),
+    ],
+)
+def test_an_error_in_a_further_index_names_its_table_and_the_file(tmp_path, table, message):
+    file = tmp_path / "app.toml"
+    file.write_text(f"dim = 16\nquery_rows = 8\n[indexes.notes]\n{table}\n")
+    with pytest.raises(SettingsError) as caught:
+        read_settings(file)
+    assert str(caught.value).startswith(f"{file}: {message}")
+    file.write_text("dim = 16\nquery_rows = 8\n[indexes.notes]\ncodec = 'binary'\n")
+    assert read_settings(file).index_settings["notes"].codec == "binary"
+
+
 def test_good_settings_pass():
+    check_settings(dataclasses.replace(GOOD, paged=True, candidates=("token",), codec="residual"))
     check_settings(GOOD)
     check_settings(dataclasses.replace(GOOD, **with_metadata("version", "url", "type", "language", "order", "select", "date")))

@@ -9,6 +9,7 @@ profile there is a twin, `NAME_explained`, whose match feature `best_similaritie
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -35,6 +36,7 @@ __all__ = [
     "Strategy",
     "StrategyRequest",
     "codebook_of",
+    "declared_fields",
     "explained_profile",
     "hnsw_lines",
     "rerank_parameters",
@@ -113,6 +115,16 @@ class Strategy(Protocol):
     def name(self) -> str: ...
 
     @property
+    def about(self) -> str:
+        """What its rank profile is for, in one line of the package's README."""
+        ...
+
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """Names of the schema fields that are this strategy's, whatever the settings; no metadata field may have them."""
+        ...
+
+    @property
     def needs_codebook(self) -> bool: ...
 
     @property
@@ -147,6 +159,8 @@ class PlainStrategy:
     """What a strategy has that adds nothing of each."""
 
     name = ""
+    about = ""
+    own_fields: tuple[str, ...] = ()
     needs_codebook = False
     needs_text = False
 
@@ -161,6 +175,11 @@ class PlainStrategy:
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
         return {}
+
+
+def declared_fields(strategy: Strategy, settings: AppSettings) -> frozenset[str]:
+    """Names of the schema fields that a strategy needs with these settings, its own or another's."""
+    return frozenset(re.findall(r"^ *field (\w+) ", strategy.fields(settings), re.MULTILINE))
 
 
 def explained_profile(name: str, more_features: str = "") -> str:

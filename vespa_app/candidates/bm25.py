@@ -28,6 +28,7 @@ def words(request: StrategyRequest) -> str:
 
 class Bm25(PlainStrategy):
     name = "bm25"
+    about = "candidates that share words with the query; MaxSim over the best"
     needs_text = True
 
     def profile(self, settings: AppSettings) -> str:

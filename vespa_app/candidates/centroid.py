@@ -33,6 +33,8 @@ WEIGHT_SCALE = 1000  # weights are whole numbers
 
 class Centroid(PlainStrategy):
     name = "centroid"
+    about = "candidates that share near centroids with the query's rows (PLAID); MaxSim over the best"
+    own_fields = (FIELD,)
     needs_codebook = True
 
     def fields(self, settings: AppSettings) -> str:

@@ -17,6 +17,7 @@ __all__ = ["Exhaustive"]
 
 class Exhaustive(PlainStrategy):
     name = "exhaustive"
+    about = "MaxSim over everything that the filter selects; exact"
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\

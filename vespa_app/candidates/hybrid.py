@@ -34,6 +34,7 @@ HALF = 10  # a BM25 score that counts half of the most
 
 class Hybrid(PlainStrategy):
     name = "hybrid"
+    about = "candidates of several kinds, joined by reciprocal rank fusion"
     needs_text = True
 
     def fields(self, settings: AppSettings) -> str:

@@ -40,6 +40,8 @@ def nearest(request: StrategyRequest) -> str:
 
 class Pooled(PlainStrategy):
     name = "pooled"
+    about = "candidates near the query in one vector per passage (HNSW); MaxSim over the best"
+    own_fields = (FIELD,)
 
     def fields(self, settings: AppSettings) -> str:
         return f"""\

@@ -33,6 +33,8 @@ MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hu
 
 class Token(PlainStrategy):
     name = "token"
+    about = "candidates with token vectors near the query's rows (HNSW); MaxSim over the best"
+    own_fields = (BITS_FIELD,)
 
     def fields(self, settings: AppSettings) -> str:
         if settings.codec != "residual":

@@ -57,6 +57,11 @@ class Codec(Protocol):
     def name(self) -> str: ...
 
     @property
+    def own_fields(self) -> tuple[str, ...]:
+        """Names of its schema fields besides `vectors`; no metadata field may have them."""
+        ...
+
+    @property
     def needs_codebook(self) -> bool: ...
 
     def check_dim(self, dim: int) -> None:
@@ -111,6 +116,7 @@ class Codec(Protocol):
 class PlainCodec:
     """What a codec without constants and further fields has of each; its MaxSim is the sum of `best`."""
 
+    own_fields: tuple[str, ...] = ()
     needs_codebook = False
 
     def best(self, settings: AppSettings) -> str:

@@ -46,6 +46,7 @@ DECODED = "token_vectors"
 
 class Residual(PlainCodec):
     name = "residual"
+    own_fields = (CODES,)
     needs_codebook = True
 
     def check_dim(self, dim: int) -> None:
