@@ -181,7 +181,9 @@ def test_shards_among_several_indexes(two):
     one, many = open_retriever(str(two / "one")), open_retriever(str(two / "many"))
     try:
         found = search_several([one, many], "use a socket", 6)
-        assert [hit.id for hit in found.hits[::2]] == [hit.id for hit in found.hits[1::2]]
+        scores = [[hit.score for hit in found.results[retriever.address].hits] for retriever in (one, many)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+        assert set(found.addresses) == {one.address, many.address}
     finally:
         many.close()
 
