@@ -205,18 +205,27 @@ def feed(
     codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.")] = None,
     refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
+    shards: Annotated[int | None, typer.Option("--shards", help="A new local index has so many, a process each.")] = None,
+    shard_by: Annotated[
+        str | None, typer.Option("--shard-by", help="Metadata field that decides on the shard; default: the id.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
     from feeder import FeedOptions, open_sources, start_feed
     from late_interaction.plaid import Storage
+    from late_interaction.plaid.shards import Sharding
 
     out = Output(json_output=json_output)
     files = open_sources(sources)
     key = hashlib.sha256(json.dumps([to, [str(file.path.absolute()) for file in files]]).encode()).hexdigest()[:16]
     storage = Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
-    journal = journal or _journal_folder() / key
-    options = FeedOptions(to=to, bundle=bundle, resume=resume, delete=delete, journal=journal, storage=storage)
+    if shard_by is not None and shards is None:
+        raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
+    options = FeedOptions(
+        to=to, bundle=bundle, resume=resume, delete=delete, journal=journal or _journal_folder() / key, storage=storage,
+        sharding=None if shards is None else Sharding(shards, shard_by),
+    )  # fmt: skip
     with start_feed(files, options) as run, out.feed_progress(run.total) as bar:
         summary = run.go(bar)
     out.feed_summary(summary, "deleted" if delete else "fed")

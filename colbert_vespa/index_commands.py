@@ -7,12 +7,16 @@ import functools
 import itertools
 import random
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colbert_vespa.console import Output
 from late_interaction.errors import UsageError
+
+if TYPE_CHECKING:
+    from late_interaction.plaid import LocalIndex
+    from late_interaction.plaid.shards import ShardedIndex
 
 __all__ = ["index_app"]
 
@@ -26,15 +30,22 @@ WORDS = 12  # of a passage's beginning, as a question about it
 @index_app.command()
 def info(index: Index, json_output: Json = False) -> None:
     """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
-    from late_interaction.plaid import LocalIndex
+    from late_interaction.plaid.shards import ShardedIndex, open_index
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = open_index(index)
+    if isinstance(opened, ShardedIndex):
+        result = _info_of_shards(opened)
+        out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
+        for shard in result["shard_sizes"]:
+            out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
+        out.result(result)
+        return
     version = opened.snapshot.version
     codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
     tuned = version.tuned
     effort = f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}" if tuned else "default"
-    result: dict[str, Any] = {
+    result = {
         "version": opened.version,
         "documents": opened.documents,
         "passages": opened.passages,
@@ -49,6 +60,35 @@ def info(index: Index, json_output: Json = False) -> None:
     }
     out.table({name.replace("_", " "): str(value) for name, value in result.items()})
     out.result(result)
+
+
+def _info_of_shards(index: ShardedIndex) -> dict[str, Any]:
+    readers, missing = index.readers(), index.missing
+    sizes = [
+        {"shard": n, "passages": readers[n].passages if n in readers else None, "error": missing.get(n, "")}
+        for n in range(index.sharding.count)
+    ]
+    return {
+        "shards": index.sharding.count,
+        "key": index.sharding.field or "id",
+        "versions": list(index.version),
+        "documents": index.documents,
+        "passages": index.passages,
+        "token_vectors": index.token_vectors,
+        "dim": index.dim,
+        "codec": f"{index.codec}, {index.bits} bits" if index.codec == "residual" else index.codec,
+        "shard_sizes": sizes,
+    }
+
+
+def _whole(index: Path, what: str) -> LocalIndex:
+    """The index, where it has no shards. Raises: UsageError where it has."""
+    from late_interaction.plaid.shards import ShardedIndex, open_index
+
+    opened = open_index(index)
+    if isinstance(opened, ShardedIndex):
+        raise UsageError(f"{index} has {opened.sharding}, each with versions and effort of its own: it cannot be {what}")
+    return opened
 
 
 @index_app.command("import")
@@ -81,20 +121,33 @@ def import_(
 
 @index_app.command()
 def versions(index: Index, json_output: Json = False) -> None:
-    """The versions that are still there."""
-    from late_interaction.plaid import LocalIndex
+    """The versions that are still there; of an index of shards, those of every shard."""
+    from late_interaction.plaid.shards import ShardedIndex, open_index
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = open_index(index)
+    if not isinstance(opened, ShardedIndex):
+        out.result({"versions": _list_versions(out, opened)})
+        return
     found = []
-    for version in opened.versions():
+    for shard, reader in opened.readers().items():
+        out.say(f"shard-{shard}")
+        found += [{"shard": shard, **row} for row in _list_versions(out, reader)]
+    for shard, why in opened.missing.items():
+        out.say(f"shard-{shard}: {why}")
+    out.result({"versions": found})
+
+
+def _list_versions(out: Output, index: LocalIndex) -> list[dict[str, Any]]:
+    found = []
+    for version in index.versions():
         moment = datetime.datetime.fromtimestamp(version.created, datetime.timezone.utc)
         row = {"version": version.number, "name": version.name, "passages": version.passages}
-        row |= {"created": moment.isoformat(), "current": version.number == opened.version}
+        row |= {"created": moment.isoformat(), "current": version.number == index.version}
         found.append(row)
         mark = "*" if row["current"] else " "
         out.say(f"{mark} {version.number:>6}  {moment:%Y-%m-%d %H:%M:%S}  {version.passages:>9} passages  {version.name}")
-    out.result({"versions": found})
+    return found
 
 
 @index_app.command()
@@ -102,12 +155,10 @@ def name(
     index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
 ) -> None:
     """Names what the index holds now, so that it is kept."""
-    from late_interaction.plaid import LocalIndex
-
     out = Output(json_output=json_output)
     if not name:
         raise UsageError("a version's name cannot be empty")
-    with LocalIndex.open(index).writer() as writer:
+    with _whole(index, "named").writer() as writer:
         summary = writer.commit(name)
     out.say(f"version {summary.version} is named {name}")
     out.result({"version": summary.version, "name": name})
@@ -120,10 +171,8 @@ def rollback(
     json_output: Json = False,
 ) -> None:
     """Makes a new version that holds what an older one held."""
-    from late_interaction.plaid import LocalIndex
-
     out = Output(json_output=json_output)
-    with LocalIndex.open(index).writer() as writer:
+    with _whole(index, "rolled back").writer() as writer:
         summary = writer.rollback(int(to) if to.isdecimal() else to)
     out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
     out.result({"version": summary.version, "passages": summary.passages})
@@ -136,10 +185,8 @@ def prune(
     json_output: Json = False,
 ) -> None:
     """Removes old versions that have no name, and the files that only they need."""
-    from late_interaction.plaid import LocalIndex
-
     out = Output(json_output=json_output)
-    with LocalIndex.open(index).writer() as writer:
+    with _whole(index, "pruned").writer() as writer:
         removed = writer.prune(keep)
     out.say(f"removed {len(removed)} versions" + (f": {', '.join(map(str, removed))}" if removed else ""))
     out.result({"removed": removed})
@@ -148,10 +195,17 @@ def prune(
 @index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
     """One segment without what was deleted, and a codebook trained anew (one of the bundle stays)."""
-    from late_interaction.plaid import LocalIndex
+    from late_interaction.plaid.shards import ShardedIndex, open_index
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = open_index(index)
+    if isinstance(opened, ShardedIndex):
+        with opened.writer() as sharded:
+            summary = sharded.commit(compact=True)
+        out.say(f"{summary.passages} passages, in one segment of every shard, {summary.seconds:.1f} s")
+        versions = list(opened.version)
+        out.result({"versions": versions, "passages": summary.passages, "seconds": round(summary.seconds, 2)})
+        return
     before = opened.drift
     with opened.writer() as writer:
         summary = writer.commit(compact=True)
@@ -165,11 +219,15 @@ def compact(index: Index, json_output: Json = False) -> None:
 @index_app.command()
 def verify(index: Index, json_output: Json = False) -> None:
     """Reads every file and compares every checksum."""
-    from late_interaction.plaid import LocalIndex
+    from late_interaction.plaid.shards import ShardedIndex, open_index
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = open_index(index)
     opened.verify()
+    if isinstance(opened, ShardedIndex):
+        out.say(f"{opened.sharding}: every file is as it was written, every passage where it belongs")
+        out.result({"versions": list(opened.version), "ok": True})
+        return
     out.say(f"version {opened.version}: every file is as it was written")
     out.result({"version": opened.version, "ok": True})
 
@@ -186,10 +244,9 @@ def tune(
 ) -> None:
     """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
     from late_interaction.encoder import Encoder
-    from late_interaction.plaid import LocalIndex
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = _whole(index, "tuned")
     texts = _lines(queries) if queries else _beginnings(opened)
     found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
     reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}

@@ -20,6 +20,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
+from late_interaction.plaid.shards import Sharding
 from late_interaction.vector_cache import DocumentEncoder
 from vespa_app.addresses import is_url
 
@@ -28,8 +29,8 @@ __all__ = ["FeedOptions", "FeedRun", "feed", "start_feed"]
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """to: local folder or Vespa URL. journal: path of the journal file. encoder: default is the bundle's own. storage: of a
-    new local index."""
+    """to: local folder or Vespa URL. journal: path of the journal file. encoder: default is the bundle's own. storage,
+    sharding: of a new local index."""
 
     to: str
     journal: Path
@@ -39,6 +40,7 @@ class FeedOptions:
     schema: MetadataSchema | None = None
     encoder: DocumentEncoder | None = None
     storage: Storage | None = None
+    sharding: Sharding | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     if is_url(options.to):
         if options.storage is not None:
             raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
+        if options.sharding is not None:
+            raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
         from feeder.targets.vespa import open_vespa
 
         target: Target = open_vespa(options.to, bundle)
@@ -89,8 +93,9 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     else:
         surveyed = survey(documents, options.schema)
         target = LocalTarget(
-            Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete, storage=options.storage
-        )
+            Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete,
+            storage=options.storage, sharding=options.sharding,
+        )  # fmt: skip
         if not options.delete and target.schema != surveyed.schema:
             surveyed = survey(documents, target.schema)
     register_bundle(target.bundle)

@@ -1,11 +1,11 @@
-"""Search in a local PLAID index."""
+"""Search in a local PLAID index, of shards or not."""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid import SearchSettings
+from late_interaction.plaid.shards import ShardedIndex, ShardSettings, open_index
 from query.checks import check_count, choose_strategy, query_rows
 from query.grouping import grouped
 from query.retriever import Question
@@ -27,6 +28,7 @@ __all__ = ["LocalRetriever"]
 
 Matrix = NDArray[np.float32]
 BY_WORDS = 200  # passages that words find, and that get a MaxSim score
+WIDENED = "pruning left fewer than k passages, so the search was widened"
 
 
 class LocalRetriever:
@@ -34,8 +36,9 @@ class LocalRetriever:
 
     strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
-    def __init__(self, path: Path, *, precision: str | None = None) -> None:
-        self.index = LocalIndex.open(path)
+    def __init__(self, path: Path, *, precision: str | None = None, shards: ShardSettings | None = None) -> None:
+        """shards: how long to wait for shards, where the index has any."""
+        self.index = open_index(path, shards)
         self.address = str(path)
         self._precision = precision
 
@@ -96,8 +99,9 @@ class LocalRetriever:
             candidates=strategy,
             matched=found.candidates,
             reranked=found.reranked,
+            coverage=found.coverage,
             timings_ms={stage: 1000 * seconds for stage, seconds in timings.items()},
-            notes=("pruning left fewer than k passages, so the search was widened",) if found.widened else (),
+            notes=(*((WIDENED,) if found.widened else ()), *_partial(found.coverage, found.missing)),
         )
 
     def _by_words(
@@ -107,10 +111,13 @@ class LocalRetriever:
         start = time.perf_counter()
         rerank = max(k, rerank)
         words = self._words.search(text, rerank, where)
-        maxsim = self.index.score(rows, [id_ for id_, _ in words])
+        scored = self.index.scores(rows, [id_ for id_, _ in words])
+        maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
+        words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         if strategy == "hybrid":
             found = self.index.search(rows, rerank, where=where)
+            coverage, missing = min(coverage, found.coverage), missing | set(found.missing)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
         by_words = dict(words)
@@ -124,11 +131,19 @@ class LocalRetriever:
             hits.append(Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, stages))
         seconds = time.perf_counter() - start
         timings = {"encode": 1000 * encoding, "search": 1000 * seconds}
-        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), timings_ms=timings)
+        notes = _partial(coverage, sorted(missing))
+        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), coverage, timings, notes)
 
     @functools.cached_property
     def _words(self) -> Words:
         return Words(self.index)
 
     def close(self) -> None:
-        """Nothing is held that needs closing; both backends have the method."""
+        """Ends the processes of an index of shards."""
+        if isinstance(self.index, ShardedIndex):
+            self.index.close()
+
+
+def _partial(coverage: float, missing: Sequence[str]) -> tuple[str, ...]:
+    """What a user should know of an answer without some of the shards."""
+    return (f"only {coverage:.0%} of the passages were searched: {'; '.join(missing)}",) if missing else ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import passage_text
 from late_interaction.filters import Filter
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.shards import AnyIndex
 
 __all__ = ["Words", "fused"]
 
@@ -15,11 +15,14 @@ RANK_CONSTANT = 60.0  # Cormack, Clarke and Buettcher 2009; Vespa's reciprocal_r
 
 
 class Words:
-    """BM25 over an index's living passages, made when it is first asked, and again when the index has another version."""
+    """BM25 over an index's living passages, made when it is first asked, and again when the index has another version.
 
-    def __init__(self, index: LocalIndex) -> None:
+    Of an index of shards it is made of all passages, in this process: words have the weights that they have in one index.
+    """
+
+    def __init__(self, index: AnyIndex) -> None:
         self._index = index
-        self._made: tuple[int, Bm25] | None = None
+        self._made: tuple[object, Bm25] | None = None
 
     def search(self, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
         """Ids and BM25 scores of the best `count` passages that share a word with `text`."""

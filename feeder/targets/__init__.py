@@ -36,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`version` of a local index after the commit; None for Vespa, where every operation is live at once."""
+    """`version` of a local index after the commit, of shards the highest; None for Vespa, where operations are live at once."""
 
     version: int | None = None
 

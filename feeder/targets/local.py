@@ -1,4 +1,4 @@
-"""A local index as a target: puts are durable batch by batch, and searchable when the feed finishes."""
+"""A local index, of shards or not, as a target: puts are durable batch by batch, and searchable when the feed finishes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex, Sharding, open_index
 
 __all__ = ["LocalTarget"]
 
@@ -27,24 +28,27 @@ class LocalTarget:
         resume: bool,
         create: bool,
         storage: Storage | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
-        """Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle or storage."""
+        """storage, sharding: of a new index.
+
+        Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle, storage or
+        shards; UsageError where the field that decides on shards is none of the schema.
+        """
         self.name = str(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            index = LocalIndex.open(path)
+            index = open_index(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
                 raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
             _check_storage(index, storage)
+            _check_sharding(index, sharding)
         elif not create:
             raise LocalIndexError(f"no index at {path}: there is nothing to delete from")
         elif bundle is None:
             raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
         else:
-            form = storage or Storage()
-            index = LocalIndex.create(
-                path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4, refine=form.refine
-            )
-        self._index = index
+            index = _created(path, bundle, schema, storage or Storage(), sharding)
+        self._index: AnyIndex = index
         self._writer = index.writer(resume=resume)
         self._writer.__enter__()
 
@@ -83,9 +87,21 @@ class LocalTarget:
         self._writer.__exit__(None, None, None)
 
 
-def _check_storage(index: LocalIndex, asked: Storage | None) -> None:
+def _created(path: Path, bundle: Bundle, schema: MetadataSchema, form: Storage, sharding: Sharding | None) -> AnyIndex:
+    if sharding is not None:
+        return ShardedIndex.create(path, bundle=bundle, schema=schema, sharding=sharding, storage=form)
+    return LocalIndex.create(path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4, refine=form.refine)
+
+
+def _check_sharding(index: AnyIndex, asked: Sharding | None) -> None:
+    there = index.sharding if isinstance(index, ShardedIndex) else None
+    if asked is not None and asked != there:
+        raise LocalIndexError(f"{index.path} has {there or 'no shards'}, not {asked}: feed into a new folder")
+
+
+def _check_storage(index: AnyIndex, asked: Storage | None) -> None:
     if asked is None:
         return
-    there = Storage(index.codec, index.bits if asked.bits else None, index.snapshot.version.refine)
+    there = Storage(index.codec, index.bits if asked.bits else None, index.refine)
     if asked != there:
         raise LocalIndexError(f"{index.path} stores its vectors in another way ({there}): feed into a new folder")

@@ -1,7 +1,16 @@
 """The local engine: a PLAID index in a folder (Santhanam et al. 2022), with upserts, deletions, filters and versions."""
 
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, SearchSettings, Storage
+from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, LocalScores, SearchSettings, Storage
 from late_interaction.plaid.writer import IndexWriter
 
-__all__ = ["CommitSummary", "IndexWriter", "LocalHit", "LocalIndex", "LocalResult", "SearchSettings", "Storage"]
+__all__ = [
+    "CommitSummary",
+    "IndexWriter",
+    "LocalHit",
+    "LocalIndex",
+    "LocalResult",
+    "LocalScores",
+    "SearchSettings",
+    "Storage",
+]

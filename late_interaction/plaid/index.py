@@ -25,7 +25,7 @@ from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
-from late_interaction.plaid.types import LocalResult, SearchSettings
+from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
 from late_interaction.plaid.versions import Tuned, Version, known_versions, now, publish, read_current, read_version
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class LocalIndex:
         return self._snapshot.version.bits
 
     @property
+    def refine(self) -> bool:
+        """Whether int8 rows are kept."""
+        return self._snapshot.version.refine
+
+    @property
     def dim(self) -> int:
         return self._snapshot.version.dim
 
@@ -172,6 +177,11 @@ class LocalIndex:
     def versions(self) -> list[Version]:
         """Those that are still there, oldest first; `rollback` of a writer goes to any of them."""
         return known_versions(self.path)
+
+    @property
+    def current(self) -> tuple[int, str]:
+        """Number and checksum of the version that this reader has open."""
+        return self._current
 
     @property
     def snapshot(self) -> Snapshot:
@@ -246,6 +256,10 @@ class LocalIndex:
             return dict.fromkeys(places, float("-inf"))
         order = np.fromiter(places.values(), np.int64, len(places))
         return dict(zip(places, exact_scores(snapshot, Q, order).tolist(), strict=True))
+
+    def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
+        """As `score`, with the coverage that an index of shards may lack."""
+        return LocalScores(self.score(Q, passage_ids))
 
     def passage(self, passage_id: str) -> Passage | None:
         found = self._snapshot.find(passage_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
-__all__ = ["CommitSummary", "LocalHit", "LocalResult", "SearchSettings", "Storage"]
+__all__ = ["CommitSummary", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "Storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class LocalResult:
     """`hits` best first; equal scores in order of insertion.
 
     candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing alone found fewer
-    than k passages, so that more was searched. seconds: wall time by stage.
+    than k passages, so that more was searched. seconds: wall time by stage. coverage: share of the passages that were searched,
+    below 1 where shards did not answer; missing: which, and why.
     """
 
     hits: list[LocalHit]
@@ -61,6 +62,17 @@ class LocalResult:
     reranked: int
     widened: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+    coverage: float = 1.0
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalScores:
+    """MaxSim by passage id. coverage, missing: as LocalResult has them."""
+
+    scores: Mapping[str, float]
+    coverage: float = 1.0
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

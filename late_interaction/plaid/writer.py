@@ -38,7 +38,7 @@ from late_interaction.plaid.versions import (
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
 
-__all__ = ["IndexWriter"]
+__all__ = ["IndexWriter", "lock_folder"]
 
 MAX_SEGMENTS = 8
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
@@ -58,7 +58,7 @@ class IndexWriter:
     def __init__(self, index: LocalIndex, *, resume: bool) -> None:
         self._index = index
         self._root = index.path
-        self._lock = _lock(index.path)
+        self._lock = lock_folder(index.path)
         try:
             index.refresh()
             self._log = PendingLog(self._root, index.dim, index.version, resume=resume)
@@ -90,6 +90,13 @@ class IndexWriter:
     def pending(self) -> Mapping[str, int]:
         """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
         return {id_: put.rows for id_, put in self._puts.items()}
+
+    def has(self, passage_id: str) -> bool:
+        """Whether the next commit leaves or makes a passage of that id."""
+        if passage_id in self._puts:
+            return True
+        found = self._index.snapshot.find(passage_id)
+        return found is not None and found[1] not in self._removed.get(found[0].segment.entry.name, ())
 
     def put(self, passage: Passage, vectors: Matrix) -> None:
         """Adds `passage` with `vectors [t, d]`, L2-normalised, or replaces the one of that id.
@@ -318,7 +325,7 @@ class IndexWriter:
         return dataclasses.replace(version, segments=(entry,))
 
 
-def _lock(root: Path) -> BinaryIO:
+def lock_folder(root: Path) -> BinaryIO:
     """The lock of the index, held as long as the file is open: the system drops it when the process ends, however."""
     file = (root / "LOCK").open("ab")
     try:

@@ -1,0 +1,323 @@
+"""An index of several shards: one folder with SHARDS.json and a local index for each shard. docs/index-format.md tells more."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.files import staged_folder
+from late_interaction.filters import Filter
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.search import check_query
+from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
+from late_interaction.plaid.shards.merging import Coverage, merged
+from late_interaction.plaid.shards.process import WorkerProcess
+from late_interaction.plaid.shards.reading import open_at
+from late_interaction.plaid.shards.router import Router
+from late_interaction.plaid.shards.settings import ShardSettings
+from late_interaction.plaid.shards.states import first_readable, read_states
+from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
+from late_interaction.plaid.shards.writer import ShardedWriter, is_committing
+from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, Storage
+from late_interaction.plaid.versions import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from late_interaction.plaid.shards.router import Worker
+
+__all__ = ["ShardedIndex"]
+
+Matrix = NDArray[np.float32]
+
+
+class ShardedIndex:
+    """A reader of one version of every shard, which `refresh` moves to the newest. Use `create` or `open`, and `close`.
+
+    Searches run in one worker process for each shard, started by the first search.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: ShardSettings | None = None,
+        *,
+        launch: Callable[[int], Worker] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """launch: starts the worker of a shard, by default a process. Raises: as `open`."""
+        self.path = path
+        self.settings = settings or ShardSettings()
+        self.sharding = read_sharding(path)
+        self._threads = max(1, len(os.sched_getaffinity(0)) // self.sharding.count)
+        self._states = read_states(path, self.sharding.count, ())
+        first_readable(self._states)
+        self._readers: dict[int, LocalIndex] = {}
+        self._router = Router(launch or self._start_worker, start=self.settings.start, clock=clock)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        bundle: Bundle,
+        schema: MetadataSchema,
+        sharding: Sharding,
+        storage: Storage | None = None,
+        settings: ShardSettings | None = None,
+    ) -> ShardedIndex:
+        """Makes an empty index of shards, each with the bundle (one copy on disk, where the file system has hard links).
+
+        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError as LocalIndex.create, or where the
+        schema does not have the field that decides.
+        """
+        root, form = Path(path), storage or Storage()
+        sharding.check(schema)
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+        with staged_folder(root) as staging:
+            for shard in range(sharding.count):
+                LocalIndex.create(
+                    shard_path(staging, shard), bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4,
+                    refine=form.refine,
+                )  # fmt: skip
+                _share_bundle(shard_path(staging, 0), shard_path(staging, shard))
+            write_sharding(staging, sharding)
+        return cls.open(root, settings)
+
+    @classmethod
+    def open(cls, path: str | Path, settings: ShardSettings | None = None) -> ShardedIndex:
+        """Reads which version of every shard counts; a shard that cannot be read is missing from answers.
+
+        Raises: LocalIndexError where SHARDS.json is damaged, no shard can be read, or they do not belong together.
+        """
+        return cls(Path(path), settings)
+
+    def __enter__(self) -> ShardedIndex:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers; the end of the process does, too."""
+        self._router.close()
+
+    def refresh(self) -> bool:
+        """Moves to the newest versions; whether there were newer ones. While a commit is under way nothing moves."""
+        if is_committing(self.path):
+            return False
+        found = read_states(self.path, self.sharding.count, self._states)
+        if found == self._states or is_committing(self.path):
+            return False
+        if read_states(self.path, self.sharding.count, found) != found:  # a whole commit went by while they were read
+            return False
+        self._states = found
+        return True
+
+    def writer(self, *, resume: bool = False) -> ShardedWriter:
+        """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
+        return ShardedWriter(self, resume=resume)
+
+    @functools.cached_property
+    def bundle(self) -> Bundle:
+        """The copy of the first shard that can be read. Raises: BundleError where it is damaged."""
+        return Bundle.open(first_readable(self._states).path / "bundle", verify=False)
+
+    @property
+    def _form(self) -> Version:
+        return first_readable(self._states).opened[1]
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self._form.schema
+
+    @property
+    def codec(self) -> str:
+        return self._form.codec
+
+    @property
+    def bits(self) -> int:
+        return self._form.bits
+
+    @property
+    def refine(self) -> bool:
+        return self._form.refine
+
+    @property
+    def dim(self) -> int:
+        return self._form.dim
+
+    @property
+    def version(self) -> tuple[int | None, ...]:
+        """Version of each shard; None of one that cannot be read."""
+        return tuple(state.number for state in self._states)
+
+    @property
+    def passages(self) -> int:
+        """Of the shards that can be read."""
+        return sum(state.passages for state in self._states)
+
+    @property
+    def token_vectors(self) -> int:
+        return sum(version.token_vectors for state in self._states if (version := state.version) is not None)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """As LocalIndex.bytes_per_token, of the shards that can be read."""
+        snapshots = [reader.snapshot for reader in self.readers().values()]
+        stored = sum(entry.token_vectors for snapshot in snapshots for entry in snapshot.version.segments)
+        return sum(snapshot.stored_bytes() for snapshot in snapshots) / stored if stored else 0.0
+
+    @property
+    def documents(self) -> int:
+        """Of the shards that can be read; a document whose passages have several keys counts in each of their shards."""
+        return sum(reader.documents for reader in self.readers().values())
+
+    @property
+    def missing(self) -> dict[int, str]:
+        """The shards that cannot be read, and why."""
+        return {shard: state.error for shard, state in enumerate(self._states) if state.error}
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """Process ids of the workers that have been started, by shard."""
+        return self._router.pids
+
+    def search(
+        self,
+        Q: Matrix,
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[str] | None = None,
+        settings: SearchSettings | None = None,
+        exact: bool = False,
+    ) -> LocalResult:
+        """As LocalIndex.search, of the shards that answer in time: `coverage` and `missing` of the result tell.
+
+        Equal scores: those of a lower shard first, within a shard in order of insertion. Effort (`settings`, or a shard's
+        default for its size) is each shard's own.
+
+        Raises: UsageError as LocalIndex.search; LocalIndexError where no shard answers or, with `require_full`, not all do.
+        """
+        return self.search_batch([Q], k, where=where, ids=ids, settings=settings, exact=exact)[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[Matrix],
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[str] | None = None,
+        settings: SearchSettings | None = None,
+        exact: bool = False,
+    ) -> list[LocalResult]:
+        """As `search` for each of `queries`, sent at once; the time that the shards have grows with their number."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, got {k}")
+        if not queries:
+            return []
+        body = {
+            "do": "search", "k": k, "where": filter_to_json(where), "ids": None if ids is None else list(ids),
+            "settings": settings_to_json(settings), "exact": exact, "threads": self._threads,
+        }  # fmt: skip
+        start = time.perf_counter()
+        bodies, coverage = self._ask(body, queries)
+        found = {shard: [result_from_json(one) for one in body["results"]] for shard, body in bodies.items()}
+        seconds = time.perf_counter() - start
+        return [merged([results[i] for results in found.values()], k, coverage, seconds) for i in range(len(queries))]
+
+    def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
+        """As LocalIndex.scores, of the shards that answer in time."""
+        bodies, coverage = self._ask({"do": "score", "ids": list(passage_ids)}, [Q])
+        found = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
+        ordered = {id_: found[id_] for id_ in passage_ids if id_ in found}
+        return LocalScores(ordered, coverage.share, coverage.missing)
+
+    def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
+        """As LocalIndex.score; passages of shards that do not answer are left out, as unknown ones are."""
+        return dict(self.scores(Q, passage_ids).scores)
+
+    def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], Coverage]:
+        """Answers by shard, in order, and how much of the index they cover."""
+        states = self._states
+        checked = [check_query(Q, self.dim) for Q in queries]
+        rows = b"".join(Q.astype("<f4").tobytes() for Q in checked)
+        body = {**body, "rows": [len(Q) for Q in checked]}
+        requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
+        answers = self._router.ask(requests, self.settings.timeout * len(queries))
+        silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}
+        coverage = Coverage.of([state.size for state in states], silent)
+        if not answers.bodies or (silent and self.settings.require_full):
+            raise LocalIndexError(f"{self.path}: {'; '.join(coverage.missing)}")
+        return dict(sorted(answers.bodies.items())), coverage
+
+    def passage(self, passage_id: str) -> Passage | None:
+        return next((found for reader in self.readers().values() if (found := reader.passage(passage_id)) is not None), None)
+
+    def vectors(self, passage_id: str) -> Matrix:
+        """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
+        for reader in self.readers().values():
+            if reader.passage(passage_id) is not None:
+                return reader.vectors(passage_id)
+        raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
+
+    def selected(self, where: Filter) -> NDArray[np.bool_]:
+        """As LocalIndex.selected."""
+        return np.concatenate([np.zeros(0, np.bool_), *(reader.selected(where) for reader in self.readers().values())])
+
+    def iter_passages(self) -> Iterator[Passage]:
+        """Living passages shard by shard, of those that can be read."""
+        for reader in self.readers().values():
+            yield from reader.iter_passages()
+
+    def readers(self) -> dict[int, LocalIndex]:
+        """Readers in this process of the shards that can be read, at their versions; the workers have their own."""
+        for shard, state in enumerate(self._states):
+            if state.current is None:
+                self._readers.pop(shard, None)
+            else:
+                self._readers[shard] = open_at(state.path, state.current, self._readers.get(shard))
+        return dict(sorted(self._readers.items()))
+
+    def verify(self) -> None:
+        """Reads every file of every shard, and checks that each passage is in the shard where it belongs.
+
+        Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
+        """
+        for shard, why in self.missing.items():
+            raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
+        for shard, reader in self.readers().items():
+            reader.verify()
+            for passage in reader.iter_passages():
+                if self.sharding.of_passage(passage, self.schema) != shard:
+                    raise LocalIndexError(f"{self.path} is damaged: passage {passage.id!r} does not belong into shard-{shard}")
+
+    def _start_worker(self, shard: int) -> Worker:
+        return WorkerProcess(shard_path(self.path, shard), self._threads)
+
+
+def _share_bundle(first: Path, other: Path) -> None:
+    """The files of `other`'s bundle become those of `first`'s, where the file system has hard links."""
+    if first == other:
+        return
+    with contextlib.suppress(OSError):
+        for file in sorted((other / "bundle").rglob("*")):
+            if file.is_file():
+                link = file.with_name(f".{file.name}.link")
+                os.link(first / file.relative_to(other), link)
+                os.replace(link, file)

@@ -1,0 +1,86 @@
+"""SHARDS.json: into how many shards an index is cut, and by what. docs/index-format.md tells the format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.files import atomic_write
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.storage import string_hash
+
+__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "read_sharding", "shard_path", "write_sharding"]
+
+SHARDS = "SHARDS.json"
+FORMAT_VERSION = 1
+MAX_SHARDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """count: how many shards. field: the metadata field whose value decides where a passage is; None: its document's id."""
+
+    count: int
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on another count than 1 to 64."""
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_SHARDS:
+            raise UsageError(f"an index has 1 to {MAX_SHARDS} shards, got {self.count!r}")
+
+    def __str__(self) -> str:
+        return f"{self.count} shards by {'id' if self.field is None else f'metadata field {self.field!r}'}"
+
+    def check(self, schema: MetadataSchema) -> None:
+        """Raises: UsageError where the field is not in the schema."""
+        if self.field is not None and self.field not in schema.fields:
+            known = ", ".join(schema.fields) or "none"
+            raise UsageError(f"shards by {self.field!r}: there is no such metadata field; the fields are: {known}")
+
+    def of_document(self, document_id: str) -> int | None:
+        """Where the passages of that document are; None where their metadata decides."""
+        return string_hash(document_id) % self.count if self.field is None else None
+
+    def of_passage(self, passage: Passage, schema: MetadataSchema) -> int:
+        """Where that passage belongs. Raises: MetadataError where the value that decides is of another type."""
+        if self.field is None:
+            return string_hash(passage.document_id) % self.count
+        value = schema.check({self.field: passage.metadata.get(self.field)}).get(self.field)
+        return string_hash(json.dumps(value, sort_keys=True)) % self.count
+
+
+def shard_path(root: Path, shard: int) -> Path:
+    return root / f"shard-{shard}"
+
+
+def write_sharding(root: Path, sharding: Sharding) -> None:
+    data: dict[str, object] = {"format_version": FORMAT_VERSION, "count": sharding.count}
+    data |= {"key": "id"} if sharding.field is None else {"key": "metadata", "field": sharding.field}
+    atomic_write(root / SHARDS, (json.dumps(data | {"sha256": _checksum(data)}, indent=1) + "\n").encode())
+
+
+def read_sharding(root: Path) -> Sharding:
+    """Raises: LocalIndexError where the file is missing, damaged or of an unknown format version."""
+    if not root.is_dir():
+        raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --shards N --to {root}`")
+    try:
+        data = json.loads((root / SHARDS).read_bytes())
+        found, checksum = data["format_version"], data.pop("sha256", None)
+        if found != FORMAT_VERSION:
+            raise LocalIndexError(f"{root}: format version {found!r} of {SHARDS} unknown, this release reads {FORMAT_VERSION}")
+        if checksum != _checksum(data):
+            raise LocalIndexError(f"{root} is damaged: {SHARDS} was changed (its checksum differs)")
+        return Sharding(data["count"], None if data["key"] == "id" else str(data["field"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        raise LocalIndexError(f"{root} is damaged: {SHARDS} cannot be read ({type(error).__name__})") from None
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""Starts and stops the process of one shard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from late_interaction.errors import LocalIndexError
+
+__all__ = ["WorkerProcess"]
+
+# isolated (-I), so that neither the working directory nor the environment decides what is imported: the router's path does
+_START = "import sys; root, *sys.path = sys.argv[1:]; from late_interaction.plaid.shards.worker import main; main([root])"
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class WorkerProcess:
+    """A worker and the router's end of its socket, which does not block."""
+
+    def __init__(self, root: Path, threads: int) -> None:
+        """threads: of its matrix products. Raises: LocalIndexError where no process can be started."""
+        environment = os.environ | dict.fromkeys(_THREAD_COUNTS, str(threads))
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, str(root.absolute()), *sys.path],
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment,
+                start_new_session=True,  # Ctrl-C is for the router
+            )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise LocalIndexError(f"no process for {root} ({error.strerror})") from None
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self.socket = ours
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> str:
+        """Ends the process, which only reads, and says how it had ended."""
+        self.socket.close()
+        self._process.kill()
+        code = self._process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,28 @@
+"""One version of one shard, opened by its number and checksum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from late_interaction.errors import LocalIndexError
+from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.versions import read_current, read_version
+
+__all__ = ["open_at"]
+
+
+def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> LocalIndex:
+    """`before`, where it is that version; else a reader that takes over the files it has open.
+
+    Raises: LocalIndexError where the version is damaged, or was pruned since.
+    """
+    if before is not None and before.current == current:
+        return before
+    try:
+        snapshot = Snapshot(root, read_version(root, *current), None if before is None else before.snapshot)
+    except LocalIndexError:
+        if read_current(root) != current and not (root / "versions" / f"{current[0]}.json").exists():
+            raise LocalIndexError(f"{root}: version {current[0]} was removed by later commits: refresh the index") from None
+        raise
+    return LocalIndex(root, snapshot, current)

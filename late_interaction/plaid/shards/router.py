@@ -1,0 +1,222 @@
+"""Asks the workers of all shards and waits for their answers until a deadline.
+
+A worker has one request at a time. One that is late is not asked again before it has given the answer it owes; that answer
+is read and dropped, as its number is not the current one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.plaid.shards.wire import Frame, pack, take_frame
+from late_interaction.plaid.shards.worker import HELLO
+
+__all__ = ["Answers", "Router", "Wait", "Worker"]
+
+BLOCK = 1 << 20
+Ready: TypeAlias = list[tuple[selectors.SelectorKey, int]]
+Wait: TypeAlias = Callable[[selectors.BaseSelector, float], Ready]
+
+
+class Worker(Protocol):
+    socket: socket.socket
+
+    @property
+    def pid(self) -> int: ...
+    def ended(self) -> bool: ...
+    def stop(self) -> str: ...
+
+
+@dataclass
+class _Line:
+    """A worker and what is under way: `owes`, the number of the request without an answer, sent at `since`."""
+
+    worker: Worker
+    since: float
+    owes: int | None = HELLO
+    outgoing: memoryview = field(default_factory=lambda: memoryview(b""))
+    incoming: bytearray = field(default_factory=bytearray)
+
+
+Request: TypeAlias = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """bodies: by shard. silent: for each of the other shards that were asked, why there is none."""
+
+    bodies: Mapping[int, dict[str, Any]]
+    silent: Mapping[int, str]
+
+
+class Router:
+    """launch: starts the worker of a shard. start: seconds for that, and for which an answer may be owed. wait: until a socket
+    is ready, or so many seconds.
+
+    Queries of several threads go one after the other.
+    """
+
+    def __init__(
+        self,
+        launch: Callable[[int], Worker],
+        *,
+        start: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Wait = lambda selector, seconds: selector.select(seconds),
+    ) -> None:
+        self._launch = launch
+        self.start = start
+        self.now = clock
+        self.wait = wait
+        self._lines: dict[int, _Line] = {}
+        self._number = HELLO
+        self._lock = threading.Lock()
+        self._stop = weakref.finalize(self, _stop_all, self._lines)  # at the process's end too
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """Of the shards whose workers have been started."""
+        return {shard: line.worker.pid for shard, line in self._lines.items()}
+
+    def close(self) -> None:
+        """Ends all workers."""
+        with self._lock:
+            self._stop()
+
+    def ask(self, requests: Mapping[int, Request], timeout: float) -> Answers:
+        """Sends each shard its request and waits, after its worker has started, `timeout` seconds for the answer.
+
+        Raises: UsageError after `close`.
+        """
+        with self._lock:
+            if not self._stop.alive:
+                raise UsageError("the index is closed")
+            self._number += 1
+            asking = _Asking(self, self._number, requests, timeout)
+            asking.wait()
+            return Answers(asking.bodies, asking.silent)
+
+    def line(self, shard: int) -> _Line:
+        """The shard's worker, started anew where it has ended or owes an answer for too long."""
+        line = self._lines.get(shard)
+        overdue = line is not None and line.owes is not None and self.now() - line.since > self.start
+        if line is not None and (overdue or line.worker.ended()):
+            self.drop(shard)
+            line = None
+        if line is None:
+            line = self._lines[shard] = _Line(self._launch(shard), self.now())
+        return line
+
+    def drop(self, shard: int) -> str:
+        """Stops the shard's worker; how it had ended."""
+        return self._lines.pop(shard).worker.stop()
+
+
+class _Asking:
+    """One request to each of several shards, from sending to the last answer or deadline."""
+
+    def __init__(self, router: Router, number: int, requests: Mapping[int, Request], timeout: float) -> None:
+        self._router = router
+        self._number = number
+        self._timeout = timeout
+        self._frames = {shard: pack(number, body, rows) for shard, (body, rows) in requests.items()}
+        self._lines: dict[int, _Line] = {}
+        self._deadlines: dict[int, float] = {}
+        self.bodies: dict[int, dict[str, Any]] = {}
+        self.silent: dict[int, str] = {}
+        for shard in requests:
+            try:
+                line = router.line(shard)
+            except LocalIndexError as error:
+                self.silent[shard] = str(error)
+                continue
+            self._lines[shard] = line
+            self._deadlines[shard] = router.now() + (router.start if line.owes == HELLO else timeout)
+            if line.owes is None:
+                with self._losing(shard):
+                    self._send(shard, line)
+
+    def wait(self) -> None:
+        while self._deadlines:
+            now = self._router.now()
+            for shard in [shard for shard, deadline in self._deadlines.items() if deadline <= now]:
+                starting = self._lines[shard].owes == HELLO
+                seconds = self._router.start if starting else self._timeout
+                self._give_up(shard, f"gave no answer within {seconds:g} s")
+            if self._deadlines:
+                self._exchange(min(self._deadlines.values()) - now)
+
+    def _exchange(self, seconds: float) -> None:
+        """Reads and writes what can be within `seconds`."""
+        with selectors.DefaultSelector() as selector:
+            for shard in self._deadlines:
+                line = self._lines[shard]
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.outgoing else 0)
+                selector.register(line.worker.socket, events, shard)
+            for key, events in self._router.wait(selector, seconds):
+                self._serve(key.data, events)
+
+    def _serve(self, shard: int, events: int) -> None:
+        line = self._lines[shard]
+        with self._losing(shard):
+            if events & selectors.EVENT_WRITE:
+                _write(line)
+            if events & selectors.EVENT_READ:
+                data = line.worker.socket.recv(BLOCK)
+                if not data:
+                    raise ConnectionError
+                line.incoming += data
+                while (frame := take_frame(line.incoming)) is not None:
+                    self._take(shard, line, frame)
+
+    @contextlib.contextmanager
+    def _losing(self, shard: int) -> Iterator[None]:
+        """Gives up a shard whose worker has gone, or says what it should not."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._give_up(shard, f"its process ended ({self._router.drop(shard)})")
+
+    def _take(self, shard: int, line: _Line, frame: Frame) -> None:
+        if frame.number != line.owes:
+            raise ValueError(f"answer {frame.number} to request {line.owes}")
+        line.owes = None
+        if frame.number != self._number:
+            if frame.number == HELLO:
+                self._deadlines[shard] = self._router.now() + self._timeout
+            self._send(shard, line)
+        elif "error" in frame.body:
+            self._give_up(shard, str(frame.body["error"]))
+        else:
+            self.bodies[shard] = frame.body
+            del self._deadlines[shard]
+
+    def _send(self, shard: int, line: _Line) -> None:
+        line.owes, line.since, line.outgoing = self._number, self._router.now(), memoryview(self._frames[shard])
+        _write(line)
+
+    def _give_up(self, shard: int, why: str) -> None:
+        self.silent[shard] = why
+        self._deadlines.pop(shard, None)
+
+
+def _write(line: _Line) -> None:
+    """As much as the socket takes now."""
+    with contextlib.suppress(BlockingIOError):
+        while line.outgoing:
+            line.outgoing = line.outgoing[line.worker.socket.send(line.outgoing) :]
+
+
+def _stop_all(lines: dict[int, _Line]) -> None:
+    while lines:
+        with contextlib.suppress(OSError):
+            lines.popitem()[1].worker.stop()

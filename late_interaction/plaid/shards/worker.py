@@ -1,0 +1,87 @@
+"""The process of one shard: reads requests from the socket that is its standard input, and answers them in order.
+
+It ends when the socket does, which is when the router closes it or its process ends, however that ends.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from late_interaction.errors import ColbertVespaError
+from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.shards.reading import open_at
+from late_interaction.plaid.shards.wire import (
+    Frame,
+    filter_from_json,
+    pack,
+    result_to_json,
+    settings_from_json,
+    split_rows,
+    take_frame,
+)
+
+__all__ = ["HELLO", "Shard", "main", "serve"]
+
+HELLO = 0  # number of the frame that a worker sends when it is ready
+BLOCK = 1 << 20
+
+
+class Shard:
+    """Answers requests about the index at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._index: LocalIndex | None = None
+
+    def answer(self, request: Frame) -> dict[str, Any]:
+        """`error` in the answer is one line for the user."""
+        try:
+            number, digest = request.body["version"]
+            self._index = open_at(self._root, (number, digest), self._index)
+            if request.body["do"] == "score":
+                return {"scores": self._score(self._index, request)}
+            return {"results": self._search(self._index, request)}
+        except (ColbertVespaError, OSError, MemoryError, ValueError, LookupError) as error:
+            return {"error": str(error) or type(error).__name__}
+
+    @staticmethod
+    def _search(index: LocalIndex, request: Frame) -> list[dict[str, Any]]:
+        body = request.body
+        where, settings = filter_from_json(body["where"]), settings_from_json(body["settings"])
+        options: dict[str, Any] = {"where": where, "ids": body["ids"], "settings": settings, "exact": body["exact"]}
+        queries = split_rows(request.rows, body["rows"], index.dim)
+        if len(queries) == 1:
+            return [result_to_json(index.search(queries[0], body["k"], **options))]
+        found = index.search_batch(queries, body["k"], threads=body["threads"], **options)
+        return [result_to_json(result) for result in found]
+
+    @staticmethod
+    def _score(index: LocalIndex, request: Frame) -> dict[str, float]:
+        Q = split_rows(request.rows, request.body["rows"], index.dim)[0]
+        return index.score(Q, request.body["ids"])
+
+
+def serve(shard: Shard, connection: socket.socket) -> None:
+    """Until the other side closes."""
+    from late_interaction.plaid import kernels  # noqa: F401 - compiled or loaded before the first query waits for it
+
+    buffer = bytearray()
+    try:
+        connection.sendall(pack(HELLO, {}))
+        while data := connection.recv(BLOCK):
+            buffer += data
+            while (request := take_frame(buffer)) is not None:
+                connection.sendall(pack(request.number, shard.answer(request)))
+    except ConnectionError:  # the router has gone in the middle of an answer
+        return
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`arguments`: the shard's folder; default those of the process."""
+    (root,) = sys.argv[1:] if arguments is None else arguments
+    with socket.socket(fileno=sys.stdin.fileno()) as connection:
+        serve(Shard(Path(root)), connection)
