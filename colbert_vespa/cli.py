@@ -178,6 +178,14 @@ def plan(
     groups: Annotated[int | None, typer.Option("--groups", help="Groups of nodes, each with a whole copy.")] = None,
     node_memory: Annotated[float | None, typer.Option("--node-memory", help="GB of a content node.")] = None,
     text_bytes: Annotated[float | None, typer.Option("--text-bytes", help="Bytes of a passage's text.")] = None,
+    per_document: Annotated[
+        float | None, typer.Option("--passages-per-document", help="With layout chunks: passages that share a document.")
+    ] = None,
+    queries: Annotated[
+        float | None, typer.Option("--queries-per-second", help="How many groups and containers so many queries need.")
+    ] = None,
+    centroids: Annotated[int | None, typer.Option("--centroids", help="Of the codebook; default: the bundle's.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle whose dimensions and codebook count.")] = None,
     json_output: Json = False,
 ) -> None:
     """Memory, disk, nodes and an estimate of a query's cost, each with its formula and source."""
@@ -187,8 +195,9 @@ def plan(
     changes = {
         "codec": codec, "candidates": tuple(candidates) if candidates else None, "dim": dim, "pooling": pooling,
         "redundancy": redundancy, "groups": groups, "node_memory_gb": node_memory, "text_bytes": text_bytes,
+        "passages_per_document": per_document, "queries_per_second": queries, "centroids": centroids,
     }  # fmt: skip
-    out.result(plan_application(out, documents, tokens, settings, changes))
+    out.result(plan_application(out, documents, tokens, settings, changes, bundle))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from exporter.verification import ExportReport
 from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
+from late_interaction.codebook import CODEBOOK_DOCUMENTS
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -22,7 +23,6 @@ from late_interaction.vector_cache import DocumentEncoder
 __all__ = ["export_bundle", "sample_texts"]
 
 MAX_SAMPLE = 50_000
-CODEBOOK_SAMPLE = 20_000
 
 
 def sample_texts(source: str) -> list[str]:
@@ -51,10 +51,10 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
             encoder: DocumentEncoder = Encoder(bundle)
-            out.say(f"training the codebook on {min(len(texts), CODEBOOK_SAMPLE)} documents of the sample")
+            out.say(f"training the codebook on {min(len(texts), CODEBOOK_DOCUMENTS)} documents of the sample")
             with out.steps() as step:
                 add_codebook(
-                    bundle, texts[:CODEBOOK_SAMPLE], encoder, progress=lambda done, total: step("codebook", done, total)
+                    bundle, texts[:CODEBOOK_DOCUMENTS], encoder, progress=lambda done, total: step("codebook", done, total)
                 )
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)

@@ -126,18 +126,26 @@ def _show_steps(out: Output, bundle: Path, output: Path, schemas: Sequence[str],
 
 
 def plan_application(
-    out: Output, documents: float, tokens: float, settings: Path | None, changes: Mapping[str, object]
+    out: Output,
+    documents: float,
+    tokens: float,
+    settings: Path | None,
+    changes: Mapping[str, object],
+    bundle: Path | None = None,
 ) -> dict[str, object]:
-    """changes: what the command line gives, which wins over `settings`; None is not given."""
+    """changes: what the command line gives, which wins over `settings`; None is not given. bundle: has the codebook."""
     known = PlanRequest.of(AppSettings.from_toml(settings), documents, tokens) if settings else PlanRequest(documents, tokens)
+    if bundle:
+        known = known.with_bundle(Bundle.open(bundle, verify=False))
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if "redundancy" in given and "searchable_copies" not in given:
         given["searchable_copies"] = given["redundancy"]
     plan = make_plan(dataclasses.replace(known, **given))
     out.plan(plan)
-    out.say("\nnode resources for app.toml on Vespa Cloud:\n")
-    for line in plan.cloud_toml().splitlines():
-        out.command(line)
+    if table := plan.cloud_toml():
+        out.say("\nnode resources for app.toml on Vespa Cloud:\n")
+        for line in table.splitlines():
+            out.command(line)
     return plan.to_json()
 
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook import CODEBOOK_ROWS, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.thresholds import train_thresholds
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["MAX_SAMPLE_ROWS", "add_codebook"]
+__all__ = ["add_codebook"]
 
-MAX_SAMPLE_ROWS = 2_000_000
 BLOCK = 256
 
 
@@ -45,7 +44,7 @@ def add_codebook(
         rows += sum(len(item) for item in vectors)
         if progress:
             progress(min(first + BLOCK, len(texts)), len(texts))
-        if rows >= MAX_SAMPLE_ROWS:
+        if rows >= CODEBOOK_ROWS:
             break
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")

@@ -23,9 +23,9 @@ from vespa_app.schema import OWN_FIELDS
 from vespa_app.schema_checks import check_schema_text
 from vespa_app.settings import AppSettings
 
-__all__ = ["check_package", "check_settings"]
+__all__ = ["LIMITS", "check_package", "check_settings"]
 
-_LIMITS = {
+LIMITS = {
     "dim": (1, 4096),
     "query_rows": (1, 1024),
     "rerank": (1, 100_000),
@@ -47,7 +47,7 @@ def check_settings(settings: AppSettings) -> None:
     check_namespace(settings.namespace)
     if settings.schema == DESCRIPTION_SCHEMA:
         raise SettingsError(f"setting schema {settings.schema!r}: the name is taken by the application's description")
-    for name, (least, most) in _LIMITS.items():
+    for name, (least, most) in LIMITS.items():
         value = getattr(settings, name)
         if type(value) is not int or not least <= value <= most:
             raise SettingsError(f"setting {name} must be from {least} to {most}, got {value!r}")
