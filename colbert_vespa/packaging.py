@@ -18,7 +18,6 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, default_settings
 from vespa_app.beside import build_beside
-from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
 from vespa_app.deploy import deploy
 from vespa_app.planning import PlanRequest, make_plan
@@ -63,8 +62,7 @@ def write_package(
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})
-        goal = RECALL_GOAL if recall is None else recall
-        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=goal)
+        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=recall)
     if options.beside:
         package = build_beside(opened, chosen, options.beside, switch=options.switch)
     else:
