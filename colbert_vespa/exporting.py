@@ -8,7 +8,7 @@ from pathlib import Path
 
 from colbert_vespa.console import Output
 from exporter import ExportOptions, export
-from exporter.codebooks import add_codebook
+from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
 from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
@@ -35,6 +35,8 @@ def sample_texts(source: str) -> list[str]:
 
 def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:
     """`sample`: a source of documents; the options' own sample is made from it."""
+    if not sample and (options.bits or options.centroids):
+        raise UsageError("--bits and --centroids are of the codebook, which --sample trains: give a sample of your documents")
     texts = sample_texts(str(sample)) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
@@ -54,8 +56,9 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
             out.say(f"training the codebook on {min(len(texts), CODEBOOK_DOCUMENTS)} documents of the sample")
             with out.steps() as step:
                 add_codebook(
-                    bundle, texts[:CODEBOOK_DOCUMENTS], encoder, progress=lambda done, total: step("codebook", done, total)
-                )
+                    bundle, texts[:CODEBOOK_DOCUMENTS], encoder, bits=options.bits or DEFAULT_BITS,
+                    centroids=options.centroids, progress=lambda done, total: step("codebook", done, total),
+                )  # fmt: skip
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()
