@@ -6,6 +6,7 @@ exist, undeclared inputs); these are looked for here. tests/vespa holds the chec
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from pathlib import Path
@@ -37,6 +38,8 @@ LIMITS = {
     "search_threads": (1, 64),
     "jvm_heap_mb": (128, 1 << 20),
 }
+MOST_KEPT = 10_000_000
+_PHASES = {"exhaustive": ("first",), "hybrid": ("first", "second", "global")}  # of the others: first and second
 _STRATEGY_FIELDS = ("centroids", "pooled", "token_bits", "codes")
 
 
@@ -63,12 +66,31 @@ def check_settings(settings: AppSettings) -> None:
         _check_choice("candidates", name, STRATEGIES)
         if name in settings.candidates[:position]:
             raise SettingsError(f"setting candidates names {name!r} twice")
+    _check_drop_limits(settings)
     _check_metadata(settings.metadata)
     check_layout(settings)
     check_places(settings)
     for name, own in settings.index_settings.items():
         if name != settings.schema:
             check_settings(own)
+
+
+def _check_drop_limits(settings: AppSettings) -> None:
+    kept = settings.keep_rank_count
+    if type(kept) is not int or (kept and not settings.rerank <= kept <= MOST_KEPT):
+        raise SettingsError(
+            f"setting keep_rank_count must be 0 or from rerank ({settings.rerank}) to {MOST_KEPT}, got {kept!r}"
+        )
+    for name, limits in settings.drop_limits.items():
+        if name not in settings.candidates:
+            raise SettingsError(
+                f"setting drop_limits.{name}: these candidates are not in setting candidates ({', '.join(settings.candidates)})"
+            )
+        known = _PHASES.get(name, ("first", "second"))
+        for phase, limit in limits.items():
+            _check_choice(f"drop_limits.{name}", phase, known)
+            if type(limit) not in (int, float) or not math.isfinite(limit):
+                raise SettingsError(f"setting drop_limits.{name}.{phase} must be a number, got {limit!r}")
 
 
 def _check_choice(setting: str, value: str, known: Collection[str]) -> None:

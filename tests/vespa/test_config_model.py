@@ -102,6 +102,15 @@ def test_vespa_cloud_takes_it_in_the_dev_zone(vespa_oracle, bundle, tmp_path):
     assert warnings(reply) == []
 
 
+def test_drop_limits_of_every_phase(vespa_oracle, bundle, tmp_path):
+    limits = {name: {"first": 0.25, "second": 3.0} for name in STRATEGIES if name != "exhaustive"}
+    limits |= {"hybrid": {"first": 0.25, "second": 3.0, "global": 0.01}, "exhaustive": {"first": -1.0}}
+    settings = settings_for(keep_rank_count=2000, drop_limits=limits, embedder=False)
+    reply = vespa_oracle.validate(build_package(bundle, settings).write(tmp_path / "app"))
+    assert reply["ok"], reply
+    assert warnings(reply) == []
+
+
 def test_adding_a_metadata_field_asks_for_nothing(vespa_oracle, bundle, tmp_path):
     old = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "old")
     fields = MetadataSchema({name: type_ for name, type_ in METADATA.fields.items() if type_ is not FieldType.POSITION})
