@@ -74,6 +74,8 @@ def export(
         list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
     ] = None,
     sample: Annotated[Path | None, typer.Option("--sample", help="JSONL of your documents; trains the codebook.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.")] = None,
+    centroids: Annotated[int | None, typer.Option("--centroids", help="Of the codebook; default: as suits the sample.")] = None,
     dim: Annotated[int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.")] = None,
     rules: Annotated[str, typer.Option("--rules", help="Tokenization: trained, or vespa as its colbert-embedder.")] = "trained",
     query_length: Annotated[str | None, typer.Option("--query-length", help="Rows of a query, or auto.")] = None,
@@ -97,7 +99,7 @@ def export(
     options = ExportOptions(
         quantize=tuple(quantize or ()), dim=dim, rules=rules, query_length=_length(query_length),
         document_length=document_length, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
-        least_fp32=least_fp32, least_quantized=least_quantized, force=force,
+        least_fp32=least_fp32, least_quantized=least_quantized, force=force, bits=bits, centroids=centroids,
         pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
     )  # fmt: skip
     out = Output(json_output=json_output)
@@ -181,6 +183,14 @@ def plan(
     groups: Annotated[int | None, typer.Option("--groups", help="Groups of nodes, each with a whole copy.")] = None,
     node_memory: Annotated[float | None, typer.Option("--node-memory", help="GB of a content node.")] = None,
     text_bytes: Annotated[float | None, typer.Option("--text-bytes", help="Bytes of a passage's text.")] = None,
+    per_document: Annotated[
+        float | None, typer.Option("--passages-per-document", help="With layout chunks: passages that share a document.")
+    ] = None,
+    queries: Annotated[
+        float | None, typer.Option("--queries-per-second", help="How many groups and containers so many queries need.")
+    ] = None,
+    centroids: Annotated[int | None, typer.Option("--centroids", help="Of the codebook; default: the bundle's.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle whose dimensions and codebook count.")] = None,
     json_output: Json = False,
 ) -> None:
     """Memory, disk, nodes and an estimate of a query's cost, each with its formula and source."""
@@ -190,8 +200,9 @@ def plan(
     changes = {
         "codec": codec, "candidates": tuple(candidates) if candidates else None, "dim": dim, "pooling": pooling,
         "redundancy": redundancy, "groups": groups, "node_memory_gb": node_memory, "text_bytes": text_bytes,
+        "passages_per_document": per_document, "queries_per_second": queries, "centroids": centroids,
     }  # fmt: skip
-    out.result(plan_application(out, documents, tokens, settings, changes))
+    out.result(plan_application(out, documents, tokens, settings, changes, bundle))
 
 
 @app.command()

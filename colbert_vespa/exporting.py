@@ -8,11 +8,12 @@ from pathlib import Path
 
 from colbert_vespa.console import Output
 from exporter import ExportOptions, export
-from exporter.codebooks import add_codebook
+from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
 from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
+from late_interaction.codebook import CODEBOOK_DOCUMENTS
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -22,7 +23,6 @@ from late_interaction.vector_cache import DocumentEncoder
 __all__ = ["export_bundle", "sample_texts"]
 
 MAX_SAMPLE = 50_000
-CODEBOOK_SAMPLE = 20_000
 
 
 def sample_texts(source: str) -> list[str]:
@@ -35,6 +35,8 @@ def sample_texts(source: str) -> list[str]:
 
 def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:
     """`sample`: a source of documents; the options' own sample is made from it."""
+    if not sample and (options.bits or options.centroids):
+        raise UsageError("--bits and --centroids are of the codebook, which --sample trains: give a sample of your documents")
     texts = sample_texts(str(sample)) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
@@ -51,11 +53,12 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
             encoder: DocumentEncoder = Encoder(bundle)
-            out.say(f"training the codebook on {min(len(texts), CODEBOOK_SAMPLE)} documents of the sample")
+            out.say(f"training the codebook on {min(len(texts), CODEBOOK_DOCUMENTS)} documents of the sample")
             with out.steps() as step:
                 add_codebook(
-                    bundle, texts[:CODEBOOK_SAMPLE], encoder, progress=lambda done, total: step("codebook", done, total)
-                )
+                    bundle, texts[:CODEBOOK_DOCUMENTS], encoder, bits=options.bits or DEFAULT_BITS,
+                    centroids=options.centroids, progress=lambda done, total: step("codebook", done, total),
+                )  # fmt: skip
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()

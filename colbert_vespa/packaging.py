@@ -18,7 +18,6 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
 from vespa_app.beside import Beside, build_beside
-from vespa_app.candidates.effort import RECALL_GOAL
 from vespa_app.changes import Change, package_changes
 from vespa_app.checks import read_settings
 from vespa_app.deploy import deploy
@@ -66,8 +65,7 @@ def write_package(
     else:
         documents = [document for source in open_sources(sample) for document in source]
         fields = survey(documents).schema if documents else MetadataSchema({})
-        goal = RECALL_GOAL if recall is None else recall
-        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=goal)
+        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=recall)
     if options.diff:
         check_package(options.diff)
     pair = build_beside(opened, chosen, options.beside, switch=options.switch) if options.beside else None
@@ -133,18 +131,26 @@ def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: 
 
 
 def plan_application(
-    out: Output, documents: float, tokens: float, settings: Path | None, changes: Mapping[str, object]
+    out: Output,
+    documents: float,
+    tokens: float,
+    settings: Path | None,
+    changes: Mapping[str, object],
+    bundle: Path | None = None,
 ) -> dict[str, object]:
-    """changes: what the command line gives, which wins over `settings`; None is not given."""
+    """changes: what the command line gives, which wins over `settings`; None is not given. bundle: has the codebook."""
     known = PlanRequest.of(AppSettings.from_toml(settings), documents, tokens) if settings else PlanRequest(documents, tokens)
+    if bundle:
+        known = known.with_bundle(Bundle.open(bundle, verify=False))
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if "redundancy" in given and "searchable_copies" not in given:
         given["searchable_copies"] = given["redundancy"]
     plan = make_plan(dataclasses.replace(known, **given))
     out.plan(plan)
-    out.say("\nnode resources for app.toml on Vespa Cloud:\n")
-    for line in plan.cloud_toml().splitlines():
-        out.command(line)
+    if table := plan.cloud_toml():
+        out.say("\nnode resources for app.toml on Vespa Cloud:\n")
+        for line in table.splitlines():
+            out.command(line)
     return plan.to_json()
 
 

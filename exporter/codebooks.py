@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook import CODEBOOK_ROWS, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.thresholds import train_thresholds
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["MAX_SAMPLE_ROWS", "add_codebook"]
+__all__ = ["DEFAULT_BITS", "add_codebook"]
 
-MAX_SAMPLE_ROWS = 2_000_000
 BLOCK = 256
+DEFAULT_BITS = 4
 
 
 def add_codebook(
@@ -25,13 +25,15 @@ def add_codebook(
     sample: Sequence[str],
     encoder: DocumentEncoder,
     *,
-    bits: int = 4,
+    bits: int = DEFAULT_BITS,
+    centroids: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bundle:
     """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; also `binary` thresholds,
     where they find more than a cut at 0 does (late_interaction.thresholds).
 
+    bits: 1, 2 or 4 a dimension. centroids: by default as many as suit the sample, and never more than one for 16 vectors.
     At most 2M token vectors are used; past that, a seeded part of the sample. Returns the bundle, with its new checksum.
     Raises: BundleError where the sample has no text.
     """
@@ -45,11 +47,11 @@ def add_codebook(
         rows += sum(len(item) for item in vectors)
         if progress:
             progress(min(first + BLOCK, len(texts)), len(texts))
-        if rows >= MAX_SAMPLE_ROWS:
+        if rows >= CODEBOOK_ROWS:
             break
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
-    codebook = train_codebook(np.concatenate(blocks), bits=bits, seed=seed)
+    codebook = train_codebook(np.concatenate(blocks), bits=bits, centroids=centroids, seed=seed)
     name = f"codebooks/residual-{codebook.sha256[:12]}.npz"
     bundle.file(name).parent.mkdir(exist_ok=True)
     codebook.save(bundle.file(name))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from late_interaction.bundle import RULES, Pooling
+from late_interaction.codebook import BITS, MAX_CENTROIDS
 from late_interaction.errors import UsageError
 from late_interaction.pooling import check_pooling
 
@@ -18,9 +19,10 @@ class ExportOptions:
     plain encoder, and used for verification. dim: dimensions kept (the first of a trained checkpoint, as Matryoshka training
     orders them; 128 for a plain encoder), None for all. rules: "trained", or "vespa" for the tokenization of Vespa's
     colbert-embedder. query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
-    with the query. pooling: of document rows. trust_remote_code: run code that the checkpoint brings. allow_pickle: read
-    tensors, and nothing else, from pickled weights. least_fp32: the worst cosine with torch that fp32 may have.
-    least_quantized: the mean cosine that a quantized graph may have. force: keep a bundle that fails either.
+    with the query. pooling: of document rows. bits, centroids: of the codebook, which a sample trains; None for 4 bits and for
+    as many centroids as suit the sample. trust_remote_code: run code that the checkpoint brings. allow_pickle: read tensors,
+    and nothing else, from pickled weights. least_fp32: the worst cosine with torch that fp32 may have. least_quantized: the
+    mean cosine that a quantized graph may have. force: keep a bundle that fails either.
     """
 
     quantize: tuple[str, ...] = ()
@@ -30,6 +32,8 @@ class ExportOptions:
     query_length: int | str | None = None
     document_length: int | None = None
     pooling: Pooling | None = None
+    bits: int | None = None
+    centroids: int | None = None
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
@@ -49,3 +53,7 @@ class ExportOptions:
                 raise UsageError(f"--{name}-length must be at least 4{', or auto' if name == 'query' else ''}, got {value}")
         if self.pooling is not None:
             check_pooling(self.pooling)
+        if self.bits is not None and self.bits not in BITS:
+            raise UsageError(f"--bits must be 1, 2 or 4, got {self.bits}")
+        if self.centroids is not None and not 1 <= self.centroids <= MAX_CENTROIDS:
+            raise UsageError(f"--centroids must be from 1 to {MAX_CENTROIDS:,}, got {self.centroids}")

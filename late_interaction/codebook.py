@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
 
-__all__ = ["Codebook", "default_centroids", "grown", "train_codebook", "unit_rows"]
+__all__ = ["Codebook", "default_centroids", "grown", "train_codebook", "trained_centroids", "unit_rows"]
 
 Matrix = NDArray[np.float32]
 BITS = (1, 2, 4)
@@ -36,6 +36,8 @@ BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
 EXACT_UP_TO = 2048  # centroids; above, encoding and training search them in groups
 GROUPED_ROWS = 1 << 14
 PROBED_GROUPS = 8
+CODEBOOK_DOCUMENTS = 20_000  # of a sample, that the codebook of a bundle is trained on
+CODEBOOK_ROWS = 2_000_000  # token vectors of them, at most
 MIN_PER_CENTROID = 16  # vectors that each centroid needs, or it would only learn the sample by heart
 
 
@@ -228,9 +230,9 @@ def train_codebook(
         raise ValueError(f"bits is {bits!r}, known are 1, 2 and 4")
     random = np.random.default_rng(seed)
     order = random.permutation(len(sample))
-    held = min(len(sample) // 20, 50_000)  # residuals of vectors that k-means saw are too small
+    held = _held_out(len(sample))
     training = np.ascontiguousarray(sample[order[held:]], np.float32)
-    count = min(centroids or default_centroids(len(sample)), max(1, len(training) // MIN_PER_CENTROID))
+    count = trained_centroids(len(sample), centroids)
     found = _kmeans(training, count, random, iterations)
     tested = np.ascontiguousarray(sample[order[:held]] if held >= 256 else sample, np.float32)
     residuals = tested - found[_assign_near(tested, found)[0]]
@@ -247,6 +249,16 @@ def grown(codebook: Codebook, vectors: Matrix, count: int) -> Codebook:
 def default_centroids(vectors: int) -> int:
     """PLAID's number of centroids for an index of that many token vectors."""
     return 1 << max(0, int(np.log2(16 * np.sqrt(max(1, vectors)))))
+
+
+def trained_centroids(vectors: int, wanted: int | None = None) -> int:
+    """Centroids that `train_codebook` makes of a sample of that many vectors, at most. wanted: by default PLAID's number."""
+    return min(wanted or default_centroids(vectors), max(1, (vectors - _held_out(vectors)) // MIN_PER_CENTROID))
+
+
+def _held_out(vectors: int) -> int:
+    """Vectors kept from k-means for the buckets: residuals of vectors that it saw are too small."""
+    return min(vectors // 20, 50_000)
 
 
 def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:

@@ -4,7 +4,8 @@
 
 Keys of one dict are joined by "and". A missing value compares to nothing: `$eq`, `$in` and the ranges do not select it;
 `$ne`, `$nin` and `$not` are the complements of what they negate, so they do. On a list field `$eq` and `$in` ask whether
-the list contains the value. A timestamp is compared with ISO 8601 text; a position is asked for by distance:
+the list contains the value, and a range whether one of its elements is in it. A timestamp is compared with ISO 8601 text; a
+position is asked for by distance:
 
     {"published": {"$gte": "2026-01-01"}, "place": {"$near": {"lat": 63.43, "lng": 10.39, "km": 5}}}
 """
@@ -37,7 +38,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """`op` is one of < <= > >=."""
+    """The field is, or one element of its list is, `op` (one of < <= > >=) `value`."""
 
     field: str
     op: str
@@ -139,13 +140,13 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
     if op in _RANGES:
         if not type_.ordered:
             raise FilterError(f"filter {op} on {name!r} needs a number field, it is {type_.value}")
-        if type_ is FieldType.TIMESTAMP:
-            moment = _typed(name, type_, value)
+        if type_.element is FieldType.TIMESTAMP:
+            moment = _typed(name, type_.element, value)
             assert isinstance(moment, int)
             return Range(name, _RANGES[op], moment)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise FilterError(f"filter {op} on {name!r} needs a number, got {str(value)[:60]!r}")
-        return Range(name, _RANGES[op], _bound(name, type_, _RANGES[op], value))
+        return Range(name, _RANGES[op], _bound(name, type_.element, _RANGES[op], value))
     if op == "$exists":
         if not isinstance(value, bool):
             raise FilterError(f"filter $exists on {name!r} takes true or false")
@@ -175,8 +176,7 @@ def _bound(name: str, type_: FieldType, op: str, value: int | float) -> int | fl
 
 
 def _scalar(name: str, type_: FieldType, value: object) -> Scalar:
-    element = FieldType.STRING if type_ is FieldType.STRINGS else type_
-    typed = _typed(name, element, value)
+    typed = _typed(name, type_.element, value)
     assert isinstance(typed, (str, int, float, bool))  # element types are never lists or null
     return typed
 

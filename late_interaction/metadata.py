@@ -14,15 +14,15 @@ from late_interaction.places_and_times import position, show_position, show_time
 
 __all__ = ["FieldType", "MetadataSchema", "SchemaInference", "Value", "coerce"]
 
-Value: TypeAlias = str | int | float | bool | list[str] | dict[str, float] | None
+Value: TypeAlias = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, float] | None
 
 
 class FieldType(str, Enum):
     """Values are Vespa's own type names, but for `timestamp`, which is a long there.
 
-    int, float, timestamp and position come from settings alone: they are not inferred. A timestamp is given as ISO 8601 text
-    (without a zone: UTC) and kept as milliseconds since 1970; a position is given as {"lat", "lng"} in degrees and kept as one
-    number of micro degrees, Vespa's own precision.
+    int, float, timestamp, lists of them, and position come from settings alone: they are not inferred. A timestamp is given as
+    ISO 8601 text (without a zone: UTC) and kept as milliseconds since 1970; a position is given as {"lat", "lng"} in degrees
+    and kept as one number of micro degrees, Vespa's own precision.
     """
 
     STRING = "string"
@@ -32,8 +32,23 @@ class FieldType(str, Enum):
     DOUBLE = "double"
     BOOL = "bool"
     STRINGS = "array<string>"
+    INTS = "array<int>"
+    LONGS = "array<long>"
+    FLOATS = "array<float>"
+    DOUBLES = "array<double>"
     TIMESTAMP = "timestamp"
+    TIMESTAMPS = "array<timestamp>"
     POSITION = "position"
+
+    @property
+    def many(self) -> bool:
+        """Whether a value is a list."""
+        return self.value.startswith("array<")
+
+    @property
+    def element(self) -> FieldType:
+        """Of a list: the type of what it holds; else the type itself."""
+        return FieldType(self.value[len("array<") : -1]) if self.many else self
 
     @property
     def numeric(self) -> bool:
@@ -45,12 +60,12 @@ class FieldType(str, Enum):
 
     @property
     def ordered(self) -> bool:
-        """Whether ranges mean something."""
-        return self.numeric or self is FieldType.TIMESTAMP
+        """Whether ranges mean something: of a list, whether one of its elements is in the range."""
+        return self.element.numeric or self.element is FieldType.TIMESTAMP
 
     @property
     def vespa(self) -> str:
-        return "long" if self is FieldType.TIMESTAMP else self.value
+        return self.value.replace(FieldType.TIMESTAMP.value, FieldType.LONG.value)
 
 
 def coerce(name: str, value: object, type_: FieldType) -> Value:
@@ -77,8 +92,8 @@ def coerce(name: str, value: object, type_: FieldType) -> Value:
         return timestamp(name, value)
     if type_ is FieldType.POSITION:
         return position(name, value)
-    if type_ is FieldType.STRINGS and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return list(value)
+    if type_.many and isinstance(value, list):
+        return [coerce(name, item, type_.element) for item in value]  # type: ignore[return-value]  # all of one type
     raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no {type_.value}")
 
 
@@ -131,6 +146,8 @@ class MetadataSchema:
             type_ = self.fields[name]
             if type_ is FieldType.TIMESTAMP and isinstance(value, int):
                 found[name] = show_timestamp(value)
+            elif type_ is FieldType.TIMESTAMPS and isinstance(value, list):
+                found[name] = [show_timestamp(int(item)) for item in value]
             elif type_ is FieldType.POSITION and isinstance(value, int):
                 found[name] = show_position(value)
             else:
@@ -155,8 +172,8 @@ class SchemaInference:
             self._seen_in.setdefault(name, document_id)
             if known is type_:
                 continue
-            if known.numeric and type_.numeric:
-                self._types[name] = FieldType.DOUBLE
+            if known.many == type_.many and known.element.numeric and type_.element.numeric:
+                self._types[name] = FieldType.DOUBLES if type_.many else FieldType.DOUBLE
                 continue
             raise MetadataError(
                 f"metadata field {name!r} is {known.value} in document {self._seen_in[name]!r} "
@@ -165,19 +182,17 @@ class SchemaInference:
 
     @staticmethod
     def _type_of(name: str, value: object, document_id: str) -> FieldType:
-        if isinstance(value, bool):
-            return FieldType.BOOL
-        if isinstance(value, str):
-            return FieldType.STRING
-        if isinstance(value, int):
-            return FieldType.LONG
-        if isinstance(value, float):
-            return FieldType.DOUBLE
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return FieldType.STRINGS
+        if isinstance(value, list):
+            found = {_plain_type(item) for item in value}
+            if found == {FieldType.LONG, FieldType.DOUBLE}:
+                return FieldType.DOUBLES
+            if len(found) == 1 and (listed := _LISTS.get(found.pop())):
+                return listed
+        elif type_ := _plain_type(value):
+            return type_
         raise MetadataError(
             f"metadata field {name!r} of document {document_id!r} is {type(value).__name__}: "
-            "use text, a number, true/false or a list of texts"
+            "use text, a number, true/false, or a list of texts or of numbers"
         )
 
     def schema(self) -> MetadataSchema:
@@ -189,3 +204,15 @@ class SchemaInference:
         for document_id, metadata in documents:
             inference.add(document_id, metadata)
         return inference.schema()
+
+
+_LISTS: dict[FieldType | None, FieldType] = {
+    FieldType.STRING: FieldType.STRINGS,
+    FieldType.LONG: FieldType.LONGS,
+    FieldType.DOUBLE: FieldType.DOUBLES,
+}
+
+
+def _plain_type(value: object) -> FieldType | None:
+    types = ((bool, FieldType.BOOL), (str, FieldType.STRING), (int, FieldType.LONG), (float, FieldType.DOUBLE))
+    return next((type_ for kind, type_ in types if isinstance(value, kind)), None)

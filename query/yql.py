@@ -7,11 +7,10 @@ A missing value compares to nothing (filters.py): Vespa has no such notion, so e
 from __future__ import annotations
 
 from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range, Scalar
+from query.yql_ranges import equals_whole, whole_range
 from vespa_app.presence import PRESENT, empty_mark
 
 __all__ = ["filter_to_yql", "string_literal"]
-
-_LONG_WITHOUT_SUFFIX = 2**31
 
 
 def filter_to_yql(node: Filter) -> str:
@@ -25,10 +24,16 @@ def filter_to_yql(node: Filter) -> str:
     if isinstance(node, Exists):
         return _present(node.field)
     if isinstance(node, Range):
-        return f"({node.field} {node.op} {_number(node.value)} and {_present(node.field)})"
+        return f"({_range(node)} and {_present(node.field)})"
     if isinstance(node, Near):
         return f'(geoLocation({node.field}, {node.lat!r}, {node.lng!r}, "{node.km:.6f} km") and {_present(node.field)})'
     return _in(node)
+
+
+def _range(node: Range) -> str:
+    if isinstance(node.value, int):
+        return whole_range(node.field, node.op, node.value)
+    return f"{node.field} {node.op} {node.value!r}"
 
 
 def _joined(word: str, parts: tuple[Filter, ...]) -> str:
@@ -53,13 +58,7 @@ def _equals(field: str, value: Scalar) -> str:
         return f"{field} = {'true' if value else 'false'}"
     if isinstance(value, str):
         return f"{field} contains {string_literal(value)}"
-    return f"{field} = {_number(value)}"
-
-
-def _number(value: int | float) -> str:
-    if isinstance(value, int):
-        return f"{value}L" if abs(value) >= _LONG_WITHOUT_SUFFIX else str(value)
-    return repr(value)
+    return equals_whole(field, value) if isinstance(value, int) else f"{field} = {value!r}"
 
 
 def string_literal(text: str) -> str:

@@ -192,6 +192,12 @@ def vespa_node() -> tuple[str, str]:
     return url, config_url
 
 
+LISTS = {
+    "names": "array<string>", "small": "array<int>", "large": "array<long>", "single": "array<float>",
+    "double": "array<double>", "seen": "array<timestamp>",
+}  # fmt: skip
+
+
 def further_indexes(settings) -> dict[str, dict[str, object]]:
     """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
     from vespa_app.candidates import STRATEGIES
@@ -200,6 +206,7 @@ def further_indexes(settings) -> dict[str, dict[str, object]]:
     return {
         "chunked": {"layout": "chunks", "candidates": ["exhaustive", "pooled", "bm25"]},
         "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
+        "listed": {"candidates": ["exhaustive"], "metadata": {**LISTS, "year": "long"}},
         "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
         "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
     }

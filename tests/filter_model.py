@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 
 
@@ -36,7 +37,8 @@ def _compare(value, op, wanted):
         return wanted in values
     if op == "$in":
         return any(item in wanted for item in values)
-    return {"$gt": value > wanted, "$gte": value >= wanted, "$lt": value < wanted, "$lte": value <= wanted}[op]
+    compare = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}[op]
+    return any(compare(item, wanted) for item in values)
 
 
 def random_filter(rng: random.Random, documents, depth: int = 0):
@@ -55,11 +57,11 @@ def random_filter(rng: random.Random, documents, depth: int = 0):
     value = metadata[field]
     if rng.random() < 0.1:
         return {field: {"$exists": rng.random() < 0.5}}
+    if isinstance(value, list):
+        value = rng.choice(value or [item for d in documents for item in d.metadata.get(field) or []])
     if isinstance(value, (int, float)) and not isinstance(value, bool) and rng.random() < 0.7:
         return {field: {rng.choice(["$gt", "$gte", "$lt", "$lte"]): value}}
-    if isinstance(value, list):
-        value = rng.choice(value) if value else "none"
-    if isinstance(value, str) and rng.random() < 0.2:
+    if isinstance(value, str) and not value[:1].isdigit() and rng.random() < 0.2:  # a time has one form
         value = value.swapcase()
-    operator = rng.choice(["$eq", "$ne", "$in", "$nin"])
-    return {field: {operator: [value, value] if operator in ("$in", "$nin") else value}}
+    test = rng.choice(["$eq", "$ne", "$in", "$nin"])
+    return {field: {test: [value, value] if test in ("$in", "$nin") else value}}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
 from late_interaction.codebook import Codebook
+from late_interaction.thresholds import Thresholds
 
-__all__ = ["TOKENIZER", "small_bundle", "small_codebook"]
+__all__ = ["TOKENIZER", "small_bundle", "small_codebook", "with_thresholds"]
 
 _WORDS = ["[PAD]", "[Q]", "[D]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
 TOKENIZER = {
@@ -56,6 +58,16 @@ def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained:
         codebooks={"residual": "codebooks/residual.npz"} if codebook else {},
     )
     return write_manifest(folder, manifest)
+
+
+def with_thresholds(bundle: Bundle) -> Bundle:
+    """The bundle with cuts at .1 and a spread of .5 in every dimension."""
+    import numpy as np
+
+    dim, name = bundle.manifest.dim, "codebooks/binary.npz"
+    Thresholds(np.full(dim, 0.1, np.float32), np.full(dim, 0.5, np.float32)).save(bundle.file(name))
+    books = {**bundle.manifest.codebooks, "binary": name}
+    return write_manifest(bundle.path, dataclasses.replace(bundle.manifest, codebooks=books))
 
 
 def small_codebook(dim: int) -> Codebook:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -25,9 +26,9 @@ from vespa_app.schema import OWN_FIELDS
 from vespa_app.schema_checks import check_schema_text
 from vespa_app.settings import AppSettings
 
-__all__ = ["check_package", "check_settings", "of_index", "read_settings"]
+__all__ = ["LIMITS", "check_package", "check_settings", "of_index", "read_settings"]
 
-_LIMITS = {
+LIMITS = {
     "dim": (1, 4096),
     "query_rows": (1, 1024),
     "rerank": (1, 100_000),
@@ -39,6 +40,8 @@ _LIMITS = {
     "search_threads": (1, 64),
     "jvm_heap_mb": (128, 1 << 20),
 }
+MOST_KEPT = 10_000_000
+_PHASES = {"exhaustive": ("first",), "hybrid": ("first", "second", "global")}  # of the others: first and second
 
 
 def check_settings(settings: AppSettings) -> None:
@@ -48,7 +51,7 @@ def check_settings(settings: AppSettings) -> None:
     check_namespace(settings.namespace)
     if settings.schema == DESCRIPTION_SCHEMA:
         raise SettingsError(f"setting schema {settings.schema!r}: the name is taken by the application's description")
-    for name, (least, most) in _LIMITS.items():
+    for name, (least, most) in LIMITS.items():
         value = getattr(settings, name)
         if type(value) is not int or not least <= value <= most:
             raise SettingsError(f"setting {name} must be from {least} to {most}, got {value!r}")
@@ -64,6 +67,7 @@ def check_settings(settings: AppSettings) -> None:
         _check_choice("candidates", name, STRATEGIES)
         if name in settings.candidates[:position]:
             raise SettingsError(f"setting candidates names {name!r} twice")
+    _check_drop_limits(settings)
     _check_metadata(settings.metadata)
     check_layout(settings)
     check_places(settings)
@@ -92,6 +96,24 @@ def read_settings(path: str | Path) -> AppSettings:
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     return settings
+
+
+def _check_drop_limits(settings: AppSettings) -> None:
+    kept = settings.keep_rank_count
+    if type(kept) is not int or (kept and not settings.rerank <= kept <= MOST_KEPT):
+        raise SettingsError(
+            f"setting keep_rank_count must be 0 or from rerank ({settings.rerank}) to {MOST_KEPT}, got {kept!r}"
+        )
+    for name, limits in settings.drop_limits.items():
+        if name not in settings.candidates:
+            raise SettingsError(
+                f"setting drop_limits.{name}: these candidates are not in setting candidates ({', '.join(settings.candidates)})"
+            )
+        known = _PHASES.get(name, ("first", "second"))
+        for phase, limit in limits.items():
+            _check_choice(f"drop_limits.{name}", phase, known)
+            if type(limit) not in (int, float) or not math.isfinite(limit):
+                raise SettingsError(f"setting drop_limits.{name}.{phase} must be a number, got {limit!r}")
 
 
 def _check_choice(setting: str, value: str, known: Collection[str]) -> None:

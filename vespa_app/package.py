@@ -18,7 +18,7 @@ from late_interaction.files import safe_join, staged_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
-from vespa_app.candidates.effort import RECALL_GOAL, effort_for
+from vespa_app.candidates.effort import Effort, codec_for, effort_for
 from vespa_app.cd_tests import cd_tests
 from vespa_app.checks import check_package, check_settings, of_index
 from vespa_app.codecs import CODECS
@@ -98,26 +98,30 @@ def default_settings(
     *,
     codec: str | None = None,
     candidates: tuple[str, ...] = (),
-    recall: float = RECALL_GOAL,
+    recall: float | None = None,
 ) -> AppSettings:
     """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`. recall: share of the exact top 10
-    that candidates should find (vespa_app.candidates.effort).
+    that the first of the candidates should find; it chooses effort, and the codec where none is given
+    (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
 
-    Raises: SettingsError where Vespa, or we, would refuse the settings.
+    Raises: SettingsError where Vespa, or we, would refuse the settings, or the goal was never reached.
     """
-    first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
     books = bundle_books(bundle)
-    effort = effort_for(recall)
+    names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
+    bits = books.codebook.bits if books.codebook else None
+    if codec is None:
+        codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
+    effort = Effort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
     settings = AppSettings(
         dim=bundle.manifest.dim,
         probes=effort.probes,
         rerank=effort.rerank,
-        residual_bits=books.codebook.bits if codec == "residual" and books.codebook else AppSettings.residual_bits,
+        residual_bits=bits if codec == "residual" and bits else AppSettings.residual_bits,
         thresholds=codec == "binary" and books.thresholds is not None,
         query_rows=bundle.manifest.query.length,
         metadata=metadata,
-        codec=codec or "bfloat16",
-        candidates=tuple(candidates) or (first, "bm25", "exhaustive"),
+        codec=codec,
+        candidates=names,
     )
     check_settings(settings)
     return settings

@@ -16,7 +16,7 @@ from vespa_app.settings import AppSettings
 
 __all__ = ["check_schema_text"]
 
-_PLAIN_TYPES = {type_.vespa for type_ in FieldType} | {"int", "float", "array<int>", "array<long>", "weightedset<int>"}
+_PLAIN_TYPES = {type_.vespa for type_ in FieldType} | {"weightedset<int>"}
 _TENSOR = re.compile(r"tensor(?:<(\w+)>)?\((.*)\)")
 _DIMENSION = re.compile(r"([a-z]\w*)(?:\{\}|\[(\d+)\])")
 _CELLS = ("double", "float", "bfloat16", "int8")

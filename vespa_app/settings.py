@@ -36,10 +36,11 @@ ENCODINGS = ("client", "embedder")
 # what a further index may have of its own; all else is of the whole application
 INDEX_SETTINGS = (
     "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
-    "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding",
+    "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
+    "drop_limits",
 )  # fmt: skip
 _SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
-_TABLES = ("metadata", "cluster", "cloud", "indexes", "allow")
+_TABLES = ("metadata", "drop_limits", "cluster", "cloud", "indexes", "allow")
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -54,6 +55,8 @@ class AppSettings:
     rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per query row. target_hits: candidates
     that HNSW and BM25 are asked for; token_hits: the same for each query row, by candidates token. search_threads: per query
     and node.
+    keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer than
+    are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit.
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
     jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
     passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
@@ -79,6 +82,8 @@ class AppSettings:
     hnsw_links: int = 16
     hnsw_explore: int = 200
     search_threads: int = 2
+    keep_rank_count: int = 0
+    drop_limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     embedder: bool = True
     precision: str = ""
     jvm_heap_mb: int = 512
@@ -96,7 +101,8 @@ class AppSettings:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
         tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
-        tables["indexes"] = {name: dict(own) for name, own in self.indexes.items()}
+        for name in ("indexes", "drop_limits"):
+            tables[name] = {key: dict(own) for key, own in getattr(self, name).items()}
         kept = {name: table for name, table in tables.items() if table}
         if self.cloud is not None:
             kept["cloud"] = section_json(self.cloud)
@@ -116,6 +122,9 @@ class AppSettings:
             if unknown := sorted(set(own) - set(INDEX_SETTINGS)):
                 raise SettingsError(f"unknown setting '{where}.{unknown[0]}'; known: {', '.join(INDEX_SETTINGS)}")
             merged = {**self.to_json(), **own, "schema": name, "indexes": {}}
+            if "drop_limits" not in own:
+                kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
+                merged["drop_limits"] = kept
             found[name] = AppSettings.from_json(merged, where)
         return found
 
@@ -160,13 +169,18 @@ def _typed(name: str, value: object, annotation: str, where: str) -> object:
         return tuple(value)
     if name in _SECTIONS:
         return read_section(_SECTIONS[name], name, value, where)
-    if name == "indexes" and isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+    if (
+        name in ("indexes", "drop_limits")
+        and isinstance(value, Mapping)
+        and all(isinstance(v, Mapping) for v in value.values())
+    ):
         return {str(key): dict(own) for key, own in value.items()}
     if name == "allow" and isinstance(value, Mapping):
         return {str(key): str(day) for key, day in value.items()}
     if type(value).__name__ == annotation:
         return value
     wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}
-    wanted |= dict.fromkeys(("Mapping[str, str]", "Mapping[str, Mapping[str, Any]]"), "a table")
+    wanted |= {"Mapping[str, str]": "a table"}
+    wanted |= dict.fromkeys(("Mapping[str, Mapping[str, Any]]", "Mapping[str, Mapping[str, float]]"), "a table of tables")
     expected = wanted.get(annotation, annotation)
     raise SettingsError(f"{where}: setting {name!r} must be {expected}, got {str(value)[:60]!r}")

@@ -1,7 +1,7 @@
 """Metadata of a segment as typed columns, and filters evaluated on them.
 
 Every field has `present [n]`; numbers and booleans have `values [n]`; texts have `values [n]`, ids into a sorted list of
-words; lists of texts have `offsets [n + 1]` into such ids. A missing value compares to nothing, and so does an empty list:
+words; lists have `offsets [n + 1]` into the values of all. A missing value compares to nothing, and so does an empty list:
 `$exists` is false for it, as on Vespa.
 """
 
@@ -35,8 +35,7 @@ _DTYPES = {
     FieldType.DOUBLE: "<f8",
     FieldType.BOOL: "|b1",
     FieldType.STRING: "<i4",
-    FieldType.STRINGS: "<i4",
-}
+}  # of a list: that of its elements
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -59,7 +58,8 @@ class Column:
         if not self.present[row]:
             return None
         if self.offsets is not None:
-            return [self.words[int(i)] for i in self.values[self.offsets[row] : self.offsets[row + 1]]]
+            elements = self.values[self.offsets[row] : self.offsets[row + 1]].tolist()
+            return [self.words[place] for place in elements] if self.type is FieldType.STRINGS else elements
         if self.type is FieldType.STRING:
             return self.words[int(self.values[row])]
         plain: Value = self.values[row].item()
@@ -67,11 +67,17 @@ class Column:
 
     def has_any(self, wanted: Sequence[object]) -> Mask:
         """Rows whose value is, or whose list contains, one of `wanted`."""
-        if self.type not in (FieldType.STRING, FieldType.STRINGS):
-            found: Mask = np.isin(self.values, np.array(wanted, self.values.dtype)) & self.present
-            return found
-        places = [place for word in wanted if (place := self._place_of(str(word))) is not None]
-        found = np.isin(self.values, np.array(places, np.int32))
+        if self.type.element is FieldType.STRING:
+            places = [place for word in wanted if (place := self._place_of(str(word))) is not None]
+            return self._rows(np.isin(self.values, np.array(places, np.int32)))
+        return self._rows(np.isin(self.values, np.array(wanted, self.values.dtype)))
+
+    def within(self, op: str, bound: int | float) -> Mask:
+        """Rows whose value is, or whose list has an element that is, `op` `bound`."""
+        return self._rows(_COMPARE[op](self.values, self.values.dtype.type(bound)))
+
+    def _rows(self, found: Mask) -> Mask:
+        """Rows with one of the found values."""
         if self.offsets is None:
             return found & self.present
         count = np.concatenate([[0], np.cumsum(found)])
@@ -111,15 +117,18 @@ Columns = Mapping[str, Column]
 def column_of(type_: FieldType, values: Sequence[Value]) -> Column:
     """A column in memory from one value per passage; None where there is none."""
     present = np.array([value is not None for value in values], np.bool_)
-    if type_ not in (FieldType.STRING, FieldType.STRINGS):
-        return Column(type_, present, np.array([value if value is not None else 0 for value in values], _DTYPES[type_]))
-    lists = [value if isinstance(value, list) else [] if value is None else [str(value)] for value in values]
-    words = _sorted_words(word for words in lists for word in words)
-    place = {word: i for i, word in enumerate(words)}
-    if type_ is FieldType.STRING:
-        return Column(type_, present, np.array([place[item[0]] if item else -1 for item in lists], np.int32), words)
+    lists: list[list[Any]] = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
+    words: list[str] = []
+    if type_.element is FieldType.STRING:
+        words = _sorted_words(word for item in lists for word in item)
+        place = {word: i for i, word in enumerate(words)}
+        lists = [[place[word] for word in item] for item in lists]
+    dtype = _DTYPES[type_.element]
+    if not type_.many:
+        missing = -1 if type_ is FieldType.STRING else 0
+        return Column(type_, present, np.array([item[0] if item else missing for item in lists], dtype), words)
     offsets = np.concatenate([[0], np.cumsum([len(item) for item in lists])]).astype(np.int64)
-    return Column(type_, present, np.array([place[word] for item in lists for word in item], np.int32), words, offsets)
+    return Column(type_, present, np.array([element for item in lists for element in item], dtype), words, offsets)
 
 
 def _sorted_words(words: Any) -> list[str]:
@@ -130,8 +139,20 @@ def join_columns(parts: Sequence[Column]) -> Column:
     """The columns of one field, one after the other (at least one)."""
     type_ = parts[0].type
     present = np.concatenate([part.present for part in parts])
-    if type_ not in (FieldType.STRING, FieldType.STRINGS):
-        return Column(type_, present, np.concatenate([part.values for part in parts]))
+    words: list[str] = []
+    if type_.element is FieldType.STRING:
+        words, values = _join_words(parts)
+    else:
+        values = np.concatenate([part.values for part in parts])
+    offsets = None
+    if type_.many:
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Column(type_, present, values, words, offsets)
+
+
+def _join_words(parts: Sequence[Column]) -> tuple[list[str], NDArray[np.int32]]:
+    """The words of all, and the values as places in them."""
     used = [np.unique(part.values[part.values >= 0]) for part in parts]
     words = _sorted_words(part.words[int(i)] for part, places in zip(parts, used, strict=True) for i in places)
     place = {word: i for i, word in enumerate(words)}
@@ -140,11 +161,7 @@ def join_columns(parts: Sequence[Column]) -> Column:
         moved = np.full(len(part.words) + 1, -1, np.int32)  # the last one is where -1, no value, points to
         moved[places] = [place[part.words[int(i)]] for i in places]
         values.append(moved[part.values])
-    offsets = None
-    if type_ is FieldType.STRINGS:
-        sizes = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Column(type_, present, np.concatenate(values), words, offsets)
+    return words, np.concatenate(values)
 
 
 def write_columns(folder: Path, schema: MetadataSchema, columns: Columns) -> dict[str, FileEntry]:
@@ -158,7 +175,7 @@ def write_columns(folder: Path, schema: MetadataSchema, columns: Columns) -> dic
         for part, array in arrays.items():
             file = f"field-{number}.{part}.npy"
             files[file] = write_array(folder / file, array)
-        if column.type in (FieldType.STRING, FieldType.STRINGS):
+        if column.type.element is FieldType.STRING:
             writer = StringsWriter(folder, f"field-{number}.words")
             try:
                 writer.append(list(column.words))
@@ -177,9 +194,9 @@ def open_columns(root: Path, schema: MetadataSchema, files: Mapping[str, FileEnt
         def load(part: str, dtype: str, stem: str = stem) -> NDArray[Any]:
             return open_array(root, f"{stem}.{part}.npy", files[f"{stem}.{part}.npy"], dtype)
 
-        present, values = load("present", "|b1"), load("values", _DTYPES[type_])
-        words = Strings(root, f"{stem}.words", files) if type_ in (FieldType.STRING, FieldType.STRINGS) else ()
-        offsets = load("offsets", "<i8") if type_ is FieldType.STRINGS else None
+        present, values = load("present", "|b1"), load("values", _DTYPES[type_.element])
+        words = Strings(root, f"{stem}.words", files) if type_.element is FieldType.STRING else ()
+        offsets = load("offsets", "<i8") if type_.many else None
         if len(present) != passages or (offsets is None and len(values) != passages):
             raise LocalIndexError(f"{root} is damaged: {stem}.values.npy does not have {passages} passages")
         if offsets is not None and (len(offsets) != passages + 1 or offsets[0] != 0 or offsets[-1] != len(values)):
@@ -211,6 +228,4 @@ def evaluate(where: Filter, columns: Columns, passages: int) -> Mask:
         case In(field, values):
             return columns[field].has_any(values)
         case Range(field, op, value):
-            column = columns[field]
-            within: Mask = _COMPARE[op](column.values, column.values.dtype.type(value)) & column.present
-            return within
+            return columns[field].within(op, value)

@@ -11,6 +11,9 @@ SCHEMA = MetadataSchema(
         "lang": FieldType.STRING,
         "tags": FieldType.STRINGS,
         "open": FieldType.BOOL,
+        "years": FieldType.LONGS,
+        "ratios": FieldType.FLOATS,
+        "seen": FieldType.TIMESTAMPS,
     }
 )
 
@@ -26,6 +29,10 @@ SCHEMA = MetadataSchema(
         ({"year": {"$gt": 2000.0}}, Range("year", ">", 2000)),
         ({"price": 3}, In("price", (3.0,))),
         ({"tags": "a"}, In("tags", ("a",))),
+        ({"years": 7}, In("years", (7,))),
+        ({"years": {"$gt": 7.0}}, Range("years", ">", 7)),
+        ({"ratios": {"$lte": 0.5}}, Range("ratios", "<=", 0.5)),
+        ({"seen": {"$lt": "1970-01-01T00:00:01Z"}}, Range("seen", "<", 1000)),
         ({"open": True}, In("open", (True,))),
         ({"lang": {"$exists": False}}, Not(Exists("lang"))),
         ({"$or": [{"lang": "en"}, {"year": 1}]}, Or((In("lang", ("en",)), In("year", (1,))))),
@@ -45,6 +52,10 @@ def test_parses(where, tree):
         ({"year": "2000"}, "'year'"),
         ({"year": True}, "'year'"),
         ({"open": 1}, "'open'"),
+        ({"years": [7]}, "no long"),
+        ({"years": "7"}, "no long"),
+        ({"years": {"$gt": 0.5}}, "whole"),
+        ({"tags": {"$gt": "a"}}, "number field"),
         ({"year": {"$gt": 2000.5}}, "whole"),
         ({"year": {"$gt": float("nan")}}, "number"),
         ({"price": {"$lt": float("inf")}}, "finite"),

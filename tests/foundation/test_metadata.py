@@ -30,7 +30,38 @@ def test_two_types_of_one_field_name_both_documents(first, second):
         SchemaInference.of([("doc-a", {"f": first}), ("doc-b", {"f": second})])
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], ["a", None], object()])
+def test_lists_of_numbers_are_inferred():
+    found = SchemaInference.of([("a", {"n": [1, 2], "r": [1, 0.5], "m": [1]}), ("b", {"n": [], "m": [0.5]})])
+    assert found.fields == {"n": FieldType.LONGS, "r": FieldType.DOUBLES, "m": FieldType.DOUBLES}
+    for other in (1, 0.5, ["x"], "x"):
+        with pytest.raises(MetadataError, match=r"array<long> in document 'a' but"):
+            SchemaInference.of([("a", {"n": [1]}), ("b", {"n": other})])
+
+
+def test_lists_are_checked_element_by_element():
+    assert coerce("f", [1, 2], FieldType.DOUBLES) == [1.0, 2.0]
+    assert coerce("f", [0.1], FieldType.FLOATS) == [coerce("f", 0.1, FieldType.FLOAT)]
+    assert coerce("f", ["1970-01-01T00:00:01Z"], FieldType.TIMESTAMPS) == [1000]
+    schema = MetadataSchema({"f": FieldType.TIMESTAMPS})
+    assert schema.shown({"f": [1000]}) == {"f": ["1970-01-01T00:00:01Z"]}
+    refused = {
+        FieldType.INTS: ([2**31], [None]),
+        FieldType.LONGS: ([True], [[1]], 1),
+        FieldType.FLOATS: ([1e39],),
+        FieldType.DOUBLES: ([float("nan")],),
+    }
+    for type_, value in ((type_, value) for type_, values in refused.items() for value in values):
+        with pytest.raises(MetadataError, match="'f'"):
+            coerce("f", value, type_)
+
+
+def test_vespas_types_of_lists():
+    assert {type_.vespa for type_ in FieldType if type_.many} == {
+        "array<string>", "array<int>", "array<long>", "array<float>", "array<double>",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [True], [[1]], [1, "a"], ["a", None], object()])
 def test_values_without_a_type_are_refused(value):
     with pytest.raises(MetadataError, match="'f'.*'doc'"):
         SchemaInference.of([("doc", {"f": value})])

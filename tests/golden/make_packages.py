@@ -6,11 +6,12 @@ diff:
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 
-from vespa_bundles import small_bundle
+from vespa_bundles import small_bundle, with_thresholds
 
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.package import Package, build_package
@@ -59,6 +60,24 @@ CASES = {
         candidates=_EXACT,
         indexes={"notes": {"codec": "binary", "layout": "passages", "metadata": {"year": "long"}, "candidates": ["pooled"]}},
     ),
+    "float32": AppSettings(dim=16, query_rows=8, embedder=False, codec="float32", candidates=("exhaustive",)),
+    "residual": AppSettings(
+        dim=16, query_rows=8, embedder=False, codec="residual", paged=True, candidates=("centroid", "token")
+    ),
+    "token": AppSettings(dim=16, query_rows=8, embedder=False, candidates=("token",)),
+    "hybrid": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        candidates=("hybrid",),
+        keep_rank_count=1000,
+        drop_limits={"hybrid": {"first": 0.5, "second": 2.0, "global": 0.01}},
+    ),
+    "thresholds": AppSettings(
+        dim=16, query_rows=8, embedder=False, codec="binary", thresholds=True, candidates=("exhaustive",)
+    ),
+    "paged": AppSettings(dim=16, query_rows=8, embedder=False, paged=True, candidates=("bm25", "exhaustive")),
+    "explain": AppSettings(dim=16, query_rows=8, embedder=False, candidates=("centroid", "bm25")),
     "streaming": AppSettings(
         dim=16,
         query_rows=8,
@@ -73,15 +92,24 @@ CASES = {
 
 def golden_package(name: str, scratch: Path) -> Package:
     settings = CASES[name]
-    return build_package(small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid"), settings)
+    bundle = small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid")
+    package = build_package(with_thresholds(bundle) if settings.thresholds else bundle, settings)
+    return package.explained() if name == "explain" else package
 
 
 def texts(package: Package) -> dict[str, str]:
     """The checksum of the bundle is not part of what is pinned: it changes with the bundle's format."""
     sha256 = package.description["bundle_sha256"]
-    found = {name: content.decode() for name, content in package.files.items() if isinstance(content, bytes)}
+    found = {name: _text(name, content) for name, content in package.files.items() if isinstance(content, bytes)}
     shown = {name: text.replace(sha256, "(checksum)").replace(sha256[:8], "checksum") for name, text in found.items()}
     return {name.replace(sha256[:8], "checksum"): text for name, text in shown.items()}
+
+
+def _text(name: str, content: bytes) -> str:
+    """Constants are pinned by their checksums."""
+    if name.endswith(".tbf"):
+        return f"{len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}\n"
+    return content.decode()
 
 
 if __name__ == "__main__":

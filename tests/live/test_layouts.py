@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import subprocess
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from filter_model import matches, random_filter
 
 from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
+from late_interaction.plaid import LocalIndex
 from query import open_retriever
 from vespa_app import build_package
 from vespa_app.application import Application, chunked_fields
@@ -46,7 +49,7 @@ def feed(world, folder, name, documents):
 def test_an_address_names_an_index(world, several):
     assert Application.read(f"{world.url}#chunked").settings.layout == "chunks"
     assert Application.read(world.url).settings.schema == "passage"
-    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, placed, residual, signs"):
+    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, placed, listed, residual, signs"):
         Application.read(f"{world.url}#other")
 
 
@@ -118,6 +121,46 @@ def test_times_and_places_are_filtered_and_shown(world, several):
     assert hit.metadata["at"] == "2026-01-03T11:00:00Z"
     assert hit.metadata["place"] == pytest.approx(places[2])
     retriever.close()
+
+
+def test_lists_are_filtered_as_the_local_engine_and_the_definition_do(world, several, tmp_path):
+    """Random lists of every type, some empty, some missing; numbers at both ends of what each type holds."""
+    rng = random.Random(11)
+    values = {
+        "names": ["", "a", "A", "b c", 'd"\\'],
+        "small": [-(2**31) + 1, -7, 0, 3, 2**31 - 1],
+        "large": [-(2**63) + 1, -(2**40), 0, 2**53, 2**53 + 1, 2**62],
+        "single": [-1.5, 0.0, 0.25, 7.0],
+        "double": [-1e300, 0.1, 0.5, 1e-9],
+        "seen": ["1969-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"],
+        "year": [2020, 2021],
+    }
+    documents = []
+    for document in several.documents[:40]:
+        metadata = {name: rng.choices(some, k=rng.randint(0, 3)) for name, some in values.items() if rng.random() < 0.8}
+        metadata["year"] = rng.choice(values["year"])
+        documents.append(dataclasses.replace(document, metadata=metadata))
+    several.feed("listed", documents)
+    schema = Application.read(f"{world.url}#listed").settings.metadata
+    LocalIndex.create(tmp_path / "index", bundle=world.bundle, schema=schema)
+    options = FeedOptions(to=str(tmp_path / "index"), bundle=world.bundle, encoder=world.encoder, journal=tmp_path / "journal")
+    with start_feed([documents], options) as run:
+        assert run.go().acknowledged == len(documents)
+    vespa, local = several.ask("listed"), open_retriever(str(tmp_path / "index"))
+    sizes = set()
+    for _ in range(150):
+        where = random_filter(rng, documents)
+        wanted = {d.id for d in documents if matches(where, d.metadata)}
+        for retriever in (vespa, local):
+            hits = retriever.search("anything", len(documents), where=where, candidates="exhaustive").hits
+            assert {hit.id for hit in hits} == wanted, where
+        sizes.add(len(wanted))
+    assert len(sizes) > 15
+    shown = {hit.id: hit.metadata for hit in vespa.search("anything", len(documents)).hits}
+    for document in documents:
+        assert shown[document.id] == {name: value for name, value in document.metadata.items() if value != []}
+    vespa.close()
+    local.close()
 
 
 def test_the_readmes_commands_work(world, tmp_path):

@@ -16,24 +16,32 @@ SCHEMA = MetadataSchema(
         "d": FieldType.DOUBLE,
         "b": FieldType.BOOL,
         "t": FieldType.STRINGS,
+        "ls": FieldType.LONGS,
+        "ds": FieldType.DOUBLES,
+        "is": FieldType.INTS,
+        "fs": FieldType.FLOATS,
     }
 )
 WORDS = st.sampled_from(["", "a", "A", "b", "ä", "日本", "\ud800", "ab"])
 LONGS = st.sampled_from([0, 1, -1, 7, 2**62, -(2**63) + 1, 2**63 - 1, 2**53 + 1])
 DOUBLES = st.sampled_from([0.0, 0.5, -1.5, 1e300, 7.0])
-VALUES = {"s": WORDS, "l": LONGS, "d": DOUBLES, "b": st.booleans(), "t": st.lists(WORDS, max_size=3)}
+SMALL = st.sampled_from([0, 1, -1, 7, 2**31 - 1])
+SINGLES = st.sampled_from([0.0, 0.5, -1.5, 7.0])
+ELEMENTS = {"t": WORDS, "ls": LONGS, "ds": DOUBLES, "is": SMALL, "fs": SINGLES}
+VALUES = {"s": WORDS, "l": LONGS, "d": DOUBLES, "b": st.booleans()}
+VALUES |= {name: st.lists(element, max_size=3) for name, element in ELEMENTS.items()}
 METADATA = st.fixed_dictionaries({}, optional=VALUES)
 
 
 def conditions():
     choices = []
     for field, values in VALUES.items():
-        element = WORDS if field == "t" else values
+        element = ELEMENTS.get(field, values)
         options = [st.fixed_dictionaries({op: element}) for op in ("$eq", "$ne")]
         options += [st.fixed_dictionaries({op: st.lists(element, max_size=3)}) for op in ("$in", "$nin")]
         options += [st.fixed_dictionaries({"$exists": st.booleans()}), element]
-        if field in "ld":
-            options += [st.fixed_dictionaries({op: values}) for op in ("$gt", "$gte", "$lt", "$lte")]
+        if SCHEMA.fields[field].ordered:
+            options += [st.fixed_dictionaries({op: element}) for op in ("$gt", "$gte", "$lt", "$lte")]
         choices += [st.fixed_dictionaries({field: option}) for option in options]
     return st.one_of(choices)
 

@@ -1,7 +1,9 @@
 """Our packages and our checks against Vespa's own config model, ranking and feed code (Java, one JVM)."""
 
+import dataclasses
 import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,15 +11,17 @@ from golden.make_packages import CASES, golden_package
 from package_faults import FAULTS, SCHEMA
 from vespa_bundles import small_bundle, small_codebook
 
+from exporter.codebooks import add_codebook
+from late_interaction.codebook import unit_rows
 from late_interaction.documents import Passage
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.application import document_fields
+from vespa_app.application import bundle_books, document_fields
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
 from vespa_app.codecs import CODECS, VECTORS, Books
 from vespa_app.names import RESERVED_BY_SCHEMAS, check_schema
-from vespa_app.package import build_package
+from vespa_app.package import build_package, default_settings
 from vespa_app.settings import AppSettings
 
 pytestmark = pytest.mark.oracle
@@ -33,6 +37,11 @@ METADATA = MetadataSchema(
         "single": FieldType.FLOAT,
         "at": FieldType.TIMESTAMP,
         "place": FieldType.POSITION,
+        "smalls": FieldType.INTS,
+        "larges": FieldType.LONGS,
+        "singles": FieldType.FLOATS,
+        "doubles": FieldType.DOUBLES,
+        "times": FieldType.TIMESTAMPS,
     }
 )
 # what Vespa's model lets pass, or says only on the node; our checks do not
@@ -90,6 +99,15 @@ def test_vespa_cloud_takes_it_in_the_dev_zone(vespa_oracle, bundle, tmp_path):
     (folder / "security").mkdir()
     (folder / "security" / "clients.pem").write_bytes(certificate())
     reply = vespa_oracle.validate(folder, "cloud-dev")
+    assert reply["ok"], reply
+    assert warnings(reply) == []
+
+
+def test_drop_limits_of_every_phase(vespa_oracle, bundle, tmp_path):
+    limits = {name: {"first": 0.25, "second": 3.0} for name in STRATEGIES if name != "exhaustive"}
+    limits |= {"hybrid": {"first": 0.25, "second": 3.0, "global": 0.01}, "exhaustive": {"first": -1.0}}
+    settings = settings_for(keep_rank_count=2000, drop_limits=limits, embedder=False)
+    reply = vespa_oracle.validate(build_package(bundle, settings).write(tmp_path / "app"))
     assert reply["ok"], reply
     assert warnings(reply) == []
 
@@ -170,11 +188,40 @@ def test_max_sim_means_what_numpy_says(vespa_oracle, apps, codec):
     assert reply["result"] == pytest.approx(float((Q @ stored.T).max(axis=1).sum()), abs=1e-5)
 
 
+@pytest.mark.parametrize("bits", [1, 2])
+def test_residuals_of_an_exported_bundle_decode_as_the_local_codec(vespa_oracle, tmp_path, bits):
+    """`export --bits`: what the package's profile makes of fed documents, against the local engine's decoding."""
+    random = np.random.default_rng(bits)
+    sample = [unit_rows(random.standard_normal((20, 16)).astype(np.float32)) for _ in range(60)]
+    texts = [str(number) for number in range(60)]
+    encoder = SimpleNamespace(encode_documents=lambda texts: [sample[int(text)] for text in texts])
+    bundle = add_codebook(small_bundle(tmp_path / "bundle"), texts, encoder, bits=bits, centroids=16)
+    book = bundle_books(bundle).codebook
+    settings = default_settings(bundle, MetadataSchema({}), codec="residual", candidates=("exhaustive",))
+    settings = dataclasses.replace(settings, embedder=False)
+    app = build_package(bundle, settings).write(tmp_path / "app")
+    Q, D = random.standard_normal((4, 16)).astype(np.float32), sample[0][:7]
+    codec = CODECS["residual"]
+    types = {VECTORS: codec.field_type(settings), **codec.more_fields(settings)}
+    inputs = {
+        f"attribute({name})": {"type": types[name], "value": value} for name, value in codec.encode(D, Books(book)).items()
+    }
+    inputs["query(qt)"] = {"type": "tensor<float>(qt{}, x[16])", "value": tensor_hex(Q)}
+    reply = vespa_oracle.ask(
+        "profile", app=str(app), schema="passage", profile="exhaustive", function="max_sim", inputs=inputs
+    )  # fmt: skip
+    assert reply["ok"], reply
+    stored = book.decode(*book.encode(D))
+    assert reply["result"] == pytest.approx(float((Q @ stored.T).max(axis=1).sum()), abs=1e-5)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
     D = np.random.default_rng(4).standard_normal((12, 16)).astype(np.float32)
     metadata = {"kind": 'a"\\\n\u00e9\U0001f600', "year": -(2**62), "ratio": 0.1, "on": False, "tags": ["x", ""]}
     metadata |= {"small": -7, "single": 0.5, "at": "2026-12-24T18:00:00Z", "place": {"lat": 63.4305, "lng": -10.3951}}
+    lists = {"smalls": [-7, 2**31 - 1], "larges": [2**62], "singles": [0.5], "doubles": [0.1, -1e300], "times": [1000]}
+    metadata |= lists
     passage = Passage("d/1#0", "d/1", "Title", "text", metadata)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     fields = document_fields(passage, D, settings_for(codec), BOOKS.codebook)
@@ -187,7 +234,7 @@ def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
     assert {name: read[name] for name in metadata if name in read} == {
         name: value for name, value in metadata.items() if name not in ("at", "place")
     }
-    assert read["present"] == ["at", "kind", "on", "place", "ratio", "single", "small", "tags", "tags=", "year"]
+    assert read["present"] == sorted([*metadata, "tags="])
     if codec != "residual":  # whose bit planes come back cell by cell; the node's tests read them
         stored = CODECS[codec].decode(CODECS[codec].encode(D, BOOKS), BOOKS)
         assert np.array_equal(CODECS[codec].decode({VECTORS: blocks(read["vectors"])}, BOOKS), stored)

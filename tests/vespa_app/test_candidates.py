@@ -11,7 +11,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
 from vespa_app.candidates.base import declared_fields
-from vespa_app.candidates.effort import effort_for
+from vespa_app.candidates.effort import EFFORTS, Effort, codec_for, effort_for
 from vespa_app.checks import check_settings
 from vespa_app.description import Description
 from vespa_app.package import default_settings
@@ -176,24 +176,73 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
 
 
 def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
-    assert (effort_for(0.5).rerank, effort_for(0.98).rerank, effort_for(0.995).rerank) == (200, 500, 1000)
+    def reranked(goal):
+        return effort_for(goal, "bfloat16", "centroid").rerank
+
+    assert (reranked(0.5), reranked(0.98), reranked(0.995)) == (200, 500, 1000)
     found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}))
-    assert (found.probes, found.rerank) == (effort_for(0.99).probes, effort_for(0.99).rerank)
+    by_default = effort_for(0.99, "bfloat16", "centroid")
+    assert (found.codec, found.probes, found.rerank) == ("bfloat16", by_default.probes, by_default.rerank)
     assert (AppSettings(dim=4, query_rows=8).probes, AppSettings(dim=4, query_rows=8).rerank) == (found.probes, found.rerank)
-    with pytest.raises(SettingsError, match="more than was measured"):
-        effort_for(0.9999)
     with pytest.raises(SettingsError, match="between 0 and 1"):
-        effort_for(98)
+        effort_for(98, "bfloat16", "centroid")
+
+
+def test_each_codec_and_strategy_has_its_own_ceiling():
+    """Formerly binary, which finds .78, was given the effort of bfloat16 for .99."""
+    for codec, strategy, measured in (("binary", "centroid", 0.778), ("residual", "pooled", 0.95), ("bfloat16", "bm25", 0.864)):
+        assert effort_for(measured, codec, strategy).recall == measured
+        with pytest.raises(SettingsError, match=rf"more than was measured of candidates {strategy} with codec {codec}"):
+            effort_for(measured + 0.001, codec, strategy)
+    assert effort_for(0.974, "residual", "centroid") == Effort(0.974, 64, 500)
+    assert effort_for(0.98, "residual", "exhaustive").recall == 0.986
+
+
+@pytest.mark.parametrize(
+    ("codec", "strategy", "bits", "best"),
+    [
+        ("binary", "token", 4, "the best measured is 0.997, of centroid with codec bfloat16"),
+        ("bfloat16", "hybrid", 4, "the best measured is 0.997, of centroid with codec bfloat16"),
+        ("residual", "centroid", 2, "residual of 2 bits were not measured; the best measured is 0.997"),
+    ],
+)
+def test_what_was_not_measured_is_an_error_that_names_the_best(codec, strategy, bits, best):
+    with pytest.raises(SettingsError, match="were not measured") as caught:
+        effort_for(0.5, codec, strategy, bits)
+    assert best in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_efforts_of_a_pair_find_more_and_more():
+    for efforts in EFFORTS.values():
+        assert [effort.recall for effort in efforts] == sorted({effort.recall for effort in efforts})
+
+
+def test_the_goal_chooses_the_codec_of_least_memory(tmp_path):
+    chosen = [codec_for(goal, "centroid", 128, 4) for goal in (0.7, 0.95, 0.98, 0.997)]
+    assert chosen == ["binary", "residual", "bfloat16", "bfloat16"]
+    assert codec_for(0.95, "centroid", 128, None) == "bfloat16"
+    assert codec_for(0.95, "centroid", 128, 2) == "bfloat16"
+    assert codec_for(0.7, "centroid", 12, None) == "bfloat16"
+    assert codec_for(1, "exhaustive", 128, 4) == "float32"
+    with pytest.raises(SettingsError, match="by no codec with candidates bm25; the best measured is 0.864"):
+        codec_for(0.9, "bm25", 128, 4)
+    found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}), recall=0.95)
+    assert (found.codec, found.probes, found.rerank) == ("residual", 32, 200)
+    pooled = default_settings(small_bundle(tmp_path / "plain", codebook=False), MetadataSchema({}), recall=0.99)
+    assert (pooled.codec, pooled.candidates[0], pooled.rerank) == ("bfloat16", "pooled", 2000)
 
 
 def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
     bundle = small_bundle(tmp_path / "bundle").path
-    cli("app", str(bundle), "-o", str(tmp_path / "app"), "--recall", "0.95")
+    cli("app", str(bundle), "-o", str(tmp_path / "app"), "--recall", "0.98")
     found = AppSettings.from_toml(tmp_path / "app" / "app.toml")
-    assert (found.probes, found.rerank) == (effort_for(0.95).probes, effort_for(0.95).rerank)
+    assert (found.codec, found.probes, found.rerank) == ("bfloat16", 16, 500)
     settings = str(tmp_path / "app" / "app.toml")
     done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
     assert "effort (probes, rerank)" in " ".join(done.stderr.split())
+    done = cli("app", str(bundle), "-o", str(tmp_path / "c"), "--recall", "0.95", "--codec", "binary", code=1)
+    assert "more than was measured of candidates centroid with codec binary (0.778)" in " ".join(done.stderr.split())
 
 
 def test_what_is_known_of_a_strategy_stands_in_its_own_file():

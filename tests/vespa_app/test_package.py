@@ -4,10 +4,12 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from golden.make_packages import CASES, PACKAGES, golden_package, texts
-from vespa_bundles import small_bundle
+from vespa_bundles import small_bundle, with_thresholds
 
+from late_interaction.codebook import train_codebook, unit_rows
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
@@ -37,6 +39,40 @@ def test_golden_packages(case, tmp_path):
 def test_every_combination_passes_our_checks(bundle, tmp_path, codec, candidates):
     settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates)
     folder = build_package(bundle, settings).write(tmp_path / "app")
+    assert check_package(folder).settings == settings
+
+
+FORMS = (
+    ("bfloat16", {"paged": True}),
+    ("residual", {"paged": True}),
+    ("binary", {"thresholds": True}),
+    ("residual", {"residual_bits": 1}),
+    ("residual", {"residual_bits": 2}),
+)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """By bits of the codebook; all with thresholds."""
+    folder = tmp_path_factory.mktemp("forms")
+    rows = unit_rows(np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32))
+    found = {}
+    for bits in (1, 2, 4):
+        bundle = small_bundle(folder / str(bits))
+        train_codebook(rows, bits=bits, centroids=16).save(bundle.file("codebooks/residual.npz"))
+        found[bits] = with_thresholds(bundle)
+    return found
+
+
+@pytest.mark.parametrize(("codec", "form"), FORMS)
+@pytest.mark.parametrize("candidates", [subset for subset in SUBSETS if len(subset) != 2], ids="+".join)
+def test_every_form_of_a_codec_passes_our_checks(bundles, tmp_path, codec, form, candidates):
+    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates, embedder=False, **form)
+    if settings.paged and "token" in candidates and codec != "residual":  # a graph over vectors that are not in memory
+        with pytest.raises(SettingsError, match="setting paged: candidates token"):
+            build_package(bundles[settings.residual_bits], settings)
+        return
+    folder = build_package(bundles[settings.residual_bits], settings).write(tmp_path / "app")
     assert check_package(folder).settings == settings
 
 

@@ -9,6 +9,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.checks import check_settings, read_settings
 from vespa_app.codecs import CODECS
+from vespa_app.schema_reader import read_blocks
 from vespa_app.sections import CloudSettings, ClusterSettings
 from vespa_app.settings import AppSettings
 
@@ -28,6 +29,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         candidates=st.lists(st.sampled_from(list(STRATEGIES)), unique=True).map(tuple),
         embedder=st.booleans(),
         layout=TEXTS,
+        drop_limits=st.dictionaries(TEXTS, st.dictionaries(TEXTS, st.floats(-9, 9), max_size=2), max_size=2),
         cluster=st.builds(ClusterSettings, content=st.lists(TEXTS, max_size=3).map(tuple), groups=st.integers(1, 3)),
         cloud=st.none() | st.builds(CloudSettings, content_vcpu=st.lists(st.floats(0.5, 64), max_size=2).map(tuple)),
         indexes=st.dictionaries(
@@ -156,3 +158,53 @@ def test_good_settings_pass():
     check_settings(dataclasses.replace(GOOD, paged=True, candidates=("token",), codec="residual"))
     check_settings(GOOD)
     check_settings(dataclasses.replace(GOOD, **with_metadata("version", "url", "type", "language", "order", "select", "date")))
+
+
+LIMITED = AppSettings(
+    dim=16,
+    query_rows=8,
+    candidates=tuple(STRATEGIES),
+    keep_rank_count=2000,
+    drop_limits={
+        **{name: {"first": 0.25, "second": 3} for name in STRATEGIES if name != "exhaustive"},
+        "hybrid": {"first": 0.25, "second": 3.5, "global": 0.01},
+        "exhaustive": {"first": -1},
+    },
+)
+
+
+def test_drop_limits_and_kept_counts_stand_in_the_phases_they_are_of():
+    check_settings(LIMITED)
+    for name, strategy in STRATEGIES.items():
+        phases = {
+            block.head: block for profile in read_blocks(strategy.profile(LIMITED), name).blocks for block in profile.blocks
+        }
+        limits = {"first": "first-phase", "second": "second-phase", "global": "global-phase"}
+        for phase, limit in LIMITED.drop_limits[name].items():
+            assert float(phases[limits[phase]].value("rank-score-drop-limit")) == limit
+        assert phases["first-phase"].value("total-keep-rank-count") == "2000"
+    plain = STRATEGIES["centroid"].profile(dataclasses.replace(LIMITED, drop_limits={}, keep_rank_count=0))
+    assert "rank-score-drop-limit: 0.0" in plain and "keep-rank-count" not in plain
+
+
+def test_a_further_index_inherits_the_limits_of_the_candidates_it_has():
+    settings = dataclasses.replace(LIMITED, indexes={"notes": {"candidates": ["bm25"]}})
+    check_settings(settings)
+    assert settings.index_settings["notes"].drop_limits == {"bm25": {"first": 0.25, "second": 3}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep_rank_count": 100}, "keep_rank_count must be 0 or from rerank"),
+        ({"keep_rank_count": -1}, "keep_rank_count must be"),
+        ({"drop_limits": {"bm26": {"first": 1}}}, "drop_limits.bm26: these candidates are not in setting candidates"),
+        ({"drop_limits": {"bm25": {"global": 1}}}, "drop_limits.bm25: 'global' unknown; known: first, second"),
+        ({"drop_limits": {"exhaustive": {"second": 1}}}, "drop_limits.exhaustive: 'second' unknown; known: first"),
+        ({"drop_limits": {"bm25": {"first": "1"}}}, "drop_limits.bm25.first must be a number"),
+        ({"drop_limits": {"bm25": {"first": float("nan")}}}, "drop_limits.bm25.first must be a number"),
+    ],
+)
+def test_limits_that_make_no_sense(change, message):
+    with pytest.raises(SettingsError, match=message):
+        check_settings(dataclasses.replace(LIMITED, **change))

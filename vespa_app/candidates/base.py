@@ -37,7 +37,9 @@ __all__ = [
     "StrategyRequest",
     "codebook_of",
     "declared_fields",
+    "drop_limit",
     "explained_profile",
+    "first_phase",
     "hnsw_lines",
     "rerank_parameters",
     "second_phase",
@@ -198,11 +200,27 @@ def codebook_of(codebook: Centroids | None) -> Centroids:
     return codebook
 
 
-def second_phase(settings: AppSettings) -> str:
-    """Every profile that reranks ends so. The count is overridden by each query."""
+def first_phase(settings: AppSettings, name: str, expression: str, drop: float | None = None) -> str:
+    """Of candidates `name`. drop: the limit where the settings name none."""
+    kept = f"            total-keep-rank-count: {settings.keep_rank_count}\n" if settings.keep_rank_count else ""
+    return f"""\
+        first-phase {{
+{kept}{drop_limit(settings, name, "first", drop)}            expression: {expression}
+        }}
+"""
+
+
+def drop_limit(settings: AppSettings, name: str, phase: str, default: float | None = None) -> str:
+    """The line of a phase that makes no hit of what scores no more; may be empty."""
+    limit = settings.drop_limits.get(name, {}).get(phase, default)
+    return "" if limit is None else f"            rank-score-drop-limit: {float(limit)!r}\n"
+
+
+def second_phase(settings: AppSettings, name: str) -> str:
+    """The profile of candidates `name` that reranks ends so. The count is overridden by each query."""
     return f"""\
         second-phase {{
-            total-rerank-count: {settings.rerank}
+{drop_limit(settings, name, "second")}            total-rerank-count: {settings.rerank}
             expression: {MAXSIM}
         }}
 """

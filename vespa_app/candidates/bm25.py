@@ -8,6 +8,7 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    first_phase,
     rerank_parameters,
     second_phase,
 )
@@ -34,10 +35,7 @@ class Bm25(PlainStrategy):
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        first-phase {{
-            expression: {BM25_SCORE}
-        }}
-{second_phase(settings)}    }}
+{first_phase(settings, self.name, BM25_SCORE)}{second_phase(settings, self.name)}    }}
 """
 
     def query(self, request: StrategyRequest) -> QueryParts:

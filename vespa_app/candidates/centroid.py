@@ -19,6 +19,7 @@ from vespa_app.candidates.base import (
     QueryParts,
     StrategyRequest,
     codebook_of,
+    first_phase,
     rerank_parameters,
     second_phase,
 )
@@ -49,11 +50,7 @@ class Centroid(PlainStrategy):
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        first-phase {{
-            rank-score-drop-limit: 0.0
-            expression: {SCORE}
-        }}
-{second_phase(settings)}    }}
+{first_phase(settings, self.name, SCORE, drop=0.0)}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:

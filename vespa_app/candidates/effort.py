@@ -1,42 +1,121 @@
-"""How hard `centroid` must look for a recall goal, from what was measured (docs/performance.md, benchmarks/vespa.py)."""
+"""How hard to look for a recall goal, and with which codec, from what was measured (docs/performance.md, benchmarks/vespa.py).
+
+Each pair of codec and strategy has its own ceiling: what the codec has lost, no effort finds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from late_interaction.errors import SettingsError
+from vespa_app.codecs import CODECS
+from vespa_app.settings import AppSettings
 
-__all__ = ["EFFORTS", "RECALL_GOAL", "Effort", "effort_for"]
+__all__ = ["EFFORTS", "Effort", "codec_for", "effort_for"]
 
-RECALL_GOAL = 0.99
+_PROBES, _RERANK = AppSettings.probes, AppSettings.rerank
+_BITS = 4  # of residual, in all that was measured
 
 
 @dataclass(frozen=True)
 class Effort:
-    """recall: share of the exact top 10 that was found among 60,000 passages. probes, rerank: the settings that found it."""
+    """recall: share of the exact top 10 that was found, among 60,000 passages (binary: 5,183). probes, rerank: the settings
+    that found it; a strategy that has no use for one leaves it as it is."""
 
     recall: float
-    probes: int
-    rerank: int
+    probes: int = _PROBES
+    rerank: int = _RERANK
 
 
-EFFORTS = (
-    Effort(0.95, 16, 200),
-    Effort(0.98, 16, 500),
-    Effort(0.99, 32, 500),
-    Effort(0.995, 32, 1000),
-    Effort(0.997, 32, 2000),
-)
+# by codec and strategy, least effort first. hybrid is ordered by another score, and has no recall of MaxSim's order
+EFFORTS: Mapping[tuple[str, str], tuple[Effort, ...]] = {
+    ("float32", "centroid"): (Effort(0.993, 32, 500),),
+    ("float32", "exhaustive"): (Effort(1.0),),
+    ("bfloat16", "centroid"): (
+        Effort(0.955, 16, 200),
+        Effort(0.983, 16, 500),
+        Effort(0.992, 32, 500),
+        Effort(0.996, 32, 1000),
+        Effort(0.997, 32, 2000),
+    ),
+    ("bfloat16", "pooled"): (Effort(0.966, rerank=500), Effort(0.993, rerank=2000)),
+    ("bfloat16", "bm25"): (Effort(0.864, rerank=500),),
+    ("bfloat16", "exhaustive"): (Effort(0.999),),
+    ("residual", "centroid"): (
+        Effort(0.941, 16, 200),
+        Effort(0.960, 32, 200),
+        Effort(0.965, 64, 200),
+        Effort(0.966, 16, 500),
+        Effort(0.972, 32, 500),
+        Effort(0.974, 64, 500),
+    ),
+    ("residual", "pooled"): (Effort(0.950, rerank=500),),
+    ("residual", "bm25"): (Effort(0.857, rerank=500),),
+    ("residual", "exhaustive"): (Effort(0.986),),
+    ("binary", "centroid"): (Effort(0.777, 16, 200), Effort(0.778, 32, 200)),
+    ("binary", "pooled"): (Effort(0.776, rerank=500), Effort(0.777, rerank=2000)),
+    ("binary", "bm25"): (Effort(0.751, rerank=500),),
+    ("binary", "exhaustive"): (Effort(0.776),),
+}
 
 
-def effort_for(recall: float) -> Effort:
-    """The least effort that found so much.
+def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> Effort:
+    """The least effort that found so much. bits: of codec residual.
 
-    Raises: SettingsError where none did.
+    Raises: SettingsError where none did, or the pair was not measured; it names the best that was.
     """
-    if not 0 < recall <= 1:
-        raise SettingsError(f"recall must be between 0 and 1, got {recall}")
-    for effort in EFFORTS:
+    _check(recall)
+    measured = _measured(codec, strategy, bits)
+    for effort in measured:
         if recall <= effort.recall:
             return effort
-    raise SettingsError(f"recall {recall} is more than was measured ({EFFORTS[-1].recall}): use candidates exhaustive")
+    if not measured:
+        what = f"{codec} of {bits} bits" if codec == "residual" and bits != _BITS else codec
+        raise SettingsError(
+            f"recall {recall:g}: candidates {strategy} with codec {what} were not measured; {_best(strategy)}; "
+            "leave --recall out, and set probes and rerank"
+        )
+    found = max(effort.recall for effort in measured)
+    raise SettingsError(
+        f"recall {recall:g} is more than was measured of candidates {strategy} with codec {codec} ({found:g}); "
+        f"{_best(strategy)}"
+    )
+
+
+def codec_for(recall: float, strategy: str, dim: int, bits: int | None) -> str:
+    """The codec of the least memory that reaches the goal. bits: of the bundle's codebook; None where it has none.
+
+    Raises: SettingsError where none does.
+    """
+    _check(recall)
+    possible = [name for name in CODECS if not (name == "residual" and bits is None) and _fits(name, dim)]
+    for name in sorted(possible, key=lambda name: CODECS[name].bytes_per_token(dim, bits or _BITS)):
+        if any(recall <= effort.recall for effort in _measured(name, strategy, bits or _BITS)):
+            return name
+    raise SettingsError(f"recall {recall:g} was reached by no codec with candidates {strategy}; {_best(strategy)}")
+
+
+def _measured(codec: str, strategy: str, bits: int) -> tuple[Effort, ...]:
+    return () if codec == "residual" and bits != _BITS else EFFORTS.get((codec, strategy), ())
+
+
+def _fits(codec: str, dim: int) -> bool:
+    try:
+        CODECS[codec].check_dim(dim)
+    except SettingsError:
+        return False
+    return True
+
+
+def _check(recall: float) -> None:
+    if not 0 < recall <= 1:
+        raise SettingsError(f"recall must be between 0 and 1, got {recall}")
+
+
+def _best(strategy: str) -> str:
+    """The best that was measured: of this strategy, or where it was not, of all that keep an index."""
+    pairs = [pair for pair in EFFORTS if pair[1] == strategy] or [pair for pair in EFFORTS if pair[1] != "exhaustive"]
+    effort, codec, name = max(((EFFORTS[pair][-1], *pair) for pair in pairs), key=lambda found: found[0].recall)
+    text = f"the best measured is {effort.recall:g}, of {name} with codec {codec}"
+    return text if name == "exhaustive" else f"{text}; candidates exhaustive find all that a codec keeps"

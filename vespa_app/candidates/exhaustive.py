@@ -8,6 +8,7 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    first_phase,
     tensor_hex,
 )
 from vespa_app.settings import AppSettings
@@ -22,10 +23,7 @@ class Exhaustive(PlainStrategy):
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-        first-phase {{
-            expression: {MAXSIM}
-        }}
-    }}
+{first_phase(settings, self.name, MAXSIM)}    }}
 """
 
     def query(self, request: StrategyRequest) -> QueryParts:

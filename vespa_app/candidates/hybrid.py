@@ -18,7 +18,9 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    drop_limit,
     explained_profile,
+    first_phase,
     second_phase,
 )
 from vespa_app.candidates.bm25 import BM25_SCORE, Bm25
@@ -44,6 +46,8 @@ class Hybrid(PlainStrategy):
         pooled = f"            query(qp) tensor<float>(x[{settings.dim}])\n"
         by_centroid = isinstance(_dense(settings), Centroid)
         meaning = f"{SCORE} * query(scale)" if by_centroid else f"closeness(field, {FIELD})"
+        both = f"{meaning} + words / (words + {HALF})"
+        phases = first_phase(settings, self.name, both) + second_phase(settings, self.name)
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
@@ -51,11 +55,8 @@ class Hybrid(PlainStrategy):
         function words() {{
             expression: {BM25_SCORE}
         }}
-        first-phase {{
-            expression: {meaning} + words / (words + {HALF})
-        }}
-{second_phase(settings)}        global-phase {{
-            rerank-count: {settings.rerank}
+{phases}        global-phase {{
+{drop_limit(settings, self.name, "global")}            rerank-count: {settings.rerank}
             expression: reciprocal_rank({MAXSIM}) + reciprocal_rank(words)
         }}
         match-features: {CANDIDATE_SCORE}{FEATURES}

@@ -11,6 +11,7 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    first_phase,
     hnsw_lines,
     rerank_parameters,
     second_phase,
@@ -56,10 +57,7 @@ class Pooled(PlainStrategy):
         inputs {{
             query(qp) tensor<float>(x[{settings.dim}])
         }}
-        first-phase {{
-            expression: closeness(field, {FIELD})
-        }}
-{second_phase(settings)}    }}
+{first_phase(settings, self.name, f"closeness(field, {FIELD})")}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:

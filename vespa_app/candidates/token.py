@@ -17,6 +17,7 @@ from vespa_app.candidates.base import (
     PlainStrategy,
     QueryParts,
     StrategyRequest,
+    first_phase,
     hnsw_lines,
     rerank_parameters,
     second_phase,
@@ -58,10 +59,7 @@ class Token(PlainStrategy):
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
 {inputs}        }}
-        first-phase {{
-            expression: {found}
-        }}
-{second_phase(settings)}    }}
+{first_phase(settings, self.name, found)}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:

@@ -1,0 +1,63 @@
+"""The codebook of a bundle, as `export --bits --centroids` asks for it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from vespa_bundles import small_bundle
+
+from exporter.codebooks import add_codebook
+from exporter.options import ExportOptions
+from late_interaction.errors import UsageError
+from late_interaction.metadata import MetadataSchema
+from vespa_app.application import bundle_books
+from vespa_app.package import build_package, default_settings
+
+
+def encoder(dim=16):
+    """Unit rows, of a sample that is the same each time."""
+    random = np.random.default_rng(0)
+
+    def encode(texts):
+        found = [random.standard_normal((20, dim)).astype(np.float32) for _ in texts]
+        return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
+
+    return SimpleNamespace(encode_documents=encode)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
+    """Formerly always four bits."""
+    bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), bits=bits, centroids=32)
+    book = bundle_books(bundle).codebook
+    assert (book.bits, len(book.centroids)) == (bits, 32)
+    settings = default_settings(bundle, MetadataSchema({}), codec="residual")
+    assert settings.residual_bits == bits
+    files = build_package(bundle, settings).files
+    assert sum("residual_" in name for name in files) == 2**bits - 1
+
+
+def test_never_more_centroids_than_the_sample_bears(tmp_path):
+    bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), centroids=1000)
+    assert len(bundle_books(bundle).codebook.centroids) == (1200 - 60) // 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 3}, "--bits must be 1, 2 or 4, got 3"),
+        ({"bits": 0}, "--bits must be 1, 2 or 4, got 0"),
+        ({"centroids": 0}, "--centroids must be from 1 to 1,048,576, got 0"),
+        ({"centroids": 1 << 21}, "--centroids must be from 1 to"),
+    ],
+)
+def test_what_no_codebook_can_have(options, message):
+    with pytest.raises(UsageError, match=message):
+        ExportOptions(**options)
+
+
+def test_the_command_takes_bits_with_a_sample_alone(cli, tmp_path):
+    for options in (("--bits", "2"), ("--centroids", "9")):
+        failed = cli("export", "somewhere", "-o", str(tmp_path / "b"), *options, code=2)
+        assert "which --sample trains" in " ".join(failed.stderr.split())
+    assert "--bits must be 1, 2 or 4" in cli("export", "x", "-o", str(tmp_path / "b"), "--bits", "8", code=2).stderr

@@ -1,0 +1,14 @@
+"""What an application needs: memory, disk, nodes, and an estimate of what a query costs. Every figure carries its formula and
+where the numbers in it come from.
+
+Memory decides: token vectors, the candidate structures and the ids are attributes, which Vespa keeps in memory. Times are
+those of the project's measurements on 2 cores, scaled by work; they say which setting costs what, not what your machine does.
+"""
+
+from __future__ import annotations
+
+from vespa_app.planning.figures import Figure
+from vespa_app.planning.plan import Plan, make_plan
+from vespa_app.planning.request import PlanRequest
+
+__all__ = ["Figure", "Plan", "PlanRequest", "make_plan"]

@@ -1,0 +1,117 @@
+"""The plan: every figure, what to note, and the table [cloud] for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+
+from vespa_app.places import MOST_NODES
+from vespa_app.planning.figures import Figure
+from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
+from vespa_app.planning.queries import query_cost
+from vespa_app.planning.request import PlanRequest, check_request
+from vespa_app.planning.throughput import container_figures, content_vcpu, groups_figure
+from vespa_app.sections import CloudSettings, section_json, toml_table
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    request: PlanRequest
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def value(self, name: str) -> float:
+        return next(figure.value for figure in self.figures if figure.name == name)
+
+    def cloud(self) -> CloudSettings | None:
+        """Node resources for Vespa Cloud, with room to scale to twice as many nodes; None where `app` would refuse so many."""
+        nodes, groups = int(self.value("content nodes")), self.request.groups
+        if nodes > MOST_NODES:
+            return None
+        most = min(2 * nodes, MOST_NODES // groups * groups)
+        disk = math.ceil(self.value("disk per node") / 10) * 10
+        container = CloudSettings().container_memory_gb[0]
+        return replace(
+            CloudSettings(groups=groups, redundancy=self.request.redundancy),
+            content_nodes=(nodes, most) if most > nodes else (nodes,),
+            content_memory_gb=(self.request.node_memory_gb,),
+            content_vcpu=(content_vcpu(self.request),),
+            content_disk_gb=(float(max(50, disk)),),
+            container_nodes=(int(self.value("container nodes")),),
+            container_memory_gb=(max(container, math.ceil(self.value("memory per container"))),),
+        )
+
+    def cloud_toml(self) -> str:
+        """The table [cloud] of app.toml for what is planned; empty where there is none."""
+        cloud = self.cloud()
+        return "\n".join(toml_table("cloud", section_json(cloud))[1:]) + "\n" if cloud else ""
+
+    def to_json(self) -> dict[str, object]:
+        cloud = self.cloud()
+        return {
+            "request": asdict(self.request),
+            "figures": [asdict(figure) for figure in self.figures],
+            "notes": list(self.notes),
+            "cloud": section_json(cloud) if cloud else None,
+        }
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """Raises: SettingsError naming the number or name that makes no sense."""
+    check_request(request)
+    indexes = [("", request), *((f"{name}: ", own) for name, own in request.indexes)]
+    passages = [passage_bytes(own, prefix) for prefix, own in indexes]
+    cluster = cluster_of(request, passages)
+    queries = [
+        query_cost(own, name, min(cluster.full, own.documents), prefix) for prefix, own in indexes for name in own.candidates
+    ]
+    groups = [groups_figure(request, cluster.full)] if request.queries_per_second else []
+    figures = (
+        *(figure for passage in passages for figure in passage.figures),
+        _per_passage(passages),
+        *cluster.figures,
+        *container_figures(request),
+        *queries,
+        *groups,
+    )
+    return Plan(request, figures, _notes(request, cluster.nodes, groups))
+
+
+def _per_passage(passages: list[PassageBytes]) -> Figure:
+    parts = [figure.value for passage in passages for figure in passage.in_memory]
+    paged = any(passage.paged for passage in passages)
+    what = "sum of the lines above but paged vectors, which lie on disk" if paged else "sum of the lines above"
+    return Figure("memory per passage", sum(parts), "B", " + ".join(f"{part:.4g}" for part in parts), what)
+
+
+def _notes(request: PlanRequest, nodes: int, groups: list[Figure]) -> tuple[str, ...]:
+    found = []
+    every = (request, *(own for _, own in request.indexes))
+    if nodes > MOST_NODES:
+        found.append(
+            f"{nodes:,} content nodes are more than one application takes ({MOST_NODES:,}): store less (--codec, --pooling, "
+            "paged), give nodes more memory (--node-memory), or split the documents over several applications"
+        )
+    for figure in groups:
+        if figure.value > request.groups:
+            count = int(figure.value)
+            found.append(
+                f"{request.queries_per_second:g} queries/s need {count} groups, and there is {request.groups}: "
+                f"set groups = {count} and redundancy = {count} (one copy a group), or twice that"
+            )
+    if request.redundancy == 1:
+        found.append("redundancy 1: what a lost host held must be fed again")
+    if request.searchable_copies < request.redundancy:
+        found.append("fewer searchable copies than redundancy: after a lost host its share must be indexed before it is found")
+    if nodes > 1 and any("token" in own.candidates for own in every):
+        found.append("token HNSW with several searchable copies builds a graph for each: groups with one copy each cost less")
+    if any(own.paged for own in every):
+        found.append("paged vectors are read through the page cache: give nodes memory for those that queries rerank")
+    if any(own.layout == "chunks" for own in every):
+        found.append("layout chunks: MaxSim over chunks was not measured, and its engine path is slower: times are the least")
+    if request.indexes:
+        found.append("each index of [indexes] is taken to hold as many passages as the main one")
+    found.append("times are scaled from a measurement on 2 cores: measure yours with `colbert-vespa evaluate`")
+    return tuple(found)

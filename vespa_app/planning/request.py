@@ -1,0 +1,169 @@
+"""What a plan is asked for, and the numbers that make no sense."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import BITS, CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, MAX_CENTROIDS, trained_centroids
+from late_interaction.errors import SettingsError
+from vespa_app.application import bundle_books
+from vespa_app.candidates import STRATEGIES
+from vespa_app.checks import LIMITS
+from vespa_app.codecs import CODECS
+from vespa_app.settings import LAYOUTS, AppSettings
+
+__all__ = ["MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
+
+MEMORY_LIMIT = 0.8
+NODE_BASE_GB = 1.5  # processes of a content node without documents
+MOST = 1e15
+_MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "container_nodes")
+_SETTING_OF = {"threads": "search_threads"}  # names of app.toml where they differ
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """documents: passages. tokens: token vectors of each before pooling. pooling: so many token vectors become one. copies:
+    redundancy and those of them that are searchable, in the whole cluster. groups: of nodes, each with a whole copy.
+    node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the exporter
+    makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
+    text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a document.
+    queries_per_second: 0 for no advice on groups. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
+    embedder: of a container. indexes: further ones of the application, by name, each with as many passages.
+    """
+
+    documents: float
+    tokens: float
+    dim: int = 128
+    codec: str = AppSettings.codec
+    candidates: tuple[str, ...] = ("centroid",)
+    pooling: float = 1.0
+    redundancy: int = 2
+    searchable_copies: int = 2
+    groups: int = 1
+    node_memory_gb: float = 64.0
+    threads: int = AppSettings.search_threads
+    query_rows: int = 32
+    rerank: int = AppSettings.rerank
+    probes: int = AppSettings.probes
+    hnsw_links: int = AppSettings.hnsw_links
+    centroids: int = 0
+    residual_bits: int = AppSettings.residual_bits
+    paged: bool = False
+    fields: int = 4
+    text_bytes: float = 600.0
+    id_bytes: float = 24.0
+    layout: str = "passages"
+    passages_per_document: float = 1.0
+    queries_per_second: float = 0.0
+    container_nodes: int = 0
+    jvm_heap_mb: int = AppSettings.jvm_heap_mb
+    embedder: bool = True
+    indexes: tuple[tuple[str, PlanRequest], ...] = ()
+
+    @classmethod
+    def of(cls, settings: AppSettings, documents: float, tokens: float) -> PlanRequest:
+        """What `settings` say of the application and of where it runs."""
+        place = settings.cloud or settings.cluster
+        runs = settings.cloud is not None or bool(settings.cluster.content)
+        redundancy = place.redundancy if runs else 1
+        copies = settings.cluster.searchable_copies if settings.cluster.content else redundancy
+        main, *others = (cls._of_index(own, documents, tokens) for own in settings.index_settings.values())
+        more = tuple(zip(tuple(settings.index_settings)[1:], others, strict=True))
+        request = replace(
+            main, redundancy=redundancy, searchable_copies=copies, groups=place.groups, indexes=more,
+            jvm_heap_mb=settings.jvm_heap_mb, embedder=settings.embedder,
+        )  # fmt: skip
+        if settings.cloud:
+            return replace(
+                request,
+                node_memory_gb=settings.cloud.content_memory_gb[0],
+                container_nodes=int(settings.cloud.container_nodes[0]),
+            )
+        return replace(request, container_nodes=len(settings.cluster.container_hosts)) if runs else request
+
+    @classmethod
+    def _of_index(cls, settings: AppSettings, documents: float, tokens: float) -> PlanRequest:
+        return cls(
+            documents, tokens, settings.dim, settings.codec, settings.candidates, threads=settings.search_threads,
+            query_rows=settings.query_rows, rerank=settings.rerank, probes=settings.probes, hnsw_links=settings.hnsw_links,
+            fields=len(settings.metadata.fields), residual_bits=settings.residual_bits, paged=settings.paged,
+            layout=settings.layout,
+        )  # fmt: skip
+
+    def with_bundle(self, bundle: Bundle) -> PlanRequest:
+        """dim, rows of a query and pooling of the bundle; centroids and bits of its codebook, where it has one."""
+        manifest = bundle.manifest
+        pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
+        found = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
+        book = bundle_books(bundle).codebook
+        if book:
+            found = replace(found, centroids=len(book.centroids), residual_bits=book.bits)
+        return replace(found, indexes=tuple((name, own.with_bundle(bundle)) for name, own in self.indexes))
+
+    @property
+    def stored(self) -> float:
+        """Token vectors of a passage that are kept."""
+        return max(1.0, self.tokens / self.pooling)
+
+    def centroid_count(self, passages: float) -> int:
+        """Of the codebook: what is given, or what the exporter trains on its sample of so many passages."""
+        if self.centroids:
+            return self.centroids
+        return trained_centroids(int(min(CODEBOOK_ROWS, min(passages, CODEBOOK_DOCUMENTS) * self.stored)))
+
+    @property
+    def by_pooled(self) -> bool:
+        """Whether the schema has the pooled vector: `hybrid` takes it where there is no `centroid`."""
+        return "pooled" in self.candidates or ("hybrid" in self.candidates and "centroid" not in self.candidates)
+
+    @property
+    def by_centroid(self) -> bool:
+        return "centroid" in self.candidates
+
+    @property
+    def token_bits(self) -> bool:
+        """Whether rows are kept once more as bits, for `token` over a codec that has no distance."""
+        return "token" in self.candidates and self.codec == "residual"
+
+
+def check_request(request: PlanRequest) -> None:
+    """Raises: SettingsError naming the number or name that makes no sense."""
+    _check_index(request)
+    for name, own in request.indexes:
+        _check_index(own, f"indexes.{name}.")
+    if request.searchable_copies > request.redundancy:
+        raise SettingsError(
+            f"plan: searchable_copies ({request.searchable_copies}) must not exceed redundancy ({request.redundancy})"
+        )
+    if request.redundancy % request.groups or request.searchable_copies % request.groups:
+        raise SettingsError(f"plan: redundancy and searchable_copies must be multiples of groups ({request.groups})")
+    if request.node_memory_gb * MEMORY_LIMIT <= NODE_BASE_GB:
+        raise SettingsError(f"plan: node_memory_gb must be more than {NODE_BASE_GB / MEMORY_LIMIT:.2g}")
+
+
+def _check_index(request: PlanRequest, prefix: str = "") -> None:
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if type(value) in (int, float):
+            _check_number(prefix, field.name, value)
+    if request.codec not in CODECS:
+        raise SettingsError(f"plan: {prefix}codec {request.codec!r} unknown; known: {', '.join(CODECS)}")
+    CODECS[request.codec].check_dim(request.dim)
+    for name in request.candidates:
+        if name not in STRATEGIES:
+            raise SettingsError(f"plan: {prefix}candidates {name!r} unknown; known: {', '.join(STRATEGIES)}")
+    if request.layout not in LAYOUTS:
+        raise SettingsError(f"plan: {prefix}layout {request.layout!r} unknown; known: {', '.join(LAYOUTS)}")
+    if request.residual_bits not in BITS:
+        raise SettingsError(f"plan: {prefix}residual_bits must be 1, 2 or 4, got {request.residual_bits}")
+    if request.centroids > MAX_CENTROIDS:
+        raise SettingsError(f"plan: {prefix}centroids must be at most {MAX_CENTROIDS}, got {request.centroids}")
+
+
+def _check_number(prefix: str, name: str, value: float) -> None:
+    least, most = LIMITS.get(_SETTING_OF.get(name, name), (0 if name in _MAY_BE_ZERO else 1, MOST))
+    if not math.isfinite(value) or not least <= value <= most:
+        raise SettingsError(f"plan: {prefix}{name} must be a number from {least:g} to {most:g}, got {value!r}")
