@@ -106,18 +106,19 @@ class LocalRetriever:
         """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
         start = time.perf_counter()
         rerank = max(k, rerank)
-        words = self._words.search(text, rerank, where)
-        maxsim = self.index.score(rows, [id_ for id_, _ in words])
+        index = self.index.pinned()  # another thread's search may move self.index meanwhile
+        words = self._words.search(index, text, rerank, where)
+        maxsim = index.score(rows, [id_ for id_, _ in words])
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         if strategy == "hybrid":
-            found = self.index.search(rows, rerank, where=where)
+            found = index.search(rows, rerank, where=where)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
         by_words = dict(words)
         best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:k]
         hits = []
         for rank, id_ in enumerate(best, start=1):
-            passage = self.index.passage(id_)
+            passage = index.passage(id_)
             assert passage is not None
             stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
             metadata = self.schema.shown(passage.metadata)
@@ -128,7 +129,7 @@ class LocalRetriever:
 
     @functools.cached_property
     def _words(self) -> Words:
-        return Words(self.index)
+        return Words()
 
     def close(self) -> None:
         """Nothing is held that needs closing; both backends have the method."""

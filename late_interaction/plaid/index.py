@@ -244,10 +244,10 @@ class LocalIndex:
 
         Raises: UsageError where there is no such effort or no usable query; LocalIndexError where another writer has the index.
         """
+        rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
             writer.check_usable()
-            rows = [Question.of(Q, self.dim).rows for Q in queries]
-            found = find_effort(self.snapshot, rows, checked_count("k", k), recall)
+            found = find_effort(self.snapshot, rows, k, recall)
             writer.store_tuned(found)
         return found
 

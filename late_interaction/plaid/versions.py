@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ __all__ = [
 
 FORMAT_VERSION = 3
 CURRENT = "CURRENT"
+_CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
 _HEAD = b'{\n "sha256": "%b",\n'  # of a version's file; what follows is a JSON object without its first line, "{"
 
 
@@ -246,12 +248,14 @@ def read_current(root: Path) -> tuple[int, str]:
     if not root.is_dir():
         raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
     try:
-        number, digest = (root / CURRENT).read_text(encoding="ascii").split()
-        return int(number), digest
+        match = _CURRENT.fullmatch((root / CURRENT).read_bytes())
     except FileNotFoundError:
         raise LocalIndexError(f"{root} is no index (it has no {CURRENT} file)") from None
-    except (OSError, ValueError):
-        raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read") from None
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read ({error})") from None
+    if match is None:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} names no version")
+    return int(match[1]), match[2].decode()
 
 
 def version_path(root: Path, number: int) -> Path:

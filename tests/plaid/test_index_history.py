@@ -189,7 +189,6 @@ def killed(index, code):
         import numpy as np
         from plaid_tools import passage, token_vectors
         from late_interaction.plaid import LocalIndex
-from late_interaction.plaid.versions import Tuned
         vectors = token_vectors(np.random.default_rng(0), 64)
         index = LocalIndex.open({str(index.path)!r})
         writer = index.writer(resume=True)
@@ -312,7 +311,8 @@ def test_a_commit_killed_before_any_file_operation_loses_nothing(index, tmp_path
 
 
 def test_damage_is_named(index, tmp_path):
-    """Every file of a version, truncated or missing at open, and with a flipped byte at verify."""
+    """Every file of a version, truncated to several lengths or missing, at open, and with one of several bytes flipped, at
+    verify."""
     with index.writer() as writer:
         for i in range(6):
             writer.put(passage(f"d{i}", n=i, word="w", tags=["t"]), VECTORS[i])
@@ -326,18 +326,23 @@ def test_damage_is_named(index, tmp_path):
         path = index.path / name
         whole = path.read_bytes()
         named = path.name.split(".npy")[0]
-        path.write_bytes(whole[:-1])
-        if name != "CURRENT":  # it ends in a newline
+        for size in {0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 8, len(whole) - 1}:
+            path.write_bytes(whole[:size])
             with pytest.raises(LocalIndexError, match=named):
                 LocalIndex.open(index.path)
+        path.write_bytes(whole + b" ")
+        with pytest.raises(LocalIndexError, match=named):
+            LocalIndex.open(index.path)
         path.unlink()
         with pytest.raises(LocalIndexError, match=named):
             LocalIndex.open(index.path)
-        changed = bytearray(whole)
-        changed[len(whole) // 2] ^= 1
-        path.write_bytes(changed)
-        with pytest.raises(LocalIndexError, match=f"{named}|versions"):
-            LocalIndex.open(index.path).verify()
+        for place in {0, 9, 60, len(whole) // 3, len(whole) // 2, len(whole) - 9, len(whole) - 1}:
+            for bit in (1, 32, 128):
+                changed = bytearray(whole)
+                changed[place] ^= bit
+                path.write_bytes(changed)
+                with pytest.raises(LocalIndexError, match=f"{named}|versions"):
+                    LocalIndex.open(index.path, verify=True)
         path.write_bytes(whole)
     (index.path / "bundle/model.onnx").write_bytes(b"NO MODEL")
     with pytest.raises(LocalIndexError, match=r"model\.onnx"):

@@ -70,28 +70,23 @@ def test_codec_float32_takes_rows_of_other_lengths_and_scores_them_as_they_are(t
 
 def test_what_is_no_vector_is_refused(tmp_path):
     index = made(tmp_path)
+    wrong = [[["a"] * DIM], np.ones((2, DIM), complex), [[1.0], [1.0, 2.0]], [[1e300] * DIM], [[np.nan] * DIM], None]
     with index.writer() as writer:
-        for vectors in (
-            [["a"] * DIM],
-            np.ones((2, DIM), complex),
-            [[1.0], [1.0, 2.0]],
-            [[1e300] * DIM],
-            [[np.nan] * DIM],
-            None,
-        ):
+        for vectors in wrong:
             with pytest.raises(UsageError, match="vectors"):
                 writer.put(passage("new"), vectors)
-            with pytest.raises(UsageError, match="vectors"):
-                index.search(vectors, 3)
-            with pytest.raises(UsageError, match="vectors"):
-                index.search_batch([VECTORS[0], vectors], 3)
-            with pytest.raises(UsageError, match="vectors"):
-                index.score(vectors, ["d1#0"])
-            with pytest.raises(UsageError, match="vectors"):
-                index.tune([vectors], recall=0.9)
         rows = unit(np.ones((1, DIM)))
         for kind in (np.float16, np.float64):
             writer.put(passage("new"), rows.astype(kind)[:, ::-1])
+    for vectors in wrong:
+        with pytest.raises(UsageError, match="vectors"):
+            index.search(vectors, 3)
+        with pytest.raises(UsageError, match="vectors"):
+            index.search_batch([VECTORS[0], vectors], 3)
+        with pytest.raises(UsageError, match="vectors"):
+            index.score(vectors, ["d1#0"])
+        with pytest.raises(UsageError, match="vectors"):
+            index.tune([vectors], recall=0.9)
     assert index.search(VECTORS[3].tolist(), 1).hits[0].passage.id == "d3#0"
 
 
