@@ -193,6 +193,19 @@ def prune(
 
 
 @index_app.command()
+def discard(index: Index, json_output: Json = False) -> None:
+    """Drops what an interrupted feed has left for `feed --resume`."""
+    from late_interaction.plaid import LocalIndex
+
+    out = Output(json_output=json_output)
+    opened = LocalIndex.open(index)
+    with opened.writer() as writer:
+        writer.discard()
+    out.say(f"version {opened.version} stands; nothing waits for a commit")
+    out.result({"version": opened.version})
+
+
+@index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
     """One segment without what was deleted, and a codebook trained anew (one of the bundle stays)."""
     from late_interaction.plaid.shards import ShardedIndex, open_index

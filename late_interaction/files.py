@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["atomic_write", "fsync_folder", "safe_join", "sha256_file", "staged_folder"]
+__all__ = ["atomic_write", "fsync_folder", "safe_join", "sha256_file", "staged_folder", "staging_prefix"]
 
 
 def fsync_folder(path: Path) -> None:
@@ -55,6 +55,22 @@ def safe_join(root: Path, relative: str) -> Path:
     return root / relative
 
 
+def staging_prefix(target: Path) -> str:
+    """How the name of a staging folder of `target`, beside it, begins."""
+    return f".{target.name}.staging-"
+
+
+def _fsync_all(folder: Path) -> None:
+    """Every file below `folder` and every folder, as a folder keeps the names of what is in it."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            fsync_folder(path)
+        elif path.is_file():
+            with path.open("rb") as opened:
+                os.fsync(opened.fileno())
+    fsync_folder(folder)
+
+
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its name when the block ends well.
@@ -63,14 +79,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=staging_prefix(target)))
     try:
         yield staging
-        for file in staging.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
         staging.chmod(0o755)
+        _fsync_all(staging)
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
             os.replace(target, old / "was")

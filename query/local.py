@@ -110,13 +110,14 @@ class LocalRetriever:
         """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
         start = time.perf_counter()
         rerank = max(k, rerank)
-        words = self._words.search(text, rerank, where)
-        scored = self.index.scores(rows, [id_ for id_, _ in words])
+        index = self.index.pinned()  # another thread's search may move self.index meanwhile
+        words = self._words.search(index, text, rerank, where)
+        scored = index.scores(rows, [id_ for id_, _ in words])
         maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         if strategy == "hybrid":
-            found = self.index.search(rows, rerank, where=where)
+            found = index.search(rows, rerank, where=where)
             coverage, missing = min(coverage, found.coverage), missing | set(found.missing)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
@@ -124,7 +125,7 @@ class LocalRetriever:
         best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:k]
         hits = []
         for rank, id_ in enumerate(best, start=1):
-            passage = self.index.passage(id_)
+            passage = index.passage(id_)
             assert passage is not None
             stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
             metadata = self.schema.shown(passage.metadata)
@@ -136,7 +137,7 @@ class LocalRetriever:
 
     @functools.cached_property
     def _words(self) -> Words:
-        return Words(self.index)
+        return Words()
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""

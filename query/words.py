@@ -20,18 +20,19 @@ class Words:
     Of an index of shards it is made of all passages, in this process: words have the weights that they have in one index.
     """
 
-    def __init__(self, index: AnyIndex) -> None:
-        self._index = index
+    def __init__(self) -> None:
         self._made: tuple[object, Bm25] | None = None
 
-    def search(self, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
-        """Ids and BM25 scores of the best `count` passages that share a word with `text`."""
-        if self._made is None or self._made[0] != self._index.version:
-            passages = list(self._index.iter_passages())
+    def search(self, index: AnyIndex, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
+        """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: always of one folder, and not
+        refreshed meanwhile."""
+        made = self._made
+        if made is None or made[0] != index.version:
+            passages = list(index.iter_passages())
             texts = [passage_text(passage.title, passage.text) for passage in passages]
-            self._made = self._index.version, Bm25([passage.id for passage in passages], texts)
-        allowed = None if where is None else self._index.selected(where)
-        return self._made[1].search(text, count, allowed)
+            made = self._made = index.version, Bm25([passage.id for passage in passages], texts)
+        allowed = None if where is None else index.selected(where)
+        return made[1].search(text, count, allowed)
 
 
 def fused(maxsim: Mapping[str, float], words: Sequence[tuple[str, float]]) -> dict[str, float]:

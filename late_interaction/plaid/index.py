@@ -20,13 +20,14 @@ from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
-from late_interaction.plaid.search import check_query, exact_scores, search
+from late_interaction.plaid.history import known_versions, verify_versions
+from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.search import exact_scores, search
 from late_interaction.plaid.snapshot import Snapshot
-from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
-from late_interaction.plaid.versions import Tuned, Version, known_versions, now, publish, read_current, read_version
+from late_interaction.plaid.versions import Tuned, Version, now, publish, read_current, read_version
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -44,9 +45,9 @@ class LocalIndex:
     """
 
     def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str]) -> None:
+        """current: number and checksum of the snapshot's version."""
         self.path = path
-        self._snapshot = snapshot
-        self._current = current
+        self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
 
     @classmethod
     def create(
@@ -86,21 +87,35 @@ class LocalIndex:
         return cls.open(root)
 
     @classmethod
-    def open(cls, path: str | Path) -> LocalIndex:
+    def open(cls, path: str | Path, *, verify: bool = False) -> LocalIndex:
         """Maps the newest committed version.
+
+        verify: also read all files and compare their checksums, as `verify` does. Without, damage inside large files (codes,
+        vectors, inverted lists, texts) shows as other answers or not at all; the others are checked whenever they are opened.
 
         Raises: LocalIndexError where there is no index, or one that is damaged or of an unknown format version.
         """
         root = Path(path)
-        snapshot, current = _open_newest(root, None)
-        return cls(root, snapshot, current)
+        index = cls(root, *_open_newest(root, None))
+        if verify:
+            index.verify()
+        return index
 
     def refresh(self) -> bool:
         """Moves to the newest version; whether there was a newer one than this reader had."""
-        if read_current(self.path) == self._current:
+        snapshot, current = self._opened
+        if read_current(self.path) == current:
             return False
-        self._snapshot, self._current = _open_newest(self.path, self._snapshot)
+        self._opened = _open_newest(self.path, snapshot)
         return True
+
+    def move_to(self, snapshot: Snapshot, current: tuple[int, str]) -> None:
+        """Takes up a version that was opened already: for the writer that has just published it."""
+        self._opened = snapshot, current
+
+    def pinned(self) -> LocalIndex:
+        """A reader of the same version that `refresh` of this one does not move."""
+        return LocalIndex(self.path, *self._opened)
 
     def writer(self, *, resume: bool = False) -> IndexWriter:
         """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
@@ -118,57 +133,57 @@ class LocalIndex:
 
     @property
     def schema(self) -> MetadataSchema:
-        return self._snapshot.version.schema
+        return self.snapshot.version.schema
 
     @property
     def version(self) -> int:
-        return self._snapshot.version.number
+        return self.snapshot.version.number
 
     @property
     def passages(self) -> int:
-        return self._snapshot.version.passages
+        return self.snapshot.version.passages
 
     @property
     def documents(self) -> int:
-        return self._snapshot.documents
+        return self.snapshot.documents
 
     @property
     def token_vectors(self) -> int:
-        return self._snapshot.version.token_vectors
+        return self.snapshot.version.token_vectors
 
     @property
     def codec(self) -> str:
-        return self._snapshot.version.codec
+        return self.snapshot.version.codec
 
     @property
     def bits(self) -> int:
-        return self._snapshot.version.bits
+        return self.snapshot.version.bits
 
     @property
     def refine(self) -> bool:
         """Whether int8 rows are kept."""
-        return self._snapshot.version.refine
+        return self.snapshot.version.refine
 
     @property
     def dim(self) -> int:
-        return self._snapshot.version.dim
+        return self.snapshot.version.dim
 
     @property
     def bytes_per_token(self) -> float:
         """Bytes of codes, residuals and inverted lists per stored token vector; 0 in an empty index."""
-        stored = sum(entry.token_vectors for entry in self._snapshot.version.segments)
-        return self._snapshot.stored_bytes() / stored if stored else 0.0
+        stored = sum(entry.token_vectors for entry in self.snapshot.version.segments)
+        return self.snapshot.stored_bytes() / stored if stored else 0.0
 
     @property
     def codebook(self) -> Codebook | None:
         """None before the first vector is committed."""
-        return self._snapshot.codebook
+        return self.snapshot.codebook
 
     @property
     def drift(self) -> float | None:
         """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
         taken up with; None in an empty index. From a few hundredths on, `compact` finds better centroids."""
-        version = self._snapshot.version
+        version = self.snapshot.version
         stored = sum(entry.token_vectors for entry in version.segments)
         if version.fit is None or not stored:
             return None
@@ -181,12 +196,12 @@ class LocalIndex:
     @property
     def current(self) -> tuple[int, str]:
         """Number and checksum of the version that this reader has open."""
-        return self._current
+        return self._opened[1]
 
     @property
     def snapshot(self) -> Snapshot:
         """The version that this reader has open."""
-        return self._snapshot
+        return self._opened[0]
 
     def search(
         self,
@@ -201,11 +216,11 @@ class LocalIndex:
         """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
 
         ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all decoded vectors instead of
-        PLAID's stages. A query without rows has no hits.
+        PLAID's stages. A query without rows has no hits. Rows of Q may have any length: scores grow with it, their order stays.
 
         Raises: UsageError where Q has another width or is not finite, or k is less than 1.
         """
-        return search(self._snapshot, Q, k, where=where, ids=ids, settings=settings, exact=exact)
+        return _search(self.snapshot, Question.of(Q, self.dim), k, where, ids, settings, exact)
 
     def search_batch(
         self,
@@ -222,16 +237,16 @@ class LocalIndex:
 
         Raises: UsageError as `search`.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         chosen = None if ids is None else list(ids)
-        for Q in queries:
-            check_query(Q, snapshot.version.dim)
+        questions = [Question.of(Q, snapshot.version.dim) for Q in queries]
+        count = len(os.sched_getaffinity(0)) if threads is None else checked_count("threads", threads)
 
-        def one(Q: Matrix) -> LocalResult:
-            return search(snapshot, Q, k, where=where, ids=chosen, settings=settings, exact=exact)
+        def one(question: Question) -> LocalResult:
+            return _search(snapshot, question, k, where, chosen, settings, exact)
 
-        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-            return list(pool.map(one, queries))
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(one, questions))
 
     def tune(self, queries: Sequence[Matrix], *, recall: float, k: int = 10) -> Tuned:
         """Finds the least effort that finds the share `recall` of the exact top k for `queries`, a `[q, d]` each, and stores it
@@ -239,15 +254,17 @@ class LocalIndex:
 
         Raises: UsageError where there is no such effort or no usable query; LocalIndexError where another writer has the index.
         """
-        found = find_effort(self._snapshot, queries, k, recall)
+        rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
+            writer.check_usable()
+            found = find_effort(self.snapshot, rows, k, recall)
             writer.store_tuned(found)
         return found
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
         """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
-        snapshot = self._snapshot
-        Q = check_query(Q, snapshot.version.dim)
+        snapshot = self.snapshot
+        question = Question.of(Q, snapshot.version.dim)
         places: dict[str, int] = {}
         for passage_id in passage_ids:
             if (found := snapshot.find(passage_id)) is not None:
@@ -255,19 +272,20 @@ class LocalIndex:
         if snapshot.codebook is None:
             return dict.fromkeys(places, float("-inf"))
         order = np.fromiter(places.values(), np.int64, len(places))
-        return dict(zip(places, exact_scores(snapshot, Q, order).tolist(), strict=True))
+        scores = map(question.score, exact_scores(snapshot, question.rows, order).tolist())
+        return dict(zip(places, scores, strict=True))
 
     def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
         """As `score`, with the coverage that an index of shards may lack."""
         return LocalScores(self.score(Q, passage_ids))
 
     def passage(self, passage_id: str) -> Passage | None:
-        found = self._snapshot.find(passage_id)
+        found = self.snapshot.find(passage_id)
         return None if found is None else found[0].segment.passage(found[1])
 
     def vectors(self, passage_id: str) -> Matrix:
         """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         found = snapshot.find(passage_id)
         if found is None:
             raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
@@ -279,27 +297,40 @@ class LocalIndex:
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         masks = [mask[part.mask] for part, mask in zip(snapshot.living, snapshot.select(where), strict=True)]
         return np.concatenate([np.zeros(0, np.bool_), *masks])
 
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages in order of insertion; a passage that was put again stands where it was put last."""
-        return self._snapshot.iter_passages()
+        return self.snapshot.iter_passages()
 
     def verify(self) -> None:
-        """Reads every file of this version and of the bundle.
+        """Reads every file of every version that is there, and the bundle's. A writer may go on meanwhile.
 
         Raises: LocalIndexError naming the first file whose checksum differs.
         """
-        for named in self._snapshot.version.files():
-            check_file(self.path, named.name, named.entry, checksum=True)
+        verify_versions(self.path)
         try:
             bundle = Bundle.open(self.path / "bundle", verify=True)
         except BundleError as error:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
-        if bundle.sha256 != self._snapshot.version.bundle:
+        if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
+
+
+def _search(
+    snapshot: Snapshot,
+    question: Question,
+    k: int,
+    where: Filter | None,
+    ids: Iterable[str] | None,
+    settings: SearchSettings | None,
+    exact: bool,
+) -> LocalResult:
+    k = checked_count("k", k)
+    found = search(snapshot, question.rows, k, where=where, ids=ids, settings=settings, exact=exact)
+    return question.restored(found)
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

@@ -10,9 +10,9 @@ A record counts once it is whole and its checksum fits; whatever comes after the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -40,111 +40,190 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`place`: where the record starts in the log. `passage` of a put; `id` of what is put or removed."""
+    """Of a put: ids and `rows`; of a removal: `id`, of what is removed. It lies at `place` to `end` of the log."""
 
     kind: int
     id: str
+    document_id: str
     place: int
+    end: int
     rows: int
-    passage: Passage | None
 
 
 class PendingLog:
-    """The log of one index folder, open for one writer. `recovered`: the whole records that an interrupted run left."""
+    """The log of one index folder, for one writer. No file is touched before the first `append`.
 
-    def __init__(self, root: Path, dim: int, base: int, *, resume: bool) -> None:
-        """Opens the log of an interrupted run of the same version where `resume` and there is one, else starts a new one."""
+    Records wait in a buffer until they are written, so that a disk that refuses leaves the file whole and the buffer as it was.
+    """
+
+    def __init__(self, root: Path, dim: int, base: int) -> None:
+        """base: version that the writer starts from."""
         self.folder = root / "pending"
         self._path = self.folder / "log"
         self._dim = dim
         self._base = base
-        self.recovered: list[Record] = []
-        if not (resume and self._recover()):
-            self._start()
-        self._file = self._path.open("r+b", buffering=BUFFER_BYTES)
-        self._end = self._file.seek(0, os.SEEK_END)
+        self._descriptor: int | None = None
+        self._buffer = bytearray()  # records that are not in the file yet
+        self._written = self._flushed = 0  # bytes of the file; those that are durable
+        self._broken = ""
 
-    def _start(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(exist_ok=True)
-        self._path.write_bytes(_START.pack(MAGIC, self._base))
-        fsync_folder(self.folder)
+    @property
+    def left_over(self) -> bool:
+        """Whether an interrupted run of this version has left a record."""
+        return next(self._records(), None) is not None
+
+    def resume(self) -> Iterator[Record]:
+        """The whole records that an interrupted run of this version left; when all are read, new ones follow them.
+
+        Raises: LocalIndexError where the disk refuses.
+        """
+        end = 0
+        for record in self._records():
+            yield record
+            end = record.end
+        if end:
+            with self._named_errors():
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                os.ftruncate(self._descriptor, end)
+                os.fsync(self._descriptor)
+            self._written = self._flushed = end
 
     def restart(self, base: int) -> None:
         """Forgets everything; the next commit will be based on version `base`."""
-        self._file.close()
+        self._close()
+        with self._named_errors():
+            self._path.unlink(missing_ok=True)
         self._base = base
-        self._start()
-        self._file = self._path.open("r+b", buffering=BUFFER_BYTES)
-        self._end = self._file.seek(0, os.SEEK_END)
+        self._buffer.clear()
+        self._written = self._flushed = 0
 
     def append(self, kind: int, id_: str, passage: Passage | None = None, vectors: Matrix | None = None) -> int:
-        """Where the record starts."""
-        body: object = [id_] if passage is None else [id_, passage.document_id, passage.title, passage.text, passage.metadata]
-        text = json.dumps(body, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        rows = b"" if vectors is None else np.ascontiguousarray(vectors, "<f4").tobytes()
-        count = 0 if vectors is None else len(vectors)
-        checksum = zlib.crc32(rows, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
-        place = self._end
-        try:
-            self._file.write(_HEADER.pack(_MARK, kind, count, len(text), checksum) + text + rows)
-        except OSError as error:
-            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
-        self._end += _HEADER.size + len(text) + len(rows)
+        """Where the record starts. Raises: LocalIndexError where the disk refuses; the log is as it was then."""
+        if self._broken:
+            raise LocalIndexError(self._broken)
+        if self._descriptor is None:
+            with self._named_errors():
+                self._start()
+        record = _packed(kind, id_, passage, vectors)
+        place = self._written + len(self._buffer)
+        self._buffer += record
+        if len(self._buffer) >= BUFFER_BYTES:
+            try:
+                self._drain()
+            except LocalIndexError:
+                del self._buffer[-len(record) :]
+                raise
         return place
 
     def flush(self) -> None:
-        """Everything appended is durable when this returns."""
+        """Everything appended is durable when this returns. Raises: LocalIndexError where the disk refuses."""
+        if self._broken:
+            raise LocalIndexError(self._broken)
+        if self._descriptor is None:
+            return
+        self._drain()
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
+            os.fsync(self._descriptor)
+        except OSError as error:  # what the system then knows of the file need not be what the disk has
+            self._broken = f"{self._path} could not be made durable ({error}): go on with a new writer, from what was flushed"
+            raise LocalIndexError(self._broken) from None
+        self._flushed = self._written
 
     def close(self) -> None:
-        self._file.close()
+        """Leaves what was flushed, and no file where nothing was."""
+        if self._descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            if self._flushed:
+                os.ftruncate(self._descriptor, self._flushed)
+            else:
+                self._path.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        fsync_folder(self.folder.parent)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fsync_folder(self.folder)
+        self._buffer += _START.pack(MAGIC, self._base)
+
+    def _drain(self) -> None:
+        """Writes the buffer; if the disk refuses, the file ends where it ended and the buffer is kept."""
+        assert self._descriptor is not None
+        left, place = memoryview(self._buffer), self._written
+        try:
+            while left:
+                count = os.pwrite(self._descriptor, left, place)
+                left, place = left[count:], place + count
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._written)
+            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
+        finally:
+            left.release()
+        self._written = place
+        self._buffer.clear()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
         """Passage and vectors `[t, d]` of the puts at `places`. Call `flush` before."""
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
             for place in places:
                 file.seek(place)
-                record, vectors = self._next(file, place)
-                if record is None or record.passage is None:
-                    raise LocalIndexError(f"{self._path} is damaged at byte {place}: feed again without --resume")
-                yield record.passage, vectors
+                read = self._next(file, place)
+                if read is None or read[1] is None:
+                    raise LocalIndexError(f"{self._path} is damaged at byte {place}: discard it and feed again")
+                yield read[1], read[2]
 
-    def _recover(self) -> bool:
+    def _records(self) -> Iterator[Record]:
+        """The whole records of a log that belongs to this version; none where there is no such log."""
         try:
-            with self._path.open("rb", buffering=BUFFER_BYTES) as file:
-                start = file.read(_START.size)
-                if len(start) != _START.size or _START.unpack(start) != (MAGIC, self._base):
-                    return False
-                place = _START.size
-                while (record := self._next(file, place)[0]) is not None:
-                    self.recovered.append(record)
-                    place = file.tell()
+            file = self._path.open("rb", buffering=BUFFER_BYTES)
         except FileNotFoundError:
-            return False
-        with self._path.open("r+b") as opened:
-            opened.truncate(place)
-            os.fsync(opened.fileno())
-        return True
+            return
+        except OSError as error:
+            raise LocalIndexError(f"{self._path} cannot be read: {error}") from None
+        with file:
+            start = file.read(_START.size)
+            if len(start) != _START.size or _START.unpack(start) != (MAGIC, self._base):
+                return
+            while (read := self._next(file, file.tell())) is not None:
+                yield read[0]
 
-    def _next(self, file: BinaryIO, place: int) -> tuple[Record | None, Matrix]:
-        """The record at the file's position, which is `place`, and its vectors; None where it is not whole."""
-        nothing: Matrix = np.empty((0, self._dim), np.float32)
+    def _next(self, file: BinaryIO, place: int) -> tuple[Record, Passage | None, Matrix] | None:
+        """The record at the file's position, which is `place`, its passage and vectors; None where it is not whole."""
         header = file.read(_HEADER.size)
         if len(header) != _HEADER.size:
-            return None, nothing
+            return None
         mark, kind, rows, size, checksum = _HEADER.unpack(header)
-        left = os.fstat(file.fileno()).st_size - place - _HEADER.size
-        if mark != _MARK or size + rows * self._dim * 4 > left:
-            return None, nothing
+        end = place + _HEADER.size + size + rows * self._dim * 4
+        if mark != _MARK or end > os.fstat(file.fileno()).st_size:
+            return None
         text, data = file.read(size), file.read(rows * self._dim * 4)
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
-            return None, nothing
+            return None
         body = json.loads(text)
         passage = Passage(*body) if kind == PUT else None
-        return Record(kind, body[0], place, rows, passage), np.frombuffer(data, "<f4").reshape(rows, self._dim)
+        record = Record(kind, body[0], "" if passage is None else passage.document_id, place, end, rows)
+        return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
+
+
+def _packed(kind: int, id_: str, passage: Passage | None, vectors: Matrix | None) -> bytes:
+    body: object = [id_] if passage is None else [id_, passage.document_id, passage.title, passage.text, passage.metadata]
+    text = json.dumps(body, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    rows = b"" if vectors is None else np.ascontiguousarray(vectors, "<f4").tobytes()
+    count = 0 if vectors is None else len(vectors)
+    checksum = zlib.crc32(rows, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
+    return _HEADER.pack(_MARK, kind, count, len(text), checksum) + text + rows

@@ -55,13 +55,13 @@ class Segment:
         files = entry.files
         try:
             self.offsets: NDArray[np.int64] = self._open("offsets", "<i8")
-            self.codes: NDArray[Any] = open_array(folder, "codes.npy", files["codes.npy"], CODE_DTYPES)
-            self.payload: NDArray[Any] = open_array(folder, "payload.npy", files["payload.npy"], form.dtype, 2)
+            self.codes: NDArray[Any] = open_array(folder, "codes.npy", files["codes.npy"], CODE_DTYPES, bulk=True)
+            self.payload: NDArray[Any] = open_array(folder, "payload.npy", files["payload.npy"], form.dtype, 2, bulk=True)
             self.refine: NDArray[np.int8] | None = None
             if form.refine:
-                self.refine = open_array(folder, "refine.npy", files["refine.npy"], "|i1", 2)
+                self.refine = open_array(folder, "refine.npy", files["refine.npy"], "|i1", 2, bulk=True)
             self.ivf_offsets: NDArray[np.int64] = self._open("ivf_offsets", "<i8")
-            self.ivf_passages: NDArray[np.int32] = self._open("ivf_passages", "<i4")
+            self.ivf_passages: NDArray[np.int32] = self._open("ivf_passages", "<i4", bulk=True)
             self.ids, self.documents = Strings(folder, "ids", files), Strings(folder, "documents", files)
             self.titles, self.texts = Strings(folder, "titles", files), Strings(folder, "texts", files)
             self.id_hashes: NDArray[np.uint64] = self._open("ids_hashes", "<u8")
@@ -73,8 +73,8 @@ class Segment:
             raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
         self._check(form)
 
-    def _open(self, name: str, dtype: str) -> NDArray[Any]:
-        return open_array(self._folder, f"{name}.npy", self.entry.files[f"{name}.npy"], dtype)
+    def _open(self, name: str, dtype: str, *, bulk: bool = False) -> NDArray[Any]:
+        return open_array(self._folder, f"{name}.npy", self.entry.files[f"{name}.npy"], dtype, bulk=bulk)
 
     def _check(self, form: PayloadForm) -> None:
         n, rows = self.entry.passages, self.entry.token_vectors

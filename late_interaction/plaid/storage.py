@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import tokenize
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ from late_interaction.files import safe_join, sha256_file
 __all__ = ["ArrayWriter", "Strings", "StringsWriter", "check_file", "hash_all", "open_array", "string_hash", "write_array"]
 
 HEADER_BYTES = 128
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00v\x00"
+    rb"\{'descr': '([<|][a-z][1248])', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,9}))?\), \} *\n"
+)
 IN_MEMORY_BYTES = 1 << 16  # smaller files are read: a mapping would cost a file descriptor and a page each
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Of a .npy file of format 1.0."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.encode().ljust(HEADER_BYTES - 11) + b"\n"
 
 
 class ArrayWriter:
@@ -44,10 +55,8 @@ class ArrayWriter:
     def close(self) -> FileEntry:
         """Writes the header, makes everything durable, and returns size and checksum."""
         shape = (self._rows, *self._row_shape)
-        text = f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
-        header = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
         self._file.seek(0)
-        self._file.write(header + text.encode().ljust(HEADER_BYTES - 11) + b"\n")
+        self._file.write(_header(self._dtype.str, shape))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -86,22 +95,51 @@ def check_file(root: Path, name: str, entry: FileEntry, *, checksum: bool = Fals
     return path
 
 
-def open_array(root: Path, name: str, entry: FileEntry, dtype: str | Sequence[str], ndim: int = 1) -> NDArray[Any]:
-    """The array, read-only; mapped unless it is small.
+def open_array(
+    root: Path, name: str, entry: FileEntry, dtype: str | Sequence[str], ndim: int = 1, *, bulk: bool = False
+) -> NDArray[Any]:
+    """The array, read-only; mapped unless it is small. Its checksum is compared unless it is large and `bulk`.
 
-    Raises: LocalIndexError naming the file where size, type or shape is not what was written.
+    Raises: LocalIndexError naming the file where size, type, shape or content is not what was written.
     """
-    path = check_file(root, name, entry)
+    small = entry.bytes <= IN_MEMORY_BYTES
+    path = check_file(root, name, entry, checksum=not small and not bulk)
     try:
-        mapped = entry.bytes > IN_MEMORY_BYTES
-        array = np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # headers are Python literals
+        data = path.read_bytes() if small else b""
+        head = data[:HEADER_BYTES] if small else _first_bytes(path)
+        if small and hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+        found, shape = _read_header(head, entry.bytes)
+        if small:
+            array = np.frombuffer(data, found, offset=HEADER_BYTES).reshape(shape)
+        else:
+            array = np.asarray(np.memmap(path, found, "r", HEADER_BYTES, shape))
+    except (OSError, ValueError) as error:
         raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
     known = (dtype,) if isinstance(dtype, str) else dtype
-    if array.ndim != ndim or array.dtype.str not in known or not array.flags.c_contiguous:
+    if array.ndim != ndim or array.dtype.str not in known:
         raise LocalIndexError(f"{root} is damaged: {name} is {array.dtype.str} {array.shape}, not {known[0]}")
     array.flags.writeable = False
     return array
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEADER_BYTES)
+
+
+def _read_header(head: bytes, size: int) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of an array file of `size` bytes that begins with `head`.
+
+    Raises: ValueError where ArrayWriter would not have written that.
+    """
+    match = _HEADER.fullmatch(head)
+    if match is None:
+        raise ValueError("its header was changed")
+    dtype, shape = match[1].decode(), tuple(int(group) for group in match.groups()[1:] if group is not None)
+    if head != _header(dtype, shape) or HEADER_BYTES + math.prod(shape) * np.dtype(dtype).itemsize != size:
+        raise ValueError("its header does not fit its size")
+    return dtype, shape
 
 
 class StringsWriter:
@@ -137,7 +175,7 @@ class Strings:
 
     def __init__(self, root: Path, name: str, files: Mapping[str, FileEntry]) -> None:
         self._where = f"{root} is damaged: {name}.npy"
-        self.blob: NDArray[np.uint8] = open_array(root, f"{name}.npy", files[f"{name}.npy"], "|u1")
+        self.blob: NDArray[np.uint8] = open_array(root, f"{name}.npy", files[f"{name}.npy"], "|u1", bulk=True)
         self.offsets: NDArray[np.int64] = open_array(root, f"{name}.offsets.npy", files[f"{name}.offsets.npy"], "<i8")
         if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != len(self.blob):
             raise LocalIndexError(f"{self._where} and its offsets disagree")

@@ -1,16 +1,16 @@
 """Versions of an index: `versions/N.json` lists the files of one version, `CURRENT` names the version that counts.
 
-CURRENT holds the number and the sha256 of that version's file, so that a version is read whole or not at all.
+CURRENT holds the number and the sha256 of that version's file, so that a version is read whole or not at all. Every version's
+file also begins with the sha256 of the rest of it, for the versions that CURRENT does not name.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,17 +30,17 @@ __all__ = [
     "SegmentEntry",
     "Tuned",
     "Version",
-    "known_versions",
     "now",
     "publish",
     "read_current",
     "read_version",
-    "remove_unused",
+    "version_path",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CURRENT = "CURRENT"
-KEPT_VERSIONS = 2
+_CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
+_HEAD = b'{\n "sha256": "%b",\n'  # of a version's file; what follows is a JSON object without its first line, "{"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +144,20 @@ class Version:
                 for s in self.segments
             ],
         }
-        return (json.dumps(data, indent=1) + "\n").encode()
+        text = (json.dumps(data, indent=1) + "\n").encode()
+        return _head(text) + text[2:]
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Version:
-        """Raises: LocalIndexError on an unknown format version or anything that is not as `to_json` writes it."""
+        """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
         try:
             data = json.loads(text)
             found = data["format_version"]
             if found != FORMAT_VERSION:
                 raise LocalIndexError(f"{where}: format version {found!r} unknown, this release reads {FORMAT_VERSION}")
+            size = len(_HEAD % (b"0" * 64))
+            if text[:size] != _head(b"{\n" + text[size:]):
+                raise LocalIndexError(f"{where} was changed (its checksum differs)")
             return cls(
                 number=_count(data["version"]),
                 name=str(data["name"]),
@@ -170,7 +174,7 @@ class Version:
                 fit=None if data["fit"] is None else Fit(float(data["fit"]["mean"]), float(data["fit"]["low"])),
                 tuned=None if data["tuned"] is None else _tuned(data["tuned"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, MetadataError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MetadataError) as error:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
 
     def files(self) -> Iterator[NamedFile]:
@@ -182,6 +186,11 @@ class Version:
                 yield NamedFile(f"segments/{segment.name}/{name}", entry)
             if segment.deleted is not None:
                 yield segment.deleted
+
+
+def _head(text: bytes) -> bytes:
+    """The first lines of a version's file whose object alone is `text`."""
+    return _HEAD % hashlib.sha256(text).hexdigest().encode()
 
 
 def _named_json(file: NamedFile | None) -> dict[str, object] | None:
@@ -239,69 +248,47 @@ def read_current(root: Path) -> tuple[int, str]:
     if not root.is_dir():
         raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
     try:
-        number, digest = (root / CURRENT).read_text(encoding="ascii").split()
-        return int(number), digest
+        match = _CURRENT.fullmatch((root / CURRENT).read_bytes())
     except FileNotFoundError:
         raise LocalIndexError(f"{root} is no index (it has no {CURRENT} file)") from None
-    except (OSError, ValueError):
-        raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read") from None
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read ({error})") from None
+    if match is None:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} names no version")
+    return int(match[1]), match[2].decode()
 
 
-def read_version(root: Path, number: int, digest: str) -> Version:
-    """Raises: LocalIndexError naming the version's file where it is missing, changed or of an unknown format."""
-    path = root / "versions" / f"{number}.json"
-    try:
-        text = path.read_bytes()
-    except OSError:
-        raise LocalIndexError(f"{root} is damaged: versions/{number}.json is missing") from None
-    if hashlib.sha256(text).hexdigest() != digest:
-        raise LocalIndexError(f"{root} is damaged: versions/{number}.json was changed (its checksum differs)")
-    return Version.from_json(text, str(path))
+def version_path(root: Path, number: int) -> Path:
+    return root / "versions" / f"{number}.json"
 
 
-def publish(root: Path, version: Version) -> None:
-    """Makes `version`, whose files are all durable, the one that counts. A crash leaves the old one or this one."""
-    text = version.to_json()
-    atomic_write(root / "versions" / f"{version.number}.json", text)
-    atomic_write(root / CURRENT, f"{version.number} {hashlib.sha256(text).hexdigest()}\n".encode())
+def read_version(root: Path, number: int, digest: str | None = None) -> Version:
+    """digest: sha256 of its file, as CURRENT has it.
 
-
-def known_versions(root: Path) -> list[Version]:
-    """Every version whose file can be read, oldest first."""
-    found = []
-    for number in _numbers(root):
-        with contextlib.suppress(OSError, LocalIndexError):
-            found.append(Version.from_json((root / "versions" / f"{number}.json").read_bytes(), ""))
-    return found
-
-
-def remove_unused(root: Path, current: Version, keep: int = KEPT_VERSIONS) -> list[int]:
-    """Removes all versions but the newest `keep`, those that have a name and the current one, and the files that none of
-    those needs; the numbers of the versions removed.
-
-    Readers that have mapped removed files keep them. What cannot be removed is left for the next time.
+    Raises: LocalIndexError naming the version's file where it is missing, changed or of an unknown format.
     """
-    known = [version for version in known_versions(root) if version.number <= current.number]
-    kept = {current.number, *(v.number for v in known if v.name), *[v.number for v in known][-keep:]}
-    needed: set[str] = set()
-    for version in known:
-        if version.number in kept:
-            needed.update(f"segments/{segment.name}" for segment in version.segments)
-            needed.update(file.name for file in version.files())
-    removed = [number for number in _numbers(root) if number not in kept]
-    with contextlib.suppress(OSError):
-        for number in removed:
-            (root / "versions" / f"{number}.json").unlink(missing_ok=True)
-        for folder in ("segments", "deletions", "codebooks"):
-            for path in (root / folder).iterdir():
-                if f"{folder}/{path.name}" in needed:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-    return removed
+    name = f"versions/{number}.json"
+    try:
+        text = version_path(root, number).read_bytes()
+    except FileNotFoundError:
+        raise LocalIndexError(f"{root} is damaged: {name} is missing") from None
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
+    if digest is not None and hashlib.sha256(text).hexdigest() != digest:
+        raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+    version = Version.from_json(text, f"{root}/{name}")
+    if version.number != number:
+        raise LocalIndexError(f"{root} is damaged: {name} is that of version {version.number}")
+    return version
 
 
-def _numbers(root: Path) -> list[int]:
-    return sorted(int(file.stem) for file in (root / "versions").glob("*.json") if file.stem.isdecimal())
+def publish(root: Path, version: Version) -> str:
+    """Makes `version`, whose files are all durable, the one that counts, and returns the sha256 that CURRENT has of it.
+
+    A crash leaves the old version or this one; so does an OSError.
+    """
+    text = version.to_json()
+    digest = hashlib.sha256(text).hexdigest()
+    atomic_write(version_path(root, version.number), text)
+    atomic_write(root / CURRENT, f"{version.number} {digest}\n".encode())
+    return digest

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.files import fsync_folder
 from late_interaction.plaid.build import build_segment, merge_segments
+from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import open_codec
-from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog
+from late_interaction.plaid.history import check_version, known_versions, remove_leftovers, remove_uncommitted, remove_unused
+from late_interaction.plaid.inputs import document_rows
+from late_interaction.plaid.lock import WriterLock
+from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog, Record
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
@@ -29,136 +32,134 @@ from late_interaction.plaid.versions import (
     SegmentEntry,
     Tuned,
     Version,
-    known_versions,
     now,
     publish,
-    remove_unused,
+    read_current,
 )
 
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
 
-__all__ = ["IndexWriter", "lock_folder"]
+__all__ = ["IndexWriter"]
 
 MAX_SEGMENTS = 8
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
 Matrix = NDArray[np.float32]
 
 
-@dataclasses.dataclass(slots=True)
-class _Put:
-    place: int
-    rows: int
-    document_id: str
-
-
 class IndexWriter:
-    """Use as a context manager; leaving it without `commit` keeps what was flushed for a writer with `resume=True`."""
+    """Use as a context manager; leaving it without `commit` keeps what was flushed for a writer with `resume=True`.
+
+    Where an interrupted run has left changes and this writer does not resume them, they stay as they are, and whatever would
+    make them worthless is refused until `discard`.
+    """
 
     def __init__(self, index: LocalIndex, *, resume: bool) -> None:
         self._index = index
         self._root = index.path
-        self._lock = lock_folder(index.path)
+        self._lock = WriterLock(index.path)
+        self._unusable = ""
         try:
-            index.refresh()
-            self._log = PendingLog(self._root, index.dim, index.version, resume=resume)
+            self._fresh_start()
+            self._log = PendingLog(self._root, index.dim, index.version)
+            self._changes = Changes(index.snapshot)
+            self._left_over = not resume and self._log.left_over
+            for record in self._log.resume() if resume else ():
+                self._note(record)
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
-        self._forget()
-        for record in self._log.recovered:
-            if record.passage is not None:
-                self._note_put(record.passage, record.place, record.rows)
-            elif record.kind == REMOVE_DOCUMENT:
-                self._note_removed_document(record.id)
-            else:
-                self._note_removed(record.id)
 
-    def _forget(self) -> None:
-        self._puts: dict[str, _Put] = {}  # in order of the last put
-        self._by_document: dict[str, dict[str, None]] = {}
-        self._removed: dict[str, set[int]] = {}  # segment -> rows that the commit will delete
+    def _fresh_start(self) -> None:
+        try:
+            fsync_folder(self._root)  # CURRENT may have been replaced by a writer that failed to make it durable
+        except OSError as error:
+            raise LocalIndexError(f"{self._root} cannot be written: {error}") from None
+        remove_leftovers(self._root)
+        self._index.refresh()
+
+    def _note(self, record: Record) -> None:
+        if record.kind == PUT:
+            self._changes.put(record.id, record.document_id, record.place, record.rows)
+        elif record.kind == REMOVE_DOCUMENT:
+            self._changes.remove_document(record.id)
+        else:
+            self._changes.remove_passage(record.id)
 
     def __enter__(self) -> IndexWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._log.close()
-        self._lock.close()
+        if self._lock.held:
+            self._log.close()
+            self._lock.release()
 
     @property
     def pending(self) -> Mapping[str, int]:
         """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
-        return {id_: put.rows for id_, put in self._puts.items()}
+        return self._changes.puts
+
+    def check_usable(self) -> None:
+        """Raises: UsageError on a closed writer; LocalIndexError where an interrupted run has left changes."""
+        self._check_open()
+        if self._left_over:
+            raise LocalIndexError(
+                f"{self._root} has changes of an interrupted run that are not committed: go on with "
+                f"`colbert-vespa feed ... --to {self._root} --resume`, or drop them with "
+                f"`colbert-vespa index discard {self._root}`"
+            )
+
+    def _check_open(self) -> None:
+        if not self._lock.held:
+            raise UsageError(f"this writer of {self._root} is closed, or belongs to the parent process: open another")
+        if self._unusable:
+            raise LocalIndexError(self._unusable)
+
+    def discard(self) -> None:
+        """Drops everything since the last commit, what an interrupted run has left included."""
+        self._check_open()
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._log.restart(self._index.version)
+        self._changes = Changes(self._index.snapshot)
+        self._left_over = False
 
     def has(self, passage_id: str) -> bool:
         """Whether the next commit leaves or makes a passage of that id."""
-        if passage_id in self._puts:
-            return True
-        found = self._index.snapshot.find(passage_id)
-        return found is not None and found[1] not in self._removed.get(found[0].segment.entry.name, ())
+        return self._changes.has(passage_id)
 
     def put(self, passage: Passage, vectors: Matrix) -> None:
-        """Adds `passage` with `vectors [t, d]`, L2-normalised, or replaces the one of that id.
+        """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
+        float32 takes any that are shorter than 1,000, and scores their inner products.
 
-        Raises: UsageError where the id is empty or the vectors have another width or are not finite; MetadataError where
-        the metadata does not fit the schema. The index stays as it was.
+        Raises: UsageError where the id is empty or the vectors have another width or length or are not finite; MetadataError
+        where the metadata does not fit the schema; LocalIndexError where the disk refuses. The index stays as it was.
         """
-        rows = np.asarray(vectors, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self._index.dim:
-            raise UsageError(f"passage {passage.id!r}: vectors have shape {rows.shape}, the index takes [t, {self._index.dim}]")
-        if not np.isfinite(rows).all():
-            raise UsageError(f"passage {passage.id!r}: vectors must be finite")
+        self.check_usable()
+        rows = document_rows(passage.id, vectors, self._index.dim, self._index.codec)
         if not passage.id or not passage.document_id:
             raise UsageError("a passage needs an id and a document id")
         passage = dataclasses.replace(passage, metadata=self._index.schema.check(passage.metadata))
         place = self._log.append(PUT, passage.id, passage, rows)
-        self._note_put(passage, place, len(rows))
+        self._changes.put(passage.id, passage.document_id, place, len(rows))
 
     def delete_document(self, document_id: str) -> int:
         """Deletes all passages of the document, those put since the last commit included; how many there were."""
+        self.check_usable()
         self._log.append(REMOVE_DOCUMENT, document_id)
-        return self._note_removed_document(document_id)
+        return self._changes.remove_document(document_id)
 
     def delete_passage(self, passage_id: str) -> int:
         """Deletes one passage; 1, or 0 where there was none."""
+        self.check_usable()
         self._log.append(REMOVE_PASSAGE, passage_id)
-        return self._note_removed(passage_id)
+        return self._changes.remove_passage(passage_id)
 
     def flush(self) -> None:
         """What was put and deleted so far survives a crash (for `resume=True`); searches do not see it before `commit`."""
+        self._check_open()
         self._log.flush()
-
-    def _note_put(self, passage: Passage, place: int, rows: int) -> None:
-        self._note_removed(passage.id)
-        self._puts[passage.id] = _Put(place, rows, passage.document_id)
-        self._by_document.setdefault(passage.document_id, {})[passage.id] = None
-
-    def _note_removed(self, passage_id: str) -> int:
-        put = self._puts.pop(passage_id, None)
-        if put is not None:
-            del self._by_document[put.document_id][passage_id]
-            return 1
-        found = self._index.snapshot.find(passage_id)
-        return 0 if found is None else self._remove_row(found[0].segment, found[1])
-
-    def _remove_row(self, segment: Segment, row: int) -> int:
-        rows = self._removed.setdefault(segment.entry.name, set())
-        if row in rows:
-            return 0
-        rows.add(row)
-        return 1
-
-    def _note_removed_document(self, document_id: str) -> int:
-        pending = self._by_document.pop(document_id, {})
-        for passage_id in pending:
-            del self._puts[passage_id]
-        count = len(pending)
-        for part in self._index.snapshot.living:
-            for row in part.segment.find_document(document_id):
-                if part.mask[row]:
-                    count += self._remove_row(part.segment, row)
-        return count
 
     def commit(self, name: str = "", *, compact: bool = False) -> CommitSummary:
         """Makes everything since the last commit searchable, atomically and durably.
@@ -168,32 +169,42 @@ class IndexWriter:
 
         A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
 
-        Raises: LocalIndexError where the disk refuses; the old version stands. UsageError on a name that is taken or a number.
+        Raises: LocalIndexError where the disk refuses, saying which version stands. UsageError on a name that is taken or a
+        number.
         """
         start = time.perf_counter()
+        self._check_open()
         self._check_name(name)
         self._log.flush()
-        if self._puts or any(self._removed.values()) or name or compact:
+        if self._changes or name or compact:
             self._publish(lambda: dataclasses.replace(self._write_version(compact), name=name))
         return self._done(start)
 
     def rollback(self, to: int | str) -> CommitSummary:
         """Makes a new version with the passages of version `to`, a number or a name; what was not committed is dropped.
 
-        Raises: LocalIndexError where there is no such version, naming those that are there.
+        Raises: LocalIndexError where there is no such version, naming those that are there, or a file of it is damaged.
         """
         start = time.perf_counter()
+        self.check_usable()
         known = known_versions(self._root)
         found = [version for version in known if to in (version.number, version.name) and to != ""]
         if not found:
             names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
             raise LocalIndexError(f"{self._root} has no version {to!r}; it has: {names}")
+        check_version(self._root, found[0])
         self._publish(lambda: dataclasses.replace(found[0], name="", number=self._next_number(), created=now()))
         return self._done(start)
 
     def store_tuned(self, tuned: Tuned) -> CommitSummary:
-        """A new version, the same but for the effort that searches take by default."""
+        """A new version, the same but for the effort that searches take by default.
+
+        Raises: UsageError where something waits for a commit.
+        """
         start = time.perf_counter()
+        self.check_usable()
+        if self._changes:
+            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before tuning")
         old = self._index.snapshot.version
         number = self._next_number()
         self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now()))
@@ -201,9 +212,10 @@ class IndexWriter:
 
     def prune(self, keep: int = 1) -> list[int]:
         """Removes all versions but the newest `keep`, the current and the named ones; the numbers of those removed."""
+        self._check_open()
         if keep < 1:
             raise UsageError(f"keep must be at least 1, got {keep}")
-        return remove_unused(self._root, self._index.snapshot.version, keep)
+        return remove_unused(self._root, known_versions(self._root), self._index.snapshot.version, keep)
 
     def _check_name(self, name: str) -> None:
         if name.isdecimal():
@@ -212,29 +224,44 @@ class IndexWriter:
             raise UsageError(f"{self._root} has a version named {name!r} already: give another name")
 
     def _publish(self, make: Callable[[], Version]) -> None:
-        old = self._index.snapshot.version
+        """The version that `make` writes becomes the one that counts, once it is known to open."""
+        self.check_usable()
+        remove_uncommitted(self._root)
+        known, old = known_versions(self._root), self._index.snapshot
         try:
             version = make()
-            publish(self._root, version)
+            snapshot = Snapshot(self._root, version, old)
+            current = version.number, publish(self._root, version)
         except OSError as error:
-            raise LocalIndexError(f"{self._root}: commit failed, version {old.number} stands ({error})") from None
+            raise LocalIndexError(self._after_failure(old.version, error)) from None
+        self._index.move_to(snapshot, current)
+        remove_unused(self._root, [*known, version], version)
+
+    def _after_failure(self, old: Version, error: OSError) -> str:
+        """What to say of a commit that the disk refused, when it has been cleared away as far as may be."""
+        if read_current(self._root)[0] == old.number:
+            remove_uncommitted(self._root)
+            return f"{self._root}: commit failed, version {old.number} stands ({error})"
         self._index.refresh()
-        remove_unused(self._root, version)
+        self._unusable = (
+            f"{self._root}: version {self._index.version} is in place, but the disk refused to make that durable ({error}): "
+            f"a power failure may bring back version {old.number}; open a new writer"
+        )
+        return self._unusable
 
     def _done(self, start: float) -> CommitSummary:
-        self._log.restart(self._index.version)
-        self._forget()
+        if not self._left_over:
+            self._start_over()
         index = self._index
         return CommitSummary(index.version, index.passages, index.token_vectors, time.perf_counter() - start)
 
     def _next_number(self) -> int:
-        files = (self._root / "versions").glob("*.json")
-        return 1 + max(self._index.version, *(int(file.stem) for file in files if file.stem.isdecimal()))
+        return self._index.version + 1
 
     def _write_version(self, compact: bool) -> Version:
         snapshot = self._index.snapshot
         old, number = snapshot.version, self._next_number()
-        rows = sum(put.rows for put in self._puts.values())
+        rows = self._changes.rows
         taken = self._taken(snapshot)
         segments: list[SegmentEntry] = []
         items: Iterator[tuple[Passage, Matrix]] = iter(())
@@ -244,11 +271,12 @@ class IndexWriter:
             items = self._everything(snapshot)
         else:
             segments = [self._with_deletions(part.segment, part.mask, number) for part in snapshot.living]
+            fsync_folder(self._root / "deletions")
             segments = [entry for entry in segments if entry.deleted_passages < entry.passages]
-            if self._puts:
-                items = self._log.read(self._places())
+            if self._changes.puts:
+                items = self._log.read(self._changes.places)
                 if taken is not None:
-                    taken = grow(self._root, taken, self._vectors(self._log.read(self._places())), rows)
+                    taken = grow(self._root, taken, self._vectors(self._log.read(self._changes.places)), rows)
         if (first := next(items, None)) is not None:
             codebook = None if taken is None else taken.codebook
             codec = None
@@ -269,9 +297,6 @@ class IndexWriter:
             return None
         return Taken(snapshot.codebook, version.codebook, version.trained_on, version.fit)
 
-    def _places(self) -> list[int]:
-        return [put.place for put in self._puts.values()]
-
     @staticmethod
     def _vectors(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[Matrix]:
         return (vectors for _, vectors in items)
@@ -287,7 +312,7 @@ class IndexWriter:
         """Token vectors of the committed passages that this commit leaves alive."""
         rows = snapshot.version.token_vectors
         for part in snapshot.living:
-            removed = sorted(self._removed.get(part.segment.entry.name, ()))
+            removed = self._changes.removed(part.segment.entry.name)
             rows -= int(part.segment.lengths()[removed].sum())
         return rows
 
@@ -295,22 +320,22 @@ class IndexWriter:
         """Living passages with their decoded vectors, then what waits in the log."""
         for part in snapshot.living:
             living = part.mask.copy()
-            living[sorted(self._removed.get(part.segment.entry.name, ()))] = False
+            living[self._changes.removed(part.segment.entry.name)] = False
             for row in np.flatnonzero(living).tolist():
                 start, stop = part.segment.offsets[row : row + 2].tolist()
                 vectors = np.empty((0, self._index.dim), np.float32)
                 if snapshot.codebook is not None:
                     vectors = snapshot.best_vectors(part, slice(start, stop))
                 yield part.segment.passage(row), vectors
-        yield from self._log.read(self._places())
+        yield from self._log.read(self._changes.places)
 
     def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
         entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
-        removed = self._removed.get(entry.name)
+        removed = self._changes.removed(entry.name)
         if not removed:
             return entry
         living = mask.copy()
-        living[sorted(removed)] = False
+        living[removed] = False
         rows = np.flatnonzero(~living).astype(np.int32)
         name = f"deletions/{entry.name}-{number}.npy"
         file = NamedFile(name, write_array(self._root / name, rows))
@@ -323,14 +348,3 @@ class IndexWriter:
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(entry,))
-
-
-def lock_folder(root: Path) -> BinaryIO:
-    """The lock of the index, held as long as the file is open: the system drops it when the process ends, however."""
-    file = (root / "LOCK").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise LocalIndexError(f"{root} is being written by another process or writer: wait for it, or stop it") from None
-    return file

@@ -18,6 +18,7 @@ from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.versions import Tuned
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS})
 VECTORS = token_vectors(np.random.default_rng(0), 64)
@@ -106,6 +107,7 @@ def test_histories_equal_those_of_a_dictionary(tmp_path_factory, bundle, operati
                 check(index, committed)
                 writer = index.writer(resume=name == "resume")
                 if name != "resume":
+                    writer.discard()
                     waiting = dict(committed)
                 new = {id_ for id_ in waiting if id_ not in committed or waiting[id_] is not committed[id_]}
                 assert set(writer.pending) == new
@@ -210,11 +212,34 @@ def test_a_killed_writer_leaves_no_lock_and_what_it_flushed(index):
     check(index, {"b#0": (passage("b"), VECTORS[1]), "c#0": (passage("c"), VECTORS[2])})
 
 
-def test_without_resume_an_old_run_is_discarded(index):
+def test_an_interrupted_run_is_kept_until_it_is_resumed_or_discarded(index):
+    """Nobody else's writer makes its log worthless: neither by a new version nor by records of its own."""
     killed(index, 'writer.put(passage("a"), vectors[0]); writer.flush()')
     with index.writer() as writer:
         assert dict(writer.pending) == {}
         assert writer.commit().passages == 0
+        assert writer.prune() == []
+        for act in (
+            lambda: writer.put(passage("b"), VECTORS[1]),
+            lambda: writer.delete_document("a"),
+            lambda: writer.delete_passage("a#0"),
+            lambda: writer.commit("name"),
+            lambda: writer.commit(compact=True),
+            lambda: writer.rollback(0),
+            lambda: writer.store_tuned(Tuned(1, 16, 1.0, 10, 1)),
+        ):
+            with pytest.raises(LocalIndexError, match=r"--resume.*index discard"):
+                act()
+    with pytest.raises(LocalIndexError, match="--resume"):
+        index.tune([VECTORS[0]], recall=0.9)
+    assert index.version == 0
+    with index.writer(resume=True) as writer:
+        assert set(writer.pending) == {"a#0"}
+    with index.writer() as writer:
+        writer.discard()
+        writer.put(passage("b"), VECTORS[1])
+        writer.commit()
+    check(index, {"b#0": (passage("b"), VECTORS[1])})
     with index.writer(resume=True) as writer:
         assert dict(writer.pending) == {}
 
@@ -232,6 +257,7 @@ def test_a_torn_tail_is_cut_off_at_any_byte(index):
         with index.writer(resume=True) as writer:
             assert set(writer.pending) == {"a#0"}
             writer.put(passage("c"), VECTORS[2])
+            writer.flush()
         with index.writer(resume=True) as writer:
             assert set(writer.pending) == {"a#0", "c#0"}
     for place in range(whole, len(log), 11):
@@ -285,7 +311,8 @@ def test_a_commit_killed_before_any_file_operation_loses_nothing(index, tmp_path
 
 
 def test_damage_is_named(index, tmp_path):
-    """Every file of a version, truncated or missing at open, and with a flipped byte at verify."""
+    """Every file of a version, truncated to several lengths or missing, at open, and with one of several bytes flipped, at
+    verify."""
     with index.writer() as writer:
         for i in range(6):
             writer.put(passage(f"d{i}", n=i, word="w", tags=["t"]), VECTORS[i])
@@ -299,18 +326,23 @@ def test_damage_is_named(index, tmp_path):
         path = index.path / name
         whole = path.read_bytes()
         named = path.name.split(".npy")[0]
-        path.write_bytes(whole[:-1])
-        if name != "CURRENT":  # it ends in a newline
+        for size in {0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 8, len(whole) - 1}:
+            path.write_bytes(whole[:size])
             with pytest.raises(LocalIndexError, match=named):
                 LocalIndex.open(index.path)
+        path.write_bytes(whole + b" ")
+        with pytest.raises(LocalIndexError, match=named):
+            LocalIndex.open(index.path)
         path.unlink()
         with pytest.raises(LocalIndexError, match=named):
             LocalIndex.open(index.path)
-        changed = bytearray(whole)
-        changed[len(whole) // 2] ^= 1
-        path.write_bytes(changed)
-        with pytest.raises(LocalIndexError, match=f"{named}|versions"):
-            LocalIndex.open(index.path).verify()
+        for place in {0, 9, 60, len(whole) // 3, len(whole) // 2, len(whole) - 9, len(whole) - 1}:
+            for bit in (1, 32, 128):
+                changed = bytearray(whole)
+                changed[place] ^= bit
+                path.write_bytes(changed)
+                with pytest.raises(LocalIndexError, match=f"{named}|versions"):
+                    LocalIndex.open(index.path, verify=True)
         path.write_bytes(whole)
     (index.path / "bundle/model.onnx").write_bytes(b"NO MODEL")
     with pytest.raises(LocalIndexError, match=r"model\.onnx"):
@@ -321,7 +353,7 @@ def test_an_unknown_format_version_is_named(index):
     import hashlib
 
     path = index.path / "versions/0.json"
-    text = path.read_bytes().replace(b'"format_version": 2', b'"format_version": 7')
+    text = path.read_bytes().replace(b'"format_version": 3', b'"format_version": 7')
     path.write_bytes(text)
     (index.path / "CURRENT").write_text(f"0 {hashlib.sha256(text).hexdigest()}\n")
     with pytest.raises(LocalIndexError, match="format version 7 unknown"):

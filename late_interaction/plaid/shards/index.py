@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import time
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.errors import LocalIndexError
 from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.search import check_query
+from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
 from late_interaction.plaid.shards.process import WorkerProcess
@@ -128,6 +129,12 @@ class ShardedIndex:
         self._states = found
         return True
 
+    def pinned(self) -> ShardedIndex:
+        """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
+        other = copy.copy(self)
+        other._readers = dict(self._readers)
+        return other
+
     def writer(self, *, resume: bool = False) -> ShardedWriter:
         """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
         return ShardedWriter(self, resume=resume)
@@ -227,8 +234,7 @@ class ShardedIndex:
         exact: bool = False,
     ) -> list[LocalResult]:
         """As `search` for each of `queries`, sent at once; the time that the shards have grows with their number."""
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
+        k = checked_count("k", k)
         if not queries:
             return []
         body = {
@@ -255,9 +261,10 @@ class ShardedIndex:
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], Coverage]:
         """Answers by shard, in order, and how much of the index they cover."""
         states = self._states
-        checked = [check_query(Q, self.dim) for Q in queries]
-        rows = b"".join(Q.astype("<f4").tobytes() for Q in checked)
-        body = {**body, "rows": [len(Q) for Q in checked]}
+        for Q in queries:
+            Question.of(Q, self.dim)  # refused here, not by the workers
+        rows = b"".join(np.asarray(Q, "<f4").tobytes() for Q in queries)
+        body = {**body, "rows": [len(Q) for Q in queries]}
         requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
         answers = self._router.ask(requests, self.settings.timeout * len(queries))
         silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from late_interaction.documents import Passage
 from late_interaction.files import atomic_write, fsync_folder
 from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.lock import WriterLock
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.writer import IndexWriter, lock_folder
+from late_interaction.plaid.writer import IndexWriter
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards.index import ShardedIndex
@@ -46,7 +47,7 @@ class ShardedWriter:
         self._index = index
         self._root = index.path
         with contextlib.ExitStack() as opening:
-            opening.enter_context(contextlib.closing(lock_folder(self._root)))
+            opening.callback(WriterLock(self._root).release)
             interrupted = is_committing(self._root)
             self._writers: list[IndexWriter] = []
             for shard in range(index.sharding.count):

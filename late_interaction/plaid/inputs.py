@@ -1,0 +1,99 @@
+"""What callers give, checked: rows of passages, rows of queries, counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import UsageError
+from late_interaction.plaid.types import LocalResult
+
+__all__ = ["Question", "checked_count", "document_rows"]
+
+Matrix = NDArray[np.float32]
+TOLERANCE = 0.01  # of a unit row's length
+LONGEST = 1_000  # row of codec float32
+
+
+def checked_count(name: str, value: object) -> int:
+    """Raises: UsageError where `value` is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise UsageError(f"{name} must be at least 1, and a whole number, got {value!r}")
+    return int(value)
+
+
+def document_rows(passage_id: str, vectors: object, dim: int, codec: str) -> Matrix:
+    """`vectors` as float32 `[t, dim]`: unit rows; for codec float32 any that are shorter than 1,000.
+
+    Residuals and bits say where a row lies around its centroid or a threshold: they hold directions alone. A float32 row is
+    scored as it is, but sixteen bits must hold it beside the others, and centroids see its direction alone.
+
+    Raises: UsageError naming the passage and the row.
+    """
+    where = f"passage {passage_id!r}"
+    rows = _float32(vectors, where)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise UsageError(f"{where}: vectors have shape {rows.shape}, the index takes [t, {dim}]")
+    if not np.isfinite(rows).all():
+        raise UsageError(f"{where}: vectors must be finite")
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    wrong = lengths >= LONGEST if codec == "float32" else np.abs(lengths - 1) > TOLERANCE
+    if wrong.any():
+        row = int(wrong.argmax())
+        takes = f"rows shorter than {LONGEST}" if codec == "float32" else "rows of length 1: divide them by their length"
+        raise UsageError(f"{where}: row {row} has length {lengths[row]:.4g}, codec {codec} takes {takes}")
+    return rows
+
+
+def _float32(values: object, where: str) -> Matrix:
+    array = _numbers(values, where)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused then
+        return np.asarray(array, np.float32)
+
+
+def _numbers(values: object, where: str) -> NDArray[np.generic]:
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise UsageError(f"{where}: vectors must be rows of one length") from None
+    if array.dtype.kind not in "fiub":
+        raise UsageError(f"{where}: vectors must be numbers, not {array.dtype}")
+    return array
+
+
+@dataclass(frozen=True)
+class Question:
+    """`rows [q, d]`: those of a query times 2^-exponent, which is exact and makes the longest about 1: the order of hits does
+    not depend on the query's scale then. `restored` brings scores back to that."""
+
+    rows: Matrix
+    exponent: int
+
+    @classmethod
+    def of(cls, Q: object, dim: int) -> Question:
+        """Raises: UsageError where Q is no finite matrix of that width."""
+        given = _numbers(Q, "query")
+        if given.ndim != 2 or given.shape[1] != dim:
+            raise UsageError(f"query vectors have shape {given.shape}, the index takes [q, {dim}]")
+        rows = given.astype(np.float64)
+        if not (np.abs(rows) <= np.finfo(np.float32).max).all():
+            raise UsageError("query vectors must be finite, in 32 bits")
+        longest = float(np.linalg.norm(rows, axis=1).max(initial=0))
+        exponent = round(math.log2(longest)) if longest else 0
+        return cls(np.ascontiguousarray(np.ldexp(rows, -exponent), np.float32), exponent)
+
+    def score(self, scaled: float) -> float:
+        return math.ldexp(scaled, self.exponent)
+
+    def restored(self, result: LocalResult) -> LocalResult:
+        if not self.exponent:
+            return result
+        hits = [
+            dataclasses.replace(hit, score=self.score(hit.score), approximate=self.score(hit.approximate))
+            for hit in result.hits
+        ]  # fmt: skip
+        return dataclasses.replace(result, hits=hits)

@@ -1,0 +1,195 @@
+"""Readers in other processes and threads while versions come and go."""
+
+import dataclasses
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plaid_tools import DIM, fake_bundle, passage, token_vectors
+
+from late_interaction.errors import LocalIndexError
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.history import known_versions, remove_unused, verify_versions
+from late_interaction.plaid.storage import check_file
+from query.local import LocalRetriever
+
+VECTORS = token_vectors(np.random.default_rng(0), 64)
+ROUNDS = 3000  # of each reader at most: it ends when it has seen five versions
+COMMITS = 400  # at most; the writer goes on until the readers are done
+
+
+@pytest.fixture
+def index(tmp_path):
+    return LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=MetadataSchema({}))
+
+
+READER = """
+    import sys
+    from late_interaction.errors import ColbertVespaError
+    from late_interaction.plaid import LocalIndex
+    path = sys.argv[1]
+    index = LocalIndex.open(path)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    seen = set()
+    for turn in range(ROUNDS):
+        if len(seen) > 4:
+            break
+        try:
+            if turn % 3 == 0:
+                index = LocalIndex.open(path)
+            else:
+                index.refresh()
+            first, second = index.passage("pair-a#0"), index.passage("pair-b#0")
+            assert first.text == second.text, (first, second)
+            index.verify()
+            assert index.versions()
+            seen.add(index.version)
+        except (ColbertVespaError, AssertionError) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+    print(f"seen {len(seen)}", flush=True)
+"""
+
+
+def test_readers_in_other_processes_never_see_damage_or_halves(index):
+    """`verify` too: what was pruned while it read is not damaged."""
+
+    def commit(writer, turn):
+        for name in ("pair-a", "pair-b"):
+            writer.put(passage(name, text=f"turn {turn}"), VECTORS[turn % 64])
+        writer.put(passage(f"d{turn % 20}"), VECTORS[turn % 64])
+        writer.commit(compact=turn % 10 == 5)
+        if turn % 4 == 3:
+            writer.prune(1)
+        if turn % 10 == 9:
+            writer.rollback(index.version)
+
+    program = textwrap.dedent(READER).replace("ROUNDS", str(ROUNDS))
+    with index.writer() as writer:
+        commit(writer, 0)
+        command = [sys.executable, "-c", program, str(index.path)]
+        readers = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=Path(__file__).parents[2]) for _ in range(3)]
+        try:
+            for reader in readers:
+                assert reader.stdout.readline() == "ready\n"
+            for reader in readers:
+                reader.stdin.write("go\n")
+                reader.stdin.flush()
+            for turn in range(1, COMMITS):
+                commit(writer, turn)
+                if all(reader.poll() is not None for reader in readers):
+                    break
+        finally:
+            said = [reader.communicate()[0].splitlines() for reader in readers]
+    assert all(len(lines) == 1 and int(lines[0].split()[1]) > 4 for lines in said), said
+    index.verify()
+
+
+def test_verify_of_a_version_that_is_pruned_meanwhile_starts_over(index, monkeypatch):
+    def commit():
+        with index.writer() as writer:
+            writer.put(passage("a"), VECTORS[index.version])
+            writer.commit(compact=True)
+            writer.prune()
+
+    commit()
+    checked = []
+
+    def check(root, name, entry, *, checksum=False):
+        checked.append(name)
+        if len(checked) in (3, 15):  # in the midst of a version
+            commit()
+        return check_file(root, name, entry, checksum=checksum)
+
+    reader = LocalIndex.open(index.path)
+    monkeypatch.setattr("late_interaction.plaid.history.check_file", check)
+    reader.verify()
+    assert any(name.startswith("segments/3") for name in checked)
+    assert reader.version == 1
+    (index.path / "segments/3/texts.npy").unlink()
+    with pytest.raises(LocalIndexError, match=r"texts\.npy is missing"):
+        verify_versions(index.path)
+
+
+def test_a_version_comes_never_back_without_its_files(index, monkeypatch):
+    """Its own file goes first, durably."""
+    for number in range(3):
+        with index.writer() as writer:
+            writer.put(passage(f"d{number}"), VECTORS[number])
+            writer.commit(compact=True)
+    events = []
+    monkeypatch.setattr("late_interaction.plaid.history.fsync_folder", lambda path: events.append(path.name))
+    monkeypatch.setattr("late_interaction.plaid.history._remove_others", lambda root, folder, needed: events.append(folder))
+    removed = remove_unused(index.path, known_versions(index.path), index.snapshot.version, 1)
+    assert removed == [2]
+    assert events == ["versions", "segments", "deletions", "codebooks"]
+
+
+def test_a_refresh_is_one_assignment(index):
+    """Two, and threads that refresh at once leave the snapshot of one version with the number of another."""
+
+    class Watched(LocalIndex):
+        def __setattr__(self, name, value):
+            assigned.append(name)
+            super().__setattr__(name, value)
+
+    assigned = []
+    reader = Watched.open(index.path)
+    with index.writer() as writer:
+        writer.put(passage("a"), VECTORS[0])
+        writer.commit()
+    assigned.clear()
+    assert reader.refresh()
+    assert len(assigned) == 1
+    assert not reader.refresh()
+
+
+@pytest.mark.parametrize("strategy", ["bm25", "hybrid"])
+def test_a_search_by_words_stays_in_its_version(index, monkeypatch, strategy):
+    """Another thread's search may refresh the index while this one reads it."""
+    with index.writer() as writer:
+        for number in range(40):
+            writer.put(passage(f"d{number}"), VECTORS[number])
+        writer.commit()
+    retriever = LocalRetriever(index.path)
+    score = LocalIndex.score
+
+    def meanwhile(self, rows, ids):
+        found = score(self, rows, ids)
+        with LocalIndex.open(index.path).writer() as writer:
+            for number in range(40):
+                writer.delete_document(f"d{number}")
+            writer.commit()
+        retriever.index.refresh()
+        return found
+
+    class Encoder:
+        dim = DIM
+
+        def encode_queries(self, texts):
+            return [VECTORS[3] for _ in texts]
+
+    retriever.__dict__["encoder"] = Encoder()
+    monkeypatch.setattr(LocalIndex, "score", meanwhile)
+    assert len(retriever.search("text of d3", 5, candidates=strategy).hits) == 5
+    assert retriever.index.passages == 0
+
+
+def test_resume_keeps_no_texts_in_memory(index):
+    text = "x" * 20_000
+    with index.writer() as writer:
+        for number in range(1000):
+            writer.put(dataclasses.replace(passage(f"d{number}"), text=text), VECTORS[0][:1])
+        writer.flush()
+    tracemalloc.start()
+    try:
+        with index.writer(resume=True) as writer:
+            assert len(writer.pending) == 1000
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000  # of 20 MB
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,96 @@
+"""One flipped byte anywhere in an index: refused, without effect, or in the bulk that only `verify` reads."""
+
+import numpy as np
+import pytest
+from plaid_tools import fake_bundle, passage, token_vectors
+
+import late_interaction.plaid.storage as storage_module
+from late_interaction.errors import ColbertVespaError, LocalIndexError
+from late_interaction.filters import parse_filter
+from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid import LocalIndex, SearchSettings
+
+SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS, "b": FieldType.BOOL})
+VECTORS = token_vectors(np.random.default_rng(0), 60)
+WHERE = [{"word": "w1"}, {"tags": "t1"}, {"n": {"$gt": 30}}, {"b": True}, {"tags": {"$exists": True}}]
+FILTERS = [parse_filter(where, SCHEMA) for where in WHERE]
+SETTINGS = (SearchSettings(probes=1, rerank=5), SearchSettings(probes=0, rerank=5), None)
+BULK = ("codes", "payload", "refine", "ivf_passages", "ids", "documents", "titles", "texts", "words")
+FLIPS = 3  # of every file, besides two in its header and its last byte
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("flipped")
+    index = LocalIndex.create(root / "i", bundle=fake_bundle(root / "b"), schema=SCHEMA, bits=2, refine=True)
+    with index.writer() as writer:
+        for i in range(50):
+            writer.put(passage(f"d{i}", n=i, word=f"w{i % 5}", tags=[f"t{i % 3}", "x"], b=i % 2 == 0), VECTORS[i])
+        writer.commit("kept")
+        writer.delete_document("d2")
+        writer.put(passage("d50", n=1, word="w0", tags=["y"]), VECTORS[50])
+        writer.commit()
+    return index
+
+
+def answers(index):
+    """Everything that can be asked of it."""
+    index = LocalIndex.open(index.path)
+    Q = VECTORS[3]
+    return [
+        *(index.search(Q, 5, settings=settings).hits for settings in SETTINGS),
+        *([hit.passage.id for hit in index.search(Q, 5, where=where).hits] for where in FILTERS),
+        list(index.iter_passages()),
+        index.documents,
+        [index.passage(f"d{i}#0") for i in range(0, 50, 7)],
+        [hit.passage.id for hit in index.search(Q, 5, ids=["d4", "d9"]).hits],
+        index.vectors("d11#0").sum(),
+        [version.number for version in index.versions()],
+        index.bundle.manifest.dim,
+    ]
+
+
+def flipped(index):
+    """Name of each file and what it holds with one bit flipped; every file is put back."""
+    random = np.random.default_rng(0)
+    names = [named.name for version in index.versions() for named in version.files()]
+    names += [path.relative_to(index.path).as_posix() for path in (index.path / "versions").iterdir()]
+    for name in dict.fromkeys(["CURRENT", "bundle/manifest.json", *names]):
+        path = index.path / name
+        whole = path.read_bytes()
+        for place in {60 % len(whole), 100 % len(whole), len(whole) - 1, *random.integers(0, len(whole), FLIPS).tolist()}:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << int(random.integers(8))
+            path.write_bytes(changed)
+            yield name, place
+        path.write_bytes(whole)
+
+
+def is_bulk(name, place):
+    return place >= storage_module.HEADER_BYTES and name.rsplit("/", 1)[-1].split(".npy")[0].split(".")[-1] in BULK
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["small files", "large files"])
+def test_a_flipped_byte_is_refused_or_harmless_or_in_the_bulk(index, monkeypatch, small):
+    if not small:
+        monkeypatch.setattr(storage_module, "IN_MEMORY_BYTES", storage_module.HEADER_BYTES)  # empty arrays cannot be mapped
+    good = answers(index)
+    refused = 0
+    for name, place in flipped(index):
+        try:
+            found = answers(index)
+        except ColbertVespaError as error:
+            assert isinstance(error, LocalIndexError) or name.startswith("bundle/")
+            refused += 1
+        else:
+            assert found == good or (not small and is_bulk(name, place)), (name, place)
+    assert refused > 200
+    assert answers(index) == good
+
+
+def test_opening_with_verify_finds_every_flipped_byte(index, monkeypatch):
+    monkeypatch.setattr(storage_module, "IN_MEMORY_BYTES", storage_module.HEADER_BYTES)
+    for name, place in flipped(index):
+        with pytest.raises(LocalIndexError):
+            raise AssertionError((name, place, LocalIndex.open(index.path, verify=True)))
+    LocalIndex.open(index.path, verify=True)

@@ -1,0 +1,64 @@
+"""Everything that is said to be durable has been synced, with the folders that hold its name."""
+
+import numpy as np
+import pytest
+from plaid_tools import fake_bundle, passage, token_vectors
+from power_loss import Disk
+
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import LocalIndex
+
+VECTORS = token_vectors(np.random.default_rng(0), 40)
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    return Disk(tmp_path / "disk", monkeypatch)
+
+
+@pytest.fixture
+def index(disk, tmp_path):
+    return LocalIndex.create(disk.root / "i", bundle=fake_bundle(tmp_path / "b"), schema=MetadataSchema({}))
+
+
+@pytest.fixture
+def survives(disk, tmp_path):
+    def opened(index):
+        left = LocalIndex.open(disk.after_power_loss(tmp_path / "left") / "i")
+        left.verify()
+        assert left.version == index.version
+        assert list(left.iter_passages()) == list(index.iter_passages())
+        return left
+
+    return opened
+
+
+def test_a_new_index_survives_power_loss_with_its_bundle(index, survives):
+    survives(index)
+
+
+def test_commits_deletions_and_compaction_survive_power_loss(index, survives):
+    with index.writer() as writer:
+        for number in range(20):
+            writer.put(passage(f"d{number}"), VECTORS[number])
+        writer.commit()
+        survives(index)
+        writer.delete_document("d3")
+        writer.commit("named")
+        survives(index)
+        writer.put(passage("d3"), VECTORS[30])
+        writer.commit(compact=True)
+        survives(index)
+        writer.rollback("named")
+        survives(index)
+
+
+def test_a_flushed_log_survives_power_loss(index, survives):
+    with index.writer() as writer:
+        writer.put(passage("a"), VECTORS[0])
+        writer.commit()
+        writer.put(passage("b"), VECTORS[1])
+        writer.flush()
+        with survives(index).writer(resume=True) as resumed:
+            assert set(resumed.pending) == {"b#0"}
