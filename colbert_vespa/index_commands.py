@@ -195,10 +195,10 @@ def prune(
 @index_app.command()
 def discard(index: Index, json_output: Json = False) -> None:
     """Drops what an interrupted feed has left for `feed --resume`."""
-    from late_interaction.plaid import LocalIndex
+    from late_interaction.plaid.shards import open_index
 
     out = Output(json_output=json_output)
-    opened = LocalIndex.open(index)
+    opened = open_index(index)
     with opened.writer() as writer:
         writer.discard()
     out.say(f"version {opened.version} stands; nothing waits for a commit")

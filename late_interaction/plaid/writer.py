@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ from late_interaction.plaid.versions import (
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
 
-__all__ = ["IndexWriter"]
+__all__ = ["IndexWriter", "left_over_error"]
 
 MAX_SEGMENTS = 8
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
@@ -99,15 +100,16 @@ class IndexWriter:
         """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
         return self._changes.puts
 
+    @property
+    def left_over(self) -> bool:
+        """Whether an interrupted run has left changes that this writer neither took up nor dropped."""
+        return self._left_over
+
     def check_usable(self) -> None:
         """Raises: UsageError on a closed writer; LocalIndexError where an interrupted run has left changes."""
         self._check_open()
         if self._left_over:
-            raise LocalIndexError(
-                f"{self._root} has changes of an interrupted run that are not committed: go on with "
-                f"`colbert-vespa feed ... --to {self._root} --resume`, or drop them with "
-                f"`colbert-vespa index discard {self._root}`"
-            )
+            raise left_over_error(self._root)
 
     def _check_open(self) -> None:
         if not self._lock.held:
@@ -348,3 +350,10 @@ class IndexWriter:
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(entry,))
+
+
+def left_over_error(root: Path) -> LocalIndexError:
+    return LocalIndexError(
+        f"{root} has changes of an interrupted run that are not committed: go on with "
+        f"`colbert-vespa feed ... --to {root} --resume`, or drop them with `colbert-vespa index discard {root}`"
+    )

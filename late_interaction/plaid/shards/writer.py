@@ -23,7 +23,7 @@ from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.lock import WriterLock
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.writer import IndexWriter
+from late_interaction.plaid.writer import IndexWriter, left_over_error
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards.index import ShardedIndex
@@ -69,8 +69,19 @@ class ShardedWriter:
         """As IndexWriter.pending, of all shards."""
         return {id_: rows for writer in self._writers for id_, rows in writer.pending.items()}
 
+    def check_usable(self) -> None:
+        """As IndexWriter.check_usable."""
+        if any(writer.left_over for writer in self._writers):
+            raise left_over_error(self._root)
+
+    def discard(self) -> None:
+        """As IndexWriter.discard."""
+        for writer in self._writers:
+            writer.discard()
+
     def put(self, passage: Passage, vectors: Matrix) -> None:
         """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
+        self.check_usable()
         sharding = self._index.sharding
         home = sharding.of_passage(passage, self._index.schema)
         self._writers[home].put(passage, vectors)
@@ -79,12 +90,14 @@ class ShardedWriter:
 
     def delete_document(self, document_id: str) -> int:
         """As IndexWriter.delete_document; where metadata decides, all shards are asked."""
+        self.check_usable()
         home = self._index.sharding.of_document(document_id)
         writers = self._writers if home is None else [self._writers[home]]
         return sum(writer.delete_document(document_id) for writer in writers)
 
     def delete_passage(self, passage_id: str) -> int:
         """Deletes one passage; 1, or 0 where there was none."""
+        self.check_usable()
         return self._remove(passage_id)
 
     def _remove(self, passage_id: str, but: int | None = None) -> int:
@@ -103,6 +116,7 @@ class ShardedWriter:
         others.
         """
         start = time.perf_counter()
+        self.check_usable()
         self.flush()
         atomic_write(self._root / COMMITTING, b"")
         done = self._commit_shards(name, compact=compact)
