@@ -178,6 +178,8 @@ class PendingLog:
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
         """Passage and vectors `[t, d]` of the puts at `places`. Call `flush` before."""
+        if not places:
+            return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
             for place in places:
                 file.seek(place)

@@ -122,6 +122,13 @@ def test_compaction_keeps_what_lives_and_trains_anew(tmp_path, form):
     assert ids(index) == {"d1"}
 
 
+def test_compaction_where_nothing_was_put_since_needs_no_log(index):
+    put(index, range(60))
+    with index.writer() as writer:
+        assert writer.commit(compact=True).passages == 60
+    assert not (index.path / "pending/log").exists()
+
+
 def test_compaction_of_an_empty_index(index):
     with index.writer() as writer:
         assert writer.commit(compact=True).passages == 0
@@ -197,4 +204,11 @@ def test_the_command_line(index, cli):
     put(index, [100])
     assert len(last(cli("index", "prune", path, "--json"))["removed"]) == 1
     assert last(cli("index", "verify", path, "--json"))["ok"]
+    with index.writer() as writer:
+        writer.put(passage("left"), VECTORS[0])
+        writer.flush()
+    assert "index discard" in " ".join(cli("index", "compact", path, code=1).stderr.split())
+    assert last(cli("index", "prune", path, "--json"))["removed"] == []
+    cli("index", "discard", path)
+    assert last(cli("index", "compact", path, "--json"))["passages"] == 21
     assert "no version 'none'" in " ".join(cli("index", "rollback", path, "none", code=1).stderr.split())
