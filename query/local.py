@@ -16,7 +16,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid import LocalIndex, LocalResult, SearchSettings
 from query.checks import check_count, choose_strategy, query_rows
 from query.grouping import grouped
 from query.retriever import Question
@@ -97,7 +97,7 @@ class LocalRetriever:
             matched=found.candidates,
             reranked=found.reranked,
             timings_ms={stage: 1000 * seconds for stage, seconds in timings.items()},
-            notes=("pruning left fewer than k passages, so the search was widened",) if found.widened else (),
+            notes=_notes(found),
         )
 
     def _by_words(
@@ -109,8 +109,10 @@ class LocalRetriever:
         words = self._words.search(text, rerank, where)
         maxsim = self.index.score(rows, [id_ for id_, _ in words])
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
+        notes: tuple[str, ...] = ()
         if strategy == "hybrid":
             found = self.index.search(rows, rerank, where=where)
+            notes = _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
         by_words = dict(words)
@@ -124,7 +126,7 @@ class LocalRetriever:
             hits.append(Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, stages))
         seconds = time.perf_counter() - start
         timings = {"encode": 1000 * encoding, "search": 1000 * seconds}
-        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), timings_ms=timings)
+        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), timings_ms=timings, notes=notes)
 
     @functools.cached_property
     def _words(self) -> Words:
@@ -132,3 +134,9 @@ class LocalRetriever:
 
     def close(self) -> None:
         """Nothing is held that needs closing; both backends have the method."""
+
+
+def _notes(found: LocalResult) -> tuple[str, ...]:
+    if not found.widened:
+        return ()
+    return ("the probed centroids have fewer passages than are reranked, so the search was widened",)

@@ -16,6 +16,7 @@ __all__ = [
     "approximate_scores",
     "centroid_scores",
     "collect_candidates",
+    "column_ranges",
     "decode_rows",
     "encode_residuals",
     "fill_ivf",
@@ -228,17 +229,28 @@ def centroid_scores(centroids: I16, query: I16, unit: float, out: F32) -> None:
 
 
 @_fast
-def round_scores(S: F32, scale: float, out: U8) -> None:
-    """`out [C, q]`: S * scale, rounded and cut to 0..255."""
+def column_ranges(S: F32, lows: F32, highs: F32) -> None:
+    """Least and largest value of every column of `S [C, q]`, C at least 1."""
+    lows[:] = S[0]
+    highs[:] = S[0]
+    for c in range(1, S.shape[0]):
+        for j in range(S.shape[1]):
+            lows[j] = min(lows[j], S[c, j])
+            highs[j] = max(highs[j], S[c, j])
+
+
+@_fast
+def round_scores(S: F32, lows: F32, scale: float, out: U8) -> None:
+    """`out [C, q]`: (S - lows) * scale, rounded; lows `[q]` is at most every value of its column, and no result passes 255."""
     for c in range(S.shape[0]):
         for j in range(S.shape[1]):
-            out[c, j] = np.uint8(min(np.float32(255), max(np.float32(0), S[c, j] * np.float32(scale) + np.float32(0.5))))
+            out[c, j] = np.uint8(min(np.float32(255), (S[c, j] - lows[j]) * np.float32(scale) + np.float32(0.5)))
 
 
 @_jit
-def top_centroids(S: F32, probes: int, out: I32) -> None:
-    """Ids of the `probes` best centroids of each of the first q columns of `S`, into `out [q, probes]`, in no order."""
-    q = out.shape[0]
+def top_centroids(S: F32, out: I32) -> None:
+    """Ids of the best centroids of each column of `S [C, q]`, into `out [q, probes]`, in no order. For few probes."""
+    q, probes = out.shape
     best = np.full((q, probes), -np.inf, np.float32)
     worst = np.full(q, -np.inf, np.float32)
     for c in range(S.shape[0]):

@@ -2,6 +2,7 @@
 
     1. probe       centroid scores C Q'; passages in the lists of each row's best centroids (skipped on small indexes)
     2. centroids   every row's best centroid of a passage, summed, on scores rounded to 8 bits; the best are kept
+                   (both in candidates.py)
     3. rerank      MaxSim over their stored vectors, in 16-bit products
     4. last        the best of those again in float32; from the int8 rows where the index keeps them
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim_many
+from late_interaction.plaid.candidates import Found, best_by_centroids
 from late_interaction.plaid.sixteen import Query16
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
@@ -38,16 +39,6 @@ RERANK_PER_HIT = 3
 LAST = 2  # more than k that the last stage scores: 16-bit products may swap near ties
 LAST_PER_HIT = 3  # with int8 rows, which know better than the codec
 BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
-
-
-@dataclass
-class _Found:
-    """What the first stages keep: global places, ascending, and their approximate scores."""
-
-    places: Places
-    approximate: Matrix
-    candidates: int
-    widened: bool = False
 
 
 def search(
@@ -76,11 +67,11 @@ def search(
         return LocalResult([], 0, 0, False, seconds)
     probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
     query = Query16(Q)
-    if exact or selected <= 2 * rerank:
+    if exact or _few(snapshot, masks, 2 * rerank):
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
-        found = _Found(places, np.empty(0, np.float32), selected)
+        found = Found(places, np.empty(0, np.float32), selected)
     else:
-        found = _approximate(snapshot, query, masks, rerank, probes, clock)
+        found = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
     scores = _scores16(snapshot, query, found.places)
     clock.lap("rerank")
     last = k + LAST if not snapshot.version.refine else max(k + LAST, LAST_PER_HIT * k)
@@ -133,58 +124,18 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     return probes, max(k, rerank)
 
 
-def _approximate(snapshot: Snapshot, query: Query16, masks: list[Mask], keep: int, probes: int, clock: _Clock) -> _Found:
-    """Stages 1 and 2: the `keep` best places by centroid interaction."""
-    from late_interaction.plaid import kernels
-
-    S = snapshot.centroids16.scores(query)
-    clock.lap("centroids")
-    rows, widened = _candidates(snapshot, S, query.rows, masks, keep, probes)
-    clock.lap("probe")
-    scale = 255 / max(1e-9, float(S.max()))  # a row whose best centroid is on the other side counts as 0
-    rounded = np.empty(S.shape, np.uint8)
-    kernels.round_scores(S, scale, rounded)
-    totals = [np.empty(len(part_rows), np.int32) for part_rows in rows]
-    for part, part_rows, out in zip(snapshot.living, rows, totals, strict=True):
-        if len(part_rows):
-            kernels.approximate_scores(part_rows, part.segment.offsets, part.segment.codes, rounded, out)
-    places = np.concatenate([part.base + part_rows for part, part_rows in zip(snapshot.living, rows, strict=True)])
-    total = np.concatenate(totals)
-    candidates = len(places)
-    if candidates > keep:
-        key = (total.astype(np.int64) << 32) - places  # unique, so that ties are broken by insertion order
-        best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
-        places, total = places[best], total[best]
-    clock.lap("interaction")
-    return _Found(places, (total / scale).astype(np.float32), candidates, widened)
-
-
-def _candidates(
-    snapshot: Snapshot, S: Matrix, query_rows: int, masks: list[Mask], keep: int, probes: int
-) -> tuple[list[Places], bool]:
-    """Per segment the rows of the candidates, and whether more centroids were probed than asked for."""
-    from late_interaction.plaid import kernels
-
-    everything = probes == 0
-    widened = False
-    selected = sum(int(np.count_nonzero(mask)) for mask in masks)
-    while not everything and probes < len(S):
-        best = np.zeros((query_rows, probes), np.int32)
-        kernels.top_centroids(S, probes, best)
-        centroids = np.unique(best).astype(np.int32)
-        found: list[Places] = []
-        for part, mask in zip(snapshot.living, masks, strict=True):
-            out = np.empty(int(np.count_nonzero(mask)), np.int64)
-            count = 0
-            if len(out):
-                lists = part.segment
-                count = kernels.collect_candidates(centroids, lists.ivf_offsets, lists.ivf_passages, mask.astype(np.uint8), out)
-            found.append(np.sort(out[:count]))  # in the order of the disk: a third less time in stage 2
-        if sum(map(len, found)) >= min(keep, selected):
-            return found, widened
-        widened = True
-        probes *= 4
-    return [np.flatnonzero(mask) for mask in masks], widened
+def _few(snapshot: Snapshot, masks: list[Mask], passages: int) -> bool:
+    """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or half as many vectors
+    as there are centroids to be scored first."""
+    if sum(int(np.count_nonzero(mask)) for mask in masks) <= passages:
+        return True
+    assert snapshot.codebook is not None
+    rows = 0
+    for part, mask in zip(snapshot.living, masks, strict=True):
+        rows += int(part.segment.lengths()[mask].sum())
+        if 2 * rows > len(snapshot.codebook.centroids):
+            return False
+    return True
 
 
 def _scores16(snapshot: Snapshot, query: Query16, places: Places) -> Matrix:

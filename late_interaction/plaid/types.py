@@ -52,8 +52,8 @@ class LocalHit:
 class LocalResult:
     """`hits` best first; equal scores in order of insertion.
 
-    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing alone found fewer
-    than k passages, so that more was searched. seconds: wall time by stage.
+    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing found fewer passages
+    than are reranked (at least k), so that more was searched. seconds: wall time by stage.
     """
 
     hits: list[LocalHit]
