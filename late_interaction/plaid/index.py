@@ -20,7 +20,8 @@ from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
-from late_interaction.plaid.search import check_query, exact_scores, search
+from late_interaction.plaid.scoring import exact_scores
+from late_interaction.plaid.search import check_query, search
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.training import bundle_codebook
@@ -62,8 +63,8 @@ class LocalIndex:
         """Makes an empty index with its own copy of the bundle.
 
         codec: residual, binary or float32. bits: per dimension of a residual; a bundle that has a codebook named `residual`
-        decides instead. refine: also keep int8 rows (one byte per dimension), which rank the best hits in the last step and
-        are read for those alone.
+        decides instead. refine: also keep int8 rows (one byte per dimension), which every score then comes from: a search
+        reads them for the best hits alone, `exact` and small selections for all.
 
         Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4, or an
         unknown codec.
@@ -190,7 +191,7 @@ class LocalIndex:
     ) -> LocalResult:
         """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
 
-        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all decoded vectors instead of
+        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all stored vectors instead of
         PLAID's stages. A query without rows has no hits.
 
         Raises: UsageError where Q has another width or is not finite, or k is less than 1.
@@ -235,7 +236,8 @@ class LocalIndex:
         return found
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
-        """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
+        """MaxSim of `Q [q, d]` with the stored vectors of those passages, as hits have it; unknown ids are left out, no rows
+        give -inf."""
         snapshot = self._snapshot
         Q = check_query(Q, snapshot.version.dim)
         places: dict[str, int] = {}
@@ -252,7 +254,9 @@ class LocalIndex:
         return None if found is None else found[0].segment.passage(found[1])
 
     def vectors(self, passage_id: str) -> Matrix:
-        """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
+        """Stored unit rows `[t, d]`: the int8 rows where the index keeps them, else as decoded.
+
+        Raises: LocalIndexError where there is no such passage."""
         snapshot = self._snapshot
         found = snapshot.find(passage_id)
         if found is None:
@@ -261,7 +265,7 @@ class LocalIndex:
         if snapshot.codebook is None:
             return np.empty((0, snapshot.version.dim), np.float32)
         start, stop = part.segment.offsets[row : row + 2].tolist()
-        return snapshot.vectors(part, slice(start, stop))
+        return snapshot.best_vectors(part, slice(start, stop))
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""

@@ -4,29 +4,33 @@
     2. centroids   every row's best centroid of a passage, summed, on scores rounded to 8 bits; the best are kept
                    (both in candidates.py)
     3. rerank      MaxSim over their stored vectors, in 16-bit products
-    4. last        the best of those again in float32; from the int8 rows where the index keeps them
+    4. last        all of those that may be among the best, again in float32 (scoring.py, stages 3 and 4)
 
-Filters select before stage 1, and a small selection goes straight to stage 3. PLAID prunes centroids before stage 2 and
+Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 3 reads
+the codec's all the same, and stage 4 the rows of three times k. Filters select before stage 1, and a small selection goes
+straight to stage 3, which then reads what stage 4 reads, so that nothing is lost: that is also what `exact` asks for.
+
+PLAID prunes centroids before stage 2 and
 runs that stage twice; here it runs once, in full: a centroid's scores with 32 query rows are one 32-byte register.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
-from late_interaction.maxsim import maxsim_many
 from late_interaction.plaid.candidates import Found, best_by_centroids
+from late_interaction.plaid.scoring import bounded_scores, exact_scores, within
 from late_interaction.plaid.sixteen import Query16
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
-__all__ = ["check_query", "exact_scores", "search"]
+__all__ = ["check_query", "search"]
 
 Matrix = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -36,9 +40,7 @@ PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than sco
 DEFAULT_PROBES = 4
 LEAST_RERANK = 128
 RERANK_PER_HIT = 3
-LAST = 2  # more than k that the last stage scores: 16-bit products may swap near ties
-LAST_PER_HIT = 3  # with int8 rows, which know better than the codec
-BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
+LAST_PER_HIT = 3  # hits of the codec that are scored again from int8 rows, which know better
 
 
 def search(
@@ -67,17 +69,20 @@ def search(
         return LocalResult([], 0, 0, False, seconds)
     probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
     query = Query16(Q)
-    if exact or _few(snapshot, masks, 2 * rerank):
+    outright = exact or _few(snapshot, masks, 2 * rerank)
+    if outright:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
         found = Found(places, np.empty(0, np.float32), selected)
     else:
         found = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
-    scores = _scores16(snapshot, query, found.places)
+    scores, errors = bounded_scores(snapshot, query, found.places, refined=outright)
     clock.lap("rerank")
-    last = k + LAST if not snapshot.version.refine else max(k + LAST, LAST_PER_HIT * k)
-    best = np.sort(np.lexsort((found.places, -scores))[:last])
+    if snapshot.version.refine and not outright:
+        best = np.sort(np.lexsort((found.places, -scores))[: LAST_PER_HIT * k])
+    else:
+        best = within(scores, errors, k)
     approximate = (found.approximate if len(found.approximate) else scores)[best]
-    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best], refine=True)
+    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best])
     clock.lap("last")
     hits = []
     for i in np.lexsort((places, -scores))[:k].tolist():
@@ -136,51 +141,3 @@ def _few(snapshot: Snapshot, masks: list[Mask], passages: int) -> bool:
         if 2 * rows > len(snapshot.codebook.centroids):
             return False
     return True
-
-
-def _scores16(snapshot: Snapshot, query: Query16, places: Places) -> Matrix:
-    """MaxSim `[n]` of the passages at global `places`, ascending, over their stored vectors; -inf without rows."""
-    scores = np.full(len(places), -np.inf, np.float32)
-    for part in snapshot.living:
-        first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
-        if first < last:
-            scores[first:last] = snapshot.codec.score(query, places[first:last] - part.base, part.segment)
-    return scores
-
-
-def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places, *, refine: bool = False) -> Matrix:
-    """MaxSim `[n]` in float32 of the passages at global `places` over their decoded vectors; -inf without rows.
-
-    refine: from the int8 rows, where the index keeps them.
-    """
-    read = snapshot.best_vectors if refine else snapshot.vectors
-    scores = np.empty(len(places), np.float32)
-    order = np.argsort(places, kind="stable")
-    bases = [part.base for part in snapshot.living]
-    parts = np.searchsorted(bases, places[order], "right") - 1
-    for number, part in enumerate(snapshot.living):
-        chosen = order[parts == number]
-        rows = places[chosen] - part.base
-        lengths = part.segment.lengths_of(rows)
-        for block in _blocks(lengths):
-            starts = part.segment.offsets[rows[block]]
-            vectors = read(part, _ranges(starts, lengths[block]))
-            scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
-    return scores
-
-
-def _blocks(lengths: Places) -> Iterator[slice]:
-    """Runs of passages of some `BLOCK_ROWS` rows together, one at least."""
-    ends = np.cumsum(lengths)
-    first = 0
-    while first < len(lengths):
-        last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
-        yield slice(first, max(last, first + 1))
-        first = max(last, first + 1)
-
-
-def _ranges(starts: Places, lengths: Places) -> Places:
-    """`start .. start + length` of each, one after the other."""
-    before = np.cumsum(lengths) - lengths
-    ranges: Places = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return ranges

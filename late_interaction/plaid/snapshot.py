@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import Codebook, unit_rows
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
-from late_interaction.plaid.codecs import Codec, open_codec, payload_form
+from late_interaction.plaid.codecs import Codec, Refined, open_codec, payload_form
 from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.sixteen import Centroids16
@@ -110,7 +110,7 @@ class Snapshot:
         """As `vectors`, but from the rows kept for refining where there are any."""
         if part.segment.refine is None:
             return self.vectors(part, rows)
-        return unit_rows(part.segment.refine[rows].astype(np.float32))
+        return Refined().decode(part.segment.refine[rows])
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""

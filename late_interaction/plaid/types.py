@@ -41,7 +41,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class LocalHit:
-    """`score`: MaxSim over decoded vectors. `approximate`: what the centroids alone said, where that stage ran."""
+    """`score`: MaxSim in float32 over stored vectors: the int8 rows where the index keeps them, else as decoded.
+    `approximate`: what the centroids alone said, where that stage ran."""
 
     passage: Passage
     score: float
