@@ -147,7 +147,7 @@ def prune(
 
 @index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
-    """One segment without what was deleted, and a codebook trained anew (one of the bundle stays)."""
+    """One segment without what was deleted; a new codebook where the index has doubled or drifted (one of the bundle stays)."""
     from late_interaction.plaid import LocalIndex
 
     out = Output(json_output=json_output)

@@ -163,7 +163,7 @@ class LocalIndex:
     @property
     def drift(self) -> float | None:
         """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
-        taken up with; None in an empty index. From a few hundredths on, `compact` finds better centroids."""
+        taken up with; None in an empty index. From .03 on, `compact` trains better centroids."""
         version = self._snapshot.version
         stored = sum(entry.token_vectors for entry in version.segments)
         if version.fit is None or not stored:

@@ -122,6 +122,40 @@ def test_compaction_keeps_what_lives_and_trains_anew(tmp_path, form):
     assert ids(index) == {"d1"}
 
 
+@pytest.mark.parametrize("form", [{"bits": 2}, {"bits": 4}, {"refine": True}, {"codec": "binary"}], ids=str)
+def test_ten_compactions_change_no_vector(tmp_path, form):
+    """Deletions and merges copy codes; drift and growth that ask for a codebook ask once."""
+    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA, **form)
+    put(index, range(100))
+    put(index, range(100, 400), compact=True)  # four times the vectors: trains
+    assert index.snapshot.version.trained_on == index.token_vectors
+    assert index.drift == pytest.approx(0, abs=1e-5)
+    codebook, before = index.codebook, {n: index.vectors(f"d{n}#0") for n in range(400)}
+    for turn in range(10):
+        with index.writer() as writer:
+            writer.delete_document(f"d{turn}")
+            writer.commit()
+            writer.commit(compact=True)
+        assert len(index.snapshot.version.segments) == 1
+    assert index.codebook.sha256 == codebook.sha256
+    for n in range(10, 400):
+        np.testing.assert_array_equal(index.vectors(f"d{n}#0"), before[n])
+
+
+def test_compaction_trains_where_vectors_have_drifted(index):
+    put(index, range(200))
+    old = index.codebook
+    strange = [unit(np.random.default_rng(n).standard_normal((6, DIM))) for n in range(60)]
+    put(index, range(1000, 1060), vectors=strange)
+    assert index.token_vectors < 2 * index.snapshot.version.trained_on
+    drift = index.drift
+    with index.writer() as writer:
+        writer.commit(compact=True)
+    assert (index.codebook.sha256 != old.sha256) == (drift >= 0.03)
+    assert drift >= 0.03
+    assert index.drift == pytest.approx(0, abs=1e-5)
+
+
 def test_compaction_of_an_empty_index(index):
     with index.writer() as writer:
         assert writer.commit(compact=True).passages == 0
