@@ -34,6 +34,8 @@ def info(index: Index, json_output: Json = False) -> None:
     codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
     tuned = version.tuned
     effort = f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}" if tuned else "default"
+    if version.effort is None and tuned is not None:
+        effort = "default: the index has more than doubled since it was tuned"
     result: dict[str, Any] = {
         "version": opened.version,
         "documents": opened.documents,

@@ -137,6 +137,9 @@ class LocalRetriever:
 
 
 def _notes(found: LocalResult) -> tuple[str, ...]:
-    if not found.widened:
-        return ()
-    return ("the probed centroids have fewer passages than are reranked, so the search was widened",)
+    notes = []
+    if found.widened:
+        notes.append("the probed centroids have fewer passages than are reranked, so the search was widened")
+    if found.outgrown:
+        notes.append("the index has more than doubled since it was tuned: default effort was taken; tune it again")
+    return tuple(notes)

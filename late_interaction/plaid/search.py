@@ -89,7 +89,7 @@ def search(
         part, row = snapshot.at(int(places[i]))
         hits.append(LocalHit(part.segment.passage(row), float(scores[i]), float(approximate[i])))
     clock.lap("read")
-    return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds)
+    return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds, _outgrown(snapshot, settings))
 
 
 def check_query(Q: Matrix, dim: int) -> Matrix:
@@ -117,8 +117,8 @@ class _Clock:
 
 
 def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, int]:
-    """probes, rerank: of the settings, else what the index was tuned to, else the defaults for its size."""
-    tuned = snapshot.version.tuned
+    """probes, rerank: of the settings, else what the index was tuned to at about this size, else the defaults for its size."""
+    tuned = snapshot.version.effort
     probes, rerank = settings.probes, settings.rerank
     if probes is None and tuned is not None:
         probes = tuned.probes
@@ -127,6 +127,12 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     if rerank is None:
         rerank = max(LEAST_RERANK if tuned is None else tuned.rerank, RERANK_PER_HIT * k)
     return probes, max(k, rerank)
+
+
+def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
+    """Whether the index was tuned, and has outgrown that effort, which this search would have taken."""
+    asks = settings is None or settings.probes is None or settings.rerank is None
+    return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
 def _few(snapshot: Snapshot, masks: list[Mask], passages: int) -> bool:

@@ -54,7 +54,8 @@ class LocalResult:
     """`hits` best first; equal scores in order of insertion.
 
     candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing found fewer passages
-    than are reranked (at least k), so that more was searched. seconds: wall time by stage.
+    than are reranked (at least k), so that more was searched. seconds: wall time by stage. outgrown: the index has more than
+    twice the token vectors that it was tuned with, so that the defaults were taken instead.
     """
 
     hits: list[LocalHit]
@@ -62,6 +63,7 @@ class LocalResult:
     reranked: int
     widened: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+    outgrown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,23 @@ def test_tuning_finds_the_least_effort_and_keeps_it(index):
         index.tune([np.empty((0, DIM), np.float32)], recall=0.9)
 
 
+def test_an_effort_that_the_index_has_outgrown_is_ignored_and_said(index):
+    put(index, range(100))
+    queries = queries_from(np.random.default_rng(6), VECTORS[:100], 20)
+    tuned = index.tune(queries, recall=0.5)
+    assert tuned.token_vectors == index.token_vectors
+    assert not index.search(queries[0], 5).outgrown
+    put(index, range(100, 400))
+    assert index.snapshot.version.tuned == tuned
+    assert index.snapshot.version.effort is None
+    result = index.search(queries[0], 5)
+    assert result.outgrown
+    assert result.reranked >= 128
+    assert not index.search(queries[0], 5, settings=SearchSettings(probes=2, rerank=20)).outgrown
+    index.tune(queries, recall=0.5)
+    assert not index.search(queries[0], 5).outgrown
+
+
 def test_the_command_line(index, cli):
     put(index, range(20), "start")
     put(index, range(20, 30))
