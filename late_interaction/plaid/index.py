@@ -21,7 +21,7 @@ from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.scoring import exact_scores
-from late_interaction.plaid.search import check_query, search
+from late_interaction.plaid.search import check_query, search, search_selected
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.training import bundle_codebook
@@ -214,12 +214,12 @@ class LocalIndex:
         Raises: UsageError as `search`.
         """
         snapshot = self._snapshot
-        chosen = None if ids is None else list(ids)
         for Q in queries:
             check_query(Q, snapshot.version.dim)
+        masks = snapshot.select(where, ids)
 
         def one(Q: Matrix) -> LocalResult:
-            return search(snapshot, Q, k, where=where, ids=chosen, settings=settings, exact=exact)
+            return search_selected(snapshot, Q, k, masks, settings=settings, exact=exact)
 
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(one, queries))

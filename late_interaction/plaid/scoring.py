@@ -20,6 +20,7 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.plaid.codecs import Refined
 from late_interaction.plaid.sixteen import Query16
 from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.wanted import ranges
 
 __all__ = ["bounded_scores", "exact_scores", "within"]
 
@@ -70,7 +71,7 @@ def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places) -> Matrix:
         lengths = part.segment.lengths_of(rows)
         for block in _blocks(lengths):
             starts = part.segment.offsets[rows[block]]
-            vectors = snapshot.best_vectors(part, _ranges(starts, lengths[block]))
+            vectors = snapshot.best_vectors(part, ranges(starts, lengths[block]))
             scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
     return scores
 
@@ -83,10 +84,3 @@ def _blocks(lengths: Places) -> Iterator[slice]:
         last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
         yield slice(first, max(last, first + 1))
         first = max(last, first + 1)
-
-
-def _ranges(starts: Places, lengths: Places) -> Places:
-    """`start .. start + length` of each, one after the other."""
-    before = np.cumsum(lengths) - lengths
-    ranges: Places = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return ranges

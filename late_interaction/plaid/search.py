@@ -16,8 +16,9 @@ runs that stage twice; here it runs once, in full: a centroid's scores with 32 q
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from late_interaction.plaid.sixteen import Query16
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
-__all__ = ["check_query", "search"]
+__all__ = ["check_query", "search", "search_selected"]
 
 Matrix = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -58,13 +59,29 @@ def search(
     Raises: UsageError where Q is no finite matrix of the index's width, or k is less than 1.
     """
     Q = check_query(Q, snapshot.version.dim)
+    start = time.perf_counter()
+    masks = snapshot.select(where, ids)
+    seconds = {"select": time.perf_counter() - start}
+    found = search_selected(snapshot, Q, k, masks, settings=settings, exact=exact)
+    return dataclasses.replace(found, seconds=seconds | dict(found.seconds))
+
+
+def search_selected(
+    snapshot: Snapshot,
+    Q: Matrix,
+    k: int,
+    masks: Sequence[Mask],
+    *,
+    settings: SearchSettings | None = None,
+    exact: bool = False,
+) -> LocalResult:
+    """As `search` among the passages of `masks`, as `Snapshot.select` makes them: many queries may share them."""
+    Q = check_query(Q, snapshot.version.dim)
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    masks = snapshot.select(where, ids)
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
-    clock.lap("select")
     if not selected or not len(Q) or snapshot.codebook is None:
         return LocalResult([], 0, 0, False, seconds)
     probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
@@ -135,7 +152,7 @@ def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
     return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
-def _few(snapshot: Snapshot, masks: list[Mask], passages: int) -> bool:
+def _few(snapshot: Snapshot, masks: Sequence[Mask], passages: int) -> bool:
     """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or half as many vectors
     as there are centroids to be scored first."""
     if sum(int(np.count_nonzero(mask)) for mask in masks) <= passages:

@@ -21,6 +21,7 @@ from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.sixteen import Centroids16
 from late_interaction.plaid.storage import check_file, open_array
 from late_interaction.plaid.versions import SegmentEntry, Version
+from late_interaction.plaid.wanted import WantedIds
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
@@ -133,14 +134,13 @@ class Snapshot:
 
     def select(self, where: Filter | None, ids: Iterable[str] | None = None) -> list[Mask]:
         """Per segment the living passages that have rows, that the filter selects, and that are of the documents `ids`."""
-        wanted = None if ids is None else list(dict.fromkeys(ids))
+        wanted = None if ids is None else WantedIds(ids)
         masks: list[Mask] = []
         for part, findable in zip(self.living, self._findable, strict=True):
             mask = findable
             if wanted is not None and mask.any():
                 chosen = np.zeros(part.segment.passages, np.bool_)
-                for id_ in wanted:
-                    chosen[part.segment.find_document(id_)] = True
+                chosen[wanted.document_rows(part.segment)] = True
                 mask = mask & chosen
             if where is not None and mask.any():
                 mask = mask & evaluate(where, part.segment.columns, part.segment.passages)

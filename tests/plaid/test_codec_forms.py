@@ -1,6 +1,9 @@
 """Codecs of the local engine, sixteen-bit scoring, int8 rows, subsets, batches: against exact MaxSim over decoded vectors."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,12 +13,14 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import train_codebook
+from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.maxsim import maxsim, maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings, simd
+from late_interaction.plaid import LocalIndex, SearchSettings, simd, storage
 from late_interaction.plaid.codecs import Binary, Float32, Residual, payload_form
 from late_interaction.plaid.sixteen import Centroids16, Query16
+from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.thresholds import Thresholds
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
@@ -200,6 +205,31 @@ def test_a_subset_by_ids(index, queries):
         assert index.search(Q, 100, ids=["nobody"]).hits == []
 
 
+def test_ids_that_share_a_hash_are_told_apart(tmp_path, vectors, monkeypatch):
+    """Also ids that are beginnings of others, and of more bytes than characters."""
+    names = ["a", "ab", "abc", "", "ä", "日本", "b", "xb"]
+    monkeypatch.setattr(storage, "string_hash", lambda text: len(text) % 2)
+    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA)
+    with index.writer() as writer:
+        for turn in range(2):
+            for number, name in enumerate(names):
+                writer.put(Passage(f"{turn}{name}#0", f"{turn}{name}", "", "", {}), vectors[number])
+                writer.put(Passage(f"{turn}{name}#1", f"{turn}{name}", "", "", {}), vectors[number])
+            writer.commit()
+    for wanted in (["0a"], ["1ab", "0日本", "nobody", "1"], ["0", "0ä", "1xb", "1b"], []):
+        hits = index.search(vectors[0], 100, ids=wanted).hits
+        assert sorted(hit.passage.document_id for hit in hits) == sorted(2 * [name for name in wanted if name != "nobody"])
+
+
+def test_a_batch_selects_once(index, queries, monkeypatch):
+    calls = []
+    real = Snapshot.select
+    monkeypatch.setattr(Snapshot, "select", lambda *args: calls.append(1) or real(*args))
+    found = index.search_batch(queries, 5, ids=iter([f"d{n}" for n in range(90)]))
+    assert len(calls) == 1
+    assert all({hit.passage.document_id for hit in result.hits} <= {f"d{n}" for n in range(90)} for result in found)
+
+
 def test_one_bit_too_many(tmp_path):
     with pytest.raises(UsageError, match="bits must be 1, 2 or 4"):
         LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA, bits=3)
@@ -219,3 +249,15 @@ def test_binary_cuts_at_the_thresholds_of_the_bundle(tmp_path, vectors):
     (index.path / "bundle/codebooks/binary.npz").write_bytes(b"nonsense")
     with pytest.raises(LocalIndexError, match=r"binary\.npz"):
         LocalIndex.open(index.path).search(vectors[0], 3)
+
+
+@pytest.mark.slow
+def test_the_plain_loops_pass_the_same_tests(tmp_path):
+    """In a process whose numba compiles for a processor without AVX2, kernels and all."""
+    settings = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    check = "from late_interaction.plaid import simd; assert not simd.SHARED and simd.dot_block is simd._dot_plain"
+    subprocess.run([sys.executable, "-c", check], env=settings, check=True)
+    chosen = "sixteen_bit or centroid_scores or every_form or stages_find"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
+    done = subprocess.run(command, env=settings, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
