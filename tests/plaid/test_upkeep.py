@@ -9,7 +9,7 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid import LocalIndex, SearchSettings, training
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 400)
@@ -154,6 +154,28 @@ def test_compaction_trains_where_vectors_have_drifted(index):
     assert (index.codebook.sha256 != old.sha256) == (drift >= 0.03)
     assert drift >= 0.03
     assert index.drift == pytest.approx(0, abs=1e-5)
+
+
+def test_a_large_index_gets_the_centroids_it_should_have(index, monkeypatch):
+    """The sample grows with them, in float16."""
+    monkeypatch.setattr(training, "SAMPLE_VECTORS", 100)
+    monkeypatch.setattr(training, "HALF_ABOVE", 100)
+    monkeypatch.setattr(training, "default_centroids", lambda total: 100)
+    samples = []
+    real = training.train_codebook
+    monkeypatch.setattr(training, "train_codebook", lambda sample, **options: samples.append(sample) or real(sample, **options))
+    put(index, range(400))
+    assert [(len(sample), sample.dtype) for sample in samples] == [(1700, np.float16)]
+    assert 90 <= len(index.codebook.centroids) <= 100
+    assert np.mean([np.sum(index.vectors(f"d{n}#0") * VECTORS[n], axis=1).mean() for n in range(400)]) > 0.97
+
+
+def test_a_sample_is_of_different_rows_in_order():
+    rows = np.arange(1000, dtype=np.float32)[:, None]
+    for count in (0, 1, 333, 667, 999, 1000):
+        sample = training.sample_of(np.split(rows, 10), count, 1000, 1)[:, 0]
+        assert len(sample) == count
+        assert (np.diff(sample) > 0).all()
 
 
 def test_compaction_of_an_empty_index(index):
