@@ -45,6 +45,8 @@ def info(index: Index, json_output: Json = False) -> None:
     codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
     tuned = version.tuned
     effort = f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}" if tuned else "default"
+    if version.effort is None and tuned is not None:
+        effort = "default: the index has more than doubled since it was tuned"
     result = {
         "version": opened.version,
         "documents": opened.documents,
@@ -207,7 +209,7 @@ def discard(index: Index, json_output: Json = False) -> None:
 
 @index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
-    """One segment without what was deleted, and a codebook trained anew (one of the bundle stays)."""
+    """One segment without what was deleted; a new codebook where the index has doubled or drifted (one of the bundle stays)."""
     from late_interaction.plaid.shards import ShardedIndex, open_index
 
     out = Output(json_output=json_output)

@@ -162,7 +162,7 @@ def _assign(vectors: Matrix, centroids: Matrix) -> tuple[NDArray[np.int32], Matr
     block = max(1, BLOCK_CELLS // len(centroids))
     buffer = np.empty((min(block, len(vectors)), len(centroids)), np.float32)
     for start in range(0, len(vectors), block):
-        part = vectors[start : start + block]
+        part = vectors[start : start + block].astype(np.float32, copy=False)
         S = np.matmul(part, centroids.T, out=buffer[: len(part)])
         codes[start : start + block] = chosen = S.argmax(axis=1)
         best[start : start + block] = S[np.arange(len(part)), chosen]
@@ -192,7 +192,7 @@ class _Groups:
         best = np.empty(len(vectors), np.float32)
         for start in range(0, len(vectors), GROUPED_ROWS):
             part = slice(start, start + GROUPED_ROWS)
-            self._assign_block(vectors[part], codes[part], best[part])
+            self._assign_block(vectors[part].astype(np.float32, copy=False), codes[part], best[part])
         return codes, best
 
     def _assign_block(self, vectors: Matrix, codes: NDArray[np.int32], best: Matrix) -> None:
@@ -217,7 +217,8 @@ class _Groups:
 def train_codebook(
     sample: Matrix, *, bits: int = 4, centroids: int | None = None, seed: int = 0, iterations: int = 4
 ) -> Codebook:
-    """Trains on `sample [n, d]`: spherical k-means, then Lloyd-Max buckets of the residuals of held-out vectors.
+    """Trains on `sample [n, d]`, float32 or float16: spherical k-means, then Lloyd-Max buckets of the residuals of held-out
+    vectors.
 
     centroids: by default PLAID's 2^floor(log2(16 sqrt(n))), and never more than one for 16 vectors. Fewer come out where
     the sample has fewer different vectors. Deterministic for one seed and one numpy.
@@ -231,7 +232,7 @@ def train_codebook(
     random = np.random.default_rng(seed)
     order = random.permutation(len(sample))
     held = _held_out(len(sample))
-    training = np.ascontiguousarray(sample[order[held:]], np.float32)
+    training = sample[order[held:]]  # a float16 sample stays one: there it is half of the memory
     count = trained_centroids(len(sample), centroids)
     found = _kmeans(training, count, random, iterations)
     tested = np.ascontiguousarray(sample[order[:held]] if held >= 256 else sample, np.float32)
@@ -264,7 +265,7 @@ def _held_out(vectors: int) -> int:
 def _kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
     """Unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
     start = np.unique(vectors[np.sort(random.choice(len(vectors), count, replace=False))], axis=0)
-    centroids = unit_rows(start)
+    centroids = unit_rows(start.astype(np.float32, copy=False))
     for _ in range(iterations):
         codes, best = _assign_near(vectors, centroids)
         order = np.argsort(codes, kind="stable")

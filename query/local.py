@@ -16,7 +16,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import SearchSettings
+from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import ShardedIndex, ShardSettings, open_index
 from query.checks import check_count, choose_strategy, query_rows
 from query.grouping import grouped
@@ -101,7 +101,7 @@ class LocalRetriever:
             reranked=found.reranked,
             coverage=found.coverage,
             timings_ms={stage: 1000 * seconds for stage, seconds in timings.items()},
-            notes=(*((WIDENED,) if found.widened else ()), *_partial(found.coverage, found.missing)),
+            notes=(*_notes(found), *_partial(found.coverage, found.missing)),
         )
 
     def _by_words(
@@ -116,9 +116,10 @@ class LocalRetriever:
         maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
+        notes: tuple[str, ...] = ()
         if strategy == "hybrid":
             found = index.search(rows, rerank, where=where)
-            coverage, missing = min(coverage, found.coverage), missing | set(found.missing)
+            coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
         by_words = dict(words)
@@ -132,7 +133,7 @@ class LocalRetriever:
             hits.append(Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, stages))
         seconds = time.perf_counter() - start
         timings = {"encode": 1000 * encoding, "search": 1000 * seconds}
-        notes = _partial(coverage, sorted(missing))
+        notes += _partial(coverage, sorted(missing))
         return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), coverage, timings, notes)
 
     @functools.cached_property
@@ -143,6 +144,15 @@ class LocalRetriever:
         """Ends the processes of an index of shards."""
         if isinstance(self.index, ShardedIndex):
             self.index.close()
+
+
+def _notes(found: LocalResult) -> tuple[str, ...]:
+    notes = []
+    if found.widened:
+        notes.append("the probed centroids have fewer passages than are reranked, so the search was widened")
+    if found.outgrown:
+        notes.append("the index has more than doubled since it was tuned: default effort was taken; tune it again")
+    return tuple(notes)
 
 
 def _partial(coverage: float, missing: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ a search work on codes alone.
     binary     one bit per dimension, cut at the bundle's thresholds or at 0 (late_interaction.thresholds)
     float32    the vectors themselves
 
-Scoring works on sixteen-bit copies: exact to about 1e-5 of a row's similarity; the best hits are scored again in float32.
+Scoring works on sixteen-bit copies, off by less than .001 for a query row of length one, and says by how much at most: hits
+are scored again in float32. Beside the codec there may be int8 rows (`Refined`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from late_interaction.plaid.simd import SHARED
 from late_interaction.plaid.sixteen import Query16, padded_width, sixteen_bits
 from late_interaction.thresholds import Thresholds
 
-__all__ = ["CODECS", "Binary", "Codec", "Float32", "Residual", "open_codec", "payload_form"]
+__all__ = ["CODECS", "Binary", "Codec", "Float32", "Refined", "Residual", "open_codec", "payload_form"]
 
 Matrix = NDArray[np.float32]
 Codes = NDArray[Any]
@@ -51,8 +52,9 @@ class Codec(Protocol):
         """`[n, d]`."""
         ...
 
-    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
-        """MaxSim `[p]` of `passages [p]` of a segment; -inf without rows."""
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        """MaxSim of `passages [p]` of a segment, and how far that of the decoded vectors may be from it, both `[p]`; -inf
+        without rows."""
         ...
 
 
@@ -75,6 +77,7 @@ class _Tables:
     """What turns a payload byte into sixteen-bit cells: `base [C, d]` of each code, `cells [bytes, 256, d per byte]` seen as
     int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions have
     the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say the same as `cells`.
+    size, error: greatest length of a row before it is scaled, and of its distance to what it was rounded to.
     """
 
     base: NDArray[np.int16]
@@ -85,6 +88,8 @@ class _Tables:
     shared: bool
     table: NDArray[np.uint8]
     spread: NDArray[np.int16]
+    size: float
+    error: float
 
     @classmethod
     def of(cls, base: Matrix, weights: Matrix, bits: int, normalise: bool) -> _Tables:
@@ -105,20 +110,35 @@ class _Tables:
             cells[:, :, place] = rounded[:, place][:, buckets]
         shared, table, spread = _shared_tables(weights, scale, bits)
         based = sixteen_bits(base, scale, padded_width(width * per_byte))
-        return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread)
+        read = _products(table, spread, bits) if shared else rounded.reshape(-1, 1 << bits)[:dim]
+        error = float(np.linalg.norm(based[:, :dim] / np.float32(scale) - base, axis=1).max(initial=0))
+        error += float(np.linalg.norm(np.abs(read / scale - weights).max(axis=1)))
+        return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread, norm, error)
 
-    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         from late_interaction.plaid import kernels
 
         # a row that is normalised has its own unit
         unit = np.float32(query.unit if self.normalise else query.unit * self.unit)
         out: Matrix = np.empty(len(passages), np.float32)
+        shortest: Matrix = np.full(len(passages), np.inf, np.float32)
         kernels.maxsim_cells(
             passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits,
             self.shared, self.table, self.spread, self.normalise,
-            query.padded(self.base.shape[1]), unit, out,
+            query.padded(self.base.shape[1]), unit, out, shortest,
         )  # fmt: skip
-        return out
+        if not self.normalise:
+            return out, query.bound(np.full_like(out, self.size + self.error), np.full_like(out, self.error))
+        # unit vectors of y and y' are 2 |y - y'| / (|y| + |y'|) apart at most (Dunkl and Williams 1964), and never more than 2
+        apart = 2 * self.error / np.maximum(2 * shortest * np.float32(self.unit) - self.error, self.error)
+        return out, query.bound(np.ones_like(out), np.minimum(2, apart).astype(np.float32))
+
+
+def _products(table: NDArray[np.uint8], spread: NDArray[np.int16], bits: int) -> NDArray[np.int32]:
+    """Cells `[d, 2^bits]` as `expand_shared` makes them: products of words and spreads, divided by 2^15 and rounded."""
+    words = np.ascontiguousarray(table.T).view("<i2")[: 1 << bits, 0].astype(np.int32)
+    cells: NDArray[np.int32] = (np.outer(spread.astype(np.int32), words) + (1 << 14)) >> 15
+    return cells
 
 
 def _shared_tables(weights: Matrix, scale: float, bits: int) -> tuple[bool, NDArray[np.uint8], NDArray[np.int16]]:
@@ -154,7 +174,7 @@ class Residual:
     def _tables(self) -> _Tables:
         return _Tables.of(self.codebook.centroids, self.codebook.weights, self.codebook.bits, True)
 
-    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         return self._tables.score(query, passages, stored)
 
 
@@ -174,7 +194,7 @@ class Binary:
         nowhere = np.zeros((1, len(cuts)), np.float32)
         return _Tables.of(nowhere, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
 
-    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         return self._tables.score(query, passages, stored)
 
 
@@ -185,11 +205,31 @@ class Float32:
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
         return np.array(payload, np.float32)
 
-    def score(self, query: Query16, passages: Places, stored: Stored) -> Matrix:
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         from late_interaction.plaid import kernels
 
         dim = stored.payload.shape[1]
-        out: Matrix = np.empty(len(passages), np.float32)
+        out, longest = np.empty(len(passages), np.float32), np.zeros(len(passages), np.float32)
         rows = query.padded(padded_width(dim))
-        kernels.maxsim_rows(passages, stored.offsets, stored.payload, rows, np.float32(query.unit), out)
-        return out
+        kernels.maxsim_rows(passages, stored.offsets, stored.payload, rows, np.float32(query.unit), out, longest)
+        apart = 0.51 * np.sqrt(dim) / LARGEST_CELL  # half a cell in every dimension, and some for float32
+        return out, query.bound(longest, (longest * apart).astype(np.float32))
+
+
+class Refined:
+    """int8 rows beside the codec's, each a unit vector times 127 / its largest cell; a row of zeros stays one."""
+
+    def decode(self, rows: NDArray[np.int8]) -> Matrix:
+        """`[n, d]`."""
+        vectors = rows.astype(np.float32)
+        unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
+        return unit
+
+    def score(self, query: Query16, passages: Places, offsets: Places, rows: NDArray[np.int8]) -> tuple[Matrix, Matrix]:
+        """As `Codec.score`; the rows are read as they are, so that only the query is rounded."""
+        from late_interaction.plaid import kernels
+
+        out: Matrix = np.empty(len(passages), np.float32)
+        cells = query.padded(padded_width(rows.shape[1]))
+        kernels.maxsim_bytes(passages, offsets, rows, cells, np.float32(query.unit), out)
+        return out, query.bound(np.ones_like(out), np.zeros_like(out))

@@ -22,7 +22,8 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
-from late_interaction.plaid.search import exact_scores, search
+from late_interaction.plaid.scoring import exact_scores
+from late_interaction.plaid.search import search, search_selected
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
@@ -63,8 +64,8 @@ class LocalIndex:
         """Makes an empty index with its own copy of the bundle.
 
         codec: residual, binary or float32. bits: per dimension of a residual; a bundle that has a codebook named `residual`
-        decides instead. refine: also keep int8 rows (one byte per dimension), which rank the best hits in the last step and
-        are read for those alone.
+        decides instead. refine: also keep int8 rows (one byte per dimension), which every score then comes from: a search
+        reads them for the best hits alone, `exact` and small selections for all.
 
         Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4, or an
         unknown codec.
@@ -182,7 +183,7 @@ class LocalIndex:
     @property
     def drift(self) -> float | None:
         """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
-        taken up with; None in an empty index. From a few hundredths on, `compact` finds better centroids."""
+        taken up with; None in an empty index. From .03 on, `compact` trains better centroids."""
         version = self.snapshot.version
         stored = sum(entry.token_vectors for entry in version.segments)
         if version.fit is None or not stored:
@@ -215,12 +216,15 @@ class LocalIndex:
     ) -> LocalResult:
         """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
 
-        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all decoded vectors instead of
+        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all stored vectors instead of
         PLAID's stages. A query without rows has no hits. Rows of Q may have any length: scores grow with it, their order stays.
 
         Raises: UsageError where Q has another width or is not finite, or k is less than 1.
         """
-        return _search(self.snapshot, Question.of(Q, self.dim), k, where, ids, settings, exact)
+        snapshot = self.snapshot
+        question = Question.of(Q, snapshot.version.dim)
+        found = search(snapshot, question.rows, checked_count("k", k), where=where, ids=ids, settings=settings, exact=exact)
+        return question.restored(found)
 
     def search_batch(
         self,
@@ -237,13 +241,14 @@ class LocalIndex:
 
         Raises: UsageError as `search`.
         """
-        snapshot = self.snapshot
-        chosen = None if ids is None else list(ids)
+        k, snapshot = checked_count("k", k), self.snapshot
         questions = [Question.of(Q, snapshot.version.dim) for Q in queries]
         count = len(os.sched_getaffinity(0)) if threads is None else checked_count("threads", threads)
+        masks = snapshot.select(where, ids)
 
         def one(question: Question) -> LocalResult:
-            return _search(snapshot, question, k, where, chosen, settings, exact)
+            found = search_selected(snapshot, question.rows, k, masks, settings=settings, exact=exact)
+            return question.restored(found)
 
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(one, questions))
@@ -262,7 +267,8 @@ class LocalIndex:
         return found
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
-        """MaxSim of `Q [q, d]` with the decoded vectors of those passages; unknown ids are left out, no rows give -inf."""
+        """MaxSim of `Q [q, d]` with the stored vectors of those passages, as hits have it; unknown ids are left out, no rows
+        give -inf."""
         snapshot = self.snapshot
         question = Question.of(Q, snapshot.version.dim)
         places: dict[str, int] = {}
@@ -284,7 +290,9 @@ class LocalIndex:
         return None if found is None else found[0].segment.passage(found[1])
 
     def vectors(self, passage_id: str) -> Matrix:
-        """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
+        """Stored unit rows `[t, d]`: the int8 rows where the index keeps them, else as decoded.
+
+        Raises: LocalIndexError where there is no such passage."""
         snapshot = self.snapshot
         found = snapshot.find(passage_id)
         if found is None:
@@ -293,7 +301,7 @@ class LocalIndex:
         if snapshot.codebook is None:
             return np.empty((0, snapshot.version.dim), np.float32)
         start, stop = part.segment.offsets[row : row + 2].tolist()
-        return snapshot.vectors(part, slice(start, stop))
+        return snapshot.best_vectors(part, slice(start, stop))
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""
@@ -317,20 +325,6 @@ class LocalIndex:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
-
-
-def _search(
-    snapshot: Snapshot,
-    question: Question,
-    k: int,
-    where: Filter | None,
-    ids: Iterable[str] | None,
-    settings: SearchSettings | None,
-    exact: bool,
-) -> LocalResult:
-    k = checked_count("k", k)
-    found = search(snapshot, question.rows, k, where=where, ids=ids, settings=settings, exact=exact)
-    return question.restored(found)
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

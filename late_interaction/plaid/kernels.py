@@ -16,9 +16,11 @@ __all__ = [
     "approximate_scores",
     "centroid_scores",
     "collect_candidates",
+    "column_ranges",
     "decode_rows",
     "encode_residuals",
     "fill_ivf",
+    "maxsim_bytes",
     "maxsim_cells",
     "maxsim_rows",
     "round_scores",
@@ -29,6 +31,7 @@ from late_interaction.plaid.simd import GROUP, TOKENS, add_base, dot_block, expa
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -141,9 +144,10 @@ def maxsim_cells(
     query: I16,
     unit: float,
     out: F32,
+    shortest: F32,
 ) -> None:
     """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`, or where `shared` the same by
-    `table[bucket] * spread`; -inf without rows."""
+    `table[bucket] * spread`; -inf without rows. `shortest [p]`: the least length of those rows, where they are normalised."""
     width = base.shape[1]
     last = codes.shape[0]
     top = base.shape[0] - 1
@@ -158,6 +162,7 @@ def maxsim_cells(
             out[p] = -np.inf
             continue
         best[:] = -np.inf
+        least = np.float32(np.inf)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
             for i in range(count):
@@ -170,7 +175,9 @@ def maxsim_cells(
                     _expand(payload[at + i], cells, bits, words[i])
                     square = add_base(vectors[i], from_)
                 if normalise:
-                    scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
+                    length = np.sqrt(np.float32(square))
+                    least = min(least, length)
+                    scales[i] = unit / length if square > 0 else np.float32(0)
                 else:
                     scales[i] = unit
             _best_of_block(vectors, scales, count, query, sums, best)
@@ -179,11 +186,49 @@ def maxsim_cells(
             for j in range(GROUP):
                 total += best[group, j]
         out[p] = total
+        shortest[p] = least
 
 
 @_fast
-def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32) -> None:
-    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows."""
+def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32, longest: F32) -> None:
+    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows. `longest [p]`: of them."""
+    last, dim = rows.shape
+    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
+    scales = np.empty(BLOCK, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        largest = np.float32(0)
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                row = rows[at + i]
+                square = np.float32(0)
+                for j in range(dim):
+                    square += row[j] * row[j]
+                norm = np.sqrt(square)
+                largest = max(largest, norm)
+                scale = np.float32(32000) / norm if norm > 1e-20 else np.float32(0)
+                for j in range(dim):
+                    vectors[i, j] = np.int16(np.rint(row[j] * scale))
+                scales[i] = unit * norm / np.float32(32000)
+            _best_of_block(vectors, scales, count, query, sums, best)
+        total = np.float32(0)
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
+        out[p] = total
+        longest[p] = largest
+
+
+@_fast
+def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float, out: F32) -> None:
+    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]` divided by their lengths; -inf without rows."""
     last, dim = rows.shape
     vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
     scales = np.empty(BLOCK, np.float32)
@@ -198,15 +243,12 @@ def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float,
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
             for i in range(count):
-                row = rows[at + i]
-                square = np.float32(0)
+                square = np.int32(0)
                 for j in range(dim):
-                    square += row[j] * row[j]
-                norm = np.sqrt(square)
-                scale = np.float32(32000) / norm if norm > 1e-20 else np.float32(0)
-                for j in range(dim):
-                    vectors[i, j] = np.int16(np.rint(row[j] * scale))
-                scales[i] = unit * norm / np.float32(32000)
+                    cell = np.int16(rows[at + i, j])
+                    vectors[i, j] = cell
+                    square += np.int32(cell) * np.int32(cell)
+                scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
             _best_of_block(vectors, scales, count, query, sums, best)
         total = np.float32(0)
         for group in range(query.shape[0]):
@@ -228,17 +270,28 @@ def centroid_scores(centroids: I16, query: I16, unit: float, out: F32) -> None:
 
 
 @_fast
-def round_scores(S: F32, scale: float, out: U8) -> None:
-    """`out [C, q]`: S * scale, rounded and cut to 0..255."""
+def column_ranges(S: F32, lows: F32, highs: F32) -> None:
+    """Least and largest value of every column of `S [C, q]`, C at least 1."""
+    lows[:] = S[0]
+    highs[:] = S[0]
+    for c in range(1, S.shape[0]):
+        for j in range(S.shape[1]):
+            lows[j] = min(lows[j], S[c, j])
+            highs[j] = max(highs[j], S[c, j])
+
+
+@_fast
+def round_scores(S: F32, lows: F32, scale: float, out: U8) -> None:
+    """`out [C, q]`: (S - lows) * scale, rounded; lows `[q]` is at most every value of its column, and no result passes 255."""
     for c in range(S.shape[0]):
         for j in range(S.shape[1]):
-            out[c, j] = np.uint8(min(np.float32(255), max(np.float32(0), S[c, j] * np.float32(scale) + np.float32(0.5))))
+            out[c, j] = np.uint8(min(np.float32(255), (S[c, j] - lows[j]) * np.float32(scale) + np.float32(0.5)))
 
 
 @_jit
-def top_centroids(S: F32, probes: int, out: I32) -> None:
-    """Ids of the `probes` best centroids of each of the first q columns of `S`, into `out [q, probes]`, in no order."""
-    q = out.shape[0]
+def top_centroids(S: F32, out: I32) -> None:
+    """Ids of the best centroids of each column of `S [C, q]`, into `out [q, probes]`, in no order. For few probes."""
+    q, probes = out.shape
     best = np.full((q, probes), -np.inf, np.float32)
     worst = np.full(q, -np.inf, np.float32)
     for c in range(S.shape[0]):

@@ -2,30 +2,36 @@
 
     1. probe       centroid scores C Q'; passages in the lists of each row's best centroids (skipped on small indexes)
     2. centroids   every row's best centroid of a passage, summed, on scores rounded to 8 bits; the best are kept
+                   (both in candidates.py)
     3. rerank      MaxSim over their stored vectors, in 16-bit products
-    4. last        the best of those again in float32; from the int8 rows where the index keeps them
+    4. last        all of those that may be among the best, again in float32 (scoring.py, stages 3 and 4)
 
-Filters select before stage 1, and a small selection goes straight to stage 3. PLAID prunes centroids before stage 2 and
+Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 3 reads
+the codec's all the same, and stage 4 the rows of three times k. Filters select before stage 1, and a small selection goes
+straight to stage 3, which then reads what stage 4 reads, so that nothing is lost: that is also what `exact` asks for.
+
+PLAID prunes centroids before stage 2 and
 runs that stage twice; here it runs once, in full: a centroid's scores with 32 query rows are one 32-byte register.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
-from late_interaction.maxsim import maxsim_many
+from late_interaction.plaid.candidates import Found, best_by_centroids
+from late_interaction.plaid.scoring import bounded_scores, exact_scores, within
 from late_interaction.plaid.sixteen import Query16
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
-__all__ = ["check_query", "exact_scores", "search"]
+__all__ = ["check_query", "search", "search_selected"]
 
 Matrix = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -35,19 +41,7 @@ PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than sco
 DEFAULT_PROBES = 4
 LEAST_RERANK = 128
 RERANK_PER_HIT = 3
-LAST = 2  # more than k that the last stage scores: 16-bit products may swap near ties
-LAST_PER_HIT = 3  # with int8 rows, which know better than the codec
-BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
-
-
-@dataclass
-class _Found:
-    """What the first stages keep: global places, ascending, and their approximate scores."""
-
-    places: Places
-    approximate: Matrix
-    candidates: int
-    widened: bool = False
+LAST_PER_HIT = 3  # hits of the codec that are scored again from int8 rows, which know better
 
 
 def search(
@@ -65,35 +59,54 @@ def search(
     Raises: UsageError where Q is no finite matrix of the index's width, or k is less than 1.
     """
     Q = check_query(Q, snapshot.version.dim)
+    start = time.perf_counter()
+    masks = snapshot.select(where, ids)
+    seconds = {"select": time.perf_counter() - start}
+    found = search_selected(snapshot, Q, k, masks, settings=settings, exact=exact)
+    return dataclasses.replace(found, seconds=seconds | dict(found.seconds))
+
+
+def search_selected(
+    snapshot: Snapshot,
+    Q: Matrix,
+    k: int,
+    masks: Sequence[Mask],
+    *,
+    settings: SearchSettings | None = None,
+    exact: bool = False,
+) -> LocalResult:
+    """As `search` among the passages of `masks`, as `Snapshot.select` makes them: many queries may share them."""
+    Q = check_query(Q, snapshot.version.dim)
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    masks = snapshot.select(where, ids)
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
-    clock.lap("select")
     if not selected or not len(Q) or snapshot.codebook is None:
         return LocalResult([], 0, 0, False, seconds)
     probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
     query = Query16(Q)
-    if exact or selected <= 2 * rerank:
+    outright = exact or _few(snapshot, masks, 2 * rerank)
+    if outright:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
-        found = _Found(places, np.empty(0, np.float32), selected)
+        found = Found(places, np.empty(0, np.float32), selected)
     else:
-        found = _approximate(snapshot, query, masks, rerank, probes, clock)
-    scores = _scores16(snapshot, query, found.places)
+        found = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
+    scores, errors = bounded_scores(snapshot, query, found.places, refined=outright)
     clock.lap("rerank")
-    last = k + LAST if not snapshot.version.refine else max(k + LAST, LAST_PER_HIT * k)
-    best = np.sort(np.lexsort((found.places, -scores))[:last])
+    if snapshot.version.refine and not outright:
+        best = np.sort(np.lexsort((found.places, -scores))[: LAST_PER_HIT * k])
+    else:
+        best = within(scores, errors, k)
     approximate = (found.approximate if len(found.approximate) else scores)[best]
-    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best], refine=True)
+    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best])
     clock.lap("last")
     hits = []
     for i in np.lexsort((places, -scores))[:k].tolist():
         part, row = snapshot.at(int(places[i]))
         hits.append(LocalHit(part.segment.passage(row), float(scores[i]), float(approximate[i])))
     clock.lap("read")
-    return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds)
+    return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds, _outgrown(snapshot, settings))
 
 
 def check_query(Q: Matrix, dim: int) -> Matrix:
@@ -121,8 +134,8 @@ class _Clock:
 
 
 def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, int]:
-    """probes, rerank: of the settings, else what the index was tuned to, else the defaults for its size."""
-    tuned = snapshot.version.tuned
+    """probes, rerank: of the settings, else what the index was tuned to at about this size, else the defaults for its size."""
+    tuned = snapshot.version.effort
     probes, rerank = settings.probes, settings.rerank
     if probes is None and tuned is not None:
         probes = tuned.probes
@@ -133,103 +146,21 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     return probes, max(k, rerank)
 
 
-def _approximate(snapshot: Snapshot, query: Query16, masks: list[Mask], keep: int, probes: int, clock: _Clock) -> _Found:
-    """Stages 1 and 2: the `keep` best places by centroid interaction."""
-    from late_interaction.plaid import kernels
-
-    S = snapshot.centroids16.scores(query)
-    clock.lap("centroids")
-    rows, widened = _candidates(snapshot, S, query.rows, masks, keep, probes)
-    clock.lap("probe")
-    scale = 255 / max(1e-9, float(S.max()))  # a row whose best centroid is on the other side counts as 0
-    rounded = np.empty(S.shape, np.uint8)
-    kernels.round_scores(S, scale, rounded)
-    totals = [np.empty(len(part_rows), np.int32) for part_rows in rows]
-    for part, part_rows, out in zip(snapshot.living, rows, totals, strict=True):
-        if len(part_rows):
-            kernels.approximate_scores(part_rows, part.segment.offsets, part.segment.codes, rounded, out)
-    places = np.concatenate([part.base + part_rows for part, part_rows in zip(snapshot.living, rows, strict=True)])
-    total = np.concatenate(totals)
-    candidates = len(places)
-    if candidates > keep:
-        key = (total.astype(np.int64) << 32) - places  # unique, so that ties are broken by insertion order
-        best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
-        places, total = places[best], total[best]
-    clock.lap("interaction")
-    return _Found(places, (total / scale).astype(np.float32), candidates, widened)
+def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
+    """Whether the index was tuned, and has outgrown that effort, which this search would have taken."""
+    asks = settings is None or settings.probes is None or settings.rerank is None
+    return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
-def _candidates(
-    snapshot: Snapshot, S: Matrix, query_rows: int, masks: list[Mask], keep: int, probes: int
-) -> tuple[list[Places], bool]:
-    """Per segment the rows of the candidates, and whether more centroids were probed than asked for."""
-    from late_interaction.plaid import kernels
-
-    everything = probes == 0
-    widened = False
-    selected = sum(int(np.count_nonzero(mask)) for mask in masks)
-    while not everything and probes < len(S):
-        best = np.zeros((query_rows, probes), np.int32)
-        kernels.top_centroids(S, probes, best)
-        centroids = np.unique(best).astype(np.int32)
-        found: list[Places] = []
-        for part, mask in zip(snapshot.living, masks, strict=True):
-            out = np.empty(int(np.count_nonzero(mask)), np.int64)
-            count = 0
-            if len(out):
-                lists = part.segment
-                count = kernels.collect_candidates(centroids, lists.ivf_offsets, lists.ivf_passages, mask.astype(np.uint8), out)
-            found.append(np.sort(out[:count]))  # in the order of the disk: a third less time in stage 2
-        if sum(map(len, found)) >= min(keep, selected):
-            return found, widened
-        widened = True
-        probes *= 4
-    return [np.flatnonzero(mask) for mask in masks], widened
-
-
-def _scores16(snapshot: Snapshot, query: Query16, places: Places) -> Matrix:
-    """MaxSim `[n]` of the passages at global `places`, ascending, over their stored vectors; -inf without rows."""
-    scores = np.full(len(places), -np.inf, np.float32)
-    for part in snapshot.living:
-        first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
-        if first < last:
-            scores[first:last] = snapshot.codec.score(query, places[first:last] - part.base, part.segment)
-    return scores
-
-
-def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places, *, refine: bool = False) -> Matrix:
-    """MaxSim `[n]` in float32 of the passages at global `places` over their decoded vectors; -inf without rows.
-
-    refine: from the int8 rows, where the index keeps them.
-    """
-    read = snapshot.best_vectors if refine else snapshot.vectors
-    scores = np.empty(len(places), np.float32)
-    order = np.argsort(places, kind="stable")
-    bases = [part.base for part in snapshot.living]
-    parts = np.searchsorted(bases, places[order], "right") - 1
-    for number, part in enumerate(snapshot.living):
-        chosen = order[parts == number]
-        rows = places[chosen] - part.base
-        lengths = part.segment.lengths_of(rows)
-        for block in _blocks(lengths):
-            starts = part.segment.offsets[rows[block]]
-            vectors = read(part, _ranges(starts, lengths[block]))
-            scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
-    return scores
-
-
-def _blocks(lengths: Places) -> Iterator[slice]:
-    """Runs of passages of some `BLOCK_ROWS` rows together, one at least."""
-    ends = np.cumsum(lengths)
-    first = 0
-    while first < len(lengths):
-        last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
-        yield slice(first, max(last, first + 1))
-        first = max(last, first + 1)
-
-
-def _ranges(starts: Places, lengths: Places) -> Places:
-    """`start .. start + length` of each, one after the other."""
-    before = np.cumsum(lengths) - lengths
-    ranges: Places = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return ranges
+def _few(snapshot: Snapshot, masks: Sequence[Mask], passages: int) -> bool:
+    """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or half as many vectors
+    as there are centroids to be scored first."""
+    if sum(int(np.count_nonzero(mask)) for mask in masks) <= passages:
+        return True
+    assert snapshot.codebook is not None
+    rows = 0
+    for part, mask in zip(snapshot.living, masks, strict=True):
+        rows += int(part.segment.lengths()[mask].sum())
+        if 2 * rows > len(snapshot.codebook.centroids):
+            return False
+    return True

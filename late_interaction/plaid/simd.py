@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 __all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch", "run_add", "run_block"]
@@ -33,8 +33,10 @@ _SUMS, _PAIRS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_I16, 2 * _VECTOR)
 
 
 def _has_avx2() -> bool:
-    features = llvmlite.binding.get_host_cpu_features()
-    return bool(features.get("avx2", False))
+    """Of the processor that numba compiles for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name a lesser one than this one,
+    for which LLVM would refuse the instruction and end the process."""
+    features: str = cpu_target.target_context.codegen().magic_tuple()[2]
+    return "+avx2" in features.split(",")
 
 
 @intrinsic

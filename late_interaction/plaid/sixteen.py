@@ -28,7 +28,10 @@ def sixteen_bits(rows: Matrix, scale: float, width: int) -> NDArray[np.int16]:
 
 
 class Query16:
-    """`Q [q, d]` scaled by its longest row, so that no sum of products with a vector of length 2^15 passes 31 bits."""
+    """`Q [q, d]` scaled by its longest row, so that no sum of products with a vector of length 2^15 passes 31 bits.
+
+    error, length: sums of the rows' distances to what they were rounded to, and of their lengths.
+    """
 
     def __init__(self, Q: Matrix) -> None:
         self.rows = len(Q)
@@ -36,7 +39,16 @@ class Query16:
         longest = float(np.linalg.norm(Q, axis=1).max(initial=0))
         self.unit = max(longest, 1e-12) / LARGEST
         self._rounded = sixteen_bits(Q, 1 / self.unit, Q.shape[1])
+        self.error = float(np.linalg.norm(Q - self._rounded * np.float64(self.unit), axis=1).sum())
+        self.length = float(np.linalg.norm(Q, axis=1).sum(dtype=np.float64))
+        self._rounding = (Q.shape[1] + len(Q) + 16) * 2.0**-23
         self._by_width: dict[int, NDArray[np.int16]] = {}
+
+    def bound(self, sizes: Matrix, errors: Matrix) -> Matrix:
+        """How far scores `[p]` may be off where no vector as read is longer than `sizes [p]`, or off by more than `errors [p]`
+        (scoring.py)."""
+        found: Matrix = self.error * sizes + self.length * (errors + self._rounding * sizes)
+        return found
 
     def padded(self, width: int) -> NDArray[np.int16]:
         """`[groups, width / 2, 16, 2]`: for each pair of dimensions the sixteen rows of a group; rows past the last are 0."""

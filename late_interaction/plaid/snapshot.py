@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import Codebook, unit_rows
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
-from late_interaction.plaid.codecs import Codec, open_codec, payload_form
+from late_interaction.plaid.codecs import Codec, Refined, open_codec, payload_form
 from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.sixteen import Centroids16
 from late_interaction.plaid.storage import check_file, open_array
 from late_interaction.plaid.versions import SegmentEntry, Version
+from late_interaction.plaid.wanted import WantedIds
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
@@ -110,7 +111,7 @@ class Snapshot:
         """As `vectors`, but from the rows kept for refining where there are any."""
         if part.segment.refine is None:
             return self.vectors(part, rows)
-        return unit_rows(part.segment.refine[rows].astype(np.float32))
+        return Refined().decode(part.segment.refine[rows])
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""
@@ -133,14 +134,13 @@ class Snapshot:
 
     def select(self, where: Filter | None, ids: Iterable[str] | None = None) -> list[Mask]:
         """Per segment the living passages that have rows, that the filter selects, and that are of the documents `ids`."""
-        wanted = None if ids is None else list(dict.fromkeys(ids))
+        wanted = None if ids is None else WantedIds(ids)
         masks: list[Mask] = []
         for part, findable in zip(self.living, self._findable, strict=True):
             mask = findable
             if wanted is not None and mask.any():
                 chosen = np.zeros(part.segment.passages, np.bool_)
-                for id_ in wanted:
-                    chosen[part.segment.find_document(id_)] = True
+                chosen[wanted.document_rows(part.segment)] = True
                 mask = mask & chosen
             if where is not None and mask.any():
                 mask = mask & evaluate(where, part.segment.columns, part.segment.passages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from late_interaction.plaid.versions import Fit, NamedFile
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
 Matrix = NDArray[np.float32]
-SAMPLE_VECTORS = 1 << 18  # vectors that a codebook is trained on at most: 128 MiB at 128 dimensions
+SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
+LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
+HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
 FIT_VECTORS = 1 << 14
 GROW_VECTORS = 1 << 16
 PER_CENTROID = 32
@@ -38,16 +41,18 @@ class Taken:
 
 
 def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Matrix], total: int) -> Taken:
-    """The bundle's codebook, or one trained on at most 262,144 of the `total` rows of `vectors`, evenly at random."""
+    """The bundle's codebook, or one of at most 65,536 centroids, trained on a sample of the `total` rows of `vectors`: 262,144
+    at most, or where it has more than 15,420 centroids, 17 for each."""
     codebook, trained_on = bundle_codebook(bundle), 0
     count = min(total, FIT_VECTORS)
     if codebook is None:
-        trained_on, centroids = total, default_centroids(total)
-        count = min(total, SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
+        trained_on, centroids = total, min(default_centroids(total), TWO_BYTES)
+        enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
+        count = min(total, max(enough, LEAST_PER_CENTROID * centroids))
     sample = sample_of(vectors, count, total, bundle.manifest.dim)
     if codebook is None:
         codebook = train_codebook(sample, bits=bits, centroids=centroids)
-    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS]))
+    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS].astype(np.float32)))
 
 
 def adopt(root: Path, codebook: Codebook, trained_on: int, sample: Matrix) -> Taken:
@@ -72,10 +77,12 @@ def grow(root: Path, taken: Taken, vectors: Iterable[Matrix], total: int) -> Tak
     return Taken(codebook, _saved(root, codebook), taken.trained_on, taken.fit)
 
 
-def sample_of(vectors: Iterable[Matrix], count: int, total: int, dim: int) -> Matrix:
-    """`[count, dim]` of the `total` rows of `vectors`, evenly at random, in their order."""
-    chosen = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
-    sample = np.empty((count, dim), np.float32)
+def sample_of(vectors: Iterable[Matrix], count: int, total: int, dim: int) -> NDArray[Any]:
+    """`[count, dim]` of the `total` rows of `vectors`, in their order: one at random of each of `count` runs of one length, so
+    that no table of all rows is held. float16 for a sample of more than 524,288."""
+    edges = np.arange(count + 1) * total // max(1, count)
+    chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
+    sample = np.empty((count, dim), np.float16 if count > HALF_ABOVE else np.float32)
     first = done = 0
     for rows in vectors:
         stop = int(np.searchsorted(chosen, first + len(rows)))

@@ -49,7 +49,7 @@ def find_effort(snapshot: Snapshot, queries: Sequence[Matrix], k: int, recall: f
                 break  # more reranking only costs more
             share = np.mean([overlap_at_k(_ids(r), ids, len(ids)) for r, (_, ids) in zip(found, asked, strict=True)])
             if share >= recall:
-                best = cost, Tuned(probes, rerank, round(float(share), 6), k, len(asked))
+                best = cost, Tuned(probes, rerank, round(float(share), 6), k, len(asked), snapshot.version.token_vectors)
                 break
             if all(result.reranked == result.candidates for result in found) and probes == 0:
                 break

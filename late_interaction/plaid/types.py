@@ -41,7 +41,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class LocalHit:
-    """`score`: MaxSim over decoded vectors. `approximate`: what the centroids alone said, where that stage ran."""
+    """`score`: MaxSim in float32 over stored vectors: the int8 rows where the index keeps them, else as decoded.
+    `approximate`: what the centroids alone said, where that stage ran."""
 
     passage: Passage
     score: float
@@ -52,9 +53,10 @@ class LocalHit:
 class LocalResult:
     """`hits` best first; equal scores in order of insertion.
 
-    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing alone found fewer
-    than k passages, so that more was searched. seconds: wall time by stage. coverage: share of the passages that were searched,
-    below 1 where shards did not answer; missing: which, and why.
+    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing found fewer passages
+    than are reranked (at least k), so that more was searched. seconds: wall time by stage. outgrown: the index has more than
+    twice the token vectors that it was tuned with, so that the defaults were taken instead. coverage: share of the passages
+    that were searched, below 1 where shards did not answer; missing: which, and why.
     """
 
     hits: list[LocalHit]
@@ -62,6 +64,7 @@ class LocalResult:
     reranked: int
     widened: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+    outgrown: bool = False
     coverage: float = 1.0
     missing: tuple[str, ...] = ()
 

@@ -39,6 +39,7 @@ __all__ = [
 
 FORMAT_VERSION = 3
 CURRENT = "CURRENT"
+TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
 _CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
 _HEAD = b'{\n "sha256": "%b",\n'  # of a version's file; what follows is a JSON object without its first line, "{"
 
@@ -75,13 +76,15 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The least effort that found the share `recall` of the exact top `k` in `queries` queries."""
+    """The least effort that found the share `recall` of the exact top `k` in `queries` queries, when the index had so many
+    `token_vectors`."""
 
     probes: int
     rerank: int
     recall: float
     k: int
     queries: int
+    token_vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,13 @@ class Version:
     @property
     def token_vectors(self) -> int:
         return sum(s.token_vectors - s.deleted_vectors for s in self.segments)
+
+    @property
+    def effort(self) -> Tuned | None:
+        """What the index was tuned to, unless it has more than twice the token vectors by now."""
+        if self.tuned is None or self.token_vectors > TUNED_UP_TO * self.tuned.token_vectors:
+            return None
+        return self.tuned
 
     def to_json(self) -> bytes:
         data = {
@@ -219,7 +229,7 @@ def _known(value: object, known: Sequence[str]) -> str:
 
 def _tuned(data: Any) -> Tuned:
     counts = {name: _count(data[name]) for name in ("probes", "rerank", "k", "queries")}
-    return Tuned(recall=float(data["recall"]), **counts)
+    return Tuned(recall=float(data["recall"]), token_vectors=_count(data.get("token_vectors", 0)), **counts)
 
 
 def _segment(data: Any) -> SegmentEntry:

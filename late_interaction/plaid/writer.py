@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from late_interaction.plaid.storage import write_array
 from late_interaction.plaid.training import Taken, grow, take_codebook
 from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.versions import (
+    Fit,
     NamedFile,
     SegmentEntry,
     Tuned,
@@ -45,6 +46,8 @@ __all__ = ["IndexWriter", "left_over_error"]
 
 MAX_SEGMENTS = 8
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
+COMPACTED = 2  # the same, where the index is compacted
+DRIFTED = 0.03  # drift from which on a compaction trains a codebook
 Matrix = NDArray[np.float32]
 
 
@@ -167,7 +170,8 @@ class IndexWriter:
         """Makes everything since the last commit searchable, atomically and durably.
 
         name: keeps this version from being pruned; there may be nothing new to commit. compact: one segment without what was
-        deleted, its codebook trained anew on all vectors (one that the bundle brought stays).
+        deleted. Its vectors stay as they are stored, unless a new codebook is worth it: where the index has twice the vectors
+        that its own was trained on, or their drift is .03. One that the bundle brought stays.
 
         A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
 
@@ -268,7 +272,8 @@ class IndexWriter:
         segments: list[SegmentEntry] = []
         items: Iterator[tuple[Passage, Matrix]] = iter(())
         total = self._living_rows(snapshot) + rows
-        if self._outgrown(snapshot, rows) or (compact and old.trained_on and total):
+        trains = self._outgrown(snapshot, rows) or (compact and self._worth_training(total))
+        if trains:
             taken = take_codebook(self._root, self._index.bundle, old.bits, self._vectors(self._everything(snapshot)), total)
             items = self._everything(snapshot)
         else:
@@ -286,11 +291,16 @@ class IndexWriter:
                 codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
             passages = itertools.chain([first], items)
             segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, passages))
+            if trains and taken is not None:  # drift is counted from all vectors, not from the sample that k-means saw
+                taken = dataclasses.replace(taken, fit=Fit(segments[-1].fit, taken.fit.low))
         version = dataclasses.replace(old, number=number, segments=tuple(segments), created=now())
         if taken is not None:
             version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
         whole = len(segments) == 1 and not segments[0].deleted_passages
-        return self._merged(version) if len(segments) > MAX_SEGMENTS or (compact and segments and not whole) else version
+        if compact and segments and not whole:
+            return self._merged(version, 0)
+        sizes = [s.passages - s.deleted_passages + s.token_vectors - s.deleted_vectors for s in segments]
+        return self._merged(version, merged_from(sizes)) if len(segments) > MAX_SEGMENTS else version
 
     @staticmethod
     def _taken(snapshot: Snapshot) -> Taken | None:
@@ -309,6 +319,13 @@ class IndexWriter:
             return rows > 0
         trained_on = snapshot.version.trained_on
         return trained_on > 0 and self._living_rows(snapshot) + rows >= OUTGROWN * trained_on
+
+    def _worth_training(self, total: int) -> bool:
+        """Whether a compaction to `total` vectors trains a codebook. Not each time: decoded vectors that are encoded again lose
+        a little more."""
+        trained_on, drift = self._index.snapshot.version.trained_on, self._index.drift
+        drifted = drift is not None and drift >= DRIFTED
+        return trained_on > 0 and total > 0 and (drifted or total >= COMPACTED * trained_on)
 
     def _living_rows(self, snapshot: Snapshot) -> int:
         """Token vectors of the committed passages that this commit leaves alive."""
@@ -344,12 +361,28 @@ class IndexWriter:
         vectors = int(segment.lengths()[rows].sum())
         return dataclasses.replace(entry, deleted=file, deleted_passages=len(rows), deleted_vectors=vectors)
 
-    def _merged(self, version: Version) -> Version:
+    def _merged(self, version: Version, first: int) -> Version:
+        """The segments from the `first` on become one."""
         snapshot = Snapshot(self._root, version, self._index.snapshot)
-        parts = [(part.segment, part.mask) for part in snapshot.living]
+        parts = [(part.segment, part.mask) for part in snapshot.living[first:]]
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
-        return dataclasses.replace(version, segments=(entry,))
+        return dataclasses.replace(version, segments=(*version.segments[:first], entry))
+
+
+def merged_from(sizes: Sequence[int]) -> int:
+    """Place of the first of the segments that a merge makes one: the last two, and those before them as long as each is no
+    larger than all behind it.
+
+    So a passage that is written again comes into a segment of at least twice the size, and all commits together write each
+    passage some four times for 1,000 commits of one size, and eight for 10,000.
+    """
+    first = max(0, len(sizes) - 2)
+    total = sum(sizes[first:])
+    while first and sizes[first - 1] <= total:
+        first -= 1
+        total += sizes[first]
+    return first
 
 
 def left_over_error(root: Path) -> LocalIndexError:

@@ -142,6 +142,37 @@ def test_more_than_eight_segments_become_one(tmp_path, bundle_with_codebook):
     check(index, model)
 
 
+def test_every_ninth_small_commit_does_not_rewrite_the_index(tmp_path, bundle_with_codebook):
+    index = LocalIndex.create(tmp_path / "i", bundle=bundle_with_codebook, schema=SCHEMA)
+    model = {}
+    with index.writer() as writer:
+        for turn in range(30):
+            for i in range(60 if not turn else 1):
+                new = passage(f"t{turn}-{i}", n=turn)
+                model[new.id] = (new, VECTORS[i % 64])
+                writer.put(*model[new.id])
+            writer.commit()
+            assert len(index.snapshot.version.segments) <= 8
+            assert index.snapshot.version.segments[0].name == "1"
+    check(index, model)
+
+
+def test_merges_write_each_passage_a_few_times():
+    """Commits of one size, of random sizes, and with large ones between: what merging writes in all."""
+    random = np.random.default_rng(0)
+    one = np.ones(10_000, int)
+    for commits, times in ((one[:1000], 5), (one, 10), (random.integers(1, 100, 3000), 10), (np.tile([1] * 9 + [500], 300), 6)):
+        sizes, written = [], 0
+        for size in commits.tolist():
+            sizes.append(size)
+            if len(sizes) > 8:
+                first = writer_module.merged_from(sizes)
+                sizes[first:] = [sum(sizes[first:])]
+                written += sizes[-1]
+            assert len(sizes) <= 8
+        assert written <= times * commits.sum()
+
+
 def test_leaving_without_commit_changes_nothing(index):
     with pytest.raises(RuntimeError), index.writer() as writer:
         writer.put(passage("a"), VECTORS[0])

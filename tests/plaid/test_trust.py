@@ -14,7 +14,7 @@ import late_interaction.plaid.writer as writer_module
 from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.storage import ArrayWriter
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING})
@@ -52,8 +52,13 @@ def agrees(index, model):
     for Q in (VECTORS[5][:3], VECTORS[40][:2]):
         found = index.search(Q, 100).hits
         assert {hit.passage.id for hit in found} == set(model)
-        for hit in found if not index.snapshot.version.refine else ():
+        for hit in found:
             assert hit.score == pytest.approx(maxsim(Q, index.vectors(hit.passage.id)), abs=1e-4)
+        scores = {hit.passage.id: hit.score for hit in found}
+        for probes in (0, 1):  # with so few reranked, the first stages run from five passages on
+            probed = index.search(Q, 2, settings=SearchSettings(probes=probes, rerank=2)).hits
+            assert len({hit.passage.id for hit in probed}) == len(probed) == min(2, len(model))
+            assert [hit.score for hit in probed] == pytest.approx([scores[hit.passage.id] for hit in probed], abs=1e-4)
 
 
 def lived_through(root, bundle, form, steps):
@@ -97,15 +102,12 @@ def lived_through(root, bundle, form, steps):
         writer.__exit__(None, None, None)
 
 
-@pytest.fixture
-def few_segments(monkeypatch):
-    monkeypatch.setattr(writer_module, "MAX_SEGMENTS", 2)
-
-
 @settings(max_examples=25)
 @given(st.sampled_from(FORMS), STEPS)
 def test_histories(tmp_path_factory, bundle, form, steps):
-    lived_through(tmp_path_factory.mktemp("h"), bundle, form, steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer_module, "MAX_SEGMENTS", 2)
+        lived_through(tmp_path_factory.mktemp("h"), bundle, form, steps)
 
 
 @pytest.mark.slow

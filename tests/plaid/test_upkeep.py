@@ -9,7 +9,7 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid import LocalIndex, SearchSettings, training
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 400)
@@ -129,6 +129,62 @@ def test_compaction_where_nothing_was_put_since_needs_no_log(index):
     assert not (index.path / "pending/log").exists()
 
 
+@pytest.mark.parametrize("form", [{"bits": 2}, {"bits": 4}, {"refine": True}, {"codec": "binary"}], ids=str)
+def test_ten_compactions_change_no_vector(tmp_path, form):
+    """Deletions and merges copy codes; drift and growth that ask for a codebook ask once."""
+    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA, **form)
+    put(index, range(100))
+    put(index, range(100, 400), compact=True)  # four times the vectors: trains
+    assert index.snapshot.version.trained_on == index.token_vectors
+    assert index.drift == pytest.approx(0, abs=1e-5)
+    codebook, before = index.codebook, {n: index.vectors(f"d{n}#0") for n in range(400)}
+    for turn in range(10):
+        with index.writer() as writer:
+            writer.delete_document(f"d{turn}")
+            writer.commit()
+            writer.commit(compact=True)
+        assert len(index.snapshot.version.segments) == 1
+    assert index.codebook.sha256 == codebook.sha256
+    for n in range(10, 400):
+        np.testing.assert_array_equal(index.vectors(f"d{n}#0"), before[n])
+
+
+def test_compaction_trains_where_vectors_have_drifted(index):
+    put(index, range(200))
+    old = index.codebook
+    strange = [unit(np.random.default_rng(n).standard_normal((6, DIM))) for n in range(60)]
+    put(index, range(1000, 1060), vectors=strange)
+    assert index.token_vectors < 2 * index.snapshot.version.trained_on
+    drift = index.drift
+    with index.writer() as writer:
+        writer.commit(compact=True)
+    assert (index.codebook.sha256 != old.sha256) == (drift >= 0.03)
+    assert drift >= 0.03
+    assert index.drift == pytest.approx(0, abs=1e-5)
+
+
+def test_a_large_index_gets_the_centroids_it_should_have(index, monkeypatch):
+    """The sample grows with them, in float16."""
+    monkeypatch.setattr(training, "SAMPLE_VECTORS", 100)
+    monkeypatch.setattr(training, "HALF_ABOVE", 100)
+    monkeypatch.setattr(training, "default_centroids", lambda total: 100)
+    samples = []
+    real = training.train_codebook
+    monkeypatch.setattr(training, "train_codebook", lambda sample, **options: samples.append(sample) or real(sample, **options))
+    put(index, range(400))
+    assert [(len(sample), sample.dtype) for sample in samples] == [(1700, np.float16)]
+    assert 90 <= len(index.codebook.centroids) <= 100
+    assert np.mean([np.sum(index.vectors(f"d{n}#0") * VECTORS[n], axis=1).mean() for n in range(400)]) > 0.97
+
+
+def test_a_sample_is_of_different_rows_in_order():
+    rows = np.arange(1000, dtype=np.float32)[:, None]
+    for count in (0, 1, 333, 667, 999, 1000):
+        sample = training.sample_of(np.split(rows, 10), count, 1000, 1)[:, 0]
+        assert len(sample) == count
+        assert (np.diff(sample) > 0).all()
+
+
 def test_compaction_of_an_empty_index(index):
     with index.writer() as writer:
         assert writer.commit(compact=True).passages == 0
@@ -188,6 +244,23 @@ def test_tuning_finds_the_least_effort_and_keeps_it(index):
             index.tune(queries, recall=recall)
     with pytest.raises(UsageError, match="no query finds anything"):
         index.tune([np.empty((0, DIM), np.float32)], recall=0.9)
+
+
+def test_an_effort_that_the_index_has_outgrown_is_ignored_and_said(index):
+    put(index, range(100))
+    queries = queries_from(np.random.default_rng(6), VECTORS[:100], 20)
+    tuned = index.tune(queries, recall=0.5)
+    assert tuned.token_vectors == index.token_vectors
+    assert not index.search(queries[0], 5).outgrown
+    put(index, range(100, 400))
+    assert index.snapshot.version.tuned == tuned
+    assert index.snapshot.version.effort is None
+    result = index.search(queries[0], 5)
+    assert result.outgrown
+    assert result.reranked >= 128
+    assert not index.search(queries[0], 5, settings=SearchSettings(probes=2, rerank=20)).outgrown
+    index.tune(queries, recall=0.5)
+    assert not index.search(queries[0], 5).outgrown
 
 
 def test_the_command_line(index, cli):

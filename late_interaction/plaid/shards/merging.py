@@ -40,6 +40,7 @@ def merged(results: Sequence[LocalResult], k: int, coverage: Coverage, seconds: 
         candidates=sum(result.candidates for result in results),
         reranked=sum(result.reranked for result in results),
         widened=any(result.widened for result in results),
+        outgrown=any(result.outgrown for result in results),
         seconds={**stages, "shards": max(0.0, seconds - max((sum(r.seconds.values()) for r in results), default=0.0))},
         coverage=coverage.share,
         missing=coverage.missing,

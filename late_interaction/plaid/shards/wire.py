@@ -134,10 +134,11 @@ def result_to_json(result: LocalResult) -> dict[str, Any]:
         "candidates": result.candidates,
         "reranked": result.reranked,
         "widened": result.widened,
+        "outgrown": result.outgrown,
         "seconds": dict(result.seconds),
     }
 
 
 def result_from_json(data: dict[str, Any]) -> LocalResult:
     hits = [LocalHit(Passage(*fields), score, approximate) for *fields, score, approximate in data["hits"]]
-    return LocalResult(hits, data["candidates"], data["reranked"], data["widened"], data["seconds"])
+    return LocalResult(hits, data["candidates"], data["reranked"], data["widened"], data["seconds"], data["outgrown"])
