@@ -199,6 +199,10 @@ def test_what_was_not_committed_is_taken_up_or_dropped_in_all_shards(tmp_path, b
             writer.flush()
         with index.writer(resume=resume) as writer:
             assert len(writer.pending) == expected
+            if not resume:
+                with pytest.raises(LocalIndexError, match="has changes of an interrupted run"):
+                    writer.commit()
+                writer.discard()
             writer.commit()
         assert index.passages == expected
 

@@ -156,6 +156,7 @@ def before_every_file_operation(root, copies, act):
     return sorted(copies.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [{}, {"bits": 2, "refine": True}], ids=["plain", "refined"])
 def test_a_build_an_add_and_a_compact_killed_anywhere_lose_nothing(tmp_path, bundle, form):
     index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, **form)

@@ -20,6 +20,7 @@ from vespa_app.application import bundle_books, document_fields
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
 from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.embedder import embedder_of
 from vespa_app.names import RESERVED_BY_SCHEMAS, check_schema
 from vespa_app.package import build_package, default_settings
 from vespa_app.settings import AppSettings
@@ -248,9 +249,9 @@ def test_vespas_embedder_gets_the_bundles_ids(vespa_oracle, bundle, tmp_path):
 
     table = numpy_helper.to_array(load(str(bundle.model_path("fp32"))).graph.initializer[0])
     app = build_package(bundle, settings_for()).write(tmp_path / "app")
-    reply = vespa_oracle.ask(
-        "embed", app=str(app), destination="query(qt)", text="hello world", type="tensor<float>(qt{},x[16])"
-    )
+    embedder = embedder_of(bundle.sha256, settings_for()).id
+    type_ = "tensor<float>(qt{},x[16])"
+    reply = vespa_oracle.ask("embed", app=str(app), embedder=embedder, destination="query(qt)", text="hello world", type=type_)
     assert reply["ok"], reply
     rows = table[[4, 1, 7, 8, 5, 6, 6, 6]]
     want = rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -10,6 +10,7 @@ import checkpoints
 from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
+from vespa_app.embedder import embedder_of
 from vespa_app.package import build_package
 from vespa_app.settings import AppSettings
 
@@ -35,14 +36,14 @@ def test_vespas_embedder_equals_our_encoder_under_its_rules(vespa_oracle, tmp_pa
     encoder = Encoder(bundle)
     settings = AppSettings(dim=16, query_rows=16, codec="float32", candidates=("exhaustive",))
     app = build_package(bundle, settings).write(tmp_path / "app")
+    embedder = embedder_of(bundle.sha256, settings).id
     for side, destination, encode in (
         ("qt", "query(qt)", encoder.encode_queries),
         ("dt", "passage.embedded", encoder.encode_documents),
     ):
         for text, ours in zip(TEXTS, encode(TEXTS), strict=True):
-            reply = vespa_oracle.ask(
-                "embed", app=str(app), destination=destination, text=text, type=f"tensor<float>({side}{{}},x[16])"
-            )
+            type_ = f"tensor<float>({side}{{}},x[16])"
+            reply = vespa_oracle.ask("embed", app=str(app), embedder=embedder, destination=destination, text=text, type=type_)
             assert reply["ok"], reply
             blocks = reply["result"]["blocks"]
             theirs = np.array([blocks[str(row)] for row in range(len(blocks))], np.float32)

@@ -27,7 +27,8 @@ DIM = 16
 # what a codec can be set to
 FORMS = {
     "float32": {},
-    "bfloat16": {"paged": True},
+    "bfloat16": {},
+    "bfloat16-paged": {"paged": True},
     "binary": {},
     "binary-thresholds": {"thresholds": True},
     "residual-1": {"residual_bits": 1},
@@ -101,7 +102,8 @@ def scripts_of(properties: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("form", FORMS)
 def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     codec = CODECS[form.partition("-")[0]]
-    settings = AppSettings(dim=DIM, query_rows=8, codec=codec.name, candidates=tuple(STRATEGIES), embedder=False, **FORMS[form])
+    strategies = [name for name in STRATEGIES if name != "token" or "paged" not in FORMS[form]]  # a graph wants memory
+    settings = AppSettings(dim=DIM, query_rows=8, codec=codec.name, candidates=tuple(strategies), embedder=False, **FORMS[form])
     bundle = bundle_with_books(tmp_path / "bundle", settings.residual_bits)
     app = build_package(bundle, settings).write(tmp_path / "app")
     random = np.random.default_rng(0)
@@ -116,7 +118,7 @@ def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     script |= {f"attribute_{name}": value(types[name], fed[name]) for name in fed}
     script |= {f"constant_{name}": literal(type_, constants[name]) for name, type_ in codec.constants(settings).items()}
     truth = float((Q @ codec.decode(fed, books).T).max(axis=1).sum())
-    for profile in STRATEGIES:
+    for profile in strategies:
         scripts = profile_scripts(vespa_oracle, app, profile)
         order = [*codec.functions(settings), "max_sim", "best_similarities"]
         own = {name: as_expression(scripts[name]) for name in order}
