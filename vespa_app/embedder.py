@@ -30,7 +30,9 @@ def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
     with files of its own, and its vectors never meet those of this one."""
     version = bundle_sha256[:8]
     model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
-    return Embedder(f"{EMBEDDER_ID}_{model}", f"models/{model}.onnx", f"models/{version}.tokenizer.json")
+    # the files begin with a letter: Vespa imports models/*.onnx under their names, and reads 1634523f as a number
+    name = f"{EMBEDDER_ID}_{model}"
+    return Embedder(name, f"models/{name}.onnx", f"models/{EMBEDDER_ID}_{version}.tokenizer.json")
 
 
 def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:

@@ -14,6 +14,7 @@ from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
+from vespa_app.embedder import embedder_of
 from vespa_app.package import Package, build_package, check_package, default_settings
 from vespa_app.settings import AppSettings
 
@@ -90,11 +91,19 @@ def test_the_zip_is_the_same_bytes_each_time_and_holds_the_folder(bundle, tmp_pa
         assert set(archive.namelist()) == {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
 
 
+@pytest.mark.parametrize("precision", [None, "int8", "int8-tensor"])
+def test_names_of_models_begin_with_a_letter(precision):
+    """Vespa imports models/*.onnx under their names: 1634523f "could not be imported", as a number."""
+    made = embedder_of("1634523f" * 8, AppSettings(dim=16, query_rows=8, precision=precision))
+    for name in (made.id, Path(made.model).stem, Path(made.tokenizer).stem):
+        assert name[0].isalpha() and name.isascii()
+
+
 def test_the_package_holds_model_and_tokenizer_of_the_bundle(bundle, tmp_path):
     folder = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "app")
     name = bundle.sha256[:8]
-    assert (folder / f"models/{name}.onnx").read_bytes() == bundle.model_path("fp32").read_bytes()
-    assert (folder / f"models/{name}.tokenizer.json").read_bytes() == bundle.file("tokenizer.json").read_bytes()
+    assert (folder / f"models/colbert_{name}.onnx").read_bytes() == bundle.model_path("fp32").read_bytes()
+    assert (folder / f"models/colbert_{name}.tokenizer.json").read_bytes() == bundle.file("tokenizer.json").read_bytes()
 
 
 def test_the_description_says_what_the_application_is(bundle, tmp_path):
