@@ -22,14 +22,14 @@ COUNT = 60  # documents
 
 @pytest.fixture(scope="module")
 def green(tmp_path_factory, stdlib_sample):
-    """The same model at 64 dimensions, with a codebook of its own."""
+    """The same model at 64 dimensions, with a codebook of its own; in int8, so that a config server holds both."""
     from colbert_vespa.console import Output
     from colbert_vespa.demo import minilm_folder
     from colbert_vespa.exporting import make_bundle
 
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
     path = tmp_path_factory.mktemp("green") / "bundle"
-    make_bundle(Output(json_output=True), minilm_folder(), path, ExportOptions(sample=texts, dim=64))
+    make_bundle(Output(json_output=True), minilm_folder(), path, ExportOptions(sample=texts, dim=64, quantize=("int8",)))
     return Bundle.open(path)
 
 
@@ -44,7 +44,9 @@ def test_a_new_model_takes_over_without_a_gap(world, green, tmp_path):
         finally:
             retriever.close()
 
-    settings = AppSettings(dim=64, query_rows=green.manifest.query.length, metadata=world.settings.metadata)
+    settings = AppSettings(
+        dim=64, query_rows=green.manifest.query.length, metadata=world.settings.metadata, precision="int8"
+    )  # fmt: skip
     blue_hits = ask(world.url, world.bundle)
     try:
         to_node(build_beside(green, settings, world.package, switch=False).package, "both")

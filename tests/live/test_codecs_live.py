@@ -32,10 +32,10 @@ FORMS = {
     "float32": {"codec": "float32"},
     "bfloat16": {"codec": "bfloat16", "paged": True},
     "binary": {"codec": "binary", "thresholds": True},
-    "signs": {"codec": "binary"},
-    "residual": {"codec": "residual", "residual_bits": 2, "paged": True},
+    "plain_signs": {"codec": "binary"},
+    "two_bits": {"codec": "residual", "residual_bits": 2, "paged": True},
 }
-EVERY = ("float32", "binary", "residual")  # codecs that have every strategy; the others say nothing new
+EVERY = ("float32", "binary", "two_bits")  # codecs that have every strategy; the others say nothing new
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def indexes(world, tmp_path_factory):
     settings = dataclasses.replace(
         world.settings,
         indexes={
-            name: {**form, "candidates": list(STRATEGIES) if name in EVERY else ["exhaustive"]} for name, form in FORMS.items()
+            **world.settings.indexes,
+            **{n: {**form, "candidates": list(STRATEGIES) if n in EVERY else ["exhaustive"]} for n, form in FORMS.items()},
         },
     )
     package = build_package(bundle, settings).write(folder / "package")
