@@ -24,7 +24,7 @@ from late_interaction.plaid.versions import SegmentEntry
 __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
-TEXTS = ("ids", "documents", "titles", "texts")
+TEXTS = ("ids", "documents", "titles", "texts", "digests")
 Matrix = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
@@ -147,7 +147,7 @@ def _append_passages(
 ) -> None:
     writer.lengths.append(np.array(lengths, np.int64))
     columns = ([p.id for p in passages], [p.document_id for p in passages])
-    texts = ([p.title for p in passages], [p.text for p in passages])
+    texts = ([p.title for p in passages], [p.text for p in passages], [p.digest for p in passages])
     for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
         writer.texts[text_name].append(values)
     for hashed, values in zip(("ids", "documents"), columns, strict=True):
@@ -222,7 +222,8 @@ def merge_segments(
 
 
 def _texts(segment: Segment) -> Iterator[tuple[str, Strings]]:
-    yield from zip(TEXTS, (segment.ids, segment.documents, segment.titles, segment.texts), strict=True)
+    texts = (segment.ids, segment.documents, segment.titles, segment.texts, segment.digests)
+    yield from zip(TEXTS, texts, strict=True)
 
 
 def _runs(mask: Mask) -> list[tuple[int, int]]:

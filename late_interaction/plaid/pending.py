@@ -222,7 +222,9 @@ class PendingLog:
 
 
 def _packed(kind: int, id_: str, passage: Passage | None, vectors: Matrix | None) -> bytes:
-    body: object = [id_] if passage is None else [id_, passage.document_id, passage.title, passage.text, passage.metadata]
+    body: object = [id_]
+    if passage is not None:
+        body = [id_, passage.document_id, passage.title, passage.text, passage.metadata, passage.digest]
     text = json.dumps(body, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     rows = b"" if vectors is None else np.ascontiguousarray(vectors, "<f4").tobytes()
