@@ -28,8 +28,8 @@ class Document:
 class Passage:
     """What is indexed: one part of a document. `id` is `document_id#n`; `document_id` is stored beside it.
 
-    digest: of its document and of what its vectors depend on, or empty; it says whether the document has to be fed again, and is
-    no part of what the passage is.
+    digest: of its document and of what its vectors depend on, or empty. It says whether the document has to be fed again, and
+    is no part of what the passage is.
     """
 
     id: str

@@ -188,8 +188,12 @@ def merge_segments(
     codebook: Codebook | None,
     form: PayloadForm,
     parts: Sequence[tuple[Segment, Mask]],
+    changed: Sequence[Passage] | None = None,
 ) -> SegmentEntry:
-    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again."""
+    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again.
+
+    changed: those passages, where their metadata and digests differ from what the parts say.
+    """
     writer = _SegmentWriter(root, name, codebook, form)
     selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
     try:
@@ -204,6 +208,8 @@ def merge_segments(
                 if writer.refine is not None and segment.refine is not None:
                     writer.refine.append(segment.refine[start:stop])
                 for text_name, strings in _texts(segment):
+                    if changed is not None and text_name == "digests":
+                        continue
                     begin, end = int(strings.offsets[first]), int(strings.offsets[last])
                     sizes = np.diff(strings.offsets[first : last + 1])
                     writer.texts[text_name].append_encoded(strings.blob[begin:end], sizes)
@@ -216,7 +222,11 @@ def merge_segments(
                 writer.hashes[hashed].append(by_row[rows])
             for field, columns in selected.items():
                 columns.append(segment.columns[field].select(rows))
-        return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+        if changed is None:
+            return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+        writer.texts["digests"].append([passage.digest for passage in changed])
+        metadata = {name: [passage.metadata.get(name) for passage in changed] for name in schema.fields}
+        return writer.finish(schema, {name: column_of(type_, metadata[name]) for name, type_ in schema.fields.items()})
     finally:
         writer.abandon()
 

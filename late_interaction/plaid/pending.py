@@ -27,10 +27,10 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import fsync_folder
 
-__all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "PendingLog", "Record"]
+__all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
 
 MAGIC = b"CVPEND01"
-PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT = 1, 2, 3
+PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE = 1, 2, 3, 4
 _START = struct.Struct("<8sq")
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
@@ -40,7 +40,8 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Of a put: ids and `rows`; of a removal: `id`, of what is removed. It lies at `place` to `end` of the log."""
+    """Of a put and an update: ids, `rows` (an update has none) and digest; of a removal: `id`, of what is removed. It lies at
+    `place` to `end` of the log."""
 
     kind: int
     id: str
@@ -48,6 +49,7 @@ class Record:
     place: int
     end: int
     rows: int
+    digest: str
 
 
 class PendingLog:
@@ -177,7 +179,7 @@ class PendingLog:
             raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
-        """Passage and vectors `[t, d]` of the puts at `places`. Call `flush` before."""
+        """Passage and vectors `[t, d]` of the puts and updates at `places`. Call `flush` before."""
         if not places:
             return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
@@ -216,8 +218,9 @@ class PendingLog:
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
         body = json.loads(text)
-        passage = Passage(*body) if kind == PUT else None
-        record = Record(kind, body[0], "" if passage is None else passage.document_id, place, end, rows)
+        passage = Passage(*body) if kind in (PUT, UPDATE) else None
+        document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
+        record = Record(kind, body[0], document_id, place, end, rows, digest)
         return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
 
 
