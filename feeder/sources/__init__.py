@@ -1,0 +1,22 @@
+"""Document sources: one file and one line of the table in `opening.py` for each kind."""
+
+from feeder.sources.beir import Collection, Query, read_collection
+from feeder.sources.opening import open_sources
+from feeder.sources.records import Columns, Limits, SourceSettings
+from feeder.sources.retry import DeadLetterSource
+from feeder.sources.source import FileSource
+from feeder.sources.spool import Spool, spooled
+
+__all__ = [
+    "Collection",
+    "Columns",
+    "DeadLetterSource",
+    "FileSource",
+    "Limits",
+    "Query",
+    "SourceSettings",
+    "Spool",
+    "open_sources",
+    "read_collection",
+    "spooled",
+]

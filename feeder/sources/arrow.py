@@ -1,0 +1,121 @@
+"""Parquet files, Arrow files and streams, and Hugging Face data sets that were saved to disk: a row is a record."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from feeder.sources.records import Limits, Record
+from late_interaction.errors import CollectionError, MissingDependency
+
+__all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet"]
+
+ROWS = 256  # read at a time
+STATE, DICT = "state.json", "dataset_dict.json"
+
+
+def read_parquet(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    _arrow(path)
+    import pyarrow.parquet as parquet
+
+    with _named(name):
+        with parquet.ParquetFile(path) as file:
+            yield from _rows(file.iter_batches(ROWS), 1, name, limits)
+
+
+def read_arrow(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    """Arrow's file format (Feather) or its stream format."""
+    yield from _rows(_batches(path, name), 1, name, limits)
+
+
+def is_dataset(path: Path) -> bool:
+    return (path / STATE).is_file() or (path / DICT).is_file()
+
+
+def read_dataset(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, Record]]:
+    """What `save_to_disk` wrote: one data set, or several (train, test), whose rows are then `SPLIT/ROW`."""
+    splits = _strings(path / DICT, "splits", name) if (path / DICT).is_file() else [""]
+    for split in splits:
+        folder = path / split if split else path
+        row = 1
+        for file in _data_files(folder, name):
+            for batch in _batches(file, str(file)):
+                for number, record in _rows([batch], row, name, limits):
+                    yield f"{split}/{number}" if split else str(number), record
+                row += batch.num_rows
+
+
+def _data_files(folder: Path, name: str) -> list[Path]:
+    files = [folder / file for file in _strings(folder / STATE, "_data_files", name)]
+    if any(file.parent != folder for file in files):
+        raise CollectionError(f"{folder / STATE} names files outside of its folder")
+    return files
+
+
+def _strings(path: Path, key: str, name: str) -> list[str]:
+    """The list of names at `key`; Hugging Face has it as texts or as objects with `filename`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = [item["filename"] if isinstance(item, dict) else item for item in data[key]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CollectionError(f"{name}: {path} is no description of a data set ({type(error).__name__}: {error})") from None
+    if data.get("_indices_data_files") or not all(
+        isinstance(item, str) and "/" not in item.replace("..", "/") for item in found
+    ):
+        raise CollectionError(f"{name}: {path} has indices or odd file names: save the data set again after flatten_indices()")
+    return found
+
+
+def _batches(path: Path, name: str) -> Iterator[Any]:
+    pa = _arrow(path)
+    with _named(name), pa.memory_map(str(path)) as source:
+        try:
+            reader = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            yield from _sliced(pa.ipc.open_stream(source))
+            return
+        yield from _sliced(reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _sliced(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            yield batch.slice(start, ROWS)
+
+
+def _rows(batches: Iterable[Any], first: int, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    row = first
+    for batch in batches:
+        if batch.nbytes > (limits.line_mb << 20) * ROWS:
+            raise CollectionError(f"{name}:{row}: rows larger than {limits.line_mb} MiB")
+        for record in batch.to_pylist():
+            yield row, {key: _plain(value) for key, value in record.items()}
+            row += 1
+
+
+def _plain(value: object) -> object:
+    """Times as ISO 8601 text, as everywhere else."""
+    return value.isoformat() if isinstance(value, (datetime.datetime, datetime.date)) else value
+
+
+def _arrow(path: Path) -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingDependency(f"{path} needs pyarrow: pip install 'colbert-vespa[sources]'") from None
+    return pyarrow
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CollectionError(f"{name} cannot be read: {error}") from None

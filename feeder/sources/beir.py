@@ -1,0 +1,91 @@
+"""Collections as BEIR has them: a corpus with queries and judgements, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from feeder.sources.jsonl import read_json_lines
+from feeder.sources.records import Limits, SourceSettings, id_of, text_of
+from feeder.sources.source import FileSource
+from late_interaction.errors import CollectionError
+
+__all__ = ["Collection", "Query", "corpus_of", "open_corpus", "read_collection"]
+
+SPLITS = ("test", "dev", "train")  # of qrels/, the first that is there
+WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's qrels/test.tsv)"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """corpus.jsonl[.gz], queries.jsonl, and qrels.tsv or BEIR's own qrels/test.tsv (else dev, train)."""
+
+    name: str
+    corpus: FileSource
+    queries: tuple[Query, ...]
+    qrels: Mapping[str, Mapping[str, float]]
+
+
+def corpus_of(folder: Path) -> Path | None:
+    names = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def open_corpus(folder: Path, settings: SourceSettings) -> FileSource:
+    file = corpus_of(folder)
+    if file is None:
+        raise CollectionError(f"{folder} has no corpus.jsonl or corpus.jsonl.gz: give a file or a collection folder")
+    return FileSource(file, str(file), read_json_lines, settings)
+
+
+def read_collection(folder: str | Path) -> Collection:
+    """Raises: CollectionError where the folder, a file or a line of it is not as it should be."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise CollectionError(f"no folder {root}: {WANTED}")
+    corpus = open_corpus(root, SourceSettings())
+    queries = root / "queries.jsonl"
+    judged = next((file for file in (root / "qrels.tsv", *(root / f"qrels/{s}.tsv" for s in SPLITS)) if file.is_file()), None)
+    if not queries.is_file() or judged is None:
+        raise CollectionError(f"{root} has no {'qrels.tsv' if queries.is_file() else queries.name}: {WANTED}")
+    qrels = _read_qrels(judged)
+    records = read_json_lines(queries, str(queries), Limits())
+    asked = tuple(
+        Query(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
+        for number, record in records
+    )
+    if judged.parent != root:  # BEIR's queries are those of all splits
+        asked = tuple(query for query in asked if query.id in qrels)
+    return Collection(root.name, corpus, asked, qrels)
+
+
+def _read_qrels(path: Path) -> dict[str, dict[str, float]]:
+    judged: dict[str, dict[str, float]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CollectionError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        fields = line.split("\t")
+        if not line.strip() or (number == 1 and not _is_number(fields[-1])):
+            continue
+        if len(fields) == 4:  # TREC: query, iteration, document, relevance
+            fields = [fields[0], fields[2], fields[3]]
+        if len(fields) != 3 or not _is_number(fields[2]):
+            raise CollectionError(f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs")
+        judged.setdefault(fields[0], {})[fields[1]] = float(fields[2])
+    return judged
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False

@@ -1,0 +1,109 @@
+"""Files that may be compressed, read no further than a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from feeder.sources.records import Limits
+from late_interaction.errors import CollectionError, MissingDependency
+
+__all__ = ["bare_suffix", "lines", "opened", "text_lines"]
+
+PACKED = (".gz", ".zst")
+ALWAYS = 64 << 20  # bytes that any file may have unpacked
+
+
+def bare_suffix(path: Path) -> str:
+    """The suffix that says what is in it, without that of the compression: `.jsonl` of `a.jsonl.gz`."""
+    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+
+
+class _Counted(io.RawIOBase):
+    """Unpacked bytes, no more than allowed."""
+
+    def __init__(self, inner: BinaryIO, most: int, name: str) -> None:
+        self._inner, self._left, self._name = inner, most, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._inner.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise CollectionError(
+                f"{self._name} unpacks to far more than its size: a damaged or hostile file, or raise limits.unpacked"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextlib.contextmanager
+def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
+    """The unpacked bytes. Raises: CollectionError where the file cannot be read, or unpacks to too much; MissingDependency."""
+    most = max(ALWAYS, path.stat().st_size * limits.unpacked)
+    with errors_named(name), contextlib.ExitStack() as files:
+        file: BinaryIO = files.enter_context(path.open("rb"))
+        suffix = path.suffix.lower()
+        if suffix == ".gz":
+            unpacked = cast("BinaryIO", files.enter_context(gzip.GzipFile(fileobj=file)))
+        elif suffix == ".zst":
+            unpacked = cast("BinaryIO", files.enter_context(_zstandard(path).stream_reader(file, read_across_frames=True)))
+        else:
+            yield file
+            return
+        yield cast("BinaryIO", io.BufferedReader(_Counted(unpacked, most, name), 1 << 16))
+
+
+@contextlib.contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise CollectionError(f"{name} cannot be read: {error}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "zstandard":
+            raise CollectionError(f"{name} cannot be read: {error}") from None
+        raise
+
+
+def _zstandard(path: Path):  # type: ignore[no-untyped-def]
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingDependency(f"{path} needs zstandard: pip install 'colbert-vespa[sources]'") from None
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27)
+
+
+def lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that are not blank, each within the limit; a longer one is an error before it is read whole."""
+    most = limits.line_mb << 20
+    with opened(path, name, limits) as file:
+        number = 0
+        while line := file.readline(most + 1):
+            number += 1
+            if len(line) > most:
+                raise CollectionError(f"{name}:{number}: line longer than {limits.line_mb} MiB")
+            if line.strip():
+                yield number, line
+
+
+def text_lines(path: Path, name: str, limits: Limits) -> Iterator[str]:
+    """Lines as text, blank ones too, with their ends."""
+    most = limits.line_mb << 20
+    with opened(path, name, limits) as file:
+        number = 0
+        while line := file.readline(most + 1):
+            number += 1
+            if len(line) > most:
+                raise CollectionError(f"{name}:{number}: line longer than {limits.line_mb} MiB")
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None

@@ -1,0 +1,141 @@
+"""Records of any kind of source to documents, by a mapping of columns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from late_interaction.documents import Document
+from late_interaction.errors import CollectionError
+
+__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "clean_text", "document_of", "id_of", "text_of"]
+
+MAX_ID_CHARACTERS = 1024
+ROW = "@row"  # as the id column: the place in the source is the id
+_RESERVED = ("id", "_id", "title", "text", "metadata")
+# code points that Vespa's text fields refuse (com.yahoo.text.Text.isTextCharacter); both backends get the same text
+_NOT_TEXT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane * 0x10000 + 0xFFFE) + chr(plane * 0x10000 + 0xFFFF) for plane in range(17))
+    + "]"
+)
+Record = Mapping[str, object]
+
+
+class Cell(str):
+    """A text that is a value of another type where it becomes metadata."""
+
+    typed: object
+
+    def __new__(cls, text: str, typed: object) -> Cell:
+        made = super().__new__(cls, text)
+        made.typed = typed
+        return made
+
+
+@dataclass(frozen=True)
+class Columns:
+    """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several that
+    are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the members of
+    a column `metadata`. names: another name for a metadata column."""
+
+    id: str = ""
+    title: tuple[str, ...] = ("title",)
+    text: tuple[str, ...] = ("text",)
+    metadata: tuple[str, ...] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """line_mb: a line, row or array element of a source. file_mb: a text, HTML or PDF file. unpacked: how many times larger a
+    compressed file or a PDF stream may become, past the first 64 MiB."""
+
+    line_mb: int = 32
+    file_mb: int = 64
+    unpacked: int = 200
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """format: kind of the sources, where their names do not tell."""
+
+    columns: Columns = field(default_factory=Columns)
+    limits: Limits = field(default_factory=Limits)
+    format: str = ""
+
+
+def clean_text(text: str) -> str:
+    """`text` with control characters and other code points that are no text replaced by a blank."""
+    return _NOT_TEXT.sub(" ", text)
+
+
+def document_of(record: Record, where: str, columns: Columns, row: str) -> Document:
+    """row: the record's place, as an id. Raises: CollectionError naming `where`."""
+    own_id = {"id": row} if columns.id == ROW else record
+    column = "" if columns.id == ROW else columns.id
+    if column and column not in record:
+        raise CollectionError(
+            f"{where}: no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
+        )
+    used = {column} if column else {"id", "_id"}
+    return Document(
+        id_of(own_id, where, column),
+        "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip()),
+        "\n\n".join(part for name in columns.text if (part := text_of(record, name, where))),
+        _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"}),
+    )
+
+
+def id_of(record: Record, where: str, column: str = "") -> str:
+    raw = record.get(column) if column else record.get("id", record.get("_id"))
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    if not isinstance(raw, str) or not raw.strip():
+        raise CollectionError(
+            f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}'
+        )
+    if len(raw) > MAX_ID_CHARACTERS:
+        raise CollectionError(f"{where}: id longer than {MAX_ID_CHARACTERS} characters")
+    if _NOT_TEXT.search(raw):
+        raise CollectionError(f"{where}: id {raw!r} has control characters")
+    return raw
+
+
+def text_of(record: Record, key: str, where: str) -> str:
+    value = record.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise CollectionError(f"{where}: {key} must be text, got {type(value).__name__}")
+    return clean_text(value)
+
+
+def _metadata(record: Record, where: str, columns: Columns, used: set[str]) -> dict[str, object]:
+    inner = record.get("metadata") or {}
+    if not isinstance(inner, Mapping):
+        raise CollectionError(f"{where}: metadata must be an object, got {type(inner).__name__}")
+    outer = {key: value for key, value in record.items() if key not in used}
+    if twice := sorted(set(inner) & set(outer)):
+        raise CollectionError(f"{where}: {twice[0]!r} stands both in metadata and beside it")
+    found = {**inner, **outer}
+    if columns.metadata is not None:
+        found = {name: found.get(name, record.get(name)) for name in columns.metadata}
+    named = {columns.names.get(key, key): _clean(value, f"{where}: {key}") for key, value in found.items()}
+    if len(named) < len(found):
+        raise CollectionError(f"{where}: two metadata columns have one name")
+    return named
+
+
+def _clean(value: object, where: str) -> object:
+    if isinstance(value, Cell):
+        return value.typed
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(item, where) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CollectionError(f"{where} is {value}: metadata are finite numbers")
+    return value
