@@ -2,8 +2,8 @@
 
 A collection is one of those below, or the path of a folder as `colbert-vespa evaluate` takes it (whole, first 100 queries).
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
-of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries. `NAME:N` is the first N
-documents of one, with its queries and its codebook: how a cost grows.
+of at least four words; `docs-100k` has 100,000. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries.
+`NAME:N` is the first N documents of one, with its queries and its codebook: how a cost grows.
 """
 
 from __future__ import annotations
@@ -39,16 +39,24 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Spec:
-    """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many."""
+    """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many.
+    source: folder of the documents, where it is not the name's."""
 
     name: str
     passages: int
     length: int
     queries: int
+    source: str = ""
 
 
 COLLECTIONS = {
-    spec.name: spec for spec in (Spec("scifact", 0, 300, 100), Spec("docs", 60_000, 64, 200), Spec("cranfield", 0, 300, 100))
+    spec.name: spec
+    for spec in (
+        Spec("scifact", 0, 300, 100),
+        Spec("docs", 60_000, 64, 200),
+        Spec("docs-100k", 100_000, 64, 200, "docs"),
+        Spec("cranfield", 0, 300, 100),
+    )
 }
 
 
@@ -98,7 +106,7 @@ def _folder_name(name: str) -> str:
 
 
 def _documents(spec: Spec) -> tuple[list[Document], list[Query]]:
-    source = DATA / spec.name
+    source = DATA / (spec.source or spec.name)
     documents = [d for d in open_sources([str(source)])[0] if not d.blank]
     if spec.passages:
         documents = random.Random(SEED).sample(documents, spec.passages)
