@@ -46,7 +46,7 @@ def search(data: Data, index: Path) -> dict[str, Any]:
         result["batch_qps"] = _batches(opened, data.queries)
     segments = [part.segment for part in opened.snapshot.living]
     result["mapped_mb"] = sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20
-    result["touched_mb"] = _touched_mb(index)
+    result["touched_mb"] = _touched_mb(index.resolve())
     return {**result, "engine_bytes": opened.bytes_per_token * opened.token_vectors}
 
 
