@@ -73,20 +73,29 @@ def test_exact_search_equals_the_oracle_on_decoded_vectors(index, corpus):
 
 
 @pytest.mark.parametrize("probes", [None, 0, 8])
-def test_recall_of_the_default_search(whole, corpus, probes):
+def test_recall_of_a_search(whole, corpus, probes):
     """Against exact MaxSim of decoded vectors, and of the vectors as they were before compression."""
     lengths = [len(v) for v in corpus]
     flat = np.concatenate(corpus)
     decoded, original = [], []
     for Q in queries_from(np.random.default_rng(2), corpus, 40):
         expected = {f"d{i}" for i in np.argsort(-maxsim_many(Q, flat, lengths), kind="stable")[:10]}
-        result = whole.search(Q, 10, settings=SearchSettings(probes=probes))
-        assert result.reranked < 300
+        result = whole.search(Q, 10, settings=SearchSettings(probes=probes, rerank=128))
+        assert result.reranked == 128
         found = set(ids(result))
         original.append(len(expected & found) / 10)
         decoded.append(len(set(ids(whole.search(Q, 10, exact=True))) & found) / 10)
     assert np.mean(decoded) >= 0.97
     assert np.mean(original) >= 0.92
+
+
+def test_the_default_reranks_about_as_many_token_vectors_whatever_a_passage_has(whole, bundle, tmp_path):
+    random = np.random.default_rng(4)
+    long = filled(tmp_path / "long", bundle, [unit(random.standard_normal((200, DIM), np.float32)) for _ in range(200)])
+    Q = unit(random.standard_normal((4, DIM), np.float32))
+    assert long.search(Q, 5).reranked == 16_384 // 200
+    assert long.search(Q, 30).reranked == 90
+    assert whole.search(Q, 5).reranked == 900  # all of them: they have fewer vectors
 
 
 def test_scores_are_those_of_score_vectors_and_maxsim(index, corpus):
