@@ -132,8 +132,8 @@ def remove_leftovers(root: Path) -> None:
     beside the index. Only for the writer."""
     remove_uncommitted(root)
     with contextlib.suppress(OSError):
-        for folder, pattern in ((".", f".{CURRENT}.*"), ("versions", ".*.json.*"), ("codebooks", ".*.npz.*")):
-            for path in (root / folder).glob(pattern):
+        for pattern in (f".{CURRENT}.*", "versions/.*.json.*", "codebooks/.*.npz.*", "pending/.log.*"):
+            for path in root.glob(pattern):
                 path.unlink(missing_ok=True)
         place = root.absolute()
         for path in place.parent.iterdir():
