@@ -16,10 +16,10 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
-from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.scoring import exact_scores
@@ -67,19 +67,18 @@ class LocalIndex:
         decides instead. refine: also keep int8 rows (one byte per dimension), which every score then comes from: a search
         reads them for the best hits alone, `exact` and small selections for all.
 
-        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4, or an
-        unknown codec.
+        Raises: LocalIndexError where `path` is there and not an empty folder, or the disk refuses. UsageError on other bits
+        than 1, 2, 4, or an unknown codec.
         """
         root = Path(path)
         if codec not in CODECS:
             raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
         if bits not in BITS:
             raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+        check_free(root)
         ready = bundle_codebook(bundle)
         bits = bits if ready is None else ready.bits
-        with staged_folder(root) as staging:
+        with new_index(root) as staging:
             for folder in ("bundle", "codebooks", "deletions", "segments", "versions"):
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")

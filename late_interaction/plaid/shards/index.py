@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
-from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.creating import new_index
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
@@ -87,9 +87,7 @@ class ShardedIndex:
         """
         root, form = Path(path), storage or Storage()
         sharding.check(schema)
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
-        with staged_folder(root) as staging:
+        with new_index(root) as staging:
             for shard in range(sharding.count):
                 LocalIndex.create(
                     shard_path(staging, shard), bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4,
