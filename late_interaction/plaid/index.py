@@ -261,7 +261,12 @@ class LocalIndex:
         rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
             writer.check_usable()
-            found = find_effort(self.snapshot, rows, k, recall)
+            snapshot = self.snapshot
+
+            def ask(Q: Matrix, settings: SearchSettings | None) -> LocalResult:
+                return search(snapshot, Q, k, settings=settings, exact=settings is None)
+
+            found = find_effort(ask, rows, k, recall, snapshot.version.token_vectors)
             writer.store_tuned(found)
         return found
 
