@@ -71,6 +71,14 @@ def _fsync_all(folder: Path) -> None:
     fsync_folder(folder)
 
 
+def _make_folders(path: Path) -> None:
+    """`path` and the folders above it, each durable in the one that holds its name."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        fsync_folder(folder.parent)
+
+
 @contextlib.contextmanager
 def staged_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its name when the block ends well.
@@ -81,7 +89,7 @@ def staged_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises: OSError, without `replace` where there is such a target.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(target.parent)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=staging_prefix(target)))
     try:
         yield staging

@@ -38,6 +38,12 @@ def test_a_new_index_survives_power_loss_with_its_bundle(index, survives):
     survives(index)
 
 
+def test_a_new_index_survives_power_loss_with_the_folders_above_it(disk, tmp_path):
+    made = LocalIndex.create(disk.root / "new/deeper/i", bundle=fake_bundle(tmp_path / "b"), schema=MetadataSchema({}))
+    left = disk.after_power_loss(tmp_path / "left")
+    assert LocalIndex.open(left / "new/deeper/i", verify=True).version == made.version
+
+
 def test_commits_deletions_and_compaction_survive_power_loss(index, survives):
     with index.writer() as writer:
         for number in range(20):
