@@ -22,6 +22,7 @@ from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
 from late_interaction.plaid.snapshot import Snapshot
@@ -194,6 +195,11 @@ class LocalIndex:
         return known_versions(self.path)
 
     @property
+    def missing(self) -> dict[int, str]:
+        """As ShardedIndex.missing: none."""
+        return {}
+
+    @property
     def current(self) -> tuple[int, str]:
         """Number and checksum of the version that this reader has open."""
         return self._opened[1]
@@ -318,7 +324,7 @@ class LocalIndex:
         return self.snapshot.iter_passages()
 
     def verify(self) -> None:
-        """Reads every file of every version that is there, and the bundle's. A writer may go on meanwhile.
+        """Reads every file of every version, the bundle's, and what waits for a commit. A writer may go on meanwhile.
 
         Raises: LocalIndexError naming the first file whose checksum differs.
         """
@@ -329,6 +335,7 @@ class LocalIndex:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
+        PendingLog(self.path, self.dim, read_current(self.path)[0]).check()
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

@@ -81,6 +81,11 @@ class PendingLog:
         except LocalIndexError:
             return True
 
+    def check(self) -> None:
+        """Reads all that an interrupted run of this version has made durable. Raises: LocalIndexError where that is damaged."""
+        for _ in self._records():
+            pass
+
     def resume(self) -> Iterator[Record]:
         """The whole records that an interrupted run of this version left; when all are read, new ones follow them.
 

@@ -121,6 +121,7 @@ def resumed(index):
 def test_a_flipped_byte_in_a_log_that_waits_is_refused_or_without_effect(waiting):
     path = waiting.path / "pending/log"
     whole, good = path.read_bytes(), resumed(waiting)
+    waiting.verify()
     assert good == ({"d1#0": 2, "d2#0": 2}, False)
     harmless = []
     for place in range(len(whole)):
@@ -133,6 +134,9 @@ def test_a_flipped_byte_in_a_log_that_waits_is_refused_or_without_effect(waiting
         except LocalIndexError as error:
             assert "log is damaged" in str(error) and "index discard" in str(error)
             assert path.read_bytes() == changed  # left to whoever can mend it
+            if place % 16 == 0:
+                with pytest.raises(LocalIndexError, match="log is damaged"):
+                    waiting.verify()
         path.write_bytes(whole)
     assert harmless == list(range(20, 44))  # the two notes of its durable bytes: one is enough
 
