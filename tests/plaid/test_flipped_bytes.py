@@ -2,6 +2,8 @@
 
 In what waits for a commit it is refused, or without effect."""
 
+import struct
+
 import numpy as np
 import pytest
 from plaid_tools import fake_bundle, passage, token_vectors
@@ -139,6 +141,17 @@ def test_a_flipped_byte_in_a_log_that_waits_is_refused_or_without_effect(waiting
                     waiting.verify()
         path.write_bytes(whole)
     assert harmless == list(range(20, 44))  # the two notes of its durable bytes: one is enough
+
+
+def test_the_older_note_of_durable_bytes_guards_what_it_counts(waiting):
+    path = waiting.path / "pending/log"
+    changed = bytearray(path.read_bytes())
+    first, second = struct.unpack_from("<q", changed, 20)[0], struct.unpack_from("<q", changed, 32)[0]
+    changed[20 if first > second else 32] ^= 1
+    changed[100] ^= 1  # in the first record
+    path.write_bytes(changed)
+    with pytest.raises(LocalIndexError, match="log is damaged at byte 44"):
+        resumed(waiting)
 
 
 def test_a_log_that_was_truncated_zeroed_or_replaced_is_refused(waiting):

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from kill_points import before_every_file_operation
 from plaid_tools import fake_bundle, passage, queries_from, token_vectors
 
 from late_interaction.codebook import train_codebook
@@ -293,3 +294,51 @@ def test_tuning_measures_merged_answers_and_all_shards_take_it(index):
         writer.put(passage("new", n=1), VECTORS[0])
         with pytest.raises(UsageError, match="wait for a commit"):
             writer.store_tuned([tuned] * 3)
+
+
+@pytest.mark.slow
+def test_steps_of_shards_that_are_killed_anywhere_come_whole_or_not_at_all(tmp_path, bundle):
+    form = {"bundle": bundle, "schema": SCHEMA, "sharding": Sharding(2), "storage": Storage("float32")}
+    index = ShardedIndex.create(tmp_path / "i", **form)
+
+    def build(writer):
+        for number in range(20):
+            writer.put(passage(f"d{number}", n=number), VECTORS[number])
+        writer.flush()
+        return lambda: writer.commit("twenty")
+
+    def add(writer):
+        for number in range(10, 40):
+            writer.put(passage(f"d{number}", n=1), VECTORS[number])
+        writer.delete_document("d3")
+        writer.flush()
+        return lambda: writer.commit(compact=True)
+
+    def back(writer):
+        return lambda: writer.rollback("twenty")
+
+    def prune(writer):
+        return writer.prune
+
+    def state(index):
+        return {p.document_id: p.metadata["n"] for p in index.iter_passages()}
+
+    points = 0
+    for step in (build, add, back, prune):
+        before, number = state(index), index.version
+        with index.writer() as writer:
+            copies = before_every_file_operation(index.path, tmp_path / step.__name__, step(writer))
+        after = state(index)
+        points += len(copies)
+        for copy in copies:
+            began = (copy / "COMMITTING").exists()
+            reader = ShardedIndex.open(copy)
+            assert (reader.missing, state(reader)) == ({}, before if reader.version == number else after)
+            with reader.writer(resume=True) as resumed:
+                resumed.commit()
+            assert state(reader) == (before if step is back and not began and reader.version == number else after)
+            assert len(set(numbers_of_shards(reader))) == 1
+            assert sorted(path.name for path in copy.iterdir()) == ["LOCK", "SHARDS.json", "shard-0", "shard-1"]
+            reader.verify()
+            shutil.rmtree(copy)
+    assert points >= 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from late_interaction.files import atomic_write, fsync_folder
 from late_interaction.plaid.shards.layout import checksum
 from late_interaction.plaid.versions import Tuned
 
-__all__ = ["Intent", "read_intent", "remove_intent", "write_intent"]
+__all__ = ["Intent", "read_intent", "remove_half_written", "remove_intent", "write_intent"]
 
 COMMITTING = "COMMITTING"
 
@@ -60,6 +61,13 @@ def read_intent(root: Path) -> Intent | None:
         return Intent(**data, tuned=None if tuned is None else tuple(Tuned(**one) for one in tuned))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise LocalIndexError(f"{root} is damaged: {COMMITTING} cannot be read ({error})") from None
+
+
+def remove_half_written(root: Path) -> None:
+    """What a writer that was killed has left of one. Only for the writer."""
+    with contextlib.suppress(OSError):
+        for path in root.glob(f".{COMMITTING}.*"):
+            path.unlink(missing_ok=True)
 
 
 def remove_intent(root: Path) -> None:

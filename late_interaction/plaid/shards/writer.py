@@ -21,7 +21,7 @@ from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.plaid.history import check_version, known_versions, version_named
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.lock import WriterLock
-from late_interaction.plaid.shards.intent import Intent, read_intent, remove_intent, write_intent
+from late_interaction.plaid.shards.intent import Intent, read_intent, remove_half_written, remove_intent, write_intent
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.versions import Tuned
@@ -44,6 +44,7 @@ class ShardedWriter:
         self._root = index.path
         with contextlib.ExitStack() as opening:
             opening.callback(WriterLock(self._root).release)
+            remove_half_written(self._root)
             self._unfinished = read_intent(self._root)
             self._shards: list[LocalIndex] = []
             self._writers: list[IndexWriter] = []
