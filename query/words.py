@@ -27,10 +27,10 @@ class Words:
         """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: always of one folder, and not
         refreshed meanwhile."""
         made = self._made
-        if made is None or made[0] != index.version:
+        if made is None or made[0] != index.current:
             passages = list(index.iter_passages())
             texts = [passage_text(passage.title, passage.text) for passage in passages]
-            made = self._made = index.version, Bm25([passage.id for passage in passages], texts)
+            made = self._made = index.current, Bm25([passage.id for passage in passages], texts)
         allowed = None if where is None else index.selected(where)
         return made[1].search(text, count, allowed)
 

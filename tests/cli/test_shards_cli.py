@@ -85,9 +85,16 @@ def test_feed_search_delete_move_and_upkeep(cli, source, tiny_bundle, tmp_path):
     assert last(cli("index", "compact", index, "--json"))["passages"] == 28
     assert last(cli("index", "verify", index, "--json"))["ok"]
     versions = last(cli("index", "versions", index, "--json"))["versions"]
-    assert {row["shard"] for row in versions} == {0, 1, 2} and sum(row["passages"] for row in versions if row["current"]) == 28
-    for command in (("name", index, "x"), ("rollback", index, "1"), ("prune", index), ("tune", index)):
-        assert "has 3 shards by metadata field 'lang'" in refused(cli("index", *command, code=2))
+    assert [(row["version"], row["passages"], row["current"]) for row in versions] == [(3, 28, False), (4, 28, True)]
+    assert last(cli("index", "name", index, "small", "--json")) == {"version": 5, "name": "small"}
+    cli("feed", str(source), "--to", index)
+    assert "28 passages  small" in cli("index", "versions", index).stdout
+    tuned = last(cli("index", "tune", index, "--recall", "0.9", "--json"))
+    info = last(cli("index", "info", index, "--json"))
+    assert (info["version"], info["passages"]) == (7, 30) and f"rerank {tuned['rerank']}" in info["effort"]
+    assert last(cli("index", "prune", index, "--json"))["removed"] == [6]
+    assert last(cli("index", "rollback", index, "small", "--json")) == {"version": 8, "passages": 28}
+    assert "it has: 5 (small), 7, 8" in refused(cli("index", "rollback", index, "none", code=1))
 
 
 def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeypatch):
