@@ -24,6 +24,7 @@ index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning 
 Index = Annotated[Path, typer.Argument(help="Local index folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7
+TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
 WORDS = 12  # of a passage's beginning, as a question about it
 
 
@@ -250,10 +251,10 @@ def tune(
 ) -> None:
     """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
     from late_interaction.encoder import Encoder
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid.shards import ShardSettings, open_index
 
     out = Output(json_output=json_output)
-    opened = open_index(index)
+    opened = open_index(index, ShardSettings(timeout=TUNING_S))
     texts = _lines(queries) if queries else _beginnings(opened)
     found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
     reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}
