@@ -234,7 +234,8 @@ def feed(
     if shard_by is not None and shards is None:
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
     options = FeedOptions(
-        to=to, bundle=bundle, resume=resume, delete=delete, journal=journal or _journal_folder() / key, storage=storage,
+        to=to, bundle=bundle, resume=resume, operation="delete" if delete else "put",
+        journal=journal or _journal_folder() / key, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
     with start_feed(files, options) as run, out.feed_progress(run.total) as bar:

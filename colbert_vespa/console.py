@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
-from feeder.pipeline import FeedProgress, FeedSummary
+from feeder.ledger import FeedProgress, FeedSummary
 from query.explain import Explanation
 from query.types import Hit, SearchResult
 from vespa_app.changes import KINDS, Change

@@ -1,7 +1,8 @@
 """Documents in: sources, survey, encoding, and two targets (a Vespa application, a local index)."""
 
-from feeder.pipeline import FeedProgress, FeedSummary
-from feeder.run import FeedOptions, FeedRun, feed, start_feed
+from feeder.ledger import FeedProgress, FeedSummary
+from feeder.passages import Splitting
+from feeder.run import FeedOptions, FeedRun, feed, feed_async, start_feed
 from feeder.sources import Collection, FileSource, Query, open_sources, read_collection
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "FeedSummary",
     "FileSource",
     "Query",
+    "Splitting",
     "feed",
+    "feed_async",
     "open_sources",
     "read_collection",
     "start_feed",

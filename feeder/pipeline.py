@@ -1,244 +1,297 @@
-"""The feed: survey the whole source, then encode and send it batch by batch, with a journal of what arrived.
+"""The feed: encode what is missing, hand it over, and note what arrived.
 
-The survey reads everything once before anything is sent: a broken line, or metadata that does not fit, stops the feed with
-nothing half-written. One batch is encoded while the one before it is being sent.
+Batches are encoded ahead while others are being sent, so that neither waits for the other; there are never more of them than
+the encoding takes (`Encoding.ahead`), so that memory stays flat. Everything that talks to the target runs in one thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, replace
 
-import numpy as np
+from feeder.encoding import Encoded, Encoding
+from feeder.journal import DeadLetters, Journal
+from feeder.ledger import FeedProgress, Ledger, target_statistics
+from feeder.passages import passages_of
+from feeder.survey import Survey
+from feeder.targets import EncodedDocument, Failure, Settled, Target
+from late_interaction.documents import Document
+from late_interaction.errors import ColbertVespaError
 
-from feeder.journal import Journal, content_hash
-from feeder.targets import EncodedDocument, Failure, Target
-from late_interaction.documents import Document, Passage
-from late_interaction.errors import CollectionError
-from late_interaction.metadata import MetadataSchema, SchemaInference
-from late_interaction.tokenizing import Tokenizing
-from late_interaction.vector_cache import DocumentEncoder
-
-__all__ = ["FeedProgress", "FeedSummary", "Survey", "delete_documents", "feed_documents", "survey"]
+__all__ = ["BATCH", "Digests", "Feed", "Pacing"]
 
 BATCH = 256
-NAMED = 20
+BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
+LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a source holds.
+class Digests:
+    """32 hex digits over everything that is fed of a document and over what its vectors depend on."""
 
-    blank_ids: the first 20 ids of documents without title and text, which are never sent.
-    last_place: for an id that comes more than once, the place of the one that counts, the last.
-    """
+    def __init__(self, basis: str) -> None:
+        self._start = hashlib.sha256(basis.encode())
 
-    documents: int
-    blank: int
-    blank_ids: tuple[str, ...]
-    duplicates: int
-    last_place: Mapping[str, int]
-    schema: MetadataSchema
+    def of(self, document: Document) -> str:
+        content = [document.id, document.title, document.text, dict(document.metadata)]
+        found = self._start.copy()
+        found.update(json.dumps(content, sort_keys=True).encode())
+        return found.hexdigest()[:32]
+
+
+class Pacing:
+    """At most `rate` documents a second, counted from the start; None for as many as there are."""
+
+    def __init__(
+        self, rate: float | None, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._rate, self._clock, self._sleep = rate, clock, sleep
+        self._next = clock()
+
+    @property
+    def step(self) -> int:
+        """How many documents may go at once: those of a tenth of a second."""
+        return BATCH if self._rate is None else max(1, int(self._rate / 10))
+
+    def take(self, count: int) -> None:
+        """Waits until `count` more may go."""
+        if self._rate is None:
+            return
+        now = self._clock()
+        if self._next > now:
+            self._sleep(self._next - now)
+        self._next = max(self._next, now) + count / self._rate
 
 
 @dataclass(frozen=True, slots=True)
-class FeedProgress:
-    """Handed to the progress callback after every batch. `total` counts documents that are not blank."""
+class _Wanted:
+    """A document to put, and the passages that the target has of it."""
 
-    done: int
-    total: int
-    token_vectors: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FeedSummary:
-    """The ledger balances: documents = acknowledged + already_there + dead_lettered + skipped_blank + duplicates."""
-
-    target: str
-    documents: int
-    acknowledged: int = 0
-    already_there: int = 0
-    dead_lettered: int = 0
-    skipped_blank: int = 0
-    skipped_blank_ids: tuple[str, ...] = ()
-    duplicates: int = 0
-    truncated: int = 0
-    token_vectors: int = 0
-    seconds: float = 0.0
-    version: int | None = None
-    dead_letter_file: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
+    document: Document
+    digest: str
+    there: tuple[str, ...]
 
 
-def survey(documents: Iterable[Document], schema: MetadataSchema | None = None) -> Survey:
-    """Reads all documents: counts them and types their metadata, against `schema` where one is given.
+class Feed:
+    """One run of one operation: put, update or delete. `ledger` says at any time how far it is.
 
-    Raises: CollectionError, MetadataError.
+    counted: whether passages are stored one by one, so that the digest has to say how many there are. stop: whether the user
+    wants an end; what was handed over is then waited for, and nothing more is.
     """
-    inference = SchemaInference()
-    seen: set[str] = set()
-    last_place: dict[str, int] = {}
-    total = blank = duplicates = 0
-    blank_ids: list[str] = []
-    for place, document in enumerate(documents):
-        total += 1
-        if document.blank:
-            blank += 1
-            blank_ids += [document.id] if blank <= NAMED else []
-        elif document.id in seen:
-            duplicates += 1
-            last_place[document.id] = place
+
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        surveyed: Survey,
+        target: Target,
+        journal: Journal,
+        letters: DeadLetters,
+        digests: Digests,
+        *,
+        operation: str = "put",
+        encoding: Encoding | None = None,
+        counted: bool = True,
+        pacing: Pacing | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[FeedProgress], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        batch_size: int = BATCH,
+    ) -> None:
+        """encoding: needed to put."""
+        self.ledger = Ledger()
+        self.stopped = False
+        self._documents, self._surveyed, self._target = documents, surveyed, target
+        self._journal, self._letters, self._digests = journal, letters, digests
+        self._operation, self._encoding, self._counted = operation, encoding, counted
+        self._pacing, self._stop, self._progress = pacing or Pacing(None), stop, progress
+        self._clock, self._batch_size = clock, batch_size
+        self._start = clock()
+        self._in_flight: dict[str, tuple[Document, str]] = {}
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._start
+
+    def run(self) -> None:
+        """Raises: VespaUnreachable or VespaBusy when retries are used up, CollectionError where source, journal or dead letters
+        fail, and what the target raises; the journal then has what arrived."""
+        try:
+            if self._operation == "put":
+                self._put_all()
+            else:
+                self._change_all()
+            self._book(self._target.settled(wait=True))
+        except Exception:
+            with contextlib.suppress(ColbertVespaError):
+                self._book(self._target.settled())
+            raise
+        if not self.stopped:
+            self.ledger.version = self._target.finish().version
+        self._report()
+
+    def _put_all(self) -> None:
+        assert self._encoding is not None
+        batches = self._batches()
+        underway: deque[tuple[list[_Wanted], Future[list[Encoded]]]] = deque()
+        more = True
+        while more or underway:
+            while more and len(underway) < self._encoding.ahead:
+                batch = next(batches, None)
+                if batch is None:
+                    more = False
+                elif wanted := self._missing(batch):
+                    texts = [(item.document.title, item.document.text) for item in wanted]
+                    underway.append((wanted, self._encoding.submit(texts)))
+                self._check_stop()
+                if self.stopped:
+                    return
+            if underway:
+                wanted, future = underway.popleft()
+                encoded = self._awaited(future)
+                if encoded is None:
+                    return
+                self._hand_over(wanted, encoded)
+            self._book(self._target.settled())
+
+    def _awaited(self, future: Future[list[Encoded]]) -> list[Encoded] | None:
+        """None where the user wants an end before it is there."""
+        while True:
+            self._check_stop()
+            if self.stopped:
+                return None
+            try:
+                return future.result(LOOK_S)
+            except FutureTimeout:
+                self._book(self._target.settled())
+
+    def _check_stop(self) -> None:
+        self.stopped = self.stopped or self._stop()
+
+    def _change_all(self) -> None:
+        for batch in self._batches():
+            self._check_stop()
+            if self.stopped:
+                return
+            for first in range(0, len(batch), self._pacing.step):
+                self._change([item for item in batch[first : first + self._pacing.step] if not self._brought(*item)])
+            self._book(self._target.settled())
+
+    def _brought(self, document: Document, digest: str) -> bool:
+        known = self._journal.has(document.id, digest)
+        self.ledger.already_there += known
+        return known
+
+    def _change(self, batch: Sequence[tuple[Document, str]]) -> None:
+        if not batch:
+            return
+        self._pacing.take(len(batch))
+        self._in_flight.update({document.id: (document, digest) for document, digest in batch})
+        if self._operation == "delete":
+            self._target.delete([document.id for document, _ in batch])
         else:
-            seen.add(document.id)
-        if schema is None:
-            inference.add(document.id, document.metadata)
-        else:
-            schema.check(document.metadata)
-    return Survey(total, blank, tuple(blank_ids), duplicates, last_place, schema or inference.schema())
+            self._target.update([document for document, _ in batch])
 
+    def missing(self) -> int:
+        """How many documents a put would send. Nothing is sent."""
+        return sum(len(self._missing(batch)) for batch in self._batches())
 
-@dataclass
-class _Ledger:
-    """Counts of one running feed; only the main thread touches it."""
-
-    acknowledged: int = 0
-    already_there: int = 0
-    skipped_blank: int = 0
-    duplicates: int = 0
-    truncated: int = 0
-    token_vectors: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-
-def feed_documents(
-    documents: Iterable[Document],
-    surveyed: Survey,
-    target: Target,
-    encoder: DocumentEncoder,
-    journal: Journal,
-    *,
-    progress: Callable[[FeedProgress], None] | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    batch_size: int = BATCH,
-) -> FeedSummary:
-    """Encodes and sends what the journal does not already have.
-
-    Documents that the target refuses go to the dead-letter file beside the journal, and the feed goes on.
-    Raises: VespaUnreachable or VespaBusy when retries are used up; the journal then has what arrived.
-    """
-    start = clock()
-    ledger = _Ledger()
-    tokenizing = Tokenizing(target.bundle)
-    done = target.durable(journal.acknowledged)
-    with ThreadPoolExecutor(1, thread_name_prefix="send") as sender:
-        sending: Future[tuple[list[EncodedDocument], list[Failure]]] | None = None
-        for batch in _batches(documents, surveyed, done, ledger, batch_size):
-            encoded = _encode(batch, encoder if target.needs_vectors else None, tokenizing, target.schema, ledger)
-            _settle(sending, ledger, journal)
-            sending = sender.submit(lambda items=encoded: (items, target.put(items)))  # type: ignore[misc]
-            if progress:
-                settled = ledger.acknowledged + ledger.already_there + len(ledger.failures)
-                progress(FeedProgress(settled, surveyed.documents, ledger.token_vectors, clock() - start))
-        _settle(sending, ledger, journal)
-    version = target.finish().version
-    dead_letters = _write_dead_letters(journal.path.with_suffix(".dead.jsonl"), ledger.failures)
-    if progress:
-        progress(FeedProgress(surveyed.documents, surveyed.documents, ledger.token_vectors, clock() - start))
-    return FeedSummary(
-        target=target.name,
-        documents=surveyed.documents,
-        acknowledged=ledger.acknowledged,
-        already_there=ledger.already_there,
-        dead_lettered=len(ledger.failures),
-        skipped_blank=ledger.skipped_blank,
-        skipped_blank_ids=surveyed.blank_ids,
-        duplicates=ledger.duplicates,
-        truncated=ledger.truncated,
-        token_vectors=ledger.token_vectors,
-        seconds=clock() - start,
-        version=version,
-        dead_letter_file=dead_letters,
-    )
-
-
-def delete_documents(documents: Iterable[Document], surveyed: Survey, target: Target, dead_letters: Path) -> FeedSummary:
-    """Deletes the documents with the ids of the source. An id that is not there counts as deleted."""
-    start = time.monotonic()
-    failures: list[Failure] = []
-    ids = list(dict.fromkeys(document.id for document in documents))
-    for first in range(0, len(ids), BATCH):
-        failures += target.delete(ids[first : first + BATCH])
-    version = target.finish().version
-    return FeedSummary(
-        target=target.name,
-        documents=surveyed.documents,
-        acknowledged=len(ids) - len(failures),
-        duplicates=surveyed.documents - len(ids),
-        dead_lettered=len(failures),
-        seconds=time.monotonic() - start,
-        version=version,
-        dead_letter_file=_write_dead_letters(dead_letters, failures),
-    )
-
-
-def _batches(
-    documents: Iterable[Document], surveyed: Survey, done: Mapping[str, str], ledger: _Ledger, size: int
-) -> Iterator[list[Document]]:
-    """Documents to send, a batch at a time; an id comes once."""
-    batch: list[Document] = []
-    for place, document in enumerate(documents):
-        if document.blank:
-            ledger.skipped_blank += 1
-        elif surveyed.last_place.get(document.id, place) != place:
-            ledger.duplicates += 1
-        elif done.get(document.id) == content_hash(document):
-            ledger.already_there += 1
-        else:
-            batch.append(document)
-        if len(batch) == size:
+    def _batches(self) -> Iterator[list[tuple[Document, str]]]:
+        """The documents that count, typed, with their digests; an id comes once."""
+        batch: list[tuple[Document, str]] = []
+        characters = 0
+        schema = self._target.schema
+        for place, document in enumerate(self._documents):
+            if self._operation == "put" and document.blank:
+                self.ledger.skipped_blank += 1
+                continue
+            if not self._surveyed.counts(place, document.id):
+                self.ledger.duplicates += 1
+                continue
+            checked = schema.check({} if self._operation == "delete" else document.metadata)
+            batch.append((document, self._digests.of(replace(document, metadata=checked))))
+            characters += len(document.title) + len(document.text)
+            if len(batch) == self._batch_size or characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+        if batch:
             yield batch
-            batch = []
-    if batch:
-        yield batch
 
+    def _missing(self, batch: Sequence[tuple[Document, str]]) -> list[_Wanted]:
+        """Those that neither the journal nor the target has as they are."""
+        noted = {document.id: digest for document, digest in batch if self._journal.has(document.id, digest)}
+        durable = self._target.durable(noted) if noted else {}
+        rest = [item for item in batch if item[0].id not in durable]
+        stored = self._target.stored([document.id for document, _ in rest]) if rest else {}
+        wanted = []
+        for document, digest in rest:
+            found = stored.get(document.id)
+            if found is None or found.digest != self._stored_digest(digest, len(found.passage_ids)):
+                wanted.append(_Wanted(document, digest, () if found is None else found.passage_ids))
+        self.ledger.already_there += len(batch) - len(wanted)
+        return wanted
 
-def _encode(
-    batch: Sequence[Document], encoder: DocumentEncoder | None, tokenizing: Tokenizing, schema: MetadataSchema, ledger: _Ledger
-) -> list[EncodedDocument]:
-    """Without an encoder, for a target that makes the vectors itself, each has no row."""
-    passages = [Passage.of(replace(document, metadata=schema.check(document.metadata))) for document in batch]
-    texts = [passage.encoded_text for passage in passages]
-    ledger.truncated += sum(rows.truncated for rows in tokenizing.documents(texts))
-    vectors = encoder.encode_documents(texts) if encoder else [np.zeros((0, 0), np.float32)] * len(texts)
-    ledger.token_vectors += sum(len(rows) for rows in vectors)
-    return [EncodedDocument(*item) for item in zip(batch, passages, vectors, strict=True)]
+    def _stored_digest(self, digest: str, passages: int) -> str:
+        """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole."""
+        return f"{digest}-{passages}" if self._counted else digest
 
+    def _hand_over(self, wanted: Sequence[_Wanted], encoded: Sequence[Encoded]) -> None:
+        ready: list[EncodedDocument] = []
+        for item, made in zip(wanted, encoded, strict=True):
+            self._in_flight[item.document.id] = item.document, item.digest
+            if made.error:
+                self._book([Settled(item.document.id, Failure(item.document.id, 0, made.error))])
+            else:
+                ready.append(self._ready(item, made))
+        for first in range(0, len(ready), self._pacing.step):
+            part = ready[first : first + self._pacing.step]
+            self._pacing.take(len(part))
+            self._target.put(part)
 
-def _settle(sending: Future[tuple[list[EncodedDocument], list[Failure]]] | None, ledger: _Ledger, journal: Journal) -> None:
-    """Waits for the batch in flight and books it."""
-    if sending is None:
-        return
-    batch, failures = sending.result()
-    refused = {failure.document_id for failure in failures}
-    arrived = [item.document for item in batch if item.document.id not in refused]
-    journal.acknowledge(arrived)
-    ledger.acknowledged += len(arrived)
-    ledger.failures += failures
+    def _ready(self, item: _Wanted, made: Encoded) -> EncodedDocument:
+        document = item.document
+        typed = replace(document, metadata=self._target.schema.check(document.metadata))
+        passages = passages_of(typed, made.title, made.ranges)
+        own = {passage.id for passage in passages}
+        stale = tuple(id_ for id_ in item.there if id_ not in own)
+        ledger = self.ledger
+        ledger.passages += len(passages)
+        ledger.removed_passages += len(stale)
+        ledger.truncated += made.truncated
+        ledger.token_vectors += sum(len(rows) for rows in made.vectors)
+        ledger.bytes += sum(len(passage.encoded_text.encode()) for passage in passages)
+        return EncodedDocument(document, passages, made.vectors, self._stored_digest(item.digest, len(passages)), stale)
 
+    def _book(self, outcomes: Sequence[Settled]) -> None:
+        """Notes what arrived, durably, and what was refused."""
+        good: list[tuple[str, str]] = []
+        refused: list[tuple[Failure, Document]] = []
+        for outcome in outcomes:
+            document, digest = self._in_flight.pop(outcome.document_id)
+            if outcome.failure is None:
+                good.append((document.id, digest))
+            else:
+                refused.append((outcome.failure, document))
+        self._journal.acknowledge(good)
+        self.ledger.acknowledged += len(good)
+        self._letters.add(refused)
+        self.ledger.dead_lettered += len(refused)
+        self.ledger.errors.update(f"HTTP {failure.status}" if failure.status else "refused here" for failure, _ in refused)
+        self._report()
 
-def _write_dead_letters(path: Path, failures: Sequence[Failure]) -> str | None:
-    if not failures:
-        return None
-    lines = [json.dumps({"id": f.document_id, "status": f.status, "message": f.message}) for f in failures]
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CollectionError(f"dead letters cannot be written to {path}: {error.strerror}") from None
-    return str(path)
+    def _report(self) -> None:
+        if self._progress is None:
+            return
+        ledger, surveyed = self.ledger, self._surveyed
+        blank = surveyed.blank if self._operation == "put" else 0
+        state = FeedProgress(
+            done=ledger.settled, total=surveyed.documents - blank - surveyed.duplicates, token_vectors=ledger.token_vectors,
+            seconds=self.seconds, passages=ledger.passages, bytes=ledger.bytes, in_flight=len(self._in_flight),
+            errors=dict(ledger.errors), target=target_statistics(self._target),
+        )  # fmt: skip
+        self._progress(state)

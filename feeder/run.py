@@ -2,133 +2,339 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import astuple, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
-from feeder.journal import Journal
-from feeder.pipeline import FeedProgress, FeedSummary, Survey, delete_documents, feed_documents, survey
-from feeder.sources import spooled
+from feeder.encoding import Encoding, HereEncoding
+from feeder.journal import DeadLetters, Journal
+from feeder.ledger import FeedProgress, FeedSummary, Ledger
+from feeder.passages import Splitting
+from feeder.pipeline import Digests, Feed, Pacing
+from feeder.signals import Stop
+from feeder.sources import Spool, spooled
+from feeder.survey import Survey, survey
 from feeder.targets import Target
-from feeder.targets.local import LocalTarget
+from feeder.targets.local import LocalTarget, is_there
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import UsageError
+from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
-from late_interaction.vector_cache import DocumentEncoder
+from late_interaction.tokenizing import Tokenizing
+from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 from vespa_app.addresses import is_url
 
-__all__ = ["FeedOptions", "FeedRun", "feed", "start_feed"]
+__all__ = ["FeedOptions", "FeedRun", "feed", "feed_async", "start_feed"]
+
+OPERATIONS = ("put", "update", "delete")
+WORTH_WORKERS = 2000  # documents: fewer are encoded before worker processes have their model loaded
 
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """to: local folder or Vespa URL. journal: path of the journal file. encoder: default is the bundle's own. storage,
-    sharding: of a new local index."""
+    """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
+    update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
+    encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
+    before. encoder: default is the bundle's own. storage, sharding: of a new local index."""
 
     to: str
     journal: Path
     bundle: Path | Bundle | None = None
+    operation: str = "put"
     resume: bool = False
-    delete: bool = False
+    dry_run: bool = False
+    splitting: Splitting = field(default_factory=Splitting)
+    limit: int | None = None
+    rate: float | None = None
+    workers: int | None = None
+    cache: Path | None = None
+    dead_letters: Path | None = None
     schema: MetadataSchema | None = None
     encoder: DocumentEncoder | None = None
     storage: Storage | None = None
     sharding: Sharding | None = None
 
+    def __post_init__(self) -> None:
+        """Raises: UsageError on what cannot be."""
+        if self.operation not in OPERATIONS:
+            raise UsageError(f"operation {self.operation!r} is unknown; known: {', '.join(OPERATIONS)}")
+        for name, value, least in (("limit", self.limit, 1), ("workers", self.workers, 0)):
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise UsageError(f"rate must be more than 0 documents a second, got {self.rate}")
+        if self.workers and (self.cache is not None or self.encoder is not None):
+            raise UsageError("a vector cache, or an encoder of your own, belongs to one process: leave workers out")
 
-@dataclass(frozen=True)
+    @property
+    def dead_letter_path(self) -> Path:
+        return self.dead_letters or self.journal.with_name(self.journal.name + ".dead.jsonl")
+
+
 class FeedRun:
-    """A surveyed feed, ready to go. `total`: documents in the source."""
+    """A surveyed feed, ready to go."""
 
-    documents: Iterable[Document]
-    surveyed: Survey
-    target: Target
-    options: FeedOptions
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        surveyed: Survey,
+        target: Target | None,
+        basis: tuple[str, bool],
+        options: FeedOptions,
+    ) -> None:
+        """target: None for a dry run into an index that is not there yet. basis: what stored vectors depend on besides the
+        content, and whether passages are stored one by one."""
+        self._documents, self.surveyed, self.target = documents, surveyed, target
+        self._basis, self._options = basis, options
+        self._feed: Feed | None = None
+        self._outcome, self._error = "complete", ""
+        self._letters = DeadLetters(options.dead_letter_path, options.operation)
 
     @property
     def total(self) -> int:
+        """Documents in the sources."""
         return self.surveyed.documents
 
+    @property
+    def summary(self) -> FeedSummary:
+        """The ledger as it is now, after an error too."""
+        ledger = Ledger() if self._feed is None else self._feed.ledger
+        counts = ledger.counts()
+        blank = self.surveyed.blank if self._options.operation == "put" else 0
+        counts |= {"skipped_blank": blank, "duplicates": self.surveyed.duplicates}
+        return FeedSummary(
+            target=self._options.to if self.target is None else self.target.name,
+            documents=self.total,
+            operation=self._options.operation,
+            outcome=self._outcome,
+            skipped_blank_ids=self.surveyed.blank_ids if blank else (),
+            pending=self.total - blank - self.surveyed.duplicates - ledger.settled,
+            seconds=0.0 if self._feed is None else self._feed.seconds,
+            version=ledger.version,
+            dead_letter_file=str(self._letters.path) if self._letters.written else None,
+            errors=dict(ledger.errors),
+            error=self._error,
+            **counts,
+        )
+
     def go(self, progress: Callable[[FeedProgress], None] | None = None) -> FeedSummary:
-        """Raises: VespaUnreachable, VespaBusy, LocalIndexError, CollectionError; `resume` then goes on."""
-        options = self.options
-        if options.delete:
-            return delete_documents(self.documents, self.surveyed, self.target, options.journal.with_suffix(".dead.jsonl"))
-        encoder = options.encoder or Encoder(self.target.bundle)
-        identity = f"{self.target.name} {self.target.bundle.sha256}"
-        journal = Journal(options.journal, identity, resume=options.resume)
-        complete = False
+        """Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
+        one raises KeyboardInterrupt at once.
+
+        Raises: VespaUnreachable, VespaBusy, LocalIndexError, CollectionError; `resume` then goes on, and `summary` says how far
+        it came.
+        """
+        options, target = self._options, self.target
+        if target is None:
+            self._outcome = "dry run"
+            return self.summary
+        identity = f"{target.name} {target.bundle.sha256} {options.operation}"
+        with contextlib.ExitStack() as open_things:
+            journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run)
+            if not options.dry_run:
+                open_things.callback(lambda: self._close(journal))
+            encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
+            digests = Digests(repr((self._basis[0], astuple(options.splitting), encoder and encoder.precision)))
+            encoding = None
+            if options.operation == "put" and not options.dry_run:
+                encoding = self._encoding(target, encoder)
+                open_things.callback(encoding.close)
+            stop = open_things.enter_context(Stop())
+            self._feed = Feed(
+                self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
+                encoding=encoding, counted=self._basis[1], pacing=Pacing(options.rate), stop=stop, progress=progress,
+            )  # fmt: skip
+            self._run(self._feed)
+        return self.summary
+
+    def _run(self, feed: Feed) -> None:
+        if self._options.dry_run:
+            self._outcome = "dry run"
+            if self._options.operation == "put":
+                feed.missing()
+            return
+        self._outcome = "failed"
         try:
-            summary = feed_documents(self.documents, self.surveyed, self.target, encoder, journal, progress=progress)
-            complete = not summary.dead_lettered
-        finally:
-            journal.close(remove=complete)
-        return summary
+            feed.run()
+        except ColbertVespaError as error:
+            self._error = str(error)
+            raise
+        self._outcome = "interrupted" if feed.stopped else "complete"
+
+    def _close(self, journal: Journal) -> None:
+        ended = self._outcome == "complete"
+        journal.close(remove=ended and not self._letters.written)
+        self._letters.close(complete=ended)
+
+    def _encoder(self, open_things: contextlib.ExitStack) -> DocumentEncoder:
+        assert self.target is not None
+        bundle = self.target.bundle
+        encoder = self._options.encoder or Encoder(bundle)
+        if self._options.cache is None:
+            return encoder
+        cache = VectorCache(self._options.cache, bundle.manifest.dim)
+        open_things.callback(cache.close)
+        return CachedEncoder(encoder, cache)
+
+    def _encoding(self, target: Target, encoder: DocumentEncoder | None) -> Encoding:
+        options = self._options
+        alone = encoder is None or options.encoder is not None or options.cache is not None
+        workers = 0 if alone else options.workers
+        if workers is None:
+            workers = _cores() if self.total >= WORTH_WORKERS and _cores() > 1 else 0
+        if workers and encoder is not None:
+            from feeder.workers import WorkerEncoding
+
+            return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers)
+        return HereEncoding(options.splitting, Tokenizing(target.bundle), encoder)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> Iterator[FeedRun]:
-    """Surveys the sources and opens the target; nothing is written before both went well.
+    """Surveys the sources and opens the target; nothing is written before both went well, and nothing at all in a dry run.
 
-    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError.
+    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
-    documents = _Chained([spooled(source) for source in sources])
+    documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
-    if is_url(options.to):
-        if options.storage is not None:
-            raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
-        if options.sharding is not None:
-            raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
-        from feeder.targets.vespa import open_vespa
-
-        target: Target = open_vespa(options.to, bundle)
-        surveyed = survey(documents, None if options.delete else target.schema)
-    else:
-        surveyed = survey(documents, options.schema)
-        target = LocalTarget(
-            Path(options.to), bundle, surveyed.schema, resume=options.resume, create=not options.delete,
-            storage=options.storage, sharding=options.sharding,
-        )  # fmt: skip
-        if not options.delete and target.schema != surveyed.schema:
-            surveyed = survey(documents, target.schema)
-    register_bundle(target.bundle)
+    opened = _open_vespa if is_url(options.to) else _open_local
+    surveyed, target, basis = opened(documents, bundle, options)
+    if target is not None:
+        register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, options)
+        yield FeedRun(documents, surveyed, target, basis, options)
     finally:
+        if target is not None:
+            target.close()
+
+
+Opened = tuple[Survey, Target | None, tuple[str, bool]]
+
+
+def _surveyed(documents: Iterable[Document], schema: MetadataSchema | None, options: FeedOptions) -> Survey:
+    """What is deleted needs no metadata, and only what is put needs a text."""
+    if options.operation == "delete":
+        return survey((Document(document.id) for document in documents), blanks=True)
+    return survey(documents, schema, blanks=options.operation == "update")
+
+
+def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
+    if options.storage is not None:
+        raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
+    if options.sharding is not None:
+        raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
+    from feeder.targets.vespa import VespaTarget
+    from vespa_app.application import Application
+
+    application = Application.read(options.to)
+    chosen = application.choose_bundle(bundle)
+    surveyed = _surveyed(documents, application.settings.metadata, options)
+    basis = application.digest_basis(chosen), application.settings.layout != "chunks"
+    return surveyed, VespaTarget(application, chosen), basis
+
+
+def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
+    path = Path(options.to)
+    surveyed = _surveyed(documents, options.schema, options)
+    if options.dry_run and not is_there(path):
+        return surveyed, None, ("", True)
+    target = LocalTarget(
+        path, bundle, surveyed.schema, resume=options.resume, create=options.operation == "put",
+        storage=options.storage, sharding=options.sharding,
+    )  # fmt: skip
+    try:
+        if target.schema != surveyed.schema:
+            surveyed = _surveyed(documents, target.schema, options)
+    except BaseException:
         target.close()
+        raise
+    return surveyed, target, (target.digest_basis, True)
 
 
-class _Chained:
-    """Several sources as one that can be read again."""
+class _Limited:
+    """Several sources as one that can be read again, up to a limit."""
 
-    def __init__(self, sources: Sequence[Iterable[Document]]) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sequence[Iterable[Document]], limit: int | None) -> None:
+        self._sources, self._limit = sources, limit
 
     def __iter__(self) -> Iterator[Document]:
-        return chain.from_iterable(self._sources)
+        return islice(chain.from_iterable(self._sources), self._limit)
 
 
 def feed(
-    documents: Iterable[Document],
+    documents: Iterable[Document] | AsyncIterable[Document],
     *,
     to: str,
     journal: Path,
     bundle: Path | Bundle | None = None,
+    operation: str = "put",
     resume: bool = False,
+    splitting: Splitting | None = None,
+    workers: int | None = None,
+    cache: Path | None = None,
     encoder: DocumentEncoder | None = None,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
-    """Feeds `documents`; an iterator that can be read only once is spooled to a temporary file first.
+    """Feeds `documents`; what can be read only once (an iterator, an async iterable) is spooled to a temporary file first.
 
-    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError.
+    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError; UsageError where an async iterable is
+    given inside a running event loop, which `feed_async` is for.
     """
-    options = FeedOptions(to=to, journal=journal, bundle=bundle, resume=resume, encoder=encoder)
+    if isinstance(documents, AsyncIterable):
+        documents = _run_collecting(documents)
+    options = FeedOptions(
+        to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting or Splitting(),
+        workers=workers, cache=cache, encoder=encoder,
+    )  # fmt: skip
     with start_feed([documents], options) as run:
         return run.go(progress)
+
+
+async def feed_async(
+    documents: Iterable[Document] | AsyncIterable[Document],
+    *,
+    to: str,
+    journal: Path,
+    bundle: Path | Bundle | None = None,
+    operation: str = "put",
+    resume: bool = False,
+    splitting: Splitting | None = None,
+) -> FeedSummary:
+    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop.
+
+    Raises: as `feed`.
+    """
+    ready = await _collected(documents) if isinstance(documents, AsyncIterable) else documents
+
+    def go() -> FeedSummary:
+        return feed(ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting)
+
+    return await asyncio.to_thread(go)
+
+
+def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_collected(documents))
+    raise UsageError("feed() was given an async iterable inside a running event loop: use `await feed_async(...)`")
+
+
+async def _collected(documents: AsyncIterable[Document]) -> Iterable[Document]:
+    spool = Spool("documents")
+    async for document in documents:
+        spool.add(document)
+    return spool.source()

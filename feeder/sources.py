@@ -22,7 +22,7 @@ from typing import BinaryIO
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 
-__all__ = ["Collection", "FileSource", "Query", "open_sources", "read_collection", "spooled"]
+__all__ = ["Collection", "FileSource", "Query", "Spool", "open_sources", "read_collection", "spooled"]
 
 MAX_LINE_BYTES = 32 << 20
 MAX_ID_CHARACTERS = 1024
@@ -81,16 +81,37 @@ def _open_source(source: str) -> FileSource:
     return FileSource(path, str(path))
 
 
+class Spool:
+    """Documents on their way into a temporary file, from where they can be read more than once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by `source`
+            "w", prefix="colbert-vespa-", suffix=".jsonl", delete=False, encoding="utf-8"
+        )
+        atexit.register(Path(self._file.name).unlink, missing_ok=True)
+
+    def add(self, item: Document) -> None:
+        """Raises: CollectionError where a value cannot be written as JSON."""
+        record = {"id": item.id, "title": item.title, "text": item.text, "metadata": dict(item.metadata)}
+        try:
+            self._file.write(json.dumps(record) + "\n")
+        except (TypeError, ValueError) as error:
+            raise CollectionError(f"document {item.id!r} has a value that is no text, number or list ({error})") from None
+
+    def source(self) -> FileSource:
+        self._file.close()
+        return FileSource(Path(self._file.name), self._name)
+
+
 def spooled(documents: Iterable[Document]) -> Iterable[Document]:
     """`documents`, or a temporary file of them where they can be read only once."""
     if not isinstance(documents, Iterator):
         return documents
-    with tempfile.NamedTemporaryFile("w", prefix="colbert-vespa-", suffix=".jsonl", delete=False, encoding="utf-8") as file:
-        for item in documents:
-            record = {"id": item.id, "title": item.title, "text": item.text, "metadata": dict(item.metadata)}
-            file.write(json.dumps(record) + "\n")
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    return FileSource(Path(file.name), "documents")
+    spool = Spool("documents")
+    for item in documents:
+        spool.add(item)
+    return spool.source()
 
 
 @contextlib.contextmanager

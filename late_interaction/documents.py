@@ -26,13 +26,18 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What is indexed: one part of a document. `id` is `document_id#n`; `document_id` is stored beside it."""
+    """What is indexed: one part of a document. `id` is `document_id#n`; `document_id` is stored beside it.
+
+    digest: of its document and of what its vectors depend on, or empty. It says whether the document has to be fed again, and
+    is no part of what the passage is.
+    """
 
     id: str
     document_id: str
     title: str
     text: str
     metadata: Mapping[str, Value]
+    digest: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, document: Document, number: int = 0) -> Passage:

@@ -51,12 +51,16 @@ class Encoder:
         """One `[q, d]` float32 per text, L2-normalised rows. Raises: BundleError where the model cannot be loaded."""
         return [self._run(self._wide, [rows])[0] for rows in self.tokenizing.queries(texts)]
 
-    def encode_documents(self, texts: Sequence[str], *, pooled: bool = True) -> list[Matrix]:
+    def encode_documents(
+        self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None, *, pooled: bool = True
+    ) -> list[Matrix]:
         """One `[t, d]` float32 per text, in the order given; without pooling one row for each kept row of the tokenizing.
+
+        rows: of the texts, where they have been tokenized already.
 
         Raises: BundleError where the model cannot be loaded.
         """
-        return self._documents(self.tokenizing.documents(texts), pooled=pooled)
+        return self._documents(self.tokenizing.documents(texts) if rows is None else rows, pooled=pooled)
 
     def iter_documents(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Matrix]:
         """`encode_documents` of any number of texts, `window` of them in memory; the next are tokenized meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,24 @@ class Tokenizing:
 
     def documents(self, texts: Sequence[str]) -> list[TokenRows]:
         return self._rows(self._document, texts, self._manifest.document)
+
+    def document_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text alone: none cut off, without special ones, marker and prompt."""
+        lowered = [text.lower() if self._manifest.lower_case else text for text in texts]
+        return [len(encoding) for encoding in self._whole.encode_batch(lowered, add_special_tokens=False)]
+
+    @cached_property
+    def document_room(self) -> int:
+        """Tokens of a document's own that fit, as far as their number does not depend on what stands beside them."""
+        rules = self._manifest.document
+        special = len(self._document.encode("").ids)
+        return _room(rules, self._manifest) - special - sum(self.document_counts([rules.prompt]))
+
+    @cached_property
+    def _whole(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self._document.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
 
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], rules: SideRules) -> list[TokenRows]:
         prepared = [self._prepared(text, rules) for text in texts]

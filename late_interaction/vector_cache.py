@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
 from late_interaction.errors import ColbertVespaError
+from late_interaction.tokenizing import TokenRows
 
 __all__ = ["CachedEncoder", "DocumentEncoder", "VectorCache"]
 
@@ -33,7 +34,9 @@ class DocumentEncoder(Protocol):
     def bundle(self) -> Bundle: ...
     @property
     def precision(self) -> str: ...
-    def encode_documents(self, texts: Sequence[str]) -> list[Matrix]: ...
+    def encode_documents(self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None) -> list[Matrix]:
+        """rows: of the texts, where they have been tokenized already."""
+        ...
 
 
 class VectorCache:
@@ -124,11 +127,12 @@ class CachedEncoder:
     def precision(self) -> str:
         return self._encoder.precision
 
-    def encode_documents(self, texts: Sequence[str]) -> list[Matrix]:
+    def encode_documents(self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None) -> list[Matrix]:
         keys = [hashlib.sha256(self._salt + text.encode()).digest()[:16] for text in texts]
         found = [self._cache.get(key) for key in keys]
         missing = [place for place, vectors in enumerate(found) if vectors is None]
-        encoded = self._encoder.encode_documents([texts[place] for place in missing]) if missing else []
+        missing_rows = None if rows is None else [rows[place] for place in missing]
+        encoded = self._encoder.encode_documents([texts[place] for place in missing], missing_rows) if missing else []
         for place, vectors in zip(missing, encoded, strict=True):
             self._cache.put(keys[place], vectors)
             found[place] = vectors

@@ -217,7 +217,7 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
     url, config_url = vespa_node
     from feeder import FeedOptions, start_feed
-    from feeder.pipeline import survey
+    from feeder.survey import survey
     from query import open_retriever
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES

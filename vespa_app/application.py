@@ -76,6 +76,11 @@ class Application:
         found = any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
         return found or CODECS[self.settings.codec].needs_codebook
 
+    def digest_basis(self, bundle: Bundle) -> str:
+        """What stored vectors depend on besides the content of a document."""
+        settings = self.settings
+        return f"{bundle.sha256} {settings.codec} {settings.layout} {self.description.codebook_sha256}"
+
     def document_fields(self, passage: Passage, vectors: Floats, bundle: Bundle) -> dict[str, object]:
         """The fields of one passage for document/v1. vectors: `[t, d]` float32."""
         books = self.books(bundle)

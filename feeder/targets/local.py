@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from feeder.targets import EncodedDocument, Failure, Finished
+from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Passage
+from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, Sharding, open_index
 
-__all__ = ["LocalTarget"]
+__all__ = ["LocalTarget", "is_there"]
 
 
 class LocalTarget:
@@ -36,14 +37,14 @@ class LocalTarget:
         shards; UsageError where the field that decides on shards is none of the schema.
         """
         self.name = str(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if is_there(path):
             index = open_index(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
                 raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
             _check_storage(index, storage)
             _check_sharding(index, sharding)
         elif not create:
-            raise LocalIndexError(f"no index at {path}: there is nothing to delete from")
+            raise LocalIndexError(f"no index at {path}: there is nothing to change")
         elif bundle is None:
             raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
         else:
@@ -51,6 +52,7 @@ class LocalTarget:
         self._index: AnyIndex = index
         self._writer = index.writer(resume=resume)
         self._writer.__enter__()
+        self._outcomes: list[Settled] = []
 
     @property
     def bundle(self) -> Bundle:
@@ -61,30 +63,65 @@ class LocalTarget:
         return self._index.schema
 
     @property
+    def digest_basis(self) -> str:
+        """What stored vectors depend on besides the content; an index never changes its codec, and sees to its codebook."""
+        return self.bundle.sha256
+
+    @property
     def needs_vectors(self) -> bool:
         return True
 
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
-        pending = self._writer.pending
-        return {id_: digest for id_, digest in acknowledged.items() if Passage.id_of(id_, 0) in pending}
+        there = self.stored(list(acknowledged))
+        return {id_: digest for id_, digest in acknowledged.items() if id_ in there}
 
-    def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]:
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+        found: dict[str, Stored] = {}
+        for id_ in document_ids:
+            if digests := self._writer.passages_of(id_):
+                agreed = set(digests.values())
+                found[id_] = Stored(agreed.pop() if len(agreed) == 1 else "", tuple(digests))
+        return found
+
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
         for item in batch:
-            self._writer.put(item.passage, item.vectors)
-        self._writer.flush()
-        return []
+            for passage, vectors in zip(item.passages, item.vectors, strict=True):
+                self._writer.put(replace(passage, digest=item.digest), vectors)
+            for passage_id in item.stale:
+                self._writer.delete_passage(passage_id)
+        self._settle([Settled(item.document.id) for item in batch])
 
-    def delete(self, document_ids: Sequence[str]) -> list[Failure]:
+    def update(self, batch: Sequence[Document]) -> None:
+        missing = "there is no such document: an update changes what is there, feed it first"
+        outcomes: list[Settled] = []
+        for document in batch:
+            count = self._writer.update_metadata(document.id, document.metadata)
+            outcomes.append(Settled(document.id, None if count else Failure(document.id, 0, missing)))
+        self._settle(outcomes)
+
+    def delete(self, document_ids: Sequence[str]) -> None:
         for id_ in document_ids:
             self._writer.delete_document(id_)
+        self._settle([Settled(id_) for id_ in document_ids])
+
+    def _settle(self, outcomes: Sequence[Settled]) -> None:
         self._writer.flush()
-        return []
+        self._outcomes += outcomes
+
+    def settled(self, *, wait: bool = False) -> list[Settled]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def finish(self) -> Finished:
         return Finished(self._writer.commit().version)
 
     def close(self) -> None:
         self._writer.__exit__(None, None, None)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything at `path` but an empty folder."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def _created(path: Path, bundle: Bundle, schema: MetadataSchema, form: Storage, sharding: Sharding | None) -> AnyIndex:

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from feeder.targets import EncodedDocument, Failure, Finished
+from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Passage
+from late_interaction.documents import Document, Passage
 from late_interaction.errors import MetadataError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.metadata import MetadataSchema
 from vespa_app.application import Application
@@ -54,6 +54,7 @@ class VespaTarget:
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="feed")
         self._sleep = sleep
         self._jitter = random.Random(0)
+        self._outcomes: list[Settled] = []
 
     @property
     def schema(self) -> MetadataSchema:
@@ -66,13 +67,34 @@ class VespaTarget:
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         return acknowledged
 
-    def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]:
-        passages, vectors = [item.passage for item in batch], [item.vectors for item in batch]
-        fields = self._application.batch_fields(passages, vectors, self.bundle)
-        return [failure for failure in self._pool.map(self._put_one, batch, fields) if failure is not None]
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+        return {}
 
-    def delete(self, document_ids: Sequence[str]) -> list[Failure]:
-        return [failure for failure in self._pool.map(self._delete_one, document_ids) if failure is not None]
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
+        passages = [passage for item in batch for passage in item.passages]
+        vectors = [rows for item in batch for rows in item.vectors]
+        fields = self._application.batch_fields(passages, vectors, self.bundle)
+        failures = list(self._pool.map(self._put_one, passages, fields))
+        start = 0
+        for item in batch:
+            own = failures[start : start + len(item.passages)]
+            start += len(item.passages)
+            self._outcomes.append(Settled(item.document.id, next((failure for failure in own if failure), None)))
+
+    def update(self, batch: Sequence[Document]) -> None:
+        for document in batch:
+            body = {name: {"assign": value} for name, value in document.metadata.items()}
+            path = document_path(self._application.settings, Passage.id_of(document.id, 0), {})
+            failure = self._send("PUT", document.id, path, json.dumps({"fields": body}).encode())
+            self._outcomes.append(Settled(document.id, failure))
+
+    def delete(self, document_ids: Sequence[str]) -> None:
+        failures = self._pool.map(self._delete_one, document_ids)
+        self._outcomes += [Settled(id_, failure) for id_, failure in zip(document_ids, failures, strict=True)]
+
+    def settled(self, *, wait: bool = False) -> list[Settled]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def finish(self) -> Finished:
         return Finished()
@@ -81,13 +103,13 @@ class VespaTarget:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _put_one(self, item: EncodedDocument, fields: Mapping[str, object]) -> Failure | None:
+    def _put_one(self, passage: Passage, fields: Mapping[str, object]) -> Failure | None:
         body = json.dumps({"fields": fields}, separators=(",", ":")).encode()
         try:
-            path = document_path(self._application.settings, item.passage.id, item.passage.metadata)
+            path = document_path(self._application.settings, passage.id, passage.metadata)
         except MetadataError as error:
-            return Failure(item.document.id, 0, str(error))
-        return self._send("POST", item.document.id, path, body)
+            return Failure(passage.document_id, 0, str(error))
+        return self._send("POST", passage.document_id, path, body)
 
     def _delete_one(self, document_id: str) -> Failure | None:
         settings = self._application.settings

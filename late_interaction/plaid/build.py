@@ -24,7 +24,7 @@ from late_interaction.plaid.versions import SegmentEntry
 __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
-TEXTS = ("ids", "documents", "titles", "texts")
+TEXTS = ("ids", "documents", "titles", "texts", "digests")
 Matrix = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
@@ -147,7 +147,7 @@ def _append_passages(
 ) -> None:
     writer.lengths.append(np.array(lengths, np.int64))
     columns = ([p.id for p in passages], [p.document_id for p in passages])
-    texts = ([p.title for p in passages], [p.text for p in passages])
+    texts = ([p.title for p in passages], [p.text for p in passages], [p.digest for p in passages])
     for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
         writer.texts[text_name].append(values)
     for hashed, values in zip(("ids", "documents"), columns, strict=True):
@@ -188,8 +188,12 @@ def merge_segments(
     codebook: Codebook | None,
     form: PayloadForm,
     parts: Sequence[tuple[Segment, Mask]],
+    changed: Sequence[Passage] | None = None,
 ) -> SegmentEntry:
-    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again."""
+    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again.
+
+    changed: those passages, where their metadata and digests differ from what the parts say.
+    """
     writer = _SegmentWriter(root, name, codebook, form)
     selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
     try:
@@ -204,6 +208,8 @@ def merge_segments(
                 if writer.refine is not None and segment.refine is not None:
                     writer.refine.append(segment.refine[start:stop])
                 for text_name, strings in _texts(segment):
+                    if changed is not None and text_name == "digests":
+                        continue
                     begin, end = int(strings.offsets[first]), int(strings.offsets[last])
                     sizes = np.diff(strings.offsets[first : last + 1])
                     writer.texts[text_name].append_encoded(strings.blob[begin:end], sizes)
@@ -216,13 +222,18 @@ def merge_segments(
                 writer.hashes[hashed].append(by_row[rows])
             for field, columns in selected.items():
                 columns.append(segment.columns[field].select(rows))
-        return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+        if changed is None:
+            return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+        writer.texts["digests"].append([passage.digest for passage in changed])
+        metadata = {name: [passage.metadata.get(name) for passage in changed] for name in schema.fields}
+        return writer.finish(schema, {name: column_of(type_, metadata[name]) for name, type_ in schema.fields.items()})
     finally:
         writer.abandon()
 
 
 def _texts(segment: Segment) -> Iterator[tuple[str, Strings]]:
-    yield from zip(TEXTS, (segment.ids, segment.documents, segment.titles, segment.texts), strict=True)
+    texts = (segment.ids, segment.documents, segment.titles, segment.texts, segment.digests)
+    yield from zip(TEXTS, texts, strict=True)
 
 
 def _runs(mask: Mask) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from late_interaction.plaid.segment import Segment
@@ -16,6 +16,7 @@ class _Put:
     place: int
     rows: int
     document_id: str
+    digest: str
 
 
 class Changes:
@@ -26,9 +27,10 @@ class Changes:
         self._puts: dict[str, _Put] = {}  # in order of the last put
         self._by_document: dict[str, dict[str, None]] = {}
         self._removed: dict[str, set[int]] = {}  # segment -> rows that the commit will delete
+        self._updates: dict[str, dict[int, int]] = {}  # segment -> rows with other metadata, and where in the log that is
 
     def __bool__(self) -> bool:
-        return bool(self._puts) or any(self._removed.values())
+        return bool(self._puts) or any(self._removed.values()) or any(self._updates.values())
 
     @property
     def puts(self) -> Mapping[str, int]:
@@ -55,10 +57,39 @@ class Changes:
         found = self._snapshot.find(passage_id)
         return found is not None and found[1] not in self._removed.get(found[0].segment.entry.name, ())
 
-    def put(self, passage_id: str, document_id: str, place: int, rows: int) -> None:
+    def updates(self, segment: str) -> dict[int, int]:
+        """Rows of the segment whose metadata change, ascending, and where in the log the passages are as they shall be."""
+        return dict(sorted(self._updates.get(segment, {}).items()))
+
+    def passages_of(self, document_id: str) -> dict[str, str]:
+        """Ids of the passages that the document has once these changes are made, and their digests."""
+        found = {id_: self._puts[id_].digest for id_ in self._by_document.get(document_id, ())}
+        for segment, row in self._rows_of(document_id):
+            updated = row in self._updates.get(segment.entry.name, ())
+            found[segment.ids[row]] = "" if updated else segment.digests[row]
+        return found
+
+    def place_of(self, passage_id: str) -> tuple[int | None, tuple[Segment, int] | None]:
+        """Where a passage is: in the log, with its vectors or with other metadata; or, and, in a segment's row."""
+        if (put := self._puts.get(passage_id)) is not None:
+            return put.place, None
+        found = self._snapshot.find(passage_id)
+        if found is None or found[1] in self._removed.get(found[0].segment.entry.name, ()):
+            return None, None
+        segment, row = found[0].segment, found[1]
+        return self._updates.get(segment.entry.name, {}).get(row), (segment, row)
+
+    def put(self, passage_id: str, document_id: str, place: int, rows: int, digest: str) -> None:
         self.remove_passage(passage_id)
-        self._puts[passage_id] = _Put(place, rows, document_id)
+        self._puts[passage_id] = _Put(place, rows, document_id, digest)
         self._by_document.setdefault(document_id, {})[passage_id] = None
+
+    def update(self, passage_id: str, place: int) -> None:
+        """A committed passage gets the metadata at `place` of the log. It must be there."""
+        _, committed = self.place_of(passage_id)
+        if committed is not None:
+            segment, row = committed
+            self._updates.setdefault(segment.entry.name, {})[row] = place
 
     def remove_passage(self, passage_id: str) -> int:
         """1, or 0 where there was no such passage."""
@@ -75,15 +106,22 @@ class Changes:
         for passage_id in pending:
             del self._puts[passage_id]
         count = len(pending)
-        for part in self._snapshot.living:
-            for row in part.segment.find_document(document_id):
-                if part.mask[row]:
-                    count += self._remove_row(part.segment, row)
+        for segment, row in list(self._rows_of(document_id)):
+            count += self._remove_row(segment, row)
         return count
+
+    def _rows_of(self, document_id: str) -> Iterator[tuple[Segment, int]]:
+        """The committed passages of the document that these changes leave."""
+        for part in self._snapshot.living:
+            removed = self._removed.get(part.segment.entry.name, ())
+            for row in part.segment.find_document(document_id):
+                if part.mask[row] and row not in removed:
+                    yield part.segment, row
 
     def _remove_row(self, segment: Segment, row: int) -> int:
         rows = self._removed.setdefault(segment.entry.name, set())
         if row in rows:
             return 0
         rows.add(row)
+        self._updates.get(segment.entry.name, {}).pop(row, None)
         return 1

@@ -30,10 +30,10 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 
-__all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "PendingLog", "Record"]
+__all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
 
 MAGIC = b"CVPEND02"
-PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT = 1, 2, 3
+PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE = 1, 2, 3, 4
 _START = struct.Struct("<8sqI")
 _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
@@ -45,7 +45,8 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Of a put: ids and `rows`; of a removal: `id`, of what is removed. It lies at `place` to `end` of the log."""
+    """Of a put and an update: ids, `rows` (an update has none) and digest; of a removal: `id`, of what is removed. It lies at
+    `place` to `end` of the log."""
 
     kind: int
     id: str
@@ -53,6 +54,7 @@ class Record:
     place: int
     end: int
     rows: int
+    digest: str
 
 
 class PendingLog:
@@ -201,7 +203,7 @@ class PendingLog:
             raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
-        """Passage and vectors `[t, d]` of the puts at `places`. Call `flush` before."""
+        """Passage and vectors `[t, d]` of the puts and updates at `places`. Call `flush` before."""
         if not places:
             return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
@@ -259,13 +261,16 @@ class PendingLog:
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
         body = json.loads(text)
-        passage = Passage(*body) if kind == PUT else None
-        record = Record(kind, body[0], "" if passage is None else passage.document_id, place, end, rows)
+        passage = Passage(*body) if kind in (PUT, UPDATE) else None
+        document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
+        record = Record(kind, body[0], document_id, place, end, rows, digest)
         return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
 
 
 def _packed(kind: int, id_: str, passage: Passage | None, vectors: Matrix | None) -> bytes:
-    body: object = [id_] if passage is None else [id_, passage.document_id, passage.title, passage.text, passage.metadata]
+    body: object = [id_]
+    if passage is not None:
+        body = [id_, passage.document_id, passage.title, passage.text, passage.metadata, passage.digest]
     text = json.dumps(body, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     rows = b"" if vectors is None else np.ascontiguousarray(vectors, "<f4").tobytes()

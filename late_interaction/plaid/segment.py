@@ -4,7 +4,7 @@ offsets [n + 1]            rows of passage p are offsets[p] .. offsets[p + 1]
 codes [T], payload [T, b]  what the codec stores of each vector
 refine [T, d]              int8, only where the index keeps it: the vector's direction, for the last step of a search
 ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
-ids, documents, titles, texts        texts, one per passage
+ids, documents, titles, texts, digests    texts, one per passage
 *_hashes (ascending), *_rows         where an id is
 """
 
@@ -64,6 +64,7 @@ class Segment:
             self.ivf_passages: NDArray[np.int32] = self._open("ivf_passages", "<i4", bulk=True)
             self.ids, self.documents = Strings(folder, "ids", files), Strings(folder, "documents", files)
             self.titles, self.texts = Strings(folder, "titles", files), Strings(folder, "texts", files)
+            self.digests = Strings(folder, "digests", files)
             self.id_hashes: NDArray[np.uint64] = self._open("ids_hashes", "<u8")
             self.id_rows: NDArray[np.int32] = self._open("ids_rows", "<i4")
             self.document_hashes: NDArray[np.uint64] = self._open("documents_hashes", "<u8")
@@ -86,6 +87,7 @@ class Segment:
             "documents.offsets": (self.documents.offsets, (n + 1,)),
             "titles.offsets": (self.titles.offsets, (n + 1,)),
             "texts.offsets": (self.texts.offsets, (n + 1,)),
+            "digests.offsets": (self.digests.offsets, (n + 1,)),
             "ids_hashes": (self.id_hashes, (n,)),
             "ids_rows": (self.id_rows, (n,)),
             "documents_hashes": (self.document_hashes, (n,)),
@@ -137,4 +139,5 @@ class Segment:
 
     def passage(self, row: int) -> Passage:
         metadata = {name: value for name, column in self.columns.items() if (value := column.value(row)) is not None}
-        return Passage(self.ids[row], self.documents[row], self.titles[row], self.texts[row], metadata)
+        texts = (self.ids[row], self.documents[row], self.titles[row], self.texts[row])
+        return Passage(*texts, metadata, self.digests[row])

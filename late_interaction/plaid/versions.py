@@ -37,7 +37,7 @@ __all__ = [
     "version_path",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CURRENT = "CURRENT"
 TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
 _CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")

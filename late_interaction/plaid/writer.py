@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import fsync_folder
+from late_interaction.metadata import Value
 from late_interaction.plaid.build import build_segment, merge_segments
 from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import open_codec
@@ -29,7 +30,7 @@ from late_interaction.plaid.history import (
 )
 from late_interaction.plaid.inputs import document_rows
 from late_interaction.plaid.lock import WriterLock
-from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, PendingLog, Record
+from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog, Record
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
@@ -91,7 +92,9 @@ class IndexWriter:
 
     def _note(self, record: Record) -> None:
         if record.kind == PUT:
-            self._changes.put(record.id, record.document_id, record.place, record.rows)
+            self._changes.put(record.id, record.document_id, record.place, record.rows, record.digest)
+        elif record.kind == UPDATE:
+            self._changes.update(record.id, record.place)
         elif record.kind == REMOVE_DOCUMENT:
             self._changes.remove_document(record.id)
         else:
@@ -146,6 +149,10 @@ class IndexWriter:
         """Whether the next commit leaves or makes a passage of that id."""
         return self._changes.has(passage_id)
 
+    def passages_of(self, document_id: str) -> Mapping[str, str]:
+        """Ids of the passages that the document has after the next commit, and their digests."""
+        return self._changes.passages_of(document_id)
+
     def put(self, passage: Passage, vectors: Matrix) -> None:
         """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
         float32 takes any that are shorter than 1,000, and scores their inner products.
@@ -159,13 +166,43 @@ class IndexWriter:
             raise UsageError("a passage needs an id and a document id")
         passage = dataclasses.replace(passage, metadata=self._index.schema.check(passage.metadata))
         place = self._log.append(PUT, passage.id, passage, rows)
-        self._changes.put(passage.id, passage.document_id, place, len(rows))
+        self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest)
 
     def delete_document(self, document_id: str) -> int:
         """Deletes all passages of the document, those put since the last commit included; how many there were."""
         self.check_usable()
         self._log.append(REMOVE_DOCUMENT, document_id)
         return self._changes.remove_document(document_id)
+
+    def update_metadata(self, document_id: str, metadata: Mapping[str, object]) -> int:
+        """Sets the fields given, and takes away those given as None, of all passages of the document; how many it has. Their
+        vectors stay as they are stored; their digests become empty, as they are no longer those of what was fed.
+
+        Raises: MetadataError where a value does not fit the schema; LocalIndexError where the disk refuses.
+        """
+        self.check_usable()
+        checked = self._index.schema.check(metadata)
+        passage_ids = list(self._changes.passages_of(document_id))
+        for passage_id in passage_ids:
+            self._update_passage(passage_id, metadata, checked)
+        return len(passage_ids)
+
+    def _update_passage(self, passage_id: str, metadata: Mapping[str, object], checked: Mapping[str, Value]) -> None:
+        place, committed = self._changes.place_of(passage_id)
+        rows = np.empty((0, self._index.dim), np.float32)
+        if place is not None:
+            self._log.flush()
+            old, rows = next(self._log.read([place]))
+        else:
+            assert committed is not None
+            old = committed[0].passage(committed[1])
+        kept = {name: value for name, value in old.metadata.items() if name not in metadata}
+        new = dataclasses.replace(old, metadata={**kept, **checked}, digest="")
+        if committed is None:
+            place = self._log.append(PUT, new.id, new, rows)
+            self._changes.put(new.id, new.document_id, place, len(rows), "")
+        else:
+            self._changes.update(new.id, self._log.append(UPDATE, new.id, new))
 
     def delete_passage(self, passage_id: str) -> int:
         """Deletes one passage; 1, or 0 where there was none."""
@@ -303,6 +340,8 @@ class IndexWriter:
             segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, passages))
             if trains and taken is not None:  # drift is counted from all vectors, not from the sample that k-means saw
                 taken = dataclasses.replace(taken, fit=Fit(segments[-1].fit, taken.fit.low))
+        if not trains and (updated := self._updated(snapshot, number, taken)) is not None:
+            segments.append(updated)
         version = dataclasses.replace(old, number=number, segments=tuple(segments), created=now())
         if taken is not None:
             version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
@@ -311,6 +350,22 @@ class IndexWriter:
             return self._merged(version, 0)
         sizes = [s.passages - s.deleted_passages + s.token_vectors - s.deleted_vectors for s in segments]
         return self._merged(version, merged_from(sizes)) if len(segments) > MAX_SEGMENTS else version
+
+    def _updated(self, snapshot: Snapshot, number: int, taken: Taken | None) -> SegmentEntry | None:
+        """A segment of the passages whose metadata change, with their vectors as they are stored."""
+        parts: list[tuple[Segment, NDArray[np.bool_]]] = []
+        places: list[int] = []
+        for part in snapshot.living:
+            if updates := self._changes.updates(part.segment.entry.name):
+                mask = np.zeros(part.segment.passages, np.bool_)
+                mask[list(updates)] = True
+                parts.append((part.segment, mask))
+                places += updates.values()
+        if not parts:
+            return None
+        changed = [passage for passage, _ in self._log.read(places)]
+        codebook = None if taken is None else taken.codebook
+        return merge_segments(self._root, f"{number}u", snapshot.version.schema, codebook, snapshot.form, parts, changed)
 
     @staticmethod
     def _taken(snapshot: Snapshot) -> Taken | None:
@@ -350,17 +405,21 @@ class IndexWriter:
         for part in snapshot.living:
             living = part.mask.copy()
             living[self._changes.removed(part.segment.entry.name)] = False
+            updates = self._changes.updates(part.segment.entry.name)
             for row in np.flatnonzero(living).tolist():
                 start, stop = part.segment.offsets[row : row + 2].tolist()
                 vectors = np.empty((0, self._index.dim), np.float32)
                 if snapshot.codebook is not None:
                     vectors = snapshot.best_vectors(part, slice(start, stop))
-                yield part.segment.passage(row), vectors
+                passage = part.segment.passage(row)
+                if row in updates:
+                    passage, _ = next(self._log.read([updates[row]]))
+                yield passage, vectors
         yield from self._log.read(self._changes.places)
 
     def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
         entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
-        removed = self._changes.removed(entry.name)
+        removed = [*self._changes.removed(entry.name), *self._changes.updates(entry.name)]
         if not removed:
             return entry
         living = mask.copy()

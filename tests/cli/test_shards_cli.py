@@ -102,7 +102,7 @@ def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeyp
     from feeder.targets.local import LocalTarget
 
     monkeypatch.setattr(pipeline, "BATCH", 8)
-    monkeypatch.setattr(pipeline.feed_documents, "__kwdefaults__", pipeline.feed_documents.__kwdefaults__ | {"batch_size": 8})
+    monkeypatch.setattr(pipeline.Feed.__init__, "__kwdefaults__", pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 8})
     real = LocalTarget.put
 
     def put(self, batch):

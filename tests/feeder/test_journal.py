@@ -1,8 +1,14 @@
 import contextlib
+import errno
+import json
+import os
 
 import pytest
 
-from feeder.journal import Journal, content_hash
+from feeder.id_table import DigestTableBuilder, last_places, short_hash
+from feeder.journal import DeadLetters, Journal
+from feeder.pipeline import Digests
+from feeder.targets import Failure
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 
@@ -17,7 +23,7 @@ def opened(path, target="target", *, resume=True):
         journal.close(remove=False)
 
 
-A, B = Document("a", "t", "x", {"n": 1}), Document("b", "", "y")
+A, B = ("a", "digest of a"), ("b", "digest of b")
 
 
 @pytest.fixture
@@ -30,18 +36,19 @@ def path(tmp_path):
 
 def test_acknowledged_documents_are_there_after_a_kill(path):
     with opened(path) as again:
-        assert again.acknowledged == {"a": content_hash(A), "b": content_hash(B)}
+        assert again.brought == 2
+        assert again.has(*A) and again.has(*B)
+        assert not again.has("a", "digest of b") and not again.has("c", "digest of b")
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
 def test_a_torn_line_is_cut_off_and_the_journal_goes_on(path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
     with opened(path) as again:
-        assert set(again.acknowledged) <= {"a", "b"}
-        assert "b" not in again.acknowledged
+        assert not again.has(*B)
         again.acknowledge([B])
     with opened(path) as again:
-        assert "b" in again.acknowledged
+        assert again.has(*B)
 
 
 def test_a_journal_of_another_feed_is_refused(path):
@@ -58,7 +65,7 @@ def test_damage_in_the_middle_is_an_error(path):
 
 def test_without_resume_it_starts_anew(path):
     with opened(path, resume=False) as journal:
-        assert journal.acknowledged == {}
+        assert journal.brought == 0 and not journal.has(*A)
 
 
 def test_a_complete_feed_leaves_no_journal(path):
@@ -72,13 +79,75 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path):
         Journal(tmp_path / "file" / "j", "target", resume=False)
 
 
-def test_the_hash_covers_everything_that_is_fed():
+def test_the_digest_covers_everything_that_is_fed_and_what_vectors_depend_on():
     variants = [
-        A,
+        Document("a", "t", "x", {"n": 1}),
         Document("a2", "t", "x", {"n": 1}),
         Document("a", "u", "x", {"n": 1}),
         Document("a", "t", "y", {"n": 1}),
         Document("a", "t", "x", {"n": 2}),
         Document("a", "tx", "", {"n": 1}),
     ]
-    assert len({content_hash(document) for document in variants}) == len(variants)
+    found = {Digests(basis).of(document) for document in variants for basis in ("one", "two")}
+    assert len(found) == 2 * len(variants)
+
+
+@pytest.mark.parametrize("name", ["journal", "dead letters"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_refuses_is_one_line_and_leaves_the_file_whole(path, tmp_path, monkeypatch, name, error):
+    failure = Failure("a", 400, "no"), Document("a", "t", "x")
+    letters = DeadLetters(tmp_path / "dead", "put")
+    letters.add([failure])
+    before = (tmp_path / "dead").read_bytes()
+    real = os.pwrite
+
+    def refusing(descriptor, data, place):
+        if len(data) < 10:
+            raise OSError(error, os.strerror(error))
+        return real(descriptor, data[:5], place)
+
+    with opened(path) as journal, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refusing)
+        with pytest.raises(CollectionError, match=r"cannot be written \(.*--resume") as caught:
+            journal.acknowledge([("c", "digest of c")]) if name == "journal" else letters.add([failure])
+        assert "\n" not in str(caught.value)
+    letters.close(complete=False)
+    assert (tmp_path / "dead").read_bytes() == before
+    with opened(path) as again:
+        assert again.brought == 2 and not again.has("c", "digest of c")
+
+
+def test_a_journal_is_of_one_feed_at_a_time(path):
+    with opened(path), pytest.raises(CollectionError, match="in use by another feed"):
+        Journal(path, "target", resume=True)
+
+
+def test_the_last_of_an_id_counts_and_a_hundred_thousand_need_little(tmp_path):
+    builder = DigestTableBuilder()
+    for number in range(100_000):
+        builder.add(f"id {number % 70_000}", f"digest {number}")
+    table = builder.table()
+    assert len(table) == 70_000
+    assert table.has("id 5", "digest 70005") and not table.has("id 5", "digest 5")
+    assert table.has("id 69999", "digest 69999")
+
+
+@pytest.mark.parametrize("ids", ["", "a", "ab", "aba", "abcabcaa", "zzzz"])
+def test_last_places(ids):
+    last, again = last_places(b"".join(short_hash(id_) for id_ in ids))
+    assert last == {short_hash(id_): ids.rindex(id_) for id_ in ids if ids.count(id_) > 1}
+    assert again == len(ids) - len(set(ids))
+
+
+def test_dead_letters_hold_the_whole_document(tmp_path):
+    letters = DeadLetters(tmp_path / "dead", "update")
+    letters.add([(Failure("a", 400, "Vespa's words"), Document("a", "t", "x", {"n": [1]}))])
+    letters.close(complete=True)
+    assert json.loads((tmp_path / "dead").read_text()) == {
+        "id": "a", "status": 400, "message": "Vespa's words", "operation": "update",
+        "document": {"id": "a", "title": "t", "text": "x", "metadata": {"n": [1]}},
+    }  # fmt: skip
+    DeadLetters(tmp_path / "dead", "update").close(complete=False)
+    assert (tmp_path / "dead").exists()
+    DeadLetters(tmp_path / "dead", "update").close(complete=True)
+    assert not (tmp_path / "dead").exists()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from feeder import FeedOptions, start_feed
-from feeder.pipeline import survey
+from feeder.survey import survey
 from late_interaction.bundle import Bundle
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
@@ -254,7 +254,7 @@ def test_streaming_mode_reads_one_group(hosts):
         retriever.search("file")
     gone = next(iter(sorted(inside)))
     options = FeedOptions(
-        to=container(1), bundle=hosts.bundle, encoder=hosts.encoder, delete=True, journal=hosts.folder / "journal-delete"
+        to=container(1), bundle=hosts.bundle, encoder=hosts.encoder, operation="delete", journal=hosts.folder / "journal-delete"
     )  # fmt: skip
     with start_feed([[next(d for d in hosts.documents if d.id == gone)]], options) as running:
         assert running.go().dead_lettered == 0

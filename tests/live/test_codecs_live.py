@@ -57,8 +57,9 @@ def indexes(world, tmp_path_factory):
     for name in FORMS:
         application = Application.read(f"{world.url}#{name}")
         target = VespaTarget(application, bundle)
-        items = [EncodedDocument(d, Passage.of(d), world.vectors[d.id]) for d in documents]
-        assert target.put(items) == []
+        items = [EncodedDocument(d, (Passage.of(d),), (world.vectors[d.id],)) for d in documents]
+        target.put(items)
+        assert all(outcome.failure is None for outcome in target.settled(wait=True))
         target.close()
         codec, books = CODECS[application.settings.codec], application.books(bundle)
         stored = {d.id: codec.decode(codec.encode(world.vectors[d.id], books), books) for d in documents}

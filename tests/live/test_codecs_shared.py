@@ -30,11 +30,12 @@ def indexes(world):
         address = f"{world.url}#{name}"
         application = Application.read(address)
         target = VespaTarget(application, world.bundle)
-        items = [EncodedDocument(d, Passage.of(d), world.vectors[d.id]) for d in world.documents[:COUNT]]
-        assert target.put(items) == []
+        items = [EncodedDocument(d, (Passage.of(d),), (world.vectors[d.id],)) for d in world.documents[:COUNT]]
+        target.put(items)
+        assert all(outcome.failure is None for outcome in target.settled(wait=True))
         target.close()
         codec, books = CODECS[application.settings.codec], application.books(world.bundle)
-        stored = {i.document.id: codec.decode(codec.encode(i.vectors, books), books) for i in items}
+        stored = {i.document.id: codec.decode(codec.encode(i.vectors[0], books), books) for i in items}
         found[name] = SimpleNamespace(stored=stored, retriever=VespaRetriever(address, world.bundle))
     yield found
     for index in found.values():

@@ -33,7 +33,8 @@ def both(world, tmp_path_factory):
     vectors = [world.vectors[d.id] for d in world.documents[:COUNT]]
     application = Application.read(world.url)
     target = VespaTarget(application, world.bundle)
-    assert target.put([EncodedDocument(*item) for item in zip(bare, passages, vectors, strict=True)]) == []
+    target.put([EncodedDocument(d, (p,), (v,)) for d, p, v in zip(bare, passages, vectors, strict=True)])
+    assert all(outcome.failure is None for outcome in target.settled(wait=True))
     target.close()
     path = tmp_path_factory.mktemp("grouped") / "index"
     index = LocalIndex.create(path, bundle=world.bundle, schema=application.settings.metadata, codec="float32")

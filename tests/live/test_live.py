@@ -146,8 +146,10 @@ def test_delete_and_upsert_are_real_at_once(world, tmp_path):
     new = [dataclasses.replace(document, text="penguin colony in winter") for document in old]
     for address, retriever in ((world.url, world.vespa), (str(world.index), world.local)):
 
-        def go(documents, delete=False, address=address):
-            options = FeedOptions(to=address, bundle=world.bundle, encoder=world.encoder, delete=delete, journal=tmp_path / "j")
+        def go(documents, operation="put", address=address):
+            options = FeedOptions(
+                to=address, bundle=world.bundle, encoder=world.encoder, operation=operation, journal=tmp_path / "j"
+            )
             with start_feed([documents], options) as run:
                 summary = run.go()
             assert summary.dead_lettered == 0
@@ -162,9 +164,9 @@ def test_delete_and_upsert_are_real_at_once(world, tmp_path):
         assert found() == {d.id: d.text for d in old}
         go(new)
         assert found() == {d.id: d.text for d in new}
-        assert go(new[:3], delete=True).acknowledged == 3
+        assert go(new[:3], operation="delete").acknowledged == 3
         assert found() == {ids[3]: new[3].text}
-        go(new, delete=True)
+        go(new, operation="delete")
         assert found() == {}
 
 

@@ -1,4 +1,4 @@
-"""Starts and stops the process of one shard."""
+"""Starts and stops a process of ours: of one shard, or one that encodes for the feeder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from late_interaction.errors import LocalIndexError
 __all__ = ["WorkerProcess"]
 
 # isolated (-I), so that neither the working directory nor the environment decides what is imported: the router's path does
-_START = "import sys; root, *sys.path = sys.argv[1:]; from late_interaction.plaid.shards.worker import main; main([root])"
+_START = "import sys; root, *sys.path = sys.argv[1:]; from {module} import main; main([root])"
+SHARD = "late_interaction.plaid.shards.worker"
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class WorkerProcess:
-    """A worker and the router's end of its socket, which does not block."""
+    """A worker and our end of its socket, which does not block."""
 
-    def __init__(self, root: Path, threads: int) -> None:
-        """threads: of its matrix products. Raises: LocalIndexError where no process can be started."""
+    def __init__(self, root: Path, threads: int, module: str = SHARD) -> None:
+        """root: its one argument. threads: of its matrix products. module: has the function `main` that it runs.
+
+        Raises: LocalIndexError where no process can be started."""
         environment = os.environ | dict.fromkeys(_THREAD_COUNTS, str(threads))
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, str(root.absolute()), *sys.path],
+                [sys.executable, "-I", "-c", _START.format(module=module), str(root.absolute()), *sys.path],
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment,
                 start_new_session=True,  # Ctrl-C is for the router
             )  # fmt: skip

@@ -92,6 +92,19 @@ class ShardedWriter:
         for writer in self._writers:
             writer.discard()
 
+    def passages_of(self, document_id: str) -> Mapping[str, str]:
+        """As IndexWriter.passages_of."""
+        return {
+            id_: digest for writer in self._writers_of(document_id) for id_, digest in writer.passages_of(document_id).items()
+        }
+
+    def update_metadata(self, document_id: str, metadata: Mapping[str, object]) -> int:
+        """As IndexWriter.update_metadata. Raises also: UsageError where a field is the one that decides on the shard."""
+        self.check_usable()
+        if (field := self._index.sharding.field) is not None and field in metadata:
+            raise UsageError(f"metadata field {field!r} decides on the shard of a passage: feed the whole document instead")
+        return sum(writer.update_metadata(document_id, metadata) for writer in self._writers_of(document_id))
+
     def put(self, passage: Passage, vectors: Matrix) -> None:
         """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
         self.check_usable()
@@ -104,9 +117,11 @@ class ShardedWriter:
     def delete_document(self, document_id: str) -> int:
         """As IndexWriter.delete_document; where metadata decides, all shards are asked."""
         self.check_usable()
+        return sum(writer.delete_document(document_id) for writer in self._writers_of(document_id))
+
+    def _writers_of(self, document_id: str) -> list[IndexWriter]:
         home = self._index.sharding.of_document(document_id)
-        writers = self._writers if home is None else [self._writers[home]]
-        return sum(writer.delete_document(document_id) for writer in writers)
+        return self._writers if home is None else [self._writers[home]]
 
     def delete_passage(self, passage_id: str) -> int:
         """Deletes one passage; 1, or 0 where there was none."""

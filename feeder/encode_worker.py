@@ -1,0 +1,119 @@
+"""A process that encodes: reads batches from the socket that is its standard input, and answers them in order.
+
+One thread reads, one encodes, one answers, so that the encoder waits for neither. The process ends when the socket does, which
+is when the feed closes it or its process ends, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+
+from feeder.encoding import Encoded, encode_batch
+from feeder.passages import Splitting
+from late_interaction.bundle import Bundle
+from late_interaction.encoder import Encoder
+from late_interaction.errors import ColbertVespaError
+from late_interaction.plaid.shards.wire import Frame, pack, split_rows, take_frame
+
+__all__ = ["answer_of", "batch_body", "main", "read_frame"]
+
+BLOCK = 1 << 20
+
+
+def batch_body(batch: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {"batch": [list(item) for item in batch]}
+
+
+def answer_of(frame: Frame, dim: int) -> list[Encoded]:
+    """What a worker has said. Raises: ColbertVespaError, its words."""
+    if "error" in frame.body:
+        raise ColbertVespaError(frame.body["error"])
+    counts = [count for item in frame.body["encoded"] for count in item[2]]
+    rest = iter(split_rows(frame.rows, counts, dim) if counts else ())
+    found = []
+    for title, ranges, own, truncated, error in frame.body["encoded"]:
+        places = tuple((start, end) for start, end in ranges)
+        found.append(Encoded(title, places, tuple(next(rest) for _ in own), truncated, error))
+    return found
+
+
+def _answer(number: int, encoded: Sequence[Encoded]) -> bytes:
+    body = [[item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error] for item in encoded]
+    rows = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
+    return pack(number, {"encoded": body}, b"".join(rows))
+
+
+def read_frame(connection: socket.socket, buffer: bytearray) -> Frame | None:
+    """The next frame; None where the other side has closed. Raises: OSError, ValueError."""
+    while (frame := take_frame(buffer)) is None:
+        data = connection.recv(BLOCK)
+        if not data:
+            return None
+        buffer += data
+    return frame
+
+
+class _Worker:
+    def __init__(self, connection: socket.socket, settings: dict[str, Any]) -> None:
+        self._connection = connection
+        self._requests: Queue[Frame] = Queue(2)
+        self._answers: Queue[bytes] = Queue(2)
+        bundle = Bundle.open(Path(settings["bundle"]), verify=False)
+        self._encoder = Encoder(bundle, precision=settings["precision"], threads=settings["threads"])
+        self._splitting = Splitting(*settings["splitting"])
+
+    def run(self, buffer: bytearray) -> None:
+        for task in (lambda: self._read(buffer), self._write):
+            threading.Thread(target=_ending, args=(task,), daemon=True).start()
+        while True:
+            request = self._requests.get()
+            try:
+                batch = [(title, text) for title, text in request.body["batch"]]
+                encoded = encode_batch(batch, self._splitting, self._encoder.tokenizing, self._encoder)
+                self._answers.put(_answer(request.number, encoded))
+            except (ColbertVespaError, MemoryError) as error:
+                self._answers.put(pack(request.number, {"error": str(error) or "an encoding process has no memory left"}))
+
+    def _read(self, buffer: bytearray) -> None:
+        while (frame := read_frame(self._connection, buffer)) is not None:
+            self._requests.put(frame)
+
+    def _write(self) -> None:
+        while True:
+            self._connection.sendall(self._answers.get())
+
+
+def _ending(task: Any) -> None:
+    """Runs the task; when it ends, nobody is there to encode for."""
+    try:
+        task()
+    except OSError:
+        pass
+    finally:
+        os._exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The first frame has the settings. `arguments`: none are used."""
+    del arguments
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
+        buffer = bytearray()
+        first = read_frame(connection, buffer)
+        if first is None:
+            return
+        try:
+            worker = _Worker(connection, first.body)
+        except ColbertVespaError as error:
+            connection.sendall(pack(0, {"error": str(error)}))
+            return
+        connection.sendall(pack(0, {}))
+        worker.run(buffer)

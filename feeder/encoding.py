@@ -1,0 +1,88 @@
+"""Titles and texts to passages with vectors: in this process, or in worker processes, behind one interface.
+
+A batch is handed over with `submit` and comes back as a future, so that encoding goes on while the caller does something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeder.passages import Cut, Range, Splitting, cut_documents
+from late_interaction.documents import passage_text
+from late_interaction.tokenizing import Tokenizing
+from late_interaction.vector_cache import DocumentEncoder
+
+__all__ = ["Encoded", "Encoding", "HereEncoding", "encode_batch"]
+
+Matrix = NDArray[np.float32]
+Text = tuple[str, str]  # title and text of a document
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]`. truncated: the model does
+    not read all of it. error: why it cannot be indexed; it has no passages then."""
+
+    title: str
+    ranges: tuple[Range, ...]
+    vectors: tuple[Matrix, ...]
+    truncated: bool
+    error: str = ""
+
+
+class Encoding(Protocol):
+    """ahead: how many batches may be under way without waiting for one another."""
+
+    ahead: int
+
+    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+        """The future has an outcome for each document, in order. It raises ColbertVespaError where encoding is impossible."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def encode_batch(
+    batch: Sequence[Text], splitting: Splitting, tokenizing: Tokenizing, encoder: DocumentEncoder | None
+) -> list[Encoded]:
+    """Without an encoder, for a target that makes the vectors itself, passages have no rows."""
+    cuts = cut_documents(batch, splitting, tokenizing)
+    good = [(cut, text) for cut, (_, text) in zip(cuts, batch, strict=True) if isinstance(cut, Cut)]
+    texts = [passage_text(cut.title, text[start:end]) for cut, text in good for start, end in cut.ranges]
+    vectors: list[Matrix] = [np.zeros((0, 0), np.float32)] * len(texts)
+    if encoder is not None:
+        vectors = encoder.encode_documents(texts, [rows for cut, _ in good for rows in cut.rows])
+    rest = iter(vectors)
+    return [_encoded(cut, tuple(next(rest) for _ in cut.ranges)) if isinstance(cut, Cut) else _failed(str(cut)) for cut in cuts]
+
+
+def _encoded(cut: Cut, vectors: tuple[Matrix, ...]) -> Encoded:
+    if not all(np.isfinite(rows).all() for rows in vectors):
+        return _failed("its vectors are not all finite numbers: the model cannot encode this text")
+    return Encoded(cut.title, cut.ranges, vectors, cut.truncated)
+
+
+def _failed(error: str) -> Encoded:
+    return Encoded("", (), (), truncated=False, error=error)
+
+
+class HereEncoding:
+    """In a thread of this process; the encoder has threads of its own."""
+
+    ahead = 2
+
+    def __init__(self, splitting: Splitting, tokenizing: Tokenizing, encoder: DocumentEncoder | None) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._parts = (splitting, tokenizing, encoder)
+
+    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+        return self._pool.submit(encode_batch, batch, *self._parts)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,243 @@
+"""A document's text cut into passages, each of which the model reads to its end.
+
+Passages are ranges of characters of the text as it was given, so that nothing is rewritten: `sentences` packs whole sentences,
+`markdown` does that within the sections that headings begin, `none` leaves the text as one passage, cut off or not. A sentence
+that does not fit is cut between words, a word that does not fit between characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from late_interaction.documents import Document, Passage, passage_text
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.tokenizing import Tokenizing, TokenRows
+
+__all__ = ["MAX_PASSAGES", "Cut", "Splitting", "cut_documents", "passages_of"]
+
+METHODS = ("none", "sentences", "markdown")
+MAX_PASSAGES = 4096
+Range = tuple[int, int]
+
+# where a sentence ends: after closing quotes and blanks, if no small letter follows; after CJK's full stops; at a blank line
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n[^\S\n]*\n\s*")  # noqa: RUF001
+_LINE = re.compile(r"[^\n]*\n?")
+_HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
+_FENCE = re.compile(r" {0,3}(```|~~~)")
+_WORD = re.compile(r"\S+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """method: none, sentences, markdown. tokens: of a passage at most, title included; 0: as many as the model reads.
+
+    overlap: so many tokens at most, in whole sentences, stand at the end of a passage and again at the start of the next.
+    """
+
+    method: str = "none"
+    tokens: int = 0
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on an unknown method or a number that cannot be."""
+        if self.method not in METHODS:
+            raise UsageError(f"passages cannot be made by {self.method!r}; known: {', '.join(METHODS)}")
+        if self.tokens < 0 or 0 < self.tokens < 8:
+            raise UsageError(f"a passage has at least 8 tokens, got {self.tokens}")
+        if self.overlap < 0 or (self.tokens and self.overlap * 2 > self.tokens):
+            raise UsageError(f"an overlap is 0 to half of a passage, got {self.overlap}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document's passages: the title of each (shortened where it would take more than half of the model's length), ranges of
+    characters of its text, and their tokens, title included."""
+
+    title: str
+    ranges: tuple[Range, ...]
+    rows: tuple[TokenRows, ...]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model does not read all of it."""
+        return any(rows.truncated for rows in self.rows)
+
+
+def passages_of(document: Document, title: str, ranges: Sequence[Range]) -> tuple[Passage, ...]:
+    """The passages `id#0`, `id#1`, ...; each has the document's metadata."""
+    return tuple(
+        Passage(Passage.id_of(document.id, number), document.id, title, document.text[start:end], document.metadata)
+        for number, (start, end) in enumerate(ranges)
+    )
+
+
+def cut_documents(
+    texts: Sequence[tuple[str, str]], splitting: Splitting, tokenizing: Tokenizing
+) -> list[Cut | CollectionError]:
+    """Each of the documents, given as title and text; an error for one of more than 4,096 passages."""
+    cutter = _Cutter(splitting, tokenizing)
+    whole = tokenizing.documents([passage_text(title, text) for title, text in texts])
+    found: list[Cut | CollectionError] = []
+    for (title, text), rows in zip(texts, whole, strict=True):
+        if splitting.method == "none" or not text.strip() or (splitting.method == "sentences" and cutter.fits(rows)):
+            found.append(Cut(title, ((0, len(text)),), (rows,)))
+            continue
+        try:
+            found.append(cutter.cut(title, text))
+        except CollectionError as error:
+            found.append(error)
+    return found
+
+
+class _Cutter:
+    """Cuts one document after the other."""
+
+    def __init__(self, splitting: Splitting, tokenizing: Tokenizing) -> None:
+        self._splitting = splitting
+        self._tokenizing = tokenizing
+        self._room = min(tokenizing.document_room, splitting.tokens or tokenizing.document_room)
+        bare = len(tokenizing.documents([""])[0].ids)  # special tokens, marker and prompt
+        self._most_rows = bare + splitting.tokens if splitting.tokens else None
+
+    def fits(self, rows: TokenRows) -> bool:
+        return not rows.truncated and (self._most_rows is None or len(rows.ids) <= self._most_rows)
+
+    def cut(self, title: str, text: str) -> Cut:
+        """Raises: CollectionError where there are too many passages."""
+        title = self._fitting_title(title)
+        budget = max(1, self._room - self._count(title))
+        starts = _section_starts(text) if self._splitting.method == "markdown" else {0}
+        units = list(_units(text, starts))
+        counts = self._counts(text, units)
+        if max(counts) > budget:
+            units = [
+                piece for unit, count in zip(units, counts, strict=True) for piece in self._pieces(text, unit, count, budget)
+            ]
+            counts = self._counts(text, units)
+        ranges, rows = self._verified(title, text, self._packed(text, units, counts, starts, budget))
+        order = sorted(range(len(ranges)), key=ranges.__getitem__)
+        return Cut(title, tuple(ranges[i] for i in order), tuple(rows[i] for i in order))
+
+    def _verified(self, title: str, text: str, wanted: list[Range]) -> tuple[list[Range], list[TokenRows]]:
+        """The ranges with their tokens; in halves where title and text together have more tokens than their sum."""
+        ranges: list[Range] = []
+        rows: list[TokenRows] = []
+        while wanted:
+            _check_count(len(ranges) + len(wanted))
+            following: list[Range] = []
+            tokens = self._tokenizing.documents([passage_text(title, text[start:end]) for start, end in wanted])
+            for place, own in zip(wanted, tokens, strict=True):
+                halves = None if self.fits(own) else _halves(text, place)
+                if halves is None:
+                    ranges.append(place)
+                    rows.append(own)
+                else:
+                    following += halves
+            wanted = following
+        return ranges, rows
+
+    def _count(self, text: str) -> int:
+        return self._tokenizing.document_counts([text])[0] if text.strip() else 0
+
+    def _counts(self, text: str, ranges: Sequence[Range]) -> list[int]:
+        return self._tokenizing.document_counts([text[start:end] for start, end in ranges])
+
+    def _fitting_title(self, title: str) -> str:
+        while self._count(title) * 2 > self._room:
+            words = [match.end() for match in _WORD.finditer(title)]
+            title = title[: words[len(words) // 2 - 1] if len(words) > 1 else len(title) // 2].rstrip()
+        return title
+
+    def _pieces(self, text: str, unit: Range, count: int, budget: int) -> Iterator[Range]:
+        """The unit, in halves of halves until each fits."""
+        halves = _halves(text, unit) if count > budget else None
+        if halves is None:
+            yield unit
+            return
+        for half, tokens in zip(halves, self._counts(text, halves), strict=True):
+            yield from self._pieces(text, half, tokens, budget)
+
+    def _packed(self, text: str, units: Sequence[Range], counts: Sequence[int], breaks: set[int], budget: int) -> list[Range]:
+        """As many units as fit, one passage after the other, none across a break; then the overlap again."""
+        packed: list[Range] = []
+        first = 0
+        while first < len(units):
+            last, total = first + 1, counts[first]
+            while last < len(units) and units[last][0] not in breaks and total + counts[last] <= budget:
+                total += counts[last]
+                last += 1
+            if (place := _stripped(text, units[first][0], units[last - 1][1])) is not None:
+                packed.append(place)
+            _check_count(len(packed))
+            first = last
+            if last < len(units) and units[last][0] not in breaks:
+                first -= self._overlap(counts[:last], min(self._splitting.overlap, budget - counts[last]))
+        return packed
+
+    @staticmethod
+    def _overlap(before: Sequence[int], room: int) -> int:
+        """How many of the last units have at most `room` tokens together."""
+        total = 0
+        for number, count in enumerate(reversed(before)):
+            total += count
+            if total > room:
+                return number
+        return len(before)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_PASSAGES:
+        raise CollectionError(f"more than {MAX_PASSAGES} passages: split the document, or give passages more tokens")
+
+
+def _units(text: str, starts: set[int]) -> Iterator[Range]:
+    """Sentences, one after the other without a gap; `starts` begin one too."""
+    ends = sorted({match.end() for match in _SENTENCE_END.finditer(text)} | starts | {len(text)})
+    start = 0
+    for end in ends:
+        if end > start:
+            yield start, end
+            start = end
+
+
+def _section_starts(text: str) -> set[int]:
+    """Where headings stand that are outside code; not that of a section right below a heading, so that none stands alone."""
+    starts = {0}
+    fence = ""
+    bare = False  # whether there were only headings and blank lines since the last start
+    for match in _LINE.finditer(text):
+        line = match.group()
+        fenced = _FENCE.match(line)
+        if fenced is not None:
+            fence = "" if fence == fenced.group(1) else fence or fenced.group(1)
+        if not fence and _HEADING.match(line):
+            if not bare:
+                starts.add(match.start() + len(line) - len(line.lstrip()))
+            bare = True
+        elif line.strip():
+            bare = False
+    return starts
+
+
+def _halves(text: str, place: Range) -> list[Range] | None:
+    """The range as two, cut between words as near to the middle as there is a blank; None where it is one character."""
+    start, end = place
+    if end - start < 2:
+        return None
+    middle = (start + end) // 2
+    before = max(text.rfind(blank, start + 1, middle) for blank in " \n\t")
+    after = min((found for blank in " \n\t" if (found := text.find(blank, middle, end - 1)) >= 0), default=-1)
+    nearest = min((cut for cut in (before, after) if cut > start), key=lambda cut: abs(cut - middle), default=middle - 1)
+    halves = [_stripped(text, start, nearest + 1), _stripped(text, nearest + 1, end)]
+    return [half for half in halves if half is not None] or None
+
+
+def _stripped(text: str, start: int, end: int) -> Range | None:
+    """The range without blanks at its ends; None where there is nothing else."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return (start, end) if start < end else None

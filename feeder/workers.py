@@ -1,0 +1,165 @@
+"""Encoding in worker processes, a thread of this one beside each, so that a slow target never keeps an encoder waiting.
+
+A worker that dies (out of memory, killed) is replaced and given its batches again; where that happens twice to one batch, the
+feed stops, and can be resumed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+
+from feeder.encode_worker import answer_of, batch_body, read_frame
+from feeder.encoding import Encoded, Text
+from feeder.passages import Splitting
+from late_interaction.bundle import Bundle
+from late_interaction.errors import ColbertVespaError
+from late_interaction.plaid.shards.process import WorkerProcess
+from late_interaction.plaid.shards.wire import pack
+
+__all__ = ["WorkerEncoding"]
+
+PIPELINED = 2  # batches that a worker has: one is encoded while the next is there already
+MODULE = "feeder.encode_worker"
+
+
+@dataclass(slots=True)
+class _Task:
+    batch: Sequence[Text]
+    done: Future[list[Encoded]] = field(default_factory=Future)
+    deaths: int = 0
+
+
+class WorkerEncoding:
+    """`count` processes with one thread each. They end when this object is closed, or when this process ends."""
+
+    def __init__(self, bundle: Bundle, precision: str, splitting: Splitting, count: int) -> None:
+        self.ahead = count * (PIPELINED + 1)
+        self._dim = bundle.manifest.dim
+        self._path = bundle.path
+        self._settings = {
+            "bundle": str(bundle.path.absolute()), "precision": precision, "threads": 1,
+            "splitting": [splitting.method, splitting.tokens, splitting.overlap],
+        }  # fmt: skip
+        self._tasks: Queue[_Task | None] = Queue()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._threads = [threading.Thread(target=self._serve, args=(n,), name=f"encode-{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run."""
+        with self._lock:
+            return [process.pid for process in self._processes.values()]
+
+    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+        task = _Task(batch)
+        self._tasks.put(task)
+        return task.done
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._processes.values():
+                process.stop()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, place: int) -> None:
+        """The life of one worker, and of those that replace it."""
+        waiting: deque[_Task] = deque()
+        while not self._closed:
+            try:
+                self._converse(place, waiting)
+            except (OSError, ValueError):
+                self._died(place, waiting)
+            except ColbertVespaError as error:
+                self._died(place, waiting)
+                self._fail(waiting, error)
+                if (task := self._tasks.get()) is not None:
+                    waiting.append(task)
+            else:
+                return
+
+    def _converse(self, place: int, waiting: deque[_Task]) -> None:
+        """Until there is nothing more to do. Raises: OSError, ValueError where the process ends; ColbertVespaError where it
+        cannot start."""
+        if not waiting and not self._take(waiting, block=True):
+            return
+        process = self._start(place)
+        buffer = bytearray()
+        process.socket.sendall(pack(0, dict(self._settings)))
+        hello = read_frame(process.socket, buffer)
+        if hello is None:
+            raise OSError
+        answer_of_start(hello.body)
+        sent = 0
+        while True:
+            while sent < len(waiting) or (len(waiting) < PIPELINED and self._take(waiting, block=not waiting)):
+                process.socket.sendall(pack(sent + 1, batch_body(waiting[sent].batch)))
+                sent += 1
+            if not waiting:
+                return
+            frame = read_frame(process.socket, buffer)
+            if frame is None:
+                raise OSError
+            sent -= 1
+            task = waiting.popleft()
+            try:
+                task.done.set_result(answer_of(frame, self._dim))
+            except ColbertVespaError as error:
+                task.done.set_exception(error)
+
+    def _take(self, waiting: deque[_Task], *, block: bool) -> bool:
+        """Whether there is another batch. None stays in the queue for the other threads' sake: each gets one of its own."""
+        try:
+            task = self._tasks.get(block=block)
+        except Empty:
+            return False
+        if task is None:
+            self._closed = True
+            return False
+        waiting.append(task)
+        return True
+
+    def _start(self, place: int) -> WorkerProcess:
+        process = WorkerProcess(self._path, 1, MODULE)
+        process.socket.setblocking(True)
+        with self._lock:
+            self._processes[place] = process
+            if self._closed:
+                process.stop()
+        return process
+
+    def _died(self, place: int, waiting: deque[_Task]) -> None:
+        with self._lock:
+            process = self._processes.pop(place, None)
+            how = "" if process is None or self._closed else process.stop()
+        if self._closed:
+            self._fail(waiting, ColbertVespaError("encoding was stopped"))
+            return
+        if waiting:
+            waiting[0].deaths += 1
+            if waiting[0].deaths > 1:
+                reason = f"an encoding process ended twice on the same documents ({how}): is there memory enough for --workers?"
+                waiting.popleft().done.set_exception(ColbertVespaError(reason))
+
+    @staticmethod
+    def _fail(waiting: deque[_Task], error: ColbertVespaError) -> None:
+        while waiting:
+            waiting.popleft().done.set_exception(error)
+
+
+def answer_of_start(body: dict[str, object]) -> None:
+    """Raises: ColbertVespaError where the worker says that it cannot start."""
+    if "error" in body:
+        raise ColbertVespaError(str(body["error"]))

@@ -1,0 +1,153 @@
+"""Metadata of a document change while its vectors stay as they are stored, and digests say what was fed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from plaid_tools import fake_bundle, passage, token_vectors
+
+from late_interaction.errors import MetadataError, UsageError
+from late_interaction.filters import parse_filter
+from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid import LocalIndex, Storage
+from late_interaction.plaid.shards import ShardedIndex, Sharding
+
+SCHEMA = MetadataSchema({"year": FieldType.LONG, "tags": FieldType.STRINGS})
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return fake_bundle(tmp_path_factory.mktemp("bundle") / "b")
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return token_vectors(np.random.default_rng(3), 2 * COUNT)
+
+
+def parts(vectors):
+    """Documents d0, d1, ... of two passages each, with their digests."""
+    for number, rows in enumerate(vectors):
+        made = passage(f"d{number // 2}", number % 2, year=2000, tags=["old"])
+        yield dataclasses.replace(made, digest=f"digest {number // 2}"), rows
+
+
+def put_all(writer, vectors):
+    for item, rows in parts(vectors):
+        writer.put(item, rows)
+
+
+@pytest.fixture(params=["residual", "binary", "float32", "refine"])
+def index(request, tmp_path, bundle, vectors):
+    codec, refine = ("residual", True) if request.param == "refine" else (request.param, False)
+    made = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, codec=codec, refine=refine)
+    with made.writer() as writer:
+        put_all(writer, vectors)
+        writer.commit()
+    return made
+
+
+def stored(index):
+    return {item.id: (dict(item.metadata), item.digest, index.vectors(item.id)) for item in index.iter_passages()}
+
+
+def test_digests_are_stored_merged_and_survive_a_crash(index, vectors):
+    assert {item.digest for item in index.iter_passages()} == {f"digest {n}" for n in range(COUNT)}
+    with index.writer() as writer:
+        writer.put(dataclasses.replace(passage("d3", 1), digest="new"), vectors[0])
+        assert writer.passages_of("d3") == {"d3#0": "digest 3", "d3#1": "new"}
+        assert writer.passages_of("nobody") == {}
+        writer.flush()
+    with index.writer(resume=True) as writer:
+        assert writer.passages_of("d3") == {"d3#0": "digest 3", "d3#1": "new"}
+        writer.commit(compact=True)
+    assert (index.passage("d3#0").digest, index.passage("d3#1").digest) == ("digest 3", "new")
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_vectors_stay_bit_for_bit(index, compact):
+    before = stored(index)
+    with index.writer() as writer:
+        assert writer.update_metadata("d7", {"year": 2024, "tags": None}) == 2
+        assert writer.update_metadata("nobody", {"year": 1}) == 0
+        assert writer.passages_of("d7") == {"d7#0": "", "d7#1": ""}
+        writer.commit(compact=compact)
+    after = stored(index)
+    assert set(after) == set(before)
+    for id_, (metadata, digest, rows) in after.items():
+        changed = id_.startswith("d7#")
+        assert np.array_equal(rows, before[id_][2])
+        assert metadata == ({"year": 2024} if changed else {"year": 2000, "tags": ["old"]})
+        assert digest == ("" if changed else before[id_][1])
+    found = index.search(before["d7#0"][2], 10, where=parse_filter({"year": 2024}, SCHEMA))
+    assert {hit.passage.id for hit in found.hits} == {"d7#0", "d7#1"}
+    index.verify()
+
+
+def test_updates_pile_up_and_survive_a_crash(index):
+    with index.writer() as writer:
+        writer.update_metadata("d1", {"year": 1})
+        writer.update_metadata("d1", {"tags": ["a"]})
+        writer.update_metadata("d2", {"year": 2})
+        writer.delete_passage("d2#1")
+        writer.update_metadata("d4", {"year": 4})
+        writer.delete_document("d4")
+        writer.flush()
+    with index.writer(resume=True) as writer:
+        writer.update_metadata("d1", {"year": 5})
+        writer.commit()
+    after = stored(index)
+    assert after["d1#0"][0] == after["d1#1"][0] == {"year": 5, "tags": ["a"]}
+    assert after["d2#0"][0]["year"] == 2
+    assert {"d2#1", "d4#0", "d4#1"} & set(after) == set()
+    assert index.passages == 2 * COUNT - 3
+
+
+def test_what_waits_for_the_commit_is_updated_too(tmp_path, bundle, vectors):
+    index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA)
+    with index.writer() as writer:
+        put_all(writer, vectors)
+        assert writer.update_metadata("d1", {"year": 7}) == 2
+        assert writer.passages_of("d1") == {"d1#0": "", "d1#1": ""}
+        writer.put(passage("d2", 0, year=9), vectors[0])
+        writer.commit()
+    assert index.passage("d1#1").metadata == {"year": 7, "tags": ["old"]}
+    assert index.passage("d2#0").metadata == {"year": 9}
+    assert index.passages == 2 * COUNT
+
+
+def test_a_put_after_an_update_wins_and_training_keeps_updates(index, vectors):
+    with index.writer() as writer:
+        writer.update_metadata("d1", {"year": 7})
+        writer.put(passage("d1", 0, year=8), vectors[0])
+        more = token_vectors(np.random.default_rng(4), 20 * COUNT)
+        for number, rows in enumerate(more):
+            writer.put(passage(f"more{number}"), rows)
+        writer.commit()
+    assert (index.passage("d1#0").metadata, index.passage("d1#1").metadata["year"]) == ({"year": 8}, 7)
+
+
+def test_a_value_of_another_type_changes_nothing(index):
+    with index.writer() as writer:
+        with pytest.raises(MetadataError, match="year"):
+            writer.update_metadata("d1", {"year": "x"})
+        with pytest.raises(MetadataError, match="nothing"):
+            writer.update_metadata("d1", {"nothing": 1})
+        writer.commit()
+    assert index.passage("d1#0").digest == "digest 1"
+
+
+@pytest.mark.parametrize("field", [None, "year"])
+def test_shards(tmp_path, bundle, vectors, field):
+    sharding = Sharding(3, field)
+    index = ShardedIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, sharding=sharding, storage=Storage())
+    with index, index.writer() as writer:
+        put_all(writer, vectors)
+        assert writer.passages_of("d1") == {"d1#0": "digest 1", "d1#1": "digest 1"}
+        assert writer.update_metadata("d1", {"tags": ["new"]}) == 2
+        if field:
+            with pytest.raises(UsageError, match="decides on the shard"):
+                writer.update_metadata("d1", {"year": 1})
+        writer.commit()
+        assert index.passage("d1#0").metadata["tags"] == ["new"]
