@@ -334,17 +334,42 @@ def evaluate(
     rerank: Rerank = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
     recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+    ] = False,
+    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --recall: write the curve as .png or .svg.")] = None,
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
     """Quality, recall against exact MaxSim, and latency on a judged collection, beside BM25."""
-    from colbert_vespa.evaluation import evaluate_address
+    from colbert_vespa.evaluation import evaluate_address, recall_at_address
+    from query import ClientSettings
 
     out = Output(json_output=json_output)
+    settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
+    if recall or goal is not None or plot is not None:
+        from colbert_vespa.recall import parse_goal, plot_recall
+
+        wanted = parse_goal(goal or "recall@10=0.98")
+        names = None if candidates == "auto" else [candidates]
+        with out.steps() as step:
+            report = recall_at_address(
+                address, collection, wanted, bundle=bundle, strategies=names, queries=queries or recall_queries,
+                settings=settings, step=step,
+            )  # fmt: skip
+        out.recall(report)
+        if plot is not None:
+            plot_recall(report, plot)
+            out.say(f"plot: {plot}")
+        out.result(report.to_json())
+        return
     with out.steps() as step:
         evaluation = evaluate_address(
             address, collection, bundle=bundle, candidates=candidates, rerank=rerank, queries=queries,
-            recall_queries=recall_queries, step=step,
+            recall_queries=recall_queries, settings=settings, step=step,
         )  # fmt: skip
     out.evaluation(evaluation)
     out.result(evaluation.to_json())

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
+from colbert_vespa.recall import RecallReport
 from feeder.pipeline import FeedProgress, FeedSummary
 from query.types import Explanation, Hit, SearchResult
 from vespa_app.changes import KINDS, Change
@@ -153,6 +154,29 @@ class Output:
         table.add_row("recall@10 against exact MaxSim", recall, "")
         table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
         self.console.print(table)
+
+    def recall(self, report: RecallReport) -> None:
+        """The curve, a bar for each setting's latency; then the least settings that reach the goal."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("candidates")
+        for name in ("probes", "rerank", "among candidates", f"recall@{report.goal.k}", "p50 ms", "p95 ms"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        slowest = max((effort.p50_ms for effort in report.curve), default=1.0)
+        for effort in report.curve:
+            best = effort in report.chosen
+            shares = f"{effort.candidates:.3f}", f"{effort.recall:.3f}"
+            times = f"{effort.p50_ms:.1f}", f"{effort.p95_ms:.1f}"
+            bar = "█" * max(1, round(30 * effort.p50_ms / slowest))
+            row = (effort.strategy, str(effort.probes or ""), str(effort.rerank), *shares, *times, bar)
+            table.add_row(*row, style="bold green" if best else None)
+        self.console.print(table)
+        self.say(f"{report.queries} queries; exhaustive MaxSim p50 {report.exact_p50_ms:.1f} ms")
+        for effort in report.chosen:
+            probes = f", {effort.probes} probes" if effort.probes else ""
+            self.say(f"{effort.strategy} reaches {report.goal.recall:.3g} with rerank {effort.rerank}{probes}")
+        if not report.chosen:
+            self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
 
     def changes(self, changes: Sequence[Change]) -> None:
         """One line for each, the costly ones last."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from colbert_vespa.recall import Goal, RecallReport, measure_recall
 from feeder.sources import Query, read_collection
 from late_interaction.bm25 import Bm25
 from late_interaction.bundle_cache import cache_folder
@@ -20,10 +21,10 @@ from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import ndcg_at_k, overlap_at_k, percentile, recall_at_k, reciprocal_rank_at_k
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from query import Client
+from query import Client, ClientSettings
 from query.options import AUTO
 
-__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings"]
+__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings", "recall_at_address"]
 
 SEED = 13
 Qrels = Mapping[str, Mapping[str, float]]
@@ -198,6 +199,7 @@ def evaluate_address(
     rerank: int | None = None,
     queries: int | None = None,
     recall_queries: int = 300,
+    settings: ClientSettings | None = None,
     step: Step | None = None,
 ) -> Evaluation:
     """`evaluate` of a client at `address` on a collection folder.
@@ -207,7 +209,7 @@ def evaluate_address(
     """
     read = read_collection(collection)
     judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    with Client(address, bundle) as client:
+    with Client(address, bundle, settings=settings) as client:
         if not recall_queries:
             return evaluate(client, judged, None, candidates=candidates, rerank=rerank, step=step)
         folder = cache_folder() / "vectors" / client.bundle.sha256[:16]
@@ -219,3 +221,25 @@ def evaluate_address(
             )  # fmt: skip
         finally:
             cache.close()
+
+
+def recall_at_address(
+    address: str,
+    collection: Path,
+    goal: Goal,
+    *,
+    bundle: Path | None = None,
+    strategies: Sequence[str] | None = None,
+    queries: int | None = None,
+    settings: ClientSettings | None = None,
+    step: Step | None = None,
+) -> RecallReport:
+    """`measure_recall` at `address` with the queries of a collection folder; `queries`: a seeded sample of so many.
+
+    Raises: as measure_recall and Client.
+    """
+    texts = [query.text for query in read_collection(collection).queries if query.text.strip()]
+    if queries is not None and queries < len(texts):
+        texts = random.Random(SEED).sample(texts, queries)
+    with Client(address, bundle, settings=settings) as client:
+        return measure_recall(client, texts, goal, strategies=strategies, step=step)
