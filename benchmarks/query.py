@@ -65,8 +65,8 @@ def canned_answer() -> bytes:
          "fields": {**fields, "id": f"d{n}#0", "matchfeatures": {"firstPhase": 12.5}}}
         for n in range(HITS)
     ]  # fmt: skip
-    root = {"id": "toplevel", "relevance": 1.0, "fields": {"totalCount": 5000}, "children": hits,
-            "coverage": {"coverage": 100, "documents": 5000, "full": True, "nodes": 1, "results": 1, "resultsFull": 1}}  # fmt: skip
+    root = {"relevance": 1.0, "fields": {"totalCount": 5000}, "children": hits,
+            "coverage": {"coverage": 100, "documents": 5000, "full": True, "nodes": 1}}  # fmt: skip
     return json.dumps({"timing": {"querytime": 0.0, "summaryfetchtime": 0.0, "searchtime": 0.0}, "root": root}).encode()
 
 

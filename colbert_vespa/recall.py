@@ -117,8 +117,12 @@ def _effort(
         if exact:
             recalls.append(len(exact & {hit.passage_id for hit in result.hits}) / len(exact))
             among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
-    found = [float(np.mean(values)) if values else 1.0 for values in (among, recalls)]
-    return Effort(strategy, probes, rerank, *found, 1000 * percentile(seconds, 0.5), 1000 * percentile(seconds, 0.95))
+    p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
+    return Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 1.0
 
 
 def _timed(
