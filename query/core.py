@@ -26,6 +26,7 @@ from query.types import Hit, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.addresses import is_url
 from vespa_app.application import Application
+from vespa_app.description import read_description
 
 __all__ = ["Addresses", "Core", "Names"]
 
@@ -70,22 +71,21 @@ class Core:
                 self.default.append(name)
 
     def _opened(self, address: str, bundle: Bundle | None, transport: httpx.BaseTransport | None) -> list[tuple[Index, bool]]:
-        """The indexes at an address, and whether each is asked by default. Of an application's further indexes those whose
-        bundle is not known here are left out."""
+        """The indexes at an address, and whether each is asked by default. Of an application's further indexes those of another
+        bundle are left out: they have an address of their own."""
         if not is_url(address):
             from query.local import LocalSearch
 
             return [(LocalSearch(Path(address), self.clock), True)]
-        application = Application.read(address, timeout=self.settings.timeout, transport=transport)
-        first = VespaIndex(application, application.choose_bundle(bundle), self.settings)
-        return [(first, True), *((index, False) for index in self._beside(address, first))]
-
-    def _beside(self, address: str, first: VespaIndex) -> list[VespaIndex]:
-        return [
-            VespaIndex(Application(first.url, description), first.bundle, self.settings)
-            for description in first.application.description.beside
-            if description.bundle_sha256 == first.bundle.sha256
-        ]
+        url, _, name = address.partition("#")
+        description = read_description(url, timeout=self.settings.timeout, transport=transport)
+        asked = description.index(name or description.settings.schema)
+        application = Application(url.rstrip("/"), asked)
+        own = application.choose_bundle(bundle)
+        others = [other for other in description.all if other.settings.schema != asked.settings.schema]
+        beside = [Application(application.url, other) for other in others if other.bundle_sha256 == own.sha256]
+        found = [(VespaIndex(application, own, self.settings), True)]
+        return [*found, *((VespaIndex(other, own, self.settings), False) for other in beside)]
 
     def named(self, names: Names) -> list[Index]:
         """Raises: UsageError where an index is unknown or named twice."""
