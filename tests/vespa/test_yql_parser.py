@@ -21,9 +21,10 @@ SCHEMA = MetadataSchema(
     }
 )
 HOSTILE = (
-    '"', "\\", '\\"', '") or true or (lang contains "', "' or true --", "en\\", "\\u0022", "\\x22", "@text", "{a:1}", "/*", "//",
-    "#", ";", "\n", "\r\n", "\t", "\x00", "\x1f", "\x7f", "\u2028", "\u202e", "\ufeff", "\U0001f600", "日本語", "é", "e\u0301",
-    " ", "  a  b ", "*", "a*", "?", "%s", "$and", "contains", "userInput(@text)", "true", "null", "-1", "[1;2]", "<5", "a" * 300,
+    '"', "\\", '\\"', '") or true or (lang contains "', "' or true --", "en\\", "\\u0022", "\\x22", "@text", "{a:1}", "/*",
+    "//", "#", ";", "\n", "\r\n", "\t", "\x00", "\x1f", "\x7f", "\u2028", "\u202e", "\ufeff", "\U0001f600", "日本語", "é",
+    "e\u0301", " ", "  a  b ", "*", "a*", "?", "%s", "$and", "contains", "userInput(@text)", "true", "null", "-1", "[1;2]",
+    "<5", "a" * 300,
 )  # fmt: skip
 COUNT = 2000
 BOUND = re.compile(r"(?:(?P<less><)|(?P<more>>)|\[(?P<from>[^;]*);(?P<to>[^\]]*)\]|)(?P<value>[^\]]*)")
