@@ -15,6 +15,7 @@ import typer
 from colbert_vespa.console import Output, print_error
 from colbert_vespa.index_commands import index_app
 from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.files import atomic_write
 
 __all__ = ["app", "main"]
 
@@ -31,7 +32,9 @@ Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON obj
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.")
 ]
-Candidates = Annotated[str | None, typer.Option("--candidates", help="How candidates are found; default: the index's first.")]
+Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: as the index describes itself.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.")]
+RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
 Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.")]
 
 
@@ -258,34 +261,58 @@ def search(
     address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several are asked in turn.")],
     k: Annotated[int, typer.Option("-k", help="Number of passages.")] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
-    candidates: Candidates = None,
+    candidates: Candidates = "auto",
+    index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application; several in one.")] = None,
     rerank: Rerank = None,
+    probes: Annotated[int | None, typer.Option("--probes", help="Centroids looked up for each query row.")] = None,
+    offset: Annotated[int | None, typer.Option("--offset", help="Hits before this page; give it on all pages.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0 or bm25=1.0. Several times.")
+    ] = None,
+    scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
+    heatmap: Annotated[Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.")] = None,
     group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
     """Search: candidates first, then late-interaction reranking."""
-    from query import explain as explain_hits
-    from query import open_retriever
+    from query import Client, ClientSettings
+    from query.heatmap import heatmap_page
 
     out = Output(json_output=json_output)
-    filter_ = _where(where)
+    filter_, weights = _where(where), _weights(weight or [])
+    settings = ClientSettings(require_full=require_full)
     answers: list[dict[str, Any]] = []
     for source in address:
-        retriever = open_retriever(source, bundle)
-        try:
-            found = retriever.search(query, k, where=filter_, candidates=candidates, rerank=rerank, group=group)
-            explanations = explain_hits(retriever.encoder, query, found.hits)
-        finally:
-            retriever.close()
+        with Client(source, bundle, settings=settings) as client:
+            found = client.search(
+                query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
+                group=group, weights=weights, scored=scored, explain=True, timeout=timeout,
+            )  # fmt: skip
         if len(address) > 1:
             out.heading(source)
-        out.hits(found, explanations)
+        out.hits(found)
         if explain:
-            out.explanation(found, explanations)
+            out.explanation(found)
+        if heatmap is not None:
+            atomic_write(heatmap, heatmap_page(query, found).encode())
+            out.say(f"words against words: {heatmap}")
         answers.append({"from": source, **found.to_json()})
     out.result(answers[0] if len(answers) == 1 else {"answers": answers})
+
+
+def _weights(given: Sequence[str]) -> dict[str, float] | None:
+    found = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
+    return found or None
 
 
 def _where(text: str | None) -> dict[str, object] | None:
@@ -304,21 +331,46 @@ def _where(text: str | None) -> dict[str, object] | None:
 def evaluate(
     address: Annotated[str, typer.Option("--from", help="Local index folder or Vespa URL.")],
     collection: Annotated[Path, typer.Option("--collection", help="Folder with corpus, queries and qrels.")],
-    candidates: Candidates = None,
+    candidates: Candidates = "auto",
     rerank: Rerank = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
     recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+    ] = False,
+    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --recall: write the curve as .png or .svg.")] = None,
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
     """Quality, recall against exact MaxSim, and latency on a judged collection, beside BM25."""
-    from colbert_vespa.evaluation import evaluate_address
+    from colbert_vespa.evaluation import evaluate_address, recall_at_address
+    from query import ClientSettings
 
     out = Output(json_output=json_output)
+    settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
+    if recall or goal is not None or plot is not None:
+        from colbert_vespa.recall import parse_goal, plot_recall
+
+        wanted = parse_goal(goal or "recall@10=0.98")
+        names = None if candidates == "auto" else [candidates]
+        with out.steps() as step:
+            report = recall_at_address(
+                address, collection, wanted, bundle=bundle, strategies=names, queries=queries or recall_queries,
+                settings=settings, step=step,
+            )  # fmt: skip
+        out.recall(report)
+        if plot is not None:
+            plot_recall(report, plot)
+            out.say(f"plot: {plot}")
+        out.result(report.to_json())
+        return
     with out.steps() as step:
         evaluation = evaluate_address(
             address, collection, bundle=bundle, candidates=candidates, rerank=rerank, queries=queries,
-            recall_queries=recall_queries, step=step,
+            recall_queries=recall_queries, settings=settings, step=step,
         )  # fmt: skip
     out.evaluation(evaluation)
     out.result(evaluation.to_json())

@@ -10,9 +10,10 @@ from vespa_app.constants import constant_path
 from vespa_app.layouts import best_similarities, embedded, maxsim, vectors_type
 from vespa_app.settings import AppSettings
 
-__all__ = ["OWN_FIELDS", "SUMMARY", "schema_text"]
+__all__ = ["OWN_FIELDS", "SUMMARY", "VECTORS_SUMMARY", "schema_text"]
 
 SUMMARY = "passage_hit"  # document summary: everything but the vectors
+VECTORS_SUMMARY = "passage_vectors"  # and with them, for clients that score
 
 # fields of ours in the passage schema, besides those of the strategies
 OWN_FIELDS = ("id", "document_id", "title", "text", "present", VECTORS)
@@ -101,7 +102,11 @@ def _tensor(name: str, type_: str, indexing: str, settings: AppSettings, lines: 
 def _summary(settings: AppSettings) -> str:
     names = ("id", "document_id", "title", "text", *settings.metadata.fields, "present")
     lines = "".join(f"        summary {name} {{}}\n" for name in names)
-    return f"    document-summary {SUMMARY} {{\n{lines}    }}\n"
+    vectors = "".join(f"        summary {name} {{}}\n" for name in (VECTORS, *CODECS[settings.codec].more_fields(settings)))
+    return (
+        f"    document-summary {SUMMARY} {{\n{lines}    }}\n"
+        f"    document-summary {VECTORS_SUMMARY} inherits {SUMMARY} {{\n{vectors}    }}\n"
+    )
 
 
 def _base_profile(settings: AppSettings) -> str:

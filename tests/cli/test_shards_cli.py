@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -11,9 +12,8 @@ from feeder import FeedOptions, start_feed
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.plaid import Storage
-from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
-from query import open_retriever, search_several
-from query.local import LocalRetriever
+from late_interaction.plaid.shards import ShardedIndex, Sharding
+from query import Client, ClientSettings
 
 WORDS = ("thread", "socket", "parser", "random", "date", "queue", "file", "json")
 
@@ -153,7 +153,7 @@ def test_verify_finds_a_flipped_byte_and_a_damaged_description(cli, two, tmp_pat
 
 @pytest.mark.parametrize("strategy", ["centroid", "bm25", "hybrid", "exhaustive"])
 def test_every_strategy_answers_as_one_index_does(two, strategy):
-    one, many = open_retriever(str(two / "one")), open_retriever(str(two / "many"))
+    one, many = Client(str(two / "one")), Client(str(two / "many"))
     try:
         for query, where in (("use a socket", None), ("random number 3", {"lang": "de"}), ("queue", {"n": {"$gt": 99}})):
             expected = one.search(query, 30, where=where, candidates=strategy)
@@ -170,29 +170,26 @@ def test_every_strategy_answers_as_one_index_does(two, strategy):
 
 @pytest.mark.parametrize("strategy", ["centroid", "bm25", "hybrid"])
 def test_a_late_shard_is_told_with_the_coverage(two, strategy):
-    retriever = LocalRetriever(two / "many", shards=ShardSettings(timeout=60))
+    client = Client(two / "many", settings=ClientSettings(timeout=60))
     try:
-        retriever.search("use a socket", 30)
-        assert isinstance(retriever.index, ShardedIndex)
-        os.kill(retriever.index.worker_pids[0], signal.SIGSTOP)
-        retriever.index.settings = ShardSettings(timeout=2)
-        found = retriever.search("use a socket", 30, candidates=strategy)
-        alive = retriever.index.readers()[1].passages
+        client.search("use a socket", 30)
+        index = client._core.indexes["many"].index
+        assert isinstance(index, ShardedIndex)
+        os.kill(index.worker_pids[0], signal.SIGSTOP)
+        found = client.search("use a socket", 30, candidates=strategy, timeout=2)
+        alive = index.readers()[1].passages
         assert found.coverage == pytest.approx(alive / 30) and 0 < len(found.hits) <= alive
-        assert found.notes == (f"only {alive / 30:.0%} of the passages were searched: shard-0: gave no answer within 2 s",)
+        assert not found.full
+        assert re.fullmatch(rf"only {alive / 30:.0%} of the passages were searched: shard-0: gave no answer .*", found.notes[0])
     finally:
-        retriever.close()
+        client.close()
 
 
 def test_shards_among_several_indexes(two):
-    one, many = open_retriever(str(two / "one")), open_retriever(str(two / "many"))
-    try:
-        found = search_several([one, many], "use a socket", 6)
-        scores = [[hit.score for hit in found.results[retriever.address].hits] for retriever in (one, many)]
+    with Client([two / "one", two / "many"]) as client:
+        found = client.search("use a socket", 6)
+        scores = [[hit.score for hit in found.hits if hit.index == name] for name in ("one", "many")]
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-        assert set(found.addresses) == {one.address, many.address}
-    finally:
-        many.close()
 
 
 def test_evaluate_works_on_shards(cli, two, tmp_path):

@@ -23,7 +23,7 @@ from feeder.survey import survey
 from late_interaction.bundle import Bundle
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
-from query import open_retriever
+from query import Client
 from vespa_app import build_package, default_settings
 from vespa_app.application import Application
 from vespa_app.cd_tests import cd_tests
@@ -115,7 +115,7 @@ def wait_for_all(hosts, url: str) -> None:
 
 def ask(hosts, url: str):
     """Query, strategy -> id -> score of the best ten."""
-    retriever = open_retriever(url, hosts.bundle.path)
+    retriever = Client(url, hosts.bundle.path)
     try:
         return {
             (query, name): {hit.id: hit.score for hit in retriever.search(query, 10, candidates=name, rerank=400).hits}
@@ -243,7 +243,7 @@ def test_streaming_mode_reads_one_group(hosts):
     package = build_package(hosts.bundle, settings).write(hosts.folder / "streaming")
     deploy(package, hosts.config, query_url=container(1), timeout=PATIENCE_S)
     feed(hosts)
-    retriever = open_retriever(container(1), hosts.bundle.path)
+    retriever = Client(container(1), hosts.bundle.path)
     inside = {d.id for d in hosts.documents if d.metadata.get("module") == "pathlib"}
     for candidates in ("exhaustive", "bm25"):
         hits = retriever.search("delete a file", len(hosts.documents), where={"module": "pathlib"}, candidates=candidates).hits

@@ -11,6 +11,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
 from vespa_app.candidates.base import declared_fields
+from vespa_app.candidates.best_centroids import best_centroids
 from vespa_app.candidates.effort import EFFORTS, Effort, codec_for, effort_for
 from vespa_app.checks import check_settings
 from vespa_app.description import Description
@@ -33,9 +34,15 @@ def test_centroid_asks_for_the_best_of_each_row_above_the_last_of_them():
     parts = ask("centroid")
     assert parts.yql_where == "(weightedSet(centroids, @w0) or weightedSet(centroids, @w1))"
     assert parts.parameters["w0"] == "{0:600,1:0}"
-    assert parts.parameters["w1"] == "{2:0,3:300}"
+    assert parts.parameters["w1"] == "{3:300,2:0}"
     assert parts.parameters["ranking.secondPhase.totalRerankCount"] == 50
     assert parts.profile == "centroid"
+
+
+@pytest.mark.parametrize(("count", "probes"), [(1, 1), (7, 7), (300, 32), (5000, 5)])
+def test_the_best_centroids_are_those_of_a_stable_sort(count, probes):
+    scores = np.random.default_rng(count).integers(-20, 20, (6, count)).astype(np.float32)  # many are equal
+    assert best_centroids(scores, probes).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :probes].tolist()
 
 
 def test_centroid_probes_at_most_all_centroids():
