@@ -20,7 +20,7 @@ from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import ndcg_at_k, overlap_at_k, percentile, recall_at_k, reciprocal_rank_at_k
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from query import Client
+from query import Client, ClientSettings
 from query.options import AUTO
 
 __all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings"]
@@ -207,7 +207,7 @@ def evaluate_address(
     """
     read = read_collection(collection)
     judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    with Client(address, bundle) as client:
+    with Client(address, bundle, settings=ClientSettings(require_full=True)) as client:  # a part of an answer measures nothing
         if not recall_queries:
             return evaluate(client, judged, None, candidates=candidates, rerank=rerank, step=step)
         folder = cache_folder() / "vectors" / client.bundle.sha256[:16]
