@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -258,7 +258,7 @@ def _journal_folder() -> Path:
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
-    address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several are asked in turn.")],
+    address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.")],
     k: Annotated[int, typer.Option("-k", help="Number of passages.")] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
     candidates: Candidates = "auto",
@@ -285,23 +285,18 @@ def search(
     out = Output(json_output=json_output)
     filter_, weights = _where(where), _weights(weight or [])
     settings = ClientSettings(require_full=require_full)
-    answers: list[dict[str, Any]] = []
-    for source in address:
-        with Client(source, bundle, settings=settings) as client:
-            found = client.search(
-                query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
-                group=group, weights=weights, scored=scored, explain=True, timeout=timeout,
-            )  # fmt: skip
-        if len(address) > 1:
-            out.heading(source)
-        out.hits(found)
-        if explain:
-            out.explanation(found)
-        if heatmap is not None:
-            atomic_write(heatmap, heatmap_page(query, found).encode())
-            out.say(f"words against words: {heatmap}")
-        answers.append({"from": source, **found.to_json()})
-    out.result(answers[0] if len(answers) == 1 else {"answers": answers})
+    with Client(address, bundle, settings=settings) as client:
+        found = client.search(
+            query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
+            group=group, weights=weights, scored=scored, explain=True, timeout=timeout,
+        )  # fmt: skip
+    out.hits(found)
+    if explain:
+        out.explanation(found)
+    if heatmap is not None:
+        atomic_write(heatmap, heatmap_page(query, found).encode())
+        out.say(f"words against words: {heatmap}")
+    out.result({"from": address[0] if len(address) == 1 else address, **found.to_json()})
 
 
 def _weights(given: Sequence[str]) -> dict[str, float] | None:

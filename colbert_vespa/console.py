@@ -82,15 +82,17 @@ class Output:
             yield StepBars(progress)
 
     def hits(self, result: SearchResult) -> None:
-        """Rank, score, id and the passage, with the words that matched in bold."""
+        """Rank, score, id and the passage, with the words that matched in bold; of several indexes, which one each is from."""
         if not result.hits:
             self.say("  no passage matches")
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(justify="right", style="dim", min_width=3)
         grid.add_column(justify="right", style="cyan", min_width=7)
         grid.add_column(overflow="fold")
+        several = len({hit.index for hit in result.hits}) > 1
         for hit in result.hits:
-            shown = Group(_title(hit, hit.explanation), _passage(hit.title, hit.text, hit.explanation))
+            origin = [Text(hit.index, style="dim")] if several else []
+            shown = Group(_title(hit, hit.explanation), _passage(hit.title, hit.text, hit.explanation), *origin)
             grid.add_row(str(hit.rank), f"{hit.score:.3f}", shown)
         self.console.print(grid)
         for note in result.notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -209,7 +210,8 @@ def evaluate_address(
     """
     read = read_collection(collection)
     judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    with Client(address, bundle, settings=settings) as client:
+    whole = dataclasses.replace(settings or ClientSettings(), require_full=True)  # a part of an answer measures nothing
+    with Client(address, bundle, settings=whole) as client:
         if not recall_queries:
             return evaluate(client, judged, None, candidates=candidates, rerank=rerank, step=step)
         folder = cache_folder() / "vectors" / client.bundle.sha256[:16]

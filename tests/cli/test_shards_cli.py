@@ -198,3 +198,12 @@ def test_evaluate_works_on_shards(cli, two, tmp_path):
     (tmp_path / "qrels.tsv").write_text("query-id\tdoc-id\trelevance\nq\td1\t1\n")
     done = cli("evaluate", "--from", str(two / "many"), "--collection", str(tmp_path), "--candidates", "exhaustive", "--json")
     assert last(done)["recall_at_10"] >= 0.8
+
+
+def test_evaluate_refuses_an_answer_without_some_of_the_passages(cli, two, tmp_path):
+    shutil.copytree(two / "many", tmp_path / "i")
+    shutil.rmtree(tmp_path / "i/shard-1")
+    (tmp_path / "corpus.jsonl").write_text(lines(document(n, "en") for n in range(30)))
+    (tmp_path / "queries.jsonl").write_text(lines([{"id": "q", "text": "use a socket, number 1"}]))
+    (tmp_path / "qrels.tsv").write_text("query-id\tdoc-id\trelevance\nq\td1\t1\n")
+    assert "shard-1" in refused(cli("evaluate", "--from", str(tmp_path / "i"), "--collection", str(tmp_path), code=1))

@@ -1,5 +1,7 @@
 """One question to several indexes."""
 
+import json
+
 import pytest
 
 from feeder import FeedOptions, start_feed
@@ -43,3 +45,17 @@ def test_what_cannot_be_compared_is_refused(halves, tiny_bundle, tmp_path):
     LocalIndex.create(tmp_path / "other", bundle=tiny_bundle, schema=MetadataSchema({}))
     with pytest.raises(UsageError, match="different bundles"):
         Client([halves[0], tmp_path / "other"]).search("x")
+
+
+def test_the_command_line_makes_one_list_of_several_indexes(halves, cli):
+    query = "wait for a thread to finish"
+    command = ("search", query, "--from", str(halves[0]), "--from", str(halves[1]), "-k", "5")
+    answer = json.loads(cli(*command, "--json").stdout.splitlines()[-1])
+    expected = Client(halves).search(query, 5).hits
+    assert answer["from"] == [str(path) for path in halves]
+    assert [(hit["rank"], hit["passage_id"], hit["index"]) for hit in answer["hits"]] == [
+        (hit.rank, hit.passage_id, hit.index) for hit in expected
+    ]
+    assert len({hit.index for hit in expected}) == 2
+    shown = [line.strip() for line in cli(*command).stdout.splitlines()]
+    assert [line for line in shown if line in ("a", "b")] == [hit.index for hit in expected]
