@@ -18,7 +18,7 @@ import numpy as np
 from feeder.journal import Journal, content_hash
 from feeder.targets import EncodedDocument, Failure, Target
 from late_interaction.documents import Document, Passage
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, VespaError
 from late_interaction.metadata import MetadataSchema, SchemaInference
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import DocumentEncoder
@@ -138,15 +138,15 @@ def feed_documents(
     tokenizing = Tokenizing(target.bundle)
     done = target.durable(journal.acknowledged)
     with ThreadPoolExecutor(1, thread_name_prefix="send") as sender:
-        sending: Future[tuple[list[EncodedDocument], list[Failure]]] | None = None
+        sending: Future[list[EncodedDocument]] | None = None
         for batch in _batches(documents, surveyed, done, ledger, batch_size):
             encoded = _encode(batch, encoder if target.needs_vectors else None, tokenizing, target.schema, ledger)
-            _settle(sending, ledger, journal)
-            sending = sender.submit(lambda items=encoded: (items, target.put(items)))  # type: ignore[misc]
+            _settle(sending, target, ledger, journal)
+            sending = sender.submit(_sent, target, encoded)
             if progress:
                 settled = ledger.acknowledged + ledger.already_there + len(ledger.failures)
                 progress(FeedProgress(settled, surveyed.documents, ledger.token_vectors, clock() - start))
-        _settle(sending, ledger, journal)
+        _settle(sending, target, ledger, journal)
     version = target.finish().version
     dead_letters = _write_dead_letters(journal.path.with_suffix(".dead.jsonl"), ledger.failures)
     if progress:
@@ -174,7 +174,8 @@ def delete_documents(documents: Iterable[Document], surveyed: Survey, target: Ta
     failures: list[Failure] = []
     ids = list(dict.fromkeys(document.id for document in documents))
     for first in range(0, len(ids), BATCH):
-        failures += target.delete(ids[first : first + BATCH])
+        target.delete(ids[first : first + BATCH])
+    failures += [settled.failure for settled in target.settled(wait=True) if settled.failure]
     version = target.finish().version
     return FeedSummary(
         target=target.name,
@@ -218,19 +219,27 @@ def _encode(
     ledger.truncated += sum(rows.truncated for rows in tokenizing.documents(texts))
     vectors = encoder.encode_documents(texts) if encoder else [np.zeros((0, 0), np.float32)] * len(texts)
     ledger.token_vectors += sum(len(rows) for rows in vectors)
-    return [EncodedDocument(*item) for item in zip(batch, passages, vectors, strict=True)]
+    return [EncodedDocument(d, (p,), (v,)) for d, p, v in zip(batch, passages, vectors, strict=True)]
 
 
-def _settle(sending: Future[tuple[list[EncodedDocument], list[Failure]]] | None, ledger: _Ledger, journal: Journal) -> None:
+def _sent(target: Target, batch: list[EncodedDocument]) -> list[EncodedDocument]:
+    target.put(batch)
+    return batch
+
+
+def _settle(sending: Future[list[EncodedDocument]] | None, target: Target, ledger: _Ledger, journal: Journal) -> None:
     """Waits for the batch in flight and books it."""
     if sending is None:
         return
-    batch, failures = sending.result()
-    refused = {failure.document_id for failure in failures}
-    arrived = [item.document for item in batch if item.document.id not in refused]
-    journal.acknowledge(arrived)
-    ledger.acknowledged += len(arrived)
-    ledger.failures += failures
+    documents = {item.document.id: item.document for item in sending.result()}
+    try:
+        settled = target.settled(wait=True)
+    except VespaError:
+        journal.acknowledge([documents[done.document_id] for done in target.settled() if not done.failure])
+        raise
+    journal.acknowledge([documents[done.document_id] for done in settled if not done.failure])
+    ledger.acknowledged += sum(not done.failure for done in settled)
+    ledger.failures += [done.failure for done in settled if done.failure]
 
 
 def _write_dead_letters(path: Path, failures: Sequence[Failure]) -> str | None:

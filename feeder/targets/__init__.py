@@ -13,16 +13,19 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
 
-__all__ = ["EncodedDocument", "Failure", "Finished", "Target"]
+__all__ = ["EncodedDocument", "Failure", "Finished", "Settled", "Stored", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedDocument:
-    """A document as its one passage with token vectors `[t, d]`."""
+    """A document as its passages, with token vectors `[t, d]` of each. digest: of its content and of what its vectors depend
+    on. stale: ids of passages that it has in the target and no longer wants."""
 
     document: Document
-    passage: Passage
-    vectors: NDArray[np.float32]
+    passages: tuple[Passage, ...]
+    vectors: tuple[NDArray[np.float32], ...]
+    digest: str = ""
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,22 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """The outcome of one document that was handed over; durable where failure is None."""
+
+    document_id: str
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a target has of a document: digest is '' where its passages do not agree on one."""
+
+    digest: str
+    passage_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """`version` of a local index after the commit, of shards the highest; None for Vespa, where operations are live at once."""
 
@@ -42,7 +61,8 @@ class Finished:
 
 
 class Target(Protocol):
-    """All calls come from one thread at a time. What `put` and `delete` return without naming is durable."""
+    """All calls come from one thread at a time. A document's passages are put, then its stale ones removed; the document is
+    settled when all of that is acknowledged. Order is kept per document id."""
 
     @property
     def name(self) -> str: ...
@@ -59,7 +79,28 @@ class Target(Protocol):
         """Those of the journal's acknowledged documents that this target really still has."""
         ...
 
-    def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]: ...
-    def delete(self, document_ids: Sequence[str]) -> list[Failure]: ...
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+        """Those that are there, by document id."""
+        ...
+
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
+        """Hands over; blocks while the target has all it can take."""
+        ...
+
+    def update(self, batch: Sequence[Document]) -> None:
+        """Partial: the metadata fields given (and only those); the document must exist."""
+        ...
+
+    def delete(self, document_ids: Sequence[str]) -> None:
+        """All passages of each; one that is not there is settled without failure."""
+        ...
+
+    def settled(self, *, wait: bool = False) -> list[Settled]:
+        """Outcomes since the last call; wait: when all that was handed over is settled.
+
+        Raises: VespaUnreachable, VespaBusy when retries are used up; outcomes already known are returned by the next call.
+        """
+        ...
+
     def finish(self) -> Finished: ...
     def close(self) -> None: ...

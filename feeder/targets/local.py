@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from feeder.targets import EncodedDocument, Failure, Finished
+from feeder.targets import EncodedDocument, Finished, Settled, Stored
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Passage
+from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
@@ -49,6 +49,7 @@ class LocalTarget:
         else:
             index = _created(path, bundle, schema, storage or Storage(), sharding)
         self._index: AnyIndex = index
+        self._settled: list[Settled] = []
         self._writer = index.writer(resume=resume)
         self._writer.__enter__()
 
@@ -68,17 +69,28 @@ class LocalTarget:
         pending = self._writer.pending
         return {id_: digest for id_, digest in acknowledged.items() if Passage.id_of(id_, 0) in pending}
 
-    def put(self, batch: Sequence[EncodedDocument]) -> list[Failure]:
-        for item in batch:
-            self._writer.put(item.passage, item.vectors)
-        self._writer.flush()
-        return []
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+        raise NotImplementedError
 
-    def delete(self, document_ids: Sequence[str]) -> list[Failure]:
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
+        for item in batch:
+            for passage, vectors in zip(item.passages, item.vectors, strict=True):
+                self._writer.put(passage, vectors)
+        self._writer.flush()
+        self._settled += [Settled(item.document.id) for item in batch]
+
+    def update(self, batch: Sequence[Document]) -> None:
+        raise NotImplementedError
+
+    def delete(self, document_ids: Sequence[str]) -> None:
         for id_ in document_ids:
             self._writer.delete_document(id_)
         self._writer.flush()
-        return []
+        self._settled += [Settled(id_) for id_ in document_ids]
+
+    def settled(self, *, wait: bool = False) -> list[Settled]:
+        known, self._settled = self._settled, []
+        return known
 
     def finish(self) -> Finished:
         return Finished(self._writer.commit().version)
