@@ -178,7 +178,8 @@ class _Bench:
             rows += sum(map(len, vectors))
             bare = [dataclasses.replace(document, metadata={}) for document in documents]
             start = time.perf_counter()
-            failures = target.put([EncodedDocument(d, Passage.of(d), found) for d, found in zip(bare, vectors, strict=True)])
+            target.put([EncodedDocument(d, (Passage.of(d),), (found,)) for d, found in zip(bare, vectors, strict=True)])
+            failures = [done.failure for done in target.settled(wait=True) if done.failure]
             seconds += time.perf_counter() - start
             if failures:
                 sys.exit(str(failures[0]))
