@@ -134,7 +134,9 @@ class FakeVespa:
                 return fault if isinstance(fault, str) else (fault, b'{"root":{"errors":[{"message":"told to"}]}}')
             if body.get("presentation.summary") != "passage_stored":
                 return 200, json.dumps(self.search_answer).encode()
-            wanted = {a or b for a, b in LISTED.findall(body.get("ids", ""))} | {v for k, v in body.items() if re.match(r"id\d", k)}
+            wanted = {a or b for a, b in LISTED.findall(body.get("ids", ""))} | {
+                v for k, v in body.items() if re.match(r"id\d", k)
+            }
             rows = [d["fields"] for d in self.documents.values() if d["fields"].get("document_id") in wanted]
             rows.sort(key=lambda fields: fields["id"])
             page = rows[body["offset"] :][: body["hits"]]
@@ -195,7 +197,11 @@ class Streams:
             reset(self.socket)
             return False
         status, data = (200, b'{"id":') if isinstance(answer, str) else answer
-        shown = [(":status", str(status)), ("content-type", "application/json"), ("content-length", str(len(data) + (answer == "cut")))]
+        shown = [
+            (":status", str(status)),
+            ("content-type", "application/json"),
+            ("content-length", str(len(data) + (answer == "cut"))),
+        ]
         self.h2.send_headers(stream, shown)
         self.h2.send_data(stream, data, end_stream=answer != "cut")
         if answer == "cut":

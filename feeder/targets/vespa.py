@@ -6,6 +6,7 @@ that all of that digest is there: what was cut off half-way reads as unknown. In
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -201,7 +202,9 @@ class VespaTarget:
         given = self.schema.check(document.metadata)
         values: dict[str, object] = dict.fromkeys(document.metadata) | sent_metadata(given, self._settings)
         marks = [mark for mark in row.present if mark.removesuffix("=") not in document.metadata]
-        return update(self._path_of(row), {**values, PRESENT: sorted({*marks, *present_marks(given)}), DIGEST: ""})
+        values |= {PRESENT: sorted({*marks, *present_marks(given)}), DIGEST: ""}
+        # Vespa answers 200 to an update of what is not there: with the condition it is 412
+        return update(self._path_of(row), values, condition=f"{self._settings.schema}.document_id=={json.dumps(document.id)}")
 
     def _path_of(self, row: Row) -> str:
         return document_path(self._settings, row.passage_id, {self._settings.group_field: row.group})

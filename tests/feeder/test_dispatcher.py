@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections import Counter
 
@@ -149,7 +150,7 @@ def test_503_of_one_operation_is_retried_ten_times_and_then_ends_the_feed():
 
 
 def pairs(items):
-    return zip(items, items[1:], strict=False)
+    return itertools.pairwise(items)
 
 
 @pytest.mark.parametrize("outage", [1, 15, 60, 100])

@@ -48,9 +48,7 @@ def open_target(vespa, tiny_bundle):
 
 def encoded(id_, passages=1, *, digest="D1", stale=(), text="text", metadata=None, rows=None):
     document = Document(id_, "title", text, metadata or {})
-    parts = tuple(
-        dataclasses.replace(Passage.of(document, number), text=f"{text} {number}") for number in range(passages)
-    )
+    parts = tuple(dataclasses.replace(Passage.of(document, number), text=f"{text} {number}") for number in range(passages))
     vectors = tuple(np.eye(3, 16, dtype=np.float32) if rows is None else rows for _ in parts)
     return EncodedDocument(document, parts, vectors, digest, tuple(stale))
 
