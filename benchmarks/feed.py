@@ -159,9 +159,9 @@ def accept(*, quick: bool, codec: str) -> dict[str, object]:
     with accepting() as (url, pid):
         busy = processor_seconds(pid)
         for _ in range(1 if quick else ROUNDS):
-            for name in seconds:
+            for name, times in seconds.items():
                 found = run_child("--child", name, url, str(count), "--codec", codec)
-                seconds[name].append(found["seconds"])
+                times.append(found["seconds"])
                 cpu[name].append(found["cpu"])
         rounds = 2 * len(seconds["ours"])
         served = (processor_seconds(pid) - busy) / (rounds * count)
