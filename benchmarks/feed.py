@@ -44,7 +44,7 @@ SCHEMA, NAMESPACE = "passage", "colbert"
 TOKENS, DIM = 100, 128
 CELLS = {"binary": DIM // 8, "bfloat16": 2 * DIM}  # bytes of a token vector
 FEEDERS = ("ours", "pyvespa", "vespa feed")
-ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed")
+ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed", "indexing-mode-change")
 
 
 def operations(count: int, codec: str, distinct: int = 512) -> Iterator[tuple[str, dict[str, Any]]]:

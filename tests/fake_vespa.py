@@ -52,7 +52,7 @@ class FakeVespa:
                 pass
 
             def handle(self) -> None:
-                with contextlib.suppress(ConnectionError, ssl.SSLError, OSError):
+                with contextlib.suppress(OSError), contextlib.closing(self):  # OSError: the other side went away
                     if tls is not None:
                         self.connection = tls.wrap_socket(self.connection, server_side=True)
                         second = self.connection.selected_alpn_protocol() == "h2"
@@ -63,6 +63,9 @@ class FakeVespa:
                         Streams(fake, self.connection).serve()
                     else:
                         super().handle()
+
+            def close(self) -> None:
+                self.connection.close()
 
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
