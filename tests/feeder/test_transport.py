@@ -93,7 +93,9 @@ def test_passing_faults_are_waited_out(vespa, fault):
     vespa.faults = {id_: [fault] * 3 for id_ in IDS[::10]}
     with Feed(vespa.url) as feed:
         assert feed.send(*IDS) == dict.fromkeys(IDS)
-        assert sum(feed.sender.statistics().retries.values()) >= (5 if isinstance(fault, str) else 15)
+        sent_again = sum(feed.sender.statistics().retries.values())
+    assert sent_again == 15 if fault not in ("reset", "cut") else sent_again > 0  # libcurl repeats some of these by itself
+    assert not any(vespa.faults.values())
     assert sorted(vespa.documents) == sorted(IDS)
 
 
