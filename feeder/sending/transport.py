@@ -44,7 +44,8 @@ _EVENTS = {
 
 
 class CurlTransport:
-    """timeout: seconds that one operation may take, by its server and by us.
+    """timeout: seconds after which Vespa gives an operation up; we do a little later, so that it cannot be carried out after
+    it was sent again, and perhaps after a newer one of its document.
 
     Raises: UsageError where the credentials of the environment cannot be used.
     """
@@ -52,6 +53,7 @@ class CurlTransport:
     def __init__(self, address: httpx.URL, *, timeout: float, connections: int = CONNECTIONS) -> None:
         self._base = str(address).rstrip("/")
         self._timeout, self._connections = timeout, connections
+        self._limit = f"timeout={int(1000 * timeout)}ms"
         self._headers = [f"{name}: {value}" for name, value in token_header(address).items()]
         self._tls = tls_files() if address.scheme == "https" else None
         self._idle: dict[str, list[_Stream]] = {"POST": [], "PUT": [], "DELETE": []}
@@ -77,7 +79,7 @@ class CurlTransport:
             self._streams = streams
         idle = self._idle[attempt.operation.method]
         stream = idle.pop() if idle else self._stream(attempt.operation.method)
-        stream.begin(attempt, self._base)
+        stream.begin(attempt, self._base, self._limit)
         self._busy[stream.curl] = stream
         self._multi.add_handle(stream.curl)
 
@@ -145,7 +147,7 @@ class CurlTransport:
         set_(pycurl.PIPEWAIT, 1)  # rather a stream of a connection that is being made than one more connection
         set_(pycurl.NOSIGNAL, 1)
         set_(pycurl.CONNECTTIMEOUT_MS, int(1000 * CONNECT_S))
-        set_(pycurl.TIMEOUT_MS, int(1000 * self._timeout))
+        set_(pycurl.TIMEOUT_MS, int(1100 * self._timeout))
         set_(pycurl.SOCKOPTFUNCTION, _notice_silence)
         if self._tls is not None:
             for option, file in (
@@ -191,10 +193,10 @@ class _Stream:
         self._began = 0.0
         curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
 
-    def begin(self, attempt: Attempt, base: str) -> None:
+    def begin(self, attempt: Attempt, base: str, limit: str) -> None:
         operation = attempt.operation
         self._attempt, self._began = attempt, time.monotonic()
-        self.curl.setopt(pycurl.URL, base + operation.path)
+        self.curl.setopt(pycurl.URL, f"{base}{operation.path}{'&' if '?' in operation.path else '?'}{limit}")
         if self.method != "DELETE":
             self.curl.setopt(pycurl.POSTFIELDS, operation.body)
         if self._gzipped is not operation.gzipped:

@@ -66,6 +66,13 @@ def test_operations_as_vespa_takes_them(vespa):
         for job in jobs:
             feed.sender.submit(job)
         assert [job.failure for job in feed.sender.settled(wait=True)] == [None, None]
+    paths = sorted(headers[":path"].removeprefix(PATH) for headers in vespa.headers)
+    assert paths == [
+        "a?condition=s.x%3D%3D%221%20%26%202%22&create=true&timeout=60000ms",
+        "a?timeout=60000ms",
+        "b?condition=s.x%3D%3D2&timeout=60000ms",
+        "b?condition=true&timeout=60000ms",
+    ]
     assert vespa.documents == {"a": {"fields": {"x": 1, "y": None}}}
     assert sorted(vespa.requests) == [("DELETE", "b"), ("POST", "a"), ("POST", "b"), ("PUT", "a")]
     assert update("/p", {"y": 1}, condition="a b", create=True).path == "/p?condition=a%20b&create=true"
