@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,10 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.survey import survey
+from feeder.targets import EncodedDocument, Stored
+from feeder.targets.vespa import open_vespa
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Document, Passage
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
 from query import Client
@@ -195,6 +199,43 @@ def test_a_host_dies_and_is_replaced(hosts):
     wait_for_all(hosts, container(1))
     assert_same_answers(hosts, container(1))
     run("boot", "2")
+    wait_for_all(hosts, container(2))
+
+
+def test_a_feed_goes_on_while_hosts_are_cut_off_and_die(hosts):
+    """Documents that are there in an older form are fed anew; afterwards each is there once, as it was fed last."""
+    ids = [f"fed{number}" for number in range(4000)]
+    target = open_vespa(container(1), hosts.bundle)
+
+    def hand_over(some, text):
+        documents = [Document(id_, "title", text, {}) for id_ in some]
+        rows = np.eye(3, hosts.bundle.manifest.dim, dtype=np.float32)
+        target.put([EncodedDocument(d, (Passage.of(d),), (rows,), digest=text) for d in documents])
+
+    def harm():
+        for command in (("cut", "3"), ("join", "3"), ("kill", "2"), ("boot", "2")):
+            run(*command)
+            time.sleep(15)
+
+    try:
+        hand_over(ids[::2], "old")
+        assert not any(done.failure for done in target.settled(wait=True))
+        harming = threading.Thread(target=harm)
+        harming.start()
+        place = 0
+        while harming.is_alive() or place < len(ids):
+            hand_over(ids[place : place + 20] if place < len(ids) else ids[:20], "new")
+            place += 20
+            time.sleep(0.2)
+        harming.join()
+        assert not any(done.failure for done in target.settled(wait=True))
+        wanted = len({d.id for d in hosts.documents}) + len(ids)
+        wait_until(f"{wanted} documents", lambda: (found := covered(container(1))) == (wanted, wanted) or found)
+        assert target.stored(ids) == {id_: Stored("new", (f"{id_}#0",)) for id_ in ids}
+    finally:
+        target.delete(ids)
+        target.settled(wait=True)
+        target.close()
     wait_for_all(hosts, container(2))
 
 

@@ -177,9 +177,10 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     vectors = [random.standard_normal((count, 16)).astype(np.float32) for count in (3, 0, 5)]
     vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
     passages = [Passage(f"{n}#0", str(n), "", "text", {}) for n in range(3)]
-    together = application.batch_fields(passages, vectors, bundle)
-    assert together == [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
-    assert application.batch_fields([], [], bundle) == []
+    alone = [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
+    together = application.units([(passages[:2], vectors[:2]), (passages[2:], vectors[2:])], bundle)
+    assert together == [alone[:2], alone[2:]]
+    assert application.units([], bundle) == []
 
 
 def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
