@@ -152,7 +152,7 @@ def test_503_for_three_minutes_ends_the_feed_and_known_outcomes_come_after_the_e
         assert feed.sender.open_jobs == len(IDS)
         with pytest.raises(VespaBusy):
             feed.sender.submit(Job("late", [[]]))
-    assert 120 < feed.time.skipped < 200
+    assert 115 < feed.time.skipped < 200  # and the time that really passed
 
 
 def test_a_port_where_nothing_listens_ends_the_feed_after_two_minutes():
