@@ -1,6 +1,7 @@
 """Local late-interaction engines on the same token vectors, one process each, pinned to the same cores.
 
     python -m benchmarks.engines [--quick] [--json] [--collection scifact|docs|cranfield|PATH] [--engine NAME]... [--plot FILE]
+    python -m benchmarks.engines --collection docs:20000     its first 20,000 passages: how cost grows
     python -m benchmarks.engines --synthetic 1000000          ours alone, made-up vectors, 32 a passage
 
 Engines build with two threads and search with one. recall@10 is against exact MaxSim of the float32 vectors; bytes_per_token is
@@ -96,14 +97,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2,000 passages and 20 queries")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line of stdout")
-    parser.add_argument("--collection", default="scifact", help=f"{', '.join(COLLECTIONS)}, or a collection's folder")
+    parser.add_argument(
+        "--collection", default="scifact", help=f"{', '.join(COLLECTIONS)}, or a folder; NAME:N for its first N"
+    )
     parser.add_argument("--synthetic", type=int, metavar="N", help="N made-up passages of 32 vectors; ours alone, no recall")
     parser.add_argument("--engine", action="append", choices=list(ENGINES), help="default: all")
     parser.add_argument("--threads", type=int, default=1, help="of a search")
     parser.add_argument("--build-threads", type=int, default=2, help="of building")
     parser.add_argument("--plot", type=Path, help="picture (needs matplotlib; default: in .cache/benchmarks)")
     options = parser.parse_args()
-    if options.synthetic is None and options.collection not in COLLECTIONS and not Path(options.collection).is_dir():
+    whole = options.collection.partition(":")[0]
+    if options.synthetic is None and whole not in COLLECTIONS and not Path(whole).is_dir():
         parser.error(f"{options.collection} is no collection's name and no folder")
     if options.synthetic is not None and options.synthetic < 1:
         parser.error("--synthetic needs a number of at least 1")

@@ -2,8 +2,8 @@
 
 A collection is one of those below, or the path of a folder as `colbert-vespa evaluate` takes it (whole, first 100 queries).
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
-of at least four words. `scifact` and `cranfield` are whole (300 tokens) with their first 100 queries. `NAME:N` is the first N
-documents of one, with its queries and its codebook: how a cost grows.
+of at least four words; `docs-100k` has 40,000 more, and the same bundle. `scifact` and `cranfield` are whole (300 tokens) with
+their first 100 queries. `NAME:N` is the first N documents of one, with its queries and its codebook: how a cost grows.
 """
 
 from __future__ import annotations
@@ -34,21 +34,30 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEED = 13
 SAMPLE = 4_000  # texts that the projection is fitted on
 CODEBOOK_SAMPLE = 20_000
+FIRST = 60_000  # passages of a sample that a larger one begins with
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Spec:
-    """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many."""
+    """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many.
+    source: the collection whose documents and bundle it has, where that is another."""
 
     name: str
     passages: int
     length: int
     queries: int
+    source: str = ""
 
 
 COLLECTIONS = {
-    spec.name: spec for spec in (Spec("scifact", 0, 300, 100), Spec("docs", 60_000, 64, 200), Spec("cranfield", 0, 300, 100))
+    spec.name: spec
+    for spec in (
+        Spec("scifact", 0, 300, 100),
+        Spec("docs", 60_000, 64, 200),
+        Spec("docs-100k", 100_000, 64, 200, "docs"),
+        Spec("cranfield", 0, 300, 100),
+    )
 }
 
 
@@ -77,8 +86,9 @@ def open_collection(name: str, *, quick: bool = False) -> Benched:
     documents = documents[: int(first)] if first else documents
     if quick:
         documents, queries = documents[:2_000], queries[:20]
-    folder = cache_folder() / "benchmarks" / f"{_folder_name(spec.name)}-{spec.length}"
-    texts = [passage_text(d.title, d.text) for d in _documents(spec)[0]]
+    owner = COLLECTIONS.get(spec.source, spec)
+    folder = cache_folder() / "benchmarks" / f"{_folder_name(owner.name)}-{spec.length}"
+    texts = [passage_text(d.title, d.text) for d in _documents(owner)[0]]
     if not folder.is_dir():
         _make_bundle(spec, texts, folder)
     bundle = Bundle.open(folder)
@@ -98,13 +108,20 @@ def _folder_name(name: str) -> str:
 
 
 def _documents(spec: Spec) -> tuple[list[Document], list[Query]]:
-    source = DATA / spec.name
+    source = DATA / (spec.source or spec.name)
     documents = [d for d in open_sources([str(source)])[0] if not d.blank]
     if spec.passages:
-        documents = random.Random(SEED).sample(documents, spec.passages)
+        documents = _sample(documents, spec.passages)
         return documents, _heading_queries(documents, spec.queries)
     queries = read_collection(source).queries
     return documents, list(queries)[: spec.queries]
+
+
+def _sample(documents: list[Document], count: int) -> list[Document]:
+    chosen = random.Random(SEED).sample(documents, min(count, FIRST))
+    known = {document.id for document in chosen}
+    rest = [document for document in documents if document.id not in known]
+    return chosen + random.Random(SEED).sample(rest, count - len(chosen))
 
 
 def _heading_queries(documents: Sequence[Document], count: int) -> list[Query]:

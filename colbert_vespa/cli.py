@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from colbert_vespa.console import Output, print_error
 from colbert_vespa.index_commands import index_app
 from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.files import atomic_write
 
 __all__ = ["app", "main"]
 
@@ -27,11 +29,15 @@ app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 
+INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.")
 ]
-Candidates = Annotated[str | None, typer.Option("--candidates", help="How candidates are found; default: the index's first.")]
+Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: as the index describes itself.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.")]
+RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
 Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.")]
 
 
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print_error("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -207,11 +213,23 @@ def plan(
 
 @app.command()
 def feed(
-    sources: Annotated[list[str], typer.Argument(help="JSONL files (.gz too), collection folders, or - for stdin.")],
     to: Annotated[str, typer.Option("--to", help="Local index folder, or http(s)://host:port of Vespa.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="JSONL, CSV, TSV, Parquet, Arrow (.gz, .zst), folders of pages, collections; - for stdin."),
+    ] = None,
     bundle: BundleOption = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="feed.toml: columns, passages, limits.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Passages of a document: none, sentences or markdown.")] = None,
+    retry: Annotated[Path | None, typer.Option("--retry", help="Feed a dead-letter file again.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the documents with these ids instead.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Change the metadata given, and nothing else.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; write nothing.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only so many documents.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Documents a second at most.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Encoding processes; default: one for each core.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of vectors, so that no text is encoded twice.")] = None,
     journal: Annotated[Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.")] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.")] = None,
@@ -224,24 +242,36 @@ def feed(
 ) -> None:
     """Feed documents into Vespa or a local index."""
     from feeder import FeedOptions, open_sources, start_feed
+    from feeder.settings import FeedSettings, read_feed_settings
+    from feeder.sources import DeadLetterSource
     from late_interaction.plaid import Storage
     from late_interaction.plaid.shards import Sharding
 
     out = Output(json_output=json_output)
-    files = open_sources(sources)
-    key = hashlib.sha256(json.dumps([to, [str(file.path.absolute()) for file in files]]).encode()).hexdigest()[:16]
+    if (retry is None) == (not sources) or (delete and update) or (retry is not None and (delete or update)):
+        raise UsageError("give sources or --retry FILE, and --delete or --update or neither; a retry knows what it was")
+    how = FeedSettings() if settings is None else read_feed_settings(settings)
+    splitting = how.splitting if split is None else dataclasses.replace(how.splitting, method=split)
+    files = open_sources(sources or [], how.source)
+    letters = None if retry is None else DeadLetterSource(retry)
+    paths = [file.path for file in files] if letters is None else [letters.path]
+    places = [str(path.absolute()) for path in paths]
+    operation = letters.operation if letters else "delete" if delete else "update" if update else "put"
+    key = hashlib.sha256(json.dumps([to, places]).encode()).hexdigest()[:16]
     storage = Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
     if shard_by is not None and shards is None:
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
     options = FeedOptions(
-        to=to, bundle=bundle, resume=resume, operation="delete" if delete else "put",
-        journal=journal or _journal_folder() / key, storage=storage,
+        to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
+        workers=workers, cache=cache, journal=journal or _journal_folder() / key, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
-    with start_feed(files, options) as run, out.feed_progress(run.total) as bar:
+    with start_feed([letters] if letters else files, options) as run, out.feed_progress(run.total) as bar:
         summary = run.go(bar)
-    out.feed_summary(summary, "deleted" if delete else "fed")
+    out.feed_summary(summary, {"put": "fed", "delete": "deleted", "update": "updated"}[operation])
     out.result(summary.to_json())
+    if summary.outcome == "interrupted":
+        raise typer.Exit(INTERRUPTED)
     if summary.dead_lettered:
         raise typer.Exit(1)
 
@@ -255,37 +285,56 @@ def _journal_folder() -> Path:
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
-    address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several are asked in turn.")],
+    address: Annotated[list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.")],
     k: Annotated[int, typer.Option("-k", help="Number of passages.")] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
-    candidates: Candidates = None,
+    candidates: Candidates = "auto",
+    index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application; several in one.")] = None,
     rerank: Rerank = None,
+    probes: Annotated[int | None, typer.Option("--probes", help="Centroids looked up for each query row.")] = None,
+    offset: Annotated[int | None, typer.Option("--offset", help="Hits before this page; give it on all pages.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0 or bm25=1.0. Several times.")
+    ] = None,
+    scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
+    heatmap: Annotated[Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.")] = None,
     group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
     """Search: candidates first, then late-interaction reranking."""
-    from query import explain as explain_hits
-    from query import open_retriever
+    from query import Client, ClientSettings
+    from query.heatmap import heatmap_page
 
     out = Output(json_output=json_output)
-    filter_ = _where(where)
-    answers: list[dict[str, Any]] = []
-    for source in address:
-        retriever = open_retriever(source, bundle)
+    filter_, weights = _where(where), _weights(weight or [])
+    settings = ClientSettings(require_full=require_full)
+    with Client(address, bundle, settings=settings) as client:
+        found = client.search(
+            query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
+            group=group, weights=weights, scored=scored, explain=True, timeout=timeout,
+        )  # fmt: skip
+    out.hits(found)
+    if explain:
+        out.explanation(found)
+    if heatmap is not None:
+        atomic_write(heatmap, heatmap_page(query, found).encode())
+        out.say(f"words against words: {heatmap}")
+    out.result({"from": address[0] if len(address) == 1 else address, **found.to_json()})
+
+
+def _weights(given: Sequence[str]) -> dict[str, float] | None:
+    found = {}
+    for item in given:
+        name, _, value = item.partition("=")
         try:
-            found = retriever.search(query, k, where=filter_, candidates=candidates, rerank=rerank, group=group)
-            explanations = explain_hits(retriever.encoder, query, found.hits)
-        finally:
-            retriever.close()
-        if len(address) > 1:
-            out.heading(source)
-        out.hits(found, explanations)
-        if explain:
-            out.explanation(found, explanations)
-        answers.append({"from": source, **found.to_json()})
-    out.result(answers[0] if len(answers) == 1 else {"answers": answers})
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
+    return found or None
 
 
 def _where(text: str | None) -> dict[str, object] | None:
@@ -304,21 +353,46 @@ def _where(text: str | None) -> dict[str, object] | None:
 def evaluate(
     address: Annotated[str, typer.Option("--from", help="Local index folder or Vespa URL.")],
     collection: Annotated[Path, typer.Option("--collection", help="Folder with corpus, queries and qrels.")],
-    candidates: Candidates = None,
+    candidates: Candidates = "auto",
     rerank: Rerank = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
     recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+    ] = False,
+    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --recall: write the curve as .png or .svg.")] = None,
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
     """Quality, recall against exact MaxSim, and latency on a judged collection, beside BM25."""
-    from colbert_vespa.evaluation import evaluate_address
+    from colbert_vespa.evaluation import evaluate_address, recall_at_address
+    from query import ClientSettings
 
     out = Output(json_output=json_output)
+    settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
+    if recall or goal is not None or plot is not None:
+        from colbert_vespa.recall import parse_goal, plot_recall
+
+        wanted = parse_goal(goal or "recall@10=0.98")
+        names = None if candidates == "auto" else [candidates]
+        with out.steps() as step:
+            report = recall_at_address(
+                address, collection, wanted, bundle=bundle, strategies=names, queries=queries or recall_queries,
+                settings=settings, step=step,
+            )  # fmt: skip
+        out.recall(report)
+        if plot is not None:
+            plot_recall(report, plot)
+            out.say(f"plot: {plot}")
+        out.result(report.to_json())
+        return
     with out.steps() as step:
         evaluation = evaluate_address(
             address, collection, bundle=bundle, candidates=candidates, rerank=rerank, queries=queries,
-            recall_queries=recall_queries, step=step,
+            recall_queries=recall_queries, settings=settings, step=step,
         )  # fmt: skip
     out.evaluation(evaluation)
     out.result(evaluation.to_json())

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
+from colbert_vespa.recall import RecallReport
 from feeder.ledger import FeedProgress, FeedSummary
-from query.explain import Explanation
-from query.types import Hit, SearchResult
+from query.types import Explanation, Hit, SearchResult
 from vespa_app.changes import KINDS, Change
 from vespa_app.planning import Plan
 
@@ -81,37 +81,41 @@ class Output:
         with self.progress() as progress:
             yield StepBars(progress)
 
-    def hits(self, result: SearchResult, explanations: list[Explanation] | None = None) -> None:
-        """Rank, score, id and the passage, with the words that matched in bold."""
+    def hits(self, result: SearchResult) -> None:
+        """Rank, score, id and the passage, with the words that matched in bold; of several indexes, which one each is from."""
         if not result.hits:
             self.say("  no passage matches")
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(justify="right", style="dim", min_width=3)
         grid.add_column(justify="right", style="cyan", min_width=7)
         grid.add_column(overflow="fold")
-        for place, hit in enumerate(result.hits):
-            explanation = explanations[place] if explanations else None
-            shown = Group(_title(hit, explanation), _passage(hit.title, hit.text, explanation))
+        several = len({hit.index for hit in result.hits}) > 1
+        for hit in result.hits:
+            origin = [Text(hit.index, style="dim")] if several else []
+            shown = Group(_title(hit, hit.explanation), _passage(hit.title, hit.text, hit.explanation), *origin)
             grid.add_row(str(hit.rank), f"{hit.score:.3f}", shown)
         self.console.print(grid)
         for note in result.notes:
             self.say(f"  note: {note}")
 
-    def explanation(self, result: SearchResult, explanations: list[Explanation]) -> None:
+    def explanation(self, result: SearchResult) -> None:
         """Per hit: each query word with the passage word that matched it best; then what each stage took."""
-        for hit, explanation in zip(result.hits, explanations, strict=True):
+        for hit in result.hits:
             stages = ", ".join(f"{name} {value:.3f}" for name, value in hit.stages.items())
             self.console.print(f"\n[bold]{escape(hit.id)}[/bold]  {stages}", overflow="fold")
             table = Table(box=None, pad_edge=False, header_style="dim")
             for column in ("query word", "passage word", "similarity", "characters"):
                 table.add_column(column)
-            for match in explanation.matches:
+            for match in hit.explanation.matches if hit.explanation else ():
                 place = f"{match.start}-{match.end}"
-                table.add_row(Text(match.query_word), Text(match.passage_word), f"{match.similarity:.3f}", place)
+                similarity = Text(f"{match.similarity:.3f}", style=similarity_style(match.similarity))
+                table.add_row(Text(match.query_word), Text(match.passage_word), similarity, place)
             self.console.print(table)
         matched = "" if result.matched is None else f"{result.matched} matched, "
         took = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings_ms.items())
-        self.say(f"\ncandidates by {result.candidates}: {matched}at most {result.reranked} reranked by MaxSim")
+        why = f" ({result.chosen})" if result.chosen else ""
+        self.say(f"\ncandidates by {result.candidates}{why}")
+        self.say(f"{matched}at most {result.reranked} reranked by MaxSim; {result.coverage:.1%} of the documents searched")
         self.say(f"milliseconds: {took}")
 
     def export_report(self, report: ExportReport) -> None:
@@ -153,6 +157,29 @@ class Output:
         table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
         self.console.print(table)
 
+    def recall(self, report: RecallReport) -> None:
+        """The curve, a bar for each setting's latency; then the least settings that reach the goal."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("candidates")
+        for name in ("probes", "rerank", "among candidates", f"recall@{report.goal.k}", "p50 ms", "p95 ms"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        slowest = max((effort.p50_ms for effort in report.curve), default=1.0)
+        for effort in report.curve:
+            best = effort in report.chosen
+            shares = f"{effort.candidates:.3f}", f"{effort.recall:.3f}"
+            times = f"{effort.p50_ms:.1f}", f"{effort.p95_ms:.1f}"
+            bar = "█" * max(1, round(30 * effort.p50_ms / slowest))
+            row = (effort.strategy, str(effort.probes or ""), str(effort.rerank), *shares, *times, bar)
+            table.add_row(*row, style="bold green" if best else None)
+        self.console.print(table)
+        self.say(f"{report.queries} queries; exhaustive MaxSim p50 {report.exact_p50_ms:.1f} ms")
+        for effort in report.chosen:
+            probes = f", {effort.probes} probes" if effort.probes else ""
+            self.say(f"{effort.strategy} reaches {report.goal.recall:.3g} with rerank {effort.rerank}{probes}")
+        if not report.chosen:
+            self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
+
     def changes(self, changes: Sequence[Change]) -> None:
         """One line for each, the costly ones last."""
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -179,6 +206,10 @@ class Output:
             self.say(f"  note: {note}")
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
+        if summary.outcome == "dry run":
+            there = f"{summary.already_there} are there as they are"
+            self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {there}")
+            return
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
         way = "from" if verb == "deleted" else "to"
         self.say(
@@ -194,7 +225,9 @@ class Output:
         if summary.truncated:
             self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
         if summary.dead_lettered:
-            self.say(f"  {summary.dead_lettered} documents were refused; see {summary.dead_letter_file}")
+            self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
+        if summary.outcome == "interrupted":
+            self.say(f"  interrupted: {summary.pending} documents are still to come, --resume goes on")
 
 
 class FeedBar:
@@ -224,6 +257,11 @@ class StepBars:
 
 _SHOWN = 240
 _MATCH = "bold yellow"
+_STRENGTHS = ((0.75, "bold green"), (0.5, "green"), (0.25, "yellow"))  # of a similarity, and its colour
+
+
+def similarity_style(similarity: float) -> str:
+    return next((style for least, style in _STRENGTHS if similarity >= least), "dim")
 
 
 def _passage(title: str, text: str, explanation: Explanation | None) -> Text:

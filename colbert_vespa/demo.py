@@ -25,9 +25,9 @@ from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import MissingDependency
 from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid.shards import open_index
 from late_interaction.vector_cache import CachedEncoder, VectorCache
-from query import explain
-from query.local import LocalRetriever
+from query import Client
 from vespa_app import build_package, check_package, default_settings
 
 __all__ = ["minilm_folder", "run_demo"]
@@ -116,20 +116,19 @@ def _index_and_answer(
     out.say(f"{folder / 'package'}: {settings.codec} vectors, candidates by {', '.join(settings.candidates)}")
 
     out.heading("5. Answers")
-    retriever = LocalRetriever(folder / "index")
+    client = Client(folder / "index")
     for question, where in _questions(documents, judged, schema):
         note = f"   where {where}" if where else ""
         out.heading(f"{question}{note}")
-        found = retriever.search(question, 3, where=where)
-        out.hits(found, explain(retriever.encoder, question, found.hits))
+        out.hits(client.search(question, 3, where=where, explain=True))
 
     out.heading("6. Report")
     if judged is None:
         evaluation = _known_items(out, folder, bundle, encoder, documents)
     else:
         with out.steps() as step:
-            evaluation = evaluate(retriever, judged, encoder, step=step)
-    index = retriever.index
+            evaluation = evaluate(client, judged, encoder, step=step)
+    index = open_index(folder / "index")
     report: dict[str, object] = {
         "passages": index.passages,
         "token_vectors": index.token_vectors,
@@ -198,9 +197,9 @@ def _known_items(
     queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
     judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
     _feed(out, changed, folder / "known-item", bundle, encoder)
-    retriever = LocalRetriever(folder / "known-item")
+    client = Client(folder / "known-item")
     with out.steps() as step:
-        evaluation = evaluate(retriever, judged, encoder, step=step)
+        evaluation = evaluate(client, judged, encoder, step=step)
     shutil.rmtree(folder / "known-item", ignore_errors=True)
     return evaluation
 

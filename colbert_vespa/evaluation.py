@@ -1,7 +1,8 @@
-"""Quality, recall against exact MaxSim, and latency of a retriever on a judged collection, beside BM25."""
+"""Quality, recall against exact MaxSim, and latency of a client on a judged collection, beside BM25."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from colbert_vespa.recall import Goal, RecallReport, measure_recall
 from feeder.sources import Query, read_collection
 from late_interaction.bm25 import Bm25
 from late_interaction.bundle_cache import cache_folder
@@ -20,9 +22,10 @@ from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import ndcg_at_k, overlap_at_k, percentile, recall_at_k, reciprocal_rank_at_k
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from query.retriever import Retriever, open_retriever
+from query import Client, ClientSettings
+from query.options import AUTO
 
-__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings"]
+__all__ = ["Evaluation", "Judged", "bm25_rankings", "evaluate", "evaluate_address", "exact_rankings", "recall_at_address"]
 
 SEED = 13
 Qrels = Mapping[str, Mapping[str, float]]
@@ -83,11 +86,11 @@ class Evaluation:
 
 
 def evaluate(
-    retriever: Retriever,
+    client: Client,
     judged: Judged,
     encoder: DocumentEncoder | None,
     *,
-    candidates: str | None = None,
+    candidates: str = AUTO,
     rerank: int | None = None,
     recall_queries: int = 300,
     step: Step | None = None,
@@ -101,21 +104,21 @@ def evaluate(
     rankings: dict[str, list[str]] = {}
     top10: dict[str, list[str]] = {}
     seconds = []
-    retriever.search(judged.queries[0].text, 100, candidates=candidates, rerank=rerank)  # loads and compiles
+    client.search(judged.queries[0].text, 100, candidates=candidates, rerank=rerank)  # loads and compiles
     used = ""
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()
-        found = retriever.search(query.text, 10, candidates=candidates, rerank=rerank)
+        found = client.search(query.text, 10, candidates=candidates, rerank=rerank)
         seconds.append(time.perf_counter() - start)
         used = found.candidates
         top10[query.id] = [hit.id for hit in found.hits]
-        deep = retriever.search(query.text, 100, candidates=candidates, rerank=rerank)
+        deep = client.search(query.text, 100, candidates=candidates, rerank=rerank)
         rankings[query.id] = list(dict.fromkeys(hit.id for hit in deep.hits))
         report("queries", place + 1, len(judged.queries))
     recall = None
     sample = judged.queries[:recall_queries]
     if encoder is not None:
-        exact = exact_rankings(retriever, judged.documents, sample, encoder, 10, report)
+        exact = exact_rankings(client, judged.documents, sample, encoder, 10, report)
         recall = float(np.mean([overlap_at_k(top10[q.id], exact[q.id], 10) for q in sample]))
     keyword = bm25_rankings(judged.documents, judged.queries, 100)
     return Evaluation(
@@ -155,7 +158,7 @@ def bm25_rankings(documents: Sequence[Document], queries: Sequence[Query], k: in
 
 
 def exact_rankings(
-    retriever: Retriever,
+    client: Client,
     documents: Sequence[Document],
     queries: Sequence[Query],
     encoder: DocumentEncoder,
@@ -167,7 +170,7 @@ def exact_rankings(
 
     Equal scores keep the order of the documents, as the engine does.
     """
-    rows = {query.id: retriever.encoder.encode_queries([query.text])[0] for query in queries}
+    rows = {query.id: client.encoder.encode_queries([query.text])[0] for query in queries}
     best: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {
         id_: (np.empty(0, np.float32), np.empty(0, np.int64)) for id_ in rows
     }
@@ -193,31 +196,52 @@ def evaluate_address(
     collection: Path,
     *,
     bundle: Path | None = None,
-    candidates: str | None = None,
+    candidates: str = AUTO,
     rerank: int | None = None,
     queries: int | None = None,
     recall_queries: int = 300,
+    settings: ClientSettings | None = None,
     step: Step | None = None,
 ) -> Evaluation:
-    """`evaluate` of a retriever at `address` on a collection folder.
+    """`evaluate` of a client at `address` on a collection folder.
 
     The corpus is encoded once per bundle and kept in the user's cache, for exact MaxSim.
     Raises: CollectionError, LocalIndexError, BundleError, VespaError.
     """
     read = read_collection(collection)
     judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    retriever = open_retriever(address, bundle)
-    try:
+    whole = dataclasses.replace(settings or ClientSettings(), require_full=True)  # a part of an answer measures nothing
+    with Client(address, bundle, settings=whole) as client:
         if not recall_queries:
-            return evaluate(retriever, judged, None, candidates=candidates, rerank=rerank, step=step)
-        folder = cache_folder() / "vectors" / retriever.bundle.sha256[:16]
-        cache = VectorCache(folder, retriever.encoder.dim)
+            return evaluate(client, judged, None, candidates=candidates, rerank=rerank, step=step)
+        folder = cache_folder() / "vectors" / client.bundle.sha256[:16]
+        cache = VectorCache(folder, client.encoder.dim)
         try:
             return evaluate(
-                retriever, judged, CachedEncoder(retriever.encoder, cache), candidates=candidates, rerank=rerank,
+                client, judged, CachedEncoder(client.encoder, cache), candidates=candidates, rerank=rerank,
                 recall_queries=recall_queries, step=step,
             )  # fmt: skip
         finally:
             cache.close()
-    finally:
-        retriever.close()
+
+
+def recall_at_address(
+    address: str,
+    collection: Path,
+    goal: Goal,
+    *,
+    bundle: Path | None = None,
+    strategies: Sequence[str] | None = None,
+    queries: int | None = None,
+    settings: ClientSettings | None = None,
+    step: Step | None = None,
+) -> RecallReport:
+    """`measure_recall` at `address` with the queries of a collection folder; `queries`: a seeded sample of so many.
+
+    Raises: as measure_recall and Client.
+    """
+    texts = [query.text for query in read_collection(collection).queries if query.text.strip()]
+    if queries is not None and queries < len(texts):
+        texts = random.Random(SEED).sample(texts, queries)
+    with Client(address, bundle, settings=settings) as client:
+        return measure_recall(client, texts, goal, strategies=strategies, step=step)

@@ -15,8 +15,8 @@ from colbert_vespa.console import Output
 from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
-    from late_interaction.plaid import LocalIndex
-    from late_interaction.plaid.shards import ShardedIndex
+    from late_interaction.plaid.shards import AnyIndex, ShardedIndex
+    from late_interaction.plaid.versions import Tuned
 
 __all__ = ["index_app"]
 
@@ -24,6 +24,7 @@ index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning 
 Index = Annotated[Path, typer.Argument(help="Local index folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7
+TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
 WORDS = 12  # of a passage's beginning, as a question about it
 
 
@@ -43,9 +44,8 @@ def info(index: Index, json_output: Json = False) -> None:
         return
     version = opened.snapshot.version
     codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
-    tuned = version.tuned
-    effort = f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}" if tuned else "default"
-    if version.effort is None and tuned is not None:
+    effort = _effort(version.effort)
+    if version.effort is None and version.tuned is not None:
         effort = "default: the index has more than doubled since it was tuned"
     result = {
         "version": opened.version,
@@ -71,26 +71,23 @@ def _info_of_shards(index: ShardedIndex) -> dict[str, Any]:
         for n in range(index.sharding.count)
     ]
     return {
+        "version": index.version,
         "shards": index.sharding.count,
         "key": index.sharding.field or "id",
-        "versions": list(index.version),
         "documents": index.documents,
         "passages": index.passages,
         "token_vectors": index.token_vectors,
         "dim": index.dim,
         "codec": f"{index.codec}, {index.bits} bits" if index.codec == "residual" else index.codec,
+        "effort": _effort(index.effort),
         "shard_sizes": sizes,
     }
 
 
-def _whole(index: Path, what: str) -> LocalIndex:
-    """The index, where it has no shards. Raises: UsageError where it has."""
-    from late_interaction.plaid.shards import ShardedIndex, open_index
-
-    opened = open_index(index)
-    if isinstance(opened, ShardedIndex):
-        raise UsageError(f"{index} has {opened.sharding}, each with versions and effort of its own: it cannot be {what}")
-    return opened
+def _effort(tuned: Tuned | None) -> str:
+    if tuned is None:
+        return "default"
+    return f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}"
 
 
 @index_app.command("import")
@@ -123,33 +120,22 @@ def import_(
 
 @index_app.command()
 def versions(index: Index, json_output: Json = False) -> None:
-    """The versions that are still there; of an index of shards, those of every shard."""
-    from late_interaction.plaid.shards import ShardedIndex, open_index
+    """The versions that are still there; of an index of shards, those that all shards have."""
+    from late_interaction.plaid.shards import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
-    if not isinstance(opened, ShardedIndex):
-        out.result({"versions": _list_versions(out, opened)})
-        return
     found = []
-    for shard, reader in opened.readers().items():
-        out.say(f"shard-{shard}")
-        found += [{"shard": shard, **row} for row in _list_versions(out, reader)]
-    for shard, why in opened.missing.items():
-        out.say(f"shard-{shard}: {why}")
-    out.result({"versions": found})
-
-
-def _list_versions(out: Output, index: LocalIndex) -> list[dict[str, Any]]:
-    found = []
-    for version in index.versions():
+    for version in opened.versions():
         moment = datetime.datetime.fromtimestamp(version.created, datetime.timezone.utc)
         row = {"version": version.number, "name": version.name, "passages": version.passages}
-        row |= {"created": moment.isoformat(), "current": version.number == index.version}
+        row |= {"created": moment.isoformat(), "current": version.number == opened.version}
         found.append(row)
         mark = "*" if row["current"] else " "
         out.say(f"{mark} {version.number:>6}  {moment:%Y-%m-%d %H:%M:%S}  {version.passages:>9} passages  {version.name}")
-    return found
+    for shard, why in opened.missing.items():
+        out.say(f"without shard-{shard}: {why}")
+    out.result({"versions": found})
 
 
 @index_app.command()
@@ -157,10 +143,12 @@ def name(
     index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
 ) -> None:
     """Names what the index holds now, so that it is kept."""
+    from late_interaction.plaid.shards import open_index
+
     out = Output(json_output=json_output)
     if not name:
         raise UsageError("a version's name cannot be empty")
-    with _whole(index, "named").writer() as writer:
+    with open_index(index).writer() as writer:
         summary = writer.commit(name)
     out.say(f"version {summary.version} is named {name}")
     out.result({"version": summary.version, "name": name})
@@ -173,8 +161,10 @@ def rollback(
     json_output: Json = False,
 ) -> None:
     """Makes a new version that holds what an older one held."""
+    from late_interaction.plaid.shards import open_index
+
     out = Output(json_output=json_output)
-    with _whole(index, "rolled back").writer() as writer:
+    with open_index(index).writer() as writer:
         summary = writer.rollback(int(to) if to.isdecimal() else to)
     out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
     out.result({"version": summary.version, "passages": summary.passages})
@@ -187,8 +177,10 @@ def prune(
     json_output: Json = False,
 ) -> None:
     """Removes old versions that have no name, and the files that only they need."""
+    from late_interaction.plaid.shards import open_index
+
     out = Output(json_output=json_output)
-    with _whole(index, "pruned").writer() as writer:
+    with open_index(index).writer() as writer:
         removed = writer.prune(keep)
     out.say(f"removed {len(removed)} versions" + (f": {', '.join(map(str, removed))}" if removed else ""))
     out.result({"removed": removed})
@@ -214,21 +206,23 @@ def compact(index: Index, json_output: Json = False) -> None:
 
     out = Output(json_output=json_output)
     opened = open_index(index)
-    if isinstance(opened, ShardedIndex):
-        with opened.writer() as sharded:
-            summary = sharded.commit(compact=True)
-        out.say(f"{summary.passages} passages, in one segment of every shard, {summary.seconds:.1f} s")
-        versions = list(opened.version)
-        out.result({"versions": versions, "passages": summary.passages, "seconds": round(summary.seconds, 2)})
-        return
-    before = opened.drift
+    before = _drift(opened)
     with opened.writer() as writer:
         summary = writer.commit(compact=True)
     result = {"version": summary.version, "passages": summary.passages, "seconds": round(summary.seconds, 2)}
-    out.say(f"version {summary.version}: {summary.passages} passages in one segment, {summary.seconds:.1f} s")
-    if before is not None and opened.drift is not None:
-        out.say(f"drift {before:.4f}, now {opened.drift:.4f}")
+    where = "one segment of every shard" if isinstance(opened, ShardedIndex) else "one segment"
+    out.say(f"version {summary.version}: {summary.passages} passages in {where}, {summary.seconds:.1f} s")
+    for was, now in zip(before, _drift(opened), strict=True):
+        if was is not None and now is not None:
+            out.say(f"drift {was:.4f}, now {now:.4f}")
     out.result(result)
+
+
+def _drift(index: AnyIndex) -> list[float | None]:
+    """Of the index, or of every shard."""
+    from late_interaction.plaid.shards import ShardedIndex
+
+    return [reader.drift for reader in index.readers().values()] if isinstance(index, ShardedIndex) else [index.drift]
 
 
 @index_app.command()
@@ -240,9 +234,7 @@ def verify(index: Index, json_output: Json = False) -> None:
     opened = open_index(index)
     opened.verify()
     if isinstance(opened, ShardedIndex):
-        out.say(f"{opened.sharding}: every file is as it was written, every passage where it belongs")
-        out.result({"versions": list(opened.version), "ok": True})
-        return
+        out.say(f"{opened.sharding}: every passage is where it belongs")
     out.say(f"version {opened.version}: every file is as it was written")
     out.result({"version": opened.version, "ok": True})
 
@@ -259,9 +251,10 @@ def tune(
 ) -> None:
     """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
     from late_interaction.encoder import Encoder
+    from late_interaction.plaid.shards import ShardSettings, open_index
 
     out = Output(json_output=json_output)
-    opened = _whole(index, "tuned")
+    opened = open_index(index, ShardSettings(timeout=TUNING_S))
     texts = _lines(queries) if queries else _beginnings(opened)
     found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
     reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}

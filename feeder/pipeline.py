@@ -128,8 +128,8 @@ class Feed:
                 self._change_all()
             self._book(self._target.settled(wait=True))
         except Exception:
-            with contextlib.suppress(ColbertVespaError):
-                self._book(self._target.settled())
+            with contextlib.suppress(ColbertVespaError):  # what is under way arrives, unless the target failed
+                self._book(self._target.settled(wait=True))
             raise
         if not self.stopped:
             self.ledger.version = self._target.finish().version

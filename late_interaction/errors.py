@@ -10,8 +10,10 @@
     ├── FilterError                   a `where` that does not parse or names an unknown field
     ├── SettingsError                 application settings, refused before Vespa would refuse them
     ├── LocalIndexError               a local index that is missing, damaged or locked
+    ├── IncompleteAnswer              an answer without all documents, where a whole one was required
     └── VespaError                    anything Vespa says
-        ├── VespaUnreachable          no answer: refused, reset, timed out
+        ├── VespaUnreachable          no answer: refused, reset
+        │   └── VespaTimeout          none before the deadline
         ├── VespaBusy                 429, 503, 507: try again later
         └── VespaRefused              4xx and 5xx with Vespa's own message
 
@@ -26,6 +28,7 @@ __all__ = [
     "ColbertVespaError",
     "CollectionError",
     "FilterError",
+    "IncompleteAnswer",
     "LocalIndexError",
     "MetadataError",
     "MissingDependency",
@@ -34,6 +37,7 @@ __all__ = [
     "VespaBusy",
     "VespaError",
     "VespaRefused",
+    "VespaTimeout",
     "VespaUnreachable",
 ]
 
@@ -83,6 +87,10 @@ class LocalIndexError(ColbertVespaError):
     pass
 
 
+class IncompleteAnswer(ColbertVespaError):
+    pass
+
+
 class VespaError(ColbertVespaError):
     """`status` is the HTTP status, or 0 where there was none."""
 
@@ -92,6 +100,10 @@ class VespaError(ColbertVespaError):
 
 
 class VespaUnreachable(VespaError):
+    pass
+
+
+class VespaTimeout(VespaUnreachable):
     pass
 
 

@@ -71,26 +71,37 @@ def _fsync_all(folder: Path) -> None:
     fsync_folder(folder)
 
 
+def _make_folders(path: Path) -> None:
+    """`path` and the folders above it, each durable in the one that holds its name."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        fsync_folder(folder.parent)
+
+
 @contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its name when the block ends well.
 
-    An existing `target` is replaced only then, and stays as it was when the block raises.
+    An existing `target` is replaced only then, and stays as it was when the block raises. replace: False leaves a target that
+    is there and not an empty folder as it is, even where it came meanwhile.
+
+    Raises: OSError, without `replace` where there is such a target.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(target.parent)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=staging_prefix(target)))
     try:
         yield staging
         staging.chmod(0o755)
         _fsync_all(staging)
-        if target.exists():
+        if replace and target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
             os.replace(target, old / "was")
             os.replace(staging, target)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            os.replace(staging, target)
+            os.replace(staging, target)  # of folders, the system replaces none but an empty one
         fsync_folder(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

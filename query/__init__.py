@@ -1,19 +1,18 @@
 """Questions answered: candidates, then late-interaction reranking, on Vespa or a local index."""
 
-from query.explain import Explanation, Match, explain
-from query.retriever import Question, Retriever, open_retriever
-from query.several import SeveralResult, search_several
-from query.types import Hit, SearchResult
+from query.async_client import AsyncClient
+from query.client import Client
+from query.explain import explain
+from query.options import ClientSettings
+from query.types import Explanation, Hit, Match, SearchResult
 
 __all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientSettings",
     "Explanation",
     "Hit",
     "Match",
-    "Question",
-    "Retriever",
     "SearchResult",
-    "SeveralResult",
     "explain",
-    "open_retriever",
-    "search_several",
 ]

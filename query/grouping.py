@@ -1,4 +1,4 @@
-"""One hit a document: the best of its passages."""
+"""One hit a document: the best of its passages. Vespa's container groups by itself; this is for local indexes."""
 
 from __future__ import annotations
 

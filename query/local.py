@@ -5,81 +5,106 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from late_interaction.bundle import Bundle
-from late_interaction.encoder import Encoder
-from late_interaction.errors import UsageError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
-from late_interaction.plaid.shards import ShardedIndex, ShardSettings, open_index
-from query.checks import check_count, choose_strategy, query_rows
-from query.grouping import grouped
-from query.retriever import Question
-from query.types import Hit, SearchResult
-from query.words import Words, fused
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from query.backend import choose_strategy
+from query.fusion import fused
+from query.grouping import best_passages, grouped
+from query.options import SearchOptions
+from query.steps import Plan, at_once
+from query.types import Hit, Question, SearchResult
+from query.words import Words
 
-__all__ = ["LocalRetriever"]
+__all__ = ["LocalSearch"]
 
-Matrix = NDArray[np.float32]
 BY_WORDS = 200  # passages that words find, and that get a MaxSim score
-WIDENED = "pruning left fewer than k passages, so the search was widened"
+PAGED = 500  # passages that pages are cut from, where no rerank is given
+LEAST_S = 0.001
 
 
-class LocalRetriever:
-    """Sees each commit to the index at the next search."""
+class LocalSearch:
+    """Sees each commit to the index at the next search. A search here is not interrupted: the deadline is that of shards."""
 
     strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
-    def __init__(self, path: Path, *, precision: str | None = None, shards: ShardSettings | None = None) -> None:
-        """shards: how long to wait for shards, where the index has any."""
-        self.index = open_index(path, shards)
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises: LocalIndexError."""
+        self.index = open_index(path)
         self.address = str(path)
-        self._precision = precision
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        return Path(self.address).resolve().name
 
     @property
     def bundle(self) -> Bundle:
         return self.index.bundle
 
-    @functools.cached_property
-    def encoder(self) -> Encoder:
-        return Encoder(self.bundle, precision=self._precision)
-
     @property
     def schema(self) -> MetadataSchema:
         return self.index.schema
 
-    def search(
-        self,
-        query: Question,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        candidates: str | None = None,
-        rerank: int | None = None,
-        group: bool = False,
-    ) -> SearchResult:
-        k = check_count("k", k)
-        if group:
-            return grouped(lambda n: self.search(query, n, where=where, candidates=candidates, rerank=rerank), k)
-        strategy = choose_strategy(candidates, self.strategies, self.address)
+    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        return at_once(lambda: self._search(question, options, deadline))
+
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
+        def score() -> Mapping[str, float]:
+            return self._pinned(deadline).scores(question.rows, passage_ids).scores
+
+        return at_once(score)
+
+    def close(self) -> None:
+        """Ends the processes of an index of shards."""
+        if isinstance(self.index, ShardedIndex):
+            self.index.close()
+
+    def _pinned(self, deadline: float) -> AnyIndex:
+        """The newest version, which another thread's search does not move; shards have until the deadline."""
         self.index.refresh()
-        filter_ = parse_filter(where, self.schema) if where else None
+        index = self.index.pinned()
+        if isinstance(index, ShardedIndex):
+            index.settings = replace(index.settings, timeout=max(LEAST_S, deadline - self._clock()))
+        return index
+
+    def _search(self, question: Question, options: SearchOptions, deadline: float) -> SearchResult:
+        unfit = {} if question.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
+        strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, question, unfit)
+        index = self._pinned(deadline)
+        where = parse_filter(options.where, index.schema) if options.where else None
+        if options.offset is not None and strategy != "exhaustive":  # all pages are cut from one list
+            result = self._best(index, strategy, question, options, where, options.reranked(PAGED))
+            if options.group:
+                result = replace(result, hits=best_passages(result.hits, options.last))
+        elif options.group:
+            result = grouped(lambda count: self._best(index, strategy, question, options, where, count), options.last)
+        else:
+            result = self._best(index, strategy, question, options, where, options.last)
+        hits = result.hits[options.first : options.last]
+        if options.explain:
+            hits = tuple(replace(hit, rows=_rows(index, question, hit)) for hit in hits)
+        timings = {"encode": 1000 * question.encode_s, **result.timings_ms}
+        stage = "candidates" if options.first_stage and strategy != "exhaustive" else "reranked"
+        return replace(result, hits=hits, chosen=chosen, timings_ms=timings, stage=stage)
+
+    def _best(
+        self, index: AnyIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
+    ) -> SearchResult:
         start = time.perf_counter()
-        rows = query_rows(query, self.encoder)
-        encoded = time.perf_counter()
-        settings = SearchSettings(rerank=max(k, check_count("rerank", rerank))) if rerank is not None else None
         if strategy in ("bm25", "hybrid"):
-            if not isinstance(query, str):
-                raise UsageError(f"candidates {strategy} need the query as text, not ready rows")
-            return self._by_words(strategy, query, rows, k, filter_, rerank or BY_WORDS, encoded - start)
-        found = self.index.search(rows, k, where=filter_, settings=settings, exact=strategy == "exhaustive")
-        done = time.perf_counter()
+            return self._by_words(index, strategy, question, options, where, count)
+        rerank = None if options.rerank is None else max(count, options.rerank)
+        if options.first_stage or options.offset is not None:
+            rerank = count
+        settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
+        found = index.search(question.rows, count, where=where, settings=settings, exact=strategy == "exhaustive")
         hits = tuple(
             Hit(
                 rank=rank,
@@ -88,62 +113,73 @@ class LocalRetriever:
                 score=hit.score,
                 title=hit.passage.title,
                 text=hit.passage.text,
-                metadata=self.schema.shown(hit.passage.metadata),
+                metadata=index.schema.shown(hit.passage.metadata),
+                index=self.name,
                 stages={"candidates": hit.approximate, "maxsim": hit.score},
             )
             for rank, hit in enumerate(found.hits, start=1)
         )
-        timings = {"encode": encoded - start, **found.seconds, "search": done - encoded}
         return SearchResult(
             hits=hits,
             candidates=strategy,
             matched=found.candidates,
             reranked=found.reranked,
             coverage=found.coverage,
-            timings_ms={stage: 1000 * seconds for stage, seconds in timings.items()},
+            degraded=tuple(found.missing),
+            timings_ms={
+                **{stage: 1000 * seconds for stage, seconds in found.seconds.items()},
+                "search": 1000 * (time.perf_counter() - start),
+            },
             notes=(*_notes(found), *_partial(found.coverage, found.missing)),
         )
 
     def _by_words(
-        self, strategy: str, text: str, rows: Matrix, k: int, where: Filter | None, rerank: int, encoding: float
+        self, index: AnyIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
+        assert question.text is not None
         start = time.perf_counter()
-        rerank = max(k, rerank)
-        index = self.index.pinned()  # another thread's search may move self.index meanwhile
-        words = self._words.search(index, text, rerank, where)
-        scored = index.scores(rows, [id_ for id_, _ in words])
+        rerank = max(count, options.rerank or BY_WORDS)
+        words = self._words.search(index, question.text, rerank, where)
+        scored = index.scores(question.rows, [id_ for id_, _ in words])
         maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
         if strategy == "hybrid":
-            found = index.search(rows, rerank, where=where)
+            found = index.search(question.rows, rerank, where=where)
             coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
-            scores = fused({id_: score for id_, score in maxsim.items() if math.isfinite(score)}, words)
+            finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
+            scores = fused(finite, words, options.weights)
         by_words = dict(words)
-        best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:k]
+        if options.first_stage:
+            scores = by_words
+        best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:count]
         hits = []
         for rank, id_ in enumerate(best, start=1):
             passage = index.passage(id_)
             assert passage is not None
             stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
-            metadata = self.schema.shown(passage.metadata)
-            hits.append(Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, stages))
-        seconds = time.perf_counter() - start
-        timings = {"encode": 1000 * encoding, "search": 1000 * seconds}
-        notes += _partial(coverage, sorted(missing))
-        return SearchResult(tuple(hits), strategy, len(maxsim), len(maxsim), coverage, timings, notes)
+            metadata = index.schema.shown(passage.metadata)
+            hits.append(
+                Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, self.name, stages)
+            )
+        timings = {"search": 1000 * (time.perf_counter() - start)}
+        gone = tuple(sorted(missing))
+        notes += _partial(coverage, gone)
+        return SearchResult(
+            tuple(hits), strategy, len(maxsim), len(maxsim), coverage=coverage, degraded=gone, timings_ms=timings, notes=notes
+        )
 
     @functools.cached_property
     def _words(self) -> Words:
         return Words()
 
-    def close(self) -> None:
-        """Ends the processes of an index of shards."""
-        if isinstance(self.index, ShardedIndex):
-            self.index.close()
+
+def _rows(index: AnyIndex, question: Question, hit: Hit) -> tuple[float, ...]:
+    D = index.vectors(hit.passage_id)
+    return tuple((question.rows @ D.T).max(axis=1).tolist()) if len(D) else ()
 
 
 def _notes(found: LocalResult) -> tuple[str, ...]:

@@ -1,50 +1,57 @@
-"""One question to several indexes: encoded once, hits merged by their MaxSim."""
+"""Answers of several indexes made one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from late_interaction.errors import UsageError
-from query.checks import check_count, query_rows
-from query.retriever import Question, Retriever
-from query.types import Hit, SearchResult
+from query.backend import Index
+from query.options import SearchOptions
+from query.types import SearchResult
 
-__all__ = ["SeveralResult", "search_several"]
+__all__ = ["check_comparable", "merged"]
 
-
-@dataclass(frozen=True)
-class SeveralResult:
-    """hits: of all indexes, best first; `addresses[i]` is where hit i is from. results: each index's own."""
-
-    hits: tuple[Hit, ...]
-    addresses: tuple[str, ...]
-    results: Mapping[str, SearchResult]
+FUSED = "hybrid"  # its scores are of ranks, not of MaxSim
 
 
-def search_several(
-    retrievers: Sequence[Retriever],
-    query: Question,
-    k: int = 10,
-    *,
-    where: Mapping[str, object] | None = None,
-    rerank: int | None = None,
-) -> SeveralResult:
-    """The best k passages of all `retrievers`, each asked with its first strategy.
-
-    Raises: UsageError where none or one twice is given, or their bundles differ: scores of two models cannot be compared.
-    Otherwise as Retriever.search.
-    """
-    k = check_count("k", k)
-    addresses = [retriever.address for retriever in retrievers]
-    if not retrievers or len(set(addresses)) < len(addresses):
-        raise UsageError("give at least one index, and each once")
-    bundles = {retriever.bundle.sha256 for retriever in retrievers}
-    if len(bundles) > 1:
+def check_comparable(indexes: Sequence[Index]) -> None:
+    """Raises: UsageError where the indexes' bundles differ: scores of two models cannot be compared."""
+    if len({index.bundle.sha256 for index in indexes}) > 1:
         raise UsageError("the indexes have different bundles, so that their scores cannot be compared: ask each alone")
-    rows = query_rows(query, retrievers[0].encoder)
-    results = {r.address: r.search(rows, k, where=where, rerank=rerank) for r in retrievers}
-    found = [(hit, address) for address, result in results.items() for hit in result.hits]
-    found.sort(key=lambda pair: (-pair[0].score, addresses.index(pair[1]), pair[0].rank))
-    hits = tuple(replace(hit, rank=rank) for rank, (hit, _) in enumerate(found[:k], start=1))
-    return SeveralResult(hits, tuple(address for _, address in found[:k]), results)
+
+
+def merged(results: Sequence[SearchResult], options: SearchOptions) -> SearchResult:
+    """The page of all hits, best first; of equal scores those of an earlier index, and its order, first.
+
+    Raises: UsageError where some results have MaxSim as scores and others have not.
+    """
+    kinds = {result.candidates for result in results}
+    if FUSED in kinds and len(kinds) > 1:
+        raise UsageError(
+            f"the indexes would be searched by {' and '.join(sorted(kinds))}, whose scores differ: name candidates"
+        )
+    found = sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score)
+    if options.group:
+        first: dict[str, bool] = {}
+        found = [hit for hit in found if not first.get(hit.id) and not first.update({hit.id: True})]
+    page = found[options.first : options.last]
+    matched = [result.matched for result in results if result.matched is not None]
+    searched = [result.searched for result in results if result.searched is not None]
+    timings: dict[str, float] = {}
+    for result in results:
+        for stage, took in result.timings_ms.items():
+            timings[stage] = max(took, timings.get(stage, 0.0))  # they ran side by side
+    return SearchResult(
+        hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(page, start=options.first + 1)),
+        candidates=", ".join(dict.fromkeys(result.candidates for result in results)),
+        matched=sum(matched) if matched else None,
+        reranked=sum(result.reranked for result in results),
+        stage=results[0].stage,
+        chosen="; ".join(dict.fromkeys(result.chosen for result in results if result.chosen)),
+        coverage=min(result.coverage for result in results),
+        searched=sum(searched) if searched else None,
+        degraded=tuple(dict.fromkeys(why for result in results for why in result.degraded)),
+        timings_ms=timings,
+        notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+    )

@@ -1,18 +1,77 @@
-"""What a search gives back, the same from both backends."""
+"""What a search takes besides the query, and what it gives back: the same from both backends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import IncompleteAnswer
 from late_interaction.metadata import Value
 
-__all__ = ["Hit", "SearchResult"]
+__all__ = ["Explanation", "Hit", "Match", "Matrix", "Queries", "Query", "Question", "SearchResult"]
+
+Matrix: TypeAlias = NDArray[np.float32]
+Query: TypeAlias = str | Matrix
+Queries: TypeAlias = list[str] | list[Matrix] | list[Query] | tuple[Query, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A query that was checked and encoded. rows: `[q, d]` float32. text: None where ready rows were given. encode_s:
+    seconds that the encoder took."""
+
+    rows: Matrix
+    text: str | None
+    encode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """`start` and `end` are character offsets into the explanation's text; `similarity` is the cosine of the two rows."""
+
+    query_word: str
+    passage_word: str
+    start: int
+    end: int
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """`text` is what was encoded: title and text. One match per query word, in the query's order: of a word that the
+    tokenizer cut into pieces, the piece that matched best. words: spans of the text's words `[w]`; similarities: `[m, w]` of
+    the query words with each of them, the best of their pieces."""
+
+    text: str
+    matches: tuple[Match, ...]
+    words: tuple[tuple[int, int], ...] = ()
+    similarities: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def spans(self, share: float = 0.5) -> list[tuple[int, int]]:
+        """Spans of the words that carry the match, in order, not overlapping: those whose similarity is in the upper part
+        between the weakest and the best match of this passage (`share` of the way up)."""
+        if not self.matches:
+            return []
+        values = [match.similarity for match in self.matches]
+        floor = min(values) + share * (max(values) - min(values))
+        return sorted({(match.start, match.end) for match in self.matches if match.similarity >= floor})
+
+    def to_json(self) -> dict[str, object]:
+        return {"text": self.text, "matches": [asdict(match) for match in self.matches]}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One passage. `score` is its MaxSim; `stages` has what each stage gave it (`candidates`, `maxsim`)."""
+    """One passage. `score` is its MaxSim, of candidates `hybrid` its fused score.
+
+    index: the index that it is from. stages: what each stage gave it (`candidates`, `maxsim`, with words `bm25`). rows: what
+    each query row found in it, which adds up to its MaxSim, and explanation: the words that matched; both of a search that
+    explains.
+    """
 
     rank: int
     id: str
@@ -21,25 +80,57 @@ class Hit:
     title: str
     text: str
     metadata: Mapping[str, Value]
+    index: str = ""
     stages: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[float, ...] = ()
+    explanation: Explanation | None = None
+
+    def to_json(self) -> dict[str, object]:
+        data: dict[str, object] = {name: getattr(self, name) for name in ("rank", "id", "passage_id", "score", "index")}
+        data |= {"title": self.title, "text": self.text, "metadata": dict(self.metadata), "stages": dict(self.stages)}
+        if self.rows:
+            data["rows"] = list(self.rows)
+        if self.explanation is not None:
+            data["explanation"] = self.explanation.to_json()
+        return data
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """Hits best first, and how they came about.
 
-    candidates: the strategy used. matched: passages that the first stage found (None where Vespa does not say).
-    reranked: how many got a MaxSim score at most. coverage: share of the documents that were searched, 0 to 1.
-    timings_ms: by stage; `encode` is the query encoder. notes: what a user should know, such as a widened search.
+    candidates: the strategy used; chosen: why, where nobody named it. matched: passages that the first stage found in the
+    whole cluster (None where Vespa does not say). reranked: how many of them got a MaxSim score at most. stage: `reranked`, or
+    `candidates` for the first answer of `AsyncClient.stages`. coverage: share of the documents that were searched, 0 to 1.
+    searched: their number, where Vespa says it. degraded: why coverage is not whole. timings_ms: by stage; `encode` is the
+    query encoder, names that begin with `vespa_` are what Vespa says of itself. notes: what a user should know.
     """
 
     hits: tuple[Hit, ...]
     candidates: str
     matched: int | None
     reranked: int
+    stage: str = "reranked"
+    chosen: str = ""
     coverage: float = 1.0
+    searched: int | None = None
+    degraded: tuple[str, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def full(self) -> bool:
+        """Whether all documents were searched, in full."""
+        return self.coverage >= 1 and not self.degraded
+
+    def check_full(self) -> SearchResult:
+        """Raises: IncompleteAnswer where it is not full."""
+        if not self.full:
+            why = "; ".join(self.degraded) or "no reason given"
+            raise IncompleteAnswer(f"the answer covers {self.coverage:.1%} of the documents ({why})")
+        return self
+
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "hits"}
+        data |= {"timings_ms": dict(self.timings_ms), "notes": list(self.notes), "degraded": list(self.degraded)}
+        return {"hits": [hit.to_json() for hit in self.hits], **data}

@@ -1,65 +1,52 @@
-"""Search in a Vespa application that this project generated."""
+"""Search in a Vespa application that this project generated: one index of it, or several in one request."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import httpx
+import numpy as np
 
 from late_interaction.bundle import Bundle
-from late_interaction.encoder import Encoder
-from late_interaction.errors import UsageError, VespaRefused
-from late_interaction.filters import parse_filter
-from late_interaction.metadata import FieldType, MetadataSchema, Value
-from query.checks import check_count, choose_strategy, query_rows
-from query.retriever import Question
-from query.types import Hit, SearchResult
-from query.yql import filter_to_yql
+from late_interaction.maxsim import maxsim_many
+from late_interaction.metadata import MetadataSchema
+from query.backend import choose_strategy
+from query.fusion import fused
+from query.options import ClientSettings, SearchOptions
+from query.steps import Answer, Ask, Plan
+from query.types import Hit, Question, SearchResult
+from query.vespa_answer import Coverage, coverage_of, hits_of, timings_of
+from query.vespa_request import Request, score_request, search_request, unfit_strategies
 from vespa_app.application import Application
-from vespa_app.asking import layout_parameters, query_body
-from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
-from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, EXPLAINED, MAXSIM
-from vespa_app.codecs import Books
-from vespa_app.http import answer_json, connect, error_text, mapped_errors
-from vespa_app.layouts import CHUNK
-from vespa_app.schema import SUMMARY
+from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.settings import MAX_HITS
 
-__all__ = ["VespaRetriever", "build_request", "parse_answer"]
-
-GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
+__all__ = ["VespaIndex", "search_joined"]
 
 
-class VespaRetriever:
-    """`timeout` in seconds is Vespa's own for a query; the connection waits a little longer."""
+class VespaIndex:
+    """One index (schema) of an application."""
 
-    def __init__(
-        self,
-        url: str,
-        bundle: Bundle | None = None,
-        *,
-        precision: str | None = None,
-        timeout: float = 10.0,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
-        self.address = url
-        self.timeout = timeout
-        self._client = connect(url.partition("#")[0], timeout=timeout + 5, transport=transport)
-        self.application = Application.read(url, transport=transport)
-        self.bundle = self.application.choose_bundle(bundle)
-        self._precision = precision
+    def __init__(self, application: Application, bundle: Bundle, settings: ClientSettings) -> None:
+        self.application = application
+        self.bundle = bundle
+        self._settings = settings
+        self._most_searched = 0
 
-    @functools.cached_property
-    def encoder(self) -> Encoder:
-        return Encoder(self.bundle, precision=self._precision)
+    @property
+    def name(self) -> str:
+        return self.application.settings.schema
 
-    @functools.cached_property
-    def _books(self) -> Books:
-        return self.application.books(self.bundle)
+    @property
+    def address(self) -> str:
+        return f"{self.application.url}#{self.name}"
+
+    @property
+    def url(self) -> str:
+        return self.application.url
 
     @property
     def schema(self) -> MetadataSchema:
@@ -69,142 +56,159 @@ class VespaRetriever:
     def strategies(self) -> tuple[str, ...]:
         return self.application.settings.candidates
 
-    def search(
-        self,
-        query: Question,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        candidates: str | None = None,
-        rerank: int | None = None,
-        group: bool = False,
-        row_scores: bool = False,
-    ) -> SearchResult:
-        """As Retriever.search. row_scores: each hit's `stages` also has `row N`, what query row N found in the passage (in
-        layout `chunks`, in its best chunk); their sum is its MaxSim."""
-        k = check_count("k", k)
-        settings = self.application.settings
-        rerank = max(k, check_count("rerank", rerank if rerank is not None else settings.rerank))
-        strategy = choose_strategy(candidates, self.strategies, self.address)
-        filter_ = parse_filter(where, self.schema) if where else None
-        filter_yql = filter_to_yql(filter_) if filter_ is not None else None
-        start = time.perf_counter()
-        Q = query_rows(query, self.encoder)
-        encoded = time.perf_counter()
-        request = StrategyRequest(
-            rows=Q,
-            text=query if isinstance(query, str) else None,
-            rerank=rerank,
-            settings=settings,
-            codebook=self._books.codebook,
-            thresholds=self._books.thresholds,
-        )
-        if STRATEGIES[strategy].needs_text and not request.text:
-            raise UsageError(f"candidates {strategy} need the query as text, not ready rows")
-        parts = STRATEGIES[strategy].query(request)
-        if row_scores:
-            parts = dataclasses.replace(parts, profile=parts.profile + EXPLAINED)
-        more = layout_parameters(self.application.description, request.text, filter_)
-        more = {**more, **GROUPED} if group else more
-        parts = dataclasses.replace(parts, parameters={**parts.parameters, **more})
-        body = build_request(self.application, parts, k, filter_yql, self.timeout)
-        built = time.perf_counter()
-        with mapped_errors(self.address):
-            answer = answer_json(self._client.post("/search/", json=body))
-        done = time.perf_counter()
-        timings = {"encode": encoded - start, "request": built - encoded, "vespa": done - built}
-        return parse_answer(self.application, answer, strategy, rerank, timings)
+    @functools.cached_property
+    def books(self) -> Books:
+        return self.application.books(self.bundle)
+
+    def strategy(self, question: Question, options: SearchOptions) -> tuple[str, str]:
+        """Raises: UsageError."""
+        unfit = unfit_strategies(self.application.settings, question)
+        return choose_strategy(options.candidates, self.strategies, self.address, question, unfit)
+
+    def request(self, question: Question, options: SearchOptions, strategy: str) -> Request:
+        """Raises: FilterError, UsageError, SettingsError."""
+        return search_request(self.application.description, self.books, question, options, strategy)
+
+    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        return (yield from search_joined([self], question, options, deadline))[0]
+
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
+        """Raises: UsageError where there are more than 10,000 ids or the index is of mode streaming."""
+        found: dict[str, float] = {}
+        parts = [passage_ids[first : first + MAX_HITS] for first in range(0, len(passage_ids), MAX_HITS)]
+        requests = [score_request(self.application.description, self.books, question, part) for part in parts]
+        answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
+        for answer in answers:
+            root = answer.body["root"]
+            found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits_of(root, {self.name: self.schema}, 1)}
+            coverage_of(root, self._settings.expected.get(self.name))
+        return {id_: found[id_] for id_ in passage_ids if id_ in found}
+
+    def noted(self, coverage: Coverage) -> tuple[str, ...]:
+        """A note where fewer documents were searched than once before: Vespa does not always count what is missing."""
+        searched = coverage.documents
+        if searched is None:
+            return ()
+        most, self._most_searched = self._most_searched, max(self._most_searched, searched)
+        if searched >= most or coverage.degraded:
+            return ()
+        return (f"{searched:,} documents were searched, {most:,} before: documents were deleted, or a node is lost",)
 
     def close(self) -> None:
-        self._client.close()
+        """The exchange has the connections."""
 
 
-def build_request(
-    application: Application, parts: QueryParts, k: int, filter_yql: str | None, timeout: float
-) -> dict[str, Any]:
-    """The body of a POST to /search/: everything from the user travels as a parameter or an escaped literal."""
-    selection = f"({parts.yql_where}) and {filter_yql}" if filter_yql else parts.yql_where
-    return {
-        **query_body(application.settings, selection, parts.profile, k),
-        "timeout": f"{timeout}s",
-        "presentation.summary": "passage_hit",
-        "presentation.timing": True,
-        **parts.parameters,
-    }
+def search_joined(
+    indexes: Sequence[VespaIndex], question: Question, options: SearchOptions, deadline: float
+) -> Plan[list[SearchResult]]:
+    """One application's indexes. Those whose requests differ by their names alone are asked in one, and give one result."""
+    start = time.perf_counter()
+    groups: list[tuple[list[VespaIndex], Request, str, str]] = []
+    for index in indexes:
+        strategy, chosen = index.strategy(question, options)
+        request = index.request(question, options, strategy)
+        for members, known, *_ in groups:
+            if known == request and options.scored == "engine" and _same(members[0], index):
+                members.append(index)
+                break
+        else:
+            groups.append(([index], request, strategy, chosen))
+    asks = tuple(Ask(indexes[0].url, request.body([i.name for i in members]), deadline) for members, request, *_ in groups)
+    built = time.perf_counter() - start
+    answers = yield asks
+    return [
+        _result(members, request, strategy, chosen, question, options, answer, built)
+        for (members, request, strategy, chosen), answer in zip(groups, answers, strict=True)
+    ]
 
 
-def parse_answer(
-    application: Application,
-    answer: Mapping[str, Any],
+def _same(one: VespaIndex, other: VespaIndex) -> bool:
+    """Whether two indexes mean the same by a query."""
+    return one.bundle.sha256 == other.bundle.sha256
+
+
+def _result(
+    members: Sequence[VespaIndex],
+    request: Request,
     strategy: str,
-    rerank: int,
-    seconds: Mapping[str, float],
+    chosen: str,
+    question: Question,
+    options: SearchOptions,
+    answer: Answer,
+    built: float,
 ) -> SearchResult:
-    """Raises: VespaRefused where the answer holds an error and no hits, or is not of our application."""
-    root = answer.get("root", {})
-    if root.get("errors"):
-        raise VespaRefused(f"Vespa at {application.url} refused the query: {error_text(answer)}")
-    coverage = root.get("coverage", {})
-    hits = []
-    for rank, item in enumerate(root.get("children", []), start=1):
-        fields = item.get("fields", {})
-        features = fields.get("matchfeatures", {})
-        score = float(item["relevance"])
-        hits.append(
-            Hit(
-                rank=rank,
-                id=str(fields["document_id"]),
-                passage_id=str(fields["id"]),
-                score=score,
-                title=str(fields.get("title", "")),
-                text=_text(fields.get("text", "")),
-                metadata=_metadata(application.settings.metadata, fields),
-                stages=_stages(features, score),
-            )
-        )
-    share = float(coverage.get("coverage", 100)) / 100
-    notes = () if share >= 1 and "degraded" not in coverage else (f"only {share:.0%} of the documents were searched",)
-    timing = answer.get("timing", {})
-    timings = {name: 1000 * value for name, value in seconds.items()}
-    timings["vespa_search"] = 1000 * float(timing.get("searchtime", 0.0))
+    start = time.perf_counter()
+    root: Mapping[str, Any] = answer.body["root"]
+    expected = [members[0]._settings.expected.get(index.name) for index in members]
+    coverage = coverage_of(root, sum(n or 0 for n in expected) if any(expected) else None)
+    schemas = {index.name: index.schema for index in members}
+    hits = hits_of(root, schemas, options.first + 1)
+    scoring = 0.0
+    if options.scored == "client":
+        before = time.perf_counter()
+        hits = _scored_here(members[0], root, hits, strategy, question, options)
+        scoring = time.perf_counter() - before
+    matched = root.get("fields", {}).get("totalCount")
+    ranked = request.reranked if strategy != "exhaustive" else (matched or 0)
+    seconds = {
+        "encode": question.encode_s,
+        "request": built,
+        "vespa": answer.seconds,
+        "parse": time.perf_counter() - start - scoring,
+    }
+    if scoring:
+        seconds["maxsim"] = scoring
+    timings = {name: 1000 * value for name, value in seconds.items()} | timings_of(answer.body)
+    notes = members[0].noted(coverage) if len(members) == 1 else ()
+    if coverage.degraded:
+        notes += (f"only {coverage.share:.1%} of the documents were searched: {'; '.join(coverage.degraded)}",)
+    if answer.sent > 1:
+        notes += (f"Vespa was asked {answer.sent} times until it answered",)
     return SearchResult(
         hits=tuple(hits),
         candidates=strategy,
-        matched=root.get("fields", {}).get("totalCount"),
-        reranked=rerank,
-        coverage=share,
+        matched=matched,
+        reranked=ranked if matched is None else min(ranked, matched),
+        stage="candidates" if options.first_stage and strategy != "exhaustive" else "reranked",
+        chosen=chosen,
+        coverage=coverage.share,
+        searched=coverage.documents,
+        degraded=coverage.degraded,
         timings_ms=timings,
         notes=notes,
     )
 
 
-def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
-    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
-    found = {"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": float(features.get(MAXSIM, score))}
-    return found | {f"row {label}": value for label, value in sorted(_row_scores(features.get(BEST)).items())}
-
-
-def _row_scores(best: object) -> dict[int, float]:
-    """Of tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk whose sum is largest."""
-    cells = best.get("cells", {}) if isinstance(best, Mapping) else {}
-    if isinstance(cells, Mapping):
-        return {int(label): float(value) for label, value in cells.items()}
-    chunks: dict[str, dict[int, float]] = {}
-    for cell in cells:
-        chunks.setdefault(cell["address"][CHUNK], {})[int(cell["address"]["qt"])] = float(cell["value"])
-    return max(chunks.values(), key=lambda rows: sum(rows.values()), default={})
-
-
-def _text(value: object) -> str:
-    """In layout `chunks` a document's text is the list of its passages."""
-    return "\n".join(str(item) for item in value) if isinstance(value, list) else str(value)
-
-
-def _metadata(schema: MetadataSchema, fields: Mapping[str, Any]) -> dict[str, Value]:
-    present = set(fields.get("present", ()))
-    found = {name: fields[name] for name in schema.fields if name in present and name in fields}
-    return schema.shown(found) | {name: _place(found[name]) for name in found if schema.fields[name] is FieldType.POSITION}
-
-
-def _place(value: Mapping[str, Any]) -> Value:
-    return {"lat": float(value["lat"]), "lng": float(value["lng"])}
+def _scored_here(
+    index: VespaIndex,
+    root: Mapping[str, Any],
+    hits: Sequence[Hit],
+    strategy: str,
+    question: Question,
+    options: SearchOptions,
+) -> list[Hit]:
+    """The page of the candidates ordered by MaxSim over their decoded vectors, as the codec of the index decodes them."""
+    settings = index.application.settings
+    codec = CODECS[settings.codec]
+    names = (VECTORS, *codec.more_fields(settings))
+    values = [{name: item["fields"][name] for name in names} for item in root.get("children", [])]
+    matrices = [codec.decode(value, index.books) for value in values]
+    if not matrices:
+        return []
+    lengths = [len(D) for D in matrices]
+    scores = maxsim_many(question.rows, np.concatenate([D for D in matrices if len(D)]), lengths).tolist()
+    scored = {hit.passage_id: score for hit, score in zip(hits, scores, strict=True)}
+    final = scored
+    if strategy == "hybrid":
+        words = [(hit.passage_id, hit.stages["bm25"]) for hit in hits if hit.stages["bm25"] > 0]
+        words.sort(key=lambda pair: -pair[1])
+        final = fused(scored, words, options.weights)
+    by_id = {hit.passage_id: (hit, D) for hit, D in zip(hits, matrices, strict=True)}
+    best = sorted(final, key=lambda id_: (-final[id_], id_))[options.first : options.last]
+    found = []
+    for rank, id_ in enumerate(best, start=options.first + 1):
+        hit, D = by_id[id_]
+        rows = tuple((question.rows @ D.T).max(axis=1).tolist()) if options.explain and len(D) else ()
+        stages = {**hit.stages, "maxsim": scored[id_]}
+        found.append(replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows))
+    return found

@@ -218,7 +218,7 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     url, config_url = vespa_node
     from feeder import FeedOptions, start_feed
     from feeder.survey import survey
-    from query import open_retriever
+    from query import Client
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES
     from vespa_app.deploy import deploy
@@ -243,8 +243,8 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     made = SimpleNamespace(
         url=url, config_url=config_url, settings=settings, bundle=minilm_bundle, encoder=minilm_encoder, vectors=vectors,
         documents=stdlib_sample, index=sample_index, collection=sample_collection, package=folder / "package",
-        vespa=open_retriever(url, minilm_bundle.path), local=open_retriever(str(sample_index)),
-        open=lambda: open_retriever(url, minilm_bundle.path),
+        vespa=Client(url, minilm_bundle.path), local=Client(str(sample_index)),
+        open=lambda: Client(url, minilm_bundle.path),
     )  # fmt: skip
     yield made
     made.vespa.close()

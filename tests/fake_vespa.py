@@ -1,27 +1,47 @@
-"""A small HTTP server that answers as Vespa's document/v1 does, and fails on order."""
+"""A small server that answers as Vespa's document/v1 and its search for what is stored do, over HTTP/1.1 and HTTP/2 as
+Vespa's own port does, and fails on order."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import re
 import socket
+import ssl
 import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+
+LISTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
+
 
 class FakeVespa:
-    """`faults` maps a document id to the answers it gets before it is taken: a status, "reset" or "garbage".
+    """`faults` maps a document id to what happens to it before it is taken: a status, "reset" of the connection, "cut" in the
+    middle of an answer, "garbage" instead of JSON, "stall" for ever. `always` is a status for every operation while it is set.
 
-    `documents` is what was taken, `requests` every (method, id) in order of arrival.
+    `documents` is what was taken, by id or group/id; `requests` every (method, id) in order of arrival. `most_in_flight`
+    counts streams; `connections` what was opened. tls: a server's context, for https.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.documents: dict[str, dict] = {}
         self.faults: dict[str, list[int | str]] = {}
+        self.always: int | None = None
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.bodies: dict[str, bytes] = {}
         self.search_answer: object = {"root": {"coverage": {"coverage": 100}, "children": []}}
         self.search_bodies: list[dict] = []
+        self.search_faults: list[int | str] = []
+        self.connections = 0
         self.lock = threading.Lock()
         fake = self
 
@@ -31,54 +51,41 @@ class FakeVespa:
             def log_message(self, *args: object) -> None:
                 pass
 
-            def answer(self, status: int, body: object) -> None:
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            def handle(self) -> None:
+                with contextlib.suppress(OSError), contextlib.closing(self):  # OSError: the other side went away
+                    if tls is not None:
+                        self.connection = tls.wrap_socket(self.connection, server_side=True)
+                        second = self.connection.selected_alpn_protocol() == "h2"
+                    else:
+                        second = self.connection.recv(3, socket.MSG_PEEK) == b"PRI"
+                    fake.connections += 1
+                    if second:
+                        Streams(fake, self.connection).serve()
+                    else:
+                        super().handle()
+
+            def close(self) -> None:
+                self.connection.close()
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                answer = fake.answer(self.command, self.path, body, dict(self.headers))
+                if isinstance(answer, str):
+                    self.close_connection = True
+                    reset(self.connection)
+                    return
+                status, data = answer
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
 
-            def handle_one(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if self.path.startswith("/search/"):
-                    fake.search_bodies.append(json.loads(body))
-                    self.answer(200, fake.search_answer)
-                    return
-                id_ = unquote(self.path.split("/docid/")[1])
-                with fake.lock:
-                    fake.requests.append((self.command, id_))
-                    waiting = fake.faults.get(id_)
-                    fault = waiting.pop(0) if waiting else None
-                if fault == "reset":
-                    linger = struct.pack("ii", 1, 0)
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    self.close_connection = True
-                    self.connection.close()
-                elif fault == "garbage":
-                    self.answer(200, b"<html>not Vespa</html>")
-                elif fault is not None:
-                    self.answer(int(fault), {"message": f"told to say {fault}"})
-                else:
-                    self.take(id_, body)
-
-            def take(self, id_: str, body: bytes) -> None:
-                with fake.lock:
-                    if self.command == "GET":
-                        document = fake.documents.get(id_)
-                        self.answer(200 if document else 404, document or {"message": "not found"})
-                        return
-                    if self.command == "DELETE":
-                        fake.documents.pop(id_, None)
-                    else:
-                        fake.documents[id_] = json.loads(body)
-                self.answer(200, {"id": id_})
-
             do_GET = do_POST = do_PUT = do_DELETE = handle_one
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
 
@@ -86,3 +93,127 @@ class FakeVespa:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+    def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes] | str:
+        """A status and a body; or "reset", "cut", "stall"."""
+        if headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        if path.startswith("/search/"):
+            return self.searched(json.loads(body))
+        parts = path.partition("?")[0].split("/")
+        id_ = unquote(parts[6]) if parts[5] == "docid" else f"{unquote(parts[6])}/{unquote(parts[7])}"
+        with self.lock:
+            self.requests.append((method, id_))
+            self.headers.append(headers)
+            waiting = self.faults.get(id_)
+            fault = waiting.pop(0) if waiting else (self.always if method != "GET" else None)
+            if fault is None:
+                return self.took(method, id_, body)
+        if fault == "garbage":
+            return 200, b"<html>not Vespa</html>"
+        if isinstance(fault, str):
+            return fault
+        return fault, json.dumps({"message": f"told to say {fault}"}).encode()
+
+    def took(self, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
+        there = self.documents.get(id_)
+        if method == "GET":
+            return (200, json.dumps(there).encode()) if there else (404, b'{"message":"not found"}')
+        if method == "DELETE":
+            self.documents.pop(id_, None)
+        elif method == "POST":
+            self.documents[id_] = json.loads(body)
+        elif there:
+            there["fields"] |= {name: value["assign"] for name, value in json.loads(body)["fields"].items()}
+        else:
+            return 404, b'{"message":"not found"}'
+        return 200, json.dumps({"id": id_}).encode()
+
+    def searched(self, body: dict) -> tuple[int, bytes] | str:
+        with self.lock:
+            self.search_bodies.append(body)
+            if self.search_faults:
+                fault = self.search_faults.pop(0)
+                return fault if isinstance(fault, str) else (fault, b'{"root":{"errors":[{"message":"told to"}]}}')
+            if body.get("presentation.summary") != "passage_stored":
+                return 200, json.dumps(self.search_answer).encode()
+            wanted = {a or b for a, b in LISTED.findall(body.get("ids", ""))} | {
+                v for k, v in body.items() if re.match(r"id\d", k)
+            }
+            rows = [d["fields"] for d in self.documents.values() if d["fields"].get("document_id") in wanted]
+            rows.sort(key=lambda fields: fields["id"])
+            page = rows[body["offset"] :][: body["hits"]]
+        root = {"fields": {"totalCount": len(rows)}, "coverage": {"full": True}, "children": [{"fields": f} for f in page]}
+        return 200, json.dumps({"root": root}).encode()
+
+
+class SkippedTime:
+    """A clock, and a sleep that only moves it on. `pauses` is what was slept, in seconds."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        self.pauses: list[float] = []
+
+    def clock(self) -> float:
+        return time.monotonic() + self.skipped
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.skipped += seconds
+
+
+class Streams:
+    """One connection of HTTP/2."""
+
+    def __init__(self, fake: FakeVespa, connection: socket.socket) -> None:
+        self.fake, self.socket = fake, connection
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.open: dict[int, tuple[dict[str, str], bytearray]] = {}
+
+    def serve(self) -> None:
+        self.h2.initiate_connection()
+        self.socket.sendall(self.h2.data_to_send())
+        while data := self.socket.recv(1 << 16):
+            try:
+                events = self.h2.receive_data(data)
+            except h2.exceptions.ProtocolError:
+                return
+            for event in events:
+                if isinstance(event, h2.events.RequestReceived):
+                    self.open[event.stream_id] = (dict(event.headers), bytearray())
+                elif isinstance(event, h2.events.DataReceived):
+                    self.open[event.stream_id][1].extend(event.data)
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamReset):
+                    self.open.pop(event.stream_id, None)
+                elif isinstance(event, h2.events.StreamEnded) and not self.ended(event.stream_id):
+                    return
+            self.socket.sendall(self.h2.data_to_send())
+
+    def ended(self, stream: int) -> bool:
+        """Answers; False where the connection is gone."""
+        headers, body = self.open.pop(stream)
+        answer = self.fake.answer(headers[":method"], headers[":path"], bytes(body), headers)
+        if answer == "stall":
+            return True
+        if answer == "reset":
+            reset(self.socket)
+            return False
+        status, data = (200, b'{"id":') if isinstance(answer, str) else answer
+        shown = [
+            (":status", str(status)),
+            ("content-type", "application/json"),
+            ("content-length", str(len(data) + (answer == "cut"))),
+        ]
+        self.h2.send_headers(stream, shown)
+        self.h2.send_data(stream, data, end_stream=answer != "cut")
+        if answer == "cut":
+            self.socket.sendall(self.h2.data_to_send())
+            reset(self.socket)
+            return False
+        return True
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()

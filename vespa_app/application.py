@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,16 @@ from late_interaction.errors import BundleError
 from late_interaction.metadata import FieldType, Value
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES, DocumentContext
-from vespa_app.candidates.base import Floats
+from vespa_app.candidates.base import Floats, declared_fields
 from vespa_app.codecs import CODECS, VECTORS, Books
 from vespa_app.description import CODEBOOK, THRESHOLDS, Description, read_description
 from vespa_app.layouts import chunked_blocks
 from vespa_app.presence import PRESENT, present_marks
 from vespa_app.settings import AppSettings
 
-__all__ = ["Application", "bundle_books", "chunked_fields", "document_fields"]
+Unit = tuple[Sequence[Passage], Sequence[Floats]]  # a document's passages, and `[t, d]` of each
+
+__all__ = ["Application", "Unit", "bundle_books", "chunked_fields", "document_fields", "sent_metadata"]
 
 
 @dataclass(frozen=True)
@@ -76,27 +79,36 @@ class Application:
         found = any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
         return found or CODECS[self.settings.codec].needs_codebook
 
-    def digest_basis(self, bundle: Bundle) -> str:
-        """What stored vectors depend on besides the content of a document."""
-        settings = self.settings
-        return f"{bundle.sha256} {settings.codec} {settings.layout} {self.description.codebook_sha256}"
-
     def document_fields(self, passage: Passage, vectors: Floats, bundle: Bundle) -> dict[str, object]:
         """The fields of one passage for document/v1. vectors: `[t, d]` float32."""
         books = self.books(bundle)
         return document_fields(passage, vectors, self.settings, books.codebook, books.thresholds)
 
-    def batch_fields(self, passages: Sequence[Passage], vectors: Sequence[Floats], bundle: Bundle) -> list[dict[str, object]]:
-        """The fields of each passage. Codes are assigned to the rows of all at once, which takes a tenth of the time."""
+    def digest_basis(self, bundle: Bundle) -> str:
+        """Names all that what is stored of a document depends on, besides its content. The bundle's checksum covers its
+        codebooks."""
+        settings = self.settings
+        fields = {name: sorted(declared_fields(STRATEGIES[name], settings)) for name in sorted(settings.candidates)}
+        model = settings.precision if settings.encoding == "embedder" else ""
+        parts = [bundle.sha256, settings.layout, settings.encoding, model, settings.codec, settings.thresholds, fields]
+        return json.dumps(parts)
+
+    def units(self, documents: Sequence[Unit], bundle: Bundle) -> list[list[dict[str, object]]]:
+        """The fields of what Vespa stores of each document: one of its documents for each passage, in layout `chunks` one for
+        all. Codes are assigned to the rows of all at once, which takes a tenth of the time.
+
+        Raises: MetadataError, SettingsError as document_fields; ValueError where vectors are no finite `[t, d]`.
+        """
+        chunked = self.settings.layout == "chunks"
+        parts = [[unit] if chunked else [((p,), (v,)) for p, v in zip(*unit, strict=True)] for unit in documents]
+        flat = [np.concatenate(vectors) for unit in parts for _, vectors in unit]
         books = self.books(bundle)
-        codebooks: list[Codebook | None] = [None] * len(passages)
-        if books.codebook is not None and passages:
-            lengths = [len(rows) for rows in vectors]
-            codes = np.split(books.codebook.assign_near(np.concatenate(vectors)), np.cumsum(lengths)[:-1])
-            codebooks = [_Assigned.of(books.codebook, own) for own in codes]
+        known = iter(_assigned(books.codebook, flat))
         return [
-            document_fields(passage, rows, self.settings, codebook, books.thresholds)
-            for passage, rows, codebook in zip(passages, vectors, codebooks, strict=True)
+            [chunked_fields(passages, vectors, self.settings, next(known), books.thresholds) for passages, vectors in unit]
+            if chunked
+            else [document_fields(p[0], v[0], self.settings, next(known), books.thresholds) for p, v in unit]
+            for unit in parts
         ]
 
     def books(self, bundle: Bundle) -> Books:
@@ -105,6 +117,13 @@ class Application:
         if (self.needs_codebook and found.codebook is None) or (self.settings.thresholds and found.thresholds is None):
             raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
         return found
+
+
+def _assigned(book: Codebook | None, matrices: Sequence[Floats]) -> list[Codebook | None]:
+    if book is None or not matrices:
+        return [None] * len(matrices)
+    codes = np.split(book.assign_near(np.concatenate(matrices)), np.cumsum([len(rows) for rows in matrices])[:-1])
+    return [_Assigned.of(book, own) for own in codes]
 
 
 class _Assigned(Codebook):
@@ -193,7 +212,7 @@ def _common_fields(passage: Passage, vectors: Floats, settings: AppSettings, boo
         "id": passage.id,
         "document_id": passage.document_id,
         "title": passage.title,
-        **_sent(metadata, settings),
+        **sent_metadata(metadata, settings),
         PRESENT: present_marks(metadata),
     }
     context = DocumentContext(books.codebook, books.thresholds, settings)
@@ -202,7 +221,7 @@ def _common_fields(passage: Passage, vectors: Floats, settings: AppSettings, boo
     return fields
 
 
-def _sent(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:
+def sent_metadata(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:
     """Positions in degrees; all else as it is kept."""
     shown = settings.metadata.shown(metadata)
     types = settings.metadata.fields

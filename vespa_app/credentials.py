@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,9 +16,27 @@ import httpx
 from late_interaction.errors import UsageError
 from vespa_app.addresses import is_local
 
-__all__ = ["tls_context", "token_header"]
+__all__ = ["TlsFiles", "tls_context", "tls_files", "token_header"]
 
 _TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """What the TLS of another library than Python's is given. authorities: of the other side's certificates."""
+
+    certificate: str | None
+    key: str | None
+    authorities_file: str | None
+    authorities_folder: str | None
+
+
+def tls_files() -> TlsFiles:
+    """The files that tls_context uses. Raises: UsageError where ours cannot be read."""
+    tls_context()
+    certificate = os.environ.get("COLBERT_VESPA_CERT") or None
+    paths = ssl.get_default_verify_paths()
+    return TlsFiles(certificate, os.environ.get("COLBERT_VESPA_KEY") or certificate, paths.cafile, paths.capath)
 
 
 def tls_context() -> ssl.SSLContext:

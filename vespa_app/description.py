@@ -29,7 +29,7 @@ __all__ = [
     "read_description",
 ]
 
-DESCRIPTION_VERSION = 1
+DESCRIPTION_VERSION = 2  # its indexes have the field digest
 CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
 THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
 DESCRIPTION_FILE = "colbert-vespa.json"  # in the package

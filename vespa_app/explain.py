@@ -43,6 +43,7 @@ _FIELDS = {
     "title": "searched by BM25, and shown",
     "text": "searched by BM25, and shown",
     "present": "names of the metadata fields that the passage has; filters need it, Vespa has no notion of a missing value",
+    "digest": "of the whole document and of what its vectors depend on; the feeder compares it before it sends",
     VECTORS: "the token vectors, which MaxSim reads",
 }
 _BASE_PROFILE = "what the others inherit: the query's token vectors and the function max_sim"

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import tls_context, token_header
 
@@ -40,11 +40,11 @@ def connect(
 
 @contextlib.contextmanager
 def mapped_errors(url: object) -> Iterator[None]:
-    """httpx's errors as VespaUnreachable, naming `url`."""
+    """httpx's errors as VespaUnreachable or VespaTimeout, naming `url`."""
     try:
         yield
     except httpx.TimeoutException:
-        raise VespaUnreachable(f"{url} did not answer in time: is Vespa up and not overloaded?") from None
+        raise VespaTimeout(f"{url} did not answer in time: is Vespa up and not overloaded?") from None
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
         reason = str(error) or type(error).__name__
         raise VespaUnreachable(f"{url} does not answer ({reason}): is Vespa up at that address?") from None

@@ -9,7 +9,6 @@ mode `streaming`: no index is kept; a query reads one group, which is part of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -26,7 +25,6 @@ __all__ = [
     "document_path",
     "embedded",
     "maxsim",
-    "selection_path",
     "vectors_type",
 ]
 
@@ -121,10 +119,3 @@ def document_path(settings: AppSettings, document_id: str, metadata: Mapping[str
             raise MetadataError(f"metadata field {settings.group_field!r} is empty, and it names the document's group")
         place = f"group/{quote(group, safe='')}"
     return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/{place}/{quote(document_id, safe='')}"
-
-
-def selection_path(settings: AppSettings, document_id: str) -> str:
-    """Path and query that select every passage of a document, whatever its group."""
-    literal = json.dumps(document_id)  # Vespa's selection language escapes as JSON does
-    selection = quote(f"{settings.schema}.document_id=={literal}", safe="")
-    return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/docid?selection={selection}&cluster=content"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from late_interaction.metadata import FieldType
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, BEST, CANDIDATE_SCORE, MAXSIM
@@ -10,12 +12,15 @@ from vespa_app.constants import constant_path
 from vespa_app.layouts import best_similarities, embedded, maxsim, vectors_type
 from vespa_app.settings import AppSettings
 
-__all__ = ["OWN_FIELDS", "SUMMARY", "schema_text"]
+__all__ = ["DIGEST", "OWN_FIELDS", "STORED", "SUMMARY", "VECTORS_SUMMARY", "schema_text", "stored_fields"]
 
-SUMMARY = "passage_hit"  # document summary: everything but the vectors
+SUMMARY = "passage_hit"  # document summary: all that a hit shows
+VECTORS_SUMMARY = "passage_vectors"  # and with its vectors, for clients that score
+STORED = "passage_stored"  # what the feeder asks before it sends
+DIGEST = "digest"  # of the document and of what its vectors depend on, by the feeder
 
 # fields of ours in the passage schema, besides those of the strategies
-OWN_FIELDS = ("id", "document_id", "title", "text", "present", VECTORS)
+OWN_FIELDS = ("id", "document_id", "title", "text", "present", DIGEST, VECTORS)
 
 _PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
 # equality of texts is exact: no lower-casing, no splitting into words
@@ -44,6 +49,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         _text("text", "array<string>" if settings.layout == "chunks" else "string"),
         *(_attribute(field, type_.vespa) for field, type_ in settings.metadata.fields.items()),
         _attribute("present", "array<string>"),
+        f"        field {DIGEST} type string {{\n            indexing: summary\n        }}\n",
         "" if made else _vectors(settings, "attribute"),
         *(_tensor(name, type_, "attribute", settings) for name, type_ in codec.more_fields(settings).items()),
         *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
@@ -54,7 +60,9 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         + "    }\n"
         + (_outdented(_vectors(settings, embedded(settings, embedder_id))) if made else "")
         + "    fieldset default {\n        fields: title, text\n    }\n"
-        + _summary(settings)
+        + _summary(SUMMARY, ("id", "document_id", "title", "text", *settings.metadata.fields, "present"))
+        + _summary(VECTORS_SUMMARY, (VECTORS, *codec.more_fields(settings)), SUMMARY)
+        + _summary(STORED, stored_fields(settings))
         + _base_profile(settings)
         + "".join(strategy.profile(settings) + strategy.explained(settings) for strategy in strategies)
         + "}\n"
@@ -98,10 +106,14 @@ def _tensor(name: str, type_: str, indexing: str, settings: AppSettings, lines: 
     return f"        field {name} type {type_} {{\n            indexing: {indexing}\n{paged}{lines}        }}\n"
 
 
-def _summary(settings: AppSettings) -> str:
-    names = ("id", "document_id", "title", "text", *settings.metadata.fields, "present")
-    lines = "".join(f"        summary {name} {{}}\n" for name in names)
-    return f"    document-summary {SUMMARY} {{\n{lines}    }}\n"
+def stored_fields(settings: AppSettings) -> tuple[str, ...]:
+    """Of the document summary for the feeder; in mode streaming with the group, which is part of a document's path."""
+    return ("id", "document_id", "present", DIGEST, *([settings.group_field] if settings.mode == "streaming" else []))
+
+
+def _summary(name: str, fields: Sequence[str], inherits: str = "") -> str:
+    lines = "".join(f"        summary {field} {{}}\n" for field in fields)
+    return f"    document-summary {name}{inherits and f' inherits {inherits}'} {{\n{lines}    }}\n"
 
 
 def _base_profile(settings: AppSettings) -> str:

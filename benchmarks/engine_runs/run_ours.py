@@ -1,4 +1,4 @@
-"""Our engine. OURS: JSON with the options of LocalIndex.create, and `exact` for its exact search."""
+"""Our engine. OURS: JSON with the options of LocalIndex.create; of a search, `exact`, `probes` and `rerank`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from common import Data, K, Search, main, timed_search
 from late_interaction.bundle import Bundle, Manifest, SideRules, write_manifest
 from late_interaction.documents import Passage
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, SearchSettings
 
 OPTIONS = json.loads(os.environ.get("OURS", "{}"))
 EXACT = OPTIONS.pop("exact", False)
+EFFORT = SearchSettings(probes=OPTIONS.pop("probes", None), rerank=OPTIONS.pop("rerank", None))
 BATCH = 300  # queries at least
 
 
@@ -37,7 +38,7 @@ def search(data: Data, index: Path) -> dict[str, Any]:
     def opening() -> Search:
         opened = LocalIndex.open(index)
         indexes.append(opened)
-        return lambda Q: [int(hit.passage.document_id) for hit in opened.search(Q, K, exact=EXACT).hits]
+        return lambda Q: [int(hit.passage.document_id) for hit in opened.search(Q, K, exact=EXACT, settings=EFFORT).hits]
 
     result = timed_search(data, opening)
     opened = indexes[0]
@@ -45,7 +46,7 @@ def search(data: Data, index: Path) -> dict[str, Any]:
         result["batch_qps"] = _batches(opened, data.queries)
     segments = [part.segment for part in opened.snapshot.living]
     result["mapped_mb"] = sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20
-    result["touched_mb"] = _touched_mb(index)
+    result["touched_mb"] = _touched_mb(index.resolve())
     return {**result, "engine_bytes": opened.bytes_per_token * opened.token_vectors}
 
 
@@ -66,7 +67,7 @@ def _batches(opened: LocalIndex, queries: list[np.ndarray]) -> dict[int, float]:
     rates = {}
     for threads in (1, 2):
         start = time.perf_counter()
-        opened.search_batch(many, K, exact=EXACT, threads=threads)
+        opened.search_batch(many, K, exact=EXACT, settings=EFFORT, threads=threads)
         rates[threads] = len(many) / (time.perf_counter() - start)
     return rates
 

@@ -20,11 +20,10 @@ STATE, DICT = "state.json", "dataset_dict.json"
 
 def read_parquet(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
     _arrow(path)
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
-    with _named(name):
-        with parquet.ParquetFile(path) as file:
-            yield from _rows(file.iter_batches(ROWS), 1, name, limits)
+    with _named(name), parquet.ParquetFile(path) as file:
+        yield from _rows(file.iter_batches(ROWS), 1, name, limits)
 
 
 def read_arrow(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:

@@ -66,8 +66,8 @@ def _open(source: str, settings: SourceSettings) -> FileSource:
     if kind is None:
         files = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
         raise CollectionError(
-            f"{path} is no source: sources are {files} (.gz and .zst too), or folders of such pages, with corpus.jsonl, or with a "
-            "data set"
+            f"{path} is no source: sources are {files} (.gz and .zst too), or folders of such pages, with corpus.jsonl, or "
+            "with a data set"
         )
     if kind is FORMATS["beir"]:
         return open_corpus(path, settings)

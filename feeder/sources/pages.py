@@ -114,16 +114,14 @@ def _pdf(path: Path, name: str, limits: Limits) -> Content:
     """The text of its pages, as far as it has any; scanned pages have none."""
     try:
         import pypdf
-        from pypdf import filters
         from pypdf.errors import PyPdfError
     except ImportError:
         raise MissingDependency(f"{path} needs pypdf: pip install 'colbert-vespa[sources]'") from None
     logging.getLogger("pypdf").setLevel(logging.ERROR)
-    filters.ZLIB_MAX_OUTPUT_LENGTH = limits.file_mb << 20
     pages: list[str] = []
     size = 0
     try:
-        with pypdf.PdfReader(path) as reader:
+        with pypdf.apply_configuration(zlib_maximum_output_length=limits.file_mb << 20), pypdf.PdfReader(path) as reader:
             if reader.is_encrypted and not reader.decrypt(""):
                 raise CollectionError(f"{name} needs a password: remove it")
             if len(reader.pages) > MAX_PDF_PAGES:

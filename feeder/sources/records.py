@@ -37,9 +37,9 @@ class Cell(str):
 
 @dataclass(frozen=True)
 class Columns:
-    """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several that
-    are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the members of
-    a column `metadata`. names: another name for a metadata column."""
+    """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several
+    that are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the
+    members of a column `metadata`. names: another name for a metadata column."""
 
     id: str = ""
     title: tuple[str, ...] = ("title",)
@@ -85,7 +85,7 @@ def document_of(record: Record, where: str, columns: Columns, row: str) -> Docum
         id_of(own_id, where, column),
         "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip()),
         "\n\n".join(part for name in columns.text if (part := text_of(record, name, where))),
-        _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"}),
+        _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"}),  # type: ignore[arg-type]  # checked later
     )
 
 

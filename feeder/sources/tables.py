@@ -1,5 +1,5 @@
-"""CSV and TSV with a header line. A column whose cells are all numbers, or all true/false, is metadata of that type; an empty cell
-is no value."""
+"""CSV and TSV with a header line. A column whose cells are all numbers, or all true/false, is metadata of that type; an empty
+cell is no value."""
 
 from __future__ import annotations
 

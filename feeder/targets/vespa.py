@@ -1,32 +1,36 @@
-"""A Vespa application as a target: document/v1 over pooled connections, with retries where they are safe.
+"""A Vespa application as a target: documents as document/v1 operations.
 
-Retry rules, those of Vespa's own feed client: 429 for ever, 503, 507 and transport errors ten times, anything else not at
-all. A put replaces the whole document, so sending it twice is harmless.
+A document's passage #0 is written after its other passages and removed before them, so that a passage #0 with a digest says
+that all of that digest is there: what was cut off half-way reads as unknown. In layout `chunks` a document is one of Vespa's.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import numpy as np
 
+from feeder.operations import Compression, Operation, put, remove, update
+from feeder.sending import FeedStatistics, Job, Sender, open_sender
 from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
+from feeder.targets.vespa_stored import Row, StoredRows
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, Passage
-from late_interaction.errors import MetadataError, VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.documents import Document
+from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.application import Application
-from vespa_app.http import check, connect, mapped_errors
-from vespa_app.layouts import document_path, selection_path
+from vespa_app.addresses import is_local, parse_address
+from vespa_app.application import Application, sent_metadata
+from vespa_app.layouts import document_path
+from vespa_app.presence import PRESENT, present_marks
+from vespa_app.schema import DIGEST
 
-__all__ = ["VespaTarget"]
+__all__ = ["VespaTarget", "open_vespa"]
 
-MAX_ATTEMPTS = 10
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+NOT_FOUND = 404
+MOST_REMEMBERED = 100_000
 
 
 def open_vespa(url: str, bundle: Bundle | None) -> VespaTarget:
@@ -36,100 +40,177 @@ def open_vespa(url: str, bundle: Bundle | None) -> VespaTarget:
 
 
 class VespaTarget:
-    """`sleep` (seconds) and `transport` are parameters so that faults can be tested without waiting."""
+    """compression: of bodies; auto: where they leave this machine. timeout: seconds that one operation may take. clock, sleep
+    (seconds): parameters so that faults can be tested without waiting."""
 
     def __init__(
         self,
         application: Application,
         bundle: Bundle,
         *,
-        connections: int = 8,
-        sleep: Callable[[float], None] = time.sleep,
-        transport: httpx.BaseTransport | None = None,
+        compression: Compression = "auto",
+        timeout: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.name = application.url
         self.bundle = bundle
         self._application = application
-        self._client = connect(application.url, connections=connections, transport=transport)
-        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="feed")
-        self._sleep = sleep
-        self._jitter = random.Random(0)
-        self._outcomes: list[Settled] = []
+        self._settings = application.settings
+        self._streaming = self._settings.mode == "streaming"
+        self._compress = compression == "gzip" or (compression == "auto" and not is_local(parse_address(self.name)))
+        self._sender: Sender = open_sender(self.name, timeout=timeout, clock=clock, sleep=sleep)
+        self._rows = StoredRows(application, sleep=sleep or time.sleep)
+        self._known: list[Settled] = []
+        self._open: Counter[str] = Counter()
+        self._seen: dict[str, list[Row]] = {}
 
     @property
     def schema(self) -> MetadataSchema:
-        return self._application.settings.metadata
+        return self._settings.metadata
 
     @property
     def needs_vectors(self) -> bool:
-        return self._application.settings.encoding == "client"
+        return self._settings.encoding == "client"
 
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         return acknowledged
 
+    def statistics(self) -> FeedStatistics:
+        """Of all operations so far."""
+        return self._sender.statistics()
+
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
-        return {}
+        """Raises: VespaUnreachable, VespaBusy when retries are used up."""
+        found = self._settled_rows(document_ids)
+        self._remember(found)
+        return {id_: _stored(id_, rows) for id_, rows in found.items()}
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
-        passages = [passage for item in batch for passage in item.passages]
-        vectors = [rows for item in batch for rows in item.vectors]
-        fields = self._application.batch_fields(passages, vectors, self.bundle)
-        failures = list(self._pool.map(self._put_one, passages, fields))
-        start = 0
-        for item in batch:
-            own = failures[start : start + len(item.passages)]
-            start += len(item.passages)
-            self._outcomes.append(Settled(item.document.id, next((failure for failure in own if failure), None)))
+        whole = [item for item in batch if self._is_whole(item)]
+        units = self._application.units([(item.passages, item.vectors) for item in whole], self.bundle)
+        old = self._remembered([item.document.id for item in whole])
+        for item, unit in zip(whole, units, strict=True):
+            try:
+                job = self._put_job(item, unit, old.get(item.document.id, []))
+            except (MetadataError, ValueError) as error:
+                self._refuse(item.document.id, 0, str(error))
+            else:
+                self._submit(job)
 
     def update(self, batch: Sequence[Document]) -> None:
+        """The digest of what was stored is forgotten, since it is not of the new metadata."""
+        found = self._settled_rows([document.id for document in batch])
         for document in batch:
-            body = {name: {"assign": value} for name, value in document.metadata.items()}
-            path = document_path(self._application.settings, Passage.id_of(document.id, 0), {})
-            failure = self._send("PUT", document.id, path, json.dumps({"fields": body}).encode())
-            self._outcomes.append(Settled(document.id, failure))
+            if document.id not in found:
+                self._refuse(document.id, NOT_FOUND, f"{self.name} has no document {document.id!r} to update")
+                continue
+            try:
+                operations = [self._update(row, document) for row in found[document.id]]
+            except MetadataError as error:
+                self._refuse(document.id, 0, str(error))
+            else:
+                self._submit(Job(document.id, [operations]))
 
     def delete(self, document_ids: Sequence[str]) -> None:
-        failures = self._pool.map(self._delete_one, document_ids)
-        self._outcomes += [Settled(id_, failure) for id_, failure in zip(document_ids, failures, strict=True)]
+        found = self._settled_rows(document_ids)
+        for id_ in dict.fromkeys(document_ids):
+            rows = found.get(id_, [])
+            first = [remove(self._path_of(row)) for row in rows if row.is_first]
+            others = [remove(self._path_of(row)) for row in rows if not row.is_first]
+            self._submit(Job(id_, [first, others]))
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
+        self._book(self._sender.settled(wait=wait))
+        known, self._known = self._known, []
+        return known
 
     def finish(self) -> Finished:
         return Finished()
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._client.close()
+        self._sender.close()
+        self._rows.close()
 
-    def _put_one(self, passage: Passage, fields: Mapping[str, object]) -> Failure | None:
-        body = json.dumps({"fields": fields}, separators=(",", ":")).encode()
-        try:
-            path = document_path(self._application.settings, passage.id, passage.metadata)
-        except MetadataError as error:
-            return Failure(passage.document_id, 0, str(error))
-        return self._send("POST", passage.document_id, path, body)
+    def _submit(self, job: Job) -> None:
+        if self._compress:
+            job.stages = [[operation.compressed() for operation in stage] for stage in job.stages]
+        self._open[job.key] += 1
+        self._sender.submit(job)
 
-    def _delete_one(self, document_id: str) -> Failure | None:
-        settings = self._application.settings
-        if settings.mode == "streaming":  # the group is part of the id, and not known here
-            return self._send("DELETE", document_id, selection_path(settings, document_id), None)
-        return self._send("DELETE", document_id, document_path(settings, Passage.id_of(document_id, 0), {}), None)
+    def _book(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._open[job.key] -= 1
+            if not self._open[job.key]:
+                del self._open[job.key]
+            self._known.append(Settled(job.key, job.failure))
 
-    def _send(self, method: str, document_id: str, path: str, body: bytes | None) -> Failure | None:
-        attempt = 0
-        while True:
-            try:
-                with mapped_errors(self.name):
-                    check(self._client.request(method, path, content=body, headers={"Content-Type": "application/json"}))
-                return None
-            except VespaRefused as error:
-                return Failure(document_id, error.status, str(error))
-            except (VespaBusy, VespaUnreachable) as error:
-                throttled = error.status == httpx.codes.TOO_MANY_REQUESTS
-                attempt += 0 if throttled else 1
-                if attempt >= MAX_ATTEMPTS:
-                    raise
-                pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 10))
-                self._sleep(pause * self._jitter.uniform(0.5, 1.5))
+    def _refuse(self, document_id: str, status: int, message: str) -> None:
+        self._known.append(Settled(document_id, Failure(document_id, status, message)))
+
+    def _settled_rows(self, document_ids: Sequence[str]) -> dict[str, list[Row]]:
+        """What is stored when all that was handed over of these documents is settled."""
+        if any(id_ in self._open for id_ in document_ids):
+            self._book(self._sender.settled(wait=True))
+        return self._rows.of(document_ids)
+
+    def _remember(self, found: Mapping[str, list[Row]]) -> None:
+        """In mode streaming a document that is put into another group must be removed from its old one."""
+        if self._streaming:
+            if len(self._seen) + len(found) > MOST_REMEMBERED:
+                self._seen.clear()
+            self._seen |= found
+
+    def _remembered(self, document_ids: Sequence[str]) -> Mapping[str, list[Row]]:
+        if not self._streaming:
+            return {}
+        unknown = [id_ for id_ in document_ids if id_ not in self._seen]
+        return self._settled_rows(unknown) | {id_: self._seen.pop(id_) for id_ in document_ids if id_ in self._seen}
+
+    def _is_whole(self, item: EncodedDocument) -> bool:
+        """Refuses a document without passages, or with vectors that are no finite numbers."""
+        if not item.passages:
+            self._refuse(item.document.id, 0, "the document has no passage")
+        elif not all(np.isfinite(rows).all() for rows in item.vectors):
+            self._refuse(item.document.id, 0, "its token vectors hold NaN or infinity: the encoder's model is damaged")
+        else:
+            return True
+        return False
+
+    def _put_job(self, item: EncodedDocument, unit: Sequence[Mapping[str, object]], old: Sequence[Row]) -> Job:
+        """Raises: MetadataError where the group is missing, ValueError where a value is no JSON."""
+        paths = [
+            document_path(self._settings, passage.id, passage.metadata)
+            for passage, _ in zip(item.passages, unit, strict=False)  # in layout chunks the first stands for all
+        ]
+        puts = [put(path, {**fields, DIGEST: item.digest}) for path, fields in zip(paths, unit, strict=True)]
+        gone = {*item.stale, *(str(fields["id"]) for fields in unit)}
+        stale = [self._path_of(row) for row in old if row.passage_id in gone]
+        if not self._streaming:
+            stale = [document_path(self._settings, passage_id, {}) for passage_id in item.stale]
+        return Job(item.document.id, [puts[1:], puts[:1], [remove(path) for path in stale if path not in paths]])
+
+    def _update(self, row: Row, document: Document) -> Operation:
+        """Raises: MetadataError on a value that does not fit, or on the field that is part of the document's path."""
+        if self._streaming and self._settings.group_field in document.metadata:
+            raise MetadataError(
+                f"metadata field {self._settings.group_field!r} names the document's group and cannot be updated: feed it whole"
+            )
+        unknown = [name for name in document.metadata if name not in self.schema.fields]
+        if unknown:
+            raise MetadataError(f"metadata field {unknown[0]!r} is not in the index")
+        given = self.schema.check(document.metadata)
+        values: dict[str, object] = dict.fromkeys(document.metadata) | sent_metadata(given, self._settings)
+        marks = [mark for mark in row.present if mark.removesuffix("=") not in document.metadata]
+        values |= {PRESENT: sorted({*marks, *present_marks(given)}), DIGEST: ""}
+        # Vespa answers 200 to an update of what is not there: with the condition it is 412
+        return update(self._path_of(row), values, condition=f"{self._settings.schema}.document_id=={json.dumps(document.id)}")
+
+    def _path_of(self, row: Row) -> str:
+        return document_path(self._settings, row.passage_id, {self._settings.group_field: row.group})
+
+
+def _stored(document_id: str, rows: Sequence[Row]) -> Stored:
+    digests = {row.digest for row in rows}
+    whole = len(digests) == 1 and any(row.is_first for row in rows)
+    return Stored(digests.pop() if whole else "", tuple(row.passage_id for row in rows))

@@ -9,13 +9,22 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import fsync_folder, staging_prefix
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.versions import CURRENT, Version, read_current, read_version, version_path
 
-__all__ = ["check_version", "known_versions", "remove_leftovers", "remove_uncommitted", "remove_unused", "verify_versions"]
+__all__ = [
+    "check_version",
+    "known_versions",
+    "remove_leftovers",
+    "remove_uncommitted",
+    "remove_unused",
+    "verify_versions",
+    "version_named",
+]
 
 KEPT_VERSIONS = 2
 Checked = set[tuple[str, str]]  # name and sha256 of files
@@ -38,6 +47,25 @@ def known_versions(root: Path) -> list[Version]:
                 continue  # pruned since
             raise LocalIndexError(f"{error}: restore versions/{number}.json, or delete it to give that version up") from None
     return found
+
+
+class Numbered(Protocol):
+    @property
+    def number(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+AnyVersion = TypeVar("AnyVersion", bound=Numbered)
+
+
+def version_named(root: Path, known: Sequence[AnyVersion], to: int | str) -> AnyVersion:
+    """That of `known` with the number or name `to`. Raises: LocalIndexError naming those that are there."""
+    found = [version for version in known if to in (version.number, version.name) and to != ""]
+    if not found:
+        names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
+        raise LocalIndexError(f"{root} has no version {to!r}; it has: {names}")
+    return found[0]
 
 
 def check_version(root: Path, version: Version, checked: Checked | None = None) -> None:
@@ -132,8 +160,8 @@ def remove_leftovers(root: Path) -> None:
     beside the index. Only for the writer."""
     remove_uncommitted(root)
     with contextlib.suppress(OSError):
-        for folder, pattern in ((".", f".{CURRENT}.*"), ("versions", ".*.json.*"), ("codebooks", ".*.npz.*")):
-            for path in (root / folder).glob(pattern):
+        for pattern in (f".{CURRENT}.*", "versions/.*.json.*", "codebooks/.*.npz.*", "pending/.log.*"):
+            for path in root.glob(pattern):
                 path.unlink(missing_ok=True)
         place = root.absolute()
         for path in place.parent.iterdir():

@@ -16,12 +16,13 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
-from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
 from late_interaction.plaid.snapshot import Snapshot
@@ -67,19 +68,18 @@ class LocalIndex:
         decides instead. refine: also keep int8 rows (one byte per dimension), which every score then comes from: a search
         reads them for the best hits alone, `exact` and small selections for all.
 
-        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError on other bits than 1, 2, 4, or an
-        unknown codec.
+        Raises: LocalIndexError where `path` is there and not an empty folder, or the disk refuses. UsageError on other bits
+        than 1, 2, 4, or an unknown codec.
         """
         root = Path(path)
         if codec not in CODECS:
             raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
         if bits not in BITS:
             raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+        check_free(root)
         ready = bundle_codebook(bundle)
         bits = bits if ready is None else ready.bits
-        with staged_folder(root) as staging:
+        with new_index(root) as staging:
             for folder in ("bundle", "codebooks", "deletions", "segments", "versions"):
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")
@@ -195,6 +195,11 @@ class LocalIndex:
         return known_versions(self.path)
 
     @property
+    def missing(self) -> dict[int, str]:
+        """As ShardedIndex.missing: none."""
+        return {}
+
+    @property
     def current(self) -> tuple[int, str]:
         """Number and checksum of the version that this reader has open."""
         return self._opened[1]
@@ -262,7 +267,12 @@ class LocalIndex:
         rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
             writer.check_usable()
-            found = find_effort(self.snapshot, rows, k, recall)
+            snapshot = self.snapshot
+
+            def ask(Q: Matrix, settings: SearchSettings | None) -> LocalResult:
+                return search(snapshot, Q, k, settings=settings, exact=settings is None)
+
+            found = find_effort(ask, rows, k, recall, snapshot.version.token_vectors)
             writer.store_tuned(found)
         return found
 
@@ -314,7 +324,7 @@ class LocalIndex:
         return self.snapshot.iter_passages()
 
     def verify(self) -> None:
-        """Reads every file of every version that is there, and the bundle's. A writer may go on meanwhile.
+        """Reads every file of every version, the bundle's, and what waits for a commit. A writer may go on meanwhile.
 
         Raises: LocalIndexError naming the first file whose checksum differs.
         """
@@ -325,6 +335,7 @@ class LocalIndex:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
+        PendingLog(self.path, self.dim, read_current(self.path)[0]).check()
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

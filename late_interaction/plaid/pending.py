@@ -1,11 +1,14 @@
 """What a writer was given since the last commit: one file, `pending/log`, that only grows.
 
-    8 bytes   "CVPEND01"
+    8 bytes   "CVPEND02"
     8 bytes   the version that the writer started from
+    4 bytes   crc32 of these
+    2 x 12    how many bytes of the file are durable (int64) and the crc32 of that; written in turn, so that one is whole
     records   header 24 bytes (kind, rows, bytes of JSON, crc32 of all that follows), JSON padded to 4 bytes,
               float32 rows [rows, dim]
 
-A record counts once it is whole and its checksum fits; whatever comes after the first that is not is cut off.
+A record counts once it is whole and its checksum fits. Behind the durable bytes, whatever comes after the first that is not is
+what a crash has torn, and cut off; among them it is damage, and an error.
 """
 
 from __future__ import annotations
@@ -25,13 +28,15 @@ from numpy.typing import NDArray
 
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
-from late_interaction.files import fsync_folder
+from late_interaction.files import atomic_write, fsync_folder
 
 __all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
 
-MAGIC = b"CVPEND01"
+MAGIC = b"CVPEND02"
 PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE = 1, 2, 3, 4
-_START = struct.Struct("<8sq")
+_START = struct.Struct("<8sqI")
+_DURABLE = struct.Struct("<qI")
+FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
 BUFFER_BYTES = 1 << 20
@@ -67,17 +72,26 @@ class PendingLog:
         self._descriptor: int | None = None
         self._buffer = bytearray()  # records that are not in the file yet
         self._written = self._flushed = 0  # bytes of the file; those that are durable
+        self._flushes = 0
         self._broken = ""
 
     @property
     def left_over(self) -> bool:
-        """Whether an interrupted run of this version has left a record."""
-        return next(self._records(), None) is not None
+        """Whether an interrupted run of this version has left a record, or a log that is damaged."""
+        try:
+            return next(self._records(), None) is not None
+        except LocalIndexError:
+            return True
+
+    def check(self) -> None:
+        """Reads all that an interrupted run of this version has made durable. Raises: LocalIndexError where that is damaged."""
+        for _ in self._records():
+            pass
 
     def resume(self) -> Iterator[Record]:
         """The whole records that an interrupted run of this version left; when all are read, new ones follow them.
 
-        Raises: LocalIndexError where the disk refuses.
+        Raises: LocalIndexError where the log is damaged, or the disk refuses.
         """
         end = 0
         for record in self._records():
@@ -87,8 +101,8 @@ class PendingLog:
             with self._named_errors():
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
                 os.ftruncate(self._descriptor, end)
-                os.fsync(self._descriptor)
-            self._written = self._flushed = end
+                self._written = end
+                self._make_durable()
 
     def restart(self, base: int) -> None:
         """Forgets everything; the next commit will be based on version `base`."""
@@ -125,11 +139,10 @@ class PendingLog:
             return
         self._drain()
         try:
-            os.fsync(self._descriptor)
+            self._make_durable()
         except OSError as error:  # what the system then knows of the file need not be what the disk has
             self._broken = f"{self._path} could not be made durable ({error}): go on with a new writer, from what was flushed"
             raise LocalIndexError(self._broken) from None
-        self._flushed = self._written
 
     def close(self) -> None:
         """Leaves what was flushed, and no file where nothing was."""
@@ -150,9 +163,20 @@ class PendingLog:
     def _start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         fsync_folder(self.folder.parent)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        fsync_folder(self.folder)
-        self._buffer += _START.pack(MAGIC, self._base)
+        atomic_write(self._path, _start_of(self._base) + 2 * _durable(FIRST))  # so that one with half a beginning is damaged
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._written = FIRST
+
+    def _make_durable(self) -> None:
+        """The records first, then their number of bytes, so that this is never more than the disk has."""
+        assert self._descriptor is not None
+        if self._written == self._flushed:
+            return
+        os.fsync(self._descriptor)
+        self._flushes += 1
+        os.pwrite(self._descriptor, _durable(self._written), _START.size + self._flushes % 2 * _DURABLE.size)
+        os.fsync(self._descriptor)
+        self._flushed = self._written
 
     def _drain(self) -> None:
         """Writes the buffer; if the disk refuses, the file ends where it ended and the buffer is kept."""
@@ -187,11 +211,14 @@ class PendingLog:
                 file.seek(place)
                 read = self._next(file, place)
                 if read is None or read[1] is None:
-                    raise LocalIndexError(f"{self._path} is damaged at byte {place}: discard it and feed again")
+                    raise self._damage(place)
                 yield read[1], read[2]
 
     def _records(self) -> Iterator[Record]:
-        """The whole records of a log that belongs to this version; none where there is no such log."""
+        """The whole records of a log that belongs to this version; none where there is no such log.
+
+        Raises: LocalIndexError where the beginning is damaged, or a record that was durable.
+        """
         try:
             file = self._path.open("rb", buffering=BUFFER_BYTES)
         except FileNotFoundError:
@@ -199,11 +226,27 @@ class PendingLog:
         except OSError as error:
             raise LocalIndexError(f"{self._path} cannot be read: {error}") from None
         with file:
-            start = file.read(_START.size)
-            if len(start) != _START.size or _START.unpack(start) != (MAGIC, self._base):
+            start = file.read(FIRST)
+            base = _base_of(start)
+            durable = [length for place in (0, 1) if (length := _length_of(start, place)) is not None]
+            if base is None or not durable:
+                raise self._damage(0)
+            if base != self._base:
                 return
-            while (read := self._next(file, file.tell())) is not None:
+            self._flushes = 1 if _length_of(start, 1) == max(durable) else 0
+            place = FIRST
+            while (read := self._next(file, place)) is not None:
                 yield read[0]
+                place = read[0].end
+            if place < max(durable):
+                raise self._damage(place)
+
+    def _damage(self, place: int) -> LocalIndexError:
+        root = self.folder.parent
+        return LocalIndexError(
+            f"{self._path} is damaged at byte {place}, what it holds was never committed: drop it with "
+            f"`colbert-vespa index discard {root}` and feed again"
+        )
 
     def _next(self, file: BinaryIO, place: int) -> tuple[Record, Passage | None, Matrix] | None:
         """The record at the file's position, which is `place`, its passage and vectors; None where it is not whole."""
@@ -234,3 +277,28 @@ def _packed(kind: int, id_: str, passage: Passage | None, vectors: Matrix | None
     count = 0 if vectors is None else len(vectors)
     checksum = zlib.crc32(rows, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
     return _HEADER.pack(_MARK, kind, count, len(text), checksum) + text + rows
+
+
+def _start_of(base: int) -> bytes:
+    return _START.pack(MAGIC, base, zlib.crc32(struct.pack("<8sq", MAGIC, base)))
+
+
+def _base_of(start: bytes) -> int | None:
+    """The version that a log with this beginning is based on; None where it is damaged."""
+    if len(start) != FIRST:
+        return None
+    base: int = _START.unpack_from(start)[1]
+    return base if start[: _START.size] == _start_of(base) else None
+
+
+def _durable(length: int) -> bytes:
+    return _DURABLE.pack(length, zlib.crc32(struct.pack("<q", length)))
+
+
+def _length_of(start: bytes, place: int) -> int | None:
+    """Durable bytes as the first or second note of them says; None where that is not whole."""
+    note = start[_START.size + place * _DURABLE.size :][: _DURABLE.size]
+    if len(note) != _DURABLE.size:
+        return None
+    length: int = _DURABLE.unpack(note)[0]
+    return length if note == _durable(length) else None

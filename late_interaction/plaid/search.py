@@ -39,7 +39,8 @@ Mask = NDArray[np.bool_]
 
 PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
 DEFAULT_PROBES = 4
-LEAST_RERANK = 128
+RERANKED_ROWS = 16_384  # token vectors that are reranked: many short passages, or few long ones
+LEAST_RERANK, MOST_RERANK = 64, 512
 RERANK_PER_HIT = 3
 LAST_PER_HIT = 3  # hits of the codec that are scored again from int8 rows, which know better
 
@@ -142,8 +143,13 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     if probes is None:
         probes = 0 if snapshot.version.token_vectors <= PROBE_ABOVE else DEFAULT_PROBES
     if rerank is None:
-        rerank = max(LEAST_RERANK if tuned is None else tuned.rerank, RERANK_PER_HIT * k)
+        rerank = max(_default_rerank(snapshot) if tuned is None else tuned.rerank, RERANK_PER_HIT * k)
     return probes, max(k, rerank)
+
+
+def _default_rerank(snapshot: Snapshot) -> int:
+    wanted = RERANKED_ROWS * snapshot.version.passages // max(1, snapshot.version.token_vectors)
+    return min(max(LEAST_RERANK, wanted), MOST_RERANK)
 
 
 def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:

@@ -20,7 +20,14 @@ from late_interaction.metadata import Value
 from late_interaction.plaid.build import build_segment, merge_segments
 from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import open_codec
-from late_interaction.plaid.history import check_version, known_versions, remove_leftovers, remove_uncommitted, remove_unused
+from late_interaction.plaid.history import (
+    check_version,
+    known_versions,
+    remove_leftovers,
+    remove_uncommitted,
+    remove_unused,
+    version_named,
+)
 from late_interaction.plaid.inputs import document_rows
 from late_interaction.plaid.lock import WriterLock
 from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog, Record
@@ -105,6 +112,11 @@ class IndexWriter:
     def pending(self) -> Mapping[str, int]:
         """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
         return self._changes.puts
+
+    @property
+    def changed(self) -> bool:
+        """Whether the next commit makes a version."""
+        return bool(self._changes)
 
     @property
     def left_over(self) -> bool:
@@ -203,12 +215,13 @@ class IndexWriter:
         self._check_open()
         self._log.flush()
 
-    def commit(self, name: str = "", *, compact: bool = False) -> CommitSummary:
+    def commit(self, name: str = "", *, compact: bool = False, always: bool = False) -> CommitSummary:
         """Makes everything since the last commit searchable, atomically and durably.
 
         name: keeps this version from being pruned; there may be nothing new to commit. compact: one segment without what was
         deleted. Its vectors stay as they are stored, unless a new codebook is worth it: where the index has twice the vectors
-        that its own was trained on, or their drift is .03. One that the bundle brought stays.
+        that its own was trained on, or their drift is .03. One that the bundle brought stays. always: makes a version though
+        there is nothing new.
 
         A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
 
@@ -217,9 +230,9 @@ class IndexWriter:
         """
         start = time.perf_counter()
         self._check_open()
-        self._check_name(name)
+        self.check_name(name)
         self._log.flush()
-        if self._changes or name or compact:
+        if self._changes or name or compact or always:
             self._publish(lambda: dataclasses.replace(self._write_version(compact), name=name))
         return self._done(start)
 
@@ -230,13 +243,9 @@ class IndexWriter:
         """
         start = time.perf_counter()
         self.check_usable()
-        known = known_versions(self._root)
-        found = [version for version in known if to in (version.number, version.name) and to != ""]
-        if not found:
-            names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
-            raise LocalIndexError(f"{self._root} has no version {to!r}; it has: {names}")
-        check_version(self._root, found[0])
-        self._publish(lambda: dataclasses.replace(found[0], name="", number=self._next_number(), created=now()))
+        old = version_named(self._root, known_versions(self._root), to)
+        check_version(self._root, old)
+        self._publish(lambda: dataclasses.replace(old, name="", number=self._next_number(), created=now()))
         return self._done(start)
 
     def store_tuned(self, tuned: Tuned) -> CommitSummary:
@@ -260,7 +269,8 @@ class IndexWriter:
             raise UsageError(f"keep must be at least 1, got {keep}")
         return remove_unused(self._root, known_versions(self._root), self._index.snapshot.version, keep)
 
-    def _check_name(self, name: str) -> None:
+    def check_name(self, name: str) -> None:
+        """Raises: UsageError where no version can have that name."""
         if name.isdecimal():
             raise UsageError(f"a version's name cannot be a number, got {name!r}")
         if name and any(version.name == name for version in known_versions(self._root)):

@@ -107,7 +107,7 @@ def test_app_writes_a_package_from_a_sample(cli, documents, minilm_bundle, tmp_p
         (("deploy", "{tmp}", "--target", "http://localhost:1"), "{tmp}"),
         (("export", "{tmp}", "-o", "{tmp}/b"), "{tmp}"),
         (("export", "/no/such/checkpoint", "-o", "{tmp}/b"), "/no/such/checkpoint"),
-        (("feed", "{good}", "--to", "{tmp}/i", "--delete", "--bundle", "{bundle}"), "nothing to delete"),
+        (("feed", "{good}", "--to", "{tmp}/i", "--delete", "--bundle", "{bundle}"), "nothing to change"),
         (("demo", "--collection", "/no/such", "-o", "{tmp}/demo"), "/no/such"),
     ],
 )

@@ -3,9 +3,11 @@ import json
 
 import pytest
 
-from feeder.sources import MAX_LINE_BYTES, clean_text, open_sources, read_collection, spooled
+from feeder.settings import read_feed_settings
+from feeder.sources import Columns, Limits, SourceSettings, open_sources, read_collection, spooled
+from feeder.sources.records import clean_text
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, SettingsError, UsageError
 
 
 def write(path, *lines):
@@ -13,8 +15,8 @@ def write(path, *lines):
     return path
 
 
-def read(path):
-    return [document for source in open_sources([str(path)]) for document in source]
+def read(path, settings=None):
+    return [document for source in open_sources([str(path)], settings) for document in source]
 
 
 def test_beir_and_flat_lines(tmp_path):
@@ -37,7 +39,7 @@ def test_gzip_and_folder(tmp_path):
     ("line", "message"),
     [
         ("{nope", r"a\.jsonl:2: not JSON"),
-        ("[1]", r"a\.jsonl:2: a JSON object"),
+        ("[1]", r"a\.jsonl:2: must be an object"),
         ('{"text": "x"}', r"a\.jsonl:2: no id"),
         ('{"id": " ", "text": "x"}', r"a\.jsonl:2: no id"),
         ('{"id": "a", "text": 5}', r"a\.jsonl:2: text must be text"),
@@ -69,7 +71,7 @@ def test_a_line_of_100_mb_is_refused_without_reading_it_whole(tmp_path):
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(b'{"id": "a", "text": "')
-        file.truncate(MAX_LINE_BYTES + 100)
+        file.truncate(100 << 20)
     with pytest.raises(CollectionError, match=r"a\.jsonl:1: line longer than 32 MiB"):
         read(path)
 
@@ -81,10 +83,10 @@ def test_a_truncated_gzip_is_an_error(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "folder", "a.txt"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "folder", "a.exe"])
 def test_wrong_paths(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.exe").write_text("x")
     with pytest.raises(CollectionError, match=name.split(".")[0]):
         read(tmp_path / name)
 
@@ -112,3 +114,149 @@ def test_collection_with_both_kinds_of_qrels(tmp_path):
     (tmp_path / "qrels.tsv").unlink()
     with pytest.raises(CollectionError, match=r"no qrels\.tsv"):
         read_collection(tmp_path)
+
+
+def test_csv_and_tsv_have_types_by_column(tmp_path):
+    for suffix, mark in ((".csv", ","), (".tsv", "\t")):
+        path = tmp_path / f"a{suffix}"
+        rows = [["id", "text", "year", "score", "new", "code"], ["1", "one", "2020", "1", "true", "007"],
+                ["2", "two", "", "2.5", "false", "8"]]  # fmt: skip
+        path.write_text("\n".join(mark.join(row) for row in rows) + "\n")
+        assert read(path) == [
+            Document("1", "", "one", {"year": 2020, "score": 1.0, "new": True, "code": "007"}),
+            Document("2", "", "two", {"year": None, "score": 2.5, "new": False, "code": "8"}),
+        ]
+    (tmp_path / "b.csv").write_text('id,text\n1,"a\nb, c"\n2\n')
+    with pytest.raises(CollectionError, match=r"b\.csv:4: 1 cells, but the header has 2"):
+        read(tmp_path / "b.csv")
+
+
+def test_columns_are_mapped(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"url": "u", "head": "H", "abstract": "A", "body": "B", "lang": "en", "noise": 1})
+    columns = Columns(id="url", title=("head",), text=("abstract", "body"), metadata=("lang",), names={"lang": "language"})
+    assert read(path, SourceSettings(columns)) == [Document("u", "H", "A\n\nB", {"language": "en"})]
+    assert read(path, SourceSettings(Columns(id="@row")))[0].id == "a.jsonl:1"
+    with pytest.raises(CollectionError, match=r"a\.jsonl:1: no column 'key' for the id"):
+        read(path, SourceSettings(Columns(id="key")))
+
+
+def test_parquet_arrow_and_saved_data_sets(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    table = pa.table({"id": ["a", "b"], "text": ["x", "y"], "tags": [["t"], []], "year": [1, None]})
+    wanted = [Document("a", "", "x", {"tags": ["t"], "year": 1}), Document("b", "", "y", {"tags": [], "year": None})]
+    parquet.write_table(table, tmp_path / "a.parquet")
+    feather.write_feather(table, tmp_path / "a.feather")
+    folder = tmp_path / "set" / "train"
+    folder.mkdir(parents=True)
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data-00000.arrow"}]}')
+    with pa.OSFile(str(folder / "data-00000.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    for path in (tmp_path / "a.parquet", tmp_path / "a.feather", tmp_path / "set"):
+        assert read(path) == wanted
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "../a.parquet"}]}')
+    with pytest.raises(CollectionError, match="odd file names"):
+        read(tmp_path / "set")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(CollectionError, match=r"b\.parquet cannot be read"):
+        read(tmp_path / "b.parquet")
+
+
+def test_a_folder_of_pages(tmp_path):
+    pytest.importorskip("lxml")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text("plain words")
+    (tmp_path / "b.md").write_text("intro\n\n# The Heading\nbody\n")
+    (tmp_path / "sub" / "c.html").write_text(
+        "<html><head><title>T</title><style>x{}</style></head><body><h2>Part</h2><p>one <b>bold</b> word</p>"
+        "<script>evil()</script><p>two</p></body></html>"
+    )
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "link.txt").symlink_to("/etc/hostname")
+    assert read(tmp_path) == [
+        Document("a.txt", "a", "plain words", {}),
+        Document("b.md", "The Heading", "intro\n\n# The Heading\nbody\n", {}),
+        Document("sub/c.html", "T", "## Part\none bold word\ntwo", {}),
+    ]
+    with pytest.raises(CollectionError, match=r"a\.txt is larger than 0 MiB"):
+        read(tmp_path, SourceSettings(limits=Limits(file_mb=0)))
+
+
+def test_pdf(tmp_path):
+    pypdf = pytest.importorskip("pypdf")
+    writer = pypdf.PdfWriter()
+    writer.add_blank_page(72, 72)
+    writer.add_metadata({"/Title": "A scan"})
+    with (tmp_path / "a.pdf").open("wb") as file:
+        writer.write(file)
+    assert read(tmp_path / "a.pdf") == [Document("a.pdf", "A scan", "", {})]
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 no more")
+    with pytest.raises(CollectionError, match=r"b\.pdf is no PDF that can be read"):
+        read(tmp_path / "b.pdf")
+
+
+def test_feed_json_of_vespa_itself(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"put": "id:ns:doc::a:1", "fields": {"title": "T", "text": "x", "year": 3}}]))
+    assert read(path, SourceSettings(format="vespa")) == [Document("a:1", "T", "x", {"year": 3})]
+    path.write_text(json.dumps([{"remove": "id:ns:doc::a"}]))
+    with pytest.raises(CollectionError, match="'remove' cannot be fed"):
+        read(path, SourceSettings(format="vespa"))
+    with pytest.raises(UsageError, match="format 'xml' is unknown"):
+        read(path, SourceSettings(format="xml"))
+
+
+def test_one_array_of_objects(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"id": str(n), "text": "é" * 1000} for n in range(3000)]))
+    assert [d.id for d in read(path)] == [str(n) for n in range(3000)]
+    path.write_text('[{"id": "a"}, {"id": ')
+    with pytest.raises(CollectionError, match="element 2 of the array is cut off"):
+        read(path)
+
+
+def test_zstandard_and_files_that_unpack_to_far_too_much(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(b'{"id": "a", "text": "x"}\n'))
+    assert [d.id for d in read(tmp_path / "a.jsonl.zst")] == ["a"]
+    line = b'{"id": "a", "text": "' + b"x" * (1 << 20) + b'"}\n'
+    for name, pack in (("b.jsonl.zst", zstandard.compress), ("b.jsonl.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(line * 80))
+        with pytest.raises(CollectionError, match="unpacks to far more than its size"):
+            read(tmp_path / name, SourceSettings(limits=Limits(unpacked=1)))
+
+
+def test_feed_settings(tmp_path):
+    path = tmp_path / "feed.toml"
+    path.write_text(
+        'format = "csv"\n[columns]\nid = "url"\ntitle = "head"\ntext = ["a", "b"]\nnames = { lang = "language" }\n'
+        '[passages]\nmethod = "sentences"\ntokens = 64\noverlap = 8\n[limits]\nline_mb = 1\n'
+    )
+    read_ = read_feed_settings(path)
+    assert read_.source.format == "csv" and read_.source.limits == Limits(line_mb=1)
+    assert read_.source.columns == Columns("url", ("head",), ("a", "b"), None, {"lang": "language"})
+    assert (read_.splitting.method, read_.splitting.tokens, read_.splitting.overlap) == ("sentences", 64, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[colums]\n", "'colums' unknown"),
+        ("[columns]\nbody = 1\n", r"columns\.body unknown"),
+        ("[columns]\nid = 1\n", r"columns\.id must be text"),
+        ("[columns]\ntext = [1]\n", r"columns\.text must be a list of texts"),
+        ("[columns]\nnames = [1]\n", r"columns\.names must be a table of texts"),
+        ("[limits]\nline_mb = -1\n", r"limits\.line_mb must be a whole number"),
+        ("[limits]\nline_mb = true\n", r"limits\.line_mb cannot be True"),
+        ("columns = 1\n", "columns must be a table"),
+        ("format = 1\n", "format must be text"),
+        ("x = \n", "cannot be read"),
+    ],
+)
+def test_feed_settings_that_are_wrong_are_named(tmp_path, text, message):
+    path = tmp_path / "feed.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_feed_settings(path)

@@ -8,7 +8,7 @@ from exporter import ExportOptions
 from feeder import FeedOptions, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
-from query import open_retriever
+from query import Client
 from vespa_app import AppSettings, build_package
 from vespa_app.application import Application
 from vespa_app.beside import build_beside
@@ -38,7 +38,7 @@ def test_a_new_model_takes_over_without_a_gap(world, green, tmp_path):
         deploy(package.write(tmp_path / name), world.config_url, query_url=world.url, **options)
 
     def ask(address, bundle):
-        retriever = open_retriever(address, bundle.path)
+        retriever = Client(address, bundle.path)
         try:
             return [hit.id for hit in retriever.search(QUERY, 10, candidates="exhaustive").hits]
         finally:

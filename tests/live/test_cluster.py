@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,13 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.survey import survey
+from feeder.targets import EncodedDocument, Stored
+from feeder.targets.vespa import open_vespa
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Document, Passage
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
-from query import open_retriever
+from query import Client
 from vespa_app import build_package, default_settings
 from vespa_app.application import Application
 from vespa_app.cd_tests import cd_tests
@@ -115,7 +119,7 @@ def wait_for_all(hosts, url: str) -> None:
 
 def ask(hosts, url: str):
     """Query, strategy -> id -> score of the best ten."""
-    retriever = open_retriever(url, hosts.bundle.path)
+    retriever = Client(url, hosts.bundle.path)
     try:
         return {
             (query, name): {hit.id: hit.score for hit in retriever.search(query, 10, candidates=name, rerank=400).hits}
@@ -198,6 +202,43 @@ def test_a_host_dies_and_is_replaced(hosts):
     wait_for_all(hosts, container(2))
 
 
+def test_a_feed_goes_on_while_hosts_are_cut_off_and_die(hosts):
+    """Documents that are there in an older form are fed anew; afterwards each is there once, as it was fed last."""
+    ids = [f"fed{number}" for number in range(4000)]
+    target = open_vespa(container(1), hosts.bundle)
+
+    def hand_over(some, text):
+        documents = [Document(id_, "title", text, {}) for id_ in some]
+        rows = np.eye(3, hosts.bundle.manifest.dim, dtype=np.float32)
+        target.put([EncodedDocument(d, (Passage.of(d),), (rows,), digest=text) for d in documents])
+
+    def harm():
+        for command in (("cut", "3"), ("join", "3"), ("kill", "2"), ("boot", "2")):
+            run(*command)
+            time.sleep(15)
+
+    try:
+        hand_over(ids[::2], "old")
+        assert not any(done.failure for done in target.settled(wait=True))
+        harming = threading.Thread(target=harm)
+        harming.start()
+        place = 0
+        while harming.is_alive() or place < len(ids):
+            hand_over(ids[place : place + 20] if place < len(ids) else ids[:20], "new")
+            place += 20
+            time.sleep(0.2)
+        harming.join()
+        assert not any(done.failure for done in target.settled(wait=True))
+        wanted = len({d.id for d in hosts.documents}) + len(ids)
+        wait_until(f"{wanted} documents", lambda: (found := covered(container(1))) == (wanted, wanted) or found)
+        assert target.stored(ids) == {id_: Stored("new", (f"{id_}#0",)) for id_ in ids}
+    finally:
+        target.delete(ids)
+        target.settled(wait=True)
+        target.close()
+    wait_for_all(hosts, container(2))
+
+
 def _copies(hosts) -> dict[str, tuple[str, int]]:
     """State and number of documents of each content node, as the cluster controller knows them."""
     url = f"{hosts.config.rpartition(':')[0]}:19050/cluster/v2/content/storage?recursive=true"
@@ -243,7 +284,7 @@ def test_streaming_mode_reads_one_group(hosts):
     package = build_package(hosts.bundle, settings).write(hosts.folder / "streaming")
     deploy(package, hosts.config, query_url=container(1), timeout=PATIENCE_S)
     feed(hosts)
-    retriever = open_retriever(container(1), hosts.bundle.path)
+    retriever = Client(container(1), hosts.bundle.path)
     inside = {d.id for d in hosts.documents if d.metadata.get("module") == "pathlib"}
     for candidates in ("exhaustive", "bm25"):
         hits = retriever.search("delete a file", len(hosts.documents), where={"module": "pathlib"}, candidates=candidates).hits

@@ -17,7 +17,7 @@ from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim
 from late_interaction.metrics import overlap_at_k
 from late_interaction.thresholds import Thresholds
-from query.vespa import VespaRetriever
+from query import Client
 from vespa_app import build_package
 from vespa_app.application import Application
 from vespa_app.candidates import STRATEGIES
@@ -63,7 +63,7 @@ def indexes(world, tmp_path_factory):
         target.close()
         codec, books = CODECS[application.settings.codec], application.books(bundle)
         stored = {d.id: codec.decode(codec.encode(world.vectors[d.id], books), books) for d in documents}
-        found[name] = SimpleNamespace(stored=stored, retriever=VespaRetriever(f"{world.url}#{name}", bundle))
+        found[name] = SimpleNamespace(stored=stored, retriever=Client(f"{world.url}#{name}", bundle))
     yield SimpleNamespace(report=report, **found)
     for name in FORMS:
         found[name].retriever.close()
@@ -90,12 +90,11 @@ def test_max_sim_is_that_of_the_decoded_vectors(world, indexes, form):
     index = getattr(indexes, form)
     for query in QUERIES:
         Q = world.encoder.encode_queries([query])[0]
-        hits = index.retriever.search(Q, COUNT, candidates="exhaustive", row_scores=True).hits
+        hits = index.retriever.search(Q, COUNT, candidates="exhaustive", explain=True).hits
         truth = {id_: maxsim(Q, D) for id_, D in index.stored.items()}
         assert {hit.id: hit.score for hit in hits} == pytest.approx(truth, abs=1e-4)
         for hit in hits[:5]:
-            rows = [hit.stages[f"row {row}"] for row in range(len(Q))]
-            assert rows == pytest.approx((Q @ index.stored[hit.id].T).max(axis=1).tolist(), abs=1e-4)
+            assert list(hit.rows) == pytest.approx((Q @ index.stored[hit.id].T).max(axis=1).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("candidates", STRATEGIES)

@@ -11,7 +11,7 @@ from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim
 from late_interaction.metrics import overlap_at_k
-from query.vespa import VespaRetriever
+from query import Client
 from vespa_app.application import Application
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
@@ -36,7 +36,7 @@ def indexes(world):
         target.close()
         codec, books = CODECS[application.settings.codec], application.books(world.bundle)
         stored = {i.document.id: codec.decode(codec.encode(i.vectors[0], books), books) for i in items}
-        found[name] = SimpleNamespace(stored=stored, retriever=VespaRetriever(address, world.bundle))
+        found[name] = SimpleNamespace(stored=stored, retriever=Client(address, world.bundle))
     yield found
     for index in found.values():
         index.retriever.close()

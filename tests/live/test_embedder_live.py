@@ -9,7 +9,7 @@ import pytest
 from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
 from late_interaction.metrics import overlap_at_k
-from query import open_retriever
+from query import Client
 from vespa_app import build_package
 from vespa_app.application import Application
 from vespa_app.deploy import deploy
@@ -32,7 +32,7 @@ def embedded(world, tmp_path_factory):
     options = FeedOptions(to=address, bundle=world.bundle, encoder=world.encoder, journal=folder / "journal")
     with start_feed([world.documents[:COUNT]], options) as run:
         assert run.go().acknowledged == COUNT
-    retriever = open_retriever(address, world.bundle.path)
+    retriever = Client(address, world.bundle.path)
     yield retriever
     retriever.close()
     deploy(world.package, world.config_url, query_url=world.url, allow=("schema-removal",))

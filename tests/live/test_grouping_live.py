@@ -11,7 +11,7 @@ from feeder.targets import EncodedDocument
 from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Passage
 from late_interaction.plaid import LocalIndex
-from query import open_retriever
+from query import Client
 from vespa_app.application import Application
 from vespa_app.layouts import document_path
 
@@ -42,7 +42,7 @@ def both(world, tmp_path_factory):
         for passage, rows in zip(passages, vectors, strict=True):
             writer.put(passage, rows)
         writer.commit()
-    yield world.vespa, open_retriever(str(path))
+    yield world.vespa, Client(str(path))
     for passage in passages:
         gone = httpx.delete(world.url + document_path(application.settings, passage.id, {}), timeout=30)
         gone.raise_for_status()

@@ -15,7 +15,7 @@ from filter_model import matches, random_filter
 from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
 from late_interaction.plaid import LocalIndex
-from query import open_retriever
+from query import Client
 from vespa_app import build_package
 from vespa_app.application import Application, chunked_fields
 from vespa_app.layouts import document_path
@@ -32,7 +32,7 @@ def several(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("layouts")
     documents = world.documents[:COUNT]
     made = SimpleNamespace(documents=documents)
-    made.ask = lambda name: open_retriever(f"{world.url}#{name}", world.bundle.path)
+    made.ask = lambda name: Client(f"{world.url}#{name}", world.bundle.path)
     made.feed = lambda name, items: feed(world, folder, name, items)
     made.feed("chunked", documents)
     return made
@@ -81,10 +81,10 @@ def test_a_document_scores_as_its_best_chunk(world, several):
         for query in QUERIES:
             rows = world.encoder.encode_queries([query])[0]
             best = max(maxsim(rows, world.vectors[d.id]) for d in members)
-            found = retriever.search(query, COUNT + 1, candidates="exhaustive", row_scores=True).hits
+            found = retriever.search(query, COUNT + 1, candidates="exhaustive", explain=True).hits
             hit = next(h for h in found if h.id == "five")
             assert hit.score == pytest.approx(best, abs=0.02)
-            assert sum(hit.stages[f"row {row}"] for row in range(len(rows))) == pytest.approx(hit.score, abs=1e-3)
+            assert sum(hit.rows) == pytest.approx(hit.score, abs=1e-3)
             assert hit.text == "\n".join(passage.text for passage in passages)
     finally:
         httpx.delete(world.url + path, timeout=30).raise_for_status()
@@ -146,7 +146,7 @@ def test_lists_are_filtered_as_the_local_engine_and_the_definition_do(world, sev
     options = FeedOptions(to=str(tmp_path / "index"), bundle=world.bundle, encoder=world.encoder, journal=tmp_path / "journal")
     with start_feed([documents], options) as run:
         assert run.go().acknowledged == len(documents)
-    vespa, local = several.ask("listed"), open_retriever(str(tmp_path / "index"))
+    vespa, local = several.ask("listed"), Client(str(tmp_path / "index"))
     sizes = set()
     for _ in range(150):
         where = random_filter(rng, documents)

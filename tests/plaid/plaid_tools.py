@@ -59,3 +59,12 @@ def queries_from(random: np.random.Generator, passages: list[np.ndarray], count:
 
 def passage(name: str, number: int = 0, text: str = "", **metadata: object) -> Passage:
     return Passage(f"{name}#{number}", name, f"title of {name}", text or f"text of {name}", metadata)
+
+
+def finished(plan):
+    """The result of a plan (query/steps.py) that asks nothing."""
+    try:
+        plan.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the plan asks Vespa")

@@ -1,6 +1,7 @@
 """Readers in other processes and threads while versions come and go."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 import textwrap
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plaid_tools import DIM, fake_bundle, passage, token_vectors
+from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.history import known_versions, remove_unused, verify_versions
 from late_interaction.plaid.storage import check_file
-from query.local import LocalRetriever
+from query.local import LocalSearch
+from query.options import SearchOptions
+from query.types import Question
 
 VECTORS = token_vectors(np.random.default_rng(0), 64)
 ROUNDS = 3000  # of each reader at most: it ends when it has seen five versions
@@ -156,7 +159,7 @@ def test_a_search_by_words_stays_in_its_version(index, monkeypatch, strategy):
         for number in range(40):
             writer.put(passage(f"d{number}"), VECTORS[number])
         writer.commit()
-    retriever = LocalRetriever(index.path)
+    local = LocalSearch(index.path)
     score = LocalIndex.score
 
     def meanwhile(self, rows, ids):
@@ -165,19 +168,13 @@ def test_a_search_by_words_stays_in_its_version(index, monkeypatch, strategy):
             for number in range(40):
                 writer.delete_document(f"d{number}")
             writer.commit()
-        retriever.index.refresh()
+        local.index.refresh()
         return found
 
-    class Encoder:
-        dim = DIM
-
-        def encode_queries(self, texts):
-            return [VECTORS[3] for _ in texts]
-
-    retriever.__dict__["encoder"] = Encoder()
     monkeypatch.setattr(LocalIndex, "score", meanwhile)
-    assert len(retriever.search("text of d3", 5, candidates=strategy).hits) == 5
-    assert retriever.index.passages == 0
+    question = Question(VECTORS[3], "text of d3")
+    assert len(finished(local.search(question, SearchOptions(5, candidates=strategy), math.inf)).hits) == 5
+    assert local.index.passages == 0
 
 
 def test_resume_keeps_no_texts_in_memory(index):

@@ -272,7 +272,7 @@ def test_a_forked_child_does_not_keep_the_lock(index):
 
 def test_what_a_killed_writer_left_is_removed(index):
     fill(index, range(3))
-    left = [".CURRENT.abc", "versions/.2.json.abc", "codebooks/.0123.npz.abc", "versions/2.json"]
+    left = [".CURRENT.abc", "versions/.2.json.abc", "codebooks/.0123.npz.abc", "versions/2.json", "pending/.log.abc"]
     for name in left:
         (index.path / name).write_bytes(b"half")
     staging = index.path.parent / ".i.staging-abcdefgh"

@@ -1,4 +1,8 @@
-"""One flipped byte anywhere in an index: refused, without effect, or in the bulk that only `verify` reads."""
+"""One flipped byte anywhere in an index: refused, without effect, or in the bulk that only `verify` reads.
+
+In what waits for a commit it is refused, or without effect."""
+
+import struct
 
 import numpy as np
 import pytest
@@ -94,3 +98,78 @@ def test_opening_with_verify_finds_every_flipped_byte(index, monkeypatch):
         with pytest.raises(LocalIndexError):
             raise AssertionError((name, place, LocalIndex.open(index.path, verify=True)))
     LocalIndex.open(index.path, verify=True)
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """An index with a committed passage and a log: three flushes, of puts and a deletion."""
+    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA)
+    with index.writer() as writer:
+        writer.put(passage("old"), VECTORS[0][:1])
+        writer.commit()
+        for number in (1, 2):
+            writer.put(passage(f"d{number}", n=number), VECTORS[number][:2])
+            writer.flush()
+        writer.delete_document("old")
+        writer.flush()
+    return index
+
+
+def resumed(index):
+    with index.writer(resume=True) as writer:
+        return dict(writer.pending), writer.has("old#0")
+
+
+def test_a_flipped_byte_in_a_log_that_waits_is_refused_or_without_effect(waiting):
+    path = waiting.path / "pending/log"
+    whole, good = path.read_bytes(), resumed(waiting)
+    waiting.verify()
+    assert good == ({"d1#0": 2, "d2#0": 2}, False)
+    harmless = []
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            assert resumed(waiting) == good
+            harmless.append(place)
+        except LocalIndexError as error:
+            assert "log is damaged" in str(error) and "index discard" in str(error)
+            assert path.read_bytes() == changed  # left to whoever can mend it
+            if place % 16 == 0:
+                with pytest.raises(LocalIndexError, match="log is damaged"):
+                    waiting.verify()
+        path.write_bytes(whole)
+    assert harmless == list(range(20, 44))  # the two notes of its durable bytes: one is enough
+
+
+def test_the_older_note_of_durable_bytes_guards_what_it_counts(waiting):
+    path = waiting.path / "pending/log"
+    changed = bytearray(path.read_bytes())
+    first, second = struct.unpack_from("<q", changed, 20)[0], struct.unpack_from("<q", changed, 32)[0]
+    changed[20 if first > second else 32] ^= 1
+    changed[100] ^= 1  # in the first record
+    path.write_bytes(changed)
+    with pytest.raises(LocalIndexError, match="log is damaged at byte 44"):
+        resumed(waiting)
+
+
+def test_a_log_that_was_truncated_zeroed_or_replaced_is_refused(waiting):
+    path = waiting.path / "pending/log"
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        for changed in (whole[:size], whole[:size] + bytes(len(whole) - size), whole[:20] + bytes(24) + whole[44:]):
+            path.write_bytes(changed)
+            with pytest.raises(LocalIndexError, match="log is damaged at byte"):
+                raise AssertionError((size, resumed(waiting)))
+
+
+def test_a_damaged_log_can_be_discarded_and_until_then_nothing_else_is_done(waiting):
+    path = waiting.path / "pending/log"
+    path.write_bytes(b"something else")
+    with waiting.writer() as writer:
+        with pytest.raises(LocalIndexError, match="index discard"):
+            writer.put(passage("new"), VECTORS[3])
+        writer.discard()
+        writer.put(passage("new"), VECTORS[3])
+        assert writer.commit().passages == 2

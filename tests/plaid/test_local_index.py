@@ -10,7 +10,7 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import train_codebook
 from late_interaction.documents import Passage
-from late_interaction.errors import BundleError, LocalIndexError, MetadataError, UsageError
+from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim, maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
@@ -73,20 +73,29 @@ def test_exact_search_equals_the_oracle_on_decoded_vectors(index, corpus):
 
 
 @pytest.mark.parametrize("probes", [None, 0, 8])
-def test_recall_of_the_default_search(whole, corpus, probes):
+def test_recall_of_a_search(whole, corpus, probes):
     """Against exact MaxSim of decoded vectors, and of the vectors as they were before compression."""
     lengths = [len(v) for v in corpus]
     flat = np.concatenate(corpus)
     decoded, original = [], []
     for Q in queries_from(np.random.default_rng(2), corpus, 40):
         expected = {f"d{i}" for i in np.argsort(-maxsim_many(Q, flat, lengths), kind="stable")[:10]}
-        result = whole.search(Q, 10, settings=SearchSettings(probes=probes))
-        assert result.reranked < 300
+        result = whole.search(Q, 10, settings=SearchSettings(probes=probes, rerank=128))
+        assert result.reranked == 128
         found = set(ids(result))
         original.append(len(expected & found) / 10)
         decoded.append(len(set(ids(whole.search(Q, 10, exact=True))) & found) / 10)
     assert np.mean(decoded) >= 0.97
     assert np.mean(original) >= 0.92
+
+
+def test_the_default_reranks_about_as_many_token_vectors_whatever_a_passage_has(whole, bundle, tmp_path):
+    random = np.random.default_rng(4)
+    long = filled(tmp_path / "long", bundle, [unit(random.standard_normal((200, DIM), np.float32)) for _ in range(200)])
+    Q = unit(random.standard_normal((4, DIM), np.float32))
+    assert long.search(Q, 5).reranked == 16_384 // 200
+    assert long.search(Q, 30).reranked == 90
+    assert whole.search(Q, 5).reranked == 900  # all of them: they have fewer vectors
 
 
 def test_scores_are_those_of_score_vectors_and_maxsim(index, corpus):
@@ -299,7 +308,7 @@ def test_create_refuses_a_folder_with_something_in_it(bundle, tmp_path):
 
 def test_a_create_that_fails_leaves_nothing(bundle, tmp_path):
     broken = Bundle(tmp_path / "gone", bundle.manifest)
-    with pytest.raises((OSError, BundleError)):
+    with pytest.raises(LocalIndexError, match="nothing was written"):
         LocalIndex.create(tmp_path / "i", bundle=broken, schema=SCHEMA)
     assert list(tmp_path.iterdir()) == []
 

@@ -306,8 +306,8 @@ def test_the_description_is_as_documented(tmp_path, bundle):
     made(tmp_path / "b", bundle, 3, "word")
     by_id, by_word = (json.loads((tmp_path / name / "SHARDS.json").read_text()) for name in "ab")
     assert by_id == {
-        "format_version": 1, "count": 2, "key": "id",
-        "sha256": "cc62e3e9d9a2be23a8da1b9af020fb9afa98a9c12c9261ba90370fd8ea6b3a73",
+        "format_version": 2, "count": 2, "key": "id",
+        "sha256": "2ffae94cc9b1dd089ed5fccc29895ae95d2f19cb25c598812fdde08aa6d376ea",
     }  # fmt: skip
     assert {name: by_word[name] for name in ("count", "key", "field")} == {"count": 3, "key": "metadata", "field": "word"}
 
@@ -317,7 +317,7 @@ def test_the_description_is_as_documented(tmp_path, bundle):
     [
         (lambda text: text.replace('"count": 2', '"count": 3'), "checksum"),
         (lambda text: text.replace('"key": "id"', '"key": "di"'), "checksum"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 9'), "format version 9"),
+        (lambda text: text.replace('"format_version": 2', '"format_version": 9'), "format version 9"),
         (lambda text: text[:-9], "cannot be read"),
         (lambda text: "", "cannot be read"),
         (lambda text: "[" * 100_000, "cannot be read"),

@@ -1,17 +1,19 @@
 """The stages before reranking: what they may lose, and what they may cost."""
 
-from types import SimpleNamespace
+import math
 
 import numpy as np
 import pytest
-from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
+from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, unit
 
 import late_interaction.plaid.search as search_module
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings, candidates, kernels
-from query.local import LocalRetriever
+from query.local import LocalSearch
+from query.options import SearchOptions
+from query.types import Question
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 1200)
@@ -149,10 +151,13 @@ def test_a_selection_of_few_vectors_is_scored_outright(tmp_path):
 def test_the_note_on_widening_is_true(index, monkeypatch):
     """It compares with what is reranked, not with k."""
     monkeypatch.setattr(search_module, "PROBE_ABOVE", 0)
-    retriever = LocalRetriever(index.path)
-    vars(retriever)["encoder"] = SimpleNamespace(dim=DIM)  # the bundle has no model, and the queries here are rows
+    local = LocalSearch(index.path)
+
+    def notes(rerank):
+        return finished(local.search(Question(Q, None), SearchOptions(3, rerank=rerank), math.inf)).notes
+
     Q = VECTORS[3][:1]
     assert index.search(Q, 3, settings=SearchSettings(rerank=400)).widened
-    assert "fewer passages than are reranked" in retriever.search(Q, 3, rerank=400).notes[0]
+    assert "fewer passages than are reranked" in notes(400)[0]
     assert not index.search(Q, 3, settings=SearchSettings(rerank=3)).widened
-    assert retriever.search(Q, 3, rerank=3).notes == ()
+    assert notes(3) == ()

@@ -1,13 +1,12 @@
 """Long random histories, writers killed at every file operation, files zeroed: nothing committed is lost or made up."""
 
-import os
-import pathlib
 import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kill_points import before_every_file_operation
 from plaid_tools import DIM, fake_bundle, passage, token_vectors
 
 import late_interaction.plaid.writer as writer_module
@@ -15,7 +14,6 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
-from late_interaction.plaid.storage import ArrayWriter
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 64)
@@ -119,41 +117,6 @@ def test_a_thousand_histories(tmp_path_factory, bundle, form, steps):
         folder = tmp_path_factory.mktemp("h")
         lived_through(folder, bundle, form, steps)
         shutil.rmtree(folder)
-
-
-def before_every_file_operation(root, copies, act):
-    """Runs `act`, and keeps the folder `root` as it was before each operation that changes a file: what a kill would leave."""
-
-    def copying(real, when=lambda *args, **kwargs: True):
-        def call(*args, **kwargs):
-            if when(*args, **kwargs):
-                target = copies / f"copy-{len(list(copies.iterdir()))}"
-                real_copy(root, target)
-            return real(*args, **kwargs)
-
-        return call
-
-    busy = []
-    copy = shutil.copytree
-
-    def real_copy(source, target):
-        if not busy:
-            busy.append(True)
-            copy(source, target)
-            busy.clear()
-
-    def writes(path, mode="r", *args, **kwargs):
-        return not busy and root in path.parents and mode[0] in "wa"
-
-    copies.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("fsync", "replace", "unlink", "pwrite", "mkdir"):
-            patch.setattr(os, name, copying(getattr(os, name), lambda *a, **k: not busy))
-        patch.setattr(shutil, "rmtree", copying(shutil.rmtree, lambda *a, **k: not busy))
-        patch.setattr(pathlib.Path, "open", copying(pathlib.Path.open, writes))
-        patch.setattr(ArrayWriter, "append", copying(ArrayWriter.append))
-        act()
-    return sorted(copies.iterdir())
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from late_interaction.documents import Passage
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
-from query import open_retriever
+from query import Client
 from query.grouping import grouped
 from query.types import Hit, SearchResult
 
@@ -27,7 +27,7 @@ def parted(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder):
         for passage, rows in zip(passages, vectors, strict=True):
             writer.put(passage, rows)
         writer.commit()
-    return open_retriever(str(path))
+    return Client(str(path))
 
 
 @pytest.mark.parametrize("candidates", ["centroid", "bm25", "hybrid", "exhaustive"])

@@ -5,24 +5,27 @@ import pytest
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
-from query import open_retriever
-from query.words import fused
+from late_interaction.plaid.shards import open_index
+from query import Client
+from query.fusion import fused
+from query.options import Weights
 
 
 @pytest.fixture(scope="module")
 def retriever(sample_index):
-    return open_retriever(str(sample_index))
+    return Client(str(sample_index))
 
 
-def test_words_find_and_maxsim_orders(retriever, minilm_encoder):
+def test_words_find_and_maxsim_orders(retriever, sample_index, minilm_encoder):
     query = "parse command line options"
     result = retriever.search(query, 10, candidates="bm25")
+    index = open_index(sample_index)
     Q = minilm_encoder.encode_queries([query])[0]
     assert result.hits
     assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
     for hit in result.hits:
         assert hit.stages["bm25"] > 0
-        assert hit.score == pytest.approx(maxsim(Q, retriever.index.vectors(hit.passage_id)), abs=1e-3)
+        assert hit.score == pytest.approx(maxsim(Q, index.vectors(hit.passage_id)), abs=1e-3)
         assert any(word in passage_text(hit.title, hit.text).lower() for word in ("pars", "command", "line", "option"))
 
 
@@ -36,7 +39,7 @@ def test_hybrid_is_the_sum_of_reciprocal_ranks(retriever):
     assert result.candidates == "hybrid"
     assert 1 / 61 <= result.hits[0].score <= 2 / 61
     assert {hit.passage_id for hit in result.hits} & set(by_words[:5])
-    assert fused({"a": 3.0, "b": 9.0}, [("c", 2.0), ("a", 1.0)]) == {
+    assert fused({"a": 3.0, "b": 9.0}, [("c", 2.0), ("a", 1.0)], Weights()) == {
         "b": 1 / 61, "a": 1 / 62 + 1 / 62, "c": 1 / 61,
     }  # fmt: skip
 
@@ -50,6 +53,6 @@ def test_filters_hold(retriever, candidates):
 
 
 def test_rows_alone_have_no_words(retriever, minilm_encoder):
-    with pytest.raises(UsageError, match="hybrid need the query as text"):
+    with pytest.raises(UsageError, match="hybrid cannot take this query: it needs the query as text"):
         retriever.search(minilm_encoder.encode_queries(["x"])[0], candidates="hybrid")
     assert retriever.search("zzzzqqq xyzzy", 5, candidates="bm25").hits == ()

@@ -1,6 +1,9 @@
 import operator
+import re
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from late_interaction.errors import FilterError
 from late_interaction.filters import parse_filter
@@ -35,6 +38,21 @@ def test_filters_compile(where, yql):
 
 def test_strings_are_escaped():
     assert string_literal('a"b\\c\n\x7f') == '"a\\"b\\\\c\\u000a\\u007f"'
+
+
+LITERAL = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\]|\\u[0-9a-f]{4})*"')
+
+
+@given(st.text())
+@example('") or true or (x contains "')
+@example("\\")
+@example('\\"\u2028\x00')
+def test_no_text_leaves_its_literal(text):
+    """One literal from the first character to the last, which means the text."""
+    literal = string_literal(text)
+    assert LITERAL.fullmatch(literal)
+    escapes = re.compile(r'\\(?:u([0-9a-f]{4})|(["\\]))')
+    assert escapes.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2], literal[1:-1]) == text
 
 
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

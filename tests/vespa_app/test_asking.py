@@ -9,7 +9,7 @@ from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.asking import layout_parameters, query_body
 from vespa_app.description import Description
-from vespa_app.layouts import document_path, selection_path
+from vespa_app.layouts import document_path
 from vespa_app.settings import AppSettings
 
 FIELDS = MetadataSchema({"owner": FieldType.STRING, "year": FieldType.LONG})
@@ -52,8 +52,6 @@ def test_paths_hold_ids_and_groups_of_any_kind():
     assert document_path(STREAMING, "x#0", {"owner": "ann/é"}) == "/document/v1/colbert/passage/group/ann%2F%C3%A9/x%230"
     with pytest.raises(MetadataError, match="it names the document's group"):
         document_path(STREAMING, "x#0", {})
-    path = selection_path(STREAMING, 'a"b\\c')
-    assert path.startswith("/document/v1/colbert/passage/docid?selection=passage.document_id%3D%3D%22a%5C%22b%5C%5Cc%22")
 
 
 def test_a_request_names_its_index_before_the_yql_is_read():

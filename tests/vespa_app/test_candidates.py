@@ -11,6 +11,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
 from vespa_app.candidates.base import declared_fields
+from vespa_app.candidates.best_centroids import best_centroids
 from vespa_app.candidates.effort import EFFORTS, Effort, codec_for, effort_for
 from vespa_app.checks import check_settings
 from vespa_app.description import Description
@@ -33,9 +34,15 @@ def test_centroid_asks_for_the_best_of_each_row_above_the_last_of_them():
     parts = ask("centroid")
     assert parts.yql_where == "(weightedSet(centroids, @w0) or weightedSet(centroids, @w1))"
     assert parts.parameters["w0"] == "{0:600,1:0}"
-    assert parts.parameters["w1"] == "{2:0,3:300}"
+    assert parts.parameters["w1"] == "{3:300,2:0}"
     assert parts.parameters["ranking.secondPhase.totalRerankCount"] == 50
     assert parts.profile == "centroid"
+
+
+@pytest.mark.parametrize(("count", "probes"), [(1, 1), (7, 7), (300, 32), (5000, 5)])
+def test_the_best_centroids_are_those_of_a_stable_sort(count, probes):
+    scores = np.random.default_rng(count).integers(-20, 20, (6, count)).astype(np.float32)  # many are equal
+    assert best_centroids(scores, probes).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :probes].tolist()
 
 
 def test_centroid_probes_at_most_all_centroids():
@@ -170,9 +177,10 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     vectors = [random.standard_normal((count, 16)).astype(np.float32) for count in (3, 0, 5)]
     vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
     passages = [Passage(f"{n}#0", str(n), "", "text", {}) for n in range(3)]
-    together = application.batch_fields(passages, vectors, bundle)
-    assert together == [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
-    assert application.batch_fields([], [], bundle) == []
+    alone = [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
+    together = application.units([(passages[:2], vectors[:2]), (passages[2:], vectors[2:])], bundle)
+    assert together == [alone[:2], alone[2:]]
+    assert application.units([], bundle) == []
 
 
 def test_a_recall_goal_sets_how_hard_to_look(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
-from query import open_retriever
+from query import Client
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import token_header
 from vespa_app.deploy import choose_urls
@@ -68,7 +68,7 @@ def test_an_address_with_a_password_is_refused_and_not_shown(url):
         lambda: connect(url),
         lambda: choose_urls(url, None),
         lambda: choose_urls("docker", url),
-        lambda: open_retriever(url),
+        lambda: Client(url),
         lambda: start_feed([], FeedOptions(to=url, journal=Path("journal"))).__enter__(),
     ):
         with pytest.raises(UsageError, match="no @, user or password") as caught:

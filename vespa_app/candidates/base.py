@@ -82,7 +82,8 @@ class DocumentContext:
 @dataclass(frozen=True)
 class StrategyRequest:
     """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim
-    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them."""
+    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them. weights: of MaxSim
+    and BM25, for the strategy that fuses them."""
 
     rows: Floats
     text: str | None
@@ -90,6 +91,7 @@ class StrategyRequest:
     settings: AppSettings
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
+    weights: tuple[float, float] = (1.0, 1.0)
 
     @functools.cached_property
     def centroid_scores(self) -> Floats:
@@ -233,7 +235,8 @@ def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
 
 def tensor_hex(rows: Floats) -> dict[str, object]:
     """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
-    return {str(number): vector_hex(row) for number, row in enumerate(rows)}
+    text, width = vector_hex(rows), 8 * rows.shape[1]
+    return {str(number): text[number * width : (number + 1) * width] for number in range(len(rows))}
 
 
 def vector_hex(vector: Floats) -> str:

@@ -14,7 +14,6 @@ from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
     Floats,
-    Parameter,
     PlainStrategy,
     QueryParts,
     StrategyRequest,
@@ -58,14 +57,15 @@ class Centroid(PlainStrategy):
         return {FIELD: {str(int(id_)): 1 for id_ in ids}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        from vespa_app.candidates.best_centroids import best_centroids  # numba takes half a second to import
+
         scores = request.centroid_scores
-        probes = min(request.settings.probes, scores.shape[1])
-        parameters: dict[str, Parameter] = rerank_parameters(request)
-        items = []
-        for row, similarities in enumerate(scores):
-            best = np.argpartition(similarities, -probes)[-probes:]
-            floor = float(similarities[best].min())
-            weights = {int(id_): round(WEIGHT_SCALE * (float(similarities[id_]) - floor)) for id_ in np.sort(best)}
-            parameters[f"w{row}"] = "{" + ",".join(f"{id_}:{weight}" for id_, weight in weights.items()) + "}"
-            items.append(f"weightedSet({FIELD}, @w{row})")
-        return QueryParts("(" + " or ".join(items) + ")", parameters, self.name)
+        best = best_centroids(scores, min(request.settings.probes, scores.shape[1]))
+        found = np.take_along_axis(scores, best, axis=1)
+        weights = np.rint(WEIGHT_SCALE * (found - found[:, -1:])).astype(np.int64)
+        parameters = rerank_parameters(request)
+        for row, (ids, own) in enumerate(zip(best.tolist(), weights.tolist(), strict=True)):
+            pairs = [f"{id_}:{weight}" for id_, weight in zip(ids, own, strict=True)]
+            parameters[f"w{row}"] = "{" + ",".join(pairs) + "}"
+        items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])
+        return QueryParts(f"({items})", parameters, self.name)

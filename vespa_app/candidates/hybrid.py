@@ -2,8 +2,8 @@
 rank fusion of MaxSim and BM25.
 
 The first phase puts both scores on one scale, so that what either finds is reranked; the fusion is made over the whole
-cluster's candidates, in the global phase, and is the score of a hit: 1 / (60 + rank) of each order. The match feature
-`max_sim` has its MaxSim.
+cluster's candidates, in the global phase, and is the score of a hit: weight / (60 + rank) of each order. The match features
+`max_sim` and `words` have its MaxSim and BM25.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, Centroid
 from vespa_app.candidates.pooled import FIELD, Pooled
 from vespa_app.settings import AppSettings
 
-__all__ = ["Hybrid"]
+__all__ = ["WORDS", "Hybrid"]
 
-FEATURES = f" {MAXSIM} words"
+WORDS = "words"  # match feature: BM25
+
+FEATURES = f" {MAXSIM} {WORDS}"
+WEIGHTS = ("maxsim_weight", "bm25_weight")  # inputs of a query
 HALF = 10  # a BM25 score that counts half of the most
 
 
@@ -46,18 +49,21 @@ class Hybrid(PlainStrategy):
         pooled = f"            query(qp) tensor<float>(x[{settings.dim}])\n"
         by_centroid = isinstance(_dense(settings), Centroid)
         meaning = f"{SCORE} * query(scale)" if by_centroid else f"closeness(field, {FIELD})"
-        both = f"{meaning} + words / (words + {HALF})"
+        both = f"{meaning} + {WORDS} / ({WORDS} + {HALF})"
+        weights = "".join(f"            query({name}) double: 1.0\n" for name in WEIGHTS)
+        orders = zip(WEIGHTS, (MAXSIM, WORDS), strict=True)
+        fusion = " + ".join(f"query({weight}) * reciprocal_rank({score})" for weight, score in orders)
         phases = first_phase(settings, self.name, both) + second_phase(settings, self.name)
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
-{"            query(scale) double" + chr(10) if by_centroid else pooled}        }}
-        function words() {{
+{"            query(scale) double" + chr(10) if by_centroid else pooled}{weights}        }}
+        function {WORDS}() {{
             expression: {BM25_SCORE}
         }}
 {phases}        global-phase {{
 {drop_limit(settings, self.name, "global")}            rerank-count: {settings.rerank}
-            expression: reciprocal_rank({MAXSIM}) + reciprocal_rank(words)
+            expression: {fusion}
         }}
         match-features: {CANDIDATE_SCORE}{FEATURES}
     }}
@@ -73,6 +79,7 @@ class Hybrid(PlainStrategy):
         dense, words = _dense(request.settings).query(request), Bm25().query(request)
         parameters: dict[str, Parameter] = {**dense.parameters, **words.parameters}
         parameters["ranking.globalPhase.rerankCount"] = request.rerank
+        parameters |= {f"input.query({name})": weight for name, weight in zip(WEIGHTS, request.weights, strict=True)}
         if isinstance(_dense(request.settings), Centroid):
             most = float(request.centroid_scores.max(axis=1).sum())
             parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, most))

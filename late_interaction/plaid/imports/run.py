@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError
-from late_interaction.files import staged_folder
 from late_interaction.metadata import MetadataSchema, SchemaInference
 from late_interaction.plaid.build import Encoded, build_encoded_segment
 from late_interaction.plaid.codecs import payload_form
+from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES, open_colbert_ai
 from late_interaction.plaid.imports.fast_plaid import FAST_PLAID_FILES, open_fast_plaid
 from late_interaction.plaid.imports.peer import Peer
@@ -58,17 +58,13 @@ def import_index(
     MetadataError where a field has values of several types. Nothing is left at `target` then.
     """
     folder, root = Path(source), Path(target)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+    check_free(root)
     peer = _open(folder)
     _check_bundle(peer, bundle)
     described = documents_of(peer) if documents is None else with_documents(peer, documents)
     schema = SchemaInference.of((document.id, document.metadata) for document in described)
-    try:
-        with staged_folder(root) as staging:
-            _write(staging, peer, bundle, schema, described, progress or (lambda done, total: None))
-    except OSError as error:
-        raise LocalIndexError(f"{root}: import failed, nothing was written ({error})") from None
+    with new_index(root) as staging:
+        _write(staging, peer, bundle, schema, described, progress or (lambda done, total: None))
     return LocalIndex.open(root)
 
 

@@ -8,6 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,22 +19,25 @@ from numpy.typing import NDArray
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
-from late_interaction.files import staged_folder
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.creating import new_index
+from late_interaction.plaid.history import known_versions
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
 from late_interaction.plaid.shards.process import WorkerProcess
 from late_interaction.plaid.shards.reading import open_at
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
-from late_interaction.plaid.shards.states import first_readable, read_states
+from late_interaction.plaid.shards.states import ShardedVersion, first_readable, read_states
 from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
-from late_interaction.plaid.shards.writer import ShardedWriter, is_committing
+from late_interaction.plaid.shards.writer import ShardedWriter
+from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, Storage
-from late_interaction.plaid.versions import Version
+from late_interaction.plaid.versions import Tuned, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,9 +91,7 @@ class ShardedIndex:
         """
         root, form = Path(path), storage or Storage()
         sharding.check(schema)
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
-        with staged_folder(root) as staging:
+        with new_index(root) as staging:
             for shard in range(sharding.count):
                 LocalIndex.create(
                     shard_path(staging, shard), bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4,
@@ -118,13 +120,9 @@ class ShardedIndex:
         self._router.close()
 
     def refresh(self) -> bool:
-        """Moves to the newest versions; whether there were newer ones. While a commit is under way nothing moves."""
-        if is_committing(self.path):
-            return False
+        """Moves to the newest version that all shards have; whether anything has changed."""
         found = read_states(self.path, self.sharding.count, self._states)
-        if found == self._states or is_committing(self.path):
-            return False
-        if read_states(self.path, self.sharding.count, found) != found:  # a whole commit went by while they were read
+        if found == self._states:
             return False
         self._states = found
         return True
@@ -169,9 +167,25 @@ class ShardedIndex:
         return self._form.dim
 
     @property
-    def version(self) -> tuple[int | None, ...]:
-        """Version of each shard; None of one that cannot be read."""
-        return tuple(state.number for state in self._states)
+    def version(self) -> int:
+        return self._form.number
+
+    @property
+    def current(self) -> tuple[tuple[int, str] | None, ...]:
+        """As LocalIndex.current of each shard; None of one that cannot be read."""
+        return tuple(state.current for state in self._states)
+
+    @property
+    def effort(self) -> Tuned | None:
+        """As Version.effort of the first shard that can be read: all are tuned at once."""
+        return self._form.effort
+
+    def versions(self) -> list[ShardedVersion]:
+        """Those that all shards that can be read still have, oldest first; `rollback` of a writer goes to any of them."""
+        known = [known_versions(state.path) for state in self._states if state.version is not None]
+        by_number = [{version.number: version for version in versions} for versions in known]
+        found = [[versions[first.number] for versions in by_number if first.number in versions] for first in known[0]]
+        return [ShardedVersion.of(versions) for versions in found if len(versions) == len(known)]
 
     @property
     def passages(self) -> int:
@@ -306,6 +320,7 @@ class ShardedIndex:
 
         Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
         """
+        read_intent(self.path)
         for shard, why in self.missing.items():
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
         for shard, reader in self.readers().items():
@@ -313,6 +328,27 @@ class ShardedIndex:
             for passage in reader.iter_passages():
                 if self.sharding.of_passage(passage, self.schema) != shard:
                     raise LocalIndexError(f"{self.path} is damaged: passage {passage.id!r} does not belong into shard-{shard}")
+
+    def tune(self, queries: Sequence[Matrix], *, recall: float, k: int = 10) -> Tuned:
+        """As LocalIndex.tune: every shard takes the effort with which their merged answers have the recall.
+
+        Raises: as LocalIndex.tune; LocalIndexError where a shard does not answer.
+        """
+        rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
+        with self.writer() as writer:
+            writer.check_usable()
+
+            def ask(Q: Matrix, settings: SearchSettings | None) -> LocalResult:
+                found = self.search(Q, k, settings=settings, exact=settings is None)
+                if found.missing:
+                    raise LocalIndexError(f"{self.path} cannot be tuned: {'; '.join(found.missing)}")
+                return found
+
+            found = find_effort(ask, rows, k, recall, self.token_vectors)
+            mean = self.token_vectors // self.sharding.count
+            sizes = [version.token_vectors for state in self._states if (version := state.version) is not None]
+            writer.store_tuned([replace(found, token_vectors=max(size, mean)) for size in sizes])
+        return found
 
     def _start_worker(self, shard: int) -> Worker:
         return WorkerProcess(shard_path(self.path, shard), self._threads)

@@ -15,10 +15,10 @@ from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.storage import string_hash
 
-__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "read_sharding", "shard_path", "write_sharding"]
+__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "read_sharding", "shard_path", "write_sharding"]
 
 SHARDS = "SHARDS.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_SHARDS = 64
 
 
@@ -62,7 +62,7 @@ def shard_path(root: Path, shard: int) -> Path:
 def write_sharding(root: Path, sharding: Sharding) -> None:
     data: dict[str, object] = {"format_version": FORMAT_VERSION, "count": sharding.count}
     data |= {"key": "id"} if sharding.field is None else {"key": "metadata", "field": sharding.field}
-    atomic_write(root / SHARDS, (json.dumps(data | {"sha256": _checksum(data)}, indent=1) + "\n").encode())
+    atomic_write(root / SHARDS, (json.dumps(data | {"sha256": checksum(data)}, indent=1) + "\n").encode())
 
 
 def read_sharding(root: Path) -> Sharding:
@@ -71,16 +71,17 @@ def read_sharding(root: Path) -> Sharding:
         raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --shards N --to {root}`")
     try:
         data = json.loads((root / SHARDS).read_bytes())
-        found, checksum = data["format_version"], data.pop("sha256", None)
+        found, expected = data["format_version"], data.pop("sha256", None)
         if found != FORMAT_VERSION:
             raise LocalIndexError(f"{root}: format version {found!r} of {SHARDS} unknown, this release reads {FORMAT_VERSION}")
-        if checksum != _checksum(data):
+        if expected != checksum(data):
             raise LocalIndexError(f"{root} is damaged: {SHARDS} was changed (its checksum differs)")
         return Sharding(data["count"], None if data["key"] == "id" else str(data["field"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise LocalIndexError(f"{root} is damaged: {SHARDS} cannot be read ({type(error).__name__})") from None
 
 
-def _checksum(data: Mapping[str, Any]) -> str:
+def checksum(data: Mapping[str, Any]) -> str:
+    """Of an object that a file holds beside its checksum."""
     text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from late_interaction.errors import LocalIndexError
+from late_interaction.files import sha256_file
 from late_interaction.plaid.shards.layout import shard_path
-from late_interaction.plaid.versions import Version, read_current, read_version
+from late_interaction.plaid.versions import Version, read_current, read_version, version_path
 
-__all__ = ["ShardState", "first_readable", "read_states"]
+__all__ = ["ShardState", "ShardedVersion", "first_readable", "read_states"]
+
+Current: TypeAlias = tuple[int, str]  # number and checksum of a version
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,13 @@ class ShardState:
     """current, version: as read, or None with `error`, why not. size: passages when it was last read, or None."""
 
     path: Path
-    current: tuple[int, str] | None
+    current: Current | None
     version: Version | None
     size: int | None
     error: str = ""
 
     @property
-    def opened(self) -> tuple[tuple[int, str], Version]:
+    def opened(self) -> tuple[Current, Version]:
         assert self.current is not None and self.version is not None
         return self.current, self.version
 
@@ -37,12 +41,43 @@ class ShardState:
         return 0 if self.version is None else self.version.passages
 
 
+@dataclass(frozen=True, slots=True)
+class ShardedVersion:
+    """One version of all shards, which have it under the same number and name."""
+
+    number: int
+    name: str
+    created: int
+    passages: int
+    token_vectors: int
+
+    @classmethod
+    def of(cls, versions: Sequence[Version]) -> ShardedVersion:
+        """versions: of each shard."""
+        passages, vectors = sum(v.passages for v in versions), sum(v.token_vectors for v in versions)
+        return cls(versions[0].number, versions[0].name, versions[0].created, passages, vectors)
+
+
 def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[ShardState, ...]:
-    """before: as they were, of which those that did not change are taken over.
+    """All shards at the newest version that all have: those that are ahead, because a commit is under way or was interrupted,
+    at an older one. A shard that is behind what the others still have is missing.
+
+    before: as they were, of which those that did not change are taken over.
 
     Raises: LocalIndexError where shards do not belong together.
     """
-    states = tuple(_state(shard_path(root, n), before[n] if before else None) for n in range(count))
+    paths = [shard_path(root, n) for n in range(count)]
+    seen: list[Current | str] | None = None
+    while True:
+        newest = [_newest(path) for path in paths]
+        numbers = [found[0] for found in newest if not isinstance(found, str)]
+        common, settled = min(numbers, default=0), newest == seen
+        if settled and not all(_has(path, found, common) for path, found in zip(paths, newest, strict=True)):
+            common = max(numbers)
+        states = tuple(_state(paths[n], newest[n], common, before[n] if before else None) for n in range(count))
+        if settled or not any(state.error for state in states):
+            break
+        seen = newest  # a version may have been pruned while this was read
     readable = [state for state in states if state.version is not None]
     for state in readable:
         if _form(state) != _form(readable[0]):
@@ -58,15 +93,35 @@ def first_readable(states: Sequence[ShardState]) -> ShardState:
     raise LocalIndexError(states[0].error)
 
 
-def _state(path: Path, before: ShardState | None) -> ShardState:
+def _newest(path: Path) -> Current | str:
+    """The version that counts in a shard, or why that cannot be read."""
     try:
-        current = read_current(path)
-        if before is not None and before.current == current:
-            return before
-        version = read_version(path, *current)
+        return read_current(path)
     except LocalIndexError as error:
-        return ShardState(path, None, None, None if before is None else before.size, str(error))
-    return ShardState(path, current, version, version.passages)
+        return str(error)
+
+
+def _has(path: Path, newest: Current | str, number: int) -> bool:
+    return isinstance(newest, str) or newest[0] == number or version_path(path, number).exists()
+
+
+def _state(path: Path, newest: Current | str, number: int, before: ShardState | None) -> ShardState:
+    """The shard at that version, which is the newest or an older one."""
+    size = None if before is None else before.size
+    if isinstance(newest, str):
+        return ShardState(path, None, None, size, newest)
+    if newest[0] < number:
+        return ShardState(path, None, None, size, f"{path} is at version {newest[0]}, other shards at {number}")
+    if before is not None and before.number == number and (newest[0] > number or before.current == newest):
+        return before
+    try:
+        digest = newest[1] if newest[0] == number else sha256_file(version_path(path, number))
+        version = read_version(path, number, digest)
+    except FileNotFoundError:
+        return ShardState(path, None, None, size, f"{path} has no version {number}, at which other shards are")
+    except (LocalIndexError, OSError) as error:
+        return ShardState(path, None, None, size, str(error))
+    return ShardState(path, (number, digest), version, version.passages)
 
 
 def _form(state: ShardState) -> tuple[object, ...]:

@@ -1,16 +1,15 @@
-"""The one writer of an index of shards: a writer for each, and commits that are finished even if a crash interrupts them.
+"""The one writer of an index of shards: a writer for each, and steps that are finished even if a crash interrupts them.
 
-A commit makes every shard's log durable, writes COMMITTING, commits the shards one after the other, and removes COMMITTING.
-Where the file is still there, the next writer takes up every log and commits it: what a commit holds comes whole or not at
-all. Readers do not move on while the file is there.
+All shards have the same version number. A step (commit, rollback, tuning) gives each the next one, one after the other;
+COMMITTING says which step it is until the last has it. Where that file is still there, the next writer does the same for the
+shards that are behind: a step comes whole or not at all. Readers take the version that all have.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,26 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.documents import Passage
-from late_interaction.errors import UsageError
-from late_interaction.files import atomic_write, fsync_folder
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.plaid.history import check_version, known_versions, version_named
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.lock import WriterLock
+from late_interaction.plaid.shards.intent import Intent, read_intent, remove_half_written, remove_intent, write_intent
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.types import CommitSummary
+from late_interaction.plaid.versions import Tuned
 from late_interaction.plaid.writer import IndexWriter, left_over_error
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards.index import ShardedIndex
 
-__all__ = ["ShardedWriter", "is_committing"]
+__all__ = ["ShardedWriter"]
 
-COMMITTING = "COMMITTING"
 Matrix = NDArray[np.float32]
-
-
-def is_committing(root: Path) -> bool:
-    """Whether a commit is under way, or was interrupted."""
-    return (root / COMMITTING).exists()
 
 
 class ShardedWriter:
@@ -49,15 +44,25 @@ class ShardedWriter:
         self._root = index.path
         with contextlib.ExitStack() as opening:
             opening.callback(WriterLock(self._root).release)
-            interrupted = is_committing(self._root)
+            remove_half_written(self._root)
+            self._unfinished = read_intent(self._root)
+            self._shards: list[LocalIndex] = []
             self._writers: list[IndexWriter] = []
             for shard in range(index.sharding.count):
                 opened = LocalIndex.open(shard_path(self._root, shard))
-                self._writers.append(opening.enter_context(opened.writer(resume=resume or interrupted)))
-            if interrupted:
-                self._commit_shards("", compact=False)
+                self._writers.append(opening.enter_context(opened.writer(resume=resume or self._unfinished is not None)))
+                self._shards.append(opened)
+            self._check_aligned()
+            self._finish()
             index.refresh()
             self._open = opening.pop_all()
+
+    def _check_aligned(self) -> None:
+        intent = self._unfinished
+        numbers = {shard.version for shard in self._shards}
+        if len(numbers) > 1 if intent is None else not numbers <= {intent.version - 1, intent.version}:
+            found = ", ".join(str(shard.version) for shard in self._shards)
+            raise LocalIndexError(f"{self._root}: its shards are at versions {found}: restore all of them from one copy")
 
     def __enter__(self) -> ShardedWriter:
         return self
@@ -71,12 +76,19 @@ class ShardedWriter:
         return {id_: rows for writer in self._writers for id_, rows in writer.pending.items()}
 
     def check_usable(self) -> None:
-        """As IndexWriter.check_usable."""
+        """As IndexWriter.check_usable, or where a step failed when some shards had made it."""
+        self._check_finished()
         if any(writer.left_over for writer in self._writers):
             raise left_over_error(self._root)
 
+    def _check_finished(self) -> None:
+        if self._unfinished is not None:
+            number = self._unfinished.version
+            raise LocalIndexError(f"{self._root}: some shards are at version {number}, others not yet: commit them first")
+
     def discard(self) -> None:
         """As IndexWriter.discard."""
+        self._check_finished()
         for writer in self._writers:
             writer.discard()
 
@@ -126,22 +138,84 @@ class ShardedWriter:
             writer.flush()
 
     def commit(self, name: str = "", *, compact: bool = False) -> CommitSummary:
-        """As IndexWriter.commit for every shard, one after the other; `version` is the highest of theirs.
+        """As IndexWriter.commit for every shard, one after the other.
 
-        A crash or an error in between leaves some shards committed; the next writer, or this one's next commit, commits the
-        others.
+        A crash or an error in between leaves some shards committed, and readers at the version before; the next writer, or this
+        one's next commit, commits the others first.
         """
         start = time.perf_counter()
+        unfinished = self._unfinished
+        self._finish()
+        if unfinished is not None and unfinished == Intent(unfinished.version, name, compact):
+            return self._done(start)
         self.check_usable()
+        for writer in self._writers:
+            writer.check_name(name)
         self.flush()
-        atomic_write(self._root / COMMITTING, b"")
-        done = self._commit_shards(name, compact=compact)
-        self._index.refresh()
-        passages, vectors = sum(one.passages for one in done), sum(one.token_vectors for one in done)
-        return CommitSummary(max(one.version for one in done), passages, vectors, time.perf_counter() - start)
+        if name or compact or any(writer.changed for writer in self._writers):
+            self._bring_all(Intent(self._next_number(), name, compact))
+        else:
+            for writer in self._writers:
+                writer.commit()  # makes no version, but forgets puts that were deleted again
+        return self._done(start)
 
-    def _commit_shards(self, name: str, *, compact: bool) -> list[CommitSummary]:
-        done = [writer.commit(name, compact=compact) for writer in self._writers]
-        (self._root / COMMITTING).unlink()
-        fsync_folder(self._root)
-        return done
+    def rollback(self, to: int | str) -> CommitSummary:
+        """As IndexWriter.rollback, in all shards; nothing is changed where a file of the version is damaged in one."""
+        start = time.perf_counter()
+        self.check_usable()
+        chosen = version_named(self._root, self._index.versions(), to)
+        for shard in self._shards:
+            check_version(shard.path, version_named(shard.path, known_versions(shard.path), chosen.number))
+        self._bring_all(Intent(self._next_number(), to=chosen.number))
+        return self._done(start)
+
+    def store_tuned(self, tuned: Sequence[Tuned]) -> CommitSummary:
+        """As IndexWriter.store_tuned, with the effort of each shard."""
+        start = time.perf_counter()
+        self.check_usable()
+        if any(writer.changed for writer in self._writers):
+            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before tuning")
+        self._bring_all(Intent(self._next_number(), tuned=tuple(tuned)))
+        return self._done(start)
+
+    def prune(self, keep: int = 1) -> list[int]:
+        """As IndexWriter.prune, in all shards."""
+        self._check_finished()
+        return sorted(set().union(*(writer.prune(keep) for writer in self._writers)))
+
+    def _next_number(self) -> int:
+        return self._shards[0].version + 1
+
+    def _bring_all(self, intent: Intent) -> None:
+        write_intent(self._root, intent)
+        self._unfinished = intent
+        try:
+            self._finish()
+        except Exception:
+            if all(shard.version < intent.version for shard in self._shards):  # as if nothing had been begun
+                remove_intent(self._root)
+                self._unfinished = None
+            raise
+
+    def _finish(self) -> None:
+        """Brings the shards that are behind to where the others are."""
+        intent = self._unfinished
+        if intent is None:
+            return
+        for number, (shard, writer) in enumerate(zip(self._shards, self._writers, strict=True)):
+            if shard.version == intent.version:
+                continue
+            if intent.to is not None:
+                writer.rollback(intent.to)
+            elif intent.tuned is not None:
+                writer.store_tuned(intent.tuned[number])
+            else:
+                writer.commit(intent.name, compact=intent.compact, always=True)
+        remove_intent(self._root)
+        self._unfinished = None
+
+    def _done(self, start: float) -> CommitSummary:
+        self._index.refresh()
+        passages = sum(shard.passages for shard in self._shards)
+        vectors = sum(shard.token_vectors for shard in self._shards)
+        return CommitSummary(self._shards[0].version, passages, vectors, time.perf_counter() - start)

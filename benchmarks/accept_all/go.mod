@@ -1,0 +1,3 @@
+module accept_all
+
+go 1.24

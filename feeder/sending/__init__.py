@@ -1,0 +1,18 @@
+"""Sending operations to Vespa: many at once over few connections, as many as Vespa takes, again where that is safe.
+
+    transport.py    HTTP/2 by libcurl: operations out, answers in
+    verdicts.py     what an answer means
+    throttle.py     how many operations may be in flight
+    breaker.py      whether anything may be sent at all
+    dispatcher.py   which operation is next; no input or output, no thread
+    sender.py       the thread that runs these
+    statistics.py   what happened so far
+
+The model for behaviour is the feed client of Vespa's own command line.
+"""
+
+from feeder.sending.dispatcher import Job
+from feeder.sending.sender import Sender, open_sender
+from feeder.sending.statistics import FeedStatistics
+
+__all__ = ["FeedStatistics", "Job", "Sender", "open_sender"]

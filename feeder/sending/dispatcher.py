@@ -1,0 +1,235 @@
+"""Which operation is sent next, and what becomes of it. Time and chance are given; nothing here reads, writes or waits.
+
+A job is what one document asks for: stages of operations, each stage begun when the one before it is acknowledged. Jobs of
+one document run one after the other, in the order in which they were added; those of different documents run together.
+429 is retried for as long as it comes; 502, 503, 504, 507 and transport errors ten times while others get through, and
+while none does for as long as the breaker allows; anything else settles the job.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from feeder.operations import Operation
+from feeder.sending.breaker import Breaker
+from feeder.sending.statistics import Counts, FeedStatistics
+from feeder.sending.throttle import Throttle
+from feeder.sending.verdicts import Answer, Verdict, judge
+from feeder.targets import Failure
+from late_interaction.errors import VespaBusy, VespaError, VespaUnreachable
+
+__all__ = ["Attempt", "Dispatcher", "Job"]
+
+MAX_ATTEMPTS = 10
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
+FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S = 0.05, 2.0
+PROBE_S = 1.0  # between two operations that try whether Vespa is back
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """key: the document's id. Once settled, `failure` says what went wrong, or is None."""
+
+    key: str
+    stages: Sequence[Sequence[Operation]]
+    failure: Failure | None = None
+    _stage: int = 0
+    _open: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of its bodies."""
+        return sum(len(operation.body) for stage in self.stages for operation in stage)
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One operation on its way. failures, refusals: how often it failed in passing, and met 429."""
+
+    job: Job
+    operation: Operation
+    failures: int = 0
+    refusals: int = 0
+
+
+@dataclass(eq=False)
+class Dispatcher:
+    """name: of the address, for messages. clock: seconds. `error` is set when retries are used up; nothing is sent then."""
+
+    name: str
+    clock: Callable[[], float]
+    throttle: Throttle
+    breaker: Breaker
+    chance: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.error: VespaError | None = None
+        self._last: VespaError | None = None  # of an operation that failed in passing
+        self.in_flight = 0
+        self.counts = Counts()
+        self._settled: list[Job] = []
+        self._queues: dict[str, deque[Job] | None] = {}  # jobs that wait for the running one of their document
+        self._ready: deque[Attempt] = deque()
+        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap by the time when each is to be sent again
+        self._numbers = itertools.count()
+        self._probe: Attempt | None = None
+        self._next_probe = 0.0
+
+    def add(self, job: Job) -> None:
+        if job.key not in self._queues:
+            self._queues[job.key] = None
+            self._advance(job)
+            return
+        queue = self._queues[job.key]
+        if queue is None:
+            queue = self._queues[job.key] = deque()
+        queue.append(job)
+
+    def take(self) -> Attempt | None:
+        """The next operation to send now; None where none may be."""
+        state = self.breaker.state
+        if state == "open":
+            assert self._last is not None  # the breaker opens on failures alone
+            self._give_up(self._last)
+            return None
+        now = self.clock()
+        if self.error is not None or not (self._may_probe(now) if state == "half-open" else self._has_room()):
+            return None
+        attempt = self._next(now)
+        if attempt is None:
+            return None
+        if state == "half-open":
+            self._probe, self._next_probe = attempt, now + PROBE_S
+        self.in_flight += 1
+        self.counts.bytes_sent += len(attempt.operation.body)
+        self.throttle.sent()
+        return attempt
+
+    def wake_at(self) -> float | None:
+        """When `take` may have something, if no answer comes before; None: not without an answer or a job."""
+        if self.error is not None or not (self._ready or self._waiting):
+            return None
+        due = self.clock() if self._ready else self._waiting[0][0]
+        if self.breaker.state == "half-open":
+            return max(due, self._next_probe) if self._probe is None else None
+        return due if self._has_room() else None
+
+    def answered(self, attempt: Attempt, answer: Answer) -> None:
+        state = self.breaker.state
+        self.in_flight -= 1
+        if self._probe is attempt:
+            self._probe = None
+        self.counts.answered(answer.seconds)
+        verdict, message = judge(attempt.operation, answer)
+        if verdict in (Verdict.FAILED, Verdict.HOPELESS):
+            self.breaker.failed()
+        else:
+            self.breaker.succeeded()
+        if verdict is Verdict.DONE:
+            self.throttle.succeeded()
+            self._finished(attempt, verdict)
+        elif verdict is Verdict.REFUSED:
+            attempt.job.failure = attempt.job.failure or Failure(attempt.job.key, answer.status, f"{self.name} {message}")
+            self._finished(attempt, verdict)
+        elif verdict is Verdict.THROTTLED:
+            self.throttle.refused(self.in_flight + 1)
+            attempt.refusals += 1
+            self._again(attempt, "429", _pause(attempt.refusals, FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S))
+        else:
+            self._failed(attempt, answer, f"{self.name} {message}", verdict, counts=state == "closed")
+
+    def settled(self) -> list[Job]:
+        """Jobs that came to an end since the last call."""
+        found, self._settled = self._settled, []
+        return found
+
+    def statistics(self) -> FeedStatistics:
+        counts = self.counts
+        return FeedStatistics(
+            in_flight=self.in_flight,
+            allowed=self.throttle.allowed,
+            waiting=len(self._ready) + len(self._waiting),
+            circuit=self.breaker.state,
+            operations=counts.operations(),
+            retries=dict(sorted(counts.retries.items())),
+            bytes_sent=counts.bytes_sent,
+            latency_ms=counts.latency_ms(),
+        )
+
+    def _has_room(self) -> bool:
+        return self.in_flight < self.throttle.allowed
+
+    def _may_probe(self, now: float) -> bool:
+        return self._probe is None and now >= self._next_probe
+
+    def _next(self, now: float) -> Attempt | None:
+        """What is to be sent again comes first. Of a job that failed nothing more is sent."""
+        while True:
+            if self._waiting and self._waiting[0][0] <= now:
+                attempt = heapq.heappop(self._waiting)[2]
+            elif self._ready:
+                attempt = self._ready.popleft()
+            else:
+                return None
+            if attempt.job.failure is None:
+                return attempt
+            self._closed(attempt.job)
+
+    def _failed(self, attempt: Attempt, answer: Answer, message: str, verdict: Verdict, *, counts: bool) -> None:
+        """counts: while no operation gets through, it is the breaker that decides when to give up."""
+        attempt.failures += 1 if counts else 0
+        said = answer.status >= 400
+        error = self._last = (VespaBusy if said else VespaUnreachable)(message, answer.status)
+        if verdict is Verdict.HOPELESS:
+            self.breaker.trip()
+            self._give_up(error)
+        elif attempt.failures >= MAX_ATTEMPTS or self.breaker.state == "open":
+            self._give_up(error)
+        reason = str(answer.status) if said else "transport"
+        self._again(attempt, reason, _pause(attempt.failures, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+
+    def _again(self, attempt: Attempt, reason: str, pause: float) -> None:
+        self.counts.retries[reason] += 1
+        due = self.clock() + pause * self.chance.uniform(0.75, 1.25)
+        heapq.heappush(self._waiting, (due, next(self._numbers), attempt))
+
+    def _finished(self, attempt: Attempt, verdict: Verdict) -> None:
+        self.counts.finished[attempt.operation.kind, verdict.value] += 1
+        self._closed(attempt.job)
+
+    def _closed(self, job: Job) -> None:
+        """An operation of the job came to its end."""
+        job._open -= 1
+        if not job._open:
+            self._advance(job)
+
+    def _advance(self, job: Job) -> None:
+        """Begins the job's next stage that has operations, or settles it and begins the document's next job."""
+        while job.failure is None and job._stage < len(job.stages):
+            stage = job.stages[job._stage]
+            job._stage += 1
+            if stage:
+                job._open = len(stage)
+                self._ready.extend(Attempt(job, operation) for operation in stage)
+                return
+        self._settled.append(job)
+        queue = self._queues[job.key]
+        if queue:
+            self._advance(queue.popleft())
+        else:
+            del self._queues[job.key]
+
+    def _give_up(self, error: VespaError) -> None:
+        if self.error is None:
+            known = str(error).rstrip(". ")
+            self.error = type(error)(f"{known}; what was acknowledged is kept: feed again with --resume", error.status)
+
+
+def _pause(count: int, first: float, longest: float) -> float:
+    """Seconds before an operation is sent again for the `count`-th time."""
+    return float(min(longest, first * 2 ** min(max(count - 1, 0), 20)))

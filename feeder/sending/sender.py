@@ -1,0 +1,163 @@
+"""The thread that sends jobs and takes their answers.
+
+`submit` and `settled` are called from outside, everything else happens in the thread. It is a daemon: a feed that ends by an
+error does not wait for answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from feeder.sending.breaker import Breaker
+from feeder.sending.dispatcher import Attempt, Dispatcher, Job
+from feeder.sending.statistics import FeedStatistics
+from feeder.sending.throttle import Throttle
+from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
+from feeder.sending.verdicts import Answer
+from vespa_app.addresses import parse_address
+
+__all__ = ["Sender", "Transport", "open_sender"]
+
+MOST_BYTES = 64 << 20  # of bodies that were handed over and are not settled
+MOST_JOBS = 8192
+LONGEST_WAIT_S = 1.0
+
+
+class Transport(Protocol):
+    """Where operations go. Only `wake` may be called from another thread."""
+
+    def send(self, attempt: Attempt, allowed: int) -> None:
+        """allowed: how many may be in flight now."""
+        ...
+
+    def poll(self, seconds: float) -> list[tuple[Attempt, Answer]]:
+        """What was answered; waits at most `seconds` for a first one, or until `wake`."""
+        ...
+
+    def wake(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_sender(
+    url: str,
+    *,
+    timeout: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] | None = None,
+) -> Sender:
+    """A sender to the query address `url`. timeout: seconds that one operation may take. clock, sleep: for tests.
+
+    Raises: UsageError where the address or the credentials of the environment cannot be used.
+    """
+    transport = CurlTransport(parse_address(url), timeout=timeout)
+    throttle = Throttle(clock, most=CONNECTIONS * STREAMS)
+    return Sender(Dispatcher(url, clock, throttle, Breaker(clock)), transport, sleep=sleep)
+
+
+class Sender:
+    """sleep: waits so many seconds when nothing is in flight; default is a wait that a new job ends."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        transport: Transport,
+        *,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._dispatcher, self._transport, self._sleep = dispatcher, transport, sleep
+        self._changed = threading.Condition()
+        self._inbox: deque[Job] = deque()
+        self._outbox: list[Job] = []
+        self._jobs = self._bytes = 0  # handed over and not settled
+        self._fault: BaseException | None = None
+        self._told = self._closing = False
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._thread.start()
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that were handed over and are not settled."""
+        return self._jobs
+
+    def submit(self, job: Job) -> None:
+        """Hands a job over; blocks while there is as much as can be taken. Raises: the error that ended the sending."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._has_room())
+            self._raise_if_over()
+            self._inbox.append(job)
+            self._jobs += 1
+            self._bytes += job.size
+        self._transport.wake()
+
+    def settled(self, *, wait: bool = False) -> list[Job]:
+        """Jobs settled since the last call; wait: when all are. Raises: once, the error that ended the sending; what was
+        settled before is returned by the next call."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._over or not self._jobs)
+            if self._over and self._jobs and not self._told:
+                self._told = True
+                self._raise_if_over()
+            found, self._outbox = self._outbox, []
+            return found
+
+    def statistics(self) -> FeedStatistics:
+        return self._dispatcher.statistics()
+
+    def close(self) -> None:
+        """Stops without waiting for answers."""
+        self._closing = True
+        self._transport.wake()
+        self._thread.join()
+        self._transport.close()
+
+    @property
+    def _over(self) -> bool:
+        return self._fault is not None or self._dispatcher.error is not None
+
+    def _has_room(self) -> bool:
+        return not self._jobs or (self._jobs < MOST_JOBS and self._bytes < MOST_BYTES)
+
+    def _raise_if_over(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+        if self._dispatcher.error is not None:
+            raise self._dispatcher.error
+
+    def _run(self) -> None:
+        try:
+            while not self._closing and not self._over:
+                self._step()
+        except BaseException as fault:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            self._fault = fault
+        with self._changed:
+            self._changed.notify_all()
+
+    def _step(self) -> None:
+        dispatcher = self._dispatcher
+        while self._inbox:
+            dispatcher.add(self._inbox.popleft())
+        while (attempt := dispatcher.take()) is not None:
+            self._transport.send(attempt, dispatcher.throttle.allowed)
+        self._publish()
+        wake_at = dispatcher.wake_at()
+        pause = LONGEST_WAIT_S if wake_at is None else max(0.0, wake_at - dispatcher.clock())
+        if self._sleep is not None and wake_at is not None and not dispatcher.in_flight:
+            self._sleep(pause)
+            pause = 0.0
+        for attempt, answer in self._transport.poll(min(pause, LONGEST_WAIT_S)):
+            dispatcher.answered(attempt, answer)
+        self._publish()
+
+    def _publish(self) -> None:
+        settled = self._dispatcher.settled()
+        if settled:
+            with self._changed:
+                self._outbox += settled
+                self._jobs -= len(settled)
+                self._bytes -= sum(job.size for job in settled)
+                self._changed.notify_all()

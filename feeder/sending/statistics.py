@@ -1,0 +1,58 @@
+"""What the sending of operations did so far, for progress and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from feeder.sending.breaker import Circuit
+
+__all__ = ["Counts", "FeedStatistics"]
+
+RECENT = 2048  # answers that percentiles are taken of
+
+
+@dataclass(frozen=True)
+class FeedStatistics:
+    """in_flight: operations that are sent and not answered. allowed: how many may be, by the throttle. waiting: those that
+    are not sent yet, or are to be sent again. operations: kind (put, update, remove) -> outcome (ok, refused) -> how many are
+    finished. retries: reason (an HTTP status, or transport) -> operations sent again for it. bytes_sent: of bodies, as they
+    went out, again included. latency_ms: p50, p95 and p99 of the last 2,048 answers; empty before the first."""
+
+    in_flight: int
+    allowed: int
+    waiting: int
+    circuit: Circuit
+    operations: Mapping[str, Mapping[str, int]]
+    retries: Mapping[str, int]
+    bytes_sent: int
+    latency_ms: Mapping[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Counts:
+    """The running counts; one thread writes."""
+
+    def __init__(self) -> None:
+        self.finished: Counter[tuple[str, str]] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.bytes_sent = 0
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+
+    def answered(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def operations(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for (kind, outcome), count in sorted(self.finished.items()):
+            found.setdefault(kind, {})[outcome] = count
+        return found
+
+    def latency_ms(self) -> dict[str, float]:
+        ordered = sorted(self._seconds)
+        if not ordered:
+            return {}
+        return {f"p{part}": 1000 * ordered[min(len(ordered) * part // 100, len(ordered) - 1)] for part in (50, 95, 99)}

@@ -1,0 +1,228 @@
+"""HTTP/2 by libcurl: many streams over few connections, in one thread.
+
+libcurl was the cheapest of ten clients that were measured (docs/performance.md). Over http:// it speaks HTTP/2 at once, as
+Vespa's containers do; over https:// the two agree on it. Streams are spread over all connections, so that a load balancer
+in between has several to distribute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pycurl
+
+from feeder.sending.verdicts import Answer
+from vespa_app.credentials import tls_files, token_header
+
+if TYPE_CHECKING:
+    from feeder.sending.dispatcher import Attempt
+
+__all__ = ["CONNECTIONS", "STREAMS", "CurlTransport"]
+
+CONNECTIONS = 8
+STREAMS = 128  # of one connection, at most
+CONNECT_S = 10.0
+SILENCE_S = 30  # a peer that acknowledges nothing for so long is gone
+
+# verification and credentials: no other attempt can go better
+LASTING = {
+    pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CERTPROBLEM, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CIPHER,
+    pycurl.E_SSL_ISSUER_ERROR, pycurl.E_SSL_PINNEDPUBKEYNOTMATCH, pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL,
+}  # fmt: skip
+_TLS_TALK = {pycurl.E_SSL_CONNECT_ERROR, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR}
+_EVENTS = {
+    pycurl.POLL_IN: selectors.EVENT_READ,
+    pycurl.POLL_OUT: selectors.EVENT_WRITE,
+    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+
+
+class CurlTransport:
+    """timeout: seconds after which Vespa gives an operation up; we do a little later, so that it cannot be carried out after
+    it was sent again, and perhaps after a newer one of its document.
+
+    Raises: UsageError where the credentials of the environment cannot be used.
+    """
+
+    def __init__(self, address: httpx.URL, *, timeout: float, connections: int = CONNECTIONS) -> None:
+        self._base = str(address).rstrip("/")
+        self._timeout, self._connections = timeout, connections
+        self._limit = f"timeout={int(1000 * timeout)}ms"
+        self._headers = [f"{name}: {value}" for name, value in token_header(address).items()]
+        self._tls = tls_files() if address.scheme == "https" else None
+        self._idle: dict[str, list[_Stream]] = {"POST": [], "PUT": [], "DELETE": []}
+        self._busy: dict[Any, _Stream] = {}
+        self._selector = selectors.DefaultSelector()
+        self._due: float | None = None
+        self._streams = 0
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._waiting = False
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
+    def send(self, attempt: Attempt, allowed: int) -> None:
+        """allowed: how many operations may be in flight, which are spread over the connections."""
+        streams = min(-(-allowed // self._connections), STREAMS)
+        if streams != self._streams:
+            self._multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, streams)
+            self._streams = streams
+        idle = self._idle[attempt.operation.method]
+        stream = idle.pop() if idle else self._stream(attempt.operation.method)
+        stream.begin(attempt, self._base, self._limit)
+        self._busy[stream.curl] = stream
+        self._multi.add_handle(stream.curl)
+
+    def poll(self, seconds: float) -> list[tuple[Attempt, Answer]]:
+        """What was answered; waits at most `seconds` for a first one, or until `wake`."""
+        answered = self._taken()
+        until = time.monotonic() + (0.0 if answered else seconds)
+        while True:
+            now = time.monotonic()
+            pause = until - now if self._due is None else min(until, self._due) - now
+            self._waiting = True
+            events = self._selector.select(max(0.0, pause))
+            self._waiting = False
+            woken = False
+            for key, _ in events:
+                if key.fd == self._woken:
+                    os.read(self._woken, 4096)
+                    woken = True
+                else:
+                    self._multi.socket_action(key.fd, 0)
+            if self._due is not None and time.monotonic() >= self._due:
+                self._due = None
+                self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            answered += self._taken()
+            if answered or woken or time.monotonic() >= until:
+                return answered
+
+    def wake(self) -> None:
+        if self._waiting:
+            with contextlib.suppress(BlockingIOError):  # the pipe is full of calls already
+                os.write(self._waker, b"w")
+
+    def close(self) -> None:
+        for curl in self._busy:
+            self._multi.remove_handle(curl)
+        self._multi.close()
+        for curl in [*self._busy, *(stream.curl for idle in self._idle.values() for stream in idle)]:
+            curl.close()
+        self._selector.close()
+        os.close(self._woken)
+        os.close(self._waker)
+
+    def _taken(self) -> list[tuple[Attempt, Answer]]:
+        found = []
+        more = 1
+        while more:
+            more, done, failed = self._multi.info_read()
+            for curl in done:
+                found.append(self._end(curl, 0, ""))
+            for curl, code, message in failed:
+                found.append(self._end(curl, code, message))
+        return found
+
+    def _end(self, curl: Any, code: int, message: str) -> tuple[Attempt, Answer]:
+        stream = self._busy.pop(curl)
+        self._multi.remove_handle(curl)
+        self._idle[stream.method].append(stream)
+        return stream.end(code, message)
+
+    def _stream(self, method: str) -> _Stream:
+        curl = pycurl.Curl()
+        set_ = curl.setopt
+        secure = self._tls is not None
+        set_(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS if secure else pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE)
+        set_(pycurl.PIPEWAIT, 1)  # rather a stream of a connection that is being made than one more connection
+        set_(pycurl.NOSIGNAL, 1)
+        set_(pycurl.CONNECTTIMEOUT_MS, int(1000 * CONNECT_S))
+        set_(pycurl.TIMEOUT_MS, int(1100 * self._timeout))
+        set_(pycurl.SOCKOPTFUNCTION, _notice_silence)
+        if self._tls is not None:
+            for option, file in (
+                (pycurl.SSLCERT, self._tls.certificate),
+                (pycurl.SSLKEY, self._tls.key),
+                (pycurl.CAINFO, self._tls.authorities_file),
+                (pycurl.CAPATH, self._tls.authorities_folder),
+            ):
+                if file:
+                    set_(option, file)
+        if method == "DELETE":
+            set_(pycurl.CUSTOMREQUEST, method)
+        else:
+            set_(pycurl.POST, 1)
+            if method == "PUT":
+                set_(pycurl.CUSTOMREQUEST, method)
+        return _Stream(curl, method, [*self._headers, "Content-Type: application/json", "Expect:"])
+
+    def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
+        """libcurl says which sockets it waits for."""
+        known = fd in self._selector.get_map()
+        if what == pycurl.POLL_REMOVE:
+            if known:
+                self._selector.unregister(fd)
+        elif known:
+            self._selector.modify(fd, _EVENTS[what])
+        else:
+            self._selector.register(fd, _EVENTS[what])
+
+    def _set_timer(self, milliseconds: int) -> None:
+        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+
+class _Stream:
+    """A libcurl handle, used for one operation after the other."""
+
+    def __init__(self, curl: Any, method: str, headers: list[str]) -> None:
+        self.curl, self.method = curl, method
+        self._plain, self._gzip = headers, [*headers, "Content-Encoding: gzip"]
+        self._gzipped: bool | None = None
+        self._chunks: list[bytes] = []
+        self._attempt: Attempt | None = None
+        self._began = 0.0
+        curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
+
+    def begin(self, attempt: Attempt, base: str, limit: str) -> None:
+        operation = attempt.operation
+        self._attempt, self._began = attempt, time.monotonic()
+        self.curl.setopt(pycurl.URL, f"{base}{operation.path}{'&' if '?' in operation.path else '?'}{limit}")
+        if self.method != "DELETE":
+            self.curl.setopt(pycurl.POSTFIELDS, operation.body)
+        if self._gzipped is not operation.gzipped:
+            self.curl.setopt(pycurl.HTTPHEADER, self._gzip if operation.gzipped else self._plain)
+            self._gzipped = operation.gzipped
+
+    def end(self, code: int, message: str) -> tuple[Attempt, Answer]:
+        attempt, body = self._attempt, b"".join(self._chunks)
+        assert attempt is not None
+        self._attempt = None
+        self._chunks.clear()
+        seconds = time.monotonic() - self._began
+        if code == pycurl.E_OK:
+            return attempt, Answer(self.curl.getinfo(pycurl.RESPONSE_CODE), body, seconds=seconds)
+        lasting = code in LASTING or (code in _TLS_TALK and "certificate" in message)
+        return attempt, Answer(0, b"", f"does not answer ({message or f'error {code} of libcurl'})", lasting, seconds)
+
+
+def _notice_silence(fd: int, purpose: int, address: Any = None) -> int:
+    """A host that was cut off sends no reset: the kernel drops a connection on which nothing is acknowledged."""
+    with socket.socket(fileno=fd) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # not everywhere
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SILENCE_S)
+        connection.detach()
+    return 0

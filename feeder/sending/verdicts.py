@@ -1,0 +1,65 @@
+"""What an answer to an operation means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from feeder.operations import Operation
+
+__all__ = ["Answer", "Verdict", "judge"]
+
+PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is not there now, timed out, or has its disk full
+NOT_FOUND, TOO_MANY = 404, 429
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """status: of HTTP, 0 where no answer came, and then `error` says why. lasting: no other attempt can go better.
+    seconds: from sending to here."""
+
+    status: int
+    body: bytes = b""
+    error: str = ""
+    lasting: bool = False
+    seconds: float = 0.0
+
+
+class Verdict(Enum):
+    DONE = "ok"
+    REFUSED = "refused"  # for good, this operation
+    THROTTLED = "throttled"  # again, without a cap
+    FAILED = "failed"  # again, a few times
+    HOPELESS = "hopeless"  # no operation can go better
+
+
+def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
+    """The verdict and, where it is not DONE, the message: Vespa's own where there is one."""
+    if answer.error:
+        return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
+    body = _parsed(answer.body)
+    if answer.status == TOO_MANY:
+        return Verdict.THROTTLED, _message(answer, body)
+    if answer.status in PASSING:
+        return Verdict.FAILED, _message(answer, body)
+    if body is None and answer.status < 400:
+        return Verdict.FAILED, f"answered {answer.status} without the JSON of document/v1: is something between us and Vespa?"
+    if 200 <= answer.status < 300 or (answer.status == NOT_FOUND and operation.method == "DELETE"):
+        return Verdict.DONE, ""
+    return Verdict.REFUSED, _message(answer, body)
+
+
+def _parsed(body: bytes) -> dict[str, object] | None:
+    """An answer of document/v1, which names the document; None where it is none."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) and ("id" in parsed or "pathId" in parsed or "message" in parsed) else None
+
+
+def _message(answer: Answer, body: dict[str, object] | None) -> str:
+    said = body.get("message") if body else None
+    text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace").strip()
+    return f"answered {answer.status}: {text[:500] or 'nothing'}"

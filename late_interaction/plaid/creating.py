@@ -1,0 +1,37 @@
+"""A new index appears in its place whole, and never in the place of another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from late_interaction.errors import LocalIndexError
+from late_interaction.files import staged_folder
+
+__all__ = ["check_free", "new_index"]
+
+
+def check_free(root: Path) -> None:
+    """Raises: LocalIndexError where `root` is there and not an empty folder."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+
+
+@contextlib.contextmanager
+def new_index(root: Path) -> Iterator[Path]:
+    """Yields a folder beside `root` that takes its place when the block ends well. Of several processes that make an index
+    there, one does.
+
+    Raises: LocalIndexError where `root` is there and not an empty folder, another process was first, or the disk refuses;
+    nothing is left then.
+    """
+    check_free(root)
+    try:
+        with staged_folder(root, replace=False) as staging:
+            yield staging
+    except (OSError, LocalIndexError) as error:
+        check_free(root)  # the writer of an index that came meanwhile also removes what others are staging
+        if isinstance(error, LocalIndexError):
+            raise
+        raise LocalIndexError(f"{root} cannot be made, nothing was written: {error}") from None

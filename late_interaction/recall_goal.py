@@ -1,0 +1,79 @@
+"""The least effort of a search that finds a share of the right answers, for anything that can be searched with more or less.
+
+Who searches, and what effort is, the caller says: the local engine tries probes and rerank (plaid/tuning.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from late_interaction.errors import UsageError
+from late_interaction.metrics import overlap_at_k
+
+__all__ = ["Answer", "Goal", "Measured", "least_effort"]
+
+Effort = TypeVar("Effort")
+ROUNDING = 1e-9  # of a mean of shares
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one query found, best first, and what that cost: milliseconds, or counted work."""
+
+    ids: Sequence[str]
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[Effort]):
+    """An effort that was tried, with its mean recall and mean cost over the queries."""
+
+    effort: Effort
+    recall: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Goal(Generic[Effort]):
+    """best: the cheapest effort that reaches the goal, or None. tried: all that were measured, in that order: the curve."""
+
+    best: Measured[Effort] | None
+    tried: tuple[Measured[Effort], ...]
+
+
+def least_effort(
+    ladders: Iterable[Sequence[Effort]],
+    ask: Callable[[Effort], Sequence[Answer]],
+    truth: Sequence[Sequence[str]],
+    recall: float,
+) -> Goal[Effort]:
+    """ladders: efforts, in each one costing more and finding more; every ladder is climbed until it reaches the goal, costs as
+    much as the best so far, or a step costs no more than the one before it, so that there is nothing left to do. ask: the
+    answers to all queries with that effort. truth: for each query the ids that exact search finds, at least one. recall: mean
+    share of those.
+
+    Raises: UsageError where recall is not above 0 and at most 1, or there is no query.
+    """
+    if not 0 < recall <= 1:
+        raise UsageError(f"recall must be above 0 and at most 1, got {recall}")
+    if not truth:
+        raise UsageError("no query finds anything: give queries that have rows, and an index that has passages")
+    best: Measured[Effort] | None = None
+    tried: list[Measured[Effort]] = []
+    for ladder in ladders:
+        before: float | None = None
+        for effort in ladder:
+            answers = ask(effort)
+            cost = sum(answer.cost for answer in answers) / len(truth)
+            shares = [overlap_at_k(list(answer.ids), ids, len(ids)) for answer, ids in zip(answers, truth, strict=True)]
+            measured = Measured(effort, sum(shares) / len(truth), cost)
+            tried.append(measured)
+            if (best is not None and cost >= best.cost) or cost == before:
+                break
+            if measured.recall >= recall - ROUNDING:
+                best = measured
+                break
+            before = cost
+    return Goal(best, tuple(tried))

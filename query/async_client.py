@@ -1,0 +1,195 @@
+"""The async client: the same plans; what computes runs in a thread, so that the event loop is never held up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar, overload
+
+import httpx
+
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Document
+from query.client import make_options
+from query.core import Addresses, Core, Names
+from query.exchange import AsyncExchange
+from query.options import AUTO, ClientSettings, SearchOptions
+from query.steps import Answer, Ask, Plan
+from query.types import Hit, Queries, Query, SearchResult
+
+__all__ = ["AsyncClient"]
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """As Client, for one event loop. It is opened by the first call, or by `async with`."""
+
+    def __init__(
+        self,
+        address: Addresses,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        settings: ClientSettings | None = None,
+        precision: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        opening: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """As Client, whose errors the first call raises. opening: the transport by which applications are read."""
+        self._open = lambda: Core(address, bundle, settings=settings, precision=precision, transport=opening, clock=clock)
+        self._exchange = AsyncExchange(settings or ClientSettings(), transport=transport, clock=clock, sleep=sleep)
+        self._core: Core | None = None
+        self._opening = asyncio.Lock()
+
+    @overload
+    async def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResult: ...
+    @overload
+    async def search(
+        self,
+        query: Queries,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> list[SearchResult]: ...
+    async def search(
+        self,
+        query: Query | Queries,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResult | list[SearchResult]:
+        """As Client.search. A search that is cancelled asks nothing more."""
+        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
+        results = await self._search(queries, index, options, timeout)
+        return results if isinstance(query, (list, tuple)) else results[0]
+
+    async def stages(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[SearchResult]:
+        """First the k best candidates as the first stage orders them (`stage` is `candidates`), then the reranked hits
+        (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
+        is all that comes. Arguments as `search` has them.
+        """
+        options = make_options(k, where, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
+        early = replace(options, first_stage=True, explain=False)
+        first, last = (asyncio.ensure_future(self._search([query], index, each, timeout)) for each in (early, options))
+        try:
+            await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
+            if first.done() and not last.done():
+                yield first.result()[0]
+            yield (await last)[0]
+        finally:
+            for task in (first, last):
+                task.cancel()
+            await asyncio.gather(first, last, return_exceptions=True)
+
+    async def score(
+        self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
+    ) -> dict[str, float]:
+        """As Client.score."""
+        core = await self._opened()
+        return dict(await self._run(core.score(query, ids, index, timeout)))
+
+    async def rerank(
+        self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
+    ) -> tuple[Hit, ...]:
+        """As Client.rerank."""
+        core = await self._opened()
+        return await asyncio.to_thread(core.rerank, query, documents, k, explain)
+
+    async def close(self) -> None:
+        await self._exchange.close()
+        if self._core is not None:
+            await asyncio.to_thread(self._core.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        await self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _search(
+        self, queries: Sequence[Query], index: Names, options: SearchOptions, timeout: float | None
+    ) -> list[SearchResult]:
+        core = await self._opened()
+        return await self._run(core.search(queries, index, options, timeout))
+
+    async def _opened(self) -> Core:
+        async with self._opening:
+            if self._core is None:
+                self._core = await asyncio.to_thread(self._open)
+            return self._core
+
+    async def _run(self, plan: Plan[T]) -> T:
+        answers: list[Answer] | None = None
+        while True:
+            asks, result = await asyncio.to_thread(_step, plan, answers)
+            if asks is None:
+                return result[0]
+            answers = await self._exchange.ask(asks)
+
+
+def _step(plan: Plan[T], answers: list[Answer] | None) -> tuple[tuple[Ask, ...] | None, list[T]]:
+    """What the plan asks next, or that it asks nothing and its result: StopIteration cannot pass through a future."""
+    try:
+        return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
+    except StopIteration as stop:
+        return None, [stop.value]

@@ -1,0 +1,100 @@
+"""What the client asks of an index, whichever backend it is in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from late_interaction.bundle import Bundle
+from late_interaction.encoder import Encoder
+from late_interaction.errors import UsageError
+from late_interaction.metadata import MetadataSchema
+from query.options import AUTO, SearchOptions
+from query.steps import Plan
+from query.types import Query, Question, SearchResult
+
+__all__ = ["Index", "check_query", "choose_strategy", "encoded"]
+
+
+class Index(Protocol):
+    """One index. Both backends raise the same errors."""
+
+    @property
+    def name(self) -> str:
+        """Of a Vespa application the schema, of a local index the folder."""
+        ...
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def bundle(self) -> Bundle: ...
+    @property
+    def schema(self) -> MetadataSchema: ...
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names that `candidates` takes here; the first is preferred."""
+        ...
+
+    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        """deadline: on the client's clock. Hits without explanations.
+
+        Raises: FilterError, UsageError, LocalIndexError, VespaError, also where the plan is carried out.
+        """
+        ...
+
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
+        """MaxSim with the stored vectors of those passages; unknown ids are left out."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def choose_strategy(
+    asked: str, known: tuple[str, ...], address: str, question: Question, unfit: Mapping[str, str]
+) -> tuple[str, str]:
+    """The candidates of a query, and why where nobody named them. known: in order of preference, as the index describes itself.
+    unfit: strategies that cannot take this query, and why.
+
+    Raises: UsageError where the strategy that was asked for is unknown or cannot take the query, or none can.
+    """
+    if asked != AUTO:
+        if asked not in known:
+            raise UsageError(f"candidates {asked!r} unknown at {address}; it has: {', '.join(known)}")
+        if asked in unfit:
+            raise UsageError(f"candidates {asked} cannot take this query: {unfit[asked]}")
+        return asked, ""
+    for strategy in known:
+        if strategy not in unfit:
+            before = [f"{name}: {unfit[name]}" for name in known[: known.index(strategy)]]
+            return strategy, f"{strategy} is the first of {', '.join(known)} that {address} has for this query" + (
+                f" ({'; '.join(before)})" if before else ""
+            )
+    raise UsageError(f"no candidates at {address} can take this query: " + "; ".join(f"{n}: {why}" for n, why in unfit.items()))
+
+
+def check_query(query: Query, dim: int) -> Query:
+    """A text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
+    if isinstance(query, str):
+        if not query.strip():
+            raise UsageError("the query is blank")
+        return query
+    try:
+        rows = np.ascontiguousarray(query, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(f"a query is a text or rows of numbers, got {type(query).__name__}") from None
+    if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or not np.isfinite(rows).all():
+        raise UsageError(f"query rows must be finite numbers of shape [q, {dim}], got {list(rows.shape)}")
+    return rows
+
+
+def encoded(query: Query, dim: int, encoder: Callable[[], Encoder]) -> Question:
+    """dim: of the rows. encoder: asked for where the query is a text. Raises: UsageError as check_query."""
+    checked = check_query(query, dim)
+    if not isinstance(checked, str):
+        return Question(checked, None)
+    model = encoder()
+    start = time.perf_counter()
+    return Question(model.encode_queries([checked])[0], checked, time.perf_counter() - start)

@@ -1,0 +1,209 @@
+"""The sync client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar, overload
+
+import httpx
+
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Document
+from late_interaction.encoder import Encoder
+from late_interaction.metadata import MetadataSchema
+from query.backend import Index
+from query.core import Addresses, Core, Names
+from query.exchange import Exchange
+from query.options import AUTO, ClientSettings, SearchOptions, Weights, check_seconds
+from query.steps import Plan
+from query.types import Hit, Queries, Query, SearchResult
+
+__all__ = ["Client", "make_options"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """Searches a local index (a folder) or a Vespa application (`http(s)://host:port`, with `#NAME` for one of its indexes), or
+    several of them. Threads may share one. Close it, or use it in `with`."""
+
+    def __init__(
+        self,
+        address: Addresses,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        settings: ClientSettings | None = None,
+        precision: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """bundle: needed for Vespa where the application's own bundle is not known on this machine. precision: of the model,
+        None for the bundle's default. transport, clock, sleep: for tests.
+
+        Raises: LocalIndexError, BundleError, VespaError, UsageError.
+        """
+        self._core = Core(address, bundle, settings=settings, precision=precision, transport=transport, clock=clock)
+        self._exchange = Exchange(self._core.settings, transport=transport, clock=clock, sleep=sleep)
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """Names that `index` takes."""
+        return tuple(self._core.indexes)
+
+    @property
+    def address(self) -> str:
+        """Of the first index that is asked by default."""
+        return self._first.address
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._first.bundle
+
+    @property
+    def schema(self) -> MetadataSchema:
+        """Metadata fields of the first index."""
+        return self._first.schema
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names that `candidates` takes for the first index, in its order of preference."""
+        return self._first.strategies
+
+    @property
+    def encoder(self) -> Encoder:
+        return self._core.encoder(self._first)
+
+    @overload
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResult: ...
+    @overload
+    def search(
+        self,
+        query: Queries,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> list[SearchResult]: ...
+    def search(
+        self,
+        query: Query | Queries,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        candidates: str = AUTO,
+        index: Names = None,
+        rerank: int | None = None,
+        probes: int | None = None,
+        offset: int | None = None,
+        group: bool = False,
+        weights: Mapping[str, float] | None = None,
+        scored: str = "engine",
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResult | list[SearchResult]:
+        """The best k passages for a text or ready rows `[q, d]`; for a list of these, a list of results.
+
+        where: a filter. candidates: a strategy of the index, or `auto`. index: name or names; None for the default. rerank:
+        candidates of the whole cluster that get a MaxSim score. probes: centroids looked up for each query row. offset: hits
+        before this page; give it on all pages, also as 0. group: the best passage of each of k documents. weights: of
+        candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`, or at the `client` over vectors that
+        it fetches. explain: words that matched, and scores by query row. timeout: seconds, encoding included.
+
+        Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
+        LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
+        """
+        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
+        results = self._run(self._core.search(queries, index, options, timeout))
+        return results if isinstance(query, (list, tuple)) else results[0]
+
+    def score(self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, float]:
+        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out.
+
+        Raises: as search.
+        """
+        return dict(self._run(self._core.score(query, ids, index, timeout)))
+
+    def rerank(
+        self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
+    ) -> tuple[Hit, ...]:
+        """Texts or documents that need not be in the index, encoded here, by MaxSim; those without a word come last. The id of
+        a text is its place.
+
+        Raises: UsageError on a query that is blank or of another shape.
+        """
+        return self._core.rerank(query, documents, k, explain)
+
+    def close(self) -> None:
+        self._exchange.close()
+        self._core.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _first(self) -> Index:
+        return self._core.indexes[self._core.default[0]]
+
+    def _run(self, plan: Plan[T]) -> T:
+        answers = None
+        while True:
+            try:
+                asks = plan.send(answers)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            answers = self._exchange.ask(asks)
+
+
+def make_options(
+    k: int,
+    where: Mapping[str, object] | None,
+    candidates: str,
+    rerank: int | None,
+    probes: int | None,
+    offset: int | None,
+    group: bool,
+    weights: Mapping[str, float] | None,
+    scored: str,
+    explain: bool,
+    timeout: float | None,
+) -> SearchOptions:
+    """Raises: UsageError."""
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    return SearchOptions(
+        k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
+        weights=Weights.of(weights), scored=scored, explain=explain,
+    )  # fmt: skip

@@ -1,0 +1,238 @@
+"""Queries sent to Vespa: pooled connections, deadlines, retries, hedged requests; sync and async, with the same decisions.
+
+A query changes nothing, so that it may be sent again: after a refused or broken connection, and where Vespa asks to wait. It is
+not where Vespa refused it, or where its time was up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from late_interaction.errors import VespaBusy, VespaError, VespaTimeout, VespaUnreachable
+from query.options import ClientSettings
+from query.steps import Answer, Ask
+from query.vespa_answer import checked_answer
+from vespa_app.addresses import parse_address
+from vespa_app.credentials import tls_context, token_header
+from vespa_app.http import mapped_errors
+
+__all__ = ["AsyncExchange", "Exchange"]
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+LEAST_S = 0.005  # with less time than this nothing is sent
+GRACE_S = 0.25  # what the connection waits longer than Vespa: its own timeout has the better answer
+FIRST_PAUSE_S = 0.05  # before a query is sent again to a Vespa that asks to wait; doubled each time
+JSON = {"Content-Type": "application/json"}
+
+
+class _Policy:
+    """What both exchanges decide alike."""
+
+    def __init__(self, settings: ClientSettings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+
+    def content(self, ask: Ask) -> tuple[bytes, float]:
+        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout."""
+        left = ask.deadline - self.clock()
+        if left < LEAST_S:
+            raise VespaTimeout(f"the time for the query was up before {ask.url} could be asked: raise timeout")
+        soft = self.settings.soft_timeout
+        body = {**ask.body, "timeout": f"{left:.3f}s", "ranking.softtimeout.enable": soft}
+        return json.dumps(body, separators=(",", ":")).encode(), left + GRACE_S
+
+    def pause(self, error: VespaError, sent: int, deadline: float) -> float | None:
+        """Seconds to wait before the query is sent again, or None where it is not."""
+        busy = isinstance(error, VespaBusy)
+        lost = isinstance(error, VespaUnreachable) and not isinstance(error, VespaTimeout)
+        if sent > self.settings.retries or not (busy or lost):
+            return None
+        pause = FIRST_PAUSE_S * 2 ** (sent - 1) * random.uniform(0.5, 1.5) if busy or sent > 1 else 0.0
+        return pause if self.clock() + pause + LEAST_S < deadline else None
+
+    def connection(self, address: httpx.URL) -> dict[str, Any]:
+        """Arguments of a pooled transport for one address. Raises: UsageError."""
+        most = self.settings.connections
+        return {
+            "verify": tls_context() if address.scheme == "https" else True,
+            "limits": httpx.Limits(max_connections=most, max_keepalive_connections=most),
+            "http2": address.scheme == "https",
+        }
+
+
+class _Line(Generic[T]):
+    """A transport and the head of every request over it. httpx's client above it would cost a third of a query's time here, for
+    redirects and cookies that a query has no use for."""
+
+    def __init__(self, url: str, transport: T) -> None:
+        """Raises: UsageError."""
+        parsed = parse_address(url)
+        self.transport = transport
+        self._target = parsed.join("/search/")
+        self._headers = httpx.Headers({"Host": parsed.netloc.decode("ascii"), **JSON, **token_header(parsed)})
+
+    def request(self, content: bytes, patience: float) -> httpx.Request:
+        times = dict.fromkeys(("connect", "read", "write", "pool"), patience)
+        return httpx.Request("POST", self._target, headers=self._headers, content=content, extensions={"timeout": times})
+
+
+class Exchange:
+    """Blocking. Close it after use."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.clock = clock
+        self._policy = _Policy(settings, clock)
+        self._sleep = sleep
+        self._transport = transport
+        self._lines: dict[str, _Line[httpx.BaseTransport]] = {}
+
+    def ask(self, asks: Sequence[Ask]) -> list[Answer]:
+        """All at once, in the order given. Raises: VespaError, the first that happens."""
+        hedged = self._policy.settings.hedge_after
+        for ask in asks:
+            self._line(ask.url)
+        if hedged is None:
+            return [self._ask(asks[0])] if len(asks) == 1 else list(self._threads.map(self._ask, asks))
+        begun = [(ask, self._threads.submit(self._ask, ask)) for ask in asks]
+        until = self.clock() + hedged
+        return [self._first(ask, first, max(0.0, until - self.clock())) for ask, first in begun]
+
+    def _first(self, ask: Ask, first: Future[Answer], patience: float) -> Answer:
+        if wait([first], timeout=patience).done:
+            return first.result()
+        pair = {first, self._threads.submit(self._ask, ask)}
+        while True:
+            done, pending = wait(pair, return_when=FIRST_COMPLETED)
+            good = [future for future in done if future.exception() is None]
+            if good or not pending:
+                for future in pending:
+                    future.cancel()
+                return (good or list(done))[0].result()
+            pair = pending
+
+    def _ask(self, ask: Ask) -> Answer:
+        start = self.clock()
+        line, sent = self._line(ask.url), 0
+        while True:
+            sent += 1
+            try:
+                content, patience = self._policy.content(ask)
+                with mapped_errors(ask.url):
+                    response = line.transport.handle_request(request := line.request(content, patience))
+                    response.request = request
+                    response.read()
+                    response.close()
+                return Answer(checked_answer(response, ask.url), self.clock() - start, sent)
+            except VespaError as error:
+                pause = self._policy.pause(error, sent, ask.deadline)
+                if pause is None:
+                    raise
+            self._sleep(pause)
+
+    def _line(self, url: str) -> _Line[httpx.BaseTransport]:
+        if url not in self._lines:
+            made = self._transport or httpx.HTTPTransport(**self._policy.connection(parse_address(url)))
+            self._lines[url] = _Line(url, made)
+        return self._lines[url]
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._policy.settings.connections, thread_name_prefix="vespa")
+
+    def close(self) -> None:
+        if "_threads" in self.__dict__:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        for line in self._lines.values():
+            line.transport.close()
+
+
+class AsyncExchange:
+    """For one event loop."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.clock = clock
+        self._policy = _Policy(settings, clock)
+        self._sleep = sleep
+        self._transport = transport
+        self._lines: dict[str, _Line[httpx.AsyncBaseTransport]] = {}
+
+    async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
+        """As Exchange.ask; what is cancelled here is cancelled there."""
+        tasks = [asyncio.ensure_future(self._hedged(ask)) for ask in asks]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _hedged(self, ask: Ask) -> Answer:
+        after = self._policy.settings.hedge_after
+        if after is None:
+            return await self._ask(ask)
+        pair = {asyncio.ensure_future(self._ask(ask))}
+        try:
+            done, _ = await asyncio.wait(pair, timeout=after)
+            if not done:
+                pair.add(asyncio.ensure_future(self._ask(ask)))
+            pending = set(pair)
+            while True:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                good = [task for task in done if task.exception() is None]
+                if good or not pending:
+                    return (good or list(done))[0].result()
+        finally:
+            for task in pair:
+                task.cancel()
+
+    async def _ask(self, ask: Ask) -> Answer:
+        start = self.clock()
+        line, sent = self._line(ask.url), 0
+        while True:
+            sent += 1
+            try:
+                content, patience = self._policy.content(ask)
+                with mapped_errors(ask.url):
+                    response = await line.transport.handle_async_request(request := line.request(content, patience))
+                    response.request = request
+                    await response.aread()
+                    await response.aclose()
+                return Answer(checked_answer(response, ask.url), self.clock() - start, sent)
+            except VespaError as error:
+                pause = self._policy.pause(error, sent, ask.deadline)
+                if pause is None:
+                    raise
+            await self._sleep(pause)
+
+    def _line(self, url: str) -> _Line[httpx.AsyncBaseTransport]:
+        if url not in self._lines:
+            made = self._transport or httpx.AsyncHTTPTransport(**self._policy.connection(parse_address(url)))
+            self._lines[url] = _Line(url, made)
+        return self._lines[url]
+
+    async def close(self) -> None:
+        for line in self._lines.values():
+            await line.transport.aclose()

@@ -1,0 +1,59 @@
+"""A search as a generator that says what to ask Vespa and is sent the answers: it does no input or output itself, so that the
+sync and the async client drive the same code (exchange.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+__all__ = ["Answer", "Ask", "Plan", "at_once", "together"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One query. url: of the application. body: of the POST to /search/, without `timeout`. deadline: on the exchange's
+    clock."""
+
+    url: str
+    body: Mapping[str, Any]
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Vespa said. seconds: from asking to here. sent: how many times it was asked."""
+
+    body: Mapping[str, Any]
+    seconds: float
+    sent: int = 1
+
+
+Plan: TypeAlias = Generator[tuple[Ask, ...], list[Answer], T]
+
+
+def at_once(make: Callable[[], T]) -> Plan[T]:
+    """A plan that asks nothing."""
+    yield from ()
+    return make()
+
+
+def together(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
+    """Plans side by side: what all of them ask next is asked at once."""
+    results: dict[int, T] = {}
+    answers: dict[int, list[Answer] | None] = dict.fromkeys(range(len(plans)))
+    while answers:
+        asked: dict[int, tuple[Ask, ...]] = {}
+        for place, answer in answers.items():
+            try:
+                asked[place] = plans[place].send(answer)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                results[place] = stop.value
+        answers = {}
+        if asked:
+            found = yield tuple(ask for asks in asked.values() for ask in asks)
+            source = iter(found)
+            answers = {place: [next(source) for _ in asks] for place, asks in asked.items()}
+    return [results[place] for place in range(len(plans))]

@@ -1,0 +1,158 @@
+"""Vespa's answers to queries as results and errors of ours. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTimeout
+from late_interaction.metadata import FieldType, MetadataSchema, Value
+from query.types import Hit
+from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, MAXSIM
+from vespa_app.candidates.hybrid import WORDS
+from vespa_app.http import check, error_text
+from vespa_app.layouts import CHUNK
+
+__all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "timings_of"]
+
+_TIMEOUT = 12  # Vespa's error codes: com.yahoo.container.protect.Error
+_TRY_AGAIN = (0, 10, 11)  # no backends in service, a backend that cannot be reached, one that does not answer a ping
+_REASONS = {
+    "timeout": "some nodes ran out of time",
+    "adaptive-timeout": "slow nodes were not waited for",
+    "match-phase": "matching was limited",
+    "non-ideal-state": "documents are being moved between nodes",
+}
+
+
+def checked_answer(response: httpx.Response, url: str) -> Mapping[str, Any]:
+    """The body of an answer that holds a result, whole or not.
+
+    Raises: VespaTimeout, VespaBusy, VespaRefused with Vespa's own message where it holds an error and nothing else.
+    """
+    try:
+        body: Any = json.loads(response.content)
+    except ValueError:
+        body = None
+    root = body.get("root") if isinstance(body, dict) else None
+    if not isinstance(root, dict):
+        check(response)
+        raise VespaRefused(f"{url} answered no search result: is that a Vespa query port?", response.status_code)
+    errors = _errors(root)
+    if errors and not root.get("children"):
+        raise _error(errors, body, url, response.status_code)
+    if not response.is_success:
+        check(response)
+    found: dict[str, Any] = body
+    return found
+
+
+def _errors(root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    errors = root.get("errors")
+    return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+
+
+def _error(errors: Sequence[Mapping[str, Any]], body: Mapping[str, Any], url: str, status: int) -> VespaError:
+    codes = [error.get("code") for error in errors]
+    said = error_text(body)
+    if _TIMEOUT in codes:
+        return VespaTimeout(f"Vespa at {url} ran out of time: {said}", status)
+    if status in (429, 503) or all(code in _TRY_AGAIN for code in codes):
+        return VespaBusy(f"Vespa at {url} cannot answer now: {said}", status)
+    return VespaRefused(f"Vespa at {url} refused the query: {said}", status)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """share: of the documents that were searched, 0 to 1. documents: how many. degraded: why not all."""
+
+    share: float
+    documents: int | None
+    degraded: tuple[str, ...] = ()
+
+
+def coverage_of(root: Mapping[str, Any], expected: int | None) -> Coverage:
+    """expected: documents that must have been searched; Vespa may call an answer full that lacks some."""
+    said = root.get("coverage", {})
+    share, documents = float(said.get("coverage", 100)) / 100, said.get("documents")
+    why = [_REASONS.get(name, name) for name, is_so in said.get("degraded", {}).items() if is_so]
+    why += [f"error of Vespa: {error.get('message') or error.get('summary')}" for error in _errors(root)]
+    if share < 1 and not why:
+        why.append("some nodes did not answer")
+    if expected is not None and documents is not None and documents < expected:
+        share = min(share, documents / expected)
+        why.append(f"{documents:,} documents were searched, at least {expected:,} were expected")
+    return Coverage(share, documents, tuple(why))
+
+
+def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], first_rank: int) -> list[Hit]:
+    """schemas: metadata of each index by name."""
+    only = next(iter(schemas))
+    hits = []
+    for rank, item in enumerate(root.get("children", []), start=first_rank):
+        fields = item.get("fields", {})
+        features = fields.get("matchfeatures", {})
+        score = float(item["relevance"])
+        index = only if len(schemas) == 1 else str(fields["sddocname"])
+        hits.append(
+            Hit(
+                rank=rank,
+                id=str(fields["document_id"]),
+                passage_id=str(fields["id"]),
+                score=score,
+                title=str(fields.get("title", "")),
+                text=_text(fields.get("text", "")),
+                metadata=_metadata(schemas[index], fields),
+                index=index,
+                stages=_stages(features, score),
+                rows=_row_scores(features.get(BEST)),
+            )
+        )
+    return hits
+
+
+def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
+    """Vespa's own, in milliseconds."""
+    names = {"querytime": "vespa_query", "summaryfetchtime": "vespa_summaries", "searchtime": "vespa_search"}
+    timing = body.get("timing", {})
+    return {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}
+
+
+def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
+    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
+    found = {"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": float(features.get(MAXSIM, score))}
+    return found | ({"bm25": float(features[WORDS])} if WORDS in features else {})
+
+
+def _row_scores(best: object) -> tuple[float, ...]:
+    """Of tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk whose sum is largest."""
+    cells = best.get("cells", {}) if isinstance(best, Mapping) else {}
+    if isinstance(cells, Mapping):
+        return _in_order({int(label): float(value) for label, value in cells.items()})
+    chunks: dict[str, dict[int, float]] = {}
+    for cell in cells:
+        chunks.setdefault(cell["address"][CHUNK], {})[int(cell["address"]["qt"])] = float(cell["value"])
+    return _in_order(max(chunks.values(), key=lambda rows: sum(rows.values()), default={}))
+
+
+def _in_order(rows: Mapping[int, float]) -> tuple[float, ...]:
+    return tuple(value for _, value in sorted(rows.items()))
+
+
+def _text(value: object) -> str:
+    """In layout `chunks` a document's text is the list of its passages."""
+    return "\n".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _metadata(schema: MetadataSchema, fields: Mapping[str, Any]) -> dict[str, Value]:
+    present = set(fields.get("present", ()))
+    found = {name: fields[name] for name in schema.fields if name in present and name in fields}
+    return schema.shown(found) | {name: _place(found[name]) for name in found if schema.fields[name] is FieldType.POSITION}
+
+
+def _place(value: Mapping[str, Any]) -> Value:
+    return {"lat": float(value["lat"]), "lng": float(value["lng"])}

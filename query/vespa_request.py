@@ -1,0 +1,130 @@
+"""The body of a query to Vespa. Pure functions: everything from the user travels as a parameter or an escaped literal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from late_interaction.errors import UsageError
+from late_interaction.filters import parse_filter
+from query.options import SearchOptions
+from query.types import Question
+from query.yql import filter_to_yql, string_literal
+from vespa_app.asking import layout_parameters
+from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
+from vespa_app.candidates.base import EXPLAINED, rerank_parameters
+from vespa_app.codecs import Books
+from vespa_app.description import Description
+from vespa_app.schema import SUMMARY, VECTORS_SUMMARY
+from vespa_app.settings import AppSettings
+
+__all__ = ["Request", "score_request", "search_request", "unfit_strategies"]
+
+GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
+KEEP_ALL = -1e300  # a limit below every score: what a filter of ids names is scored, whatever its first phase finds
+_FIRST = 1  # candidates that get a MaxSim score where none is wanted: Vespa takes 0 for "as the profile says"
+
+
+@dataclass(frozen=True)
+class Request:
+    """selection: what to match, in YQL. reranked: how many candidates get a MaxSim score at most."""
+
+    selection: str
+    parameters: Mapping[str, Any]
+    reranked: int
+
+    def body(self, schemas: Sequence[str]) -> dict[str, Any]:
+        """Of one query to several indexes. They are named twice: Vespa types the query's tensors before it reads the YQL."""
+        source = schemas[0] if len(schemas) == 1 else f"sources {', '.join(schemas)}"
+        yql = f"select * from {source} where {self.selection}"  # noqa: S608 - checked names, and see above
+        return {"yql": yql, "model.restrict": ",".join(schemas), "presentation.timing": True, **self.parameters}
+
+
+def unfit_strategies(settings: AppSettings, question: Question) -> dict[str, str]:
+    """Strategies of an application that cannot take a query, and why."""
+    found = {}
+    for name in settings.candidates:
+        if STRATEGIES[name].needs_text and not question.text:
+            found[name] = "it needs the query as text, not ready rows"
+        elif name == "token" and len(question.rows) > settings.query_rows:
+            found[name] = f"it takes {settings.query_rows} query rows, and there are {len(question.rows)}: setting query_rows"
+    return found
+
+
+def search_request(
+    description: Description, books: Books, question: Question, options: SearchOptions, strategy: str
+) -> Request:
+    """Raises: FilterError, UsageError, SettingsError."""
+    settings = description.settings
+    if options.probes is not None:
+        settings = dataclasses.replace(settings, probes=options.probes)
+    rerank = options.reranked(settings.rerank) if strategy != "exhaustive" else options.last
+    where = parse_filter(options.where, settings.metadata) if options.where else None
+    parts = STRATEGIES[strategy].query(
+        StrategyRequest(
+            rows=question.rows,
+            text=question.text,
+            rerank=rerank,
+            settings=settings,
+            codebook=books.codebook,
+            thresholds=books.thresholds,
+            weights=(options.weights.maxsim, options.weights.bm25),
+        )
+    )
+    page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}
+    more: dict[str, Any] = layout_parameters(description, question.text, where)
+    if options.group:
+        more |= GROUPED
+    if options.first_stage:
+        more |= _without_maxsim(parts)
+    if options.scored == "client":
+        _check_client_scores(settings, strategy, options)
+        more |= _without_maxsim(parts)
+        page = {"hits": rerank, "offset": 0, "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
+    selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
+    return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
+
+
+def score_request(description: Description, books: Books, question: Question, passage_ids: Sequence[str]) -> Request:
+    """MaxSim of the passages with those ids. Raises: UsageError where the index reads one group a query, or encodes itself and
+    there is no text."""
+    settings = description.settings
+    if settings.mode == "streaming":
+        raise UsageError(
+            "an index of mode streaming reads one group a query: search with a filter that names it, instead of score"
+        )
+    request = StrategyRequest(question.rows, question.text or " ", len(passage_ids), settings, books.codebook, books.thresholds)
+    strategy = "exhaustive" if "exhaustive" in settings.candidates else settings.candidates[0]
+    parts = STRATEGIES[strategy].query(request)
+    ids = ", ".join(string_literal(id_) for id_ in passage_ids)
+    parameters = dict(parts.parameters) | rerank_parameters(request) | layout_parameters(description, question.text, None)
+    limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
+    page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
+    return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))
+
+
+def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:
+    return {"ranking.profile": parts.profile + (EXPLAINED if options.explain else "")}
+
+
+def _without_maxsim(parts: QueryParts) -> dict[str, Any]:
+    """The first phase's order. `exhaustive` has MaxSim in it."""
+    found: dict[str, Any] = {}
+    if "ranking.secondPhase.totalRerankCount" in parts.parameters:
+        found["ranking.secondPhase.totalRerankCount"] = _FIRST
+    if "ranking.globalPhase.rerankCount" in parts.parameters:
+        found["ranking.globalPhase.rerankCount"] = _FIRST
+    return found
+
+
+def _check_client_scores(settings: AppSettings, strategy: str, options: SearchOptions) -> None:
+    if settings.layout != "passages":
+        raise UsageError(
+            f"the client scores vectors of layout passages, and this index has {settings.layout}: use scored='engine'"
+        )
+    if strategy == "exhaustive":
+        raise UsageError("candidates exhaustive are scored where they are: name other candidates to score them at the client")
+    if options.group:
+        raise UsageError("group is not for scored='client': Vespa groups after its own scores")

@@ -1,0 +1,287 @@
+"""What a connection can do to a feed, with a real local server: each fault and its outcome, as docs/feeding.md states it."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fake_vespa import FakeVespa, SkippedTime
+
+from feeder.operations import Operation, put, remove, update
+from feeder.sending import Job, open_sender
+from late_interaction.errors import UsageError, VespaBusy, VespaUnreachable
+
+PATH = "/document/v1/n/s/docid/"
+
+
+@pytest.fixture
+def vespa():
+    fake = FakeVespa()
+    yield fake
+    fake.close()
+
+
+class Feed:
+    """A sender whose pauses are skipped."""
+
+    def __init__(self, url, **options):
+        self.time = SkippedTime()
+        self.sender = open_sender(url, clock=self.time.clock, sleep=self.time.sleep, **options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sender.close()
+
+    def send(self, *ids):
+        for id_ in ids:
+            self.sender.submit(Job(id_, [[put(PATH + id_, {"a": id_})]]))
+        return {job.key: job.failure for job in self.sender.settled(wait=True)}
+
+
+IDS = [f"d{number}" for number in range(50)]
+
+
+def test_operations_share_few_connections(vespa):
+    with Feed(vespa.url) as feed:
+        assert feed.send(*IDS, *IDS) == dict.fromkeys(IDS)
+    assert sorted(vespa.documents) == sorted(IDS)
+    assert vespa.connections <= 8
+
+
+def test_operations_as_vespa_takes_them(vespa):
+    jobs = [
+        Job("a", [[put(PATH + "a", {"x": 1})], [update(PATH + "a", {"y": None}, condition='s.x=="1 & 2"', create=True)]]),
+        Job("b", [[put(PATH + "b", {"x": 2}, condition="true")], [remove(PATH + "b", condition="s.x==2")]]),
+    ]
+    with Feed(vespa.url) as feed:
+        for job in jobs:
+            feed.sender.submit(job)
+        assert [job.failure for job in feed.sender.settled(wait=True)] == [None, None]
+    paths = sorted(headers[":path"].removeprefix(PATH) for headers in vespa.headers)
+    assert paths == [
+        "a?condition=s.x%3D%3D%221%20%26%202%22&create=true&timeout=60000ms",
+        "a?timeout=60000ms",
+        "b?condition=s.x%3D%3D2&timeout=60000ms",
+        "b?condition=true&timeout=60000ms",
+    ]
+    assert vespa.documents == {"a": {"fields": {"x": 1, "y": None}}}
+    assert sorted(vespa.requests) == [("DELETE", "b"), ("POST", "a"), ("POST", "b"), ("PUT", "a")]
+    assert update("/p", {"y": 1}, condition="a b", create=True).path == "/p?condition=a%20b&create=true"
+    assert [operation.kind for stage in jobs[0].stages for operation in stage] == ["put", "update"]
+
+
+def test_a_value_that_is_no_json_is_refused_before_it_is_sent():
+    with pytest.raises(ValueError):
+        put("/p", {"x": float("nan")})
+
+
+def test_compressed_bodies_arrive_whole(vespa):
+    operation = put(PATH + "a", {"x": "word " * 500}).compressed()
+    assert operation.gzipped and len(operation.body) < 100
+    assert not Operation("POST", "/p", b"{}").compressed().gzipped
+    with Feed(vespa.url) as feed:
+        feed.sender.submit(Job("a", [[operation], [put(PATH + "b", {})]]))
+        feed.sender.settled(wait=True)
+    assert vespa.documents["a"]["fields"]["x"] == "word " * 500
+    assert "content-encoding" not in vespa.headers[-1]
+
+
+@pytest.mark.parametrize("fault", ["reset", "cut", "garbage", 429, 502, 503, 504, 507])
+def test_passing_faults_are_waited_out(vespa, fault):
+    vespa.faults = {id_: [fault] * 3 for id_ in IDS[::10]}
+    with Feed(vespa.url) as feed:
+        assert feed.send(*IDS) == dict.fromkeys(IDS)
+        sent_again = sum(feed.sender.statistics().retries.values())
+    assert sent_again == 15 if fault not in ("reset", "cut") else sent_again > 0  # libcurl repeats some of these by itself
+    assert not any(vespa.faults.values())
+    assert sorted(vespa.documents) == sorted(IDS)
+
+
+def test_a_storm_of_429_ends_with_everything_there(vespa):
+    vespa.faults = {id_: [429] * 40 for id_ in IDS}
+    with Feed(vespa.url) as feed:
+        assert feed.send(*IDS) == dict.fromkeys(IDS)
+        assert feed.sender.statistics().retries == {"429": 40 * len(IDS)}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 412, 413, 500])
+def test_refusals_settle_their_document_at_once_with_vespas_message(vespa, status):
+    vespa.faults = {"d7": [status]}
+    with Feed(vespa.url) as feed:
+        failures = {id_: failure for id_, failure in feed.send(*IDS).items() if failure}
+    assert failures["d7"].message == f"{vespa.url} answered {status}: told to say {status}"
+    assert list(failures) == ["d7"]
+    assert vespa.requests.count(("POST", "d7")) == 1
+
+
+def test_503_for_a_minute_loses_nothing(vespa):
+    vespa.always = 503
+    with Feed(vespa.url) as feed:
+        sleep = feed.time.sleep
+
+        def until_a_minute(seconds):
+            sleep(seconds)
+            if feed.time.skipped > 60:
+                vespa.always = None
+
+        feed.sender._sleep = until_a_minute
+        assert feed.send(*IDS) == dict.fromkeys(IDS)
+    assert sorted(vespa.documents) == sorted(IDS)
+
+
+def test_503_for_three_minutes_ends_the_feed_and_known_outcomes_come_after_the_error(vespa):
+    with Feed(vespa.url) as feed:
+        feed.sender.submit(Job("early", [[put(PATH + "early", {})]]))
+        while feed.sender.open_jobs:
+            feed.time.clock()
+        vespa.always = 503
+        for id_ in IDS:
+            feed.sender.submit(Job(id_, [[put(PATH + id_, {})]]))
+        with pytest.raises(VespaBusy, match="answered 503: told to say 503; what was acknowledged is kept"):
+            feed.sender.settled(wait=True)
+        assert [job.key for job in feed.sender.settled(wait=True)] == ["early"]
+        assert feed.sender.open_jobs == len(IDS)
+        with pytest.raises(VespaBusy):
+            feed.sender.submit(Job("late", [[]]))
+    assert 115 < feed.time.skipped < 200  # and the time that really passed
+
+
+def test_a_port_where_nothing_listens_ends_the_feed_after_two_minutes():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with Feed(url) as feed, pytest.raises(VespaUnreachable, match="does not answer"):
+            feed.send("a")
+
+
+def test_an_answer_that_never_comes_is_given_up_and_sent_again(vespa):
+    vespa.faults = {"d3": ["stall", "stall"]}
+    with Feed(vespa.url, timeout=0.3) as feed:
+        assert feed.send(*IDS) == dict.fromkeys(IDS)
+        assert feed.sender.statistics().retries == {"transport": 2}
+
+
+def test_a_server_that_goes_silent_after_the_connection_is_given_up():
+    """It takes connections and bytes, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Feed(url, timeout=0.05) as feed, pytest.raises(VespaUnreachable, match="does not answer"):
+            feed.time.skipped = 0
+            sender = feed.sender
+            sender._dispatcher.breaker.doom = 0.5
+            feed.send("a")
+
+
+def test_closing_does_not_wait_for_answers(vespa):
+    vespa.faults = {"a": ["stall"]}
+    feed = Feed(vespa.url)
+    feed.sender.submit(Job("a", [[put(PATH + "a", {})]]))
+    feed.sender.close()
+    assert not feed.sender._thread.is_alive()
+
+
+def certificate(folder, name, *, days=1, issuer=None):
+    """A certificate for 127.0.0.1, by itself or by `issuer`; days: until it expires."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.timezone.utc)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    by, signing = (subject, key) if issuer is None else issuer
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(by)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .sign(signing, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(pem)
+    return subject, key
+
+
+@pytest.fixture
+def secure(tmp_path, monkeypatch):
+    """Starts servers with certificates of our own authority, which is trusted."""
+    authority = certificate(tmp_path, "authority")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    opened = []
+
+    def start(*, days=1, clients=False):
+        certificate(tmp_path, "server", days=days, issuer=authority)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        if clients:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(tmp_path / "authority.pem")
+        opened.append(FakeVespa(context))
+        return opened[-1]
+
+    def client(*, days=1):
+        certificate(tmp_path, "client", days=days, issuer=authority)
+        monkeypatch.setenv("COLBERT_VESPA_CERT", str(tmp_path / "client.pem"))
+        monkeypatch.setenv("COLBERT_VESPA_KEY", str(tmp_path / "client.key"))
+
+    start.client = client
+    start.folder = tmp_path
+    yield start
+    for fake in opened:
+        fake.close()
+
+
+def test_mutual_tls_and_a_token(secure, monkeypatch):
+    vespa = secure(clients=True)
+    secure.client()
+    (secure.folder / "token").write_text("secret-token\n")
+    monkeypatch.setenv("COLBERT_VESPA_TOKEN_FILE", str(secure.folder / "token"))
+    with Feed(vespa.url) as feed:
+        assert feed.send(*IDS) == dict.fromkeys(IDS)
+    assert vespa.headers[0]["authorization"] == "Bearer secret-token"
+    assert vespa.connections <= 8
+
+
+@pytest.mark.parametrize("case", ["server expired", "server unknown", "client expired", "client without"])
+def test_certificates_that_do_not_hold_end_the_feed_at_once(secure, monkeypatch, case):
+    vespa = secure(days=-1 if case == "server expired" else 1, clients=case.startswith("client"))
+    if case == "server unknown":
+        certificate(secure.folder, "authority")
+    if case == "client expired":
+        secure.client(days=-1)
+    with Feed(vespa.url) as feed:
+        with pytest.raises(VespaUnreachable, match="certificate"):
+            feed.send("a")
+        assert feed.time.skipped < 1
+    assert vespa.documents == {}
+
+
+def test_a_certificate_that_is_renewed_in_its_file_is_used_for_the_next_connection(secure):
+    vespa = secure(clients=True)
+    secure.client()
+    with Feed(vespa.url) as feed:
+        assert feed.send("a") == {"a": None}
+        secure.client()
+        vespa.faults = {"b": ["reset"]}
+        assert feed.send("b") == {"b": None}
+
+
+def test_a_token_is_not_sent_in_clear_text_to_another_machine(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("secret-token\n")
+    monkeypatch.setenv("COLBERT_VESPA_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(UsageError, match="over https only"):
+        open_sender("http://vespa.example:8080")
