@@ -154,10 +154,12 @@ class DeadLetters:
         self.path = path
         self._operation = operation
         self._file = _AppendedFile(path, "dead-letter file")
+        self._written = False
 
     @property
     def written(self) -> bool:
-        return self._file.opened
+        """Whether there is a letter of this run, after `close` too."""
+        return self._written
 
     def add(self, letters: Iterable[tuple[Failure, Document]]) -> None:
         """Durable when this returns. Raises: CollectionError where the disk is full, read-only or gone."""
@@ -174,10 +176,11 @@ class DeadLetters:
             self._file.open(0)
         if lines:
             self._file.append(b"".join(lines))
+            self._written = True
 
     def close(self, *, complete: bool) -> None:
         """complete: whatever an earlier run of this feed could not bring has been brought."""
-        if complete and not self._file.opened:
+        if complete and not self._written:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
         self._file.close()

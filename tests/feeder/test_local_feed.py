@@ -11,6 +11,7 @@ import pytest
 
 import feeder.pipeline
 from feeder import FeedOptions, Splitting, feed, feed_async, start_feed
+from feeder.sources import DeadLetterSource
 from feeder.targets.local import LocalTarget
 from feeder.workers import WorkerEncoding
 from late_interaction.documents import Document
@@ -328,3 +329,16 @@ def test_async_iterables(tiny_bundle, tmp_path):
 def test_options_that_cannot_be(tmp_path, wrong):
     with pytest.raises(UsageError):
         FeedOptions(to="x", journal=tmp_path / "j", **wrong)
+
+
+def test_dead_letters_are_named_and_fed_again(go, tmp_path):
+    go(DOCUMENTS[:1])
+    summary = go([document(5)], operation="update")
+    letters = tmp_path / "j.dead.jsonl"
+    assert summary.dead_letter_file == str(letters)
+    retried = DeadLetterSource(letters)
+    assert (retried.operation, [item.id for item in retried]) == ("update", ["d5"])
+    go([document(5)], journal=tmp_path / "other")
+    assert go(retried, operation=retried.operation, journal=tmp_path / "again").dead_letter_file is None
+    with pytest.raises(CollectionError, match="no file .*missing"):
+        DeadLetterSource(tmp_path / "missing")
