@@ -257,6 +257,7 @@ def feed(
     paths = [file.path for file in files] if letters is None else [letters.path]
     places = [str(path.absolute()) for path in paths]
     operation = letters.operation if letters else "delete" if delete else "update" if update else "put"
+    verb = {"put": "fed", "delete": "deleted", "update": "updated"}[operation]
     key = hashlib.sha256(json.dumps([to, places]).encode()).hexdigest()[:16]
     storage = Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
     if shard_by is not None and shards is None:
@@ -267,8 +268,13 @@ def feed(
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
     with start_feed([letters] if letters else files, options) as run, out.feed_progress(run.total) as bar:
-        summary = run.go(bar)
-    out.feed_summary(summary, {"put": "fed", "delete": "deleted", "update": "updated"}[operation])
+        try:
+            summary = run.go(bar)
+        except ColbertVespaError:  # how far it came, and then why
+            out.feed_summary(run.summary, verb)
+            out.result(run.summary.to_json())
+            raise
+    out.feed_summary(summary, verb)
     out.result(summary.to_json())
     if summary.outcome == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -226,8 +226,8 @@ class Output:
             self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
         if summary.dead_lettered:
             self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
-        if summary.outcome == "interrupted":
-            self.say(f"  interrupted: {summary.pending} documents are still to come, --resume goes on")
+        if summary.outcome in ("interrupted", "failed"):
+            self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
 
 
 class FeedBar:

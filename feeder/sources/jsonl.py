@@ -15,7 +15,8 @@ from late_interaction.errors import CollectionError
 __all__ = ["json_object", "read_json", "read_json_lines", "read_vespa"]
 
 BLOCK = 1 << 20
-_BETWEEN = re.compile(r"[\[,\s]*")
+_BEGIN = re.compile(r"\s*\[\s*")
+_BETWEEN = re.compile(r"\s*,\s*|\s*(?=\])")
 
 
 def read_json_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
@@ -63,9 +64,14 @@ def _read_array(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Re
     with opened(path, name, limits) as file:
         ended = False
         while True:
-            start = _BETWEEN.match(waiting, place).end()  # type: ignore[union-attr]  # it matches the empty text
+            between = (_BETWEEN if number else _BEGIN).match(waiting, place)
+            start = place if between is None else between.end()
             try:
+                if between is None:
+                    raise ValueError("no comma where one was wanted")
                 if waiting[start : start + 1] == "]":
+                    if waiting[start + 1 :].strip() or file.read(BLOCK).strip():
+                        raise CollectionError(f"{name}: something follows the end of the array")
                     return
                 record, place = decoder.raw_decode(waiting, start)
             except (ValueError, RecursionError) as error:
@@ -74,7 +80,7 @@ def _read_array(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Re
                     raise CollectionError(f"{name}: {reason} ({error})") from None
                 block = file.read(max(BLOCK, len(waiting) - start))
                 ended = not block
-                waiting, place = waiting[start:] + _decoded(text, block, name), 0
+                waiting, place = waiting[place:] + _decoded(text, block, name), 0
                 continue
             number += 1
             if not isinstance(record, dict):

@@ -215,6 +215,12 @@ def test_one_array_of_objects(tmp_path):
     path.write_text('[{"id": "a"}, {"id": ')
     with pytest.raises(CollectionError, match="element 2 of the array is cut off"):
         read(path)
+    for text in ('[{"id": "a"} {"id": "b"}]', '[{"id": "a"},, {"id": "b"}]', '[{"id": "a"}]]', '[{"id": "a"}] x'):
+        path.write_text(text)
+        with pytest.raises(CollectionError, match="element 2 of the array|something follows"):
+            read(path)
+    path.write_text(" [ ] \n")
+    assert read(path) == []
 
 
 def test_zstandard_and_files_that_unpack_to_far_too_much(tmp_path):
