@@ -87,7 +87,10 @@ def feed(hosts) -> None:
     options = FeedOptions(to=container(1), bundle=hosts.bundle, encoder=hosts.encoder, journal=hosts.folder / "journal")
     with start_feed([hosts.documents], options) as running:
         summary = running.go()
-    assert (summary.acknowledged, summary.dead_lettered) == (len(hosts.documents), 0)
+    assert (summary.acknowledged + summary.already_there, summary.pending) == (
+        len(hosts.documents),
+        0,
+    )  # hosts keep what they have
 
 
 def covered(url: str) -> tuple[int, int]:
