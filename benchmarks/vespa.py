@@ -18,22 +18,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import httpx
 import numpy as np
 
 from benchmarks.vespa_collections import Benched, open_collection
 from feeder.targets import EncodedDocument
-from feeder.targets.vespa import VespaTarget
+from feeder.targets.vespa import open_vespa
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
 from late_interaction.metrics import overlap_at_k, percentile
-from query.vespa import build_request, parse_answer
-from vespa_app.application import Application
-from vespa_app.candidates import STRATEGIES, StrategyRequest
+from query import Client
+from vespa_app.candidates import STRATEGIES
 from vespa_app.deploy import deploy
 from vespa_app.package import build_package, default_settings
 
@@ -170,9 +168,7 @@ class _Bench:
         with TemporaryDirectory() as folder:
             package = build_package(bundle, self.settings).write(Path(folder) / "package")
             deploy(package, self.config_url, query_url=self.url, allow=ALLOW)
-        self.application = Application.read(self.url)
-        self.books = self.application.books(bundle)
-        target = VespaTarget(self.application, bundle)
+        target = open_vespa(self.url, bundle)
         rows, seconds = 0, 0.0
         for documents, vectors in self.collection.blocks():
             rows += sum(map(len, vectors))
@@ -214,7 +210,7 @@ class _Bench:
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     def rows(self) -> Iterator[Row]:
-        with httpx.Client(base_url=self.url, timeout=120) as client:
+        with Client(f"{self.url}#{self.settings.schema}", self.collection.bundle) as client:
             for name in self.settings.candidates:
                 for row in range(FEWEST):  # the container compiles what it meets for the first time
                     self._ask(client, name, 16, 100, row)
@@ -223,7 +219,7 @@ class _Bench:
                 if name in self.settings.candidates and rerank <= len(self.collection.documents) and not heavy:
                     yield self._row(client, name, probes, rerank)
 
-    def _row(self, client: httpx.Client, name: str, probes: int, rerank: int) -> Row:
+    def _row(self, client: Client, name: str, probes: int, rerank: int) -> Row:
         recalls, times = [], []
         start = time.perf_counter()
         for place in range(len(self.truth)):
@@ -237,13 +233,10 @@ class _Bench:
             percentile(times, 0.5), percentile(times, 0.95), len(times),
         )  # fmt: skip
 
-    def _ask(self, client: httpx.Client, name: str, probes: int, rerank: int, place: int) -> tuple[list[str], float]:
+    def _ask(self, client: Client, name: str, probes: int, rerank: int, place: int) -> tuple[list[str], float]:
         text, Q = self.collection.queries[place]
-        settings = dataclasses.replace(self.settings, probes=probes)
-        request = StrategyRequest(Q, text, rerank, settings, self.books.codebook, self.books.thresholds)
-        body: dict[str, Any] = build_request(self.application, STRATEGIES[name].query(request), K, None, 100.0)
-        answer = client.post("/search/", json=body).json()
-        result = parse_answer(self.application, answer, name, rerank, {})
+        query = text if STRATEGIES[name].needs_text else Q
+        result = client.search(query, K, candidates=name, probes=probes, rerank=rerank, timeout=100.0)
         return [hit.id for hit in result.hits], result.timings_ms["vespa_search"]
 
 
