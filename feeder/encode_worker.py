@@ -22,11 +22,9 @@ from feeder.passages import Splitting
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError
-from late_interaction.plaid.shards.wire import Frame, pack, split_rows, take_frame
+from late_interaction.plaid.shards.wire import Frame, pack, read_frame, split_rows
 
-__all__ = ["answer_of", "batch_body", "main", "read_frame"]
-
-BLOCK = 1 << 20
+__all__ = ["answer_of", "batch_body", "main"]
 
 
 def batch_body(batch: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -50,16 +48,6 @@ def _answer(number: int, encoded: Sequence[Encoded]) -> bytes:
     body = [[item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error] for item in encoded]
     rows = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
     return pack(number, {"encoded": body}, b"".join(rows))
-
-
-def read_frame(connection: socket.socket, buffer: bytearray) -> Frame | None:
-    """The next frame; None where the other side has closed. Raises: OSError, ValueError."""
-    while (frame := take_frame(buffer)) is None:
-        data = connection.recv(BLOCK)
-        if not data:
-            return None
-        buffer += data
-    return frame
 
 
 class _Worker:

@@ -167,9 +167,7 @@ class DeadLetters:
         for failure, document in letters:
             record = {
                 "id": failure.document_id, "status": failure.status, "message": failure.message, "operation": self._operation,
-                "document": {
-                    "id": document.id, "title": document.title, "text": document.text, "metadata": dict(document.metadata),
-                },
+                "document": document.to_json(),
             }  # fmt: skip
             lines.append(json.dumps(record).encode() + b"\n")
         if lines and not self._file.opened:

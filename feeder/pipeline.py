@@ -81,8 +81,7 @@ class _Wanted:
 class Feed:
     """One run of one operation: put, update or delete. `ledger` says at any time how far it is.
 
-    counted: whether passages are stored one by one, so that the digest has to say how many there are. stop: whether the user
-    wants an end; what was handed over is then waited for, and nothing more is.
+    stop: whether the user wants an end; what was handed over is then waited for, and nothing more is.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class Feed:
         *,
         operation: str = "put",
         encoding: Encoding | None = None,
-        counted: bool = True,
         pacing: Pacing | None = None,
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[FeedProgress], None] | None = None,
@@ -108,7 +106,7 @@ class Feed:
         self.stopped = False
         self._documents, self._surveyed, self._target = documents, surveyed, target
         self._journal, self._letters, self._digests = journal, letters, digests
-        self._operation, self._encoding, self._counted = operation, encoding, counted
+        self._operation, self._encoding = operation, encoding
         self._pacing, self._stop, self._progress = pacing or Pacing(None), stop, progress
         self._clock, self._batch_size = clock, batch_size
         self._start = clock()
@@ -238,7 +236,7 @@ class Feed:
 
     def _stored_digest(self, digest: str, passages: int) -> str:
         """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole."""
-        return f"{digest}-{passages}" if self._counted else digest
+        return f"{digest}-{passages}" if self._target.counted else digest
 
     def _hand_over(self, wanted: Sequence[_Wanted], encoded: Sequence[Encoded]) -> None:
         ready: list[EncodedDocument] = []

@@ -88,13 +88,11 @@ class FeedRun:
         documents: Iterable[Document],
         surveyed: Survey,
         target: Target | None,
-        basis: tuple[str, bool],
         options: FeedOptions,
     ) -> None:
-        """target: None for a dry run into an index that is not there yet. basis: what stored vectors depend on besides the
-        content, and whether passages are stored one by one."""
+        """target: None for a dry run into an index that is not there yet."""
         self._documents, self.surveyed, self.target = documents, surveyed, target
-        self._basis, self._options = basis, options
+        self._options = options
         self._feed: Feed | None = None
         self._outcome, self._error = "complete", ""
         self._letters = DeadLetters(options.dead_letter_path, options.operation)
@@ -143,7 +141,7 @@ class FeedRun:
             if not options.dry_run:
                 open_things.callback(lambda: self._close(journal))
             encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
-            digests = Digests(repr((self._basis[0], astuple(options.splitting), encoder and encoder.precision)))
+            digests = Digests(repr((target.digest_basis, astuple(options.splitting), encoder and encoder.precision)))
             encoding = None
             if options.operation == "put" and not options.dry_run:
                 encoding = self._encoding(target, encoder)
@@ -151,7 +149,7 @@ class FeedRun:
             stop = open_things.enter_context(Stop())
             self._feed = Feed(
                 self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
-                encoding=encoding, counted=self._basis[1], pacing=Pacing(options.rate), stop=stop, progress=progress,
+                encoding=encoding, pacing=Pacing(options.rate), stop=stop, progress=progress,
             )  # fmt: skip
             self._run(self._feed)
         return self.summary
@@ -211,17 +209,17 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     opened = _open_vespa if is_url(options.to) else _open_local
-    surveyed, target, basis = opened(documents, bundle, options)
+    surveyed, target = opened(documents, bundle, options)
     if target is not None:
         register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, basis, options)
+        yield FeedRun(documents, surveyed, target, options)
     finally:
         if target is not None:
             target.close()
 
 
-Opened = tuple[Survey, Target | None, tuple[str, bool]]
+Opened = tuple[Survey, Target | None]
 
 
 def _surveyed(documents: Iterable[Document], schema: MetadataSchema | None, options: FeedOptions) -> Survey:
@@ -236,21 +234,21 @@ def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: F
         raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
     if options.sharding is not None:
         raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
-    from feeder.targets.vespa import VespaTarget
-    from vespa_app.application import Application
+    from feeder.targets.vespa import open_vespa
 
-    application = Application.read(options.to)
-    chosen = application.choose_bundle(bundle)
-    surveyed = _surveyed(documents, application.settings.metadata, options)
-    basis = application.digest_basis(chosen), application.settings.layout != "chunks"
-    return surveyed, VespaTarget(application, chosen), basis
+    target = open_vespa(options.to, bundle)
+    try:
+        return _surveyed(documents, target.schema, options), target
+    except BaseException:
+        target.close()
+        raise
 
 
 def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
     path = Path(options.to)
     surveyed = _surveyed(documents, options.schema, options)
     if options.dry_run and not is_there(path):
-        return surveyed, None, ("", True)
+        return surveyed, None
     target = LocalTarget(
         path, bundle, surveyed.schema, resume=options.resume, create=options.operation == "put",
         storage=options.storage, sharding=options.sharding,
@@ -261,7 +259,7 @@ def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: F
     except BaseException:
         target.close()
         raise
-    return surveyed, target, (target.digest_basis, True)
+    return surveyed, target
 
 
 class _Limited:

@@ -13,13 +13,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-from feeder.encode_worker import answer_of, batch_body, read_frame
+from feeder.encode_worker import answer_of, batch_body
 from feeder.encoding import Encoded, Text
 from feeder.passages import Splitting
 from late_interaction.bundle import Bundle
 from late_interaction.errors import ColbertVespaError
 from late_interaction.plaid.shards.process import WorkerProcess
-from late_interaction.plaid.shards.wire import pack
+from late_interaction.plaid.shards.wire import pack, read_frame
 
 __all__ = ["WorkerEncoding"]
 

@@ -19,6 +19,10 @@ class Document:
     text: str = ""
     metadata: Mapping[str, Value] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, object]:
+        """As a line of a source has it."""
+        return {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
+
     @property
     def blank(self) -> bool:
         return not self.title.strip() and not self.text.strip()

@@ -132,7 +132,7 @@ def open_graph(path: Path, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if not _has_vnni():  # without it onnxruntime adds int8 products in 16 bits, which overflow
+    if not _has_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

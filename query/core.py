@@ -173,7 +173,7 @@ class Core:
         hits = []
         for rank, place in enumerate(order, start=1):
             d, D, score = made[place], vectors[place], float(scores[place])
-            rows = tuple((question.rows @ D.T).max(axis=1).tolist()) if explain and len(D) else ()
+            rows = question.row_scores(D) if explain else ()
             hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows))
         return explained(encoder, question.text, hits) if explain and question.text else tuple(hits)
 

@@ -86,6 +86,24 @@ class _Line(Generic[T]):
         return httpx.Request("POST", self._target, headers=self._headers, content=content, extensions={"timeout": times})
 
 
+class _Lines(Generic[T]):
+    """One to each address. given: a transport for all of them, else `make` makes one for each."""
+
+    def __init__(self, policy: _Policy, given: T | None, make: Callable[..., T]) -> None:
+        self._policy, self._given, self._make = policy, given, make
+        self._made: dict[str, _Line[T]] = {}
+
+    def to(self, url: str) -> _Line[T]:
+        """Raises: UsageError."""
+        if url not in self._made:
+            transport = self._given or self._make(**self._policy.connection(parse_address(url)))
+            self._made[url] = _Line(url, transport)
+        return self._made[url]
+
+    def transports(self) -> list[T]:
+        return [line.transport for line in self._made.values()]
+
+
 class Exchange:
     """Blocking. Close it after use."""
 
@@ -100,14 +118,13 @@ class Exchange:
         self.clock = clock
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
-        self._transport = transport
-        self._lines: dict[str, _Line[httpx.BaseTransport]] = {}
+        self._lines = _Lines[httpx.BaseTransport](self._policy, transport, httpx.HTTPTransport)
 
     def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """All at once, in the order given. Raises: VespaError, the first that happens."""
         hedged = self._policy.settings.hedge_after
         for ask in asks:
-            self._line(ask.url)
+            self._lines.to(ask.url)  # before there are threads
         if hedged is None:
             return [self._ask(asks[0])] if len(asks) == 1 else list(self._threads.map(self._ask, asks))
         begun = [(ask, self._threads.submit(self._ask, ask)) for ask in asks]
@@ -129,7 +146,7 @@ class Exchange:
 
     def _ask(self, ask: Ask) -> Answer:
         start = self.clock()
-        line, sent = self._line(ask.url), 0
+        line, sent = self._lines.to(ask.url), 0
         while True:
             sent += 1
             try:
@@ -146,12 +163,6 @@ class Exchange:
                     raise
             self._sleep(pause)
 
-    def _line(self, url: str) -> _Line[httpx.BaseTransport]:
-        if url not in self._lines:
-            made = self._transport or httpx.HTTPTransport(**self._policy.connection(parse_address(url)))
-            self._lines[url] = _Line(url, made)
-        return self._lines[url]
-
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._policy.settings.connections, thread_name_prefix="vespa")
@@ -159,8 +170,8 @@ class Exchange:
     def close(self) -> None:
         if "_threads" in self.__dict__:
             self._threads.shutdown(wait=False, cancel_futures=True)
-        for line in self._lines.values():
-            line.transport.close()
+        for transport in self._lines.transports():
+            transport.close()
 
 
 class AsyncExchange:
@@ -177,8 +188,7 @@ class AsyncExchange:
         self.clock = clock
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
-        self._transport = transport
-        self._lines: dict[str, _Line[httpx.AsyncBaseTransport]] = {}
+        self._lines = _Lines[httpx.AsyncBaseTransport](self._policy, transport, httpx.AsyncHTTPTransport)
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
@@ -210,7 +220,7 @@ class AsyncExchange:
 
     async def _ask(self, ask: Ask) -> Answer:
         start = self.clock()
-        line, sent = self._line(ask.url), 0
+        line, sent = self._lines.to(ask.url), 0
         while True:
             sent += 1
             try:
@@ -227,12 +237,6 @@ class AsyncExchange:
                     raise
             await self._sleep(pause)
 
-    def _line(self, url: str) -> _Line[httpx.AsyncBaseTransport]:
-        if url not in self._lines:
-            made = self._transport or httpx.AsyncHTTPTransport(**self._policy.connection(parse_address(url)))
-            self._lines[url] = _Line(url, made)
-        return self._lines[url]
-
     async def close(self) -> None:
-        for line in self._lines.values():
-            await line.transport.aclose()
+        for transport in self._lines.transports():
+            await transport.aclose()

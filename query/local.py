@@ -89,7 +89,7 @@ class LocalSearch:
             result = self._best(index, strategy, question, options, where, options.last)
         hits = result.hits[options.first : options.last]
         if options.explain:
-            hits = tuple(replace(hit, rows=_rows(index, question, hit)) for hit in hits)
+            hits = tuple(replace(hit, rows=question.row_scores(index.vectors(hit.passage_id))) for hit in hits)
         timings = {"encode": 1000 * question.encode_s, **result.timings_ms}
         stage = "candidates" if options.first_stage and strategy != "exhaustive" else "reranked"
         return replace(result, hits=hits, chosen=chosen, timings_ms=timings, stage=stage)
@@ -175,11 +175,6 @@ class LocalSearch:
     @functools.cached_property
     def _words(self) -> Words:
         return Words()
-
-
-def _rows(index: AnyIndex, question: Question, hit: Hit) -> tuple[float, ...]:
-    D = index.vectors(hit.passage_id)
-    return tuple((question.rows @ D.T).max(axis=1).tolist()) if len(D) else ()
 
 
 def _notes(found: LocalResult) -> tuple[str, ...]:

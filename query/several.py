@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from late_interaction.errors import UsageError
 from query.backend import Index
+from query.grouping import best_passages
 from query.options import SearchOptions
 from query.types import SearchResult
 
@@ -33,8 +34,7 @@ def merged(results: Sequence[SearchResult], options: SearchOptions) -> SearchRes
         )
     found = sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score)
     if options.group:
-        first: dict[str, bool] = {}
-        found = [hit for hit in found if not first.get(hit.id) and not first.update({hit.id: True})]
+        found = list(best_passages(found, len(found)))
     page = found[options.first : options.last]
     matched = [result.matched for result in results if result.matched is not None]
     searched = [result.searched for result in results if result.searched is not None]

@@ -28,6 +28,10 @@ class Question:
     text: str | None
     encode_s: float = 0.0
 
+    def row_scores(self, D: Matrix) -> tuple[float, ...]:
+        """What each query row finds in a passage `D [t, d]`; nothing where it has no rows."""
+        return tuple((self.rows @ D.T).max(axis=1).tolist()) if len(D) else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -101,14 +101,15 @@ class VespaIndex:
 def search_joined(
     indexes: Sequence[VespaIndex], question: Question, options: SearchOptions, deadline: float
 ) -> Plan[list[SearchResult]]:
-    """One application's indexes. Those whose requests differ by their names alone are asked in one, and give one result."""
+    """One application's indexes, of one bundle. Those whose requests differ by their names alone are asked in one, and give one
+    result."""
     start = time.perf_counter()
     groups: list[tuple[list[VespaIndex], Request, str, str]] = []
     for index in indexes:
         strategy, chosen = index.strategy(question, options)
         request = index.request(question, options, strategy)
         for members, known, *_ in groups:
-            if known == request and options.scored == "engine" and _same(members[0], index):
+            if known == request and options.scored == "engine":
                 members.append(index)
                 break
         else:
@@ -120,11 +121,6 @@ def search_joined(
         _result(members, request, strategy, chosen, question, options, answer, built)
         for (members, request, strategy, chosen), answer in zip(groups, answers, strict=True)
     ]
-
-
-def _same(one: VespaIndex, other: VespaIndex) -> bool:
-    """Whether two indexes mean the same by a query."""
-    return one.bundle.sha256 == other.bundle.sha256
 
 
 def _result(
@@ -208,7 +204,7 @@ def _scored_here(
     found = []
     for rank, id_ in enumerate(best, start=options.first + 1):
         hit, D = by_id[id_]
-        rows = tuple((question.rows @ D.T).max(axis=1).tolist()) if options.explain and len(D) else ()
+        rows = question.row_scores(D) if options.explain else ()
         stages = {**hit.stages, "maxsim": scored[id_]}
         found.append(replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows))
     return found

@@ -3,6 +3,7 @@
     transport.py    HTTP/2 by libcurl: operations out, answers in
     verdicts.py     what an answer means
     throttle.py     how many operations may be in flight
+    retrying.py     how often and when something is sent again
     breaker.py      whether anything may be sent at all
     dispatcher.py   which operation is next; no input or output, no thread
     sender.py       the thread that runs these

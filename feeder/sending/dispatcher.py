@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from feeder.operations import Operation
 from feeder.sending.breaker import Breaker
+from feeder.sending.retrying import MAX_ATTEMPTS, jittered, pause
 from feeder.sending.statistics import Counts, FeedStatistics
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
@@ -25,8 +26,6 @@ from late_interaction.errors import VespaBusy, VespaError, VespaUnreachable
 
 __all__ = ["Attempt", "Dispatcher", "Job"]
 
-MAX_ATTEMPTS = 10
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
 FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S = 0.05, 2.0
 PROBE_S = 1.0  # between two operations that try whether Vespa is back
 
@@ -139,7 +138,7 @@ class Dispatcher:
         elif verdict is Verdict.THROTTLED:
             self.throttle.refused(self.in_flight + 1)
             attempt.refusals += 1
-            self._again(attempt, "429", _pause(attempt.refusals, FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S))
+            self._again(attempt, "429", pause(attempt.refusals, FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S))
         else:
             self._failed(attempt, answer, f"{self.name} {message}", verdict, counts=state == "closed")
 
@@ -191,11 +190,11 @@ class Dispatcher:
         elif attempt.failures >= MAX_ATTEMPTS or self.breaker.state == "open":
             self._give_up(error)
         reason = str(answer.status) if said else "transport"
-        self._again(attempt, reason, _pause(attempt.failures, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+        self._again(attempt, reason, pause(attempt.failures))
 
-    def _again(self, attempt: Attempt, reason: str, pause: float) -> None:
+    def _again(self, attempt: Attempt, reason: str, seconds: float) -> None:
         self.counts.retries[reason] += 1
-        due = self.clock() + pause * self.chance.uniform(0.75, 1.25)
+        due = self.clock() + jittered(seconds, self.chance)
         heapq.heappush(self._waiting, (due, next(self._numbers), attempt))
 
     def _finished(self, attempt: Attempt, verdict: Verdict) -> None:
@@ -228,8 +227,3 @@ class Dispatcher:
         if self.error is None:
             known = str(error).rstrip(". ")
             self.error = type(error)(f"{known}; what was acknowledged is kept: feed again with --resume", error.status)
-
-
-def _pause(count: int, first: float, longest: float) -> float:
-    """Seconds before an operation is sent again for the `count`-th time."""
-    return float(min(longest, first * 2 ** min(max(count - 1, 0), 20)))

@@ -82,7 +82,12 @@ def _zstandard(path: Path):  # type: ignore[no-untyped-def]
 
 
 def lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank, each within the limit; a longer one is an error before it is read whole."""
+    """Numbered lines that are not blank."""
+    return ((number, line) for number, line in _all_lines(path, name, limits) if line.strip())
+
+
+def _all_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Each within the limit; a longer one is an error before it is read whole."""
     most = limits.line_mb << 20
     with opened(path, name, limits) as file:
         number = 0
@@ -90,20 +95,13 @@ def lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
             number += 1
             if len(line) > most:
                 raise CollectionError(f"{name}:{number}: line longer than {limits.line_mb} MiB")
-            if line.strip():
-                yield number, line
+            yield number, line
 
 
 def text_lines(path: Path, name: str, limits: Limits) -> Iterator[str]:
     """Lines as text, blank ones too, with their ends."""
-    most = limits.line_mb << 20
-    with opened(path, name, limits) as file:
-        number = 0
-        while line := file.readline(most + 1):
-            number += 1
-            if len(line) > most:
-                raise CollectionError(f"{name}:{number}: line longer than {limits.line_mb} MiB")
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None
+    for number, line in _all_lines(path, name, limits):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None

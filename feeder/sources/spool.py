@@ -31,9 +31,8 @@ class Spool:
 
     def add(self, item: Document) -> None:
         """Raises: CollectionError where a value cannot be written as JSON."""
-        record = {"id": item.id, "title": item.title, "text": item.text, "metadata": dict(item.metadata)}
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(json.dumps(item.to_json()) + "\n")
         except (TypeError, ValueError) as error:
             raise CollectionError(f"document {item.id!r} has a value that is no text, number or list ({error})") from None
 

@@ -77,6 +77,16 @@ class Target(Protocol):
     @property
     def schema(self) -> MetadataSchema: ...
     @property
+    def digest_basis(self) -> str:
+        """What stored vectors depend on besides the content of a document."""
+        ...
+
+    @property
+    def counted(self) -> bool:
+        """Whether passages are stored one by one, so that a document's digest has to say how many there are."""
+        ...
+
+    @property
     def needs_vectors(self) -> bool:
         """False where the target encodes documents itself."""
         ...

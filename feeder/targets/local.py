@@ -68,6 +68,10 @@ class LocalTarget:
         return self.bundle.sha256
 
     @property
+    def counted(self) -> bool:
+        return True
+
+    @property
     def needs_vectors(self) -> bool:
         return True
 

@@ -70,6 +70,14 @@ class VespaTarget:
         return self._settings.metadata
 
     @property
+    def digest_basis(self) -> str:
+        return self._application.digest_basis(self.bundle)
+
+    @property
+    def counted(self) -> bool:
+        return self._settings.layout != "chunks"
+
+    @property
     def needs_vectors(self) -> bool:
         return self._settings.encoding == "client"
 

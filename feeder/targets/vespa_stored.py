@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from feeder.sending.retrying import MAX_ATTEMPTS, jittered, pause
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 from vespa_app.application import Application
@@ -21,7 +22,6 @@ from vespa_app.settings import MAX_HITS, AppSettings
 __all__ = ["Row", "StoredRows", "stored_query"]
 
 DOCUMENTS = 256  # asked for at once
-MAX_ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 10, 0.25, 10.0
 TIMEOUT_S = 30
 
 
@@ -95,8 +95,7 @@ class StoredRows:
                 attempt += 0 if error.status == httpx.codes.TOO_MANY_REQUESTS else 1
                 if attempt >= MAX_ATTEMPTS:
                     raise
-                pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** max(attempt - 1, 0))
-                self._sleep(pause * self._chance.uniform(0.75, 1.25))
+                self._sleep(jittered(pause(attempt), self._chance))
 
 
 def stored_query(settings: AppSettings, ids: Sequence[str], hits: int) -> dict[str, object]:

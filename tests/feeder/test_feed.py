@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_vespa import FakeVespa, SkippedTime
+from fake_vespa import SkippedTime
 
 from feeder import FeedOptions, start_feed
 from feeder.encoding import HereEncoding
@@ -38,13 +38,6 @@ from vespa_app.application import Application
 from vespa_app.description import Description
 
 DOCUMENTS = [Document(f"d{n}", f"title {n}", "wait for a thread to finish", {"year": 2000 + n}) for n in range(10)]
-
-
-@pytest.fixture
-def vespa():
-    fake = FakeVespa()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ from late_interaction.errors import UsageError, VespaBusy, VespaUnreachable
 PATH = "/document/v1/n/s/docid/"
 
 
-@pytest.fixture
-def vespa():
-    fake = FakeVespa()
-    yield fake
-    fake.close()
-
-
 class Feed:
     """A sender whose pauses are skipped."""
 

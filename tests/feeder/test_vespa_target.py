@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fake_vespa import FakeVespa, SkippedTime
+from fake_vespa import SkippedTime
 
 from feeder.targets import EncodedDocument, Stored
 from feeder.targets.vespa import VespaTarget
@@ -19,13 +19,6 @@ from vespa_app.application import Application
 from vespa_app.description import Description
 
 SCHEMA = MetadataSchema.from_json({"year": "long", "lang": "string", "tags": "array<string>"})
-
-
-@pytest.fixture
-def vespa():
-    fake = FakeVespa()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture

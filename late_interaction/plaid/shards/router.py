@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from late_interaction.errors import LocalIndexError, UsageError
-from late_interaction.plaid.shards.wire import Frame, pack, take_frame
+from late_interaction.plaid.shards.wire import BLOCK, Frame, pack, take_frame
 from late_interaction.plaid.shards.worker import HELLO
 
 __all__ = ["Answers", "Router", "Wait", "Worker"]
 
-BLOCK = 1 << 20
 Ready: TypeAlias = list[tuple[selectors.SelectorKey, int]]
 Wait: TypeAlias = Callable[[selectors.BaseSelector, float], Ready]
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Ran
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = [
+    "BLOCK",
     "Frame",
     "filter_from_json",
     "filter_to_json",
     "pack",
+    "read_frame",
     "result_from_json",
     "result_to_json",
     "settings_from_json",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 MARK = b"CVSH"
+BLOCK = 1 << 20  # bytes that are read at a time
 _HEADER = struct.Struct("<4sQIQ")
 Matrix = NDArray[np.float32]
 
@@ -70,6 +74,16 @@ def take_frame(buffer: bytearray) -> Frame | None:
         raise ValueError("a frame holds an object")
     frame = Frame(number, body, bytes(buffer[rows_start:end]))
     del buffer[:end]
+    return frame
+
+
+def read_frame(connection: socket.socket, buffer: bytearray) -> Frame | None:
+    """The next frame; None where the other side has closed. Raises: OSError, ValueError."""
+    while (frame := take_frame(buffer)) is None:
+        data = connection.recv(BLOCK)
+        if not data:
+            return None
+        buffer += data
     return frame
 
 

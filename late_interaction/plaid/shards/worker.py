@@ -18,16 +18,15 @@ from late_interaction.plaid.shards.wire import (
     Frame,
     filter_from_json,
     pack,
+    read_frame,
     result_to_json,
     settings_from_json,
     split_rows,
-    take_frame,
 )
 
 __all__ = ["HELLO", "Shard", "main", "serve"]
 
 HELLO = 0  # number of the frame that a worker sends when it is ready
-BLOCK = 1 << 20
 
 
 class Shard:
@@ -72,10 +71,8 @@ def serve(shard: Shard, connection: socket.socket) -> None:
     buffer = bytearray()
     try:
         connection.sendall(pack(HELLO, {}))
-        while data := connection.recv(BLOCK):
-            buffer += data
-            while (request := take_frame(buffer)) is not None:
-                connection.sendall(pack(request.number, shard.answer(request)))
+        while (request := read_frame(connection, buffer)) is not None:
+            connection.sendall(pack(request.number, shard.answer(request)))
     except ConnectionError:  # the router has gone in the middle of an answer
         return
 
