@@ -30,6 +30,7 @@ import numpy as np
 from colbert_vespa.demo import minilm_folder
 from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions, export
+from exporter.codebooks import add_codebook
 from late_interaction.bundle import Bundle
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
@@ -47,10 +48,13 @@ DESCRIPTION = "/document/v1/"
 
 
 def made_bundle() -> Bundle:
+    texts = [passage_text(d.title, d.text) for d in stdlib_documents()]
     if not CACHE.is_dir():
-        sample = [passage_text(d.title, d.text) for d in stdlib_documents()]
-        export(minilm_folder(), CACHE, ExportOptions(quantize=("int8",), sample=sample, force=True))
-    return Bundle.open(CACHE)
+        export(minilm_folder(), CACHE, ExportOptions(quantize=("int8",), sample=texts, force=True))
+    bundle = Bundle.open(CACHE)
+    if not bundle.manifest.codebooks:
+        bundle = add_codebook(bundle, texts, Encoder(bundle, precision="int8"))
+    return bundle
 
 
 def canned_answer() -> bytes:

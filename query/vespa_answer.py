@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,11 @@ __all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "timings_of"]
 
 _TIMEOUT = 12  # Vespa's error codes: com.yahoo.container.protect.Error
 _TRY_AGAIN = (0, 10, 11)  # no backends in service, a backend that cannot be reached, one that does not answer a ping
+_PROFILES = {
+    "match_profiling": "vespa_matching",
+    "first_phase_profiling": "vespa_first_phase",
+    "second_phase_profiling": "vespa_second_phase",
+}
 _REASONS = {
     "timeout": "some nodes ran out of time",
     "adaptive-timeout": "slow nodes were not waited for",
@@ -116,10 +121,27 @@ def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], firs
 
 
 def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
-    """Vespa's own, in milliseconds."""
+    """Vespa's own, in milliseconds; of a query that explains also what matching and each phase of ranking took: in the thread, of
+    all content nodes, where it took longest."""
     names = {"querytime": "vespa_query", "summaryfetchtime": "vespa_summaries", "searchtime": "vespa_search"}
     timing = body.get("timing", {})
-    return {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}
+    found = {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}
+    for profile in _profiles(body.get("trace")):
+        ours = _PROFILES[profile["tag"]]
+        found[ours] = max(found.get(ours, 0.0), float(profile.get("total_time_ms", 0.0)))
+    return found
+
+
+def _profiles(trace: object) -> Iterator[Mapping[str, Any]]:
+    """A trace is a tree of lists and objects of many kinds."""
+    if isinstance(trace, list):
+        for item in trace:
+            yield from _profiles(item)
+    elif isinstance(trace, dict):
+        if trace.get("tag") in _PROFILES:
+            yield trace
+        for item in trace.values():
+            yield from _profiles(item)
 
 
 def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
@@ -130,8 +152,8 @@ def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
 
 def _row_scores(best: object) -> tuple[float, ...]:
     """Of tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk whose sum is largest."""
-    cells = best.get("cells", {}) if isinstance(best, Mapping) else {}
-    if isinstance(cells, Mapping):
+    cells = best.get("cells", {}) if isinstance(best, dict) else {}
+    if isinstance(cells, dict):
         return _in_order({int(label): float(value) for label, value in cells.items()})
     chunks: dict[str, dict[int, float]] = {}
     for cell in cells:

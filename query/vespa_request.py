@@ -23,6 +23,7 @@ from vespa_app.settings import AppSettings
 __all__ = ["Request", "score_request", "search_request", "unfit_strategies"]
 
 GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
+PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # how long each phase of the content nodes took
 KEEP_ALL = -1e300  # a limit below every score: what a filter of ids names is scored, whatever its first phase finds
 _FIRST = 1  # candidates that get a MaxSim score where none is wanted: Vespa takes 0 for "as the profile says"
 
@@ -77,6 +78,8 @@ def search_request(
     more: dict[str, Any] = layout_parameters(description, question.text, where)
     if options.group:
         more |= GROUPED
+    if options.explain:
+        more |= PROFILED
     if options.first_stage:
         more |= _without_maxsim(parts)
     if options.scored == "client":

@@ -77,3 +77,17 @@ def test_vespas_own_timing():
         "vespa_query": 2.0, "vespa_summaries": 1.0, "vespa_search": 4.0,
     }  # fmt: skip
     assert timings_of({}) == {}
+
+
+def test_the_phases_of_ranking_take_as_long_as_the_slowest_thread_of_the_slowest_node():
+    def node(*threads: dict[str, float]) -> dict[str, object]:
+        profiles = [[{"tag": tag, "total_time_ms": ms, "roots": []} for tag, ms in thread.items()] for thread in threads]
+        query = {"tag": "query_execution", "threads": [{"traces": traces} for traces in profiles]}
+        return {"children": [{"message": [{"traces": [{"tag": "query_setup", "total_time_ms": 99.0}, query]}]}]}
+
+    nodes = [
+        node({"match_profiling": 1.0, "first_phase_profiling": 2.0}, {"match_profiling": 3.0, "second_phase_profiling": 4.0}),
+        node({"match_profiling": 2.0, "second_phase_profiling": 5.5}),
+    ]
+    body = {"trace": {"children": [{"message": "content search to dispatch"}, *nodes]}}
+    assert timings_of(body) == {"vespa_matching": 3.0, "vespa_first_phase": 2.0, "vespa_second_phase": 5.5}

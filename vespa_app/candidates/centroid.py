@@ -64,8 +64,8 @@ class Centroid(PlainStrategy):
         found = np.take_along_axis(scores, best, axis=1)
         weights = np.rint(WEIGHT_SCALE * (found - found[:, -1:])).astype(np.int64)
         parameters = rerank_parameters(request)
-        for row, (ids, own) in enumerate(zip(best.tolist(), weights.tolist(), strict=True)):
-            pairs = [f"{id_}:{weight}" for id_, weight in zip(ids, own, strict=True)]
-            parameters[f"w{row}"] = "{" + ",".join(pairs) + "}"
+        item = "{" + ",".join(["%d:%d"] * best.shape[1]) + "}"  # one formatting a row: half the time of one a pair
+        for row, pairs in enumerate(np.stack([best, weights], axis=2).reshape(len(best), -1).tolist()):
+            parameters[f"w{row}"] = item % tuple(pairs)
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])
         return QueryParts(f"({items})", parameters, self.name)
