@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from late_interaction.filters import And, Exists, In, Not, Or, Range, parse_filter
+from late_interaction.filters import And, Exists, In, Near, Not, Or, Range, parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from query.yql import filter_to_yql
 
@@ -18,6 +18,7 @@ SCHEMA = MetadataSchema(
         "year": FieldType.LONG,
         "ratio": FieldType.DOUBLE,
         "open": FieldType.BOOL,
+        "place": FieldType.POSITION,
     }
 )
 HOSTILE = (
@@ -27,6 +28,8 @@ HOSTILE = (
     "<5", "a" * 300,
 )  # fmt: skip
 COUNT = 2000
+KM_A_DEGREE = 40_000 / 360
+MICRO = 1e-6  # degrees, as Vespa keeps them
 BOUND = re.compile(r"(?:(?P<less><)|(?P<more>>)|\[(?P<from>[^;]*);(?P<to>[^\]]*)\]|)(?P<value>[^\]]*)")
 
 
@@ -52,6 +55,11 @@ def where(rng, depth=0):
         return {field: {rng.choice(("$in", "$nin")): [hostile(rng) for _ in range(rng.randint(0, 3))]}}
     if field == "open":
         return {field: rng.random() < 0.5}
+    if field == "place":
+        degrees = rng.choice((0.0, 1e-5, -0.00001, 90.0, -33.5, rng.uniform(-90, 90)))
+        return {
+            field: {"$near": {"lat": degrees, "lng": rng.choice((2, -1)) * degrees, "km": rng.choice((1e-3, 0.5, 7, 9_999))}}
+        }
     value = rng.choice((0, -1, 7, 2**31, 2**53 + 1, -(2**62))) if field == "year" else rng.choice((0.5, -1e-7, 1e300, 3.0))
     small = field == "ratio" or abs(value) < 2**31
     return {field: {rng.choice(("$gt", "$gte", "$lt", "$lte", "$eq") if small else ("$eq", "$ne")): value}}
@@ -65,6 +73,9 @@ def intended(node):
         return ["and not", ["true"], intended(node.part)]
     if isinstance(node, Exists):
         return present(node.field)
+    if isinstance(node, Near):
+        numbers = (node.lat, node.lng, node.km / KM_A_DEGREE)
+        return ["and", ["near", node.field, *(pytest.approx(n, abs=MICRO) for n in numbers)], present(node.field)]
     if isinstance(node, Range):
         return ["and", ["number", node.field, node.op, float(node.value)], present(node.field)]
     assert isinstance(node, In)
@@ -105,7 +116,7 @@ def cases():
 
 def question(nodes):
     yql = [f"select * from passage where ({filter_to_yql(node)})" for node in nodes]
-    return {"words": ["lang", "tags", "present"], "numbers": ["year", "ratio", "open"], "yql": yql}
+    return {"words": ["lang", "tags", "present"], "numbers": ["year", "ratio", "open"], "places": ["place"], "yql": yql}
 
 
 def compare(nodes, trees):

@@ -11,6 +11,7 @@ import com.yahoo.prelude.query.AndItem;
 import com.yahoo.prelude.query.BoolItem;
 import com.yahoo.prelude.query.CompositeItem;
 import com.yahoo.prelude.query.FalseItem;
+import com.yahoo.prelude.query.GeoLocationItem;
 import com.yahoo.prelude.query.IntItem;
 import com.yahoo.prelude.query.Item;
 import com.yahoo.prelude.query.NotItem;
@@ -42,6 +43,11 @@ class Yql {
             index.addCommand("attribute");
             schema.addIndex(index);
         }
+        for (JsonNode name : r.get("places")) {
+            Index index = new Index(name.asText());
+            index.addCommand("attribute");
+            schema.addIndex(index);
+        }
         IndexFacts facts = new IndexFacts(new IndexModel(Map.of("content", List.of("passage")), List.of(schema)));
         YqlParser parser = new YqlParser(new ParserEnvironment().setIndexFacts(facts));
         ArrayNode trees = reply.putArray("trees");
@@ -58,6 +64,9 @@ class Yql {
         else if (item instanceof FalseItem) out.add("false");
         else if (item instanceof WordItem word) out.add("word").add(word.getIndexName()).add(word.getWord());
         else if (item instanceof IntItem number) out.add("number").add(number.getIndexName()).add(number.getNumber());
+        else if (item instanceof GeoLocationItem place)
+            out.add("near").add(place.getIndexName()).add(place.getLocation().degNS()).add(place.getLocation().degEW())
+               .add(place.getLocation().degRadius());
         else if (item instanceof BoolItem bool) out.add("bool").add(bool.getIndexName()).add(bool.value());
         else out.add(item == null ? "nothing" : item.getClass().getSimpleName()).add(String.valueOf(item));
         return out;
