@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 
@@ -28,7 +29,7 @@ HOSTILE = (
     "<5", "a" * 300,
 )  # fmt: skip
 COUNT = 2000
-KM_A_DEGREE = 40_000 / 360
+KM_A_DEGREE = math.pi * 6356.752 / 180  # of latitude, with the earth's radius as Vespa has it
 MICRO = 1e-6  # degrees, as Vespa keeps them
 BOUND = re.compile(r"(?:(?P<less><)|(?P<more>>)|\[(?P<from>[^;]*);(?P<to>[^\]]*)\]|)(?P<value>[^\]]*)")
 
