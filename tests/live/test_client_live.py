@@ -96,6 +96,16 @@ def test_an_answer_is_held_against_the_number_that_is_expected(world):
         client.search(QUERY, 1)
 
 
+@pytest.mark.parametrize("candidates", ["exhaustive", "centroid"])
+def test_an_explained_answer_says_what_each_phase_took(world, candidates):
+    plain = world.vespa.search(QUERY, 3, candidates=candidates)
+    told = world.vespa.search(QUERY, 3, candidates=candidates, explain=True)
+    phases = {"vespa_matching", "vespa_first_phase"} | ({"vespa_second_phase"} if candidates == "centroid" else set())
+    assert phases <= set(told.timings_ms)
+    assert not phases & set(plain.timings_ms)
+    assert all(0 < told.timings_ms[name] <= told.timings_ms["vespa_search"] + 1 for name in phases)
+
+
 def test_the_candidates_of_the_first_stage_are_those_of_the_first_phase(world):
     first = [
         hit.stages["candidates"]

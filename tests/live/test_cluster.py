@@ -27,7 +27,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
-from query import Client
+from query import Client, ClientSettings
 from vespa_app import build_package, default_settings
 from vespa_app.application import Application
 from vespa_app.cd_tests import cd_tests
@@ -189,9 +189,29 @@ def test_three_hosts_with_two_copies(hosts):
         assert_same_answers(hosts, container(number))
 
 
+def assert_honest_until_whole(hosts, url: str) -> None:
+    """Every answer that the client calls full has the scores of one host, while Vespa calls all of them full; an error is
+    honest too. Until all is there."""
+    query, strategy = QUERIES[0], "exhaustive"
+    wanted = sorted(hosts.answers[query, strategy].values())
+    many = len({d.id for d in hosts.documents})
+    settings = ClientSettings(timeout=5.0, expected={"passage": many})
+    with Client(url, hosts.bundle, settings=settings) as client:
+
+        def whole():
+            found = client.search(query, 10, candidates=strategy)
+            scores = sorted(hit.score for hit in found.hits)
+            same = len(scores) == len(wanted) and np.allclose(scores, wanted, atol=TIE)
+            assert same or not found.full, found
+            return found.full or found.degraded
+
+        wait_until(f"a full answer at {url}", whole)
+
+
 def test_a_host_dies_and_is_replaced(hosts):
     """Nothing is lost, nobody has to feed again, and the new host really holds copies: without another one all is there."""
     run("kill", "3")
+    assert_honest_until_whole(hosts, container(1))
     wait_for_all(hosts, container(1))
     assert_same_answers(hosts, container(1))
     run("replace", "3")

@@ -183,6 +183,17 @@ def test_the_command_line_on_the_node(world, cli):
     assert set(answer["baselines"]["bm25"]) >= {"ndcg_at_10"}
 
 
+def test_the_least_effort_for_a_recall_goal_on_the_node(world, cli, tmp_path):
+    done = cli("evaluate", "--from", world.url, "--collection", str(world.collection), "--recall", "--goal", "recall@10=0.9",
+               "--candidates", "pooled", "--queries", "6", "--plot", str(tmp_path / "curve.png"), "--json")  # fmt: skip
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["queries"] == 6
+    assert [effort["strategy"] for effort in report["chosen"]] == ["pooled"]
+    assert report["chosen"][0]["recall"] >= 0.9 > 0
+    assert max(effort["recall"] for effort in report["curve"]) >= report["chosen"][0]["recall"]
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_zz_redeploy_on_a_used_node(world, tmp_path):
     """Last: an added metadata field goes live, what was fed stays, and the new field can be fed and asked for."""
     fields = MetadataSchema({**world.settings.metadata.fields, "added": FieldType.LONG})
