@@ -402,3 +402,54 @@ def evaluate(
         )  # fmt: skip
     out.evaluation(evaluation)
     out.result(evaluation.to_json())
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="JSONL of examples, a collection, or bare documents.")],
+    model: Annotated[str, typer.Option("--model", help="Checkpoint or plain encoder to start from: folder or hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint folder to write.")],
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", help="contrastive, cached-contrastive, n-way, kl, margin-mse or colbertv2."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Times through the data; default: 1.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Queries of a step; default: 32.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="At its highest; default: 3e-5.")] = None,
+    document_length: Annotated[int | None, typer.Option("--document-length", help="Tokens while training; 128.")] = None,
+    negatives: Annotated[int | None, typer.Option("--negatives", help="Hard negatives of a query; default: 1.")] = None,
+    mine_by: Annotated[list[str] | None, typer.Option("--mine-by", help="bm25 or model; several times.")] = None,
+    remine: Annotated[bool, typer.Option("--remine", help="Mine again before each epoch.")] = False,
+    keep_start: Annotated[float | None, typer.Option("--keep-start", help="Share of the start's weights kept.")] = None,
+    patience: Annotated[int | None, typer.Option("--patience", help="Stop after so many evaluations without gain.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
+    documents: Annotated[Path | None, typer.Option("--documents", help="Source of further texts to mine from.")] = None,
+    collection: Annotated[Path | None, typer.Option("--collection", help="Held out for evaluation and report.")] = None,
+    hold_out: Annotated[float, typer.Option("--hold-out", help="Share of queries held out; 0 for none.")] = 0.1,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Cross-encoder: folder or hub name.")] = None,
+    dense: Annotated[Path | None, typer.Option("--dense", help="Dense encoder to compare with.")] = None,
+    layout: Annotated[
+        str, typer.Option("--layout", help="sentence-transformers, pylate or stanford.")
+    ] = "sentence-transformers",
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Also export the result to this folder.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the report as .png or .svg.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Train a checkpoint on examples or bare documents, with a before/after report."""
+    from colbert_vespa.train_command import TrainRequest, run_training
+    from colbert_vespa.training import MiningSettings
+
+    out = Output(json_output=json_output)
+    request = TrainRequest(
+        data, model, output, documents, collection, hold_out, teacher, dense, layout, bundle, plot, resume
+    )  # fmt: skip
+    changes: dict[str, object] = {
+        "objective": objective, "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
+        "document_length": document_length, "negatives": negatives, "keep_start": keep_start, "patience": patience,
+        "precision": precision, "seed": seed, "remine": remine,
+        "mining": MiningSettings(by=tuple(mine_by)) if mine_by else None,
+    }  # fmt: skip
+    out.result(run_training(out, request, changes))

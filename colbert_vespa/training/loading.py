@@ -1,0 +1,68 @@
+"""The model that training starts from, and the tables that sentence-transformers' trainer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.training.data import Example
+from exporter.layouts import detect_layout
+from exporter.loading import find_checkpoint, load_checkpoint
+from exporter.plain import make_plain_checkpoint
+from exporter.quiet import quiet
+from late_interaction.errors import MissingDependency, UsageError
+
+__all__ = ["dataset_of", "load_start", "require_training"]
+
+PLAIN_SAMPLE = 4_000  # texts that the projection of a plain encoder is fitted on
+
+
+def require_training() -> None:
+    """Raises: MissingDependency."""
+    for needed in ("torch", "sentence_transformers", "datasets", "accelerate", "tensorboard"):
+        if find_spec(needed) is None:
+            raise MissingDependency(f"training needs {needed}, which is not installed: pip install 'colbert-vespa[train]'")
+
+
+def load_start(model: str | Path, texts: Sequence[str], work: Path, *, dim: int = 128) -> tuple[Any, Path]:
+    """(MultiVectorEncoder, its folder). Of a plain encoder a projection to `dim` is fitted to some of `texts`, once, and kept
+    below `work`.
+
+    Raises: CheckpointError, MissingDependency.
+    """
+    require_training()
+    folder = find_checkpoint(model, revision=None, local_files_only=False)
+    if detect_layout(folder) == "plain":
+        fitted = work / "start"
+        if not fitted.is_dir():
+            step = max(1, len(texts) // PLAIN_SAMPLE)
+            make_plain_checkpoint(folder, fitted, list(texts[::step]), dim=dim)
+        folder = fitted
+    loaded = load_checkpoint(folder)
+    return loaded.model, folder
+
+
+def dataset_of(examples: Sequence[Example], negatives: int, *, scored: bool) -> Any:
+    """A `datasets.Dataset`: query, positive, negative_0 ..., and label, the teacher's scores, where `scored`.
+
+    Raises: UsageError where an example lacks a negative or a score.
+    """
+    from datasets import Dataset
+
+    short = next((e for e in examples if len(e.negatives) < negatives), None)
+    if short is not None:
+        raise UsageError(
+            f"{len(short.negatives)} negatives of {short.query!r:.60}, {negatives} wanted: mine them, or ask for fewer"
+        )
+    columns: dict[str, list[Any]] = {"query": [e.query for e in examples], "positive": [e.positive for e in examples]}
+    for n in range(negatives):
+        columns[f"negative_{n}"] = [example.negatives[n] for example in examples]
+    if scored:
+        bare = next((e for e in examples if len(e.scores) <= negatives), None)
+        if bare is not None:
+            raise UsageError(f"no teacher's scores for {bare.query!r:.60}: give a teacher, or an objective without one")
+        columns["label"] = [list(example.scores[: negatives + 1]) for example in examples]
+    with quiet():
+        return Dataset.from_dict(columns)

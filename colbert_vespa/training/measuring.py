@@ -1,0 +1,139 @@
+"""Rankings of a held-out set by exact MaxSim, BM25 and a dense encoder, and what may be said of their difference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from colbert_vespa.evaluation import Judged, bm25_rankings
+from colbert_vespa.training.data import TrainingData
+from exporter.quiet import quiet
+from feeder.sources import Query
+from late_interaction.documents import Document, passage_text
+from late_interaction.maxsim import maxsim_many
+from late_interaction.metrics import ndcg_at_k, recall_at_k, reciprocal_rank_at_k
+
+__all__ = [
+    "METRICS",
+    "Difference",
+    "Measured",
+    "compare",
+    "dense_rankings",
+    "held_out_of",
+    "measure",
+    "model_rankings",
+    "smaller",
+]
+
+Rankings = Mapping[str, Sequence[str]]
+METRICS = {"ndcg_at_10": (ndcg_at_k, 10), "mrr_at_10": (reciprocal_rank_at_k, 10), "recall_at_100": (recall_at_k, 100)}
+DEPTH = 100
+BLOCK = 512  # documents in memory at a time
+
+
+@dataclass(frozen=True)
+class Measured:
+    """by_query: nDCG@10 of each query, in the order of the queries."""
+
+    name: str
+    means: Mapping[str, float]
+    by_query: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of mean nDCG@10, with a 95 % confidence interval and p of a two-sided paired t-test over the queries."""
+
+    against: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judged:
+    """Its queries over the documents given and their own positives."""
+    texts = list(dict.fromkeys([*(example.positive for example in data.examples), *documents]))
+    place = {text: f"d{n}" for n, text in enumerate(texts)}
+    asked = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(example.query for example in data.examples))}
+    qrels: dict[str, dict[str, float]] = {}
+    for example in data.examples:
+        qrels.setdefault(asked[example.query], {})[place[example.positive]] = 1.0
+    corpus = [Document(id_, "", text) for text, id_ in place.items()]
+    return Judged.of(name, corpus, [Query(id_, text) for text, id_ in asked.items()], qrels, None)
+
+
+def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:
+    """A seeded part for evaluation while training: so many queries, their relevant documents, others up to `documents`."""
+    draw = random.Random(seed)
+    asked = draw.sample(list(judged.queries), min(queries, len(judged.queries)))
+    wanted = {id_ for query in asked for id_, value in judged.qrels[query.id].items() if value > 0}
+    rest = [document.id for document in judged.documents if document.id not in wanted]
+    wanted |= set(draw.sample(rest, max(0, min(len(rest), documents - len(wanted)))))
+    return Judged(judged.name, [d for d in judged.documents if d.id in wanted], asked, judged.qrels)
+
+
+def model_rankings(model: Any, judged: Judged, *, batch_size: int = 16) -> dict[str, list[str]]:
+    """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder."""
+    queries = list(judged.queries)
+    with quiet():
+        rows = model.encode_query([q.text for q in queries], convert_to_numpy=True, show_progress_bar=False)
+        scores = np.empty((len(queries), len(judged.documents)), np.float32)
+        for first in range(0, len(judged.documents), BLOCK):
+            part = judged.documents[first : first + BLOCK]
+            vectors = model.encode_document(
+                [passage_text(d.title, d.text) for d in part], batch_size=batch_size, convert_to_numpy=True,
+                show_progress_bar=False,
+            )  # fmt: skip
+            lengths = [len(item) for item in vectors]
+            flat = np.concatenate([np.asarray(item, np.float32) for item in vectors])
+            for place, Q in enumerate(rows):
+                scores[place, first : first + len(part)] = maxsim_many(np.asarray(Q, np.float32), flat, lengths)
+    return _best(scores, judged)
+
+
+def dense_rankings(folder: str | Path, judged: Judged) -> dict[str, list[str]]:
+    """The best 100 by cosine of a dense encoder, as sentence-transformers loads it."""
+    from sentence_transformers import SentenceTransformer
+
+    with quiet():
+        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"use_safetensors": True})
+        texts = [passage_text(d.title, d.text) for d in judged.documents]
+        documents = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        queries = model.encode([q.text for q in judged.queries], normalize_embeddings=True, show_progress_bar=False)
+    return _best(np.asarray(queries) @ np.asarray(documents).T, judged)
+
+
+def _best(scores: np.ndarray, judged: Judged) -> dict[str, list[str]]:
+    """scores: `[queries, documents]`."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(judged.queries, order, strict=True)}
+
+
+def keyword_rankings(judged: Judged) -> dict[str, list[str]]:
+    return bm25_rankings(judged.documents, judged.queries, DEPTH)
+
+
+def measure(name: str, rankings: Rankings, judged: Judged) -> Measured:
+    values = {
+        metric: [function(rankings[q.id], judged.qrels.get(q.id, {}), k) for q in judged.queries]
+        for metric, (function, k) in METRICS.items()
+    }
+    return Measured(name, {metric: float(np.mean(found)) for metric, found in values.items()}, values["ndcg_at_10"])
+
+
+def compare(trained: Measured, other: Measured) -> Difference:
+    """What is gained over `other` on the same queries."""
+    difference = np.subtract(trained.by_query, other.by_query)
+    mean = float(difference.mean())
+    if len(difference) < 2 or not difference.any() or np.ptp(difference) == 0:
+        return Difference(other.name, mean, mean, mean, 1.0)  # the test has no spread to compare the mean with
+    test = stats.ttest_rel(trained.by_query, other.by_query)
+    interval = test.confidence_interval(0.95)
+    return Difference(other.name, mean, float(interval.low), float(interval.high), float(test.pvalue))

@@ -1,0 +1,223 @@
+"""Hard negatives: documents that a search puts high for a query, and that are not its positives.
+
+What BM25 finds shares the words, what the model finds through the local engine shares what the model takes for meaning. Both
+find documents that answer the query and were never judged; the rank window, the margin and ratio to the positive's score, and
+a teacher that scores both, keep those out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from colbert_vespa.training.data import Example, TrainingData
+from colbert_vespa.training.scorers import Scorer
+from late_interaction.bm25 import Bm25
+from late_interaction.documents import Document
+from late_interaction.errors import UsageError
+from late_interaction.files import atomic_write
+from query import Client
+
+__all__ = ["Bm25Ranker", "MiningSettings", "ModelRanker", "Ranker", "mine"]
+
+SOURCES = ("bm25", "model")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MiningSettings:
+    """by: bm25, model, or both, which take turns. first_rank, last_rank: the window, counted from 1 with positives in it.
+    margin: a negative's score is below the positive's by so much. ratio: and below this share of it (NV-Retriever's filter:
+    Moreira et al. 2024, arXiv 2407.15831). draw: take the window's negatives at random, or the first."""
+
+    by: tuple[str, ...] = ("bm25",)
+    first_rank: int = 1
+    last_rank: int = 30
+    margin: float | None = None
+    ratio: float | None = None
+    draw: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on what cannot be."""
+        if not self.by or set(self.by) - set(SOURCES):
+            raise UsageError(f"negatives are mined by {' or '.join(SOURCES)}, got {', '.join(self.by) or 'nothing'}")
+        if not 1 <= self.first_rank <= self.last_rank:
+            raise UsageError(f"ranks of negatives go from 1 up, got {self.first_rank} to {self.last_rank}")
+
+
+class Ranker(Protocol):
+    """A search over texts, which it names by their place."""
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]: ...
+    def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
+        """Of the places that the search could find at all."""
+        ...
+
+
+class Bm25Ranker:
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._size = len(texts)
+        self._index = Bm25([str(n) for n in range(len(texts))], texts)
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        return [(int(id_), score) for id_, score in self._index.search(query, k)]
+
+    def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
+        found = dict(self.search(query, self._size))
+        return {place: found.get(place, 0.0) for place in places}
+
+
+class ModelRanker:
+    """MaxSim by the local engine: `folder` gets the bundle's index of the texts."""
+
+    def __init__(self, bundle: Path, texts: Sequence[str], folder: Path) -> None:
+        from feeder import FeedOptions, start_feed
+
+        documents = [Document(str(n), "", text) for n, text in enumerate(texts) if text.strip()]
+        options = FeedOptions(to=str(folder), bundle=bundle, journal=folder.with_suffix(".journal"))
+        with start_feed([documents], options) as run:
+            run.go()
+        self._client = Client(folder)
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        return [(int(hit.id), hit.score) for hit in self._client.search(query, k).hits]
+
+    def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
+        found = self._client.score(query, [f"{place}#0" for place in places])
+        return {int(id_.partition("#")[0]): score for id_, score in found.items()}
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def mine(
+    data: TrainingData,
+    rankers: Sequence[Ranker],
+    settings: MiningSettings,
+    count: int,
+    *,
+    further: bool = False,
+    teacher: Scorer | None = None,
+    cache: Path | None = None,
+    cache_name: str = "",
+    progress: Progress | None = None,
+) -> list[Example]:
+    """The examples with `count` negatives each, their own counted unless `further`: their own first, then mined ones,
+    then, where a search found too few, random documents of the pool that it did not rank. Scores of examples that get another
+    negative are dropped, since they no longer cover all.
+
+    rankers: over `data.pool`. teacher: its scores decide on margin and ratio; without either, a negative scores below the
+    positive. cache: folder; what was mined with the same data, settings and `cache_name` (the rankers' model) is read from it.
+    """
+    file = None if cache is None else cache / f"mined-{_digest(data, settings, count, f'{cache_name} {further}')}.jsonl"
+    if file is not None and file.is_file():
+        return [_read(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    pool = data.pool
+    place_of = {text: place for place, text in enumerate(pool)}
+    positives = data.positives()
+    report = progress or (lambda _done, _total: None)
+    mined = []
+    for number, example in enumerate(data.examples):
+        # a draw of its own for each example, so that one more example changes no other
+        draw = random.Random(f"{settings.seed} {example.query} {example.positive}")
+        wanted = count if further else count - len(example.negatives)
+        if wanted > 0:
+            barred = positives[example.query] | set(example.negatives)
+            found = _candidates(example, pool, place_of, rankers, settings, barred, teacher)
+            chosen = _choose(found, wanted, draw if settings.draw else None)
+            chosen += _random(pool, wanted - len(chosen), barred | set(chosen), draw)
+            example = dataclasses.replace(example, negatives=(*example.negatives, *chosen), scores=())  # noqa: PLW2901
+        mined.append(example if further else _first(example, count))
+        report(number + 1, len(data.examples))
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, "".join(json.dumps(dataclasses.asdict(e)) + "\n" for e in mined).encode())
+    return mined
+
+
+def _first(example: Example, count: int) -> Example:
+    """With no more than `count` negatives."""
+    if len(example.negatives) <= count:
+        return example
+    return dataclasses.replace(example, negatives=example.negatives[:count], scores=example.scores[: count + 1])
+
+
+def _candidates(
+    example: Example,
+    pool: Sequence[str],
+    place_of: dict[str, int],
+    rankers: Sequence[Ranker],
+    settings: MiningSettings,
+    barred: set[str],
+    teacher: Scorer | None,
+) -> list[list[str]]:
+    """Of each ranker, best first. What ranks before the window, or was found too good, joins `barred`: it shall not come
+    back as a random document."""
+    found = []
+    rankings = [ranker.search(example.query, settings.last_rank) for ranker in rankers]
+    for ranking in rankings:
+        barred.update(pool[place] for place, _ in ranking[: settings.first_rank - 1])
+    for ranker, ranking in zip(rankers, rankings, strict=True):
+        scored = [(pool[place], score) for place, score in ranking[settings.first_rank - 1 :] if pool[place] not in barred]
+        if teacher is not None and scored:
+            scores = teacher([(example.query, example.positive), *((example.query, text) for text, _ in scored)])
+            kept = zip((text for text, _ in scored), scores[1:], strict=True)
+            found.append([text for text, score in kept if _below(score, scores[0], settings, strict=True)])
+        elif settings.margin is not None or settings.ratio is not None:
+            place = place_of[example.positive]
+            best = ranker.score(example.query, [place]).get(place, 0.0)
+            found.append([text for text, score in scored if _below(score, best, settings, strict=False)])
+        else:
+            found.append([text for text, _ in scored])
+        barred.update({text for text, _ in scored} - set(found[-1]))
+    return [[text for text in texts if text not in barred] for texts in found]
+
+
+def _below(score: float, positive: float, settings: MiningSettings, *, strict: bool) -> bool:
+    """A ratio takes a share off the positive's size, so that it also means something where scores are negative."""
+    if settings.margin is None and settings.ratio is None:
+        return score < positive or not strict
+    under = settings.margin is None or score <= positive - settings.margin
+    return under and (settings.ratio is None or score <= positive - (1 - settings.ratio) * abs(positive))
+
+
+def _choose(found: Sequence[Sequence[str]], wanted: int, draw: random.Random | None) -> list[str]:
+    """The rankers take turns; draw: None for the first of each."""
+    lists = [list(texts) for texts in found]
+    if draw is not None:
+        for texts in lists:
+            draw.shuffle(texts)
+    turns = [text for turn in range(max(map(len, lists), default=0)) for texts in lists for text in texts[turn : turn + 1]]
+    return list(dict.fromkeys(turns))[:wanted]
+
+
+def _random(pool: Sequence[str], wanted: int, barred: set[str], draw: random.Random) -> list[str]:
+    chosen: dict[str, None] = {}
+    for _ in range(wanted * 20):
+        if len(chosen) == wanted:
+            break
+        text = draw.choice(pool)
+        if text not in barred:
+            chosen[text] = None
+    return list(chosen)
+
+
+def _digest(data: TrainingData, settings: MiningSettings, count: int, name: str) -> str:
+    digest = hashlib.sha256(repr((settings, count, name)).encode())
+    for example in data.examples:
+        digest.update(repr(example).encode())
+    for text in data.pool:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _read(line: str) -> Example:
+    record = json.loads(line)
+    return Example(record["query"], record["positive"], tuple(record["negatives"]), tuple(record["scores"]))

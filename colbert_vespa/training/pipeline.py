@@ -1,0 +1,220 @@
+"""`train`: data cleaned, negatives mined, teacher asked, model trained, measured, saved."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.evaluation import Judged
+from colbert_vespa.training.data import Example, TrainingData, split_by_query
+from colbert_vespa.training.loading import load_start, require_training
+from colbert_vespa.training.measuring import (
+    dense_rankings,
+    held_out_of,
+    keyword_rankings,
+    measure,
+    model_rankings,
+    smaller,
+)
+from colbert_vespa.training.mining import Bm25Ranker, ModelRanker, Ranker, mine
+from colbert_vespa.training.quality import DataReport, QualitySettings, clean
+from colbert_vespa.training.report import TrainingReport, report_of
+from colbert_vespa.training.saving import save_checkpoint
+from colbert_vespa.training.scorers import CachedScorer, Scorer
+from colbert_vespa.training.settings import TrainingSettings
+from exporter import ExportOptions, export
+from late_interaction.errors import UsageError
+from late_interaction.files import staged_folder
+
+__all__ = ["HoldOut", "Trained", "train"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """share: of the training queries, where no `judged` set is given. queries, documents: of the part that is evaluated while
+    training; the report at the end is over all. dense: folder of a dense encoder to compare with."""
+
+    judged: Judged | None = None
+    share: float = 0.1
+    queries: int = 200
+    documents: int = 1_000
+    dense: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """checkpoint: the folder written. work: what the run leaves for looking at and for going on. report: None where nothing
+    was held out."""
+
+    checkpoint: Path
+    work: Path
+    data: DataReport
+    report: TrainingReport | None
+
+
+def train(
+    model: str | Path,
+    data: TrainingData,
+    output: str | Path,
+    settings: TrainingSettings | None = None,
+    *,
+    hold_out: HoldOut | None = None,
+    teacher: Scorer | None = None,
+    teacher_name: str = "teacher",
+    quality: QualitySettings | None = None,
+    dim: int = 128,
+    layout: str = "sentence-transformers",
+    bundle: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """model: any checkpoint that `export` takes, or a plain encoder. teacher: scores (query, document) pairs for distillation
+    and for the filter of false negatives; its scores are kept under `teacher_name`. dim: of the projection that a
+    plain encoder gets. bundle: folder to export the result to. resume: go on with a run that was stopped; checkpoints, mined
+    negatives and scores are in the folder OUTPUT.run.
+
+    Raises: CollectionError, CheckpointError, UsageError, MissingDependency.
+    """
+    require_training()
+    from colbert_vespa.training.running import run_trainer
+
+    settings = settings or TrainingSettings()
+    output = Path(output)
+    work = output.with_name(output.name + ".run")
+    work.mkdir(parents=True, exist_ok=True)
+    step = progress or (lambda _what, _done, _total: None)
+    training, judged = _divide(data, hold_out, settings.seed)
+    training, found = clean(training, quality, test=None if judged is None else _as_data(judged))
+    cached = None
+    if teacher is not None:
+        cached = CachedScorer(
+            teacher, work / "scores.jsonl", name=teacher_name, progress=lambda done, total: step("teacher", done, total)
+        )
+    started = time.perf_counter()
+    loaded, folder = load_start(model, training.pool, work, dim=dim)
+    before = None if judged is None else measure("start", model_rankings(loaded, judged), judged)
+    start = copy.deepcopy(loaded.state_dict()) if settings.keep_start else None
+    maker = _Preparer(training, settings, cached, work, step)
+    prepared = maker.prepare(folder, "start")
+    small = None if judged is None or hold_out is None else smaller(judged, hold_out.queries, hold_out.documents, settings.seed)
+    result = run_trainer(
+        loaded, prepared, settings, work / "trainer", held_out=small, remine=maker.again if settings.remine else None,
+        resume=resume, progress=step,
+    )  # fmt: skip
+    if start is not None:
+        _average(loaded, start, settings.keep_start)
+    seconds = time.perf_counter() - started
+    save_checkpoint(loaded, output, layout)
+    if bundle is not None:
+        export(output, bundle, ExportOptions(quantize=("int8",), sample=training.pool[:500]))
+    report = None
+    if judged is not None and before is not None:
+        measured = [measure("trained", model_rankings(loaded, judged), judged), before]
+        measured.append(measure("BM25", keyword_rankings(judged), judged))
+        if hold_out is not None and hold_out.dense is not None:
+            measured.append(measure("dense", dense_rankings(hold_out.dense, judged), judged))
+        report = report_of(
+            judged.name, len(judged.documents), measured, losses=result.losses, evaluations=result.evaluations,
+            best_step=result.best_step, seconds=seconds, data=found.to_json(),
+        )  # fmt: skip
+        report.write(work)
+    return Trained(output, work, found, report)
+
+
+def _divide(data: TrainingData, hold_out: HoldOut | None, seed: int) -> tuple[TrainingData, Judged | None]:
+    if hold_out is None:
+        return data, None
+    if hold_out.judged is not None:
+        return data, hold_out.judged
+    if len({example.query for example in data.examples}) < 2:
+        raise UsageError("one query cannot be divided into training and held-out: give more, or hold nothing out")
+    training, outside = split_by_query(data, hold_out.share, seed)
+    # rivals of the held-out positives are the documents that are trained on as well, as in use; the positives are not
+    return training, held_out_of("held out", outside, training.pool)
+
+
+def _as_data(judged: Judged) -> TrainingData:
+    """Queries and their relevant documents: what must not be trained on."""
+    texts = {d.id: f"{d.title} {d.text}".strip() if d.title else d.text for d in judged.documents}
+    pairs = [
+        Example(q.text, texts[id_])
+        for q in judged.queries
+        for id_, value in judged.qrels.get(q.id, {}).items()
+        if value > 0 and id_ in texts
+    ]
+    return TrainingData(pairs)
+
+
+def _average(model: Any, start: dict[str, Any], share: float) -> None:
+    """In place: `share` of the start's weights, the rest of the model's own."""
+    mixed = {
+        name: value if not value.is_floating_point() else share * start[name].to(value) + (1 - share) * value
+        for name, value in model.state_dict().items()
+    }
+    model.load_state_dict(mixed)
+
+
+class _Preparer:
+    """Examples with their negatives and scores, of the model in a folder."""
+
+    def __init__(
+        self, data: TrainingData, settings: TrainingSettings, teacher: CachedScorer | None, work: Path, step: Progress
+    ) -> None:
+        self._data, self._settings, self._teacher, self._work, self._step = data, settings, teacher, work, step
+
+    def prepare(self, model: Path, name: str) -> list[Example]:
+        """name: of the model's state, as its epoch; what was mined under it is read again by a resumed run."""
+        settings = self._settings
+        examples: Sequence[Example] = self._data.examples
+        if settings.negatives:
+            with self._rankers(model, name) as rankers:
+                examples = mine(
+                    self._data, rankers, settings.mining, settings.negatives, teacher=self._teacher,
+                    cache=self._work / "mined", cache_name=name, progress=lambda done, all_: self._step("mining", done, all_),
+                )  # fmt: skip
+        if settings.needs_scores and any(len(e.scores) <= settings.negatives for e in examples):
+            examples = self._scored(examples)
+        return list(examples)
+
+    def again(self, model: Any, epoch: int) -> list[Example]:
+        """`prepare` with a MultiVectorEncoder in the middle of a run."""
+        folder = self._work / f"epoch-{epoch}"
+        save_checkpoint(model, folder)
+        return self.prepare(folder, f"epoch-{epoch}")
+
+    def _scored(self, examples: Sequence[Example]) -> list[Example]:
+        if self._teacher is None:
+            raise UsageError(
+                f"objective {self._settings.objective} needs a teacher's scores, and the data has none: give a teacher"
+            )
+        pairs = [(example.query, text) for example in examples for text in example.documents]
+        scores = iter(self._teacher(pairs))
+        return [dataclasses.replace(e, scores=tuple(next(scores) for _ in e.documents)) for e in examples]
+
+    @contextlib.contextmanager
+    def _rankers(self, model: Path, name: str) -> Iterator[list[Ranker]]:
+        """Nothing is built where every example has its negatives."""
+        if all(len(example.negatives) >= self._settings.negatives for example in self._data.examples):
+            yield []
+            return
+        pool = self._data.pool
+        rankers: list[Ranker] = [Bm25Ranker(pool)] if "bm25" in self._settings.mining.by else []
+        if "model" not in self._settings.mining.by:
+            yield rankers
+            return
+        with staged_folder(self._work / "index") as staging:
+            self._step(f"indexing with the model ({name})", 0, 1)
+            export(model, staging / "bundle", ExportOptions(document_length=self._settings.document_length))
+            ranker = ModelRanker(staging / "bundle", pool, staging / "index")
+            try:
+                yield [*rankers, ranker]
+            finally:
+                ranker.close()

@@ -1,0 +1,99 @@
+"""What training brought: before, after, BM25 and a dense encoder on the same held-out queries, as JSON, table and plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from colbert_vespa.training.measuring import METRICS, Difference, Measured, compare
+from late_interaction.errors import MissingDependency
+from late_interaction.files import atomic_write
+
+__all__ = ["TrainingReport", "report_of"]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """systems: by name, metric means; the first is the trained model. differences: of the trained model to each other one.
+    losses: (step, training loss). evaluations: (step, nDCG@10 of a part of the held-out queries); best_step: of the
+    checkpoint that was kept, None where nothing was held out."""
+
+    collection: str
+    queries: int
+    documents: int
+    systems: Mapping[str, Mapping[str, float]]
+    differences: Sequence[Difference]
+    losses: Sequence[tuple[int, float]] = ()
+    evaluations: Sequence[tuple[int, float]] = ()
+    best_step: int | None = None
+    seconds: float = 0.0
+    data: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def rows(self) -> dict[str, object]:
+        """For a table."""
+        shown = {
+            name: "  ".join(f"{metric.replace('_at_', '@')} {means[metric]:.4f}" for metric in METRICS)
+            for name, means in self.systems.items()
+        }
+        gains = {
+            f"gain over {d.against}": f"{d.difference:+.4f} nDCG@10, 95 % from {d.low:+.4f} to {d.high:+.4f}, p = {d.p:.2g}"
+            for d in self.differences
+        }
+        return {"held out": f"{self.queries:,} queries over {self.documents:,} documents", **shown, **gains}
+
+    def write(self, folder: Path) -> None:
+        """report.json and report.md."""
+        atomic_write(folder / "report.json", (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        lines = ["| | nDCG@10 | MRR@10 | recall@100 |", "|---|---|---|---|"]
+        lines += [f"| {name} | " + " | ".join(f"{m[k]:.4f}" for k in METRICS) + " |" for name, m in self.systems.items()]
+        lines += ["", *(f"- {name}: {value}" for name, value in self.rows().items() if name.startswith("gain"))]
+        text = f"# {self.collection}: {self.queries} queries, {self.documents} documents\n\n" + "\n".join(lines) + "\n"
+        atomic_write(folder / "report.md", text.encode())
+
+    def plot(self, path: Path) -> None:
+        """nDCG@10 of each system with the difference's interval, and the curves. Raises: MissingDependency."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingDependency(
+                "a plot needs matplotlib, which is not installed: pip install 'colbert-vespa[plot]'"
+            ) from None
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        bars, curve = figure.subplots(1, 2)
+        names = list(self.systems)
+        bars.bar(names, [self.systems[name]["ndcg_at_10"] for name in names], color=["C0"] + ["C7"] * (len(names) - 1))
+        bars.set_ylabel("nDCG@10")
+        bars.tick_params(axis="x", rotation=20)
+        if self.losses:
+            curve.plot(*zip(*self.losses, strict=True), color="C1", label="training loss")
+        if self.evaluations:
+            other = curve.twinx()
+            other.plot(*zip(*self.evaluations, strict=True), color="C0", marker="o", label="nDCG@10 held out")
+            other.set_ylabel("nDCG@10")
+        curve.set_xlabel("step")
+        curve.set_ylabel("loss")
+        figure.savefig(path)
+
+
+def report_of(
+    collection: str,
+    documents: int,
+    measured: Sequence[Measured],
+    *,
+    losses: Sequence[tuple[int, float]] = (),
+    evaluations: Sequence[tuple[int, float]] = (),
+    best_step: int | None = None,
+    seconds: float = 0.0,
+    data: Mapping[str, object] | None = None,
+) -> TrainingReport:
+    """measured: the trained model first."""
+    trained = measured[0]
+    return TrainingReport(
+        collection, len(trained.by_query), documents, {m.name: m.means for m in measured},
+        [compare(trained, other) for other in measured[1:]], losses, evaluations, best_step, seconds, data or {},
+    )  # fmt: skip

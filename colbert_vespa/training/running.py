@@ -1,0 +1,196 @@
+"""One run of sentence-transformers' trainer: loss, evaluation, checkpoints, resuming, early stopping."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
+from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
+from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from colbert_vespa.evaluation import Judged
+from colbert_vespa.training.data import Example
+from colbert_vespa.training.loading import dataset_of
+from colbert_vespa.training.objectives import make_loss
+from colbert_vespa.training.settings import TrainingSettings
+from exporter.quiet import quiet
+from late_interaction.documents import passage_text
+from late_interaction.errors import UsageError
+from late_interaction.files import atomic_write
+
+__all__ = ["RunResult", "run_trainer"]
+
+Progress = Callable[[str, int, int], None]
+Remine = Callable[[Any, int], Sequence[Example]]
+EVALUATOR = "held-out"
+METRIC = f"eval_{EVALUATOR}_maxsim_ndcg@10"
+LOGS = 50  # lines of the loss curve
+
+
+@dataclass(frozen=True)
+class RunResult:
+    losses: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, float], ...]
+    best_step: int | None
+
+
+def run_trainer(
+    model: Any,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    held_out: Judged | None = None,
+    remine: Remine | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Trains `model` (MultiVectorEncoder) in place; afterwards it has the weights of the best evaluation.
+
+    folder: of checkpoints, TensorBoard's events and the run's description. resume: go on from the last checkpoint there, where
+    there is one, with the same data and settings. remine: the examples for an epoch that begins, of the model as it then is.
+
+    Raises: UsageError where a run is resumed with other data or settings, or the precision needs a GPU.
+    """
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = _checkpoint(folder, examples, settings, resume)
+    total = _steps(len(examples), settings)
+    evaluator = None if held_out is None else _evaluator(held_out)
+    frozen = _freeze(model) if settings.frozen else []
+    if settings.pool_factor > 1:
+        model.append(HierarchicalTokenPooling(settings.pool_factor))
+    dataset = dataset_of(examples, settings.negatives, scored=settings.needs_scores)
+    callbacks: list[TrainerCallback] = [_Report(progress or (lambda _what, _done, _total: None), total)]
+    if settings.patience and evaluator is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
+    if remine is not None:
+        table = _Remined(model, dataset, examples, remine, settings.negatives)
+        dataset = table.dataset
+        callbacks.append(table)
+    try:
+        with quiet():
+            trainer = MultiVectorEncoderTrainer(
+                model=model, args=_arguments(settings, folder, total, evaluator is not None), train_dataset=dataset,
+                loss=make_loss(model, settings), evaluator=evaluator, callbacks=callbacks,
+            )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)  # prints on stdout, which is the result's
+            trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        if settings.pool_factor > 1:
+            del model[len(model) - 1]
+    model.eval()
+    return _result(trainer)
+
+
+def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: bool) -> Any:
+    every = settings.evaluate_every or max(1, total // 10)
+    strategy = "steps" if evaluated else "no"
+    return MultiVectorEncoderTrainingArguments(
+        output_dir=str(folder), num_train_epochs=settings.epochs, max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size, gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, warmup_steps=round(settings.warmup * total),
+        max_length={"query": settings.query_length, "document": settings.document_length},
+        bf16=settings.precision == "bf16", fp16=settings.precision == "fp16", seed=settings.seed, data_seed=settings.seed,
+        batch_sampler="no_duplicates", logging_steps=max(1, total // LOGS), save_strategy="steps", save_steps=every,
+        eval_strategy=strategy, eval_steps=every, eval_on_start=evaluated, save_total_limit=2,
+        load_best_model_at_end=evaluated, metric_for_best_model=METRIC if evaluated else None, greater_is_better=True,
+        report_to=["tensorboard"], disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
+
+
+def _steps(examples: int, settings: TrainingSettings) -> int:
+    """Of the whole run."""
+    a_step = settings.batch_size * settings.accumulate
+    return settings.steps if settings.steps > 0 else max(1, math.ceil(settings.epochs * math.ceil(examples / a_step)))
+
+
+def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSettings, resume: bool) -> str | None:
+    """Where to go on, and run.json, which says whether that is the same run."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr(example).encode())
+    description = json.dumps({"settings": settings.to_json(), "examples": digest.hexdigest()}, indent=1)
+    file = folder / "run.json"
+    last = get_last_checkpoint(str(folder)) if resume else None
+    if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
+        raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
+    atomic_write(file, description.encode())
+    return last
+
+
+def _freeze(model: Any) -> list[Any]:
+    embeddings = [p for p in model[0].model.get_input_embeddings().parameters() if p.requires_grad]
+    for parameter in embeddings:
+        parameter.requires_grad_(False)
+    return embeddings
+
+
+def _evaluator(held_out: Judged) -> Any:
+    there = {document.id for document in held_out.documents}
+    relevant = {
+        q.id: {id_ for id_, value in held_out.qrels.get(q.id, {}).items() if value > 0 and id_ in there}
+        for q in held_out.queries
+    }
+    return MultiVectorInformationRetrievalEvaluator(
+        {q.id: q.text for q in held_out.queries}, {d.id: passage_text(d.title, d.text) for d in held_out.documents}, relevant,
+        name=EVALUATOR, ndcg_at_k=[10], mrr_at_k=[10], precision_recall_at_k=[10, 100], accuracy_at_k=[10], map_at_k=[10],
+        write_csv=False, batch_size=16,
+    )  # fmt: skip
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress("training", int(state.global_step), self._total)
+
+
+class _Remined(TrainerCallback):  # type: ignore[misc]
+    """The trainer's dataset, whose negatives are looked up in the examples of the epoch."""
+
+    def __init__(self, model: Any, dataset: Any, examples: Sequence[Example], remine: Remine, negatives: int) -> None:
+        self._model, self._remine, self._negatives = model, remine, negatives
+        self._examples = list(examples)
+        numbered = dataset.add_column("number", list(range(len(examples))))
+        self._columns = list(dataset.column_names)
+        self.dataset = numbered.select_columns([*self._columns, "number"]).with_transform(self._rows)
+
+    def _rows(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = {name: batch[name] for name in self._columns}
+        for n in range(self._negatives):
+            rows[f"negative_{n}"] = [self._examples[number].negatives[n] for number in batch["number"]]
+        if "label" in self._columns:
+            rows["label"] = [list(self._examples[number].scores) for number in batch["number"]]
+        return rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        epoch = int(state.epoch or 0)
+        if epoch > 0:  # the first epoch's were mined before the run
+            training = self._model.training
+            self._model.eval()
+            self._examples = list(self._remine(self._model, epoch))
+            self._model.train(training)
+
+
+def _result(trainer: Any) -> RunResult:
+    history = trainer.state.log_history
+    best = trainer.state.best_model_checkpoint
+    return RunResult(
+        losses=tuple((int(line["step"]), float(line["loss"])) for line in history if "loss" in line),
+        evaluations=tuple((int(line["step"]), float(line[METRIC])) for line in history if METRIC in line),
+        best_step=None if best is None else int(str(best).rpartition("-")[2]),
+    )

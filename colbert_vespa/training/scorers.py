@@ -1,0 +1,139 @@
+"""Teachers: anything that scores (query, document) pairs. Scores are kept on disk, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+
+from exporter.quiet import quiet
+from late_interaction.bm25 import Bm25
+from late_interaction.errors import UsageError
+
+__all__ = ["CachedScorer", "Ensemble", "Scorer", "bm25_scorer", "cross_encoder", "dense_scorer"]
+
+Pairs: TypeAlias = "Sequence[tuple[str, str]]"
+Scorer: TypeAlias = "Callable[[Pairs], Sequence[float]]"
+Progress = Callable[[int, int], None]
+BLOCK = 256  # pairs between two writes
+
+
+def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 512) -> Scorer:
+    """A cross-encoder by folder or hub name, as sentence-transformers loads it; logits, so that a softmax of them means what
+    the model was trained for."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    with quiet():
+        model = CrossEncoder(str(name), max_length=max_length, model_kwargs={"use_safetensors": True})
+
+    def score(pairs: Pairs) -> list[float]:
+        found = model.predict(
+            [list(pair) for pair in pairs], batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return [float(value) for value in np.asarray(found).reshape(len(pairs), -1)[:, -1]]
+
+    return score
+
+
+class CachedScorer:
+    """A scorer that looks into a file first: one JSON line for each pair, appended block by block; a torn last line counts as
+    not there. name: of the teacher; another name does not see its scores."""
+
+    def __init__(self, scorer: Scorer, path: Path, *, name: str, progress: Progress | None = None) -> None:
+        self._scorer, self._path, self._name = scorer, path, name
+        self._progress = progress or (lambda _done, _total: None)
+        self._known: dict[str, float] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            self._load(path.read_bytes())
+
+    def _load(self, data: bytes) -> None:
+        whole, _, torn = data.rpartition(b"\n")
+        for line in whole.splitlines():
+            key, score = json.loads(line)
+            self._known[key] = score
+        if torn:
+            with self._path.open("r+b") as file:
+                file.truncate(len(data) - len(torn))
+
+    def __call__(self, pairs: Pairs) -> list[float]:
+        """Raises: UsageError where the teacher answers with another number of scores, or with one that is no number."""
+        keys = [hashlib.sha256(json.dumps([self._name, *pair]).encode()).hexdigest()[:32] for pair in pairs]
+        missing = [n for n, key in enumerate(keys) if key not in self._known]
+        with self._path.open("a", encoding="utf-8") as file:
+            for first in range(0, len(missing), BLOCK):
+                part = missing[first : first + BLOCK]
+                self._write(file, [keys[n] for n in part], [pairs[n] for n in part])
+                self._progress(first + len(part), len(missing))
+        return [self._known[key] for key in keys]
+
+    def _write(self, file: IO[str], keys: Sequence[str], pairs: Pairs) -> None:
+        scores = [float(value) for value in self._scorer(pairs)]
+        if len(scores) != len(pairs) or not np.isfinite(scores).all():
+            raise UsageError(f"the teacher gave {len(scores)} scores for {len(pairs)} pairs, or one that is no finite number")
+        self._known.update(zip(keys, scores, strict=True))
+        file.writelines(json.dumps(item) + "\n" for item in zip(keys, scores, strict=True))
+        file.flush()
+
+
+@dataclass(frozen=True)
+class _Part:
+    score: Scorer
+    weight: float
+    mean: float
+    spread: float
+
+
+class Ensemble:
+    """The weighted sum of several scorers, each brought to mean 0 and spread 1 on `sample`, so that none drowns the others."""
+
+    def __init__(self, scorers: Sequence[tuple[Scorer, float]], sample: Pairs) -> None:
+        """Raises: UsageError without scorers or sample."""
+        if not scorers or not sample:
+            raise UsageError("an ensemble needs scorers, and pairs to bring their scores to one scale")
+        self._parts = []
+        for scorer, weight in scorers:
+            found = np.asarray(scorer(sample), np.float64)
+            self._parts.append(_Part(scorer, weight, float(found.mean()), float(found.std()) or 1.0))
+
+    def __call__(self, pairs: Pairs) -> list[float]:
+        total = np.zeros(len(pairs))
+        for part in self._parts:
+            total += part.weight * (np.asarray(part.score(pairs), np.float64) - part.mean) / part.spread
+        return [float(value) for value in total]
+
+
+def bm25_scorer(texts: Sequence[str]) -> Scorer:
+    """BM25 with the statistics of `texts`; a document that is not among them scores 0."""
+    index = Bm25(list(texts), texts)
+
+    def score(pairs: Pairs) -> list[float]:
+        found = {query: dict(index.search(query, len(texts))) for query in {query for query, _ in pairs}}
+        return [found[query].get(document, 0.0) for query, document in pairs]
+
+    return score
+
+
+def dense_scorer(folder: str | Path, *, max_length: int = 256) -> Scorer:
+    """Cosine of a dense encoder, as sentence-transformers loads it. Each text is encoded once in its lifetime."""
+    from sentence_transformers import SentenceTransformer
+
+    with quiet():
+        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"use_safetensors": True})
+    model.max_seq_length = max_length
+    known: dict[str, np.ndarray] = {}
+
+    def score(pairs: Pairs) -> list[float]:
+        new = [text for text in dict.fromkeys(text for pair in pairs for text in pair) if text not in known]
+        if new:
+            rows = model.encode(new, normalize_embeddings=True, show_progress_bar=False)
+            known.update(zip(new, rows, strict=True))
+        return [float(known[query] @ known[document]) for query, document in pairs]
+
+    return score

@@ -1,0 +1,60 @@
+"""Queries for bare documents, without a language model: titles, headings, and sentences cropped from the text.
+
+A cropped sentence is taken out of its document (the inverse cloze task: Lee et al. 2019, arXiv 1906.00300), so that the model
+cannot learn to look for the very words alone; one in ten stays in.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from colbert_vespa.training.data import Example, text_of_document
+from late_interaction.documents import Document
+
+__all__ = ["synthetic_examples"]
+
+LEAST_SENTENCE, LEAST_REST = 5, 12  # words
+STAYS = 0.1
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+
+
+def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, seed: int = 0) -> list[Example]:
+    """For each document its title and headings, and cropped sentences until there are `per_document`; none where a document is
+    too short for any."""
+    draw = random.Random(seed)
+    examples = []
+    for document in documents:
+        found = _named(document)
+        found += _cropped(document, per_document - len(found), draw)
+        examples += found[:per_document]
+    return examples
+
+
+def _named(document: Document) -> list[Example]:
+    """The title asks for the text without it, a heading for what stands below it."""
+    found = []
+    if document.title.strip() and len(document.text.split()) >= LEAST_REST:
+        found.append(Example(document.title.strip(), document.text.strip()))
+    headings = list(_HEADING.finditer(document.text))
+    for place, heading in enumerate(headings):
+        end = headings[place + 1].start() if place + 1 < len(headings) else len(document.text)
+        below = document.text[heading.end() : end].strip()
+        if len(below.split()) >= LEAST_REST:
+            found.append(Example(heading[1], below))
+    return found
+
+
+def _cropped(document: Document, count: int, draw: random.Random) -> list[Example]:
+    sentences = [part.strip() for part in _SENTENCE.split(document.text) if part.strip()]
+    usable = [n for n, sentence in enumerate(sentences) if len(sentence.split()) >= LEAST_SENTENCE]
+    draw.shuffle(usable)
+    found = []
+    for place in usable[: max(0, count)]:
+        rest = " ".join(sentence for n, sentence in enumerate(sentences) if n != place)
+        if len(rest.split()) < LEAST_REST:
+            continue
+        found.append(Example(sentences[place], text_of_document(document) if draw.random() < STAYS else rest))
+    return found
