@@ -99,6 +99,7 @@ def train(
             teacher, work / "scores.jsonl", name=teacher_name, progress=lambda done, total: step("teacher", done, total)
         )
     started = time.perf_counter()
+    _seed(settings.seed)
     loaded, folder = load_start(model, training.pool, work, dim=dim)
     before = None if judged is None else measure("start", model_rankings(loaded, judged), judged)
     start = copy.deepcopy(loaded.state_dict()) if settings.keep_start else None
@@ -139,6 +140,13 @@ def _divide(data: TrainingData, hold_out: HoldOut | None, seed: int) -> tuple[Tr
     training, outside = split_by_query(data, hold_out.share, seed)
     # rivals of the held-out positives are the documents that are trained on as well, as in use; the positives are not
     return training, held_out_of("held out", outside, training.pool)
+
+
+def _seed(seed: int) -> None:
+    """Before loading, since weights that a checkpoint lacks and nobody uses, as BERT's pooler, are drawn."""
+    from transformers import set_seed
+
+    set_seed(seed)
 
 
 def _as_data(judged: Judged) -> TrainingData:

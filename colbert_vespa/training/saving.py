@@ -130,6 +130,11 @@ def _denses(model: Any) -> list[Any]:
     return [module for module in model if type(module).__name__ == "Dense"]
 
 
+def _matters(prompt: str, tokenizer: Any) -> bool:
+    """sentence-transformers puts a space after Stanford's markers, which is none to WordPiece."""
+    return bool(prompt) and tokenizer.tokenize(prompt + "a") != tokenizer.tokenize("a")
+
+
 def _check_stanford(model: Any, rules: Rules) -> None:
     """Raises: CheckpointError naming the first thing that Stanford's layout has no place for."""
     denses = _denses(model)
@@ -141,7 +146,7 @@ def _check_stanford(model: Any, rules: Rules) -> None:
         or denses[0].linear.bias is not None
         or type(denses[0].activation_function).__name__ != "Identity",
         "a marker for queries and one for documents": rules.query.marker_id is None or rules.document.marker_id is None,
-        "no prompts": bool(rules.query.prompt or rules.document.prompt),
+        "no prompts": any(_matters(side.prompt, model.tokenizer) for side in (rules.query, rules.document)),
         "[MASK] expansion to the full query length": expansion is None or expansion.length != rules.query.length,
         "all punctuation of documents skipped, or none": bool(skipped) and skipped != set(string.punctuation),
     }
