@@ -57,7 +57,9 @@ def test_queries_are_made_of_titles_headings_and_sentences():
     made = synthetic_examples([document], per_document=3)
     assert [example.query for example in made[:2]] == ["The title", "First part"]
     assert made == synthetic_examples([document], per_document=3)
-    cropped = synthetic_examples([Document("d", "", f"{LONG} alpha. {LONG} beta. {LONG} gamma.")], per_document=1)[0]
+    cropped = synthetic_examples(
+        [Document("d", "", f"{LONG.title()} alpha. {LONG.title()} beta. {LONG.title()} gamma.")], per_document=1
+    )[0]
     assert cropped.query.split()[-1] in ("alpha.", "beta.", "gamma.")
 
 
