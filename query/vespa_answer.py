@@ -121,8 +121,8 @@ def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], firs
 
 
 def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
-    """Vespa's own, in milliseconds; of a query that explains also what matching and each phase of ranking took, in the thread and
-    on the node where it took longest."""
+    """Vespa's own, in milliseconds; of a query that explains also what matching and the phases of ranking took, in the thread
+    and on the node where they took longest."""
     names = {"querytime": "vespa_query", "summaryfetchtime": "vespa_summaries", "searchtime": "vespa_search"}
     timing = body.get("timing", {})
     found = {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}
