@@ -25,19 +25,22 @@ def best_centroids(scores: Floats, probes: int) -> Ids:
 def _best(scores: Floats, best: Ids) -> None:
     """A centroid is compared with the last of the best so far, and moves up from there where it is better."""
     probes = best.shape[1]
+    values = np.empty(probes, np.float32)
     for row in range(scores.shape[0]):
         similarities, found = scores[row], best[row]
         count = 0
         for id_ in range(similarities.shape[0]):
             value = similarities[id_]
             if count == probes:
-                if not value > similarities[found[probes - 1]]:
+                if not value > values[probes - 1]:
                     continue
                 place = probes - 1
             else:
                 place = count
                 count += 1
-            while place > 0 and value > similarities[found[place - 1]]:
+            while place > 0 and value > values[place - 1]:
+                values[place] = values[place - 1]
                 found[place] = found[place - 1]
                 place -= 1
+            values[place] = value
             found[place] = id_
