@@ -7,7 +7,6 @@ not where Vespa refused it, or where its time was up.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,8 +15,9 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import httpx
+import orjson
 
-from late_interaction.errors import VespaBusy, VespaError, VespaTimeout, VespaUnreachable
+from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTimeout, VespaUnreachable
 from query.options import ClientSettings
 from query.steps import Answer, Ask
 from query.vespa_answer import checked_answer
@@ -43,13 +43,16 @@ class _Policy:
         self.clock = clock
 
     def content(self, ask: Ask) -> tuple[bytes, float]:
-        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout."""
+        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout, UsageError."""
         left = ask.deadline - self.clock()
         if left < LEAST_S:
             raise VespaTimeout(f"the time for the query was up before {ask.url} could be asked: raise timeout")
         soft = self.settings.soft_timeout
         body = {**ask.body, "timeout": f"{left:.3f}s", "ranking.softtimeout.enable": soft}
-        return json.dumps(body, separators=(",", ":")).encode(), left + GRACE_S
+        try:
+            return orjson.dumps(body), left + GRACE_S
+        except orjson.JSONEncodeError as error:
+            raise UsageError(f"the query cannot be written as JSON: {error}") from None
 
     def pause(self, error: VespaError, sent: int, deadline: float) -> float | None:
         """Seconds to wait before the query is sent again, or None where it is not."""
