@@ -231,6 +231,12 @@ def feed(
     workers: Annotated[int | None, typer.Option("--workers", help="Encoding processes; default: one for each core.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of vectors, so that no text is encoded twice.")] = None,
     journal: Annotated[Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.")] = None,
+    dead_letters: Annotated[
+        Path | None, typer.Option("--dead-letters", help="File of refused documents; default: beside the journal.")
+    ] = None,
+    metrics: Annotated[
+        int | None, typer.Option("--metrics", help="Serve Prometheus metrics on this port of localhost while it runs.")
+    ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.")] = None,
     refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
@@ -241,6 +247,7 @@ def feed(
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
+    from colbert_vespa.feed_view import feed_view
     from feeder import FeedOptions, open_sources, start_feed
     from feeder.settings import FeedSettings, read_feed_settings
     from feeder.sources import DeadLetterSource
@@ -264,12 +271,12 @@ def feed(
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
-        workers=workers, cache=cache, journal=journal or _journal_folder() / key, storage=storage,
+        workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
-    with start_feed([letters] if letters else files, options) as run, out.feed_progress(run.total) as bar:
+    with start_feed([letters] if letters else files, options) as run, feed_view(out, run.total, metrics) as view:
         try:
-            summary = run.go(bar)
+            summary = run.go(view)
         except ColbertVespaError:  # how far it came, and then why
             out.feed_summary(run.summary, verb)
             out.result(run.summary.to_json())

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
 from colbert_vespa.recall import RecallReport
-from feeder.ledger import FeedProgress, FeedSummary
+from feeder.ledger import FeedSummary
 from query.types import Explanation, Hit, SearchResult
 from vespa_app.changes import KINDS, Change
 from vespa_app.planning import Plan
@@ -64,17 +64,11 @@ class Output:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, expand=True) as progress:
             yield progress
-
-    @contextmanager
-    def feed_progress(self, total: int) -> Iterator[FeedBar]:
-        with self.progress() as progress:
-            yield FeedBar(progress, total)
 
     @contextmanager
     def steps(self) -> Iterator[StepBars]:
@@ -230,18 +224,6 @@ class Output:
             self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
 
 
-class FeedBar:
-    """The progress callback of a feed."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task("feed", total=total, rate="")
-
-    def __call__(self, state: FeedProgress) -> None:
-        rate = f"{state.done / state.seconds:.0f}/s" if state.seconds else ""
-        self._progress.update(self._task, completed=state.done, total=state.total, rate=rate)
-
-
 class StepBars:
     """One bar per named step of a longer work."""
 
@@ -251,7 +233,7 @@ class StepBars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, rate="")
+            self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
 

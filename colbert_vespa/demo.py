@@ -16,6 +16,7 @@ from pathlib import Path
 from colbert_vespa.console import Output
 from colbert_vespa.evaluation import Evaluation, Judged, evaluate
 from colbert_vespa.exporting import make_bundle
+from colbert_vespa.feed_view import feed_view
 from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions
 from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
@@ -164,8 +165,8 @@ def _feed(
     out: Output, documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
 ) -> tuple[FeedSummary, MetadataSchema]:
     options = FeedOptions(to=str(index), bundle=bundle, encoder=encoder, journal=index.with_suffix(".journal"))
-    with start_feed([documents], options) as run, out.feed_progress(run.total) as bar:
-        return run.go(bar), run.surveyed.schema
+    with start_feed([documents], options) as run, feed_view(out, run.total, None) as view:
+        return run.go(view), run.surveyed.schema
 
 
 def _questions(

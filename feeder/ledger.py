@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -35,7 +35,8 @@ class FeedSummary:
     """The ledger balances: documents = acknowledged + already_there + dead_lettered + skipped_blank + duplicates + pending.
 
     operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); dry run. pending: not
-    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have.
+    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have. statistics: what the
+    target says of itself, as in FeedProgress.
     """
 
     target: str
@@ -59,6 +60,7 @@ class FeedSummary:
     dead_letter_file: str | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -107,4 +109,13 @@ def target_statistics(target: Target) -> dict[str, float]:
         said = {f.name: getattr(said, f.name) for f in dataclasses.fields(said)}
     if not isinstance(said, Mapping):
         return {}
-    return {str(name): float(value) for name, value in said.items() if isinstance(value, (int, float))}
+    return dict(_numbers(said, ""))
+
+
+def _numbers(said: Mapping[object, object], prefix: str) -> Iterator[tuple[str, float]]:
+    """What is nested has the names on its way, joined by dots: `retries.429`."""
+    for name, value in said.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)):
+            yield f"{prefix}{name}", float(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feeder.encoding import Encoding, HereEncoding
 from feeder.journal import DeadLetters, Journal
-from feeder.ledger import FeedProgress, FeedSummary, Ledger
+from feeder.ledger import FeedProgress, FeedSummary, Ledger, target_statistics
 from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
@@ -121,6 +121,7 @@ class FeedRun:
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
             errors=dict(ledger.errors),
             error=self._error,
+            statistics={} if self.target is None else target_statistics(self.target),
             **counts,
         )
 
@@ -284,9 +285,11 @@ def feed(
     workers: int | None = None,
     cache: Path | None = None,
     encoder: DocumentEncoder | None = None,
+    dead_letters: Path | None = None,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
     """Feeds `documents`; what can be read only once (an iterator, an async iterable) is spooled to a temporary file first.
+    The options are those of FeedOptions.
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError; UsageError where an async iterable is
     given inside a running event loop, which `feed_async` is for.
@@ -295,7 +298,7 @@ def feed(
         documents = _run_collecting(documents)
     options = FeedOptions(
         to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting or Splitting(),
-        workers=workers, cache=cache, encoder=encoder,
+        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters,
     )  # fmt: skip
     with start_feed([documents], options) as run:
         return run.go(progress)
@@ -310,17 +313,22 @@ async def feed_async(
     operation: str = "put",
     resume: bool = False,
     splitting: Splitting | None = None,
+    workers: int | None = None,
+    cache: Path | None = None,
+    encoder: DocumentEncoder | None = None,
+    dead_letters: Path | None = None,
+    progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
-    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop.
+    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop, `progress` is called
+    in the thread.
 
     Raises: as `feed`.
     """
     ready = await _collected(documents) if isinstance(documents, AsyncIterable) else documents
-
-    def go() -> FeedSummary:
-        return feed(ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting)
-
-    return await asyncio.to_thread(go)
+    return await asyncio.to_thread(
+        feed, ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting,
+        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters, progress=progress,
+    )  # fmt: skip
 
 
 def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:

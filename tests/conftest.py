@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ hypothesis.settings.register_profile("here", deadline=None, derandomize=True, da
 hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
+DAY_S = 86_400
 CACHE = ROOT / ".cache" / "tests"
 
 
@@ -46,7 +48,8 @@ def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
     folder = CACHE / f"{name}-{key}"
     if not folder.is_dir():
         for old in CACHE.glob(f"{name}-*"):
-            shutil.rmtree(old)
+            if old.stat().st_mtime < time.time() - DAY_S:  # of another session, it may be in use
+                shutil.rmtree(old, ignore_errors=True)
         CACHE.mkdir(parents=True, exist_ok=True)
         make(folder)
     return folder

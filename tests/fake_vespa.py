@@ -28,7 +28,7 @@ class FakeVespa:
     middle of an answer, "garbage" instead of JSON, "stall" for ever. `always` is a status for every operation while it is set.
 
     `documents` is what was taken, by id or group/id; `requests` every (method, id) in order of arrival. `most_in_flight`
-    counts streams; `connections` what was opened. tls: a server's context, for https.
+    counts streams; `connections` what was opened, `open_connections` what still is. tls: a server's context, for https.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -41,7 +41,7 @@ class FakeVespa:
         self.search_answer: object = {"root": {"coverage": {"coverage": 100}, "children": []}}
         self.search_bodies: list[dict] = []
         self.search_faults: list[int | str] = []
-        self.connections = 0
+        self.connections = self.open_connections = 0
         self.lock = threading.Lock()
         fake = self
 
@@ -59,10 +59,11 @@ class FakeVespa:
                     else:
                         second = self.connection.recv(3, socket.MSG_PEEK) == b"PRI"
                     fake.connections += 1
-                    if second:
-                        Streams(fake, self.connection).serve()
-                    else:
-                        super().handle()
+                    with fake.counted():
+                        if second:
+                            Streams(fake, self.connection).serve()
+                        else:
+                            super().handle()
 
             def close(self) -> None:
                 self.connection.close()
@@ -88,6 +89,16 @@ class FakeVespa:
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
+
+    @contextlib.contextmanager
+    def counted(self):
+        with self.lock:
+            self.open_connections += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.open_connections -= 1
 
     def close(self) -> None:
         self.server.shutdown()

@@ -12,6 +12,7 @@ __all__ = ["Answer", "Verdict", "judge"]
 
 PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is not there now, timed out, or has its disk full
 NOT_FOUND, TOO_MANY = 404, 429
+NOT_LET_IN = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
     if answer.error:
         return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
     body = _parsed(answer.body)
+    if answer.status in NOT_LET_IN:
+        return Verdict.HOPELESS, f"{_message(answer, body)} (renew the token or the certificate)"
     if answer.status == TOO_MANY:
         return Verdict.THROTTLED, _message(answer, body)
     if answer.status in PASSING:

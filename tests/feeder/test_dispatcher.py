@@ -15,7 +15,7 @@ from feeder.sending.breaker import Breaker
 from feeder.sending.dispatcher import Dispatcher
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
-from late_interaction.errors import VespaBusy, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 
 OK = Answer(200, b'{"id":"x"}')
 
@@ -194,6 +194,16 @@ def test_what_cannot_go_better_ends_the_feed_at_once():
     assert run.now < 1
 
 
+def test_a_token_that_is_not_accepted_any_more_ends_the_feed_and_condemns_no_document():
+    """Formerly each document that was left became a dead letter."""
+    answers = iter([OK, OK])
+    run = Simulation(lambda path, now, n: (next(answers, Answer(401, b"Forbidden")), 0.01))
+    run.add(*(single(f"d{n}") for n in range(200))).run()
+    assert isinstance(run.dispatcher.error, VespaRefused) and run.dispatcher.error.status == 401
+    assert "renew the token" in str(run.dispatcher.error) and "--resume" in str(run.dispatcher.error)
+    assert not any(job.failure for job in run.settled)
+
+
 def test_429_and_refusals_show_that_vespa_is_there():
     breaker_answers = iter([Answer(503, b"{}"), Answer(429, b"{}"), Answer(429, b"{}"), *[Answer(429, b"{}")] * 100, OK])
     run = Simulation(lambda path, now, n: (next(breaker_answers), 5.0), grace=10, doom=30).add(single("a")).run()
@@ -270,6 +280,8 @@ POST, DELETE = Operation("POST", "/p"), Operation("DELETE", "/p")
         (POST, Answer(302, b""), Verdict.FAILED),
         (POST, Answer(0, error="reset"), Verdict.FAILED),
         (POST, Answer(0, error="expired", lasting=True), Verdict.HOPELESS),
+        (POST, Answer(401, b"{}"), Verdict.HOPELESS),
+        (POST, Answer(403, b'{"message":"x"}'), Verdict.HOPELESS),
     ],
 )
 def test_what_answers_mean(operation, answer, verdict):

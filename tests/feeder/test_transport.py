@@ -106,7 +106,7 @@ def test_a_storm_of_429_ends_with_everything_there(vespa):
         assert feed.sender.statistics().retries == {"429": 40 * len(IDS)}
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 412, 413, 500])
+@pytest.mark.parametrize("status", [400, 412, 413, 500])
 def test_refusals_settle_their_document_at_once_with_vespas_message(vespa, status):
     vespa.faults = {"d7": [status]}
     with Feed(vespa.url) as feed:
