@@ -22,18 +22,23 @@ PARTS = ("acknowledged", "already_there", "dead_lettered", "skipped_blank", "dup
 
 
 class Deadly(FakeVespa):
-    """Kills the process `victim` when it has taken `after` documents, and leaves the last one without an answer."""
+    """Kills the process `victim` when it has taken `after` documents; neither the last of them nor what comes behind it gets an
+    answer, and what comes behind it is not taken."""
 
     victim: subprocess.Popen | None = None
     after = 0
+    dead = False
 
     def took(self, method, id_, body):
+        if self.dead:
+            return "reset"
         answer = super().took(method, id_, body)
         if method == "POST" and self.victim is not None:
             self.after -= 1
             if not self.after:
                 self.victim.send_signal(signal.SIGKILL)
-                self.victim = None
+                self.victim, self.dead = None, True
+                return "reset"
         return answer
 
 
@@ -75,10 +80,11 @@ def kill_and_resume(vespa: Deadly, source: Path, bundle, points: list[int]) -> d
         vespa.requests.clear()
         vespa.after = point
         vespa.victim = process = begin(source, vespa.url, bundle, *(["--resume"] if number else []))
-        process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, err.decode()
         while vespa.open_connections:  # what the dead had sent is still taken
             time.sleep(0.01)
+        vespa.dead = False
         assert not {id_ for method, id_ in vespa.requests if method == "POST"} & there
     there = set(vespa.documents)
     vespa.requests.clear()
