@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feeder.encoding import Encoding, HereEncoding
 from feeder.journal import DeadLetters, Journal
-from feeder.ledger import FeedProgress, FeedSummary, Ledger, target_statistics
+from feeder.ledger import FeedProgress, FeedSummary, Ledger
 from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
@@ -25,7 +25,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
@@ -88,6 +88,7 @@ class FeedRun:
         documents: Iterable[Document],
         surveyed: Survey,
         target: Target | None,
+        letters: DeadLetters,
         options: FeedOptions,
     ) -> None:
         """target: None for a dry run into an index that is not there yet."""
@@ -95,12 +96,17 @@ class FeedRun:
         self._options = options
         self._feed: Feed | None = None
         self._outcome, self._error = "complete", ""
-        self._letters = DeadLetters(options.dead_letter_path, options.operation)
+        self._letters = letters
 
     @property
     def total(self) -> int:
         """Documents in the sources."""
         return self.surveyed.documents
+
+    @property
+    def state(self) -> FeedProgress:
+        """How far it is now. Any thread may ask."""
+        return FeedProgress(self.total) if self._feed is None else self._feed.state
 
     @property
     def summary(self) -> FeedSummary:
@@ -121,7 +127,7 @@ class FeedRun:
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
             errors=dict(ledger.errors),
             error=self._error,
-            statistics={} if self.target is None else target_statistics(self.target),
+            sending=None if self.target is None else self.target.statistics(),
             **counts,
         )
 
@@ -164,8 +170,8 @@ class FeedRun:
         self._outcome = "failed"
         try:
             feed.run()
-        except ColbertVespaError as error:
-            self._error = str(error)
+        except Exception as error:
+            self._error = str(error) or type(error).__name__
             raise
         self._outcome = "interrupted" if feed.stopped else "complete"
 
@@ -207,6 +213,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
+    _check_dead_letters(sources, options)
+    letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     opened = _open_vespa if is_url(options.to) else _open_local
@@ -214,10 +222,17 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     if target is not None:
         register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, options)
+        yield FeedRun(documents, surveyed, target, letters, options)
     finally:
         if target is not None:
             target.close()
+
+
+def _check_dead_letters(sources: Sequence[object], options: FeedOptions) -> None:
+    """Raises: UsageError where dead letters would be written over what is being fed, or over the journal."""
+    paths = [options.journal, *(path for source in sources if isinstance(path := getattr(source, "path", None), Path))]
+    if options.dead_letter_path.resolve() in [path.resolve() for path in paths]:
+        raise UsageError(f"{options.dead_letter_path} is read in this feed: name another file for its dead letters")
 
 
 Opened = tuple[Survey, Target | None]
