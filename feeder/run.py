@@ -95,7 +95,7 @@ class FeedRun:
         self._documents, self.surveyed, self.target = documents, surveyed, target
         self._options = options
         self._feed: Feed | None = None
-        self._outcome, self._error = "complete", ""
+        self._complete, self._outcome, self._error = False, "failed", ""
         self._letters = letters
 
     @property
@@ -135,13 +135,22 @@ class FeedRun:
         """Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
         one raises KeyboardInterrupt at once.
 
-        Raises: VespaUnreachable, VespaBusy, LocalIndexError, CollectionError; `resume` then goes on, and `summary` says how far
-        it came.
+        Raises: VespaUnreachable, VespaBusy, VespaRefused of credentials, LocalIndexError, CollectionError; `resume` then goes
+        on, and `summary` says how far it came.
         """
+        self._outcome = "failed"
+        try:
+            self._outcome = self._fed(progress)
+        except Exception as error:
+            self._error = str(error) or type(error).__name__
+            raise
+        return self.summary
+
+    def _fed(self, progress: Callable[[FeedProgress], None] | None) -> str:
+        """The outcome."""
         options, target = self._options, self.target
         if target is None:
-            self._outcome = "dry run"
-            return self.summary
+            return "dry run"
         identity = f"{target.name} {target.bundle.sha256} {options.operation}"
         with contextlib.ExitStack() as open_things:
             journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run)
@@ -154,31 +163,21 @@ class FeedRun:
                 encoding = self._encoding(target, encoder)
                 open_things.callback(encoding.close)
             stop = open_things.enter_context(Stop())
-            self._feed = Feed(
+            feed = self._feed = Feed(
                 self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
                 encoding=encoding, pacing=Pacing(options.rate), stop=stop, progress=progress,
             )  # fmt: skip
-            self._run(self._feed)
-        return self.summary
-
-    def _run(self, feed: Feed) -> None:
-        if self._options.dry_run:
-            self._outcome = "dry run"
-            if self._options.operation == "put":
-                feed.missing()
-            return
-        self._outcome = "failed"
-        try:
+            if options.dry_run:
+                if options.operation == "put":
+                    feed.missing()
+                return "dry run"
             feed.run()
-        except Exception as error:
-            self._error = str(error) or type(error).__name__
-            raise
-        self._outcome = "interrupted" if feed.stopped else "complete"
+            self._complete = not feed.stopped
+        return "complete" if self._complete else "interrupted"
 
     def _close(self, journal: Journal) -> None:
-        ended = self._outcome == "complete"
-        journal.close(remove=ended and not self._letters.written)
-        self._letters.close(complete=ended)
+        journal.close(remove=self._complete and not self._letters.written)
+        self._letters.close(complete=self._complete)
 
     def _encoder(self, open_things: contextlib.ExitStack) -> DocumentEncoder:
         assert self.target is not None
