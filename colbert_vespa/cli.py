@@ -274,9 +274,9 @@ def feed(
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
-    with start_feed([letters] if letters else files, options) as run, feed_view(out, run.total, metrics) as view:
+    with start_feed([letters] if letters else files, options) as run, feed_view(run, metrics):
         try:
-            summary = run.go(view)
+            summary = run.go()
         except ColbertVespaError:  # how far it came, and then why
             out.feed_summary(run.summary, verb)
             out.result(run.summary.to_json())

@@ -106,7 +106,7 @@ def _index_and_answer(
     start: float,
 ) -> None:
     out.heading("3. Local index")
-    summary, schema = _feed(out, documents, folder / "index", bundle, encoder)
+    summary, schema = _feed(documents, folder / "index", bundle, encoder)
     out.feed_summary(summary)
 
     out.heading("4. Vespa application package")
@@ -162,11 +162,11 @@ def _index_and_answer(
 
 
 def _feed(
-    out: Output, documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
+    documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
 ) -> tuple[FeedSummary, MetadataSchema]:
     options = FeedOptions(to=str(index), bundle=bundle, encoder=encoder, journal=index.with_suffix(".journal"))
-    with start_feed([documents], options) as run, feed_view(out, run.total, None) as view:
-        return run.go(view), run.surveyed.schema
+    with start_feed([documents], options) as run, feed_view(run):
+        return run.go(), run.surveyed.schema
 
 
 def _questions(
@@ -197,7 +197,7 @@ def _known_items(
     changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
     queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
     judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
-    _feed(out, changed, folder / "known-item", bundle, encoder)
+    _feed(changed, folder / "known-item", bundle, encoder)
     client = Client(folder / "known-item")
     with out.steps() as step:
         evaluation = evaluate(client, judged, encoder, step=step)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feeder.encoding import Encoding, HereEncoding
 from feeder.journal import DeadLetters, Journal
-from feeder.ledger import FeedProgress, FeedSummary, Ledger, target_statistics
+from feeder.ledger import FeedProgress, FeedSummary, Ledger
 from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
@@ -25,7 +25,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
@@ -88,19 +88,25 @@ class FeedRun:
         documents: Iterable[Document],
         surveyed: Survey,
         target: Target | None,
+        letters: DeadLetters,
         options: FeedOptions,
     ) -> None:
         """target: None for a dry run into an index that is not there yet."""
         self._documents, self.surveyed, self.target = documents, surveyed, target
         self._options = options
         self._feed: Feed | None = None
-        self._outcome, self._error = "complete", ""
-        self._letters = DeadLetters(options.dead_letter_path, options.operation)
+        self._complete, self._outcome, self._error = False, "failed", ""
+        self._letters = letters
 
     @property
     def total(self) -> int:
         """Documents in the sources."""
         return self.surveyed.documents
+
+    @property
+    def state(self) -> FeedProgress:
+        """How far it is now. Any thread may ask."""
+        return FeedProgress(self.total) if self._feed is None else self._feed.state
 
     @property
     def summary(self) -> FeedSummary:
@@ -121,7 +127,7 @@ class FeedRun:
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
             errors=dict(ledger.errors),
             error=self._error,
-            statistics={} if self.target is None else target_statistics(self.target),
+            sending=None if self.target is None else self.target.statistics(),
             **counts,
         )
 
@@ -129,13 +135,22 @@ class FeedRun:
         """Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
         one raises KeyboardInterrupt at once.
 
-        Raises: VespaUnreachable, VespaBusy, LocalIndexError, CollectionError; `resume` then goes on, and `summary` says how far
-        it came.
+        Raises: VespaUnreachable, VespaBusy, VespaRefused of credentials, LocalIndexError, CollectionError; `resume` then goes
+        on, and `summary` says how far it came.
         """
+        self._outcome = "failed"
+        try:
+            self._outcome = self._fed(progress)
+        except Exception as error:
+            self._error = str(error) or type(error).__name__
+            raise
+        return self.summary
+
+    def _fed(self, progress: Callable[[FeedProgress], None] | None) -> str:
+        """The outcome."""
         options, target = self._options, self.target
         if target is None:
-            self._outcome = "dry run"
-            return self.summary
+            return "dry run"
         identity = f"{target.name} {target.bundle.sha256} {options.operation}"
         with contextlib.ExitStack() as open_things:
             journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run)
@@ -148,31 +163,21 @@ class FeedRun:
                 encoding = self._encoding(target, encoder)
                 open_things.callback(encoding.close)
             stop = open_things.enter_context(Stop())
-            self._feed = Feed(
+            feed = self._feed = Feed(
                 self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
                 encoding=encoding, pacing=Pacing(options.rate), stop=stop, progress=progress,
             )  # fmt: skip
-            self._run(self._feed)
-        return self.summary
-
-    def _run(self, feed: Feed) -> None:
-        if self._options.dry_run:
-            self._outcome = "dry run"
-            if self._options.operation == "put":
-                feed.missing()
-            return
-        self._outcome = "failed"
-        try:
+            if options.dry_run:
+                if options.operation == "put":
+                    feed.missing()
+                return "dry run"
             feed.run()
-        except ColbertVespaError as error:
-            self._error = str(error)
-            raise
-        self._outcome = "interrupted" if feed.stopped else "complete"
+            self._complete = not feed.stopped
+        return "complete" if self._complete else "interrupted"
 
     def _close(self, journal: Journal) -> None:
-        ended = self._outcome == "complete"
-        journal.close(remove=ended and not self._letters.written)
-        self._letters.close(complete=ended)
+        journal.close(remove=self._complete and not self._letters.written)
+        self._letters.close(complete=self._complete)
 
     def _encoder(self, open_things: contextlib.ExitStack) -> DocumentEncoder:
         assert self.target is not None
@@ -207,6 +212,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
+    _check_dead_letters(sources, options)
+    letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     opened = _open_vespa if is_url(options.to) else _open_local
@@ -214,10 +221,17 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     if target is not None:
         register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, options)
+        yield FeedRun(documents, surveyed, target, letters, options)
     finally:
         if target is not None:
             target.close()
+
+
+def _check_dead_letters(sources: Sequence[object], options: FeedOptions) -> None:
+    """Raises: UsageError where dead letters would be written over what is being fed, or over the journal."""
+    paths = [options.journal, *(path for source in sources if isinstance(path := getattr(source, "path", None), Path))]
+    if options.dead_letter_path.resolve() in [path.resolve() for path in paths]:
+        raise UsageError(f"{options.dead_letter_path} is read in this feed: name another file for its dead letters")
 
 
 Opened = tuple[Survey, Target | None]

@@ -25,7 +25,8 @@ LISTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 
 class FakeVespa:
     """`faults` maps a document id to what happens to it before it is taken: a status, "reset" of the connection, "cut" in the
-    middle of an answer, "garbage" instead of JSON, "stall" for ever. `always` is a status for every operation while it is set.
+    middle of an answer, "garbage" instead of JSON, "stall" of that operation for ever, "hush" of its whole connection, which
+    stays open. `always` is a status for every operation while it is set.
 
     `documents` is what was taken, by id or group/id; `requests` every (method, id) in order of arrival. `most_in_flight`
     counts streams; `connections` what was opened, `open_connections` what still is. tls: a server's context, for https.
@@ -43,6 +44,7 @@ class FakeVespa:
         self.search_faults: list[int | str] = []
         self.connections = self.open_connections = 0
         self.lock = threading.Lock()
+        self.tls = tls
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -106,7 +108,7 @@ class FakeVespa:
         self.thread.join()
 
     def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes] | str:
-        """A status and a body; or "reset", "cut", "stall"."""
+        """A status and a body; or "reset", "cut", "stall", "hush"."""
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         if path.startswith("/search/"):
@@ -207,6 +209,10 @@ class Streams:
         answer = self.fake.answer(headers[":method"], headers[":path"], bytes(body), headers)
         if answer == "stall":
             return True
+        if answer == "hush":
+            while self.socket.recv(1 << 16):  # taken, and never read
+                pass
+            return False
         if answer == "reset":
             reset(self.socket)
             return False

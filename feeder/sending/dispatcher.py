@@ -158,6 +158,8 @@ class Dispatcher:
             retries=dict(sorted(counts.retries.items())),
             bytes_sent=counts.bytes_sent,
             latency_ms=counts.latency_ms(),
+            latency_counts=tuple(counts.latency_counts),
+            latency_seconds=counts.latency_seconds,
         )
 
     def _has_room(self) -> bool:

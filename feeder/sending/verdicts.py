@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from feeder.operations import Operation
+from vespa_app.credentials import NOT_LET_IN, RENEW
 
 __all__ = ["Answer", "Verdict", "judge"]
 
 PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is not there now, timed out, or has its disk full
 NOT_FOUND, TOO_MANY = 404, 429
-NOT_LET_IN = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
         return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
     body = _parsed(answer.body)
     if answer.status in NOT_LET_IN:
-        return Verdict.HOPELESS, f"{_message(answer, body)} (renew the token or the certificate)"
+        return Verdict.HOPELESS, f"{_message(answer, body)} ({RENEW})"
     if answer.status == TOO_MANY:
         return Verdict.THROTTLED, _message(answer, body)
     if answer.status in PASSING:

@@ -116,6 +116,9 @@ class LocalTarget:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
+    def statistics(self) -> None:
+        return None
+
     def finish(self) -> Finished:
         return Finished(self._writer.commit().version)
 

@@ -177,6 +177,12 @@ def test_an_outage_longer_than_doom_ends_the_feed_and_what_was_settled_is_known(
     assert run.dispatcher.take() is None
 
 
+def test_a_slow_vespa_is_waited_for():
+    run = Simulation(always(OK, 55.0)).add(*(single(f"d{n}") for n in range(200))).run()
+    assert len(run.settled) == 200 and run.dispatcher.error is None
+    assert run.dispatcher.counts.retries == {}
+
+
 def test_answers_that_never_come_do_not_stop_the_probing():
     silent = Answer(0, error="does not answer (timed out)")
 
