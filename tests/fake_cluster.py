@@ -19,8 +19,8 @@ SETTINGS = AppSettings(dim=16, query_rows=8, candidates=("exhaustive",))
 
 
 class FakeCluster:
-    """down: services that do not answer, as (host, type); cut: hosts that nothing reaches; behind: services whose configuration is
-    old; user: states that an operator has set; replies: path -> (status, body) instead of ours."""
+    """down: services that do not answer, as (host, type); cut: hosts that nothing reaches; behind: services whose
+    configuration is old; user: states that an operator has set; replies: path -> (status, body) instead of ours."""
 
     def __init__(self) -> None:
         self.down: set[tuple[str, str]] = set()
@@ -126,7 +126,10 @@ class FakeCluster:
                 }
             return found
 
-        kinds = {"storage": {"node": nodes("storage", "searchnode")}, "distributor": {"node": nodes("distributor", "distributor")}}
+        kinds = {
+            "storage": {"node": nodes("storage", "searchnode")},
+            "distributor": {"node": nodes("distributor", "distributor")},
+        }
         return {"state": {"generated": {"state": "up", "reason": ""}}, "service": kinds}
 
     def metrics(self) -> object:

@@ -145,7 +145,7 @@ def _distance(before: Sequence[float], now: Sequence[float]) -> float:
     """Kolmogorov-Smirnov: the largest distance of the cumulative distributions, 0 to 1."""
     if not before or not now:
         return float(bool(before) != bool(now))
-    return round(float(ks_2samp(before, now).statistic), 4)
+    return round(float(ks_2samp(before, now, method="asymp").statistic), 4)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -113,13 +113,18 @@ def go_on(
         if listen is not None:
             exporter, url = stack.enter_context(serving(listen))
             out.say(f"metrics at {url}, every {interval:g} s; Ctrl-C ends")
-        live = stack.enter_context(Live(console=out.console, auto_refresh=False)) if show else None
+        live = None
+        if show and out.console.is_terminal:
+            # its redirection would take the JSON away from stdout
+            live = stack.enter_context(Live(console=out.console, auto_refresh=False, redirect_stdout=False))
         while True:
             report = monitor.look()
             if exporter is not None:
                 exporter.show(report)
             if live is not None:
                 live.update(render(report), refresh=True)
+            elif show:
+                out.console.print(render(report))
             out.result(report.to_json())
             wait(interval)
 

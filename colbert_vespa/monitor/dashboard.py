@@ -98,8 +98,8 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 def _defaults(panel: Panel) -> dict[str, Any]:
     if panel.unit == "state":
         names = {str(value): {"text": name, "color": COLORS[name], "index": value} for name, value in STATES.items()}
-        steps = [{"color": COLORS[name], "value": value or None} for name, value in STATES.items()]
-        return {"mappings": [{"type": "value", "options": names}], "thresholds": {"mode": "absolute", "steps": steps}}
+        colors = [{"color": COLORS[name], "value": value or None} for name, value in STATES.items()]
+        return {"mappings": [{"type": "value", "options": names}], "thresholds": {"mode": "absolute", "steps": colors}}
     steps: list[dict[str, Any]] = [{"color": "green" if panel.worse is not None else "blue", "value": None}]
     if panel.worse is not None:
         steps.append({"color": "red", "value": panel.worse})

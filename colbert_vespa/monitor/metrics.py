@@ -47,16 +47,19 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
     hosts = tuple(str(node["hostname"]) for node in nodes)
     silent = tuple(host for host, node in zip(hosts, nodes, strict=True) if not node.get("services"))
 
+    containers = dict.fromkeys((host for host, own in _services(nodes) if own["name"] == CONTAINER), 0.0)
+
     def most(service: str, name: str) -> dict[str, float]:
         found: dict[str, float] = {}
         for host, value in _values(nodes, service, name):
             found[host] = max(found.get(host, value), value)
         return found
 
-    def total(service: str, name: str) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for host, value in _values(nodes, service, name):
-            found[host] = found.get(host, 0.0) + value
+    def rate(name: str) -> dict[str, float]:
+        """Of the last minute; a container does not tell what there was none of."""
+        found = dict(containers)
+        for host, value in _values(nodes, CONTAINER, f"{name}.rate"):
+            found[host] += value
         return found
 
     used = {name: most(SEARCHNODE, f"content.proton.resource_usage.{name}.average") for name in RESOURCES}
@@ -72,18 +75,22 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
         limits={name: max(found.values()) for name, found in told.items() if any(found.values())},
         above_limit=max(above.values(), default=0.0),
         blocked_on=tuple(sorted(host for host, value in blocked.items() if value > 0)),
-        queries=total(CONTAINER, "queries.rate"), degraded=total(CONTAINER, "degraded_queries.rate"),
-        failed=total(CONTAINER, "failed_queries.rate"), latency_s=latency,
+        queries=rate("queries"), degraded=rate("degraded_queries"), failed=rate("failed_queries"), latency_s=latency,
     )  # fmt: skip
 
 
-def _values(nodes: Sequence[Mapping[str, Any]], service: str, name: str) -> Iterator[tuple[str, float]]:
+def _services(nodes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for node in nodes:
-        for own in node.get("services", ()):
-            if own["name"] == service:
-                for item in own.get("metrics", ()):
-                    if name in item["values"]:
-                        yield str(node["hostname"]), float(item["values"][name])
+        for service in node.get("services", ()):
+            yield str(node["hostname"]), service
+
+
+def _values(nodes: Sequence[Mapping[str, Any]], service: str, name: str) -> Iterator[tuple[str, float]]:
+    for host, own in _services(nodes):
+        if own["name"] == service:
+            for item in own.get("metrics", ()):
+                if name in item["values"]:
+                    yield host, float(item["values"][name])
 
 
 def metric_rows(figures: Figures, limits: Limits) -> Section:
@@ -159,5 +166,4 @@ def _queries(figures: Figures, limits: Limits) -> Iterator[Row]:
     ):
         count = sum(found.values())
         share = count / max(rate, count) if count else 0.0
-        if found:
-            yield Row("queries", name, WRONG if share > limit else OK, f"{share:.2%} of them")
+        yield Row("queries", name, WRONG if share > limit else OK, f"{share:.2%} of them" if count else "none")

@@ -18,6 +18,7 @@ __all__ = ["Service", "look_at_services", "service_rows", "services_of"]
 AREA = "services"
 HEALTH = "/state/v1/health"
 SHOWN = 12  # hosts that each get a line although they are fine
+SILENT = "silent about its health"
 NO_SUCH_PATH = 404  # of a config server that does not pass health on
 
 
@@ -95,9 +96,9 @@ def _with_health(ask: Asker, config_url: str, service: Service) -> Service:
     try:
         health = _code(ask.json(config_url, f"{APPLICATION_PATH}/service/{service.type}/{service.host}{HEALTH}"))
     except VespaRefused as error:
-        health = "" if error.status == NO_SUCH_PATH else "no health"
+        health = "" if error.status == NO_SUCH_PATH else SILENT
     except VespaError:
-        health = "no health"
+        health = SILENT
     return Service(service.host, service.type, service.port, service.generation, health)
 
 
@@ -121,16 +122,16 @@ def service_rows(services: Sequence[Service], wanted: int) -> Section:
 
 def _host(host: str, services: Sequence[Service], wanted: int) -> Row:
     down = [service for service in services if not service.up]
-    up = ", ".join(sorted(service.type for service in services if service.up))
     if len(down) == len(services) and not any(service.answers for service in down):
         return Row(AREA, host, WRONG, f"none of its {len(services)} services answers: the host is down or cut off")
     if down:
         said = ", ".join(_unwell(service) for service in down)
-        return Row(AREA, host, WRONG, f"{said}; the host is there ({up or 'but nothing on it is up'}): see its vespa.log")
+        others = f"{len(services) - len(down)} other services of the host are up"
+        return Row(AREA, host, WRONG, f"{said}; {others}: see vespa.log there")
     behind = sorted({f"{service.type} has {service.generation}" for service in services if service.generation < wanted})
     if behind:
         return Row(AREA, host, WARNING, f"configuration {wanted} is active, {', '.join(behind)}")
-    return Row(AREA, host, OK, up)
+    return Row(AREA, host, OK, f"all {len(services)} services are up")
 
 
 def _unwell(service: Service) -> str:

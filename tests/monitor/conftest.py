@@ -15,7 +15,9 @@ def look(cluster):
     from colbert_vespa.monitor.checks import Monitor, Target
 
     def once(**changes):
-        with Monitor(Target(cluster.url, changes.pop("config", (cluster.url,)), timeout=changes.pop("timeout", 5.0), **changes)) as m:
+        with Monitor(
+            Target(cluster.url, changes.pop("config", (cluster.url,)), timeout=changes.pop("timeout", 5.0), **changes)
+        ) as m:
             report = m.look()
         return report, {(row.area, row.name): row for row in report.found.rows}
 

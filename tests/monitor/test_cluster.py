@@ -34,7 +34,7 @@ def test_a_stopped_content_node_is_a_process_that_is_down(cluster, look):
     assert report.exit_code == 1
     assert rows["services", "node3"].state == WRONG
     assert "searchnode (port 19100) does not answer" in rows["services", "node3"].says
-    assert "the host is there" in rows["services", "node3"].says
+    assert "3 other services of the host are up" in rows["services", "node3"].says
     assert (rows["content", "node 2"].state, rows["content", "node 2"].says) == (WRONG, "down: node3 down")
     assert "2 of 3 nodes up" in rows["content", "cluster"].says
 

@@ -1,0 +1,142 @@
+"""What goes wrong on a real node is shown for what it is: a stopped content node, a feed block, a broken canary."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from colbert_vespa.monitor.asking import Asker
+from colbert_vespa.monitor.baseline import drift_rows, measure
+from colbert_vespa.monitor.canaries import make_canaries
+from colbert_vespa.monitor.checks import Monitor, Target
+from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.report import OK, WARNING, WRONG
+from vespa_app.deploy import deploy
+
+pytestmark = pytest.mark.live
+
+NODE = os.environ.get("COLBERT_VESPA_NODE_TOOL", "")
+QUERIES = ("parse command line options", "wait for a thread to finish", "the arithmetic mean of numbers", "delete a file")
+PATIENCE_S = 300  # metrics are of the last whole minute, and kept for half another
+
+
+def target(world, **changes):
+    return Target(world.url, (world.config_url,), world.bundle.path, **changes)
+
+
+def rows_of(report):
+    return {(row.area, row.name): row for row in report.found.rows}
+
+
+def wait_for_rows(monitor, wanted):
+    """Until `wanted` of the rows holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        rows = rows_of(monitor.look())
+        if wanted(rows):
+            return rows
+        assert time.monotonic() < deadline, {key: row.says for key, row in rows.items()}
+        time.sleep(2)
+
+
+def is_stopped(rows):
+    """The searchnode and nothing else of its host; the content node is not up."""
+    host = next(row.says for (area, _), row in rows.items() if area == "services")
+    stopped = (
+        host.startswith("searchnode (port") and "does not answer; " in host and "other services of the host are up" in host
+    )
+    return stopped and ("content", "node 0") in rows
+
+
+def run(*arguments):
+    subprocess.run([NODE, *arguments], check=True, capture_output=True, timeout=120)
+
+
+def test_a_node_that_is_well(world):
+    canaries = make_canaries(world.vespa, QUERIES, k=10, candidates="exhaustive")
+    with Monitor(target(world, canaries=canaries)) as monitor:
+        rows = wait_for_rows(
+            monitor, lambda rows: all(r.state == OK for (a, _), r in rows.items() if a not in ("room", "queries"))
+        )
+    host = next(name for area, name in rows if area == "services")
+    assert rows["services", host].says.startswith("all ")
+    assert rows["documents", "passage"].says == f"{len(world.documents):,} are searched"
+    assert "1 of 1 nodes up" in rows["content", "cluster"].says
+    assert rows["canaries", "all"].says.startswith(f"{len(QUERIES)} of {len(QUERIES)} answer as they did")
+
+
+def test_drift_of_what_has_not_moved_is_none_and_other_scores_are(world):
+    ask = Asker(10.0)
+    with contextlib.closing(ask):
+        before = measure(world.vespa, ask)
+        now = measure(world.vespa, ask, before.queries)
+    assert (before.passages, len(before.lengths)) == (len(world.documents), 256)
+    assert all(row.state == OK for row in drift_rows(before, now, Limits()).rows)
+    moved = dataclasses.replace(now, scores=tuple(score / 2 for score in now.scores), unknown=0.2)
+    states = {row.name: row.state for row in drift_rows(before, moved, Limits()).rows}
+    assert (states["scores"], states["unknown tokens"], states["lengths"]) == (WARNING, WARNING, OK)
+
+
+def test_a_broken_canary_is_one(world):
+    """A passage that it expects is deleted, and put back."""
+    canaries = make_canaries(world.vespa, QUERIES, k=10, candidates="exhaustive")
+    lost = canaries.canaries[0].expected[0][0]
+    path = f"{world.url}/document/v1/colbert/passage/docid/{lost.replace('#', '%23')}"
+    fields = httpx.get(path, params={"format.tensors": "short-value"}, timeout=30).raise_for_status().json()["fields"]
+    with Monitor(target(world, canaries=canaries)) as monitor:
+        httpx.delete(path, timeout=30).raise_for_status()
+        try:
+            rows = rows_of(monitor.look())
+        finally:
+            httpx.post(path, json={"fields": fields}, timeout=30).raise_for_status()
+        assert rows["canaries", "all"].state == WRONG
+        assert f"{lost} is not found any more" in rows["canaries", QUERIES[0]].says
+        assert rows_of(monitor.look())["canaries", "all"].state == OK
+
+
+@pytest.mark.slow
+def test_a_stopped_content_node_is_one(world):
+    if not NODE:
+        pytest.skip("COLBERT_VESPA_NODE_TOOL names no tool that stops services")
+    with Monitor(target(world)) as monitor:
+        monitor.look()
+        run("stop", "searchnode")
+        try:
+            rows = wait_for_rows(monitor, lambda rows: is_stopped(rows) and rows["documents", "passage"].state == WRONG)
+        finally:
+            run("start", "searchnode")
+        assert "0 of 1 nodes up" in rows["content", "cluster"].says
+        wait_for_rows(
+            monitor, lambda rows: all(r.state == OK for (a, _), r in rows.items() if a in ("services", "content", "documents"))
+        )
+
+
+@pytest.mark.slow
+def test_a_feed_block_is_one(world, tmp_path):
+    """A limit below what is used already."""
+    package = shutil.copytree(world.package, tmp_path / "package")
+    services = package / "services.xml"
+    limits = "<resource-limits><disk>0.01</disk></resource-limits>"
+    text = services.read_text()
+    services.write_text(
+        text.replace("<engine>", f"<tuning>{limits}</tuning>\n        <engine>") if "</engine>" in text else text
+    )
+    assert services.read_text() != text
+    with Monitor(target(world)) as monitor:
+        wait_for_rows(monitor, lambda rows: rows["room", "feeding"].state == OK)
+        try:
+            deploy(package, world.config_url, query_url=world.url)
+            rows = wait_for_rows(monitor, lambda rows: rows["room", "feeding"].state == WRONG)
+        finally:
+            deploy(world.package, world.config_url, query_url=world.url)
+        assert rows["room", "feeding"].says.startswith("BLOCKED")
+        assert rows["room", "disk"].state == WRONG
+        assert "feeding stops at 1%" in rows["room", "disk"].says
+        wait_for_rows(monitor, lambda rows: rows["room", "feeding"].state == OK)
