@@ -18,11 +18,14 @@ from colbert_vespa.monitor.canaries import make_canaries
 from colbert_vespa.monitor.checks import Monitor, Target
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG
+from query import Client
 from vespa_app.deploy import deploy
 
 pytestmark = pytest.mark.live
 
 NODE = os.environ.get("COLBERT_VESPA_NODE_TOOL", "")
+CLUSTER = os.environ.get("COLBERT_VESPA_CLUSTER_TOOL", "")
+NODES = ("node1", "node2", "node3")
 QUERIES = ("parse command line options", "wait for a thread to finish", "the arithmetic mean of numbers", "delete a file")
 PATIENCE_S = 300  # metrics are of the last whole minute, and kept for half another
 
@@ -140,3 +143,65 @@ def test_a_feed_block_is_one(world, tmp_path):
         assert rows["room", "disk"].state == WRONG
         assert "feeding stops at 1%" in rows["room", "disk"].says
         wait_for_rows(monitor, lambda rows: rows["room", "feeding"].state == OK)
+
+
+@pytest.fixture
+def hosts(minilm_bundle, minilm_encoder, stdlib_sample, tmp_path):
+    """Three hosts with two copies of the sample, seen from outside their network: their names mean nothing to the monitor."""
+    from feeder import FeedOptions, start_feed
+    from feeder.survey import survey
+    from vespa_app import build_package, default_settings
+    from vespa_app.sections import ClusterSettings
+
+    if not CLUSTER:
+        pytest.skip("COLBERT_VESPA_CLUSTER_TOOL names no tool that makes hosts")
+    on_cluster("up", "3")
+    try:
+        cluster = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES)
+        settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=("exhaustive",))
+        package = build_package(minilm_bundle, dataclasses.replace(settings, cluster=cluster)).write(tmp_path / "package")
+        deploy(package, "http://10.99.0.11:19071", query_url="http://10.99.0.11:8080", timeout=600)
+        options = FeedOptions(
+            to="http://10.99.0.11:8080", bundle=minilm_bundle, encoder=minilm_encoder, journal=tmp_path / "journal"
+        )
+        with start_feed([stdlib_sample], options) as running:
+            assert running.go().pending == 0
+        yield
+    finally:
+        on_cluster("down")
+
+
+def on_cluster(*arguments):
+    done = subprocess.run([CLUSTER, *arguments], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_host_that_is_cut_off_is_one_and_comes_back(hosts, minilm_bundle):
+    url = "http://10.99.0.11:8080"
+    with Client(url, minilm_bundle) as client:
+        canaries = make_canaries(client, QUERIES, k=10, candidates="exhaustive")
+    what = Target(url, ("http://10.99.0.11:19071",), minilm_bundle.path, canaries=canaries)
+    with Monitor(what) as monitor:
+        rows = wait_for_rows(monitor, lambda rows: fine_but(rows, "room", "queries"))
+        assert {name for area, name in rows if area == "services"} == set(NODES)
+        on_cluster("cut", "3")
+        try:
+            rows = wait_for_rows(monitor, is_cut_off)
+            assert rows["services", "node1"].state == rows["services", "node2"].state == OK
+            assert rows["application", "container"].state == OK
+            told = wait_for_rows(monitor, lambda rows: rows["metrics", "hosts"].state == WARNING)
+            assert "none from node3" in told["metrics", "hosts"].says
+            wait_for_rows(monitor, lambda rows: rows["canaries", "all"].state == OK)  # the other copies have taken over
+        finally:
+            on_cluster("join", "3")
+        wait_for_rows(monitor, lambda rows: fine_but(rows, "room", "queries"))
+
+
+def is_cut_off(rows):
+    gone = "none of its" in rows["services", "node3"].says and "the host is down or cut off" in rows["services", "node3"].says
+    return gone and "2 of 3 nodes up" in rows["content", "cluster"].says
+
+
+def fine_but(rows, *areas):
+    return all(row.state == OK for (area, _), row in rows.items() if area not in areas)
