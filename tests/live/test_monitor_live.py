@@ -185,6 +185,11 @@ def test_a_host_that_is_cut_off_is_one_and_comes_back(hosts, minilm_bundle):
     with Monitor(what) as monitor:
         rows = wait_for_rows(monitor, lambda rows: fine_but(rows, "room", "queries"))
         assert {name for area, name in rows if area == "services"} == set(NODES)
+        set_node_state(1, "maintenance")
+        kept = wait_for_rows(monitor, lambda rows: ("content", "node 1") in rows)["content", "node 1"]
+        assert (kept.state, kept.says) == (WARNING, "maintenance: disk is replaced")
+        set_node_state(1, "up")
+        wait_for_rows(monitor, lambda rows: ("content", "node 1") not in rows)
         on_cluster("cut", "3")
         try:
             rows = wait_for_rows(monitor, is_cut_off)
@@ -196,6 +201,13 @@ def test_a_host_that_is_cut_off_is_one_and_comes_back(hosts, minilm_bundle):
         finally:
             on_cluster("join", "3")
         wait_for_rows(monitor, lambda rows: fine_but(rows, "room", "queries"))
+
+
+def set_node_state(key, state):
+    """As docs/operations.md says."""
+    url = f"http://10.99.0.11:19050/cluster/v2/content/storage/{key}"
+    body = {"state": {"user": {"state": state, "reason": "disk is replaced"}}}
+    httpx.put(url, json=body, timeout=10).raise_for_status()
 
 
 def is_cut_off(rows):
