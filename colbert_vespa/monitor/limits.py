@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Limits"]
-
 from dataclasses import dataclass
+
+__all__ = ["Limits"]
 
 
 @dataclass(frozen=True)

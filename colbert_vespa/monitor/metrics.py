@@ -143,7 +143,7 @@ def _feeding(figures: Figures) -> Row:
         return Row("room", "feeding", UNKNOWN, "no content node and no cluster controller tells")
     if not _blocked(figures):
         return Row("room", "feeding", OK, "open")
-    where = f"{figures.above_limit:.0f} nodes are above a limit" if figures.above_limit else ", ".join(figures.blocked_on)
+    where = f"content nodes above a limit: {figures.above_limit:.0f}" if figures.above_limit else ", ".join(figures.blocked_on)
     return Row("room", "feeding", WRONG, f"BLOCKED, documents are refused with 507 ({where}): add nodes or delete documents")
 
 

@@ -96,11 +96,13 @@ class Report:
 
     def samples(self) -> tuple[Sample, ...]:
         """All that Prometheus is told."""
-        states = tuple(
-            Sample("state", STATES[row.state], {"area": row.area, "name": row.name}) for row in self.found.rows
-        )  # fmt: skip
+        states: dict[tuple[str, str], float] = {}  # Prometheus refuses all where one comes twice
+        for row in self.found.rows:
+            key = row.area, row.name
+            states[key] = max(states.get(key, 0.0), STATES[row.state])
+        rows = [Sample("state", value, {"area": area, "name": name}) for (area, name), value in states.items()]
         times = Sample("checked_timestamp_seconds", self.moment), Sample("check_duration_seconds", self.seconds)
-        return (*states, *times, *self.found.samples)
+        return (*rows, *times, *self.found.samples)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import pytest
 from colbert_vespa.monitor.baseline import Profile, drift_rows
 from colbert_vespa.monitor.canaries import Canaries, Canary, ask_canaries, compare
 from colbert_vespa.monitor.limits import Limits
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Report
 from late_interaction.errors import UsageError, VespaTimeout
 from query.types import Hit, SearchResult
 
@@ -64,6 +64,16 @@ def test_each_canary_has_an_outcome():
     assert {row.name: row.state for row in found.rows} == {"all": WRONG, "bad": WRONG, "late": UNKNOWN}
     outcomes = {s.labels["outcome"]: s.value for s in found.samples if s.metric == "canaries"}
     assert outcomes == {"kept": 1, "broken": 1, "silent": 1}
+
+
+def test_broken_canaries_that_begin_alike_are_one_series_for_prometheus():
+    """Prometheus refuses a whole answer in which a series comes twice."""
+    queries = [f"{'a long question ' * 10}{end}" for end in ("one", "two")]
+    canaries = Canaries("b" * 64, "auto", 3, 0.05, tuple(Canary(query, CANARY.expected) for query in queries))
+    found = ask_canaries(Answers(dict.fromkeys(queries, result())), canaries, 5.0)
+    assert len([row for row in found.rows if row.state == WRONG]) == 3
+    series = [(s.metric, tuple(sorted(s.labels.items()))) for s in Report("x", found, 0.0, 0.0).samples()]
+    assert len(series) == len(set(series))
 
 
 def test_canaries_of_another_bundle_say_so():

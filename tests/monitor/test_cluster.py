@@ -72,7 +72,7 @@ def test_a_feed_block_is_shown_as_one(cluster, look):
     cluster.used["disk"], cluster.blocked = 0.76, True
     report, rows = look()
     assert states(rows) == {("room", "disk"): WRONG, ("room", "feeding"): WRONG}
-    assert rows["room", "feeding"].says.startswith("BLOCKED, documents are refused with 507 (1 nodes")
+    assert rows["room", "feeding"].says.startswith("BLOCKED, documents are refused with 507 (content nodes above a limit: 1)")
     assert ("feed_blocked", 1.0) in {(sample.metric, sample.value) for sample in report.samples()}
 
 
