@@ -15,6 +15,7 @@ import typer
 
 from colbert_vespa.console import Output, print_error
 from colbert_vespa.index_commands import index_app
+from colbert_vespa.monitor.command import monitor_app
 from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.files import atomic_write
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(index_app, name="index")
+app.add_typer(monitor_app, name="monitor")
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
