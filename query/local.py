@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid.shards.merging import Coverage
 from query.backend import choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
@@ -142,7 +144,9 @@ class LocalSearch:
         rerank = max(count, options.rerank or BY_WORDS)
         words = self._words.search(index, question.text, rerank, where)
         scored = index.scores(question.rows, [id_ for id_, _ in words])
-        maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
+        read = index.readable if isinstance(index, ShardedIndex) else Coverage(1.0, ())
+        maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
+        passages: dict[str, Passage] = {}
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
@@ -150,6 +154,7 @@ class LocalSearch:
             found = index.search(question.rows, rerank, where=where)
             coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
+            passages = {hit.passage.id: hit.passage for hit in found.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
             scores = fused(finite, words, options.weights)
         by_words = dict(words)
@@ -158,8 +163,8 @@ class LocalSearch:
         best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:count]
         hits = []
         for rank, id_ in enumerate(best, start=1):
-            passage = index.passage(id_)
-            assert passage is not None
+            passage = passages.get(id_) or index.passage(id_)
+            assert passage is not None  # words were read from it
             stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
             metadata = index.schema.shown(passage.metadata)
             hits.append(

@@ -27,18 +27,23 @@ KILLED = Path(__file__).parent.parent / "killed_feed.py"
 
 
 class Deadly(FakeVespa):
-    """Kills the process `victim` when it has taken `after` passages, and leaves the last one without an answer."""
+    """Kills the process `victim` when it has taken `after` passages; neither the last of them nor what comes behind it gets an
+    answer, and what comes behind it is not taken."""
 
     victim: subprocess.Popen | None = None
     after = 0
+    dead = False
 
     def took(self, method, id_, body):
+        if self.dead:
+            return "reset"
         answer = super().took(method, id_, body)
         if method == "POST" and self.victim is not None:
             self.after -= 1
             if not self.after:
                 self.victim.send_signal(signal.SIGKILL)
-                self.victim = None
+                self.victim, self.dead = None, True
+                return "reset"
         return answer
 
     def put_documents(self):
@@ -126,6 +131,7 @@ def kill_and_resume(vespa, source, bundle, points):
         killed(process)
         while vespa.open_connections:  # what the dead had sent is still taken
             time.sleep(0.01)
+        vespa.dead = False
         assert not vespa.put_documents() & whole
         assert noted(source.with_name("journal")) <= vespa.whole()
     whole = vespa.whole()

@@ -71,6 +71,7 @@ class ShardedIndex:
         self._states = read_states(path, self.sharding.count, ())
         first_readable(self._states)
         self._readers: dict[int, LocalIndex] = {}
+        self._damaged: dict[int, str] = {}
         self._router = Router(launch or self._start_worker, start=self.settings.start, clock=clock)
 
     @classmethod
@@ -130,7 +131,7 @@ class ShardedIndex:
     def pinned(self) -> ShardedIndex:
         """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
         other = copy.copy(self)
-        other._readers = dict(self._readers)
+        other._readers, other._damaged = dict(self._readers), dict(self._damaged)
         return other
 
     def writer(self, *, resume: bool = False) -> ShardedWriter:
@@ -210,8 +211,13 @@ class ShardedIndex:
 
     @property
     def missing(self) -> dict[int, str]:
-        """The shards that cannot be read, and why."""
-        return {shard: state.error for shard, state in enumerate(self._states) if state.error}
+        """The shards that cannot be read, and why; of those whose files are damaged, since `readers` was asked."""
+        return self._damaged | {shard: state.error for shard, state in enumerate(self._states) if state.error}
+
+    @property
+    def readable(self) -> Coverage:
+        """How much of the index the shards have that are not `missing`."""
+        return Coverage.of([state.size for state in self._states], self.missing)
 
     @property
     def worker_pids(self) -> dict[int, int]:
@@ -307,12 +313,17 @@ class ShardedIndex:
             yield from reader.iter_passages()
 
     def readers(self) -> dict[int, LocalIndex]:
-        """Readers in this process of the shards that can be read, at their versions; the workers have their own."""
+        """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
+        names the others."""
+        self._damaged.clear()
         for shard, state in enumerate(self._states):
+            before = self._readers.pop(shard, None)
             if state.current is None:
-                self._readers.pop(shard, None)
-            else:
-                self._readers[shard] = open_at(state.path, state.current, self._readers.get(shard))
+                continue
+            try:
+                self._readers[shard] = open_at(state.path, state.current, before)
+            except LocalIndexError as error:
+                self._damaged[shard] = str(error)
         return dict(sorted(self._readers.items()))
 
     def verify(self) -> None:
@@ -321,9 +332,10 @@ class ShardedIndex:
         Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
         """
         read_intent(self.path)
+        readers = self.readers()
         for shard, why in self.missing.items():
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
-        for shard, reader in self.readers().items():
+        for shard, reader in readers.items():
             reader.verify()
             for passage in reader.iter_passages():
                 if self.sharding.of_passage(passage, self.schema) != shard:
