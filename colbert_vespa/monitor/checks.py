@@ -12,7 +12,7 @@ from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.baseline import Profile, drift_rows, measure
 from colbert_vespa.monitor.canaries import Canaries, ask_canaries
 from colbert_vespa.monitor.content import look_at_content
-from colbert_vespa.monitor.documents import look_at_application
+from colbert_vespa.monitor.documents import Seen, look_at_application
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.local import look_at_files, look_at_index
 from colbert_vespa.monitor.metrics import look_at_metrics
@@ -81,7 +81,7 @@ class Monitor:
         self.target = target
         self._ask = Asker(target.timeout)
         self._clock, self._now = clock, now
-        self._most: dict[str, int] = {}
+        self._seen = Seen()
         self._client: Client | None = None
         self._seldom: tuple[float, Section] | None = None
 
@@ -122,7 +122,7 @@ class Monitor:
         return joined((told, content))
 
     def _application(self) -> Section:
-        return look_at_application(self._ask, self.target.url, self._most)
+        return look_at_application(self._ask, self.target.url, self._seen)
 
     def _metrics(self) -> Section:
         return look_at_metrics(self._ask, self.target.url, self.target.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 
 from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
@@ -11,25 +12,35 @@ from query.vespa_answer import Coverage, checked_answer, coverage_of
 from vespa_app.description import Description, read_description
 from vespa_app.settings import AppSettings
 
-__all__ = ["counted", "look_at_application"]
+__all__ = ["Seen", "counted", "look_at_application"]
 
 AREA = "documents"
 
 
-def look_at_application(ask: Asker, url: str, most: MutableMapping[str, int]) -> Section:
-    """most: passages of each index that were ever seen; this look adds to it. Vespa may call an answer full while it lacks
-    what a lost host had, until the others have taken over."""
+@dataclass
+class Seen:
+    """What earlier looks at an application have found. most: passages of each index. Vespa may call an answer full while it
+    lacks what a lost host had, until the others have taken over. description: it is kept in the content cluster, and cannot be
+    read while that is down."""
+
+    most: dict[str, int] = field(default_factory=dict)
+    description: Description | None = None
+
+
+def look_at_application(ask: Asker, url: str, seen: Seen) -> Section:
+    """This look adds to what was seen."""
     container = _container(ask, url)
     if container.state != OK:
         return Section((container,))
+    rows = [container]
     try:
-        description = read_description(url, timeout=ask.timeout)
+        seen.description = read_description(url, timeout=ask.timeout)
+        rows.append(_described(seen.description))
     except ColbertVespaError as error:
-        return Section((container, Row("application", "description", UNKNOWN, str(error))))
-    rows = [container, _described(description)]
+        rows.append(Row("application", "description", UNKNOWN, str(error)))
     samples: list[Sample] = []
-    for index in description.all:
-        found = _searched(ask, url, index.settings, most)
+    for index in seen.description.all if seen.description else ():
+        found = _searched(ask, url, index.settings, seen.most)
         rows += found.rows
         samples += found.samples
     return Section(tuple(rows), tuple(samples))

@@ -11,6 +11,7 @@ from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.report import METRICS, OK, UNKNOWN, WARNING, WRONG
 from late_interaction.errors import UsageError, VespaRefused, VespaTimeout
 from vespa_app.config_server import CONVERGE_PATH
+from vespa_app.description import DESCRIPTION_PATH
 
 
 def states(rows):
@@ -116,6 +117,17 @@ def test_documents_that_vespa_does_not_miss_are_missed_by_who_has_seen_them(clus
         rows = {(row.area, row.name): row for row in monitor.look().found.rows}
     assert rows["documents", "passage"].state == WARNING
     assert "700 are searched, 1,200 were" in rows["documents", "passage"].says
+
+
+def test_a_description_that_cannot_be_read_while_content_is_down(cluster):
+    """It is a document like others. Whoever has read it goes on asking the indexes."""
+    with Monitor(Target(cluster.url, (cluster.url,))) as monitor, Monitor(Target(cluster.url, (cluster.url,))) as new:
+        monitor.look()
+        cluster.replies[DESCRIPTION_PATH] = cluster.replies["/search/"] = 503, {"message": "no backend"}
+        rows = [{(row.area, row.name): row.state for row in each.look().found.rows} for each in (monitor, new)]
+    assert rows[0]["application", "description"] == rows[1]["application", "description"] == UNKNOWN
+    assert rows[0]["documents", "passage"] == WRONG
+    assert ("documents", "passage") not in rows[1]
 
 
 def test_parts_that_do_not_answer_are_said_to(cluster, look):
