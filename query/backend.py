@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
@@ -47,6 +48,17 @@ class Index(Protocol):
 
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
+        ...
+
+    def get(self, document_ids: Sequence[str], deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        """The passages of those documents, metadata as shown; unknown ids are left out.
+
+        Raises: IncompleteAnswer, LocalIndexError where it cannot be known whether a document is there.
+        """
+        ...
+
+    def select(self, where: Mapping[str, object] | None, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        """Ids of documents of at most `limit` passages that the filter selects. Raises: FilterError, and as `get`."""
         ...
 
     def close(self) -> None: ...

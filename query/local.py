@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
@@ -60,6 +62,22 @@ class LocalSearch:
             return self._pinned(deadline).scores(question.rows, passage_ids).scores
 
         return at_once(score)
+
+    def get(self, document_ids: Sequence[str], deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        def get() -> dict[str, tuple[Passage, ...]]:
+            index = self._pinned(deadline)
+            found = index.passages_of(document_ids)
+            return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
+
+        return at_once(get)
+
+    def select(self, where: Mapping[str, object] | None, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        def select() -> tuple[str, ...]:
+            index = self._pinned(deadline)
+            filter_ = parse_filter(where, index.schema) if where else None
+            return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
+
+        return at_once(select)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""

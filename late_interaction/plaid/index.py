@@ -19,6 +19,7 @@ from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
@@ -30,6 +31,7 @@ from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
 from late_interaction.plaid.versions import Tuned, Version, now, publish, read_current, read_version
+from late_interaction.plaid.wanted import WantedIds
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -312,6 +314,24 @@ class LocalIndex:
             return np.empty((0, snapshot.version.dim), np.float32)
         start, stop = part.segment.offsets[row : row + 2].tolist()
         return snapshot.best_vectors(part, slice(start, stop))
+
+    def passages_of(self, document_ids: Iterable[str]) -> dict[str, tuple[Passage, ...]]:
+        """The passages of those documents, in their order, by document id; unknown ones are left out."""
+        wanted = WantedIds(document_ids)
+        found: dict[str, list[Passage]] = {}
+        for part in self.snapshot.living:
+            rows = wanted.document_rows(part.segment)
+            for row in rows[part.mask[rows]].tolist():
+                passage = part.segment.passage(row)
+                found.setdefault(passage.document_id, []).append(passage)
+        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+
+    def documents_with(self, where: Filter | None) -> Iterator[str]:
+        """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""
+        for part in self.snapshot.living:
+            segment = part.segment
+            mask = part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
+            yield from (segment.documents[row] for row in np.flatnonzero(mask).tolist())
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""
