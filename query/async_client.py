@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """As Client. It is opened by the first call, or by `async with`; connections belong to the event loop of a call, and `close`
-    ends those of its own."""
+    """As Client. It is opened by the first call, or by `async with`. Connections belong to an event loop, and `close` ends those
+    of the loop that it is called in."""
 
     def __init__(
         self,
@@ -156,11 +156,16 @@ class AsyncClient:
         return dict(await self._run(core.score(query, ids, index, timeout)))
 
     async def get(
-        self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
+        self,
+        ids: Sequence[str],
+        *,
+        where: Mapping[str, object] | None = None,
+        index: Names = None,
+        timeout: float | None = None,
     ) -> dict[str, tuple[Passage, ...]]:
         """As Client.get."""
         core = await self._opened()
-        return await self._run(core.get(ids, index, timeout))
+        return await self._run(core.get(ids, where, index, timeout))
 
     async def select(
         self,

@@ -154,12 +154,20 @@ class Client:
         """
         return dict(self._run(self._core.score(query, ids, index, timeout)))
 
-    def get(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, tuple[Passage, ...]]:
-        """The stored passages of those documents, in their order, by document id; unknown ids are left out.
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        where: Mapping[str, object] | None = None,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> dict[str, tuple[Passage, ...]]:
+        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
+        does not select.
 
         Raises: as search; IncompleteAnswer where not all that is stored could be looked at.
         """
-        return self._run(self._core.get(ids, index, timeout))
+        return self._run(self._core.get(ids, where, index, timeout))
 
     def select(
         self,

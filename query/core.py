@@ -17,7 +17,7 @@ from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim_many
-from query.backend import Index, encoded
+from query.backend import Index, Where, encoded
 from query.explain import explained
 from query.options import ClientSettings, SearchOptions, check_count
 from query.several import check_comparable, merged
@@ -157,15 +157,15 @@ class Core:
             return {}
         return (yield from index.score(question, wanted, deadline))
 
-    def get(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(
+        self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
+    ) -> Plan[dict[str, tuple[Passage, ...]]]:
         """Raises: as Client.get."""
         index, wanted = self._only(names, "get"), list(dict.fromkeys(ids))
-        found = (yield from index.get(wanted, self.deadline(timeout))) if wanted else {}
+        found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
         return {id_: found[id_] for id_ in wanted if id_ in found}
 
-    def select(
-        self, where: Mapping[str, object] | None, limit: int, names: Names, timeout: float | None
-    ) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[tuple[str, ...]]:
         """Raises: as Client.select."""
         check_count("limit", limit)
         return (yield from self._only(names, "select").select(where, limit, self.deadline(timeout)))

@@ -16,7 +16,7 @@ from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
-from query.backend import choose_strategy
+from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
@@ -63,15 +63,15 @@ class LocalSearch:
 
         return at_once(score)
 
-    def get(self, document_ids: Sequence[str], deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
         def get() -> dict[str, tuple[Passage, ...]]:
             index = self._pinned(deadline)
-            found = index.passages_of(document_ids)
+            found = index.passages_of(document_ids, parse_filter(where, index.schema) if where else None)
             return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
 
         return at_once(get)
 
-    def select(self, where: Mapping[str, object] | None, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
         def select() -> tuple[str, ...]:
             index = self._pinned(deadline)
             filter_ = parse_filter(where, index.schema) if where else None

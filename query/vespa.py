@@ -16,7 +16,7 @@ from late_interaction.errors import IncompleteAnswer, VespaRefused
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
-from query.backend import choose_strategy
+from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan, together
@@ -91,28 +91,30 @@ class VespaIndex:
             coverage_of(root, self._settings.expected.get(self.name))
         return {id_: found[id_] for id_ in passage_ids if id_ in found}
 
-    def get(self, document_ids: Sequence[str], deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
         """Raises: VespaRefused where a document has more passages than one answer can hold."""
+        filtered = f" and {filter_to_yql(parse_filter(where, self.schema))}" if where else ""
         parts = [document_ids[first : first + DOCUMENTS] for first in range(0, len(document_ids), DOCUMENTS)]
         found: dict[str, list[Passage]] = {}
-        for hits in (yield from together([self._of(part, deadline) for part in parts])):
+        for hits in (yield from together([self._of(part, filtered, deadline) for part in parts])):
             for hit in hits:
                 passage = Passage(hit.passage_id, hit.id, hit.title, hit.text, hit.metadata)
                 found.setdefault(hit.id, []).append(passage)
         return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
 
-    def _of(self, ids: Sequence[str], deadline: float) -> Plan[list[Hit]]:
+    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[list[Hit]]:
         """Passages of the documents; those of each half where all are more than one answer holds."""
-        root = yield from self._whole(stored_request(self.application.settings, documents_clause(ids), MAX_HITS), deadline)
+        selection = documents_clause(ids) + filtered
+        root = yield from self._whole(stored_request(self.application.settings, selection, MAX_HITS), deadline)
         if root["fields"]["totalCount"] <= MAX_HITS:
             return hits_of(root, {self.name: self.schema}, 1)
         if len(ids) == 1:
             raise VespaRefused(f"{self.address}: document {ids[0]!r} has more than {MAX_HITS:,} passages")
         middle = len(ids) // 2
-        halves = yield from together([self._of(half, deadline) for half in (ids[:middle], ids[middle:])])
+        halves = yield from together([self._of(half, filtered, deadline) for half in (ids[:middle], ids[middle:])])
         return [hit for hits in halves for hit in hits]
 
-    def select(self, where: Mapping[str, object] | None, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
         selection = filter_to_yql(parse_filter(where, self.schema)) if where else "true"
         root = yield from self._whole(stored_request(self.application.settings, selection, limit, STORED), deadline)
         return tuple(dict.fromkeys(str(hit["fields"]["document_id"]) for hit in root.get("children", [])))

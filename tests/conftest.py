@@ -98,13 +98,14 @@ def minilm_bundle(stdlib_sample):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
-    pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
-    import checkpoints
-
-    from exporter import ExportOptions, export
     from late_interaction.bundle import Bundle
 
     def make(folder: Path) -> None:
+        pytest.importorskip("sentence_transformers", reason="the export extra is not installed")  # takes seconds: only here
+        import checkpoints
+
+        from exporter import ExportOptions, export
+
         checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
         export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=16))
 
@@ -197,6 +198,12 @@ LISTS = {
     "double": "array<double>", "seen": "array<timestamp>",
 }  # fmt: skip
 
+# what the tests of frameworks put into an index: tests/animals.py
+KEPT = {
+    "metadata_json": "string", "ref_doc_id": "string", "kind": "string", "legs": "long", "home": "string", "wild": "bool",
+    "tags": "array<string>",
+}  # fmt: skip
+
 
 def further_indexes(settings) -> dict[str, dict[str, object]]:
     """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
@@ -208,6 +215,7 @@ def further_indexes(settings) -> dict[str, dict[str, object]]:
         "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
         "listed": {"candidates": ["exhaustive"], "metadata": {**LISTS, "year": "long"}},
         "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
+        "kept": {"candidates": ["exhaustive", "bm25", "hybrid"], "metadata": KEPT},
         "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
     }
 

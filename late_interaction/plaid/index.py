@@ -26,7 +26,7 @@ from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
-from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.snapshot import Living, Snapshot
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
@@ -315,23 +315,28 @@ class LocalIndex:
         start, stop = part.segment.offsets[row : row + 2].tolist()
         return snapshot.best_vectors(part, slice(start, stop))
 
-    def passages_of(self, document_ids: Iterable[str]) -> dict[str, tuple[Passage, ...]]:
-        """The passages of those documents, in their order, by document id; unknown ones are left out."""
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
+        """The passages of those documents, in their order, by document id; unknown ones are left out, and what the filter does
+        not select."""
         wanted = WantedIds(document_ids)
         found: dict[str, list[Passage]] = {}
-        for part in self.snapshot.living:
+        for part, mask in self._selected(where):
             rows = wanted.document_rows(part.segment)
-            for row in rows[part.mask[rows]].tolist():
+            for row in rows[mask[rows]].tolist():
                 passage = part.segment.passage(row)
                 found.setdefault(passage.document_id, []).append(passage)
         return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
 
     def documents_with(self, where: Filter | None) -> Iterator[str]:
         """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""
+        for part, mask in self._selected(where):
+            yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
+
+    def _selected(self, where: Filter | None) -> Iterator[tuple[Living, NDArray[np.bool_]]]:
+        """Segments and which of their living passages the filter selects, those without rows too."""
         for part in self.snapshot.living:
             segment = part.segment
-            mask = part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
-            yield from (segment.documents[row] for row in np.flatnonzero(mask).tolist())
+            yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""

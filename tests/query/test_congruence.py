@@ -217,6 +217,9 @@ def test_documents_are_got_by_id(client, documents):
         assert (passage.id, passage.document_id, passage.title, passage.text) == (f"{id_}#0", id_, fed.title, fed.text)
         assert dict(passage.metadata) == {name: value for name, value in fed.metadata.items() if value not in (None, [])}
     assert client.get([]) == {}
+    kind = documents[ids[1]].metadata["kind"]
+    assert list(client.get(ids, where={"kind": kind})) == [id_ for id_ in ids if documents[id_].metadata["kind"] == kind]
+    assert client.get(ids, where={"kind": "nothing of this"}) == {}
     assert set(client.get(list(documents))) == set(documents)  # more than are asked for at once
 
 

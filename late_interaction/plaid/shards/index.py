@@ -297,12 +297,12 @@ class ShardedIndex:
                 return reader.vectors(passage_id)
         raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
 
-    def passages_of(self, document_ids: Iterable[str]) -> dict[str, tuple[Passage, ...]]:
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
         """As LocalIndex.passages_of. Raises: LocalIndexError where a shard cannot be read."""
         ids = list(document_ids)
         found: dict[str, tuple[Passage, ...]] = {}
         for reader in self._all_readers():
-            for id_, own in reader.passages_of(ids).items():
+            for id_, own in reader.passages_of(ids, where).items():
                 found[id_] = tuple(sorted((*found.get(id_, ()), *own), key=Passage.place))
         return found
 

@@ -1,0 +1,26 @@
+"""Small indexes for the frameworks. Their model encodes in no time, and its answers mean nothing but that the same text is best."""
+
+from __future__ import annotations
+
+import pytest
+from animals import ANIMALS
+
+from colbert_vespa.store import DocumentStore
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory, tiny_bundle) -> str:
+    """A local index."""
+    address = str(tmp_path_factory.mktemp("animals") / "index")
+    store = DocumentStore(address, tiny_bundle)
+    assert store.put(ANIMALS).failed == {}
+    store.close()
+    return address
+
+
+@pytest.fixture(scope="session")
+def client(animals):
+    from query import Client
+
+    with Client(animals) as opened:
+        yield opened
