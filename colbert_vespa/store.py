@@ -101,11 +101,8 @@ class DocumentStore:
         Raises: FilterError, LocalIndexError, VespaError; VespaRefused where some could not be deleted.
         """
         while self._client is not None and (ids := self._client.select(where)):
-            failed = self.delete(ids).failed
-            if failed:
-                raise VespaRefused(
-                    f"{self.address}: {len(failed)} documents could not be deleted: {next(iter(failed.values()))}"
-                )
+            for id_, why in self.delete(ids).failed.items():
+                raise VespaRefused(f"{self.address}: document {id_!r} could not be deleted: {why}")
 
     def close(self) -> None:
         if self._client is not None:
@@ -166,8 +163,8 @@ def _packed(document: Document, schema: MetadataSchema) -> Document:
             typed[METADATA_JSON] = json.dumps(rest)
         elif unknown := [name for name, value in rest.items() if value is not None and value != []]:
             raise MetadataError(
-                f"metadata {', '.join(unknown)} has no field in the index (its fields: {', '.join(schema.fields) or 'none'}): add "
-                f"it, or {METADATA_JSON} of type string for all that has none"
+                f"metadata {', '.join(unknown)} has no field in the index (fields: {', '.join(schema.fields) or 'none'}): add it, "
+                f"or {METADATA_JSON} of type string for all that has none"
             )
     except (MetadataError, TypeError, ValueError) as error:
         raise MetadataError(f"document {document.id!r}: {error}") from None

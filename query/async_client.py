@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """As Client. It is opened by the first call, or by `async with`. Connections belong to an event loop, and `close` ends those
-    of the loop that it is called in."""
+    """As Client. It is opened by the first call, or by `async with`. Connections belong to an event loop: `close` ends those of
+    the loop that it is called in."""
 
     def __init__(
         self,

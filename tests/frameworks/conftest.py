@@ -1,4 +1,4 @@
-"""Small indexes for the frameworks. Their model encodes in no time, and its answers mean nothing but that the same text is best."""
+"""A small index for the frameworks. Of its model's answers only one means something: the same text is best."""
 
 from __future__ import annotations
 
