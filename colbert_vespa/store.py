@@ -163,7 +163,7 @@ def _packed(document: Document, schema: MetadataSchema) -> Document:
             typed[METADATA_JSON] = json.dumps(rest)
         elif unknown := [name for name, value in rest.items() if value is not None and value != []]:
             raise MetadataError(
-                f"metadata {', '.join(unknown)} has no field in the index (fields: {', '.join(schema.fields) or 'none'}): add it, "
+                f"metadata {', '.join(unknown)} has no field in the index (fields: {', '.join(schema.fields)}): add it, "
                 f"or {METADATA_JSON} of type string for all that has none"
             )
     except (MetadataError, TypeError, ValueError) as error:
