@@ -98,14 +98,13 @@ def minilm_bundle(stdlib_sample):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
+    pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
+    import checkpoints
+
+    from exporter import ExportOptions, export
     from late_interaction.bundle import Bundle
 
     def make(folder: Path) -> None:
-        pytest.importorskip("sentence_transformers", reason="the export extra is not installed")  # takes seconds: only here
-        import checkpoints
-
-        from exporter import ExportOptions, export
-
         checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
         export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=16))
 

@@ -132,12 +132,15 @@ class ColbertVectorStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.clear)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Raises: UsageError without a text or on a mode that there is not; FilterError; LocalIndexError, VespaError."""
+        """node_ids, doc_ids: empty for all nodes, as LlamaIndex's own retriever has them.
+
+        Raises: UsageError without a text or on a mode that there is not; FilterError; LocalIndexError, VespaError.
+        """
         client = self._store.client
         if client is None:
             return _result([], [])
         text, where = _text(query), self._selected(query)
-        if query.node_ids is not None:
+        if query.node_ids:
             passages = client.get(query.node_ids, where=where)
             return _best(passages, client.score(text, _ids(passages)), query.similarity_top_k)
         return _of_hits(client.search(text, where=where, **self._arguments(query)).hits)
@@ -148,7 +151,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
             return _result([], [])
         self._asking = client = self._asking or AsyncClient.beside(self._store.client)
         text, where = _text(query), self._selected(query)
-        if query.node_ids is not None:
+        if query.node_ids:
             passages = await client.get(query.node_ids, where=where)
             return _best(passages, await client.score(text, _ids(passages)), query.similarity_top_k)
         found = await client.search(text, where=where, **self._arguments(query))
@@ -167,7 +170,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
 
     def _selected(self, query: VectorStoreQuery) -> dict[str, Any]:
         where = self._where(query.filters)
-        if query.doc_ids is None:
+        if not query.doc_ids:
             return where
         return {"$and": [where, {REF_DOC_ID: {"$in": query.doc_ids}}]}
 

@@ -1,4 +1,4 @@
-"""A small index for the frameworks. Of its model's answers only one means something: the same text is best."""
+"""A small index for the frameworks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from colbert_vespa.store import DocumentStore
 
 
 @pytest.fixture(scope="session")
-def animals(tmp_path_factory, tiny_bundle) -> str:
+def animals(tmp_path_factory, minilm_bundle) -> str:
     """A local index."""
     address = str(tmp_path_factory.mktemp("animals") / "index")
-    store = DocumentStore(address, tiny_bundle)
+    store = DocumentStore(address, minilm_bundle)
     assert store.put(ANIMALS).failed == {}
     store.close()
     return address

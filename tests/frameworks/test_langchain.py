@@ -45,7 +45,7 @@ class TestRetriever(RetrieversIntegrationTests):
 def index(request, tmp_path):
     """An empty one for each test."""
     if request.param == "local":
-        made = ColbertDocumentIndex.from_address(tmp_path / "index", request.getfixturevalue("tiny_bundle"))
+        made = ColbertDocumentIndex.from_address(tmp_path / "index", request.getfixturevalue("minilm_bundle"))
     else:
         world = request.getfixturevalue("world")
         made = ColbertDocumentIndex.from_address(f"{world.url}#kept", world.bundle)
@@ -123,16 +123,16 @@ async def test_async_answers_as_sync(client):
     await retriever.aclose()
 
 
-def test_from_address(animals, tiny_bundle):
-    retriever = ColbertRetriever.from_address(animals, tiny_bundle, k=1, where={"legs": 2})
+def test_from_address(animals, minilm_bundle):
+    retriever = ColbertRetriever.from_address(animals, minilm_bundle, k=1, where={"legs": 2})
     assert [d.id for d in retriever.invoke(QUERY)] == ["bird"]
     retriever.client.close()
 
 
-def test_traces_say_what_was_asked(client, tiny_bundle):
+def test_traces_say_what_was_asked(client, minilm_bundle):
     seen = ColbertRetriever(client=client)._get_ls_params()
     assert seen["ls_vector_store_provider"] == "colbert-vespa"
-    assert seen["ls_embedding_model"] == tiny_bundle.manifest.source
+    assert seen["ls_embedding_model"] == minilm_bundle.manifest.source
 
 
 def test_the_reranker_leaves_the_documents_as_they_are(client):

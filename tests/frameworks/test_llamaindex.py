@@ -35,7 +35,7 @@ LIVE = pytest.param("vespa", marks=pytest.mark.live)
 def store(request, tmp_path):
     """An empty one for each test."""
     if request.param == "local":
-        made = ColbertVectorStore(tmp_path / "index", request.getfixturevalue("tiny_bundle"))
+        made = ColbertVectorStore(tmp_path / "index", request.getfixturevalue("minilm_bundle"))
     else:
         world = request.getfixturevalue("world")
         made = ColbertVectorStore(f"{world.url}#kept", world.bundle)
@@ -192,7 +192,7 @@ def test_conditions_and_nested_filters(client, condition):
         FilterCondition.OR: {"cat", "bird"},
         FilterCondition.NOT: {"dog", "fish"},
     }
-    assert set(client.select(where_of(both, client.schema))) == wanted[condition]
+    assert set(client.select(where_of(both, client.schema))) == wanted.get(condition, set())
     assert where_of(None, client.schema) == where_of(MetadataFilters(filters=[]), client.schema) == {}
 
 
@@ -219,11 +219,9 @@ def test_queries_are_filtered_by_metadata_documents_and_nodes(store):
     assert named.ids == ["cat", "fish"]
     assert ask(store, node_ids=["fish", "cat"], filters=one("legs", 0)).ids == ["fish"]
     assert ask(store, node_ids=["fish", "cat"], doc_ids=["part1"], k=1).ids == ["fish"]
-    assert ask(store, node_ids=[]).ids == []
+    assert set(ask(store, node_ids=[], doc_ids=[]).ids) == IDS
     whole = dict(zip(ask(store).ids, ask(store).similarities, strict=True))
-    assert dict(zip(named.ids, named.similarities, strict=True)) == pytest.approx(
-        {id_: whole[id_] for id_ in named.ids}, abs=1e-3
-    )
+    assert named.similarities == pytest.approx([whole[id_] for id_ in named.ids], abs=1e-3)
 
 
 def test_modes(store):
@@ -258,8 +256,8 @@ async def test_async_does_as_sync(store):
 TEXT = "The cat sat on the mat. A dog barks at the moon. Birds fly over the sea. Fish swim under the ice."
 
 
-def test_documents_are_ingested_through_the_splitter(store, tiny_bundle):
-    splitter = ColbertSplitter(tiny_bundle, tokens=12)
+def test_documents_are_ingested_through_the_splitter(store, minilm_bundle):
+    splitter = ColbertSplitter(minilm_bundle, tokens=12)
     pipeline = IngestionPipeline(transformations=[splitter], vector_store=store, cache=IngestionCache())
     made = pipeline.run(documents=[LlamaDocument(id_="long", text=TEXT, metadata={"kind": "text"})])
     assert len(made) > 1 and "".join(TEXT.split()) == "".join("".join(node.text.split()) for node in made)
@@ -273,16 +271,16 @@ def test_documents_are_ingested_through_the_splitter(store, tiny_bundle):
     assert store.get_nodes() == []
 
 
-async def test_the_splitter_may_be_awaited(tiny_bundle):
-    splitter = ColbertSplitter(tiny_bundle, method="none")
+async def test_the_splitter_may_be_awaited(minilm_bundle):
+    splitter = ColbertSplitter(minilm_bundle, method="none")
     given = [LlamaDocument(id_="a", text=TEXT)]
     assert [node.text for node in await splitter.acall(given)] == [TEXT]
-    assert splitter.to_dict()["bundle_sha256"] == tiny_bundle.sha256
+    assert splitter.to_dict()["bundle_sha256"] == minilm_bundle.sha256
     with pytest.raises(UsageError, match="words"):
-        ColbertSplitter(tiny_bundle, method="words")
+        ColbertSplitter(minilm_bundle, method="words")
 
 
-def test_an_index_over_the_store_needs_no_embedding_model(store, tiny_bundle):
+def test_an_index_over_the_store_needs_no_embedding_model(store, minilm_bundle):
     class Never(MockEmbedding):
         def _get_text_embedding(self, text):
             raise AssertionError(text)
@@ -293,7 +291,7 @@ def test_an_index_over_the_store_needs_no_embedding_model(store, tiny_bundle):
     context = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex.from_documents(
         [LlamaDocument(id_=d.id, text=d.text, metadata={"legs": d.metadata["legs"]}) for d in ANIMALS],
-        storage_context=context, embed_model=never, transformations=[ColbertSplitter(tiny_bundle)],
+        storage_context=context, embed_model=never, transformations=[ColbertSplitter(minilm_bundle)],
     )  # fmt: skip
     found = index.as_retriever(similarity_top_k=1, filters=one("legs", 4)).retrieve(QUERY)
     assert [n.node.ref_doc_id for n in found] == ["cat"]

@@ -11,8 +11,8 @@ from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 
 
 @pytest.fixture
-def store(tmp_path, tiny_bundle):
-    made = DocumentStore(tmp_path / "index", tiny_bundle)
+def store(tmp_path, minilm_bundle):
+    made = DocumentStore(tmp_path / "index", minilm_bundle)
     yield made
     made.close()
 
@@ -62,8 +62,8 @@ def test_blank_documents_fail_and_others_do_not(store):
     assert (outcome.succeeded, outcome.failed) == (("a",), {"b": "the document is blank"})
 
 
-def test_fields_may_be_named(tmp_path, tiny_bundle):
-    store = DocumentStore(tmp_path / "index", tiny_bundle, fields={"year": "int"})
+def test_fields_may_be_named(tmp_path, minilm_bundle):
+    store = DocumentStore(tmp_path / "index", minilm_bundle, fields={"year": "int"})
     store.put([Document("a", "", "text", {"year": 2000, "other": "x"})])
     assert set(store.client.schema.fields) == {"year", METADATA_JSON}
     assert store.client.select({"year": {"$gte": 2000}}) == ("a",)
@@ -80,13 +80,13 @@ def test_deleting_says_what_was_there(store):
     assert store.client.select() == ()
 
 
-def test_an_index_needs_a_bundle_or_metadata_json(tmp_path, tiny_bundle):
+def test_an_index_needs_a_bundle_or_metadata_json(tmp_path, minilm_bundle):
     from late_interaction.metadata import FieldType, MetadataSchema
     from late_interaction.plaid import LocalIndex
 
     with pytest.raises(UsageError, match="bundle="):
         DocumentStore(tmp_path / "none").put(ANIMALS)
-    LocalIndex.create(tmp_path / "plain", bundle=tiny_bundle, schema=MetadataSchema({"year": FieldType.LONG}))
+    LocalIndex.create(tmp_path / "plain", bundle=minilm_bundle, schema=MetadataSchema({"year": FieldType.LONG}))
     store = DocumentStore(tmp_path / "plain")
     with pytest.raises(MetadataError, match="legs.*metadata_json of type string"):
         store.put(ANIMALS[:1])
