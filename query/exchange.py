@@ -247,6 +247,7 @@ class AsyncExchange:
             await self._sleep(pause)
 
     async def close(self) -> None:
-        """Ends the connections of this event loop."""
-        for transport in self._lines.transports():
+        """Ends the connections of this event loop; a later query opens others."""
+        lines = self._of_loops.pop(asyncio.get_running_loop(), None)
+        for transport in () if lines is None else lines.transports():
             await transport.aclose()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import llama_index.core.instrumentation as instrument
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
 
 from colbert_vespa.llamaindex.nodes import titled
 from late_interaction.documents import Document
@@ -17,7 +17,7 @@ from query import AsyncClient, Client, Hit
 
 __all__ = ["ColbertReranker"]
 
-_dispatcher = instrument.get_dispatcher(__name__)
+_dispatcher = get_dispatcher(__name__)
 
 
 class ColbertReranker(BaseNodePostprocessor):
