@@ -56,7 +56,8 @@ async def test_search_gives_documents_and_fetch_gives_one(client):
         assert found[0] | {"score": 0} == {"id": "cat", "title": "Cats", "text": ANIMALS[0].text, "url": "house", "score": 0}
         whole = await call(agent, "fetch", id="fish")
         assert whole == {
-            "id": "fish", "title": "fish", "text": ANIMALS[3].text, "url": "", "metadata": ANIMALS[3].metadata, "truncated": False,
+            "id": "fish", "title": "fish", "text": ANIMALS[3].text, "url": "", "metadata": ANIMALS[3].metadata,
+            "truncated": False,
         }  # fmt: skip
 
 
