@@ -411,3 +411,25 @@ def evaluate(
         )  # fmt: skip
     out.evaluation(evaluation)
     out.result(evaluation.to_json())
+
+
+@app.command()
+def serve(
+    address: Annotated[str, typer.Argument(help="Local index folder or Vespa URL, with #NAME for one of its indexes.")],
+    mcp: Annotated[bool, typer.Option("--mcp", help="As an MCP server with tools search and fetch.")] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Streamable HTTP on this machine, at /mcp; default: standard input and output.")
+    ] = None,
+    candidates: Candidates = "auto",
+    url_field: Annotated[str, typer.Option("--url-field", help="Metadata field with a document's URL.")] = "url",
+    timeout: Timeout = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Serve an index to agents."""
+    if not mcp:
+        raise UsageError("serve has the MCP server only, so far: give --mcp (an HTTP API and a page come in a later version)")
+    from colbert_vespa.mcp_server import ServerOptions, serve_mcp
+    from query import Client
+
+    with Client(address, bundle) as client:
+        serve_mcp(client, ServerOptions(candidates, url_field, timeout), port)

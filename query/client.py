@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 import httpx
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document
+from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
 from query.backend import Index
@@ -20,6 +20,7 @@ from query.exchange import Exchange
 from query.options import AUTO, ClientSettings, SearchOptions, Weights, check_seconds
 from query.steps import Plan
 from query.types import Hit, Queries, Query, SearchResult
+from vespa_app.settings import MAX_HITS
 
 __all__ = ["Client", "make_options"]
 
@@ -152,6 +153,35 @@ class Client:
         Raises: as search.
         """
         return dict(self._run(self._core.score(query, ids, index, timeout)))
+
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        where: Mapping[str, object] | None = None,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> dict[str, tuple[Passage, ...]]:
+        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
+        does not select.
+
+        Raises: as search; IncompleteAnswer where not all that is stored could be looked at.
+        """
+        return self._run(self._core.get(ids, where, index, timeout))
+
+    def select(
+        self,
+        where: Mapping[str, object] | None = None,
+        limit: int = MAX_HITS,
+        *,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
+
+        Raises: as get.
+        """
+        return self._run(self._core.select(where, limit, index, timeout))
 
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False

@@ -13,13 +13,13 @@ import httpx
 import numpy as np
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, passage_text
+from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim_many
-from query.backend import Index, encoded
+from query.backend import Index, Where, encoded
 from query.explain import explained
-from query.options import ClientSettings, SearchOptions
+from query.options import ClientSettings, SearchOptions, check_count
 from query.several import check_comparable, merged
 from query.steps import Plan, together
 from query.types import Hit, Query, Question, SearchResult
@@ -149,15 +149,33 @@ class Core:
 
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, float]]:
         """Raises: as Client.score."""
-        indexes = self.named(names)
-        if len(indexes) != 1:
-            raise UsageError(f"score is of one index: name one of {', '.join(index.name for index in indexes)}")
+        index = self._only(names, "score")
         wanted = list(dict.fromkeys(ids))
         deadline = self.deadline(timeout)
-        question = self._encoded(query, indexes[0])
+        question = self._encoded(query, index)
         if not wanted:
             return {}
-        return (yield from indexes[0].score(question, wanted, deadline))
+        return (yield from index.score(question, wanted, deadline))
+
+    def get(
+        self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
+    ) -> Plan[dict[str, tuple[Passage, ...]]]:
+        """Raises: as Client.get."""
+        index, wanted = self._only(names, "get"), list(dict.fromkeys(ids))
+        found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
+        return {id_: found[id_] for id_ in wanted if id_ in found}
+
+    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[tuple[str, ...]]:
+        """Raises: as Client.select."""
+        check_count("limit", limit)
+        return (yield from self._only(names, "select").select(where, limit, self.deadline(timeout)))
+
+    def _only(self, names: Names, what: str) -> Index:
+        """Raises: UsageError where several indexes are named."""
+        indexes = self.named(names)
+        if len(indexes) != 1:
+            raise UsageError(f"{what} is of one index: name one of {', '.join(index.name for index in indexes)}")
+        return indexes[0]
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
 import orjson
@@ -178,7 +179,7 @@ class Exchange:
 
 
 class AsyncExchange:
-    """For one event loop."""
+    """For event loops, each with connections of its own: a program may run one after the other."""
 
     def __init__(
         self,
@@ -191,7 +192,15 @@ class AsyncExchange:
         self.clock = clock
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
-        self._lines = _Lines[httpx.AsyncBaseTransport](self._policy, transport, httpx.AsyncHTTPTransport)
+        self._given = transport
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lines[httpx.AsyncBaseTransport]] = WeakKeyDictionary()
+
+    @property
+    def _lines(self) -> _Lines[httpx.AsyncBaseTransport]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            self._of_loops[loop] = _Lines(self._policy, self._given, httpx.AsyncHTTPTransport)
+        return self._of_loops[loop]
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
@@ -241,5 +250,7 @@ class AsyncExchange:
             await self._sleep(pause)
 
     async def close(self) -> None:
-        for transport in self._lines.transports():
+        """Ends the connections of this event loop; a later query opens others."""
+        lines = self._of_loops.pop(asyncio.get_running_loop(), None)
+        for transport in () if lines is None else lines.transports():
             await transport.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
 from late_interaction.plaid.shards.merging import Coverage
-from query.backend import choose_strategy
+from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
@@ -62,6 +63,22 @@ class LocalSearch:
             return self._pinned(deadline).scores(question.rows, passage_ids).scores
 
         return at_once(score)
+
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        def get() -> dict[str, tuple[Passage, ...]]:
+            index = self._pinned(deadline)
+            found = index.passages_of(document_ids, parse_filter(where, index.schema) if where else None)
+            return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
+
+        return at_once(get)
+
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        def select() -> tuple[str, ...]:
+            index = self._pinned(deadline)
+            filter_ = parse_filter(where, index.schema) if where else None
+            return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
+
+        return at_once(select)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""

@@ -20,7 +20,7 @@ from vespa_app.description import Description
 from vespa_app.schema import SUMMARY, VECTORS_SUMMARY
 from vespa_app.settings import AppSettings
 
-__all__ = ["Request", "score_request", "search_request", "unfit_strategies"]
+__all__ = ["Request", "documents_clause", "score_request", "search_request", "stored_request", "unfit_strategies"]
 
 GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
 PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # how long each phase of the content nodes took
@@ -106,6 +106,18 @@ def score_request(description: Description, books: Books, question: Question, pa
     limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
     page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
     return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))
+
+
+def stored_request(settings: AppSettings, selection: str, hits: int, summary: str = SUMMARY) -> Request:
+    """What is stored, in no order. selection: YQL in which nothing from a user stands unescaped."""
+    parameters: dict[str, Any] = {"hits": hits, "presentation.summary": summary, "ranking.profile": "unranked"}
+    if settings.mode == "streaming":
+        parameters["streaming.selection"] = "true"  # all groups
+    return Request(selection, parameters, 0)
+
+
+def documents_clause(ids: Sequence[str]) -> str:
+    return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})"
 
 
 def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:

@@ -200,6 +200,12 @@ LISTS = {
     "double": "array<double>", "seen": "array<timestamp>",
 }  # fmt: skip
 
+# what the tests of frameworks put into an index: tests/animals.py
+KEPT = {
+    "metadata_json": "string", "ref_doc_id": "string", "kind": "string", "legs": "long", "home": "string", "wild": "bool",
+    "tags": "array<string>",
+}  # fmt: skip
+
 
 def further_indexes(settings) -> dict[str, dict[str, object]]:
     """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
@@ -211,6 +217,7 @@ def further_indexes(settings) -> dict[str, dict[str, object]]:
         "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
         "listed": {"candidates": ["exhaustive"], "metadata": {**LISTS, "year": "long"}},
         "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
+        "kept": {"candidates": ["exhaustive", "bm25", "hybrid"], "metadata": KEPT},
         "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
     }
 

@@ -19,17 +19,19 @@ from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
-from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.snapshot import Living, Snapshot
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
 from late_interaction.plaid.versions import Tuned, Version, now, publish, read_current, read_version
+from late_interaction.plaid.wanted import WantedIds
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -312,6 +314,29 @@ class LocalIndex:
             return np.empty((0, snapshot.version.dim), np.float32)
         start, stop = part.segment.offsets[row : row + 2].tolist()
         return snapshot.best_vectors(part, slice(start, stop))
+
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
+        """The passages of those documents, in their order, by document id; unknown ones are left out, and what the filter does
+        not select."""
+        wanted = WantedIds(document_ids)
+        found: dict[str, list[Passage]] = {}
+        for part, mask in self._selected(where):
+            rows = wanted.document_rows(part.segment)
+            for row in rows[mask[rows]].tolist():
+                passage = part.segment.passage(row)
+                found.setdefault(passage.document_id, []).append(passage)
+        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+
+    def documents_with(self, where: Filter | None) -> Iterator[str]:
+        """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""
+        for part, mask in self._selected(where):
+            yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
+
+    def _selected(self, where: Filter | None) -> Iterator[tuple[Living, NDArray[np.bool_]]]:
+        """Segments and which of their living passages the filter selects, those without rows too."""
+        for part in self.snapshot.living:
+            segment = part.segment
+            yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
 
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""

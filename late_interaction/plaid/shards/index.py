@@ -303,6 +303,27 @@ class ShardedIndex:
                 return reader.vectors(passage_id)
         raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
 
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
+        """As LocalIndex.passages_of. Raises: LocalIndexError where a shard cannot be read."""
+        ids = list(document_ids)
+        found: dict[str, tuple[Passage, ...]] = {}
+        for reader in self._all_readers().values():
+            for id_, own in reader.passages_of(ids, where).items():
+                found[id_] = tuple(sorted((*found.get(id_, ()), *own), key=Passage.place))
+        return found
+
+    def documents_with(self, where: Filter | None) -> Iterator[str]:
+        """As LocalIndex.documents_with. Raises: LocalIndexError where a shard cannot be read."""
+        for reader in self._all_readers().values():
+            yield from reader.documents_with(where)
+
+    def _all_readers(self) -> Mapping[int, LocalIndex]:
+        """Raises: LocalIndexError where a shard cannot be read."""
+        readers = self.readers()
+        for shard, why in self.missing.items():
+            raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
+        return readers
+
     def selected(self, where: Filter) -> NDArray[np.bool_]:
         """As LocalIndex.selected."""
         return np.concatenate([np.zeros(0, np.bool_), *(reader.selected(where) for reader in self.readers().values())])
@@ -332,10 +353,7 @@ class ShardedIndex:
         Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
         """
         read_intent(self.path)
-        readers = self.readers()
-        for shard, why in self.missing.items():
-            raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
-        for shard, reader in readers.items():
+        for shard, reader in self._all_readers().items():
             reader.verify()
             for passage in reader.iter_passages():
                 if self.sharding.of_passage(passage, self.schema) != shard:
