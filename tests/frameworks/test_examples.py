@@ -35,13 +35,8 @@ def test_a_chain_streams_its_answer(client):
             return super()._generate(messages, *args, **kwargs)
 
     model = Model(messages=iter([AIMessage("a cat did")]))
-    assert [piece for piece in example("langchain_chain").answer(client, QUERY, model) if piece] == [
-        "a",
-        " ",
-        "cat",
-        " ",
-        "did",
-    ]
+    pieces = [piece for piece in example("langchain_chain").answer(client, QUERY, model) if piece]
+    assert pieces == ["a", " ", "cat", " ", "did"]
     assert f"[cat#0] {ANIMALS[0].text}" in asked[0].content
 
 

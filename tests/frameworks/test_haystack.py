@@ -55,7 +55,7 @@ def test_a_pipeline_that_was_written_and_read(animals):
     pipeline.add_component("retriever", ColbertRetriever(animals, filters=FOUR, candidates="exhaustive"))
     pipeline.add_component("ranker", ColbertRanker(animals, top_k=1))
     pipeline.connect("retriever.documents", "ranker.documents")
-    read = Pipeline.loads(pipeline.dumps())
+    read = Pipeline.loads(pipeline.dumps(), allowed_modules=["colbert_vespa.haystack"])
     found = read.run({"retriever": {"query": QUERY}, "ranker": {"query": QUERY}})
     assert [d.id for d in found["ranker"]["documents"]] == ["cat#0"]
     for name in ("retriever", "ranker"):
