@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from animals import ANIMALS
 
 from colbert_vespa.store import DocumentStore
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when haystack is imported
+os.environ["LANGSMITH_TRACING"] = "false"
 
 
 @pytest.fixture(scope="session")
