@@ -237,6 +237,11 @@ class Bundle:
         """Identity of the bundle: the checksum of its manifest, which has the checksums of everything else."""
         return hashlib.sha256(self.manifest.to_json()).hexdigest()
 
+    def comparable(self, other: Bundle) -> bool:
+        """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
+        mine, theirs = self.manifest, other.manifest
+        return mine == dataclasses.replace(theirs, document=dataclasses.replace(theirs.document, length=mine.document.length))
+
     def file(self, name: str) -> Path:
         return safe_join(self.path, name)
 

@@ -84,6 +84,8 @@ def search_request(
         more |= _without_maxsim(parts)
         page = {"hits": rerank, "offset": 0, "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
     selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
+    if options.ids is not None:
+        selection = f"({selection}) and {_of_documents(options.ids)}"
     return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
 
 
@@ -103,6 +105,10 @@ def score_request(description: Description, books: Books, question: Question, pa
     limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
     page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
     return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))
+
+
+def _of_documents(ids: Sequence[str]) -> str:
+    return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})" if ids else "false"
 
 
 def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:

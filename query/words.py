@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import passage_text
 from late_interaction.filters import Filter
@@ -19,7 +21,9 @@ class Words:
     def __init__(self) -> None:
         self._made: tuple[object, Bm25] | None = None
 
-    def search(self, index: AnyIndex, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
+    def search(
+        self, index: AnyIndex, text: str, count: int, where: Filter | None, ids: Sequence[str] | None = None
+    ) -> list[tuple[str, float]]:
         """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: always of one folder, and not
         refreshed meanwhile."""
         made = self._made
@@ -27,5 +31,5 @@ class Words:
             passages = list(index.iter_passages())
             texts = [passage_text(passage.title, passage.text) for passage in passages]
             made = self._made = index.current, Bm25([passage.id for passage in passages], texts)
-        allowed = None if where is None else index.selected(where)
+        allowed = None if where is None and ids is None else index.selected(where, ids)
         return made[1].search(text, count, allowed)
