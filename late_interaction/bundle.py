@@ -239,8 +239,9 @@ class Bundle:
 
     def comparable(self, other: Bundle) -> bool:
         """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
-        mine, theirs = self.manifest, other.manifest
-        return mine == dataclasses.replace(theirs, document=dataclasses.replace(theirs.document, length=mine.document.length))
+        own = self.manifest.document
+        document = dataclasses.replace(other.manifest.document, length=own.length, auto=own.auto)
+        return self.manifest == dataclasses.replace(other.manifest, document=document)
 
     def file(self, name: str) -> Path:
         return safe_join(self.path, name)
