@@ -1,5 +1,9 @@
 """The front door of colbert-vespa. Names here are promised; submodules of the other packages are not."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from feeder import FeedSummary, feed
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
@@ -7,6 +11,9 @@ from late_interaction.errors import ColbertVespaError
 from query import AsyncClient, Client, ClientSettings, Hit, SearchResult, explain
 from vespa_app import AppSettings, build_package, default_settings
 from vespa_app.deploy import deploy
+
+if TYPE_CHECKING:
+    from colbert_vespa.rag import RAGPretrainedModel
 
 __all__ = [
     "AppSettings",
@@ -18,6 +25,7 @@ __all__ = [
     "Document",
     "FeedSummary",
     "Hit",
+    "RAGPretrainedModel",
     "SearchResult",
     "build_package",
     "default_settings",
@@ -25,3 +33,12 @@ __all__ = [
     "explain",
     "feed",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What few need is imported when it is asked for."""
+    if name == "RAGPretrainedModel":
+        from colbert_vespa.rag import RAGPretrainedModel
+
+        return RAGPretrainedModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ text = ["abstract", "body"]
 metadata = ["year", "lang"]         # without it: all other columns
 names = { lang = "language" }       # another name for a metadata column
 [passages]
-method = "sentences"                # none, sentences, markdown
+method = "sentences"                # none, sentences, markdown, marked
 tokens = 180
 overlap = 30
 [limits]

@@ -64,6 +64,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -82,6 +83,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -99,6 +101,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -111,7 +114,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> SearchResult | list[SearchResult]:
         """As Client.search. A search that is cancelled asks nothing more."""
-        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = await self._search(queries, index, options, timeout)
         return results if isinstance(query, (list, tuple)) else results[0]
@@ -135,7 +138,7 @@ class AsyncClient:
         (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
         is all that comes. Arguments as `search` has them.
         """
-        options = make_options(k, where, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
+        options = make_options(k, where, None, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
         early = replace(options, first_stage=True, explain=False)
         first, last = (asyncio.ensure_future(self._search([query], index, each, timeout)) for each in (early, options))
         try:

@@ -85,6 +85,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -103,6 +104,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -120,6 +122,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -133,16 +136,17 @@ class Client:
     ) -> SearchResult | list[SearchResult]:
         """The best k passages for a text or ready rows `[q, d]`; for a list of these, a list of results.
 
-        where: a filter. candidates: a strategy of the index, or `auto`. index: name or names; None for the default. rerank:
-        candidates of the whole cluster that get a MaxSim score. probes: centroids looked up for each query row. offset: hits
-        before this page; give it on all pages, also as 0. group: the best passage of each of k documents. weights: of
-        candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`, or at the `client` over vectors that
-        it fetches. explain: words that matched, and scores by query row. timeout: seconds, encoding included.
+        where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, or `auto`. index: name
+        or names; None for the default. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids
+        looked up for each query row. offset: hits before this page; give it on all pages, also as 0. group: the best passage
+        of each of k documents. weights: of candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`,
+        or at the `client` over vectors that it fetches. explain: words that matched, and scores by query row. timeout:
+        seconds, encoding included.
 
         Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
         LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
         """
-        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = self._run(self._core.search(queries, index, options, timeout))
         return results if isinstance(query, (list, tuple)) else results[0]
@@ -220,6 +224,7 @@ class Client:
 def make_options(
     k: int,
     where: Mapping[str, object] | None,
+    ids: Sequence[str] | None,
     candidates: str,
     rerank: int | None,
     probes: int | None,
@@ -235,5 +240,5 @@ def make_options(
         check_seconds("timeout", timeout)
     return SearchOptions(
         k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
-        weights=Weights.of(weights), scored=scored, explain=explain,
+        weights=Weights.of(weights), scored=scored, explain=explain, ids=None if ids is None else tuple(ids),
     )  # fmt: skip

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
-import numpy as np
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, Passage, passage_text
+from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
-from late_interaction.maxsim import maxsim_many
 from query.backend import Index, Where, encoded
 from query.explain import explained
 from query.options import ClientSettings, SearchOptions, check_count
+from query.reranking import reranked
 from query.several import check_comparable, merged
 from query.steps import Plan, together
 from query.types import Hit, Query, Question, SearchResult
@@ -76,7 +75,7 @@ class Core:
         if not is_url(address):
             from query.local import LocalSearch
 
-            return [(LocalSearch(Path(address), self.clock), True)]
+            return [(LocalSearch(Path(address), self.clock, self.settings.version), True)]
         url, _, name = address.partition("#")
         description = read_description(url, timeout=self.settings.timeout, transport=transport)
         asked = description.index(name or description.settings.schema)
@@ -179,21 +178,7 @@ class Core:
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""
-        index = self.named(None)[0]
-        question, encoder = self._encoded(query, index), self.encoder(index)
-        made = [d if isinstance(d, Document) else Document(str(n), "", d) for n, d in enumerate(documents)]
-        if not made:
-            return ()
-        vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])
-        lengths = [len(D) for D in vectors]
-        scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
-        order = np.argsort(-scores, kind="stable")[: len(made) if k is None else k].tolist()
-        hits = []
-        for rank, place in enumerate(order, start=1):
-            d, D, score = made[place], vectors[place], float(scores[place])
-            rows = question.row_scores(D) if explain else ()
-            hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows))
-        return explained(encoder, question.text, hits) if explain and question.text else tuple(hits)
+        return reranked(self.encoder(self.named(None)[0]), query, documents, k, explain)
 
     def close(self) -> None:
         for index in self.indexes.values():

@@ -37,9 +37,9 @@ class LocalSearch:
 
     strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises: LocalIndexError."""
-        self.index = open_index(path)
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, version: int | str | None = None) -> None:
+        """version: an older one. Raises: LocalIndexError."""
+        self.index = open_index(path, version=version)
         self.address = str(path)
         self._clock = clock
 
@@ -123,7 +123,9 @@ class LocalSearch:
         if options.first_stage or options.offset is not None:
             rerank = count
         settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
-        found = index.search(question.rows, count, where=where, settings=settings, exact=strategy == "exhaustive")
+        found = index.search(
+            question.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive"
+        )
         hits = tuple(
             Hit(
                 rank=rank,
@@ -159,7 +161,7 @@ class LocalSearch:
         assert question.text is not None
         start = time.perf_counter()
         rerank = max(count, options.rerank or BY_WORDS)
-        words = self._words.search(index, question.text, rerank, where)
+        words = self._words.search(index, question.text, rerank, where, options.ids)
         scored = index.scores(question.rows, [id_ for id_, _ in words])
         read = index.readable if isinstance(index, ShardedIndex) else Coverage(1.0, ())
         maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
@@ -168,7 +170,7 @@ class LocalSearch:
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
         if strategy == "hybrid":
-            found = index.search(question.rows, rerank, where=where)
+            found = index.search(question.rows, rerank, where=where, ids=options.ids)
             coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             passages = {hit.passage.id: hit.passage for hit in found.hits}

@@ -87,6 +87,8 @@ def search_request(
         more |= _without_maxsim(parts)
         page = {"hits": rerank, "offset": 0, "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
     selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
+    if options.ids is not None:
+        selection = f"({selection}) and {documents_clause(options.ids)}"
     return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
 
 
@@ -117,7 +119,7 @@ def stored_request(settings: AppSettings, selection: str, hits: int, summary: st
 
 
 def documents_clause(ids: Sequence[str]) -> str:
-    return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})"
+    return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})" if ids else "false"
 
 
 def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:

@@ -101,6 +101,16 @@ def minilm_bundle(stdlib_sample):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
+    return small_bundle("tiny", 16, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny32_bundle(tmp_path_factory):
+    """The same of 32 dimensions: those of the golden indexes."""
+    return small_bundle("tiny32", 32, tmp_path_factory)
+
+
+def small_bundle(name: str, dim: int, tmp_path_factory):
     pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
     import checkpoints
 
@@ -108,10 +118,10 @@ def tiny_bundle(tmp_path_factory):
     from late_interaction.bundle import Bundle
 
     def make(folder: Path) -> None:
-        checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
-        export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=16))
+        checkpoint = checkpoints.plain(tmp_path_factory.mktemp(name) / "checkpoint")
+        export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=dim))
 
-    return Bundle.open(cached_folder("tiny", source_key("exporter", "late_interaction"), make))
+    return Bundle.open(cached_folder(name, source_key("exporter", "late_interaction"), make))
 
 
 def void(_: object) -> None:

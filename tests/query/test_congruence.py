@@ -120,6 +120,19 @@ def test_pages_are_cut_from_one_list(client, candidates):
             client.search(QUERIES[1], 10, offset=55, **asked)
 
 
+@pytest.mark.parametrize("candidates", ["centroid", "exhaustive", "bm25", "hybrid"])
+def test_documents_can_be_named(client, documents, candidates):
+    asked = {"candidates": candidates, "rerank": EVERYTHING}
+    some = [hit.id for hit in client.search(QUERIES[0], 40, **asked).hits][::4]
+    found = client.search(QUERIES[0], 40, ids=[*some, "nobody", 'say "so"'], **asked).hits
+    assert {hit.id for hit in found} == set(some)
+    kind = documents[some[0]].metadata["kind"]
+    both = client.search(QUERIES[0], 40, ids=some, where={"kind": kind}, **asked).hits
+    assert {hit.id for hit in both} == {id_ for id_ in some if documents[id_].metadata["kind"] == kind}
+    for none in ([], ["nobody"]):
+        assert client.search(QUERIES[0], 40, ids=none, **asked).hits == ()
+
+
 def test_auto_says_what_it_chose(client, minilm_encoder):
     result = client.search(QUERIES[0], 1)
     assert result.candidates == client.strategies[0]

@@ -324,9 +324,11 @@ class ShardedIndex:
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
         return readers
 
-    def selected(self, where: Filter) -> NDArray[np.bool_]:
+    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
         """As LocalIndex.selected."""
-        return np.concatenate([np.zeros(0, np.bool_), *(reader.selected(where) for reader in self.readers().values())])
+        wanted = None if ids is None else list(ids)
+        parts = (reader.selected(where, wanted) for reader in self.readers().values())
+        return np.concatenate([np.zeros(0, np.bool_), *parts])
 
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages shard by shard, of those that can be read."""
