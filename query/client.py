@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 class Client:
     """Searches a local index (a folder) or a Vespa application (`http(s)://host:port`, with `#NAME` for one of its indexes), or
-    several of them. Threads may share one. Close it, or use it in `with`."""
+    several of them; with a bundle and no address (`[]`) it can only rerank. Threads may share one. Close it, or use it in
+    `with`."""
 
     def __init__(
         self,
@@ -57,12 +58,12 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Of the first index that is asked by default."""
-        return self._first.address
+        """Of the first index that is asked by default; '' without an index."""
+        return self._first.address if self._core.indexes else ""
 
     @property
     def bundle(self) -> Bundle:
-        return self._first.bundle
+        return self._core.bundle
 
     @property
     def schema(self) -> MetadataSchema:
@@ -76,7 +77,7 @@ class Client:
 
     @property
     def encoder(self) -> Encoder:
-        return self._core.encoder(self._first)
+        return self._core.encoder(self._core.bundle)
 
     @overload
     def search(
@@ -209,7 +210,7 @@ class Client:
 
     @property
     def _first(self) -> Index:
-        return self._core.indexes[self._core.default[0]]
+        return self._core.named(None)[0]
 
     def _run(self, plan: Plan[T]) -> T:
         answers = None

@@ -35,7 +35,8 @@ Names: TypeAlias = str | Sequence[str] | None
 
 class Core:
     """Indexes by name, in the order of the addresses; several of one name have their whole address as name. `default` are the
-    names that are asked where no index is named: of each address the one that it names, or its first."""
+    names that are asked where no index is named: of each address the one that it names, or its first. With a bundle and no
+    address there is no index, and `rerank` is all that it can do."""
 
     def __init__(
         self,
@@ -54,9 +55,10 @@ class Core:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         given = [addresses] if isinstance(addresses, (str, Path)) else list(addresses)
-        if not given or len({str(address) for address in given}) < len(given):
-            raise UsageError("give at least one index, and each once")
         own = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
+        if (not given and own is None) or len({str(address) for address in given}) < len(given):
+            raise UsageError("give at least one index, and each once")
+        self._own = own
         found: list[tuple[Index, bool]] = []
         for address in given:
             found += self._opened(str(address), own, transport)
@@ -88,6 +90,8 @@ class Core:
 
     def named(self, names: Names) -> list[Index]:
         """Raises: UsageError where an index is unknown or named twice."""
+        if not self.indexes:
+            raise UsageError("this client has a bundle and no index, so that it can only rerank: give it an address")
         chosen = self.default if names is None else [names] if isinstance(names, str) else list(names)
         for name in chosen:
             if name not in self.indexes:
@@ -96,15 +100,22 @@ class Core:
             raise UsageError("name at least one index, and each once")
         return [self.indexes[name] for name in chosen]
 
-    def encoder(self, index: Index) -> Encoder:
+    @property
+    def bundle(self) -> Bundle:
+        """Of the first index that is asked by default; without an index the one that was given."""
+        if self.indexes:
+            return self.indexes[self.default[0]].bundle
+        assert self._own is not None
+        return self._own
+
+    def encoder(self, bundle: Bundle) -> Encoder:
         with self._lock:
-            key = index.bundle.sha256
-            if key not in self._encoders:
-                self._encoders[key] = Encoder(index.bundle, precision=self._precision)
-            return self._encoders[key]
+            if bundle.sha256 not in self._encoders:
+                self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
+            return self._encoders[bundle.sha256]
 
     def _encoded(self, query: Query, index: Index) -> Question:
-        return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index))
+        return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
         return self.clock() + (self.settings.timeout if timeout is None else timeout)
@@ -128,7 +139,7 @@ class Core:
             result = merged([result for results in parts for result in results], options)
         if options.explain and question.text:
             start = time.perf_counter()
-            hits = explained(self.encoder(indexes[0]), question.text, result.hits)
+            hits = explained(self.encoder(indexes[0].bundle), question.text, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
         return result.check_full() if self.settings.require_full else result
@@ -178,7 +189,7 @@ class Core:
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""
-        return reranked(self.encoder(self.named(None)[0]), query, documents, k, explain)
+        return reranked(self.encoder(self.bundle), query, documents, k, explain)
 
     def close(self) -> None:
         for index in self.indexes.values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_length, checked_metadatas, checked_texts, listed
 from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.memory import EncodedDocuments
-from colbert_vespa.rag.places import Place
-from colbert_vespa.rag.reranker import Reranker
+from colbert_vespa.rag.places import Place, listed_versions, parted
 from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
 from late_interaction.bundle import Bundle
-from late_interaction.encoder import Encoder
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.plaid.shards import open_index
 from query import Client, ClientSettings
@@ -48,7 +45,7 @@ class RAGPretrainedModel:
         self._verbose = verbose
         self._version: tuple[str, int | str] | None = None  # of one index, which was opened at it
         self._clients: dict[tuple[str, ...], Client] = {}
-        self._encoders: dict[int, Encoder] = {}
+        self._models: dict[int, Client] = {}  # by tokens of a document; without an index
         self._encoded: EncodedDocuments | None = None
 
     @classmethod
@@ -72,7 +69,7 @@ class RAGPretrainedModel:
         default = f"{Path(pretrained_model_name_or_path).name}_new_index"
         if address is None:
             return cls(bundle, Place.under(index_root), name=None, default_name=default, verbose=verbose)
-        url, name = _parted(address)
+        url, name = parted(address)
         return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
 
     @classmethod
@@ -98,7 +95,7 @@ class RAGPretrainedModel:
         if is_url(str(index_path)):
             if version is not None:
                 raise UsageError("versions are of local indexes: Vespa has none")
-            url, name = _parted(str(index_path))
+            url, name = parted(str(index_path))
             with Client(str(index_path)) as client:
                 bundle = client.bundle
             return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
@@ -243,11 +240,11 @@ class RAGPretrainedModel:
         Raises: ArgumentError, UsageError on a blank query.
         """
         texts = checked_texts(documents, "documents")
-        reranker = Reranker(self._encoder(AUTO))
+        model = self._model(AUTO)
         found = [
             [
                 of_text(hit.text, hit.score, hit.rank, int(hit.id), zero=zero_index_ranks, explanation=hit.explanation)
-                for hit in reranker.rerank(each, texts, k, explain=explain)
+                for hit in model.rerank(each, texts, k, explain=explain)
             ]
             for each in ([query] if isinstance(query, str) else query)
         ]
@@ -268,7 +265,7 @@ class RAGPretrainedModel:
         """
         texts = checked_texts(documents, "documents")
         metadatas = checked_metadatas(document_metadatas, len(texts), "documents")
-        vectors = self._encoder(max_document_length).encode_documents(texts)
+        vectors = self._model(max_document_length).encoder.encode_documents(texts)
         if self._encoded is None:
             self._encoded = EncodedDocuments(self._bundle.manifest.dim)
         self._encoded.add(texts, vectors, metadatas)
@@ -291,7 +288,7 @@ class RAGPretrainedModel:
                 of_text(kept.texts[place], score, rank, place, zero=zero_index_ranks, metadata=kept.metadatas[place])
                 for rank, (place, score) in enumerate(kept.best(Q, k), start=1)
             ]
-            for Q in self._encoder(AUTO).encode_queries(queries)
+            for Q in self._model(AUTO).encoder.encode_queries(queries)
         ]
         return flat_if_one(found)
 
@@ -307,17 +304,7 @@ class RAGPretrainedModel:
         """
         if self._place.remote:
             raise UsageError("versions are of local indexes: Vespa has none")
-        index = open_index(self._opened(self._named(index_name, None)[0]))
-        return [
-            {
-                "version": version.number,
-                "name": version.name,
-                "passages": version.passages,
-                "created": datetime.fromtimestamp(version.created, timezone.utc).isoformat(),
-                "current": version.number == index.version,
-            }
-            for version in index.versions()
-        ]
+        return listed_versions(self._opened(self._named(index_name, None)[0]))
 
     def as_langchain_retriever(
         self, *, k: int = 10, index_name: str | None = None, where: Mapping[str, object] | None = None
@@ -327,20 +314,21 @@ class RAGPretrainedModel:
         Raises: as `search`; MissingDependency without LangChain.
         """
         client = self._client(self._named(index_name, None))
-        return _langchain().ColbertRetriever(client=client, k=k, where=where)
+        return _langchain().ColbertRetriever(client=client, k=k, where=None if where is None else dict(where))
 
     def as_langchain_document_compressor(self, k: int = 5) -> Any:
         """A LangChain document compressor that keeps the k best, `colbert_vespa.langchain.ColbertReranker`.
 
         Raises: MissingDependency without LangChain.
         """
-        return _langchain().ColbertReranker(client=Reranker(self._encoder(AUTO)), k=k)
+        return _langchain().ColbertReranker(client=self._model(AUTO), k=k)
 
     def close(self) -> None:
         """Closes connections, and the processes of an index of shards."""
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._models.values()):
             client.close()
         self._clients.clear()
+        self._models.clear()
 
     def _say(self, text: str) -> None:
         _sayer(self._verbose)(text)
@@ -389,23 +377,17 @@ class RAGPretrainedModel:
         for names in [names for names in self._clients if name in names]:
             self._clients.pop(names).close()
 
-    def _encoder(self, length: int | str) -> Encoder:
-        """Reads so many tokens of a document."""
+    def _model(self, length: int | str) -> Client:
+        """Without an index; reads so many tokens of a document."""
         most = self._bundle.manifest.max_tokens
         tokens = most if length == AUTO else min(most, checked_length(length))  # type: ignore[arg-type]  # or it raises
-        if tokens not in self._encoders:
-            self._encoders[tokens] = Encoder(with_document_length(self._bundle, tokens))
-        return self._encoders[tokens]
+        if tokens not in self._models:
+            self._models[tokens] = Client([], with_document_length(self._bundle, tokens))
+        return self._models[tokens]
 
 
 def _sayer(verbose: int) -> Any:
     return logger.info if verbose else logger.debug
-
-
-def _parted(address: str) -> tuple[str, str]:
-    """URL and name of an index, '' for the application's first."""
-    url, _, name = address.partition("#")
-    return url.rstrip("/"), name
 
 
 def _langchain() -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_name
@@ -18,11 +20,12 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.imports import import_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json
+from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import SHARDS
 from late_interaction.plaid.versions import CURRENT
 from vespa_app.addresses import is_url
 
-__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index"]
+__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions", "parted"]
 
 DEFAULT_ROOT = ".ragatouille/"
 IMPORTED = ".imported"
@@ -76,6 +79,12 @@ class Place:
         return [path.name for path in found if is_index(path) or _is_colbert_ai(path)]
 
 
+def parted(address: str) -> tuple[str, str]:
+    """URL of an application and the name of one of its indexes, '' for the first."""
+    url, _, name = address.partition("#")
+    return url.rstrip("/"), name
+
+
 def is_index(path: Path) -> bool:
     """Whether there is an index of ours, of shards or not."""
     return (path / CURRENT).is_file() or (path / SHARDS).is_file()
@@ -85,6 +94,21 @@ def check_replaceable(path: Path) -> None:
     """Raises: LocalIndexError where there is something at `path` that is no index."""
     if is_there(path) and not is_index(path) and not _is_colbert_ai(path):
         raise LocalIndexError(f"{path} exists and is no index, so it is not replaced: give another index_name")
+
+
+def listed_versions(address: str) -> list[dict[str, Any]]:
+    """The versions of a local index that are still there, oldest first. Raises: LocalIndexError."""
+    index = open_index(address)
+    return [
+        {
+            "version": version.number,
+            "name": version.name,
+            "passages": version.passages,
+            "created": datetime.fromtimestamp(version.created, timezone.utc).isoformat(),
+            "current": version.number == index.version,
+        }
+        for version in index.versions()
+    ]
 
 
 def _is_colbert_ai(path: Path) -> bool:

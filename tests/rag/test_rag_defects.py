@@ -168,8 +168,8 @@ def test_defect_19_langchain_keeps_ids_and_scores_and_leaves_documents_alone(rag
     found = rag.as_langchain_retriever(k=1).invoke("fox")[0]
     assert found.page_content == best["content"]
     assert found.metadata["n"] == best["document_metadata"]["n"]
-    assert best["document_id"] in {found.id, *found.metadata.values()} or str(found.id).startswith(best["document_id"])
-    assert best["score"] in found.metadata.values()
+    assert (found.id, found.metadata["score"]) == (best["document_id"], best["score"])
+    assert found.metadata["passage_id"] == f"{best['document_id']}#{best['passage_id']}"
     given = [Document(page_content=text, metadata={"n": n}) for n, text in enumerate(TEXTS)]
     kept = rag.as_langchain_document_compressor(k=2).compress_documents(given, "fox")
     assert len(kept) == 2
