@@ -398,3 +398,35 @@ def evaluate(
         recall, goal, tradeoffs, plot, bundle, settings,
     )  # fmt: skip
     run_evaluate(Output(json_output=json_output), options)
+
+
+@app.command()
+def parity(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder.")],
+    address: Annotated[list[str] | None, typer.Option("--from", help="Local index folder or Vespa URL. Several times.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="What the bundle was exported from: torch.")] = None,
+    collection: Annotated[
+        Path | None, typer.Option("--collection", help="Folder whose queries and documents are asked.")
+    ] = None,
+    documents: Annotated[Path | None, typer.Option("--documents", help="Source of documents.")] = None,
+    queries: Annotated[Path | None, typer.Option("--queries", help="Source whose texts are queries.")] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Documents of the sample.")] = 100,
+    query_sample: Annotated[int, typer.Option("--query-sample", min=1, help="Queries of the sample.")] = 30,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits whose overlap counts.")] = 10,
+    threshold: Annotated[
+        list[str] | None, typer.Option("--threshold", help="Instead of the default, as codec.mean_cosine=0.98. Several times.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""
+    from colbert_vespa.parity.command import run_parity
+    from colbert_vespa.parity.texts import sample_texts
+
+    texts = sample_texts(collection, documents, queries, sample, query_sample)
+    if not run_parity(
+        Output(json_output=json_output), bundle, texts, address or [], checkpoint=checkpoint, k=k, thresholds=threshold or [],
+        junit=junit, html=html,
+    ):  # fmt: skip
+        raise typer.Exit(1)

@@ -14,7 +14,7 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
-from query.types import Query, Question, SearchResult
+from query.types import Matrix, Query, Question, SearchResult
 
 __all__ = ["Index", "check_query", "choose_strategy", "encoded"]
 
@@ -47,6 +47,13 @@ class Index(Protocol):
 
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
+        ...
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        """Stored unit rows `[t, d]` of those passages, as the codec decodes them; unknown ids are left out.
+
+        Raises: UsageError where the index cannot give them.
+        """
         ...
 
     def close(self) -> None: ...

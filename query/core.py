@@ -22,7 +22,7 @@ from query.explain import explained
 from query.options import ClientSettings, SearchOptions
 from query.several import check_comparable, merged
 from query.steps import Plan, together
-from query.types import Hit, Query, Question, SearchResult
+from query.types import Hit, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.addresses import is_url
 from vespa_app.application import Application
@@ -158,6 +158,14 @@ class Core:
         if not wanted:
             return {}
         return (yield from indexes[0].score(question, wanted, deadline))
+
+    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
+        """Raises: as Client.vectors."""
+        indexes = self.named(names)
+        if len(indexes) != 1:
+            raise UsageError(f"vectors are of one index: name one of {', '.join(index.name for index in indexes)}")
+        wanted = list(dict.fromkeys(ids))
+        return (yield from indexes[0].vectors(wanted, self.deadline(timeout))) if wanted else {}
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""

@@ -19,7 +19,7 @@ from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
 from query.steps import Plan, at_once
-from query.types import Hit, Question, SearchResult
+from query.types import Hit, Matrix, Question, SearchResult
 from query.words import Words
 
 __all__ = ["LocalSearch"]
@@ -60,6 +60,13 @@ class LocalSearch:
             return self._pinned(deadline).scores(question.rows, passage_ids).scores
 
         return at_once(score)
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        def vectors() -> Mapping[str, Matrix]:
+            index = self._pinned(deadline)
+            return {id_: index.vectors(id_) for id_ in passage_ids if index.passage(id_) is not None}
+
+        return at_once(vectors)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""
