@@ -17,7 +17,7 @@ from query.fusion import fused
 from query.options import Weights
 from vespa_app.candidates.pooled import pool
 
-__all__ = ["bm25_run", "dense_run", "fused_run", "pooled_run"]
+__all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
 
 Matrix = NDArray[np.float32]
 Hits = dict[str, list[tuple[str, float]]]

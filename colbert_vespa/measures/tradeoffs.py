@@ -27,7 +27,17 @@ from late_interaction.pooling import pool
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 from query import Client
 
-__all__ = ["CANDIDATES", "POOLINGS", "STORAGES", "Point", "Tradeoffs", "measure_tradeoffs", "plot_tradeoffs", "tradeoffs_of"]
+__all__ = [
+    "CANDIDATES",
+    "POOLINGS",
+    "STORAGES",
+    "Point",
+    "Tradeoffs",
+    "built_index",
+    "measure_tradeoffs",
+    "plot_tradeoffs",
+    "tradeoffs_of",
+]
 
 STORAGES = (
     Storage("float32"),
@@ -131,7 +141,7 @@ def front(points: Sequence[tuple[float, float]]) -> set[int]:
 def _measured(
     folder: Path, encoder: DocumentEncoder, judged: Judged, storage: Storage, factor: int, candidates: Sequence[str]
 ) -> list[Point]:
-    index, seconds = _built(folder, encoder, judged.documents, storage, factor)
+    index, seconds = built_index(folder, encoder, judged.documents, storage, factor)
     per_passage = index.bytes_per_token * index.token_vectors / len(judged.documents)
     codec = f"{storage.codec}{index.bits}" if storage.codec == "residual" else storage.codec
     points = []
@@ -142,7 +152,7 @@ def _measured(
     return points
 
 
-def _built(
+def built_index(
     folder: Path, encoder: DocumentEncoder, documents: Sequence[Document], storage: Storage, factor: int
 ) -> tuple[LocalIndex, float]:
     """The index, and the seconds that it took from ready vectors."""
