@@ -1,6 +1,6 @@
 """Late interaction beside BM25, dense vectors and cross-encoders on judged collections: the table of docs/when-to-use.md.
 
-    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--plots DIR]
+    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--page docs/when-to-use.md] [--plots DIR]
 
 Quality is against the judgements; bytes are of what a search reads (no texts); build is encoding of the whole corpus, from the
 rate over a sample, plus making the index; latency is of a query of text, encoding included, one query at a time. The dense
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -45,6 +46,7 @@ DEPTH = 100
 RATE_SAMPLE = 64  # texts that a rate of encoding is measured on
 RERANKED = 50  # passages that a cross-encoder is given
 QUICK_QUERIES = 50
+MARKS = ("<!-- measured by benchmarks/when_to_use.py -->", "<!-- end of what was measured -->")
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,24 @@ def table(result: dict[str, object]) -> str:
     return "\n".join([head, *lines])
 
 
+def write_page(page: Path, results: Sequence[dict[str, object]], plots: Path, *, quick: bool) -> None:
+    """Replaces what is between the marks."""
+    text = page.read_text(encoding="utf-8")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    how = f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`, {time.strftime('%Y-%m-%d')}, load {load()}."
+    folder = Path(os.path.relpath(plots, page.parent))
+    parts = [how]
+    for result in results:
+        name = f"tradeoffs-{result['collection']}.svg"
+        parts += [table(result), f"![Trade-offs on {result['collection']}]({folder / name})"]
+    page.write_text("\n\n".join([before + MARKS[0], *parts, MARKS[1] + after]), encoding="utf-8")
+
+
+def load() -> str:
+    """Of the last 15 minutes, and the cores: what milliseconds are worth."""
+    return f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores"
+
+
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
@@ -211,6 +231,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="cranfield, fewer queries and trade-offs")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
     parser.add_argument("--collection", action="append", help="cranfield or scifact; default: both")
+    parser.add_argument("--page", type=Path, help="put the tables between this page's marks")
     parser.add_argument("--plots", type=Path, default=Path("docs/images"), help="folder of the plots")
     arguments = parser.parse_args()
     out = sys.stderr if arguments.json else sys.stdout
@@ -219,6 +240,8 @@ def main() -> None:
     for name in names:
         results.append(measure(name, quick=arguments.quick, plots=arguments.plots))
         print(table(results[-1]) + "\n", file=out, flush=True)
+    if arguments.page:
+        write_page(arguments.page, results, arguments.plots, quick=arguments.quick)
     if arguments.json:
         print(json.dumps({"collections": results}))
 

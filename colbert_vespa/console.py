@@ -163,7 +163,8 @@ class Output:
         if evaluation.latency_ms:
             table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms))
         self.console.print(table)
-        self.say("in brackets: p of the difference to the first column, by randomisation")
+        if evaluation.baselines:
+            self.say("in brackets: p of the difference to the first column, by randomisation")
 
     def tradeoffs(self, found: Tradeoffs) -> None:
         """A line for each index and candidates; those that no other dominates are bold."""

@@ -87,7 +87,9 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
         if len(fields) == 4:  # TREC: query, iteration, document, relevance
             fields = [fields[0], fields[2], fields[3]]
         if len(fields) != 3 or not _is_number(fields[2]):
-            raise CollectionError(f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs")
+            raise CollectionError(
+                f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs, or TREC's four columns"
+            )
         judged.setdefault(fields[0], {})[fields[1]] = float(fields[2])
     return judged
 
