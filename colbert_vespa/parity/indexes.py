@@ -14,7 +14,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim_many
-from late_interaction.plaid.shards import open_index
+from late_interaction.plaid.shards import ShardedIndex, open_index
 from query import Client
 from query.types import Hit, SearchResult
 from vespa_app.addresses import is_url
@@ -58,7 +58,10 @@ def describe(address: str) -> Place:
     """Raises: LocalIndexError, VespaError."""
     if not is_url(address):
         index = open_index(Path(address))
-        return Place(address, "float32" if index.codec == "float32" else _named(index.codec, index.bits))
+        place = Place(address, _named(index.codec, index.bits))
+        if isinstance(index, ShardedIndex):
+            index.close()
+        return place
     description = Application.read(address).description
     settings = description.settings
     codec = _named(settings.codec, settings.residual_bits)
