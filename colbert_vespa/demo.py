@@ -140,10 +140,10 @@ def _index_and_answer(
     }
     bm25 = evaluation.baselines["bm25"]
     if judged is None:
-        quality, ours, theirs = "MRR@10 of known items", evaluation.mrr_at_10, bm25["mrr_at_10"]
+        quality, ours, theirs = "MRR@10 of known items", evaluation.measured["mrr_at_10"], bm25["mrr_at_10"]
         report |= {"known_item_mrr_at_10": ours, "bm25_mrr_at_10": theirs}
     else:
-        quality, ours, theirs = "nDCG@10", evaluation.ndcg_at_10, bm25["ndcg_at_10"]
+        quality, ours, theirs = "nDCG@10", evaluation.measured["ndcg_at_10"], bm25["ndcg_at_10"]
         report |= {"ndcg_at_10": ours, "bm25_ndcg_at_10": theirs}
     report |= {"bundle": str(folder / "bundle"), "package": str(folder / "package")}
     out.table(

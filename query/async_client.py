@@ -19,7 +19,7 @@ from query.core import Addresses, Core, Names
 from query.exchange import AsyncExchange
 from query.options import AUTO, ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan
-from query.types import Hit, Queries, Query, SearchResult
+from query.types import Hit, Matrix, Queries, Query, SearchResult
 from vespa_app.settings import MAX_HITS
 
 __all__ = ["AsyncClient"]
@@ -181,6 +181,11 @@ class AsyncClient:
         """As Client.select."""
         core = await self._opened()
         return await self._run(core.select(where, limit, index, timeout))
+
+    async def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+        """As Client.vectors."""
+        core = await self._opened()
+        return dict(await self._run(core.vectors(ids, index, timeout)))
 
     async def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False

@@ -15,7 +15,7 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
-from query.types import Query, Question, SearchResult
+from query.types import Matrix, Query, Question, SearchResult
 
 __all__ = ["Index", "Where", "check_query", "choose_strategy", "encoded"]
 
@@ -61,6 +61,13 @@ class Index(Protocol):
 
     def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
         """Ids of documents of at most `limit` passages that the filter selects. Raises: as `get`."""
+        ...
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        """Stored unit rows `[t, d]` of those passages, as the codec decodes them; unknown ids are left out.
+
+        Raises: UsageError where the index cannot give them.
+        """
         ...
 
     def close(self) -> None: ...

@@ -19,7 +19,7 @@ from query.core import Addresses, Core, Names
 from query.exchange import Exchange
 from query.options import AUTO, ClientSettings, SearchOptions, Weights, check_seconds
 from query.steps import Plan
-from query.types import Hit, Queries, Query, SearchResult
+from query.types import Hit, Matrix, Queries, Query, SearchResult
 from vespa_app.settings import MAX_HITS
 
 __all__ = ["Client", "make_options"]
@@ -187,6 +187,13 @@ class Client:
         Raises: as get.
         """
         return self._run(self._core.select(where, limit, index, timeout))
+
+    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+        """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
+
+        Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
+        """
+        return dict(self._run(self._core.vectors(ids, index, timeout)))
 
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False

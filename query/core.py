@@ -21,7 +21,7 @@ from query.options import ClientSettings, SearchOptions, check_count
 from query.reranking import reranked
 from query.several import check_comparable, merged
 from query.steps import Plan, together
-from query.types import Hit, Query, Question, SearchResult
+from query.types import Hit, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.addresses import is_url
 from vespa_app.application import Application
@@ -186,6 +186,14 @@ class Core:
         if len(indexes) != 1:
             raise UsageError(f"{what} is of one index: name one of {', '.join(index.name for index in indexes)}")
         return indexes[0]
+
+    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
+        """Raises: as Client.vectors."""
+        indexes = self.named(names)
+        if len(indexes) != 1:
+            raise UsageError(f"vectors are of one index: name one of {', '.join(index.name for index in indexes)}")
+        wanted = list(dict.fromkeys(ids))
+        return (yield from indexes[0].vectors(wanted, self.deadline(timeout))) if wanted else {}
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""

@@ -22,7 +22,7 @@ from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
 from query.steps import Plan, at_once
-from query.types import Hit, Question, SearchResult
+from query.types import Hit, Matrix, Question, SearchResult
 from query.words import Words
 
 __all__ = ["LocalSearch"]
@@ -79,6 +79,13 @@ class LocalSearch:
             return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
 
         return at_once(select)
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        def vectors() -> Mapping[str, Matrix]:
+            index = self._pinned(deadline)
+            return {id_: index.vectors(id_) for id_ in passage_ids if index.passage(id_) is not None}
+
+        return at_once(vectors)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""

@@ -20,9 +20,17 @@ from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan, together
-from query.types import Hit, Question, SearchResult
+from query.types import Hit, Matrix, Question, SearchResult
 from query.vespa_answer import Coverage, coverage_of, hits_of, timings_of
-from query.vespa_request import Request, documents_clause, score_request, search_request, stored_request, unfit_strategies
+from query.vespa_request import (
+    Request,
+    documents_clause,
+    score_request,
+    search_request,
+    stored_request,
+    unfit_strategies,
+    vectors_request,
+)
 from query.yql import filter_to_yql
 from vespa_app.application import Application
 from vespa_app.codecs import CODECS, VECTORS, Books
@@ -32,6 +40,7 @@ from vespa_app.settings import MAX_HITS
 __all__ = ["VespaIndex", "search_joined"]
 
 DOCUMENTS = 256  # asked for at once
+VECTORS_AT_ONCE = 100  # passages, some 100 kB each as hex
 
 
 class VespaIndex:
@@ -131,6 +140,19 @@ class VespaIndex:
         root: Mapping[str, Any] = answer.body["root"]
         return root
 
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        """Raises: UsageError where the index is of layout chunks or of mode streaming."""
+        found: dict[str, Matrix] = {}
+        parts = [passage_ids[first : first + VECTORS_AT_ONCE] for first in range(0, len(passage_ids), VECTORS_AT_ONCE)]
+        requests = [vectors_request(self.application.settings, part) for part in parts]
+        answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
+        for answer in answers:
+            root = answer.body["root"]
+            hits = hits_of(root, {self.name: self.schema}, 1)
+            found |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
+            coverage_of(root, self._settings.expected.get(self.name))
+        return {id_: found[id_] for id_ in passage_ids if id_ in found}
+
     def noted(self, coverage: Coverage) -> tuple[str, ...]:
         """A note where fewer documents were searched than once before: Vespa does not always count what is missing."""
         searched = coverage.documents
@@ -222,6 +244,15 @@ def _result(
     )
 
 
+def _decoded(index: VespaIndex, root: Mapping[str, Any]) -> list[Matrix]:
+    """Rows `[t, d]` of each hit of an answer that carries vectors."""
+    settings = index.application.settings
+    codec = CODECS[settings.codec]
+    names = (VECTORS, *codec.more_fields(settings))
+    values = [{name: item["fields"][name] for name in names} for item in root.get("children", [])]
+    return [codec.decode(value, index.books) for value in values]
+
+
 def _scored_here(
     index: VespaIndex,
     root: Mapping[str, Any],
@@ -231,11 +262,7 @@ def _scored_here(
     options: SearchOptions,
 ) -> list[Hit]:
     """The page of the candidates ordered by MaxSim over their decoded vectors, as the codec of the index decodes them."""
-    settings = index.application.settings
-    codec = CODECS[settings.codec]
-    names = (VECTORS, *codec.more_fields(settings))
-    values = [{name: item["fields"][name] for name in names} for item in root.get("children", [])]
-    matrices = [codec.decode(value, index.books) for value in values]
+    matrices = _decoded(index, root)
     if not matrices:
         return []
     lengths = [len(D) for D in matrices]
