@@ -16,7 +16,7 @@ def look(cluster):
 
     def once(**changes):
         with Monitor(
-            Target(cluster.url, changes.pop("config", (cluster.url,)), timeout=changes.pop("timeout", 5.0), **changes)
+            Target(cluster.url, changes.pop("config", (cluster.url,)), timeout=changes.pop("timeout", 60.0), **changes)
         ) as m:
             report = m.look()
         return report, {(row.area, row.name): row for row in report.found.rows}

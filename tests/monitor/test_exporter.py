@@ -30,7 +30,7 @@ def fetched(url):
 
 def test_every_figure_is_told(cluster):
     cluster.down = {("node3", "searchnode")}
-    with Monitor(Target(cluster.url, (cluster.url,))) as monitor:
+    with Monitor(Target(cluster.url, (cluster.url,), timeout=60.0)) as monitor:
         report = monitor.look()
     with serving(("127.0.0.1", 0)) as (exporter, url):
         assert fetched(url) == {}
@@ -81,7 +81,7 @@ def test_watching_shows_what_changes(cluster, capsys, json_output, terminal):
         if len(waited) == 2:
             raise Enough
 
-    with Monitor(Target(cluster.url, (cluster.url,))) as monitor, pytest.raises(Enough):
+    with Monitor(Target(cluster.url, (cluster.url,), timeout=60.0)) as monitor, pytest.raises(Enough):
         go_on(out, monitor, 7.0, show=True, listen=("127.0.0.1", 0), wait=wait)
     assert waited == [7.0, 7.0]
     assert scraped == [0.0, 1.0]

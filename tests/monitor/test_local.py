@@ -121,7 +121,7 @@ def _nothing():
 def test_a_bundle_that_is_not_known_is_a_row(cluster, made):
     """Of an application whose bundle nobody has here: the other rows are there all the same."""
     canaries = Canaries.read(made / "canaries.json")
-    with Monitor(Target(cluster.url, (cluster.url,), canaries=canaries)) as monitor:
+    with Monitor(Target(cluster.url, (cluster.url,), canaries=canaries, timeout=60.0)) as monitor:
         report = monitor.look()
     states = {(row.area, row.name): (row.state, row.says) for row in report.found.rows}
     state, says = states["canaries", "all"]
