@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from late_interaction.errors import ArgumentError
 
-__all__ = ["checked_ids", "checked_length", "checked_metadatas", "checked_name", "checked_texts", "listed"]
+__all__ = ["checked_count", "checked_ids", "checked_length", "checked_metadatas", "checked_name", "checked_texts", "listed"]
 
 LEAST_LENGTH = 16  # tokens of a passage, special ones included
 
@@ -61,6 +61,13 @@ def checked_length(length: int) -> int:
     if isinstance(length, bool) or not isinstance(length, int) or length < LEAST_LENGTH:
         raise ArgumentError(f"max_document_length must be a whole number of at least {LEAST_LENGTH}, got {length!r}")
     return length
+
+
+def checked_count(k: int) -> int:
+    """Raises: ArgumentError unless it is a number of results."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ArgumentError(f"k must be a whole number of at least 1, got {k!r}")
+    return k
 
 
 def checked_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from colbert_vespa.rag.building import OVERWRITE, add_documents, build_index, delete_documents, made_documents
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
-from colbert_vespa.rag.checks import checked_length, checked_metadatas, checked_texts, listed
+from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed
 from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.memory import EncodedDocuments
 from colbert_vespa.rag.places import Place, listed_versions, parted
@@ -244,7 +244,7 @@ class RAGPretrainedModel:
         found = [
             [
                 of_text(hit.text, hit.score, hit.rank, int(hit.id), zero=zero_index_ranks, explanation=hit.explanation)
-                for hit in model.rerank(each, texts, k, explain=explain)
+                for hit in model.rerank(each, texts, checked_count(k), explain=explain)
             ]
             for each in ([query] if isinstance(query, str) else query)
         ]
@@ -286,7 +286,7 @@ class RAGPretrainedModel:
         found = [
             [
                 of_text(kept.texts[place], score, rank, place, zero=zero_index_ranks, metadata=kept.metadatas[place])
-                for rank, (place, score) in enumerate(kept.best(Q, k), start=1)
+                for rank, (place, score) in enumerate(kept.best(Q, checked_count(k)), start=1)
             ]
             for Q in self._model(AUTO).encoder.encode_queries(queries)
         ]

@@ -67,6 +67,15 @@ def test_without_an_index_or_documents_that_is_said(rag, tmp_path):
         RAGPretrainedModel.from_index(tmp_path / "gone")
 
 
+def test_k_is_a_number_of_results(rag):
+    rag.index(TEXTS, index_name="i")
+    rag.encode(TEXTS)
+    for search in (rag.search, rag.search_encoded_docs, lambda query, k: rag.rerank(query, TEXTS, k)):
+        for wrong in (0, -1, True, 2.5):
+            with pytest.raises(UsageError, match="k must be a whole number"):
+                search("fox", k=wrong)
+
+
 def test_a_list_of_one_query_gives_a_flat_list(rag):
     rag.index(TEXTS, index_name="i")
     rag.encode(TEXTS)
