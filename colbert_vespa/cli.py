@@ -364,9 +364,9 @@ def evaluate(
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
     recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
     recall: Annotated[
-        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
-    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
+    goal: Annotated[str | None, typer.Option("--goal", help="Find the least effort that reaches recall@10=0.98, say.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="With --recall: write the curve as .png or .svg.")] = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
@@ -387,7 +387,7 @@ def evaluate(
         with out.steps() as step:
             report = recall_at_address(
                 address, collection, wanted, bundle=bundle, strategies=names, queries=queries or recall_queries,
-                settings=settings, step=step,
+                settings=settings, whole=recall or plot is not None, step=step,
             )  # fmt: skip
         out.recall(report)
         if plot is not None:

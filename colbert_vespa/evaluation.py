@@ -234,6 +234,7 @@ def recall_at_address(
     strategies: Sequence[str] | None = None,
     queries: int | None = None,
     settings: ClientSettings | None = None,
+    whole: bool = True,
     step: Step | None = None,
 ) -> RecallReport:
     """`measure_recall` at `address` with the queries of a collection folder; `queries`: a seeded sample of so many.
@@ -244,4 +245,4 @@ def recall_at_address(
     if queries is not None and queries < len(texts):
         texts = random.Random(SEED).sample(texts, queries)
     with Client(address, bundle, settings=settings) as client:
-        return measure_recall(client, texts, goal, strategies=strategies, step=step)
+        return measure_recall(client, texts, goal, strategies=strategies, whole=whole, step=step)

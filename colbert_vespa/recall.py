@@ -1,4 +1,5 @@
-"""How much of the exact answer a search finds, at what latency, and the least effort that reaches a goal."""
+"""How much of the exact answer a client's search finds, at what latency, and the least effort that reaches a goal: chosen as
+`index tune` chooses (late_interaction/recall_goal.py)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.metrics import percentile
+from late_interaction.recall_goal import Answer, least_effort, work
 from query import Client
 from query.types import Matrix, Query, SearchResult
 
@@ -49,8 +51,8 @@ class Effort:
 
 @dataclass(frozen=True)
 class RecallReport:
-    """curve: by strategy, least effort first. chosen: of each strategy the least effort that reaches the goal, where any does:
-    fewest reranked, then fewest probes."""
+    """curve: what was measured, by strategy, then by probes. chosen: of each strategy the effort of the least work that reaches
+    the goal, where any does."""
 
     goal: Goal
     queries: int
@@ -71,12 +73,18 @@ def parse_goal(text: str) -> Goal:
 
 
 def measure_recall(
-    client: Client, texts: Sequence[str], goal: Goal, *, strategies: Sequence[str] | None = None, step: Step | None = None
+    client: Client,
+    texts: Sequence[str],
+    goal: Goal,
+    *,
+    strategies: Sequence[str] | None = None,
+    whole: bool = True,
+    step: Step | None = None,
 ) -> RecallReport:
     """Against MaxSim over everything, by the same index and its stored vectors. strategies: None for all that order by MaxSim
-    and take ready rows.
+    and take ready rows. whole: measure the whole curve, not only as far as the goal asks.
 
-    Raises: UsageError where the index has no candidates `exhaustive`, or there are no queries.
+    Raises: UsageError where the index has no candidates `exhaustive`, or no query finds anything.
     """
     say = step or (lambda _what, _done, _total: None)
     if EXACT not in client.strategies:
@@ -84,41 +92,67 @@ def measure_recall(
     if not texts:
         raise UsageError("recall needs queries: the collection has none")
     chosen = list(strategies or (name for name in client.strategies if name not in (EXACT, "bm25", "hybrid")))
-    rows = client.encoder.encode_queries(texts)
-    truth, exact_ms = [], []
-    for place, query in enumerate(rows):
-        result, took = _timed(client, query, goal.k, EXACT, None, None)
-        truth.append({hit.passage_id for hit in result.hits})
+    asked: list[_Asked] = []
+    exact_ms = []
+    for place, (text, rows) in enumerate(zip(texts, client.encoder.encode_queries(texts), strict=True)):
+        result, took = _timed(client, rows, goal.k, EXACT, None, None)
+        asked.append(_Asked(text, rows, [hit.passage_id for hit in result.hits]))
         exact_ms.append(took)
-        say("exact MaxSim", place + 1, len(rows))
-    ladder = [(name, probes, rerank) for name in chosen for rerank in RERANKS if rerank >= goal.k for probes in _probes(name)]
-    curve = []
-    for place, (name, probes, rerank) in enumerate(ladder):
-        queries: Sequence[Query] = texts if name in ("bm25", "hybrid") else rows
-        curve.append(_effort(client, queries, truth, goal.k, name, probes, rerank))
-        say("settings", place + 1, len(ladder))
-    reached = {name: [e for e in curve if e.strategy == name and e.recall >= goal.recall] for name in chosen}
-    best = [min(efforts, key=lambda e: (e.rerank, e.probes or 0)) for efforts in reached.values() if efforts]
-    return RecallReport(goal, len(rows), 1000 * percentile(exact_ms, 0.5), tuple(curve), tuple(best))
+        say("exact MaxSim", place + 1, len(texts))
+    found = [query for query in asked if query.exact]
+    climbed = [_climbed(client, found, goal, name, whole, say) for name in chosen]
+    curve = tuple(effort for efforts, _ in climbed for effort in efforts)
+    best = tuple(effort for _, effort in climbed if effort is not None)
+    return RecallReport(goal, len(texts), 1000 * percentile(exact_ms, 0.5), curve, best)
+
+
+def _climbed(
+    client: Client, queries: Sequence[_Asked], goal: Goal, strategy: str, whole: bool, say: Step
+) -> tuple[list[Effort], Effort | None]:
+    """What was measured of a strategy, and the effort to choose."""
+    ladders = [[(probes, rerank) for rerank in RERANKS if rerank >= goal.k] for probes in _probes(strategy)]
+    measured: dict[_Pair, Effort] = {}
+
+    def ask(pair: _Pair) -> list[Answer]:
+        measured[pair], answers = _effort(client, queries, goal.k, strategy, *pair)
+        say(f"settings of {strategy}", len(measured), sum(map(len, ladders)))
+        return answers
+
+    best = least_effort(ladders, ask, [query.exact for query in queries], goal.recall, whole=whole).best
+    return list(measured.values()), None if best is None else measured[best.effort]
 
 
 def _probes(strategy: str) -> tuple[int | None, ...]:
     return PROBES if strategy in PROBED else (None,)
 
 
+_Pair = tuple[int | None, int]  # probes and rerank
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query as text and rows, and the ids of passages that exact MaxSim finds."""
+
+    text: str
+    rows: Matrix
+    exact: list[str]
+
+
 def _effort(
-    client: Client, queries: Sequence[Query], truth: Sequence[set[str]], k: int, strategy: str, probes: int | None, rerank: int
-) -> Effort:
-    recalls, among, seconds = [], [], []
-    for query, exact in zip(queries, truth, strict=True):
-        result, took = _timed(client, query, k, strategy, probes, rerank)
-        candidates = client.search(query, rerank, candidates=strategy, probes=probes, rerank=rerank).hits
+    client: Client, queries: Sequence[_Asked], k: int, strategy: str, probes: int | None, rerank: int
+) -> tuple[Effort, list[Answer]]:
+    answers, recalls, among, seconds = [], [], [], []
+    for query in queries:
+        question: Query | Matrix = query.text if strategy in ("bm25", "hybrid") else query.rows
+        result, took = _timed(client, question, k, strategy, probes, rerank)
+        candidates = client.search(question, rerank, candidates=strategy, probes=probes, rerank=rerank).hits
+        ids, exact = [hit.passage_id for hit in result.hits], set(query.exact)
+        answers.append(Answer(ids, work(result.matched or 0, result.reranked)))
         seconds.append(took)
-        if exact:
-            recalls.append(len(exact & {hit.passage_id for hit in result.hits}) / len(exact))
-            among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
+        recalls.append(len(exact & set(ids)) / len(exact))
+        among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
     p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
-    return Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
+    return Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95), answers
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -22,12 +22,12 @@ from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 from late_interaction.files import fsync_folder
 
-__all__ = ["DeadLetters", "Journal"]
+__all__ = ["AppendedFile", "DeadLetters", "Journal"]
 
 MAX_LINE = 1 << 16
 
 
-class _AppendedFile:
+class AppendedFile:
     """Lines that are durable when `append` returns; a disk that refuses leaves the file as it was."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -46,7 +46,7 @@ class _AppendedFile:
             fsync_folder(self._path.parent)
         except BlockingIOError:
             self.close()
-            raise CollectionError(f"{self._what} {self._path} is in use by another feed: wait for it, or stop it") from None
+            raise CollectionError(f"{self._what} {self._path} is in use by another run: wait for it, or stop it") from None
         except OSError as error:
             self.close()
             raise self._error(error) from None
@@ -93,7 +93,7 @@ class Journal:
         self.path = path
         header = json.dumps({"colbert-vespa": "feed journal", "feed": feed}).encode() + b"\n"
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
-        self._file = _AppendedFile(path, "journal")
+        self._file = AppendedFile(path, "journal")
         if read_only:
             return
         self._file.open(whole)
@@ -153,7 +153,7 @@ class DeadLetters:
     def __init__(self, path: Path, operation: str) -> None:
         self.path = path
         self._operation = operation
-        self._file = _AppendedFile(path, "dead-letter file")
+        self._file = AppendedFile(path, "dead-letter file")
         self._written = False
 
     @property

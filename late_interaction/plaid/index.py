@@ -323,6 +323,10 @@ class LocalIndex:
         """Living passages in order of insertion; a passage that was put again stands where it was put last."""
         return self.snapshot.iter_passages()
 
+    def whole_readers(self) -> list[LocalIndex]:
+        """As ShardedIndex.whole_readers: this one."""
+        return [self]
+
     def verify(self) -> None:
         """Reads every file of every version, the bundle's, and what waits for a commit. A writer may go on meanwhile.
 

@@ -1,3 +1,6 @@
+import dataclasses
+
+import numpy as np
 import pytest
 from fake_vespa import FakeVespa
 
@@ -7,3 +10,23 @@ def vespa():
     fake = FakeVespa()
     yield fake
     fake.close()
+
+
+@pytest.fixture(scope="session")
+def codebook_bundle(tiny_bundle, tmp_path_factory):
+    """The tiny model with a codebook and thresholds, which it has no sample for."""
+    from late_interaction.bundle import write_manifest
+    from late_interaction.codebook import train_codebook
+    from late_interaction.thresholds import Thresholds
+
+    folder = tmp_path_factory.mktemp("codebook") / "bundle"
+    folder.mkdir()
+    tiny_bundle.copy_to(folder)
+    (folder / "codebooks").mkdir()
+    rows = np.random.default_rng(0).standard_normal((4000, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    train_codebook(rows, bits=4, centroids=64).save(folder / "codebooks/residual.npz")
+    cuts = np.linspace(-0.05, 0.05, 16, dtype=np.float32)
+    Thresholds(cuts, np.full(16, 0.2, np.float32)).save(folder / "codebooks/binary.npz")
+    books = {"residual": "codebooks/residual.npz", "binary": "codebooks/binary.npz"}
+    return write_manifest(folder, dataclasses.replace(tiny_bundle.manifest, codebooks=books))

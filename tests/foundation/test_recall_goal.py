@@ -8,7 +8,7 @@ from late_interaction.recall_goal import Answer, least_effort
 TRUTH = [["a", "b"], ["c", "d", "e"]]
 
 
-def climbing(answers, ladders, recall):
+def climbing(answers, ladders, recall, *, whole=False):
     """answers: effort -> the ids of both queries and their cost. Also which efforts were tried."""
     asked = []
 
@@ -17,7 +17,7 @@ def climbing(answers, ladders, recall):
         first, second, cost = answers[effort]
         return [Answer(list(first), cost), Answer(list(second), cost)]
 
-    return least_effort(ladders, ask, TRUTH, recall), asked
+    return least_effort(ladders, ask, TRUTH, recall, whole=whole), asked
 
 
 def test_each_ladder_is_climbed_until_it_reaches_the_goal_or_costs_too_much():
@@ -31,6 +31,20 @@ def test_each_ladder_is_climbed_until_it_reaches_the_goal_or_costs_too_much():
     assert (found.best.effort, found.best.recall, found.best.cost) == ("2c", 1.0, 50.0)
     assert [measured.recall for measured in found.tried][:2] == [pytest.approx(5 / 12), pytest.approx(5 / 6)]
     assert climbing(answers, [["1a", "1b", "1c"]], 5 / 6)[0].best.effort == "1b"  # reached exactly
+
+
+def test_the_whole_curve_has_the_same_best():
+    """Also where an effort past a ladder's end is cheaper than the best, or costs as much."""
+    answers = {
+        "1a": ("a", "c", 10.0), "1b": ("ab", "cde", 60.0), "1c": ("ab", "cde", 30.0),
+        "2a": ("xa", "dc", 20.0), "2b": ("xa", "dc", 20.0), "2c": ("ab", "cde", 25.0), "3a": ("ab", "cde", 60.0),
+    }  # fmt: skip
+    ladders = [["1a", "1b", "1c"], ["2a", "2b", "2c"], ["3a"]]
+    climbed, asked = climbing(answers, ladders, 0.9)
+    whole, all_asked = climbing(answers, ladders, 0.9, whole=True)
+    assert climbed.best == whole.best and climbed.best.effort == "1b"
+    assert asked == ["1a", "1b", "2a", "2b", "3a"]
+    assert all_asked == list(answers) and [measured.effort for measured in whole.tried] == all_asked
 
 
 def test_a_ladder_ends_where_more_effort_does_nothing_more():

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
-from plaid_tools import fake_bundle, passage, token_vectors
+from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError
@@ -18,6 +19,9 @@ from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.writer import IndexWriter
+from query.local import LocalSearch
+from query.options import SearchOptions
+from query.types import Question
 
 SCHEMA = MetadataSchema({"word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 60)
@@ -123,6 +127,28 @@ def test_a_damaged_shard_makes_part_of_an_answer_until_it_is_mended(tmp_path, fo
         assert part.coverage < 1 and "offsets.npy has" in part.missing[0]
         file.write_bytes(content)
         assert (found(index).coverage, len(found(index).hits)) == (1.0, 60)
+
+
+@pytest.mark.parametrize("strategy", ["bm25", "hybrid"])
+def test_words_of_a_damaged_shard_make_part_of_an_answer_until_it_is_mended(tmp_path, folder, strategy):
+    """They failed outright: the passages of all shards were read in this process."""
+    shutil.copytree(folder, tmp_path / "i")
+    (file,) = (tmp_path / "i/shard-0/segments").glob("*/offsets.npy")
+    content = file.read_bytes()
+    file.write_bytes(content[:-8])
+    local = LocalSearch(tmp_path / "i")
+    local.index = ShardedIndex.open(tmp_path / "i", PATIENT)
+
+    def search():
+        options = SearchOptions(60, candidates=strategy, explain=True, where={"word": "a"})
+        return finished(local.search(Question(VECTORS[0], "text"), options, time.monotonic() + 120))
+
+    with local.index as index:
+        part, whole = search(), index.whole_readers()
+        assert part.coverage == pytest.approx(whole[0].passages / 60) and "offsets.npy has" in part.degraded[0]
+        assert {hit.passage_id for hit in part.hits} == {p.id for p in whole[0].iter_passages()}
+        file.write_bytes(content)
+        assert (search().coverage, len(search().hits)) == (1.0, 60)
 
 
 def test_a_commit_is_seen_after_refresh_in_all_shards(tmp_path, bundle):

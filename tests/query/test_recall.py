@@ -8,6 +8,7 @@ import pytest
 
 from colbert_vespa.recall import Goal, measure_recall, parse_goal
 from late_interaction.errors import UsageError
+from late_interaction.plaid import LocalIndex
 from query.types import Hit, SearchResult
 
 
@@ -31,6 +32,33 @@ def test_the_least_effort_that_reaches_the_goal():
     assert by[10, 32].recall == by[10, 32].candidates == 0.5
     assert by[20, 32].recall == 1.0
     assert {e.strategy for e in report.curve} == {"centroid"} and report.queries == 2
+
+
+def test_without_the_curve_the_choice_is_the_same_with_fewer_searches():
+    whole, climbed = (measure_recall(Fake(), ["a", "b"], Goal(10, 0.9), whole=whole) for whole in (True, False))
+    assert [(e.rerank, e.probes) for e in climbed.chosen] == [(e.rerank, e.probes) for e in whole.chosen] == [(10, 64)]
+    assert len(climbed.curve) < len(whole.curve) == 40
+
+
+def test_evaluate_and_tune_choose_alike(sample_index, minilm_encoder):
+    """One search with two sets of efforts: on the same ladders it is the same effort."""
+    import late_interaction.plaid.tuning as tuning
+    from query import Client
+
+    texts = ["parse command line options", "wait for a thread to finish", "write an object as JSON text"]
+    with pytest.MonkeyPatch.context() as patch, Client(str(sample_index)) as client:
+        patch.setattr(tuning, "PROBES", (4, 8, 16))
+        patch.setattr(tuning, "RERANKS", (10, 20, 50))
+        patch.setattr("colbert_vespa.recall.PROBES", (4, 8, 16))
+        patch.setattr("colbert_vespa.recall.RERANKS", (10, 20, 50))
+        (best,) = measure_recall(client, texts, Goal(10, 0.8), strategies=["centroid"]).chosen
+        index = LocalIndex.open(sample_index)
+
+        def ask(Q, settings):
+            return index.search(Q, 10, settings=settings, exact=settings is None)
+
+        tuned = tuning.find_effort(ask, minilm_encoder.encode_queries(texts), 10, 0.8, 1)
+    assert (best.probes, best.rerank, best.recall) == (tuned.probes, tuned.rerank, pytest.approx(tuned.recall, abs=1e-6))
 
 
 def test_a_goal_out_of_reach_has_no_effort():

@@ -288,11 +288,12 @@ class ShardedIndex:
         return dict(sorted(answers.bodies.items())), coverage
 
     def passage(self, passage_id: str) -> Passage | None:
-        return next((found for reader in self.readers().values() if (found := reader.passage(passage_id)) is not None), None)
+        """Of the shards that can be read."""
+        return next((found for reader in self.whole_readers() if (found := reader.passage(passage_id)) is not None), None)
 
     def vectors(self, passage_id: str) -> Matrix:
         """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
-        for reader in self.readers().values():
+        for reader in self.whole_readers():
             if reader.passage(passage_id) is not None:
                 return reader.vectors(passage_id)
         raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
@@ -314,6 +315,16 @@ class ShardedIndex:
             else:
                 self._readers[shard] = open_at(state.path, state.current, self._readers.get(shard))
         return dict(sorted(self._readers.items()))
+
+    def whole_readers(self) -> list[LocalIndex]:
+        """As `readers`, without the shards that a damaged file keeps from being opened: a search has their reasons."""
+        found = []
+        for shard, state in enumerate(self._states):
+            if state.current is not None:
+                with contextlib.suppress(LocalIndexError):
+                    self._readers[shard] = open_at(state.path, state.current, self._readers.get(shard))
+                    found.append(self._readers[shard])
+        return found
 
     def verify(self) -> None:
         """Reads every file of every shard, and checks that each passage is in the shard where it belongs.
