@@ -384,7 +384,7 @@ def evaluate(
     baseline: Annotated[Path | None, typer.Option("--baseline", help="TREC run to compare with.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.")] = None,
     recall: Annotated[
-        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
     goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
     tradeoffs: Annotated[

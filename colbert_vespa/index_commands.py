@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colbert_vespa.console import Output
+from colbert_vespa.copy_commands import add_copy_commands
 from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["index_app", "question_lines"]
 
-index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index.")
+index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
+add_copy_commands(index_app)
 Index = Annotated[Path, typer.Argument(help="Local index folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7

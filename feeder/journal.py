@@ -23,13 +23,13 @@ from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import fsync_folder, make_folders
 
-__all__ = ["DeadLetters", "Journal"]
+__all__ = ["AppendedFile", "DeadLetters", "Journal"]
 
 MOST_IN_LINE = 1024
 _LETTER = b'{"id": '  # how each line of dead letters begins
 
 
-class _AppendedFile:
+class AppendedFile:
     """Lines that are durable when `append` returns; a disk that refuses leaves the file as it was."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -48,7 +48,7 @@ class _AppendedFile:
             fsync_folder(self._path.parent)
         except BlockingIOError:
             self.close()
-            raise CollectionError(f"{self._what} {self._path} is in use by another feed: wait for it, or stop it") from None
+            raise CollectionError(f"{self._what} {self._path} is in use by another run: wait for it, or stop it") from None
         except OSError as error:
             self.close()
             raise self._error(error) from None
@@ -95,7 +95,7 @@ class Journal:
         self.path = path
         header = json.dumps({"colbert-vespa": "feed journal", "feed": feed}).encode() + b"\n"
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
-        self._file = _AppendedFile(path, "journal")
+        self._file = AppendedFile(path, "journal")
         if read_only:
             return
         self._file.open(whole)
@@ -168,7 +168,7 @@ class DeadLetters:
             raise UsageError(f"{path} is there and holds no dead letters: name another file for them (--dead-letters)")
         self.path = path
         self._operation = operation
-        self._file = _AppendedFile(path, "dead-letter file")
+        self._file = AppendedFile(path, "dead-letter file")
         self._written = False
 
     @property

@@ -12,8 +12,9 @@ import ssl
 import struct
 import threading
 import time
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import h2.config
 import h2.connection
@@ -43,6 +44,9 @@ class FakeVespa:
         self.search_bodies: list[dict] = []
         self.search_faults: list[int | str] = []
         self.connections = self.open_connections = 0
+        self.description = ""
+        self.visits: list[dict[str, str]] = []
+        self.visit_faults: list[int | str] = []
         self.lock = threading.Lock()
         self.tls = tls
         fake = self
@@ -114,6 +118,10 @@ class FakeVespa:
         if path.startswith("/search/"):
             return self.searched(json.loads(body))
         parts = path.partition("?")[0].split("/")
+        if parts[4] == "colbert_application" and self.description:
+            return 200, json.dumps({"fields": {"description": self.description}}).encode()
+        if len(parts) == 6:
+            return self.visited(parse_qs(path.partition("?")[2]))
         id_ = unquote(parts[6]) if parts[5] == "docid" else f"{unquote(parts[6])}/{unquote(parts[7])}"
         with self.lock:
             self.requests.append((method, id_))
@@ -127,6 +135,24 @@ class FakeVespa:
         if isinstance(fault, str):
             return fault
         return fault, json.dumps({"message": f"told to say {fault}"}).encode()
+
+    def visited(self, query: dict[str, list[str]]) -> tuple[int, bytes] | str:
+        """A page of all documents, in an order of its own; continuation tokens are places."""
+        with self.lock:
+            self.visits.append({name: values[0] for name, values in query.items()})
+            if self.visit_faults:
+                fault = self.visit_faults.pop(0)
+                return fault if isinstance(fault, str) else (fault, b'{"message":"told to"}')
+            ids = sorted(self.documents, key=lambda id_: id_[::-1] + id_)
+        asked = self.visits[-1]
+        if "selection" in asked:
+            ids = [id_ for id_ in ids if fnmatchcase(id_, re.fullmatch(r'id\.specific = "(.*)"', asked["selection"])[1])]
+        first = int(asked.get("continuation", 0))
+        last = first + int(asked["wantedDocumentCount"])
+        wanted = set(asked["fieldSet"].partition(":")[2].split(","))
+        page = [{"fields": {n: v for n, v in self.documents[id_]["fields"].items() if n in wanted}} for id_ in ids[first:last]]
+        more = {"continuation": str(last)} if last < len(ids) else {}
+        return 200, json.dumps({"documents": page, "documentCount": len(page), **more}).encode()
 
     def took(self, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
         there = self.documents.get(id_)
@@ -153,9 +179,10 @@ class FakeVespa:
             wanted = {a or b for a, b in LISTED.findall(body.get("ids", ""))} | {
                 v for k, v in body.items() if re.match(r"id\d", k)
             }
-            rows = [d["fields"] for d in self.documents.values() if d["fields"].get("document_id") in wanted]
+            every = body["yql"].endswith(" where true")
+            rows = [d["fields"] for d in self.documents.values() if every or d["fields"].get("document_id") in wanted]
             rows.sort(key=lambda fields: fields["id"])
-            page = rows[body["offset"] :][: body["hits"]]
+            page = rows[body.get("offset", 0) :][: body["hits"]]
         root = {"fields": {"totalCount": len(rows)}, "coverage": {"full": True}, "children": [{"fields": f} for f in page]}
         return 200, json.dumps({"root": root}).encode()
 

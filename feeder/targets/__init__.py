@@ -94,6 +94,10 @@ class Target(Protocol):
         """False where the target encodes documents itself."""
         ...
 
+    def size(self) -> int:
+        """How many passages it has; where they are not `counted`, how many documents."""
+        ...
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         """Those of the journal's acknowledged documents that this target really still has."""
         ...

@@ -75,6 +75,10 @@ class LocalTarget:
     def needs_vectors(self) -> bool:
         return True
 
+    def size(self) -> int:
+        """Without what waits for `finish`."""
+        return self._index.passages
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         there = self.stored(list(acknowledged))
         return {id_: digest for id_, digest in acknowledged.items() if id_ in there}

@@ -52,7 +52,9 @@ def run(application, tiny_bundle, tmp_path):
         encoding = HereEncoding(Splitting(), Tokenizing(tiny_bundle), own)
         surveyed = survey(documents)
         try:
-            feed = Feed(documents, surveyed, made, journal, letters, Digests("basis"), encoding=encoding, batch_size=batch_size)
+            feed = Feed(
+                documents, surveyed, made, journal, letters, Digests("made", "kept"), encoding=encoding, batch_size=batch_size
+            )
             feed.run()
             ledger = vars(feed.ledger) | {"documents": surveyed.documents, "dead_letter_file": str(letters.path)}
             return SimpleNamespace(**ledger | {"skipped_blank_ids": surveyed.blank_ids})
@@ -261,7 +263,7 @@ def test_a_journal_without_its_pending_documents_is_not_believed(tiny_bundle, tm
     index = tmp_path / "index"
     options = FeedOptions(to=str(index), bundle=tiny_bundle, journal=tmp_path / "j", resume=True)
     journal = Journal(tmp_path / "j", f"{index} {tiny_bundle.sha256} put", resume=False)
-    digests = Digests(repr((tiny_bundle.sha256, ("none", 0, 0), Encoder(tiny_bundle).precision)))
+    digests = Digests(repr((tiny_bundle.sha256, ("none", 0, 0), Encoder(tiny_bundle).precision)), tiny_bundle.sha256)
     journal.acknowledge([(document.id, digests.of(document, document.metadata)) for document in DOCUMENTS])
     journal.close(remove=False)
     with start_feed([DOCUMENTS], options) as feed_run:

@@ -147,8 +147,13 @@ def test_the_digest_covers_everything_that_is_fed_and_what_vectors_depend_on():
         Document("a", "t", "x", {"n": 2}),
         Document("a", "tx", "", {"n": 1}),
     ]
-    found = {Digests(basis).of(document, document.metadata) for document in variants for basis in ("one", "two")}
-    assert len(found) == 2 * len(variants)
+    found = {
+        Digests(made, kept).of(document, document.metadata)
+        for document in variants
+        for made in ("one", "two")
+        for kept in ("one", "two")
+    }
+    assert len(found) == 4 * len(variants)
 
 
 @pytest.mark.parametrize("name", ["journal", "dead letters"])
@@ -177,7 +182,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_the_file_whole(path, tmp_pat
 
 
 def test_a_journal_is_of_one_feed_at_a_time(path):
-    with opened(path), pytest.raises(CollectionError, match="in use by another feed"):
+    with opened(path), pytest.raises(CollectionError, match="in use by another run"):
         Journal(path, "target", resume=True)
 
 
