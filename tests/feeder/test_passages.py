@@ -127,7 +127,7 @@ def test_settings_that_cannot_be(wrong):
 
 
 def test_a_text_that_somebody_has_cut_is_cut_at_its_marks_alone(tokenizing):
-    pieces = [" one. Two. ", "three", "x" * 3_000, "  ", ""]
+    pieces = [" one. Two. ", "three", "x " * 3_000, "  ", ""]
     found = cut(tokenizing, MARK.join(pieces), Splitting("marked"), "title")
     text = MARK.join(pieces)
     assert [text[start:end] for start, end in found.ranges] == pieces[:3]

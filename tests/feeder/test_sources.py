@@ -108,7 +108,7 @@ def test_collection_with_both_kinds_of_qrels(tmp_path):
         collection = read_collection(tmp_path)
         assert collection.qrels == {"q1": {"d1": 2.0}}
         assert collection.queries[0].text == "what"
-    (tmp_path / "qrels.tsv").write_text("q1\td1\t1\nq1 d1 1\n")
+    (tmp_path / "qrels.tsv").write_text("q1\td1\t1\nq1 d1\n")
     with pytest.raises(CollectionError, match=r"qrels\.tsv:2"):
         read_collection(tmp_path)
     (tmp_path / "qrels.tsv").unlink()
