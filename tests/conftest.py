@@ -268,3 +268,14 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     )  # fmt: skip
     yield made
     made.vespa.close()
+
+
+LIVE_BUT_SLOW = ("test_copying_live", "test_parity_live", "test_monitor_live", "tests/rag/", "tests/frameworks/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """These deploy or fill applications of their own, and are for `make test-all`."""
+    for item in items:
+        if item.get_closest_marker("live") and any(part in item.nodeid for part in LIVE_BUT_SLOW):
+            item.add_marker(pytest.mark.slow)
