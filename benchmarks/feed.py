@@ -7,7 +7,8 @@ accept   the same ready-made operations to a local server that accepts everythin
          load generator (h2load, where there is one) and its processor time for an operation: it is not the limit
 memory   a million operations to that server: resident memory after 100,000 and at the end
 node     the same to the node of COLBERT_VESPA_URL and COLBERT_VESPA_CONFIG_URL, where what is deployed is replaced
-encoder  the encoder pinned to one core, alone and in a feed to the server that accepts everything, in turn
+encoder  the encoder pinned to one core, alone and in a feed to the server that accepts everything, in turn; and a feed that
+         encodes in its own process beside one with two encoding processes
 
 The binary is COLBERT_VESPA_CLI, else `vespa` or /opt/vespa/bin/vespa. An operation is a passage of 100 token vectors of 128
 bits (5 kB), with `--codec bfloat16` of as many bytes as that has (53 kB).
@@ -253,53 +254,71 @@ def _deploy(url: str, config_url: str, codec: str) -> None:
 
 
 class Pinned:
-    """An encoder of one thread that runs on the first core."""
+    """An encoder of one thread, whose calls run on the first core."""
 
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
         self.bundle, self.precision = encoder.bundle, encoder.precision
-        self.seconds = 0.0
 
-    def encode_documents(self, texts: Sequence[str]) -> Any:
+    def encode_documents(self, texts: Sequence[str], rows: Any = None) -> Any:
         cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cores)})
-        start = time.perf_counter()
         try:
-            return self._encoder.encode_documents(texts)
+            return self._encoder.encode_documents(texts, rows)
         finally:
-            self.seconds += time.perf_counter() - start
             os.sched_setaffinity(0, cores)
 
 
 def encoder(*, quick: bool, codec: str) -> dict[str, object]:
+    """Documents a second. alone: batches as the feed makes them, tokenized and encoded on the first core with nothing beside
+    them. fed: the same in a feed. here, workers: a feed as it is by default, and with two encoding processes."""
     from benchmarks.vespa_collections import open_collection
-    from feeder import FeedOptions, start_feed
+    from feeder.encoding import HereEncoding
+    from feeder.passages import Splitting
+    from feeder.pipeline import BATCH
     from late_interaction.encoder import Encoder
     from late_interaction.metadata import MetadataSchema
     from vespa_app import default_settings
     from vespa_app.description import Description
 
     collection = open_collection("cranfield", quick=True)
-    documents = [type(d)(d.id, d.title, d.text) for d in collection.documents[: 400 if quick else 1200]]
-    texts = [f"{d.title} {d.text}" for d in documents]
+    count, rounds = (200, 1) if quick else (1200, ROUNDS)
+    texts = [(document.title, document.text) for document in collection.documents[:count]]
     settings = default_settings(collection.bundle, MetadataSchema({}), codec=codec, candidates=("exhaustive",))
     described = Description(settings, collection.bundle.sha256, None).to_json()
-    alone, fed = [], []
     pinned = Pinned(Encoder(collection.bundle, precision="int8", threads=1))
+    two = Encoder(collection.bundle, precision="int8", threads=2)
+    encoding = HereEncoding(Splitting(), two.tokenizing, pinned)
+    seconds: dict[str, list[float]] = {"alone": [], "fed": [], "here": [], "workers": []}
     with accepting(json.dumps({"fields": {"description": json.dumps(described)}})) as (url, _):
-        for _ in range(1 if quick else ROUNDS):
+        for _ in range(rounds):
             start = time.perf_counter()
-            for first in range(0, len(texts), 256):
-                pinned.encode_documents(texts[first : first + 256])
-            alone.append(len(texts) / (time.perf_counter() - start))
-            with tempfile.TemporaryDirectory() as folder:
-                options = FeedOptions(to=url, bundle=collection.bundle, encoder=pinned, journal=Path(folder) / "journal")
-                with start_feed([documents], options) as run:
-                    start = time.perf_counter()
-                    run.go()
-                    fed.append(len(texts) / (time.perf_counter() - start))
-    rates = {"alone": statistics.median(alone), "fed": statistics.median(fed)}
+            for first in range(0, len(texts), BATCH):
+                encoding.submit(texts[first : first + BATCH]).result()
+            seconds["alone"].append(time.perf_counter() - start)
+            seconds["fed"].append(_fed(url, texts, bundle=collection.bundle, encoder=pinned))
+            seconds["here"].append(_fed(url, texts, bundle=collection.bundle, encoder=two))
+            seconds["workers"].append(_fed(url, texts, bundle=collection.bundle, workers=2))
+    encoding.close()
+    rates = {name: len(texts) / statistics.median(times) for name, times in seconds.items()}
     return {"documents": len(texts), "documents_per_second": rates, "kept": rates["fed"] / rates["alone"]}
+
+
+def _fed(url: str, texts: Sequence[tuple[str, str]], **options: Any) -> float:
+    """Seconds of a feed, with the start of its processes."""
+    from feeder import FeedOptions, start_feed
+    from late_interaction.documents import Document
+
+    documents = [Document(f"d{number}", title, text) for number, (title, text) in enumerate(texts)]
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = FeedOptions(to=url, journal=Path(folder) / "journal", **options)
+        with start_feed([documents], wanted) as run:
+            start = time.perf_counter()
+            summary = run.go()
+            took = time.perf_counter() - start
+    if summary.acknowledged != len(documents):
+        sys.exit(f"fed {summary.acknowledged} of {len(documents)} documents")
+    return took
 
 
 PARTS = {"accept": accept, "memory": memory, "node": node, "encoder": encoder}

@@ -100,15 +100,15 @@ def main() -> None:
     rows: list[Row] = []
     stores: list[Store] = []
     for name in options.collection or ("scifact", "docs"):
-        collection = open_collection(name, quick=options.quick)
-        truth = exact_top(collection, quick=options.quick)
-        for codec in options.codec or ("bfloat16", "binary", "residual", "float32"):
-            bench = _Bench(collection, codec, url, config_url, truth, options.token, options.budget)
-            stores.append(bench.prepare())
-            say(str(stores[-1]))
-            for row in bench.rows():
-                rows.append(row)
-                say(str(row))
+        with open_collection(name, quick=options.quick) as collection:
+            truth = exact_top(collection, quick=options.quick)
+            for codec in options.codec or ("bfloat16", "binary", "residual", "float32"):
+                bench = _Bench(collection, codec, url, config_url, truth, options.token, options.budget)
+                stores.append(bench.prepare())
+                say(str(stores[-1]))
+                for row in bench.rows():
+                    rows.append(row)
+                    say(str(row))
     if options.json:
         print(json.dumps({"stores": [dataclasses.asdict(s) for s in stores], "rows": [dataclasses.asdict(r) for r in rows]}))
     else:

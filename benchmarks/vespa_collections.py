@@ -70,6 +70,14 @@ class Benched:
     documents: Sequence[Document]
     queries: Sequence[tuple[str, NDArray[np.float32]]]
     encoder: CachedEncoder
+    cache: VectorCache
+
+    def __enter__(self) -> Benched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Another collection of the same source has the same cache."""
+        self.cache.close()
 
     def blocks(self) -> Iterator[tuple[Sequence[Document], list[NDArray[np.float32]]]]:
         """Documents with their vectors `[t, d]`, some hundred at a time."""
@@ -97,7 +105,7 @@ def open_collection(name: str, *, quick: bool = False) -> Benched:
     if "residual" not in bundle.manifest.codebooks:
         bundle = add_codebook(bundle, random.Random(SEED).sample(texts, min(len(texts), CODEBOOK_SAMPLE)), encoder)
     rows = Encoder(bundle, precision="int8").encode_queries([query.text for query in queries])
-    return Benched(name, bundle, documents, [(q.text, r) for q, r in zip(queries, rows, strict=True)], encoder)
+    return Benched(name, bundle, documents, [(q.text, r) for q, r in zip(queries, rows, strict=True)], encoder, cache)
 
 
 def _folder_name(name: str) -> str:

@@ -1,5 +1,7 @@
 """The front door of colbert-vespa. Names here are promised; submodules of the other packages are not."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from feeder import FeedSummary, feed
@@ -11,6 +13,7 @@ from vespa_app import AppSettings, build_package, default_settings
 from vespa_app.deploy import deploy
 
 if TYPE_CHECKING:
+    from colbert_vespa.rag import RAGPretrainedModel
     from colbert_vespa.training.rag_trainer import RAGTrainer
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Document",
     "FeedSummary",
     "Hit",
+    "RAGPretrainedModel",
     "RAGTrainer",
     "SearchResult",
     "build_package",
@@ -34,9 +38,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Names that bring a whole room with them are imported when they are first asked for."""
+    """What few need is imported when it is asked for."""
+    if name == "RAGPretrainedModel":
+        from colbert_vespa.rag import RAGPretrainedModel
+
+        return RAGPretrainedModel
     if name == "RAGTrainer":
         from colbert_vespa.training.rag_trainer import RAGTrainer
 
         return RAGTrainer
-    raise AttributeError(f"module 'colbert_vespa' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ import typer
 
 from colbert_vespa.console import Output, print_error
 from colbert_vespa.index_commands import index_app
+from colbert_vespa.monitor.command import monitor_app
 from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.files import atomic_write
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(index_app, name="index")
+app.add_typer(monitor_app, name="monitor")
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -231,6 +233,12 @@ def feed(
     workers: Annotated[int | None, typer.Option("--workers", help="Encoding processes; default: one for each core.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of vectors, so that no text is encoded twice.")] = None,
     journal: Annotated[Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.")] = None,
+    dead_letters: Annotated[
+        Path | None, typer.Option("--dead-letters", help="File of refused documents; default: beside the journal.")
+    ] = None,
+    metrics: Annotated[
+        int | None, typer.Option("--metrics", help="Serve Prometheus metrics on this port of localhost while it runs.")
+    ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.")] = None,
     refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
@@ -241,6 +249,7 @@ def feed(
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
+    from colbert_vespa.feed_view import feed_view
     from feeder import FeedOptions, open_sources, start_feed
     from feeder.settings import FeedSettings, read_feed_settings
     from feeder.sources import DeadLetterSource
@@ -264,12 +273,12 @@ def feed(
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
-        workers=workers, cache=cache, journal=journal or _journal_folder() / key, storage=storage,
+        workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
-    with start_feed([letters] if letters else files, options) as run, out.feed_progress(run.total) as bar:
+    with start_feed([letters] if letters else files, options) as run, feed_view(run, metrics):
         try:
-            summary = run.go(bar)
+            summary = run.go()
         except ColbertVespaError:  # how far it came, and then why
             out.feed_summary(run.summary, verb)
             out.result(run.summary.to_json())
@@ -357,51 +366,47 @@ def _where(text: str | None) -> dict[str, object] | None:
 
 @app.command()
 def evaluate(
-    address: Annotated[str, typer.Option("--from", help="Local index folder or Vespa URL.")],
-    collection: Annotated[Path, typer.Option("--collection", help="Folder with corpus, queries and qrels.")],
+    address: Annotated[
+        str | None, typer.Option("--from", help="Local index folder, Vespa URL, or a TREC run of any engine.")
+    ] = None,
+    collection: Annotated[Path | None, typer.Option("--collection", help="Folder with corpus, queries and qrels.")] = None,
+    qrels: Annotated[Path | None, typer.Option("--qrels", help="Judgements of TREC or BEIR instead of the folder's.")] = None,
     candidates: Candidates = "auto",
     rerank: Rerank = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.")] = None,
     recall_queries: Annotated[int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.")] = 300,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="One more, as ndcg@20 or map@1000. Several times.")
+    ] = None,
+    dense: Annotated[
+        str | None, typer.Option("--dense", help="Checkpoint of the dense baseline; default: mean token vectors.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="TREC run to compare with.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.")] = None,
     recall: Annotated[
-        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim, by effort.")
+        bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
     goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="With --recall: write the curve as .png or .svg.")] = None,
+    tradeoffs: Annotated[
+        bool,
+        typer.Option("--tradeoffs", help="Quality, bytes and latency over codecs, pooling and candidates; needs --bundle."),
+    ] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Of --recall or --tradeoffs: write it as .png or .svg.")] = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
     bundle: BundleOption = None,
     json_output: Json = False,
 ) -> None:
-    """Quality, recall against exact MaxSim, and latency on a judged collection, beside BM25."""
-    from colbert_vespa.evaluation import evaluate_address, recall_at_address
+    """Quality with significance, recall against exact MaxSim, and latency on a judged collection, beside BM25 and dense."""
+    from colbert_vespa.measures.command import EvaluateOptions, run_evaluate
     from query import ClientSettings
 
-    out = Output(json_output=json_output)
     settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
-    if recall or goal is not None or plot is not None:
-        from colbert_vespa.recall import parse_goal, plot_recall
-
-        wanted = parse_goal(goal or "recall@10=0.98")
-        names = None if candidates == "auto" else [candidates]
-        with out.steps() as step:
-            report = recall_at_address(
-                address, collection, wanted, bundle=bundle, strategies=names, queries=queries or recall_queries,
-                settings=settings, step=step,
-            )  # fmt: skip
-        out.recall(report)
-        if plot is not None:
-            plot_recall(report, plot)
-            out.say(f"plot: {plot}")
-        out.result(report.to_json())
-        return
-    with out.steps() as step:
-        evaluation = evaluate_address(
-            address, collection, bundle=bundle, candidates=candidates, rerank=rerank, queries=queries,
-            recall_queries=recall_queries, settings=settings, step=step,
-        )  # fmt: skip
-    out.evaluation(evaluation)
-    out.result(evaluation.to_json())
+    options = EvaluateOptions(
+        address, collection, qrels, candidates, rerank, queries, recall_queries, tuple(metric or ()), dense, baseline, run,
+        recall, goal, tradeoffs, plot, bundle, settings,
+    )  # fmt: skip
+    run_evaluate(Output(json_output=json_output), options)
 
 
 @app.command()
@@ -453,3 +458,57 @@ def train(
         "mining": MiningSettings(by=tuple(mine_by)) if mine_by else None,
     }  # fmt: skip
     out.result(run_training(out, request, changes))
+
+
+@app.command()
+def serve(
+    address: Annotated[str, typer.Argument(help="Local index folder or Vespa URL, with #NAME for one of its indexes.")],
+    mcp: Annotated[bool, typer.Option("--mcp", help="As an MCP server with tools search and fetch.")] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Streamable HTTP on this machine, at /mcp; default: standard input and output.")
+    ] = None,
+    candidates: Candidates = "auto",
+    url_field: Annotated[str, typer.Option("--url-field", help="Metadata field with a document's URL.")] = "url",
+    timeout: Timeout = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Serve an index to agents."""
+    if not mcp:
+        raise UsageError("serve has the MCP server only, so far: give --mcp (an HTTP API and a page come in a later version)")
+    from colbert_vespa.mcp_server import ServerOptions, serve_mcp
+    from query import Client
+
+    with Client(address, bundle) as client:
+        serve_mcp(client, ServerOptions(candidates, url_field, timeout), port)
+
+
+@app.command()
+def parity(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder.")],
+    address: Annotated[list[str] | None, typer.Option("--from", help="Local index folder or Vespa URL. Several times.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="What the bundle was exported from: torch.")] = None,
+    collection: Annotated[
+        Path | None, typer.Option("--collection", help="Folder whose queries and documents are asked.")
+    ] = None,
+    documents: Annotated[Path | None, typer.Option("--documents", help="Source of documents.")] = None,
+    queries: Annotated[Path | None, typer.Option("--queries", help="Source whose texts are queries.")] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Documents of the sample.")] = 100,
+    query_sample: Annotated[int, typer.Option("--query-sample", min=1, help="Queries of the sample.")] = 30,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits whose overlap counts.")] = 10,
+    threshold: Annotated[
+        list[str] | None, typer.Option("--threshold", help="Instead of the default, as codec.mean_cosine=0.98. Several times.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""
+    from colbert_vespa.parity.command import run_parity
+    from colbert_vespa.parity.texts import sample_texts
+
+    texts = sample_texts(collection, documents, queries, sample, query_sample)
+    if not run_parity(
+        Output(json_output=json_output), bundle, texts, address or [], checkpoint=checkpoint, k=k, thresholds=threshold or [],
+        junit=junit, html=html,
+    ):  # fmt: skip
+        raise typer.Exit(1)

@@ -16,12 +16,13 @@ from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
 from colbert_vespa.recall import RecallReport
-from feeder.ledger import FeedProgress, FeedSummary
+from feeder.ledger import FeedSummary
 from query.types import Explanation, Hit, SearchResult
 from vespa_app.changes import KINDS, Change
 from vespa_app.planning import Plan
 
 if TYPE_CHECKING:
+    from colbert_vespa.measures.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
 
 __all__ = ["Output", "print_error"]
@@ -64,17 +65,11 @@ class Output:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, expand=True) as progress:
             yield progress
-
-    @contextmanager
-    def feed_progress(self, total: int) -> Iterator[FeedBar]:
-        with self.progress() as progress:
-            yield FeedBar(progress, total)
 
     @contextmanager
     def steps(self) -> Iterator[StepBars]:
@@ -143,18 +138,38 @@ class Output:
             )
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        bm25 = evaluation.baselines["bm25"]
-        recall = "not measured"
+        """A column for the client and for each baseline; in brackets the p-value of the difference by randomisation."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        size = f"{evaluation.passages:,} passages, " if evaluation.passages else ""
+        table.add_column(f"{evaluation.collection}: {size}{evaluation.queries:,} queries")
+        table.add_column(evaluation.candidates, justify="right")
+        for name in evaluation.baselines:
+            table.add_column(name, justify="right")
+        for key, value in evaluation.measured.items():
+            cells = []
+            for name, values in evaluation.baselines.items():
+                chance = evaluation.differences[name][key].randomisation
+                cells.append(f"{values[key]:.3f}" + ("" if chance is None else f" ({chance:.3f})"))
+            table.add_row(key.replace("_at_", "@"), f"{value:.3f}", *cells)
         if evaluation.recall_at_10 is not None:
             recall = f"{evaluation.recall_at_10:.3f} ({evaluation.recall_queries} queries)"
+            table.add_row("recall@10 against exact MaxSim", recall)
+        if evaluation.latency_ms:
+            table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms))
+        self.console.print(table)
+        if evaluation.baselines:
+            self.say("in brackets: p of the difference to the first column, by randomisation")
+
+    def tradeoffs(self, found: Tradeoffs) -> None:
+        """A line for each index and candidates; those that no other dominates are bold."""
         table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column(f"{evaluation.collection}: {evaluation.passages:,} passages, {evaluation.queries:,} queries")
-        table.add_column(evaluation.candidates, justify="right")
-        table.add_column("bm25", justify="right")
-        for name, label in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "MRR@10"), ("recall_at_100", "recall@100")):
-            table.add_row(label, f"{getattr(evaluation, name):.3f}", f"{bm25[name]:.3f}")
-        table.add_row("recall@10 against exact MaxSim", recall, "")
-        table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms), "")
+        table.add_column(f"{found.collection}: {found.passages:,} passages, {found.queries:,} queries")
+        for name in ("pooled by", "candidates", "nDCG@10", "B a passage", "build s", "p50 ms", "p95 ms"):
+            table.add_column(name, justify="right")
+        for p in found.points:
+            sizes = f"{p.ndcg_at_10:.3f}", f"{p.bytes_per_passage:,.0f}", f"{p.build_s:.1f}"
+            row = (p.codec, str(p.pooling), p.candidates, *sizes, f"{p.p50_ms:.1f}", f"{p.p95_ms:.1f}")
+            table.add_row(*row, style="bold green" if p.by_bytes or p.by_latency else None)
         self.console.print(table)
 
     def recall(self, report: RecallReport) -> None:
@@ -230,18 +245,6 @@ class Output:
             self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
 
 
-class FeedBar:
-    """The progress callback of a feed."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task("feed", total=total, rate="")
-
-    def __call__(self, state: FeedProgress) -> None:
-        rate = f"{state.done / state.seconds:.0f}/s" if state.seconds else ""
-        self._progress.update(self._task, completed=state.done, total=state.total, rate=rate)
-
-
 class StepBars:
     """One bar per named step of a longer work."""
 
@@ -251,7 +254,7 @@ class StepBars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, rate="")
+            self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
 

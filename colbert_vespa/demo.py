@@ -16,6 +16,7 @@ from pathlib import Path
 from colbert_vespa.console import Output
 from colbert_vespa.evaluation import Evaluation, Judged, evaluate
 from colbert_vespa.exporting import make_bundle
+from colbert_vespa.feed_view import feed_view
 from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions
 from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
@@ -105,7 +106,7 @@ def _index_and_answer(
     start: float,
 ) -> None:
     out.heading("3. Local index")
-    summary, schema = _feed(out, documents, folder / "index", bundle, encoder)
+    summary, schema = _feed(documents, folder / "index", bundle, encoder)
     out.feed_summary(summary)
 
     out.heading("4. Vespa application package")
@@ -139,10 +140,10 @@ def _index_and_answer(
     }
     bm25 = evaluation.baselines["bm25"]
     if judged is None:
-        quality, ours, theirs = "MRR@10 of known items", evaluation.mrr_at_10, bm25["mrr_at_10"]
+        quality, ours, theirs = "MRR@10 of known items", evaluation.measured["mrr_at_10"], bm25["mrr_at_10"]
         report |= {"known_item_mrr_at_10": ours, "bm25_mrr_at_10": theirs}
     else:
-        quality, ours, theirs = "nDCG@10", evaluation.ndcg_at_10, bm25["ndcg_at_10"]
+        quality, ours, theirs = "nDCG@10", evaluation.measured["ndcg_at_10"], bm25["ndcg_at_10"]
         report |= {"ndcg_at_10": ours, "bm25_ndcg_at_10": theirs}
     report |= {"bundle": str(folder / "bundle"), "package": str(folder / "package")}
     out.table(
@@ -161,11 +162,11 @@ def _index_and_answer(
 
 
 def _feed(
-    out: Output, documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
+    documents: Sequence[Document], index: Path, bundle: Bundle, encoder: CachedEncoder
 ) -> tuple[FeedSummary, MetadataSchema]:
     options = FeedOptions(to=str(index), bundle=bundle, encoder=encoder, journal=index.with_suffix(".journal"))
-    with start_feed([documents], options) as run, out.feed_progress(run.total) as bar:
-        return run.go(bar), run.surveyed.schema
+    with start_feed([documents], options) as run, feed_view(run):
+        return run.go(), run.surveyed.schema
 
 
 def _questions(
@@ -196,7 +197,7 @@ def _known_items(
     changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
     queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
     judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
-    _feed(out, changed, folder / "known-item", bundle, encoder)
+    _feed(changed, folder / "known-item", bundle, encoder)
     client = Client(folder / "known-item")
     with out.steps() as step:
         evaluation = evaluate(client, judged, encoder, step=step)

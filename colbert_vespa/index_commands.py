@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colbert_vespa.console import Output
+from colbert_vespa.copy_commands import add_copy_commands
 from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards import AnyIndex, ShardedIndex
     from late_interaction.plaid.versions import Tuned
 
-__all__ = ["index_app"]
+__all__ = ["index_app", "question_lines"]
 
-index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index.")
+index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
+add_copy_commands(index_app)
 Index = Annotated[Path, typer.Argument(help="Local index folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7
@@ -255,14 +257,15 @@ def tune(
 
     out = Output(json_output=json_output)
     opened = open_index(index, ShardSettings(timeout=TUNING_S))
-    texts = _lines(queries) if queries else _beginnings(opened)
+    texts = question_lines(queries) if queries else _beginnings(opened)
     found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
     reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}
     out.say(f"probes {found.probes}, rerank {found.rerank}: recall@{k} {found.recall:.3f} over {found.queries} queries; stored")
     out.result(reached)
 
 
-def _lines(file: Path) -> list[str]:
+def question_lines(file: Path) -> list[str]:
+    """Raises: UsageError where the file has none."""
     try:
         texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

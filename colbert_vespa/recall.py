@@ -12,6 +12,7 @@ import numpy as np
 
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.metrics import percentile
+from late_interaction.recall_goal import Answer, counted_cost, least_effort
 from query import Client
 from query.types import Matrix, Query, SearchResult
 
@@ -22,6 +23,7 @@ PROBES = (4, 8, 16, 32, 64)
 PROBED = ("centroid", "hybrid")  # strategies that `probes` means something to
 EXACT = "exhaustive"
 Step = Callable[[str, int, int], None]
+_Setting = tuple[int | None, int]  # probes, rerank
 _GOAL = re.compile(r"recall@(\d{1,4})=(0?\.\d+|1(?:\.0*)?)")
 
 
@@ -49,8 +51,8 @@ class Effort:
 
 @dataclass(frozen=True)
 class RecallReport:
-    """curve: by strategy, least effort first. chosen: of each strategy the least effort that reaches the goal, where any does:
-    fewest reranked, then fewest probes."""
+    """curve: by strategy and probes, least effort first. chosen: of each strategy the least effort that reaches the goal, where
+    any does, by the same counted cost as `index tune` (late_interaction/recall_goal.py)."""
 
     goal: Goal
     queries: int
@@ -84,45 +86,73 @@ def measure_recall(
     if not texts:
         raise UsageError("recall needs queries: the collection has none")
     chosen = list(strategies or (name for name in client.strategies if name not in (EXACT, "bm25", "hybrid")))
-    rows = client.encoder.encode_queries(texts)
-    truth, exact_ms = [], []
-    for place, query in enumerate(rows):
+    truth, exact_ms, kept = [], [], []
+    encoded = client.encoder.encode_queries(texts)
+    for place, query in enumerate(encoded):
         result, took = _timed(client, query, goal.k, EXACT, None, None)
-        truth.append({hit.passage_id for hit in result.hits})
         exact_ms.append(took)
-        say("exact MaxSim", place + 1, len(rows))
-    ladder = [(name, probes, rerank) for name in chosen for rerank in RERANKS if rerank >= goal.k for probes in _probes(name)]
-    curve = []
-    for place, (name, probes, rerank) in enumerate(ladder):
+        if result.hits:
+            truth.append({hit.passage_id for hit in result.hits})
+            kept.append(place)
+        say("exact MaxSim", place + 1, len(encoded))
+    rows, texts = [encoded[place] for place in kept], [texts[place] for place in kept]
+    ladders = {name: _ladders(name, goal.k) for name in chosen}
+    total = sum(len(ladder) for own in ladders.values() for ladder in own)
+    curve: list[Effort] = []
+    best: list[Effort] = []
+    for name in chosen:
         queries: Sequence[Query] = texts if name in ("bm25", "hybrid") else rows
-        curve.append(_effort(client, queries, truth, goal.k, name, probes, rerank))
-        say("settings", place + 1, len(ladder))
-    reached = {name: [e for e in curve if e.strategy == name and e.recall >= goal.recall] for name in chosen}
-    best = [min(efforts, key=lambda e: (e.rerank, e.probes or 0)) for efforts in reached.values() if efforts]
+        before = len(curve)
+        tried, least = _climbed(client, name, ladders[name], queries, truth, goal, lambda n: say("settings", n, total), before)
+        curve += tried
+        best += [least] if least is not None else []
     return RecallReport(goal, len(rows), 1000 * percentile(exact_ms, 0.5), tuple(curve), tuple(best))
 
 
-def _probes(strategy: str) -> tuple[int | None, ...]:
-    return PROBES if strategy in PROBED else (None,)
+def _climbed(
+    client: Client,
+    strategy: str,
+    ladders: Sequence[Sequence[_Setting]],
+    queries: Sequence[Query],
+    truth: Sequence[set[str]],
+    goal: Goal,
+    say: Callable[[int], None],
+    before: int,
+) -> tuple[list[Effort], Effort | None]:
+    """All that was tried, and the least effort that reaches the goal."""
+    measured: dict[_Setting, Effort] = {}
+
+    def ask(setting: _Setting) -> list[Answer]:
+        answers, measured[setting] = _asked(client, queries, truth, goal.k, strategy, *setting)
+        say(before + len(measured))
+        return answers
+
+    found = least_effort(ladders, ask, [sorted(ids) for ids in truth], goal.recall, whole=True)
+    return [measured[tried.effort] for tried in found.tried], None if found.best is None else measured[found.best.effort]
 
 
-def _effort(
+def _ladders(strategy: str, k: int) -> list[list[_Setting]]:
+    return [[(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in (PROBES if strategy in PROBED else (None,))]
+
+
+def _asked(
     client: Client, queries: Sequence[Query], truth: Sequence[set[str]], k: int, strategy: str, probes: int | None, rerank: int
-) -> Effort:
-    recalls, among, seconds = [], [], []
+) -> tuple[list[Answer], Effort]:
+    answers, recalls, among, seconds = [], [], [], []
     for query, exact in zip(queries, truth, strict=True):
         result, took = _timed(client, query, k, strategy, probes, rerank)
         candidates = client.search(query, rerank, candidates=strategy, probes=probes, rerank=rerank).hits
         seconds.append(took)
-        if exact:
-            recalls.append(len(exact & {hit.passage_id for hit in result.hits}) / len(exact))
-            among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
+        ids = [hit.passage_id for hit in result.hits]
+        answers.append(Answer(ids, counted_cost(result.matched or 0, result.reranked)))
+        recalls.append(len(exact & set(ids)) / len(exact))
+        among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
     p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
-    return Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
+    return answers, Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else 1.0
+    return float(np.mean(values))
 
 
 def _timed(

@@ -24,11 +24,17 @@ from late_interaction.tokenizing import Tokenizing, TokenRows
 __all__ = [
     "ExportReport",
     "Fidelity",
+    "RulesDifference",
     "Speed",
     "Vectors",
+    "agreement",
     "encode_timed",
     "fidelity_of",
+    "id_differences",
+    "maxsim_matrix",
+    "rules_difference",
     "token_rows",
+    "torch_rows",
     "verification_texts",
     "verify",
 ]
@@ -108,7 +114,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, sides)
     graph = torch_graph(checkpoint, bundle.manifest.dim)
-    reference = {side: _torch_rows(graph, items) for side, items in rows.items()}
+    reference = {side: torch_rows(graph, items) for side, items in rows.items()}
     fidelity, vectors = {}, {}
     for precision in bundle.manifest.models:
         encoder = Encoder(unpooled, precision=precision)
@@ -118,7 +124,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
     differences = [
         text
         for side, items in token_rows(by_training, sides).items()
-        for text in _id_differences(checkpoint.model, side, sides[side], items)
+        for text in id_differences(checkpoint.model, side, sides[side], items)
     ]
     return ExportReport(
         layout=checkpoint.layout,
@@ -129,7 +135,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
         differences=tuple(differences[:5]),
         fidelity=fidelity,
         torch=_torch_speed(checkpoint.model, sides),
-        vespa_rules=_rules_difference(by_training, rows, vectors["fp32"], sides) if bundle.manifest.rules == "vespa" else None,
+        vespa_rules=rules_difference(by_training, rows, vectors["fp32"], sides) if bundle.manifest.rules == "vespa" else None,
     )
 
 
@@ -175,7 +181,7 @@ def _torch_speed(model: Any, sides: Mapping[str, Sequence[str]]) -> Speed:
         )
 
 
-def _torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
+def torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
     import torch
 
     found = []
@@ -190,18 +196,18 @@ def fidelity_of(found: Vectors, reference: Vectors, size: int, speed: Speed) -> 
     cosines = np.concatenate(
         [(a * b).sum(axis=1) for side in reference for a, b in zip(found[side], reference[side], strict=True)]
     )
-    top10, tau = _agreement(_scores(found), _scores(reference))
+    top10, tau = agreement(maxsim_matrix(found), maxsim_matrix(reference))
     return Fidelity(float(cosines.min()), float(cosines.mean()), top10, tau, size, speed)
 
 
-def _scores(vectors: Vectors) -> np.ndarray:
+def maxsim_matrix(vectors: Vectors) -> np.ndarray:
     """MaxSim `[queries, documents]`."""
     lengths = np.array([len(D) for D in vectors["document"]])
     flat = np.concatenate(vectors["document"])
     return np.stack([maxsim_many(Q, flat, lengths) for Q in vectors["query"]])
 
 
-def _agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+def agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """(share of the same ten best, Kendall's tau), means over queries."""
     from scipy.stats import kendalltau
 
@@ -211,7 +217,7 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     return float(np.mean(top10)), float(np.mean(taus))
 
 
-def _rules_difference(
+def rules_difference(
     trained: Bundle, rows: Mapping[str, Sequence[TokenRows]], vectors: Vectors, sides: Mapping[str, Sequence[str]]
 ) -> RulesDifference:
     theirs, _ = encode_timed(Encoder(trained, precision="fp32"), sides)
@@ -220,10 +226,10 @@ def _rules_difference(
         for side, items in token_rows(trained, sides).items()
         for a, b in zip(rows[side], items, strict=True)
     ]
-    return RulesDifference(float(np.mean(same)), *_agreement(_scores(vectors), _scores(theirs)))
+    return RulesDifference(float(np.mean(same)), *agreement(maxsim_matrix(vectors), maxsim_matrix(theirs)))
 
 
-def _id_differences(model: Any, side: str, texts: Sequence[str], rows: Sequence[TokenRows]) -> list[str]:
+def id_differences(model: Any, side: str, texts: Sequence[str], rows: Sequence[TokenRows]) -> list[str]:
     """Texts whose ids, attention or kept rows differ from what sentence-transformers makes of them."""
     differing = []
     prompt = model.prompts.get(side) or ""

@@ -1,8 +1,9 @@
 """What a target has acknowledged, on disk, so that an interrupted feed goes on where it stopped; and what it refused.
 
-The journal has one JSON line per acknowledged document: its id and its digest. The first line names target, bundle and
-operation; a journal of another feed is never mixed in. A torn last line is cut off. Memory: 24 bytes for each document that an
-earlier run brought (64 while it is read).
+The first line of the journal names target, bundle and operation; a journal of another feed is never mixed in. Every other line
+is a JSON list of ids and digests that were acknowledged together, synced before the next is begun: so whatever a power failure
+leaves of the last line, be it cut off or blocks of zeros, is cut off, and a line before it that cannot be read is damage.
+Memory: 24 bytes for each document that an earlier run brought (64 while it is read).
 
 Dead letters are JSON lines too, each with the reason and the whole document, so that the file can be fed again.
 """
@@ -13,21 +14,22 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from feeder.id_table import DigestTable, DigestTableBuilder
 from feeder.targets import Failure
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
-from late_interaction.files import fsync_folder
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.files import fsync_folder, make_folders
 
-__all__ = ["DeadLetters", "Journal"]
+__all__ = ["AppendedFile", "DeadLetters", "Journal"]
 
-MAX_LINE = 1 << 16
+MOST_IN_LINE = 1024
+_LETTER = b'{"id": '  # how each line of dead letters begins
 
 
-class _AppendedFile:
+class AppendedFile:
     """Lines that are durable when `append` returns; a disk that refuses leaves the file as it was."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -38,7 +40,7 @@ class _AppendedFile:
     def open(self, keep: int) -> None:
         """keep: bytes of the file that stay. Raises: CollectionError where it cannot be written, or another feed has it."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._descriptor, keep)
@@ -46,7 +48,7 @@ class _AppendedFile:
             fsync_folder(self._path.parent)
         except BlockingIOError:
             self.close()
-            raise CollectionError(f"{self._what} {self._path} is in use by another feed: wait for it, or stop it") from None
+            raise CollectionError(f"{self._what} {self._path} is in use by another run: wait for it, or stop it") from None
         except OSError as error:
             self.close()
             raise self._error(error) from None
@@ -93,7 +95,7 @@ class Journal:
         self.path = path
         header = json.dumps({"colbert-vespa": "feed journal", "feed": feed}).encode() + b"\n"
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
-        self._file = _AppendedFile(path, "journal")
+        self._file = AppendedFile(path, "journal")
         if read_only:
             return
         self._file.open(whole)
@@ -110,19 +112,19 @@ class Journal:
         whole = 0
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
-                    if not line.endswith(b"\n") and not file.read(1):
+                for number, line in enumerate(iter(file.readline, b""), start=1):
+                    noted = [] if line == header else _noted(line)
+                    if noted is None and not file.peek(1):
                         break  # torn
                     if number == 1 and line != header:
                         raise CollectionError(f"journal {self.path} is of another feed: remove it, or feed without --resume")
-                    if number > 1:
-                        id_, digest = json.loads(line)
+                    if noted is None:
+                        raise CollectionError(f"journal {self.path}:{number} is damaged: feed without --resume")
+                    for id_, digest in noted:
                         found.add(id_, digest)
                     whole += len(line)
         except OSError as error:
             raise CollectionError(f"journal {self.path} cannot be read ({error.strerror})") from None
-        except (ValueError, TypeError, AttributeError):
-            raise CollectionError(f"journal {self.path}:{number} is damaged: feed without --resume") from None
         return found.table(), whole
 
     def has(self, document_id: str, digest: str) -> bool:
@@ -134,11 +136,10 @@ class Journal:
         """How many documents earlier runs brought."""
         return len(self._before)
 
-    def acknowledge(self, documents: Iterable[tuple[str, str]]) -> None:
+    def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None:
         """Ids and digests; durable when this returns. Raises: CollectionError where the disk is full, read-only or gone."""
-        data = b"".join(json.dumps(item).encode() + b"\n" for item in documents)
-        if data:
-            self._file.append(data)
+        for first in range(0, len(documents), MOST_IN_LINE):
+            self._file.append(json.dumps(documents[first : first + MOST_IN_LINE]).encode() + b"\n")
 
     def close(self, *, remove: bool) -> None:
         """`remove`: the feed is complete, there is nothing to resume."""
@@ -147,13 +148,27 @@ class Journal:
         self._file.close()
 
 
+def _noted(line: bytes) -> list[tuple[str, str]] | None:
+    """Ids and digests; None where it is no whole line of them."""
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(found, list) or not all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in found):
+        return None
+    return [(id_, digest) for id_, digest in found]
+
+
 class DeadLetters:
     """The file is begun by the first letter; one that an earlier run has left is removed then, or at the end of this run."""
 
     def __init__(self, path: Path, operation: str) -> None:
+        """Raises: UsageError where there is a file that holds something else."""
+        if path.exists() and not _is_of_letters(path):
+            raise UsageError(f"{path} is there and holds no dead letters: name another file for them (--dead-letters)")
         self.path = path
         self._operation = operation
-        self._file = _AppendedFile(path, "dead-letter file")
+        self._file = AppendedFile(path, "dead-letter file")
         self._written = False
 
     @property
@@ -182,3 +197,13 @@ class DeadLetters:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _is_of_letters(path: Path) -> bool:
+    """Whether a file is empty or begins as one of dead letters does, whole or torn."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LETTER))
+    except OSError:
+        return False
+    return start == _LETTER[: len(start)]

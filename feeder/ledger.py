@@ -6,28 +6,40 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
-from feeder.targets import Target
+from feeder.sending import FeedStatistics
 
-__all__ = ["FeedProgress", "FeedSummary", "Ledger", "target_statistics"]
+__all__ = ["FeedProgress", "FeedSummary", "Ledger", "rates"]
 
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """Handed to the progress callback after every batch. `done` and `total` count documents that are not blank and not
-    duplicates; bytes: of the texts that were handed over; errors: refused documents by reason; target: what it says of itself,
-    such as requests in flight and throttle."""
+    """How far a feed is. total: documents that are not blank and not duplicates. seconds: since it began. bytes: of the texts
+    that were handed over. in_flight: documents that were handed over and are not settled. errors: refused documents by reason.
+    sending: of the operations to Vespa; None for a local index."""
 
-    done: int
     total: int
-    token_vectors: int
-    seconds: float
+    seconds: float = 0.0
+    acknowledged: int = 0
+    already_there: int = 0
+    dead_lettered: int = 0
     passages: int = 0
+    token_vectors: int = 0
     bytes: int = 0
     in_flight: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
-    target: Mapping[str, float] = field(default_factory=dict)
+    sending: FeedStatistics | None = None
+
+    @property
+    def done(self) -> int:
+        """Documents that there is nothing more to do for."""
+        return self.acknowledged + self.already_there + self.dead_lettered
+
+
+def rates(documents: int, token_vectors: int, text_bytes: int, seconds: float) -> dict[str, float]:
+    """Each of them a second, bytes in megabytes; 0 where no time has passed."""
+    amounts = {"documents_per_s": documents, "tokens_per_s": token_vectors, "mb_per_s": text_bytes / 1e6}
+    return {name: amount / seconds if seconds > 0 else 0.0 for name, amount in amounts.items()}
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,8 @@ class FeedSummary:
     """The ledger balances: documents = acknowledged + already_there + dead_lettered + skipped_blank + duplicates + pending.
 
     operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); dry run. pending: not
-    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have.
+    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have. sending: of the
+    operations to Vespa; None for a local index.
     """
 
     target: str
@@ -59,9 +72,11 @@ class FeedSummary:
     dead_letter_file: str | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    sending: FeedStatistics | None = None
 
     def to_json(self) -> dict[str, object]:
-        return dataclasses.asdict(self)
+        """With what was acknowledged a second, over the whole feed."""
+        return dataclasses.asdict(self) | rates(self.acknowledged, self.token_vectors, self.bytes, self.seconds)
 
 
 @dataclass
@@ -89,22 +104,3 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         names = [f.name for f in dataclasses.fields(self) if f.name not in ("version", "errors")]
         return {name: getattr(self, name) for name in names}
-
-
-@runtime_checkable
-class _Reporting(Protocol):
-    """A target that says how it is doing."""
-
-    def statistics(self) -> object: ...
-
-
-def target_statistics(target: Target) -> dict[str, float]:
-    """The numbers that the target reports, a mapping or a dataclass; none where it reports nothing."""
-    if not isinstance(target, _Reporting):
-        return {}
-    said = target.statistics()
-    if dataclasses.is_dataclass(said) and not isinstance(said, type):
-        said = {f.name: getattr(said, f.name) for f in dataclasses.fields(said)}
-    if not isinstance(said, Mapping):
-        return {}
-    return {str(name): float(value) for name, value in said.items() if isinstance(value, (int, float))}

@@ -1,8 +1,9 @@
 """A document's text cut into passages, each of which the model reads to its end.
 
 Passages are ranges of characters of the text as it was given, so that nothing is rewritten: `sentences` packs whole sentences,
-`markdown` does that within the sections that headings begin, `none` leaves the text as one passage, cut off or not. A sentence
-that does not fit is cut between words, a word that does not fit between characters.
+`markdown` does that within the sections that headings begin, `marked` cuts where the text has U+001E and nowhere else, `none`
+leaves the text as one passage; the last two may be cut off by the model. A sentence that does not fit is cut between words, a
+word that does not fit between characters.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import CollectionError, UsageError
-from late_interaction.tokenizing import Tokenizing, TokenRows
+from late_interaction.tokenizing import TokenRows
 
-__all__ = ["MAX_PASSAGES", "Cut", "Splitting", "cut_documents", "passages_of"]
+__all__ = ["MARK", "MAX_PASSAGES", "Counting", "Cut", "Splitting", "cut_documents", "passages_of"]
 
-METHODS = ("none", "sentences", "markdown")
+METHODS = ("none", "sentences", "markdown", "marked")
+MARK = "\x1e"  # ASCII's record separator: between the passages of a text that somebody has cut already
 MAX_PASSAGES = 4096
 Range = tuple[int, int]
 
@@ -29,9 +32,18 @@ _FENCE = re.compile(r" {0,3}(```|~~~)")
 _WORD = re.compile(r"\S+\s*")
 
 
+class Counting(Protocol):
+    """What cutting asks of a model's tokenizing, as `Tokenizing` has it."""
+
+    @property
+    def document_room(self) -> int: ...
+    def documents(self, texts: Sequence[str]) -> list[TokenRows]: ...
+    def document_counts(self, texts: Sequence[str]) -> list[int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """method: none, sentences, markdown. tokens: of a passage at most, title included; 0: as many as the model reads.
+    """method: none, sentences, markdown, marked. tokens: of a passage at most, title included; 0: as many as the model reads.
 
     overlap: so many tokens at most, in whole sentences, stand at the end of a passage and again at the start of the next.
     """
@@ -73,10 +85,10 @@ def passages_of(document: Document, title: str, ranges: Sequence[Range]) -> tupl
     )
 
 
-def cut_documents(
-    texts: Sequence[tuple[str, str]], splitting: Splitting, tokenizing: Tokenizing
-) -> list[Cut | CollectionError]:
+def cut_documents(texts: Sequence[tuple[str, str]], splitting: Splitting, tokenizing: Counting) -> list[Cut | CollectionError]:
     """Each of the documents, given as title and text; an error for one of more than 4,096 passages."""
+    if splitting.method == "marked":
+        return [_cut_at_marks(title, text, tokenizing) for title, text in texts]
     cutter = _Cutter(splitting, tokenizing)
     whole = tokenizing.documents([passage_text(title, text) for title, text in texts])
     found: list[Cut | CollectionError] = []
@@ -91,10 +103,23 @@ def cut_documents(
     return found
 
 
+def _cut_at_marks(title: str, text: str, tokenizing: Counting) -> Cut | CollectionError:
+    """Blank passages are left out, but for the only one of a document that has a title alone."""
+    ends = [*(place for place, character in enumerate(text) if character == MARK), len(text)]
+    pieces = zip([0, *(end + 1 for end in ends)], ends, strict=False)
+    ranges = [(start, end) for start, end in pieces if text[start:end].strip()] or [(0, 0)]
+    try:
+        _check_count(len(ranges))
+    except CollectionError as error:
+        return error
+    rows = tokenizing.documents([passage_text(title, text[start:end]) for start, end in ranges])
+    return Cut(title, tuple(ranges), tuple(rows))
+
+
 class _Cutter:
     """Cuts one document after the other."""
 
-    def __init__(self, splitting: Splitting, tokenizing: Tokenizing) -> None:
+    def __init__(self, splitting: Splitting, tokenizing: Counting) -> None:
         self._splitting = splitting
         self._tokenizing = tokenizing
         self._room = min(tokenizing.document_room, splitting.tokens or tokenizing.document_room)

@@ -11,38 +11,58 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 
 from feeder.encoding import Encoded, Encoding
 from feeder.journal import DeadLetters, Journal
-from feeder.ledger import FeedProgress, Ledger, target_statistics
+from feeder.ledger import FeedProgress, Ledger
 from feeder.passages import passages_of
 from feeder.survey import Survey
 from feeder.targets import EncodedDocument, Failure, Settled, Target
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError
+from late_interaction.metadata import Value
 
-__all__ = ["BATCH", "Digests", "Feed", "Pacing"]
+__all__ = ["BATCH", "Digests", "Feed", "Pacing", "moved_digest", "stored_digest"]
 
 BATCH = 256
 BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
+MADE = 24  # hex digits of a digest that say what was encoded, and how
 LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
 
 
 class Digests:
-    """32 hex digits over everything that is fed of a document and over what its vectors depend on."""
+    """24 hex digits over all that is fed of a document and how it is encoded, then 8 over how the target keeps it, so that
+    what is copied to another target as it was encoded keeps the first part (`moved_digest`)."""
 
-    def __init__(self, basis: str) -> None:
-        self._start = hashlib.sha256(basis.encode())
+    def __init__(self, made: str, kept: str) -> None:
+        """made: what passages and their vectors depend on besides the document. kept: the target's `digest_basis`."""
+        self._start, self._end = hashlib.sha256(made.encode()), _kept(kept)
 
-    def of(self, document: Document) -> str:
-        content = [document.id, document.title, document.text, dict(document.metadata)]
+    def of(self, document: Document, metadata: Mapping[str, Value]) -> str:
+        """metadata: typed, in place of the document's."""
+        content = [document.id, document.title, document.text, dict(metadata)]
         found = self._start.copy()
         found.update(json.dumps(content, sort_keys=True).encode())
-        return found.hexdigest()[:32]
+        return found.hexdigest()[:MADE] + self._end
+
+
+def moved_digest(digest: str, kept: str) -> str:
+    """The digest of a document as a target with that `digest_basis` has it, of the one that another target has."""
+    return digest[:MADE] + _kept(kept)
+
+
+def stored_digest(digest: str, passages: int, *, counted: bool) -> str:
+    """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole.
+    counted: Target.counted."""
+    return f"{digest}-{passages}" if counted else digest
+
+
+def _kept(basis: str) -> str:
+    return hashlib.sha256(basis.encode()).hexdigest()[:8]
 
 
 class Pacing:
@@ -70,11 +90,19 @@ class Pacing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A document to put, and the passages that the target has of it."""
+class _Item:
+    """A document as it was given, its metadata as the target types them, and its digest."""
 
     document: Document
+    metadata: Mapping[str, Value]
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be put, and the passages that the target has of it."""
+
+    item: _Item
     there: tuple[str, ...]
 
 
@@ -110,7 +138,7 @@ class Feed:
         self._pacing, self._stop, self._progress = pacing or Pacing(None), stop, progress
         self._clock, self._batch_size = clock, batch_size
         self._start = clock()
-        self._in_flight: dict[str, tuple[Document, str]] = {}
+        self._in_flight: dict[str, _Item] = {}
 
     @property
     def seconds(self) -> float:
@@ -144,7 +172,7 @@ class Feed:
                 if batch is None:
                     more = False
                 elif wanted := self._missing(batch):
-                    texts = [(item.document.title, item.document.text) for item in wanted]
+                    texts = [(one.item.document.title, one.item.document.text) for one in wanted]
                     underway.append((wanted, self._encoding.submit(texts)))
                 self._check_stop()
                 if self.stopped:
@@ -177,31 +205,31 @@ class Feed:
             if self.stopped:
                 return
             for first in range(0, len(batch), self._pacing.step):
-                self._change([item for item in batch[first : first + self._pacing.step] if not self._brought(*item)])
+                self._change([item for item in batch[first : first + self._pacing.step] if not self._brought(item)])
             self._book(self._target.settled())
 
-    def _brought(self, document: Document, digest: str) -> bool:
-        known = self._journal.has(document.id, digest)
+    def _brought(self, item: _Item) -> bool:
+        known = self._journal.has(item.document.id, item.digest)
         self.ledger.already_there += known
         return known
 
-    def _change(self, batch: Sequence[tuple[Document, str]]) -> None:
+    def _change(self, batch: Sequence[_Item]) -> None:
         if not batch:
             return
         self._pacing.take(len(batch))
-        self._in_flight.update({document.id: (document, digest) for document, digest in batch})
+        self._in_flight.update({item.document.id: item for item in batch})
         if self._operation == "delete":
-            self._target.delete([document.id for document, _ in batch])
+            self._target.delete([item.document.id for item in batch])
         else:
-            self._target.update([document for document, _ in batch])
+            self._target.update([item.document for item in batch])
 
     def missing(self) -> int:
         """How many documents a put would send. Nothing is sent."""
         return sum(len(self._missing(batch)) for batch in self._batches())
 
-    def _batches(self) -> Iterator[list[tuple[Document, str]]]:
-        """The documents that count, typed, with their digests; an id comes once."""
-        batch: list[tuple[Document, str]] = []
+    def _batches(self) -> Iterator[list[_Item]]:
+        """The documents that count; an id comes once."""
+        batch: list[_Item] = []
         characters = 0
         schema = self._target.schema
         for place, document in enumerate(self._documents):
@@ -212,7 +240,7 @@ class Feed:
                 self.ledger.duplicates += 1
                 continue
             checked = schema.check({} if self._operation == "delete" else document.metadata)
-            batch.append((document, self._digests.of(replace(document, metadata=checked))))
+            batch.append(_Item(document, checked, self._digests.of(document, checked)))
             characters += len(document.title) + len(document.text)
             if len(batch) == self._batch_size or characters >= BATCH_CHARACTERS:
                 yield batch
@@ -220,43 +248,42 @@ class Feed:
         if batch:
             yield batch
 
-    def _missing(self, batch: Sequence[tuple[Document, str]]) -> list[_Wanted]:
+    def _missing(self, batch: Sequence[_Item]) -> list[_Wanted]:
         """Those that neither the journal nor the target has as they are."""
-        noted = {document.id: digest for document, digest in batch if self._journal.has(document.id, digest)}
+        noted = {item.document.id: item.digest for item in batch if self._journal.has(item.document.id, item.digest)}
         durable = self._target.durable(noted) if noted else {}
-        rest = [item for item in batch if item[0].id not in durable]
-        stored = self._target.stored([document.id for document, _ in rest]) if rest else {}
+        rest = [item for item in batch if item.document.id not in durable]
+        stored = self._target.stored([item.document.id for item in rest]) if rest else {}
         wanted = []
-        for document, digest in rest:
-            found = stored.get(document.id)
-            if found is None or found.digest != self._stored_digest(digest, len(found.passage_ids)):
-                wanted.append(_Wanted(document, digest, () if found is None else found.passage_ids))
+        for item in rest:
+            found = stored.get(item.document.id)
+            if found is None or found.digest != self._stored_digest(item.digest, len(found.passage_ids)):
+                wanted.append(_Wanted(item, () if found is None else found.passage_ids))
         self.ledger.already_there += len(batch) - len(wanted)
         return wanted
 
     def _stored_digest(self, digest: str, passages: int) -> str:
-        """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole."""
-        return f"{digest}-{passages}" if self._target.counted else digest
+        return stored_digest(digest, passages, counted=self._target.counted)
 
     def _hand_over(self, wanted: Sequence[_Wanted], encoded: Sequence[Encoded]) -> None:
         ready: list[EncodedDocument] = []
-        for item, made in zip(wanted, encoded, strict=True):
-            self._in_flight[item.document.id] = item.document, item.digest
+        for one, made in zip(wanted, encoded, strict=True):
+            id_ = one.item.document.id
+            self._in_flight[id_] = one.item
             if made.error:
-                self._book([Settled(item.document.id, Failure(item.document.id, 0, made.error))])
+                self._book([Settled(id_, Failure(id_, 0, made.error))])
             else:
-                ready.append(self._ready(item, made))
+                ready.append(self._ready(one.item, one.there, made))
         for first in range(0, len(ready), self._pacing.step):
             part = ready[first : first + self._pacing.step]
             self._pacing.take(len(part))
             self._target.put(part)
 
-    def _ready(self, item: _Wanted, made: Encoded) -> EncodedDocument:
+    def _ready(self, item: _Item, there: Sequence[str], made: Encoded) -> EncodedDocument:
         document = item.document
-        typed = replace(document, metadata=self._target.schema.check(document.metadata))
-        passages = passages_of(typed, made.title, made.ranges)
+        passages = passages_of(replace(document, metadata=item.metadata), made.title, made.ranges)
         own = {passage.id for passage in passages}
-        stale = tuple(id_ for id_ in item.there if id_ not in own)
+        stale = tuple(id_ for id_ in there if id_ not in own)
         ledger = self.ledger
         ledger.passages += len(passages)
         ledger.removed_passages += len(stale)
@@ -270,11 +297,11 @@ class Feed:
         good: list[tuple[str, str]] = []
         refused: list[tuple[Failure, Document]] = []
         for outcome in outcomes:
-            document, digest = self._in_flight.pop(outcome.document_id)
+            item = self._in_flight.pop(outcome.document_id)
             if outcome.failure is None:
-                good.append((document.id, digest))
+                good.append((item.document.id, item.digest))
             else:
-                refused.append((outcome.failure, document))
+                refused.append((outcome.failure, item.document))
         self._journal.acknowledge(good)
         self.ledger.acknowledged += len(good)
         self._letters.add(refused)
@@ -282,14 +309,18 @@ class Feed:
         self.ledger.errors.update(f"HTTP {failure.status}" if failure.status else "refused here" for failure, _ in refused)
         self._report()
 
-    def _report(self) -> None:
-        if self._progress is None:
-            return
+    @property
+    def state(self) -> FeedProgress:
+        """How far it is now. Any thread may ask."""
         ledger, surveyed = self.ledger, self._surveyed
         blank = surveyed.blank if self._operation == "put" else 0
-        state = FeedProgress(
-            done=ledger.settled, total=surveyed.documents - blank - surveyed.duplicates, token_vectors=ledger.token_vectors,
-            seconds=self.seconds, passages=ledger.passages, bytes=ledger.bytes, in_flight=len(self._in_flight),
-            errors=dict(ledger.errors), target=target_statistics(self._target),
+        return FeedProgress(
+            total=surveyed.documents - blank - surveyed.duplicates, seconds=self.seconds, acknowledged=ledger.acknowledged,
+            already_there=ledger.already_there, dead_lettered=ledger.dead_lettered, passages=ledger.passages,
+            token_vectors=ledger.token_vectors, bytes=ledger.bytes, in_flight=len(self._in_flight), errors=dict(ledger.errors),
+            sending=self._target.statistics(),
         )  # fmt: skip
-        self._progress(state)
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self.state)

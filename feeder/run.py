@@ -25,7 +25,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
@@ -88,19 +88,25 @@ class FeedRun:
         documents: Iterable[Document],
         surveyed: Survey,
         target: Target | None,
+        letters: DeadLetters,
         options: FeedOptions,
     ) -> None:
         """target: None for a dry run into an index that is not there yet."""
         self._documents, self.surveyed, self.target = documents, surveyed, target
         self._options = options
         self._feed: Feed | None = None
-        self._outcome, self._error = "complete", ""
-        self._letters = DeadLetters(options.dead_letter_path, options.operation)
+        self._complete, self._outcome, self._error = False, "failed", ""
+        self._letters = letters
 
     @property
     def total(self) -> int:
         """Documents in the sources."""
         return self.surveyed.documents
+
+    @property
+    def state(self) -> FeedProgress:
+        """How far it is now. Any thread may ask."""
+        return FeedProgress(self.total) if self._feed is None else self._feed.state
 
     @property
     def summary(self) -> FeedSummary:
@@ -121,6 +127,7 @@ class FeedRun:
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
             errors=dict(ledger.errors),
             error=self._error,
+            sending=None if self.target is None else self.target.statistics(),
             **counts,
         )
 
@@ -128,50 +135,50 @@ class FeedRun:
         """Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
         one raises KeyboardInterrupt at once.
 
-        Raises: VespaUnreachable, VespaBusy, LocalIndexError, CollectionError; `resume` then goes on, and `summary` says how far
-        it came.
+        Raises: VespaUnreachable, VespaBusy, VespaRefused of credentials, LocalIndexError, CollectionError; `resume` then goes
+        on, and `summary` says how far it came.
         """
+        self._outcome = "failed"
+        try:
+            self._outcome = self._fed(progress)
+        except Exception as error:
+            self._error = str(error) or type(error).__name__
+            raise
+        return self.summary
+
+    def _fed(self, progress: Callable[[FeedProgress], None] | None) -> str:
+        """The outcome."""
         options, target = self._options, self.target
         if target is None:
-            self._outcome = "dry run"
-            return self.summary
+            return "dry run"
         identity = f"{target.name} {target.bundle.sha256} {options.operation}"
         with contextlib.ExitStack() as open_things:
             journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run)
             if not options.dry_run:
                 open_things.callback(lambda: self._close(journal))
             encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
-            digests = Digests(repr((target.digest_basis, astuple(options.splitting), encoder and encoder.precision)))
+            made = repr((target.bundle.sha256, astuple(options.splitting), encoder and encoder.precision))
+            digests = Digests(made, target.digest_basis)
             encoding = None
             if options.operation == "put" and not options.dry_run:
                 encoding = self._encoding(target, encoder)
                 open_things.callback(encoding.close)
             stop = open_things.enter_context(Stop())
-            self._feed = Feed(
+            feed = self._feed = Feed(
                 self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
                 encoding=encoding, pacing=Pacing(options.rate), stop=stop, progress=progress,
             )  # fmt: skip
-            self._run(self._feed)
-        return self.summary
-
-    def _run(self, feed: Feed) -> None:
-        if self._options.dry_run:
-            self._outcome = "dry run"
-            if self._options.operation == "put":
-                feed.missing()
-            return
-        self._outcome = "failed"
-        try:
+            if options.dry_run:
+                if options.operation == "put":
+                    feed.missing()
+                return "dry run"
             feed.run()
-        except ColbertVespaError as error:
-            self._error = str(error)
-            raise
-        self._outcome = "interrupted" if feed.stopped else "complete"
+            self._complete = not feed.stopped
+        return "complete" if self._complete else "interrupted"
 
     def _close(self, journal: Journal) -> None:
-        ended = self._outcome == "complete"
-        journal.close(remove=ended and not self._letters.written)
-        self._letters.close(complete=ended)
+        journal.close(remove=self._complete and not self._letters.written)
+        self._letters.close(complete=self._complete)
 
     def _encoder(self, open_things: contextlib.ExitStack) -> DocumentEncoder:
         assert self.target is not None
@@ -206,6 +213,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
+    _check_dead_letters(sources, options)
+    letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     opened = _open_vespa if is_url(options.to) else _open_local
@@ -213,10 +222,17 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     if target is not None:
         register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, options)
+        yield FeedRun(documents, surveyed, target, letters, options)
     finally:
         if target is not None:
             target.close()
+
+
+def _check_dead_letters(sources: Sequence[object], options: FeedOptions) -> None:
+    """Raises: UsageError where dead letters would be written over what is being fed, or over the journal."""
+    paths = [options.journal, *(path for source in sources if isinstance(path := getattr(source, "path", None), Path))]
+    if options.dead_letter_path.resolve() in [path.resolve() for path in paths]:
+        raise UsageError(f"{options.dead_letter_path} is read in this feed: name another file for its dead letters")
 
 
 Opened = tuple[Survey, Target | None]
@@ -284,9 +300,11 @@ def feed(
     workers: int | None = None,
     cache: Path | None = None,
     encoder: DocumentEncoder | None = None,
+    dead_letters: Path | None = None,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
     """Feeds `documents`; what can be read only once (an iterator, an async iterable) is spooled to a temporary file first.
+    The options are those of FeedOptions.
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError; UsageError where an async iterable is
     given inside a running event loop, which `feed_async` is for.
@@ -295,7 +313,7 @@ def feed(
         documents = _run_collecting(documents)
     options = FeedOptions(
         to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting or Splitting(),
-        workers=workers, cache=cache, encoder=encoder,
+        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters,
     )  # fmt: skip
     with start_feed([documents], options) as run:
         return run.go(progress)
@@ -310,17 +328,22 @@ async def feed_async(
     operation: str = "put",
     resume: bool = False,
     splitting: Splitting | None = None,
+    workers: int | None = None,
+    cache: Path | None = None,
+    encoder: DocumentEncoder | None = None,
+    dead_letters: Path | None = None,
+    progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
-    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop.
+    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop, `progress` is called
+    in the thread.
 
     Raises: as `feed`.
     """
     ready = await _collected(documents) if isinstance(documents, AsyncIterable) else documents
-
-    def go() -> FeedSummary:
-        return feed(ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting)
-
-    return await asyncio.to_thread(go)
+    return await asyncio.to_thread(
+        feed, ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting,
+        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters, progress=progress,
+    )  # fmt: skip
 
 
 def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:

@@ -8,7 +8,7 @@ text = ["abstract", "body"]
 metadata = ["year", "lang"]         # without it: all other columns
 names = { lang = "language" }       # another name for a metadata column
 [passages]
-method = "sentences"                # none, sentences, markdown
+method = "sentences"                # none, sentences, markdown, marked
 tokens = 180
 overlap = 30
 [limits]
@@ -27,11 +27,11 @@ from typing import Any
 from feeder.passages import Splitting
 from feeder.sources import Columns, Limits, SourceSettings
 from late_interaction.errors import SettingsError
+from vespa_app.sections import read_section
 
 __all__ = ["FeedSettings", "read_feed_settings"]
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-_SECTIONS = {"columns": Columns, "limits": Limits, "passages": Splitting}
 _SEVERAL = ("title", "text")  # columns that may be one or a list
 
 
@@ -49,41 +49,17 @@ def read_feed_settings(path: Path) -> FeedSettings:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     format_ = data.pop("format", "")
     if not isinstance(format_, str):
-        raise SettingsError(f"{path}: format must be text")
-    if unknown := sorted(set(data) - set(_SECTIONS)):
-        raise SettingsError(f"{path}: {unknown[0]!r} unknown; known: format, {', '.join(_SECTIONS)}")
-    made = {name: _section(kind, data.get(name, {}), f"{path}: {name}") for name, kind in _SECTIONS.items()}
-    return FeedSettings(SourceSettings(made["columns"], made["limits"], format_), made["passages"])
+        raise SettingsError(f"{path}: setting 'format' must be str, got {str(format_)[:60]!r}")
+    if unknown := sorted(set(data) - {"columns", "limits", "passages"}):
+        raise SettingsError(f"{path}: unknown setting {unknown[0]!r}; known: format, columns, limits, passages")
+    columns = read_section(Columns, "columns", _listed(data.get("columns", {})), str(path))
+    limits = read_section(Limits, "limits", data.get("limits", {}), str(path))
+    passages = read_section(Splitting, "passages", data.get("passages", {}), str(path))
+    return FeedSettings(SourceSettings(columns, limits, format_), passages)
 
 
-def _section(kind: type, given: object, where: str) -> Any:
-    if not isinstance(given, Mapping):
-        raise SettingsError(f"{where} must be a table")
-    fields = {field.name: field.default for field in dataclasses.fields(kind)}
-    values = {}
-    for name, value in given.items():
-        if name not in fields:
-            raise SettingsError(f"{where}.{name} unknown; known: {', '.join(fields)}")
-        values[name] = _value(name, value, fields[name], f"{where}.{name}")
-    return kind(**values)
-
-
-def _value(name: str, value: object, default: object, where: str) -> object:
-    """As the type of the default says; lists are lists of texts, tables of texts."""
-    if name in _SEVERAL and isinstance(value, str):
-        value = [value]
-    if isinstance(default, bool) or isinstance(value, bool):
-        raise SettingsError(f"{where} cannot be {value!r}")
-    if isinstance(default, int):
-        if not isinstance(value, int) or value < 0:
-            raise SettingsError(f"{where} must be a whole number, got {value!r}")
-        return value
-    if isinstance(default, str):
-        if not isinstance(value, str):
-            raise SettingsError(f"{where} must be text, got {value!r}")
-        return value
-    if isinstance(value, Mapping) and name == "names" and all(isinstance(item, str) for item in value.values()):
-        return dict(value)
-    if isinstance(value, list) and name != "names" and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise SettingsError(f"{where} must be {'a table' if name == 'names' else 'a list'} of texts, got {value!r}")
+def _listed(columns: object) -> object:
+    """The table with lists of one where a column stands alone for several."""
+    if not isinstance(columns, Mapping):
+        return columns
+    return {name: [value] if name in _SEVERAL and isinstance(value, str) else value for name, value in columns.items()}

@@ -28,6 +28,11 @@ class Bm25:
         if not self._empty:
             self._index.index(tokens, show_progress=False)
 
+    @property
+    def index_bytes(self) -> int:
+        """Of the scores that a search reads, without the words themselves."""
+        return 0 if self._empty else sum(int(self._index.scores[name].nbytes) for name in ("data", "indices", "indptr"))
+
     def _tokens(self, texts: Sequence[str]) -> Any:
         return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
 

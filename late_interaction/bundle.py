@@ -237,6 +237,12 @@ class Bundle:
         """Identity of the bundle: the checksum of its manifest, which has the checksums of everything else."""
         return hashlib.sha256(self.manifest.to_json()).hexdigest()
 
+    def comparable(self, other: Bundle) -> bool:
+        """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
+        own = self.manifest.document
+        document = dataclasses.replace(other.manifest.document, length=own.length, auto=own.auto)
+        return self.manifest == dataclasses.replace(other.manifest, document=document)
+
     def file(self, name: str) -> Path:
         return safe_join(self.path, name)
 

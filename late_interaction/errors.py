@@ -2,6 +2,7 @@
 
     ColbertVespaError                 exit code 1, one line
     ├── UsageError                    exit code 2: the command or call was given something it does not take
+    │   └── ArgumentError             also a ValueError, as callers of RAGatouille's methods expect it
     ├── MissingDependency             an extra is not installed; the message has the install command
     ├── BundleError                   a folder that is no bundle, or one that was changed
     ├── CheckpointError               weights that cannot be loaded or exported
@@ -23,6 +24,7 @@ Messages say what is wrong, where, and what to do, in one line.
 from __future__ import annotations
 
 __all__ = [
+    "ArgumentError",
     "BundleError",
     "CheckpointError",
     "ColbertVespaError",
@@ -53,6 +55,10 @@ class ColbertVespaError(Exception):
 
 class UsageError(ColbertVespaError):
     exit_code = 2
+
+
+class ArgumentError(UsageError, ValueError):
+    pass
 
 
 class MissingDependency(ColbertVespaError):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["atomic_write", "fsync_folder", "safe_join", "sha256_file", "staged_folder", "staging_prefix"]
+__all__ = ["atomic_write", "fsync_folder", "make_folders", "safe_join", "sha256_file", "staged_folder", "staging_prefix"]
 
 
 def fsync_folder(path: Path) -> None:
@@ -71,7 +71,7 @@ def _fsync_all(folder: Path) -> None:
     fsync_folder(folder)
 
 
-def _make_folders(path: Path) -> None:
+def make_folders(path: Path) -> None:
     """`path` and the folders above it, each durable in the one that holds its name."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def staged_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises: OSError, without `replace` where there is such a target.
     """
     target = target.absolute()
-    _make_folders(target.parent)
+    make_folders(target.parent)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=staging_prefix(target)))
     try:
         yield staging

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["ndcg_at_k", "overlap_at_k", "percentile", "recall_at_k", "reciprocal_rank_at_k"]
+__all__ = ["average_precision_at_k", "ndcg_at_k", "overlap_at_k", "percentile", "recall_at_k", "reciprocal_rank_at_k"]
 
 
 def ndcg_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
@@ -26,6 +26,17 @@ def reciprocal_rank_at_k(ranking: Sequence[str], judged: Mapping[str, float], k:
 def recall_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
     relevant = {id_ for id_, value in judged.items() if value > 0}
     return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
+
+
+def average_precision_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Mean, over all relevant documents, of the precision where each is found; trec_eval's map_cut."""
+    relevant = sum(value > 0 for value in judged.values())
+    found, total = 0, 0.0
+    for rank, id_ in enumerate(ranking[:k], start=1):
+        if judged.get(id_, 0.0) > 0:
+            found += 1
+            total += found / rank
+    return total / relevant if relevant else 0.0
 
 
 def overlap_at_k(ranking: Sequence[str], reference: Sequence[str], k: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,15 @@ class Tokenizing:
         """Tokens of each text alone: none cut off, without special ones, marker and prompt."""
         lowered = [text.lower() if self._manifest.lower_case else text for text in texts]
         return [len(encoding) for encoding in self._whole.encode_batch(lowered, add_special_tokens=False)]
+
+    @cached_property
+    def unknown_id(self) -> int:
+        """Of the token that stands for what the vocabulary lacks; -1 where it lacks nothing, as with bytes."""
+        model = json.loads(self._document.to_str())["model"]
+        if model.get("unk_id") is not None:
+            return int(model["unk_id"])
+        name = model.get("unk_token")
+        return -1 if name is None else int(model["vocab"].get(name, -1))
 
     @cached_property
     def document_room(self) -> int:

@@ -13,13 +13,14 @@ from typing import TypeVar, overload
 import httpx
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document
-from query.client import make_options
+from late_interaction.documents import Document, Passage
+from query.client import Client, make_options
 from query.core import Addresses, Core, Names
 from query.exchange import AsyncExchange
 from query.options import AUTO, ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan
-from query.types import Hit, Queries, Query, SearchResult
+from query.types import Hit, Matrix, Queries, Query, SearchResult
+from vespa_app.settings import MAX_HITS
 
 __all__ = ["AsyncClient"]
 
@@ -27,7 +28,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """As Client, for one event loop. It is opened by the first call, or by `async with`."""
+    """As Client. It is opened by the first call, or by `async with`. Connections belong to an event loop: `close` ends those of
+    the loop that it is called in."""
 
     def __init__(
         self,
@@ -45,7 +47,15 @@ class AsyncClient:
         self._open = lambda: Core(address, bundle, settings=settings, precision=precision, transport=opening, clock=clock)
         self._exchange = AsyncExchange(settings or ClientSettings(), transport=transport, clock=clock, sleep=sleep)
         self._core: Core | None = None
+        self._shared = False
         self._opening = asyncio.Lock()
+
+    @classmethod
+    def beside(cls, client: Client) -> AsyncClient:
+        """One that has its indexes, encoder and settings in common with `client`, and connections of its own."""
+        made = cls(client.address, settings=client._core.settings)
+        made._core, made._shared = client._core, True
+        return made
 
     @overload
     async def search(
@@ -54,6 +64,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -72,6 +83,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -89,6 +101,7 @@ class AsyncClient:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -101,7 +114,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> SearchResult | list[SearchResult]:
         """As Client.search. A search that is cancelled asks nothing more."""
-        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = await self._search(queries, index, options, timeout)
         return results if isinstance(query, (list, tuple)) else results[0]
@@ -125,7 +138,7 @@ class AsyncClient:
         (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
         is all that comes. Arguments as `search` has them.
         """
-        options = make_options(k, where, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
+        options = make_options(k, where, None, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
         early = replace(options, first_stage=True, explain=False)
         first, last = (asyncio.ensure_future(self._search([query], index, each, timeout)) for each in (early, options))
         try:
@@ -145,6 +158,35 @@ class AsyncClient:
         core = await self._opened()
         return dict(await self._run(core.score(query, ids, index, timeout)))
 
+    async def get(
+        self,
+        ids: Sequence[str],
+        *,
+        where: Mapping[str, object] | None = None,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> dict[str, tuple[Passage, ...]]:
+        """As Client.get."""
+        core = await self._opened()
+        return await self._run(core.get(ids, where, index, timeout))
+
+    async def select(
+        self,
+        where: Mapping[str, object] | None = None,
+        limit: int = MAX_HITS,
+        *,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """As Client.select."""
+        core = await self._opened()
+        return await self._run(core.select(where, limit, index, timeout))
+
+    async def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+        """As Client.vectors."""
+        core = await self._opened()
+        return dict(await self._run(core.vectors(ids, index, timeout)))
+
     async def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
     ) -> tuple[Hit, ...]:
@@ -154,7 +196,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         await self._exchange.close()
-        if self._core is not None:
+        if self._core is not None and not self._shared:
             await asyncio.to_thread(self._core.close)
 
     async def __aenter__(self) -> AsyncClient:
@@ -173,6 +215,8 @@ class AsyncClient:
         return await self._run(core.search(queries, index, options, timeout))
 
     async def _opened(self) -> Core:
+        if self._core is not None:
+            return self._core
         async with self._opening:
             if self._core is None:
                 self._core = await asyncio.to_thread(self._open)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
-from query.types import Query, Question, SearchResult
+from query.types import Matrix, Query, Question, SearchResult
 
-__all__ = ["Index", "check_query", "choose_strategy", "encoded"]
+__all__ = ["Index", "Where", "check_query", "choose_strategy", "encoded"]
+
+Where: TypeAlias = Mapping[str, object] | None
 
 
 class Index(Protocol):
@@ -47,6 +50,24 @@ class Index(Protocol):
 
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
+        ...
+
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        """The passages of those documents, metadata as shown; unknown ids are left out, and what the filter does not select.
+
+        Raises: FilterError; IncompleteAnswer, LocalIndexError where it cannot be known whether a document is there.
+        """
+        ...
+
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        """Ids of documents of at most `limit` passages that the filter selects. Raises: as `get`."""
+        ...
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        """Stored unit rows `[t, d]` of those passages, as the codec decodes them; unknown ids are left out.
+
+        Raises: UsageError where the index cannot give them.
+        """
         ...
 
     def close(self) -> None: ...

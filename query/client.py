@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 import httpx
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document
+from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
 from query.backend import Index
@@ -19,7 +19,8 @@ from query.core import Addresses, Core, Names
 from query.exchange import Exchange
 from query.options import AUTO, ClientSettings, SearchOptions, Weights, check_seconds
 from query.steps import Plan
-from query.types import Hit, Queries, Query, SearchResult
+from query.types import Hit, Matrix, Queries, Query, SearchResult
+from vespa_app.settings import MAX_HITS
 
 __all__ = ["Client", "make_options"]
 
@@ -28,7 +29,8 @@ T = TypeVar("T")
 
 class Client:
     """Searches a local index (a folder) or a Vespa application (`http(s)://host:port`, with `#NAME` for one of its indexes), or
-    several of them. Threads may share one. Close it, or use it in `with`."""
+    several of them; with a bundle and no address (`[]`) it can only rerank. Threads may share one. Close it, or use it in
+    `with`."""
 
     def __init__(
         self,
@@ -56,12 +58,12 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Of the first index that is asked by default."""
-        return self._first.address
+        """Of the first index that is asked by default; '' without an index."""
+        return self._first.address if self._core.indexes else ""
 
     @property
     def bundle(self) -> Bundle:
-        return self._first.bundle
+        return self._core.bundle
 
     @property
     def schema(self) -> MetadataSchema:
@@ -75,7 +77,7 @@ class Client:
 
     @property
     def encoder(self) -> Encoder:
-        return self._core.encoder(self._first)
+        return self._core.encoder(self._core.bundle)
 
     @overload
     def search(
@@ -84,6 +86,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -102,6 +105,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -119,6 +123,7 @@ class Client:
         k: int = 10,
         *,
         where: Mapping[str, object] | None = None,
+        ids: Sequence[str] | None = None,
         candidates: str = AUTO,
         index: Names = None,
         rerank: int | None = None,
@@ -132,16 +137,17 @@ class Client:
     ) -> SearchResult | list[SearchResult]:
         """The best k passages for a text or ready rows `[q, d]`; for a list of these, a list of results.
 
-        where: a filter. candidates: a strategy of the index, or `auto`. index: name or names; None for the default. rerank:
-        candidates of the whole cluster that get a MaxSim score. probes: centroids looked up for each query row. offset: hits
-        before this page; give it on all pages, also as 0. group: the best passage of each of k documents. weights: of
-        candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`, or at the `client` over vectors that
-        it fetches. explain: words that matched, and scores by query row. timeout: seconds, encoding included.
+        where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, or `auto`. index: name
+        or names; None for the default. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids
+        looked up for each query row. offset: hits before this page; give it on all pages, also as 0. group: the best passage
+        of each of k documents. weights: of candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`,
+        or at the `client` over vectors that it fetches. explain: words that matched, and scores by query row. timeout:
+        seconds, encoding included.
 
         Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
         LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
         """
-        options = make_options(k, where, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = self._run(self._core.search(queries, index, options, timeout))
         return results if isinstance(query, (list, tuple)) else results[0]
@@ -152,6 +158,42 @@ class Client:
         Raises: as search.
         """
         return dict(self._run(self._core.score(query, ids, index, timeout)))
+
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        where: Mapping[str, object] | None = None,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> dict[str, tuple[Passage, ...]]:
+        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
+        does not select.
+
+        Raises: as search; IncompleteAnswer where not all that is stored could be looked at.
+        """
+        return self._run(self._core.get(ids, where, index, timeout))
+
+    def select(
+        self,
+        where: Mapping[str, object] | None = None,
+        limit: int = MAX_HITS,
+        *,
+        index: Names = None,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
+
+        Raises: as get.
+        """
+        return self._run(self._core.select(where, limit, index, timeout))
+
+    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+        """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
+
+        Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
+        """
+        return dict(self._run(self._core.vectors(ids, index, timeout)))
 
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
@@ -175,7 +217,7 @@ class Client:
 
     @property
     def _first(self) -> Index:
-        return self._core.indexes[self._core.default[0]]
+        return self._core.named(None)[0]
 
     def _run(self, plan: Plan[T]) -> T:
         answers = None
@@ -190,6 +232,7 @@ class Client:
 def make_options(
     k: int,
     where: Mapping[str, object] | None,
+    ids: Sequence[str] | None,
     candidates: str,
     rerank: int | None,
     probes: int | None,
@@ -205,5 +248,5 @@ def make_options(
         check_seconds("timeout", timeout)
     return SearchOptions(
         k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
-        weights=Weights.of(weights), scored=scored, explain=explain,
+        weights=Weights.of(weights), scored=scored, explain=explain, ids=None if ids is None else tuple(ids),
     )  # fmt: skip

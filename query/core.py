@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
-import numpy as np
 
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, passage_text
+from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
-from late_interaction.maxsim import maxsim_many
-from query.backend import Index, encoded
+from query.backend import Index, Where, encoded
 from query.explain import explained
-from query.options import ClientSettings, SearchOptions
+from query.options import ClientSettings, SearchOptions, check_count
+from query.reranking import reranked
 from query.several import check_comparable, merged
 from query.steps import Plan, together
-from query.types import Hit, Query, Question, SearchResult
+from query.types import Hit, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.addresses import is_url
 from vespa_app.application import Application
@@ -36,7 +35,8 @@ Names: TypeAlias = str | Sequence[str] | None
 
 class Core:
     """Indexes by name, in the order of the addresses; several of one name have their whole address as name. `default` are the
-    names that are asked where no index is named: of each address the one that it names, or its first."""
+    names that are asked where no index is named: of each address the one that it names, or its first. With a bundle and no
+    address there is no index, and `rerank` is all that it can do."""
 
     def __init__(
         self,
@@ -55,9 +55,10 @@ class Core:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         given = [addresses] if isinstance(addresses, (str, Path)) else list(addresses)
-        if not given or len({str(address) for address in given}) < len(given):
-            raise UsageError("give at least one index, and each once")
         own = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
+        if (not given and own is None) or len({str(address) for address in given}) < len(given):
+            raise UsageError("give at least one index, and each once")
+        self._own = own
         found: list[tuple[Index, bool]] = []
         for address in given:
             found += self._opened(str(address), own, transport)
@@ -76,7 +77,7 @@ class Core:
         if not is_url(address):
             from query.local import LocalSearch
 
-            return [(LocalSearch(Path(address), self.clock), True)]
+            return [(LocalSearch(Path(address), self.clock, self.settings.version), True)]
         url, _, name = address.partition("#")
         description = read_description(url, timeout=self.settings.timeout, transport=transport)
         asked = description.index(name or description.settings.schema)
@@ -89,6 +90,8 @@ class Core:
 
     def named(self, names: Names) -> list[Index]:
         """Raises: UsageError where an index is unknown or named twice."""
+        if not self.indexes:
+            raise UsageError("this client has a bundle and no index, so that it can only rerank: give it an address")
         chosen = self.default if names is None else [names] if isinstance(names, str) else list(names)
         for name in chosen:
             if name not in self.indexes:
@@ -97,15 +100,22 @@ class Core:
             raise UsageError("name at least one index, and each once")
         return [self.indexes[name] for name in chosen]
 
-    def encoder(self, index: Index) -> Encoder:
+    @property
+    def bundle(self) -> Bundle:
+        """Of the first index that is asked by default; without an index the one that was given."""
+        if self.indexes:
+            return self.indexes[self.default[0]].bundle
+        assert self._own is not None
+        return self._own
+
+    def encoder(self, bundle: Bundle) -> Encoder:
         with self._lock:
-            key = index.bundle.sha256
-            if key not in self._encoders:
-                self._encoders[key] = Encoder(index.bundle, precision=self._precision)
-            return self._encoders[key]
+            if bundle.sha256 not in self._encoders:
+                self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
+            return self._encoders[bundle.sha256]
 
     def _encoded(self, query: Query, index: Index) -> Question:
-        return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index))
+        return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
         return self.clock() + (self.settings.timeout if timeout is None else timeout)
@@ -129,7 +139,7 @@ class Core:
             result = merged([result for results in parts for result in results], options)
         if options.explain and question.text:
             start = time.perf_counter()
-            hits = explained(self.encoder(indexes[0]), question.text, result.hits)
+            hits = explained(self.encoder(indexes[0].bundle), question.text, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
         return result.check_full() if self.settings.require_full else result
@@ -149,33 +159,45 @@ class Core:
 
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, float]]:
         """Raises: as Client.score."""
-        indexes = self.named(names)
-        if len(indexes) != 1:
-            raise UsageError(f"score is of one index: name one of {', '.join(index.name for index in indexes)}")
+        index = self._only(names, "score")
         wanted = list(dict.fromkeys(ids))
         deadline = self.deadline(timeout)
-        question = self._encoded(query, indexes[0])
+        question = self._encoded(query, index)
         if not wanted:
             return {}
-        return (yield from indexes[0].score(question, wanted, deadline))
+        return (yield from index.score(question, wanted, deadline))
+
+    def get(
+        self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
+    ) -> Plan[dict[str, tuple[Passage, ...]]]:
+        """Raises: as Client.get."""
+        index, wanted = self._only(names, "get"), list(dict.fromkeys(ids))
+        found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
+        return {id_: found[id_] for id_ in wanted if id_ in found}
+
+    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[tuple[str, ...]]:
+        """Raises: as Client.select."""
+        check_count("limit", limit)
+        return (yield from self._only(names, "select").select(where, limit, self.deadline(timeout)))
+
+    def _only(self, names: Names, what: str) -> Index:
+        """Raises: UsageError where several indexes are named."""
+        indexes = self.named(names)
+        if len(indexes) != 1:
+            raise UsageError(f"{what} is of one index: name one of {', '.join(index.name for index in indexes)}")
+        return indexes[0]
+
+    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
+        """Raises: as Client.vectors."""
+        indexes = self.named(names)
+        if len(indexes) != 1:
+            raise UsageError(f"vectors are of one index: name one of {', '.join(index.name for index in indexes)}")
+        wanted = list(dict.fromkeys(ids))
+        return (yield from indexes[0].vectors(wanted, self.deadline(timeout))) if wanted else {}
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""
-        index = self.named(None)[0]
-        question, encoder = self._encoded(query, index), self.encoder(index)
-        made = [d if isinstance(d, Document) else Document(str(n), "", d) for n, d in enumerate(documents)]
-        if not made:
-            return ()
-        vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])
-        lengths = [len(D) for D in vectors]
-        scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
-        order = np.argsort(-scores, kind="stable")[: len(made) if k is None else k].tolist()
-        hits = []
-        for rank, place in enumerate(order, start=1):
-            d, D, score = made[place], vectors[place], float(scores[place])
-            rows = question.row_scores(D) if explain else ()
-            hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows))
-        return explained(encoder, question.text, hits) if explain and question.text else tuple(hits)
+        return reranked(self.encoder(self.bundle), query, documents, k, explain)
 
     def close(self) -> None:
         for index in self.indexes.values():

@@ -7,17 +7,18 @@ not where Vespa refused it, or where its time was up.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
+import orjson
 
-from late_interaction.errors import VespaBusy, VespaError, VespaTimeout, VespaUnreachable
+from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTimeout, VespaUnreachable
 from query.options import ClientSettings
 from query.steps import Answer, Ask
 from query.vespa_answer import checked_answer
@@ -43,13 +44,16 @@ class _Policy:
         self.clock = clock
 
     def content(self, ask: Ask) -> tuple[bytes, float]:
-        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout."""
+        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout, UsageError."""
         left = ask.deadline - self.clock()
         if left < LEAST_S:
             raise VespaTimeout(f"the time for the query was up before {ask.url} could be asked: raise timeout")
         soft = self.settings.soft_timeout
         body = {**ask.body, "timeout": f"{left:.3f}s", "ranking.softtimeout.enable": soft}
-        return json.dumps(body, separators=(",", ":")).encode(), left + GRACE_S
+        try:
+            return orjson.dumps(body), left + GRACE_S
+        except orjson.JSONEncodeError as error:
+            raise UsageError(f"the query cannot be written as JSON: {error}") from None
 
     def pause(self, error: VespaError, sent: int, deadline: float) -> float | None:
         """Seconds to wait before the query is sent again, or None where it is not."""
@@ -175,7 +179,7 @@ class Exchange:
 
 
 class AsyncExchange:
-    """For one event loop."""
+    """For event loops, each with connections of its own: a program may run one after the other."""
 
     def __init__(
         self,
@@ -188,7 +192,15 @@ class AsyncExchange:
         self.clock = clock
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
-        self._lines = _Lines[httpx.AsyncBaseTransport](self._policy, transport, httpx.AsyncHTTPTransport)
+        self._given = transport
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lines[httpx.AsyncBaseTransport]] = WeakKeyDictionary()
+
+    @property
+    def _lines(self) -> _Lines[httpx.AsyncBaseTransport]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            self._of_loops[loop] = _Lines(self._policy, self._given, httpx.AsyncHTTPTransport)
+        return self._of_loops[loop]
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
@@ -238,5 +250,7 @@ class AsyncExchange:
             await self._sleep(pause)
 
     async def close(self) -> None:
-        for transport in self._lines.transports():
+        """Ends the connections of this event loop; a later query opens others."""
+        lines = self._of_loops.pop(asyncio.get_running_loop(), None)
+        for transport in () if lines is None else lines.transports():
             await transport.aclose()

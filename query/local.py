@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
-from query.backend import choose_strategy
+from late_interaction.plaid.shards.merging import Coverage
+from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
 from query.steps import Plan, at_once
-from query.types import Hit, Question, SearchResult
+from query.types import Hit, Matrix, Question, SearchResult
 from query.words import Words
 
 __all__ = ["LocalSearch"]
@@ -34,9 +37,9 @@ class LocalSearch:
 
     strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises: LocalIndexError."""
-        self.index = open_index(path)
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, version: int | str | None = None) -> None:
+        """version: an older one. Raises: LocalIndexError."""
+        self.index = open_index(path, version=version)
         self.address = str(path)
         self._clock = clock
 
@@ -60,6 +63,29 @@ class LocalSearch:
             return self._pinned(deadline).scores(question.rows, passage_ids).scores
 
         return at_once(score)
+
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        def get() -> dict[str, tuple[Passage, ...]]:
+            index = self._pinned(deadline)
+            found = index.passages_of(document_ids, parse_filter(where, index.schema) if where else None)
+            return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
+
+        return at_once(get)
+
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        def select() -> tuple[str, ...]:
+            index = self._pinned(deadline)
+            filter_ = parse_filter(where, index.schema) if where else None
+            return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
+
+        return at_once(select)
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        def vectors() -> Mapping[str, Matrix]:
+            index = self._pinned(deadline)
+            return {id_: index.vectors(id_) for id_ in passage_ids if index.passage(id_) is not None}
+
+        return at_once(vectors)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""
@@ -104,7 +130,9 @@ class LocalSearch:
         if options.first_stage or options.offset is not None:
             rerank = count
         settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
-        found = index.search(question.rows, count, where=where, settings=settings, exact=strategy == "exhaustive")
+        found = index.search(
+            question.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive"
+        )
         hits = tuple(
             Hit(
                 rank=rank,
@@ -140,16 +168,19 @@ class LocalSearch:
         assert question.text is not None
         start = time.perf_counter()
         rerank = max(count, options.rerank or BY_WORDS)
-        words = self._words.search(index, question.text, rerank, where)
+        words = self._words.search(index, question.text, rerank, where, options.ids)
         scored = index.scores(question.rows, [id_ for id_, _ in words])
-        maxsim, coverage, missing = dict(scored.scores), scored.coverage, set(scored.missing)
+        read = index.readable if isinstance(index, ShardedIndex) else Coverage(1.0, ())
+        maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
+        passages: dict[str, Passage] = {}
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
         if strategy == "hybrid":
-            found = index.search(question.rows, rerank, where=where)
+            found = index.search(question.rows, rerank, where=where, ids=options.ids)
             coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
+            passages = {hit.passage.id: hit.passage for hit in found.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
             scores = fused(finite, words, options.weights)
         by_words = dict(words)
@@ -158,8 +189,8 @@ class LocalSearch:
         best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:count]
         hits = []
         for rank, id_ in enumerate(best, start=1):
-            passage = index.passage(id_)
-            assert passage is not None
+            passage = passages.get(id_) or index.passage(id_)
+            assert passage is not None  # words were read from it
             stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
             metadata = index.schema.shown(passage.metadata)
             hits.append(

@@ -36,7 +36,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """As `Client.search` takes them. rerank, probes: None for the index's own. offset: None where there is one page."""
+    """As `Client.search` takes them. rerank, probes: None for the index's own. offset: None where there is one page. ids: of
+    documents, None for all."""
 
     k: int = 10
     where: Mapping[str, object] | None = None
@@ -48,6 +49,7 @@ class SearchOptions:
     weights: Weights = field(default_factory=Weights)
     scored: str = "engine"
     explain: bool = False
+    ids: tuple[str, ...] | None = None
     first_stage: bool = False
 
     def __post_init__(self) -> None:
@@ -94,7 +96,8 @@ class ClientSettings:
     an answer that asks to wait. hedge_after: seconds without an answer after which a query is sent a second time, and the
     first answer counts; None for never. connections: kept open to each address. require_full: an answer that does not cover
     all documents is an error (IncompleteAnswer). expected: documents that each index must have searched at least; fewer count
-    as missing even where Vespa calls its answer full.
+    as missing even where Vespa calls its answer full. version: of local indexes, an older one that is still there, by number or
+    name; commits are not seen then.
     """
 
     timeout: float = 10.0
@@ -104,6 +107,7 @@ class ClientSettings:
     connections: int = 16
     require_full: bool = False
     expected: Mapping[str, int] = field(default_factory=dict)
+    version: int | str | None = None
 
     def __post_init__(self) -> None:
         """Raises: UsageError naming the setting that is out of range."""

@@ -18,7 +18,7 @@ FUSED = "hybrid"  # its scores are of ranks, not of MaxSim
 
 def check_comparable(indexes: Sequence[Index]) -> None:
     """Raises: UsageError where the indexes' bundles differ: scores of two models cannot be compared."""
-    if len({index.bundle.sha256 for index in indexes}) > 1:
+    if not all(indexes[0].bundle.comparable(index.bundle) for index in indexes):
         raise UsageError("the indexes have different bundles, so that their scores cannot be compared: ask each alone")
 
 

@@ -11,20 +11,36 @@ from typing import Any
 import numpy as np
 
 from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
+from late_interaction.errors import IncompleteAnswer, VespaRefused
+from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
-from query.backend import choose_strategy
+from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
-from query.steps import Answer, Ask, Plan
-from query.types import Hit, Question, SearchResult
+from query.steps import Answer, Ask, Plan, together
+from query.types import Hit, Matrix, Question, SearchResult
 from query.vespa_answer import Coverage, coverage_of, hits_of, timings_of
-from query.vespa_request import Request, score_request, search_request, unfit_strategies
+from query.vespa_request import (
+    Request,
+    documents_clause,
+    score_request,
+    search_request,
+    stored_request,
+    unfit_strategies,
+    vectors_request,
+)
+from query.yql import filter_to_yql
 from vespa_app.application import Application
 from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.schema import STORED
 from vespa_app.settings import MAX_HITS
 
 __all__ = ["VespaIndex", "search_joined"]
+
+DOCUMENTS = 256  # asked for at once
+VECTORS_AT_ONCE = 100  # passages, some 100 kB each as hex
 
 
 class VespaIndex:
@@ -81,6 +97,59 @@ class VespaIndex:
         for answer in answers:
             root = answer.body["root"]
             found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits_of(root, {self.name: self.schema}, 1)}
+            coverage_of(root, self._settings.expected.get(self.name))
+        return {id_: found[id_] for id_ in passage_ids if id_ in found}
+
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+        """Raises: VespaRefused where a document has more passages than one answer can hold."""
+        filtered = f" and {filter_to_yql(parse_filter(where, self.schema))}" if where else ""
+        parts = [document_ids[first : first + DOCUMENTS] for first in range(0, len(document_ids), DOCUMENTS)]
+        found: dict[str, list[Passage]] = {}
+        for hits in (yield from together([self._of(part, filtered, deadline) for part in parts])):
+            for hit in hits:
+                passage = Passage(hit.passage_id, hit.id, hit.title, hit.text, hit.metadata)
+                found.setdefault(hit.id, []).append(passage)
+        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+
+    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[list[Hit]]:
+        """Passages of the documents; those of each half where all are more than one answer holds."""
+        selection = documents_clause(ids) + filtered
+        root = yield from self._whole(stored_request(self.application.settings, selection, MAX_HITS), deadline)
+        if root["fields"]["totalCount"] <= MAX_HITS:
+            return hits_of(root, {self.name: self.schema}, 1)
+        if len(ids) == 1:
+            raise VespaRefused(f"{self.address}: document {ids[0]!r} has more than {MAX_HITS:,} passages")
+        middle = len(ids) // 2
+        halves = yield from together([self._of(half, filtered, deadline) for half in (ids[:middle], ids[middle:])])
+        return [hit for hits in halves for hit in hits]
+
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+        selection = filter_to_yql(parse_filter(where, self.schema)) if where else "true"
+        root = yield from self._whole(stored_request(self.application.settings, selection, limit, STORED), deadline)
+        return tuple(dict.fromkeys(str(hit["fields"]["document_id"]) for hit in root.get("children", [])))
+
+    def _whole(self, request: Request, deadline: float) -> Plan[Mapping[str, Any]]:
+        """The root of an answer that covers all documents: what a lost node has would count as not there.
+
+        Raises: IncompleteAnswer.
+        """
+        (answer,) = yield (Ask(self.url, request.body([self.name]), deadline),)
+        coverage = coverage_of(answer.body["root"], self._settings.expected.get(self.name))
+        if coverage.degraded:
+            raise IncompleteAnswer(f"{self.address} cannot say what is stored: {'; '.join(coverage.degraded)}")
+        root: Mapping[str, Any] = answer.body["root"]
+        return root
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+        """Raises: UsageError where the index is of layout chunks or of mode streaming."""
+        found: dict[str, Matrix] = {}
+        parts = [passage_ids[first : first + VECTORS_AT_ONCE] for first in range(0, len(passage_ids), VECTORS_AT_ONCE)]
+        requests = [vectors_request(self.application.settings, part) for part in parts]
+        answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
+        for answer in answers:
+            root = answer.body["root"]
+            hits = hits_of(root, {self.name: self.schema}, 1)
+            found |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
             coverage_of(root, self._settings.expected.get(self.name))
         return {id_: found[id_] for id_ in passage_ids if id_ in found}
 
@@ -175,6 +244,15 @@ def _result(
     )
 
 
+def _decoded(index: VespaIndex, root: Mapping[str, Any]) -> list[Matrix]:
+    """Rows `[t, d]` of each hit of an answer that carries vectors."""
+    settings = index.application.settings
+    codec = CODECS[settings.codec]
+    names = (VECTORS, *codec.more_fields(settings))
+    values = [{name: item["fields"][name] for name in names} for item in root.get("children", [])]
+    return [codec.decode(value, index.books) for value in values]
+
+
 def _scored_here(
     index: VespaIndex,
     root: Mapping[str, Any],
@@ -184,11 +262,7 @@ def _scored_here(
     options: SearchOptions,
 ) -> list[Hit]:
     """The page of the candidates ordered by MaxSim over their decoded vectors, as the codec of the index decodes them."""
-    settings = index.application.settings
-    codec = CODECS[settings.codec]
-    names = (VECTORS, *codec.more_fields(settings))
-    values = [{name: item["fields"][name] for name in names} for item in root.get("children", [])]
-    matrices = [codec.decode(value, index.books) for value in values]
+    matrices = _decoded(index, root)
     if not matrices:
         return []
     lengths = [len(D) for D in matrices]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import orjson
 
 from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTimeout
 from late_interaction.metadata import FieldType, MetadataSchema, Value
@@ -40,7 +40,7 @@ def checked_answer(response: httpx.Response, url: str) -> Mapping[str, Any]:
     Raises: VespaTimeout, VespaBusy, VespaRefused with Vespa's own message where it holds an error and nothing else.
     """
     try:
-        body: Any = json.loads(response.content)
+        body: Any = orjson.loads(response.content)
     except ValueError:
         body = None
     root = body.get("root") if isinstance(body, dict) else None
@@ -121,8 +121,8 @@ def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], firs
 
 
 def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
-    """Vespa's own, in milliseconds; of a query that explains also what matching and each phase of ranking took, in the thread and
-    on the node where it took longest."""
+    """Vespa's own, in milliseconds; of a query that explains also what matching and the phases of ranking took, in the thread
+    and on the node where they took longest."""
     names = {"querytime": "vespa_query", "summaryfetchtime": "vespa_summaries", "searchtime": "vespa_search"}
     timing = body.get("timing", {})
     found = {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}

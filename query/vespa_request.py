@@ -20,7 +20,15 @@ from vespa_app.description import Description
 from vespa_app.schema import SUMMARY, VECTORS_SUMMARY
 from vespa_app.settings import AppSettings
 
-__all__ = ["Request", "score_request", "search_request", "unfit_strategies"]
+__all__ = [
+    "Request",
+    "documents_clause",
+    "score_request",
+    "search_request",
+    "stored_request",
+    "unfit_strategies",
+    "vectors_request",
+]
 
 GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
 PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # how long each phase of the content nodes took
@@ -87,6 +95,8 @@ def search_request(
         more |= _without_maxsim(parts)
         page = {"hits": rerank, "offset": 0, "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
     selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
+    if options.ids is not None:
+        selection = f"({selection}) and {documents_clause(options.ids)}"
     return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
 
 
@@ -106,6 +116,28 @@ def score_request(description: Description, books: Books, question: Question, pa
     limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
     page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
     return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))
+
+
+def stored_request(settings: AppSettings, selection: str, hits: int, summary: str = SUMMARY) -> Request:
+    """What is stored, in no order. selection: YQL in which nothing from a user stands unescaped."""
+    parameters: dict[str, Any] = {"hits": hits, "presentation.summary": summary, "ranking.profile": "unranked"}
+    if settings.mode == "streaming":
+        parameters["streaming.selection"] = "true"  # all groups
+    return Request(selection, parameters, 0)
+
+
+def documents_clause(ids: Sequence[str]) -> str:
+    return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})" if ids else "false"
+
+
+def vectors_request(settings: AppSettings, passage_ids: Sequence[str]) -> Request:
+    """The stored vectors of the passages with those ids. Raises: UsageError where there is no document for each passage, or the
+    index reads one group a query."""
+    if settings.layout != "passages" or settings.mode == "streaming":
+        raise UsageError("stored vectors can be read of layout passages and modes other than streaming")
+    ids = ", ".join(string_literal(id_) for id_ in passage_ids)
+    page = {"hits": len(passage_ids), "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
+    return Request(f"id in ({ids})", page | {"ranking.profile": "unranked"}, 0)
 
 
 def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ hypothesis.settings.register_profile("here", deadline=None, derandomize=True, da
 hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
+DAY_S = 86_400
 CACHE = ROOT / ".cache" / "tests"
 
 
@@ -46,7 +48,8 @@ def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
     folder = CACHE / f"{name}-{key}"
     if not folder.is_dir():
         for old in CACHE.glob(f"{name}-*"):
-            shutil.rmtree(old)
+            if old.stat().st_mtime < time.time() - DAY_S:  # of another session, it may be in use
+                shutil.rmtree(old, ignore_errors=True)
         CACHE.mkdir(parents=True, exist_ok=True)
         make(folder)
     return folder
@@ -98,6 +101,16 @@ def minilm_bundle(stdlib_sample):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle of 16 dimensions that encodes in no time; its answers mean nothing."""
+    return small_bundle("tiny", 16, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny32_bundle(tmp_path_factory):
+    """The same of 32 dimensions: those of the golden indexes."""
+    return small_bundle("tiny32", 32, tmp_path_factory)
+
+
+def small_bundle(name: str, dim: int, tmp_path_factory):
     pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
     import checkpoints
 
@@ -105,10 +118,10 @@ def tiny_bundle(tmp_path_factory):
     from late_interaction.bundle import Bundle
 
     def make(folder: Path) -> None:
-        checkpoint = checkpoints.plain(tmp_path_factory.mktemp("tiny") / "checkpoint")
-        export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=16))
+        checkpoint = checkpoints.plain(tmp_path_factory.mktemp(name) / "checkpoint")
+        export(checkpoint, folder, ExportOptions(sample=checkpoints.TEXTS * 8, dim=dim))
 
-    return Bundle.open(cached_folder("tiny", source_key("exporter", "late_interaction"), make))
+    return Bundle.open(cached_folder(name, source_key("exporter", "late_interaction"), make))
 
 
 def void(_: object) -> None:
@@ -197,6 +210,12 @@ LISTS = {
     "double": "array<double>", "seen": "array<timestamp>",
 }  # fmt: skip
 
+# what the tests of frameworks put into an index: tests/animals.py
+KEPT = {
+    "metadata_json": "string", "ref_doc_id": "string", "kind": "string", "legs": "long", "home": "string", "wild": "bool",
+    "tags": "array<string>",
+}  # fmt: skip
+
 
 def further_indexes(settings) -> dict[str, dict[str, object]]:
     """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
@@ -208,6 +227,7 @@ def further_indexes(settings) -> dict[str, dict[str, object]]:
         "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
         "listed": {"candidates": ["exhaustive"], "metadata": {**LISTS, "year": "long"}},
         "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
+        "kept": {"candidates": ["exhaustive", "bm25", "hybrid"], "metadata": KEPT},
         "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
     }
 
@@ -248,3 +268,14 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     )  # fmt: skip
     yield made
     made.vespa.close()
+
+
+LIVE_BUT_SLOW = ("test_copying_live", "test_parity_live", "test_monitor_live", "tests/rag/", "tests/frameworks/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """These deploy or fill applications of their own, and are for `make test-all`."""
+    for item in items:
+        if item.get_closest_marker("live") and any(part in item.nodeid for part in LIVE_BUT_SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -12,8 +12,9 @@ import ssl
 import struct
 import threading
 import time
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import h2.config
 import h2.connection
@@ -25,10 +26,11 @@ LISTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 
 class FakeVespa:
     """`faults` maps a document id to what happens to it before it is taken: a status, "reset" of the connection, "cut" in the
-    middle of an answer, "garbage" instead of JSON, "stall" for ever. `always` is a status for every operation while it is set.
+    middle of an answer, "garbage" instead of JSON, "stall" of that operation for ever, "hush" of its whole connection, which
+    stays open. `always` is a status for every operation while it is set.
 
     `documents` is what was taken, by id or group/id; `requests` every (method, id) in order of arrival. `most_in_flight`
-    counts streams; `connections` what was opened. tls: a server's context, for https.
+    counts streams; `connections` what was opened, `open_connections` what still is. tls: a server's context, for https.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -41,8 +43,12 @@ class FakeVespa:
         self.search_answer: object = {"root": {"coverage": {"coverage": 100}, "children": []}}
         self.search_bodies: list[dict] = []
         self.search_faults: list[int | str] = []
-        self.connections = 0
+        self.connections = self.open_connections = 0
+        self.description = ""
+        self.visits: list[dict[str, str]] = []
+        self.visit_faults: list[int | str] = []
         self.lock = threading.Lock()
+        self.tls = tls
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,10 +65,11 @@ class FakeVespa:
                     else:
                         second = self.connection.recv(3, socket.MSG_PEEK) == b"PRI"
                     fake.connections += 1
-                    if second:
-                        Streams(fake, self.connection).serve()
-                    else:
-                        super().handle()
+                    with fake.counted():
+                        if second:
+                            Streams(fake, self.connection).serve()
+                        else:
+                            super().handle()
 
             def close(self) -> None:
                 self.connection.close()
@@ -89,18 +96,32 @@ class FakeVespa:
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
 
+    @contextlib.contextmanager
+    def counted(self):
+        with self.lock:
+            self.open_connections += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.open_connections -= 1
+
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
 
     def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes] | str:
-        """A status and a body; or "reset", "cut", "stall"."""
+        """A status and a body; or "reset", "cut", "stall", "hush"."""
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         if path.startswith("/search/"):
             return self.searched(json.loads(body))
         parts = path.partition("?")[0].split("/")
+        if parts[4] == "colbert_application" and self.description:
+            return 200, json.dumps({"fields": {"description": self.description}}).encode()
+        if len(parts) == 6:
+            return self.visited(parse_qs(path.partition("?")[2]))
         id_ = unquote(parts[6]) if parts[5] == "docid" else f"{unquote(parts[6])}/{unquote(parts[7])}"
         with self.lock:
             self.requests.append((method, id_))
@@ -114,6 +135,24 @@ class FakeVespa:
         if isinstance(fault, str):
             return fault
         return fault, json.dumps({"message": f"told to say {fault}"}).encode()
+
+    def visited(self, query: dict[str, list[str]]) -> tuple[int, bytes] | str:
+        """A page of all documents, in an order of its own; continuation tokens are places."""
+        with self.lock:
+            self.visits.append({name: values[0] for name, values in query.items()})
+            if self.visit_faults:
+                fault = self.visit_faults.pop(0)
+                return fault if isinstance(fault, str) else (fault, b'{"message":"told to"}')
+            ids = sorted(self.documents, key=lambda id_: id_[::-1] + id_)
+        asked = self.visits[-1]
+        if "selection" in asked:
+            ids = [id_ for id_ in ids if fnmatchcase(id_, re.fullmatch(r'id\.specific = "(.*)"', asked["selection"])[1])]
+        first = int(asked.get("continuation", 0))
+        last = first + int(asked["wantedDocumentCount"])
+        wanted = set(asked["fieldSet"].partition(":")[2].split(","))
+        page = [{"fields": {n: v for n, v in self.documents[id_]["fields"].items() if n in wanted}} for id_ in ids[first:last]]
+        more = {"continuation": str(last)} if last < len(ids) else {}
+        return 200, json.dumps({"documents": page, "documentCount": len(page), **more}).encode()
 
     def took(self, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
         there = self.documents.get(id_)
@@ -140,9 +179,10 @@ class FakeVespa:
             wanted = {a or b for a, b in LISTED.findall(body.get("ids", ""))} | {
                 v for k, v in body.items() if re.match(r"id\d", k)
             }
-            rows = [d["fields"] for d in self.documents.values() if d["fields"].get("document_id") in wanted]
+            every = body["yql"].endswith(" where true")
+            rows = [d["fields"] for d in self.documents.values() if every or d["fields"].get("document_id") in wanted]
             rows.sort(key=lambda fields: fields["id"])
-            page = rows[body["offset"] :][: body["hits"]]
+            page = rows[body.get("offset", 0) :][: body["hits"]]
         root = {"fields": {"totalCount": len(rows)}, "coverage": {"full": True}, "children": [{"fields": f} for f in page]}
         return 200, json.dumps({"root": root}).encode()
 
@@ -196,6 +236,10 @@ class Streams:
         answer = self.fake.answer(headers[":method"], headers[":path"], bytes(body), headers)
         if answer == "stall":
             return True
+        if answer == "hush":
+            while self.socket.recv(1 << 16):  # taken, and never read
+                pass
+            return False
         if answer == "reset":
             reset(self.socket)
             return False

@@ -16,12 +16,13 @@ from vespa_app.serving import DeployReport, Poll, wait_until_serving
 from vespa_app.targets import DOCKER_CONFIG_URL
 from vespa_app.zips import zip_folder
 
-__all__ = ["SESSION_PATH", "ConfigServer"]
+__all__ = ["APPLICATION_PATH", "CONVERGE_PATH", "SESSION_PATH", "ConfigServer"]
 
 ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
 _TENANT = "/application/v2/tenant/default"
 SESSION_PATH = f"{_TENANT}/prepareandactivate"
-_CONVERGE = f"{_TENANT}/application/default/environment/prod/region/default/instance/default/serviceconverge"
+APPLICATION_PATH = f"{_TENANT}/application/default/environment/prod/region/default/instance/default"
+CONVERGE_PATH = f"{APPLICATION_PATH}/serviceconverge"
 _QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
 
 
@@ -91,7 +92,7 @@ class ConfigServer:
         def converged() -> bool:
             nonlocal waiting
             with self._client(10.0) as client, mapped_errors(self._config_url):
-                services = answer_json(client.get(_CONVERGE)).get("services", [])
+                services = answer_json(client.get(CONVERGE_PATH)).get("services", [])
             waiting = [_service_name(item) for item in services if item.get("currentGeneration", -1) < generation]
             return bool(services) and not waiting
 

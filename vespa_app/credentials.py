@@ -16,7 +16,10 @@ import httpx
 from late_interaction.errors import UsageError
 from vespa_app.addresses import is_local
 
-__all__ = ["TlsFiles", "tls_context", "tls_files", "token_header"]
+__all__ = ["NOT_LET_IN", "RENEW", "TlsFiles", "tls_context", "tls_files", "token_header"]
+
+NOT_LET_IN = (401, 403)
+RENEW = "renew the token or the certificate, or have it let you in"
 
 _TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
 

@@ -11,7 +11,7 @@ import httpx
 
 from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
 from vespa_app.addresses import parse_address
-from vespa_app.credentials import tls_context, token_header
+from vespa_app.credentials import NOT_LET_IN, RENEW, tls_context, token_header
 
 __all__ = ["answer_json", "check", "connect", "mapped_errors"]
 
@@ -55,7 +55,9 @@ def check(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     error: type[VespaError] = VespaBusy if response.status_code in BUSY else VespaRefused
-    raise error(f"Vespa at {response.url.host} answered {response.status_code}: {message_of(response)}", response.status_code)
+    advice = f" ({RENEW})" if response.status_code in NOT_LET_IN else ""
+    said = f"{response.status_code}: {message_of(response)}{advice}"
+    raise error(f"Vespa at {response.url.host} answered {said}", response.status_code)
 
 
 def answer_json(response: httpx.Response) -> dict[str, Any]:

@@ -23,6 +23,7 @@ __all__ = [
     "check_layout",
     "chunked_blocks",
     "document_path",
+    "documents_path",
     "embedded",
     "maxsim",
     "vectors_type",
@@ -112,10 +113,15 @@ def document_path(settings: AppSettings, document_id: str, metadata: Mapping[str
 
     Raises: MetadataError where the group is missing.
     """
-    place = "docid"
+    everything, place = documents_path(settings), "docid"
     if settings.mode == "streaming":
         group = metadata.get(settings.group_field)
         if not isinstance(group, str) or not group:
             raise MetadataError(f"metadata field {settings.group_field!r} is empty, and it names the document's group")
         place = f"group/{quote(group, safe='')}"
-    return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/{place}/{quote(document_id, safe='')}"
+    return f"{everything.removesuffix('docid')}{place}/{quote(document_id, safe='')}"
+
+
+def documents_path(settings: AppSettings) -> str:
+    """Path of all documents of the index, of all groups too."""
+    return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/docid"

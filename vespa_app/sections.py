@@ -24,8 +24,11 @@ from late_interaction.errors import SettingsError
 
 __all__ = ["CloudSettings", "ClusterSettings", "read_section", "section_json", "toml_table", "toml_value"]
 
+_WANTED = {
+    "tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers", "Mapping[str, str]": "a table of texts",
+}  # fmt: skip
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_Section = TypeVar("_Section", "ClusterSettings", "CloudSettings")
+_Section = TypeVar("_Section")
 
 
 @dataclass(frozen=True)
@@ -79,24 +82,29 @@ class CloudSettings:
 
 
 def read_section(kind: type[_Section], name: str, value: object, where: str) -> _Section:
-    """Raises: SettingsError naming table and key."""
+    """A dataclass of texts, whole numbers, lists and tables of texts, from a table of TOML.
+
+    Raises: SettingsError naming table and key.
+    """
     if not isinstance(value, Mapping):
         raise SettingsError(f"{where}: setting {name!r} must be a table, got {str(value)[:60]!r}")
-    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # always a dataclass
     if unknown := sorted(set(value) - set(fields)):
         raise SettingsError(f"{where}: unknown setting {f'{name}.{unknown[0]}'!r}; known: {', '.join(fields)}")
     return kind(**{key: _typed(f"{name}.{key}", item, fields[key], where) for key, item in value.items()})
 
 
 def _typed(key: str, value: object, annotation: str, where: str) -> Any:
+    annotation = annotation.removesuffix(" | None")
     if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
+    if annotation == "Mapping[str, str]" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        return dict(value)
     if annotation == "tuple[float, ...]" and isinstance(value, list) and all(type(item) in (int, float) for item in value):
         return tuple(value)
     if type(value).__name__ == annotation:
         return value
-    wanted = {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}.get(annotation, annotation)
-    raise SettingsError(f"{where}: setting {key!r} must be {wanted}, got {str(value)[:60]!r}")
+    raise SettingsError(f"{where}: setting {key!r} must be {_WANTED.get(annotation, annotation)}, got {str(value)[:60]!r}")
 
 
 def section_json(section: object) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from feeder.sending.statistics import Counts, FeedStatistics
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
 from feeder.targets import Failure
-from late_interaction.errors import VespaBusy, VespaError, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUnreachable
 
 __all__ = ["Attempt", "Dispatcher", "Job"]
 
@@ -158,6 +158,8 @@ class Dispatcher:
             retries=dict(sorted(counts.retries.items())),
             bytes_sent=counts.bytes_sent,
             latency_ms=counts.latency_ms(),
+            latency_counts=tuple(counts.latency_counts),
+            latency_seconds=counts.latency_seconds,
         )
 
     def _has_room(self) -> bool:
@@ -183,7 +185,8 @@ class Dispatcher:
         """counts: while no operation gets through, it is the breaker that decides when to give up."""
         attempt.failures += 1 if counts else 0
         said = answer.status >= 400
-        error = self._last = (VespaBusy if said else VespaUnreachable)(message, answer.status)
+        kind = VespaRefused if said and verdict is Verdict.HOPELESS else VespaBusy if said else VespaUnreachable
+        error = self._last = kind(message, answer.status)
         if verdict is Verdict.HOPELESS:
             self.breaker.trip()
             self._give_up(error)

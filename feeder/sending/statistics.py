@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from feeder.sending.breaker import Circuit
 
-__all__ = ["Counts", "FeedStatistics"]
+__all__ = ["LATENCY_BOUNDS_S", "Counts", "FeedStatistics"]
 
 RECENT = 2048  # answers that percentiles are taken of
+LATENCY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class FeedStatistics:
     """in_flight: operations that are sent and not answered. allowed: how many may be, by the throttle. waiting: those that
     are not sent yet, or are to be sent again. operations: kind (put, update, remove) -> outcome (ok, refused) -> how many are
     finished. retries: reason (an HTTP status, or transport) -> operations sent again for it. bytes_sent: of bodies, as they
-    went out, again included. latency_ms: p50, p95 and p99 of the last 2,048 answers; empty before the first."""
+    went out, again included. latency_ms: p50, p95 and p99 of the last 2,048 answers; empty before the first. latency_counts: of
+    all answers, how many took no longer than each of LATENCY_BOUNDS_S and longer than the one before; the last: longer than
+    all. latency_seconds: their sum."""
 
     in_flight: int
     allowed: int
@@ -28,6 +32,8 @@ class FeedStatistics:
     retries: Mapping[str, int]
     bytes_sent: int
     latency_ms: Mapping[str, float]
+    latency_counts: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
+    latency_seconds: float = 0.0
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -40,10 +46,14 @@ class Counts:
         self.finished: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_sent = 0
-        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self.latency_counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.latency_seconds = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, seconds: float) -> None:
-        self._seconds.append(seconds)
+        self._recent.append(seconds)
+        self.latency_counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.latency_seconds += seconds
 
     def operations(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
@@ -52,7 +62,7 @@ class Counts:
         return found
 
     def latency_ms(self) -> dict[str, float]:
-        ordered = sorted(self._seconds)
+        ordered = sorted(self._recent)
         if not ordered:
             return {}
         return {f"p{part}": 1000 * ordered[min(len(ordered) * part // 100, len(ordered) - 1)] for part in (50, 95, 99)}

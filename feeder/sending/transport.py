@@ -212,7 +212,9 @@ class _Stream:
         if code == pycurl.E_OK:
             return attempt, Answer(self.curl.getinfo(pycurl.RESPONSE_CODE), body, seconds=seconds)
         lasting = code in LASTING or (code in _TLS_TALK and "certificate" in message)
-        return attempt, Answer(0, b"", f"does not answer ({message or f'error {code} of libcurl'})", lasting, seconds)
+        advice = ": renew the one that does not hold, ours or Vespa's" if lasting and "certificate" in message else ""
+        reason = f"{message or f'error {code} of libcurl'}{advice}"
+        return attempt, Answer(0, b"", f"does not answer ({reason})", lasting, seconds)
 
 
 def _notice_silence(fd: int, purpose: int, address: Any = None) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from feeder.operations import Operation
+from vespa_app.credentials import NOT_LET_IN, RENEW
 
 __all__ = ["Answer", "Verdict", "judge"]
 
@@ -39,6 +40,8 @@ def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
     if answer.error:
         return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
     body = _parsed(answer.body)
+    if answer.status in NOT_LET_IN:
+        return Verdict.HOPELESS, f"{_message(answer, body)} ({RENEW})"
     if answer.status == TOO_MANY:
         return Verdict.THROTTLED, _message(answer, body)
     if answer.status in PASSING:

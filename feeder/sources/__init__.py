@@ -1,6 +1,6 @@
 """Document sources: one file and one line of the table in `opening.py` for each kind."""
 
-from feeder.sources.beir import Collection, Query, read_collection
+from feeder.sources.beir import Collection, Query, read_collection, read_qrels
 from feeder.sources.opening import open_sources
 from feeder.sources.records import Columns, Limits, SourceSettings
 from feeder.sources.retry import DeadLetterSource
@@ -18,5 +18,6 @@ __all__ = [
     "Spool",
     "open_sources",
     "read_collection",
+    "read_qrels",
     "spooled",
 ]

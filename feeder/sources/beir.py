@@ -11,7 +11,7 @@ from feeder.sources.records import Limits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
 from late_interaction.errors import CollectionError
 
-__all__ = ["Collection", "Query", "corpus_of", "open_corpus", "read_collection"]
+__all__ = ["Collection", "Query", "corpus_of", "open_corpus", "read_collection", "read_qrels"]
 
 SPLITS = ("test", "dev", "train")  # of qrels/, the first that is there
 WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's qrels/test.tsv)"
@@ -45,41 +45,51 @@ def open_corpus(folder: Path, settings: SourceSettings) -> FileSource:
     return FileSource(file, str(file), read_json_lines, settings)
 
 
-def read_collection(folder: str | Path) -> Collection:
-    """Raises: CollectionError where the folder, a file or a line of it is not as it should be."""
+def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection:
+    """qrels: a file of judgements instead of the folder's own.
+
+    Raises: CollectionError where the folder, a file or a line of it is not as it should be.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise CollectionError(f"no folder {root}: {WANTED}")
     corpus = open_corpus(root, SourceSettings())
     queries = root / "queries.jsonl"
-    judged = next((file for file in (root / "qrels.tsv", *(root / f"qrels/{s}.tsv" for s in SPLITS)) if file.is_file()), None)
+    own = (root / "qrels.tsv", *(root / f"qrels/{split}.tsv" for split in SPLITS))
+    judged = qrels or next((file for file in own if file.is_file()), None)
     if not queries.is_file() or judged is None:
         raise CollectionError(f"{root} has no {'qrels.tsv' if queries.is_file() else queries.name}: {WANTED}")
-    qrels = _read_qrels(judged)
+    found = read_qrels(judged)
     records = read_json_lines(queries, str(queries), Limits())
     asked = tuple(
         Query(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
         for number, record in records
     )
     if judged.parent != root:  # BEIR's queries are those of all splits
-        asked = tuple(query for query in asked if query.id in qrels)
-    return Collection(root.name, corpus, asked, qrels)
+        asked = tuple(query for query in asked if query.id in found)
+    return Collection(root.name, corpus, asked, found)
 
 
-def _read_qrels(path: Path) -> dict[str, dict[str, float]]:
+def read_qrels(path: Path) -> dict[str, dict[str, float]]:
+    """By query, documents and their relevance: BEIR's three columns with tabs, or TREC's four with tabs or blanks.
+
+    Raises: CollectionError naming the line.
+    """
     judged: dict[str, dict[str, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CollectionError(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
-        fields = line.split("\t")
+        fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or (number == 1 and not _is_number(fields[-1])):
             continue
         if len(fields) == 4:  # TREC: query, iteration, document, relevance
             fields = [fields[0], fields[2], fields[3]]
         if len(fields) != 3 or not _is_number(fields[2]):
-            raise CollectionError(f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs")
+            raise CollectionError(
+                f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs, or TREC's four columns"
+            )
         judged.setdefault(fields[0], {})[fields[1]] = float(fields[2])
     return judged
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, UsageError
 
 __all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "clean_text", "document_of", "id_of", "text_of"]
 
@@ -56,6 +56,12 @@ class Limits:
     line_mb: int = 32
     file_mb: int = 64
     unpacked: int = 200
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on a negative number."""
+        for name, value in (("line_mb", self.line_mb), ("file_mb", self.file_mb), ("unpacked", self.unpacked)):
+            if value < 0:
+                raise UsageError(f"limits.{name} cannot be negative, got {value}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
+
+if TYPE_CHECKING:
+    from feeder.sending import FeedStatistics
 
 __all__ = ["EncodedDocument", "Failure", "Finished", "Settled", "Stored", "Target"]
 
@@ -91,6 +94,10 @@ class Target(Protocol):
         """False where the target encodes documents itself."""
         ...
 
+    def size(self) -> int:
+        """How many passages it has; where they are not `counted`, how many documents."""
+        ...
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         """Those of the journal's acknowledged documents that this target really still has."""
         ...
@@ -116,6 +123,10 @@ class Target(Protocol):
 
         Raises: VespaUnreachable, VespaBusy when retries are used up; outcomes known already are returned by the next call.
         """
+        ...
+
+    def statistics(self) -> FeedStatistics | None:
+        """Of the operations so far; None where nothing goes over a network. Any thread may ask."""
         ...
 
     def finish(self) -> Finished: ...

@@ -75,6 +75,10 @@ class LocalTarget:
     def needs_vectors(self) -> bool:
         return True
 
+    def size(self) -> int:
+        """Without what waits for `finish`."""
+        return self._index.passages
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         there = self.stored(list(acknowledged))
         return {id_: digest for id_, digest in acknowledged.items() if id_ in there}
@@ -115,6 +119,9 @@ class LocalTarget:
     def settled(self, *, wait: bool = False) -> list[Settled]:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
+
+    def statistics(self) -> None:
+        return None
 
     def finish(self) -> Finished:
         return Finished(self._writer.commit().version)

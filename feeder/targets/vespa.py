@@ -81,6 +81,9 @@ class VespaTarget:
     def needs_vectors(self) -> bool:
         return self._settings.encoding == "client"
 
+    def size(self) -> int:
+        return self._rows.count()
+
     def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
         return acknowledged
 

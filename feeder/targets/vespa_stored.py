@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from feeder.sending.retrying import MAX_ATTEMPTS, jittered, pause
+from feeder.sending.retrying import insistent
 from late_interaction.documents import Passage
-from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaRefused
 from vespa_app.application import Application
 from vespa_app.http import answer_json, connect, error_text, mapped_errors
 from vespa_app.presence import PRESENT
@@ -58,6 +58,10 @@ class StoredRows:
                 found.setdefault(row.document_id, []).append(row)
         return found
 
+    def count(self) -> int:
+        """How many documents of Vespa the index has. Raises: as `of`."""
+        return int(self._asked(_query(self._settings, "true", 0, {}))["fields"]["totalCount"])
+
     def close(self) -> None:
         self._client.close()
 
@@ -86,16 +90,12 @@ class StoredRows:
 
     def _asked(self, body: Mapping[str, object]) -> Mapping[str, Any]:
         """The root of a complete answer."""
-        attempt = 0
-        while True:
-            try:
-                with mapped_errors(self._url):
-                    return _complete(answer_json(self._client.post("/search/", json=body)), self._url)
-            except (VespaBusy, VespaUnreachable) as error:
-                attempt += 0 if error.status == httpx.codes.TOO_MANY_REQUESTS else 1
-                if attempt >= MAX_ATTEMPTS:
-                    raise
-                self._sleep(jittered(pause(attempt), self._chance))
+
+        def ask() -> Mapping[str, Any]:
+            with mapped_errors(self._url):
+                return _complete(answer_json(self._client.post("/search/", json=body)), self._url)
+
+        return insistent(ask, self._sleep, self._chance)
 
 
 def stored_query(settings: AppSettings, ids: Sequence[str], hits: int) -> dict[str, object]:
@@ -106,9 +106,12 @@ def stored_query(settings: AppSettings, ids: Sequence[str], hits: int) -> dict[s
     for number, id_ in enumerate(id_ for id_, listed in zip(ids, lists, strict=True) if not listed):
         parameters[f"id{number}"] = id_
         tests.append(f"document_id contains @id{number}")
-    where = " or ".join(tests)
+    return _query(settings, " or ".join(tests) + " order by id", hits, parameters)
+
+
+def _query(settings: AppSettings, where: str, hits: int, parameters: Mapping[str, str]) -> dict[str, object]:
     return {
-        "yql": f"select * from {settings.schema} where {where} order by id",  # noqa: S608 - a checked name and parameters
+        "yql": f"select * from {settings.schema} where {where}",  # noqa: S608 - a checked name and parameters
         "model.restrict": settings.schema,
         "ranking.profile": "unranked",
         "ranking.softtimeout.enable": False,

@@ -192,7 +192,7 @@ def merge_segments(
 ) -> SegmentEntry:
     """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again.
 
-    changed: those passages, where their metadata and digests differ from what the parts say.
+    changed: those passages, where their metadata and digests, or the fields that there are, differ from what the parts say.
     """
     writer = _SegmentWriter(root, name, codebook, form)
     selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
@@ -220,8 +220,9 @@ def merge_segments(
                 by_row = np.empty(segment.passages, np.uint64)
                 by_row[places] = hashes
                 writer.hashes[hashed].append(by_row[rows])
-            for field, columns in selected.items():
-                columns.append(segment.columns[field].select(rows))
+            if changed is None:
+                for field, columns in selected.items():
+                    columns.append(segment.columns[field].select(rows))
         if changed is None:
             return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
         writer.texts["digests"].append([passage.digest for passage in changed])

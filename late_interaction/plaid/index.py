@@ -19,17 +19,19 @@ from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.codecs import CODECS
+from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.creating import check_free, new_index
-from late_interaction.plaid.history import known_versions, verify_versions
+from late_interaction.plaid.history import known_versions, verify_versions, version_named
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
-from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid.snapshot import Living, Snapshot
 from late_interaction.plaid.training import bundle_codebook
 from late_interaction.plaid.tuning import find_effort
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
 from late_interaction.plaid.versions import Tuned, Version, now, publish, read_current, read_version
+from late_interaction.plaid.wanted import WantedIds
 
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
@@ -46,9 +48,10 @@ class LocalIndex:
     Searches may run in several threads; `refresh` in between is safe, as a search keeps the version it started with.
     """
 
-    def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str]) -> None:
-        """current: number and checksum of the snapshot's version."""
+    def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str], *, fixed: bool = False) -> None:
+        """current: number and checksum of the snapshot's version. fixed: `refresh` does not move it."""
         self.path = path
+        self._fixed = fixed
         self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
 
     @classmethod
@@ -88,16 +91,20 @@ class LocalIndex:
         return cls.open(root)
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> LocalIndex:
-        """Maps the newest committed version.
+    def open(cls, path: str | Path, *, verify: bool = False, version: int | str | None = None) -> LocalIndex:
+        """Maps the newest committed version, or, for reading alone, the one of that number or name.
 
         verify: also read all files and compare their checksums, as `verify` does. Without, damage inside large files (codes,
         vectors, inverted lists, texts) shows as other answers or not at all; the others are checked whenever they are opened.
 
-        Raises: LocalIndexError where there is no index, or one that is damaged or of an unknown format version.
+        Raises: LocalIndexError where there is no index or no such version, or one that is damaged or of an unknown format.
         """
         root = Path(path)
-        index = cls(root, *_open_newest(root, None))
+        if version is None:
+            index = cls(root, *_open_newest(root, None))
+        else:
+            found = version_named(root, known_versions(root), version)
+            index = cls(root, Snapshot(root, found), (found.number, ""), fixed=True)
         if verify:
             index.verify()
         return index
@@ -105,7 +112,7 @@ class LocalIndex:
     def refresh(self) -> bool:
         """Moves to the newest version; whether there was a newer one than this reader had."""
         snapshot, current = self._opened
-        if read_current(self.path) == current:
+        if self._fixed or read_current(self.path) == current:
             return False
         self._opened = _open_newest(self.path, snapshot)
         return True
@@ -121,8 +128,12 @@ class LocalIndex:
     def writer(self, *, resume: bool = False) -> IndexWriter:
         """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
 
-        Raises: LocalIndexError where another writer has the index.
+        Raises: LocalIndexError where another writer has the index; UsageError where an older version was opened.
         """
+        if self._fixed:
+            raise UsageError(
+                f"{self.path} was opened at version {self.version}, for reading: open it without a version to write"
+            )
         from late_interaction.plaid.writer import IndexWriter
 
         return IndexWriter(self, resume=resume)
@@ -313,10 +324,34 @@ class LocalIndex:
         start, stop = part.segment.offsets[row : row + 2].tolist()
         return snapshot.best_vectors(part, slice(start, stop))
 
-    def selected(self, where: Filter) -> NDArray[np.bool_]:
-        """Which of the living passages, in the order of `iter_passages`, the filter selects; none without rows."""
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
+        """The passages of those documents, in their order, by document id; unknown ones are left out, and what the filter does
+        not select."""
+        wanted = WantedIds(document_ids)
+        found: dict[str, list[Passage]] = {}
+        for part, mask in self._selected(where):
+            rows = wanted.document_rows(part.segment)
+            for row in rows[mask[rows]].tolist():
+                passage = part.segment.passage(row)
+                found.setdefault(passage.document_id, []).append(passage)
+        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+
+    def documents_with(self, where: Filter | None) -> Iterator[str]:
+        """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""
+        for part, mask in self._selected(where):
+            yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
+
+    def _selected(self, where: Filter | None) -> Iterator[tuple[Living, NDArray[np.bool_]]]:
+        """Segments and which of their living passages the filter selects, those without rows too."""
+        for part in self.snapshot.living:
+            segment = part.segment
+            yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
+
+    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
+        """Which of the living passages, in the order of `iter_passages`, are of the documents `ids` and selected by the filter;
+        none without rows."""
         snapshot = self.snapshot
-        masks = [mask[part.mask] for part, mask in zip(snapshot.living, snapshot.select(where), strict=True)]
+        masks = [mask[part.mask] for part, mask in zip(snapshot.living, snapshot.select(where, ids), strict=True)]
         return np.concatenate([np.zeros(0, np.bool_), *masks])
 
     def iter_passages(self) -> Iterator[Passage]:

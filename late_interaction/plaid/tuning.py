@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult, SearchSettings
 from late_interaction.plaid.versions import Tuned
-from late_interaction.recall_goal import Answer, least_effort
+from late_interaction.recall_goal import Answer, counted_cost, least_effort
 
 __all__ = ["find_effort"]
 
@@ -19,16 +19,12 @@ Matrix = NDArray[np.float32]
 Ask: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
 PROBES = (1, 2, 4, 8, 16, 32, 0)  # 0: every passage is scored by its centroids
 RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
-RERANKED = 15  # times the cost of a candidate: a vector takes some 60 ns in 16-bit products, a code 4
 
 
 def find_effort(ask: Ask, queries: Sequence[Matrix], k: int, recall: float, token_vectors: int) -> Tuned:
     """The cheapest of some hundred pairs of probes and rerank whose mean recall@k over `queries`, a `[q, d]` each, is `recall`.
 
     ask: the k best for a query with such settings, or with None by exact search. token_vectors: of the index.
-
-    Cost is counted, not timed, so that the answer does not depend on what else the machine does: candidates, and fifteen times
-    the passages that are reranked.
 
     Raises: UsageError where recall is not within 0 and 1, no query has rows and hits, or no effort reaches the recall.
     """
@@ -37,7 +33,7 @@ def find_effort(ask: Ask, queries: Sequence[Matrix], k: int, recall: float, toke
 
     def answers(settings: SearchSettings) -> list[Answer]:
         found = [ask(Q, settings) for Q, _ in asked]
-        return [Answer(_ids(result), result.candidates + RERANKED * result.reranked) for result in found]
+        return [Answer(_ids(result), counted_cost(result.candidates, result.reranked)) for result in found]
 
     ladders = [[SearchSettings(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in PROBES]
     best = least_effort(ladders, answers, [ids for _, ids in asked], recall).best

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import fsync_folder
-from late_interaction.metadata import Value
+from late_interaction.metadata import MetadataSchema, Value
 from late_interaction.plaid.build import build_segment, merge_segments
 from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import open_codec
+from late_interaction.plaid.fields import widened
 from late_interaction.plaid.history import (
     check_version,
     known_versions,
@@ -260,6 +261,20 @@ class IndexWriter:
         old = self._index.snapshot.version
         number = self._next_number()
         self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now()))
+        return self._done(start)
+
+    def add_fields(self, further: MetadataSchema) -> CommitSummary:
+        """A new version that has these metadata fields too; those that are there already change nothing.
+
+        Raises: UsageError where something waits for a commit; MetadataError where a field is there with another type.
+        """
+        start = time.perf_counter()
+        self.check_usable()
+        if self._changes:
+            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
+        snapshot, number = self._index.snapshot, self._next_number()
+        if further.fields.items() - snapshot.version.schema.fields.items():
+            self._publish(lambda: widened(self._root, snapshot, number, further))
         return self._done(start)
 
     def prune(self, keep: int = 1) -> list[int]:

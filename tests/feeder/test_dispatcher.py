@@ -15,7 +15,7 @@ from feeder.sending.breaker import Breaker
 from feeder.sending.dispatcher import Dispatcher
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
-from late_interaction.errors import VespaBusy, VespaUnreachable
+from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 
 OK = Answer(200, b'{"id":"x"}')
 
@@ -177,6 +177,12 @@ def test_an_outage_longer_than_doom_ends_the_feed_and_what_was_settled_is_known(
     assert run.dispatcher.take() is None
 
 
+def test_a_slow_vespa_is_waited_for():
+    run = Simulation(always(OK, 55.0)).add(*(single(f"d{n}") for n in range(200))).run()
+    assert len(run.settled) == 200 and run.dispatcher.error is None
+    assert run.dispatcher.counts.retries == {}
+
+
 def test_answers_that_never_come_do_not_stop_the_probing():
     silent = Answer(0, error="does not answer (timed out)")
 
@@ -192,6 +198,16 @@ def test_what_cannot_go_better_ends_the_feed_at_once():
     run = Simulation(always(expired)).add(single("a"), single("b")).run()
     assert isinstance(run.dispatcher.error, VespaUnreachable)
     assert run.now < 1
+
+
+def test_a_token_that_is_not_accepted_any_more_ends_the_feed_and_condemns_no_document():
+    """Formerly each document that was left became a dead letter."""
+    answers = iter([OK, OK])
+    run = Simulation(lambda path, now, n: (next(answers, Answer(401, b"Forbidden")), 0.01))
+    run.add(*(single(f"d{n}") for n in range(200))).run()
+    assert isinstance(run.dispatcher.error, VespaRefused) and run.dispatcher.error.status == 401
+    assert "renew the token" in str(run.dispatcher.error) and "--resume" in str(run.dispatcher.error)
+    assert not any(job.failure for job in run.settled)
 
 
 def test_429_and_refusals_show_that_vespa_is_there():
@@ -270,6 +286,8 @@ POST, DELETE = Operation("POST", "/p"), Operation("DELETE", "/p")
         (POST, Answer(302, b""), Verdict.FAILED),
         (POST, Answer(0, error="reset"), Verdict.FAILED),
         (POST, Answer(0, error="expired", lasting=True), Verdict.HOPELESS),
+        (POST, Answer(401, b"{}"), Verdict.HOPELESS),
+        (POST, Answer(403, b'{"message":"x"}'), Verdict.HOPELESS),
     ],
 )
 def test_what_answers_mean(operation, answer, verdict):

@@ -33,19 +33,9 @@ from late_interaction.errors import (
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.tokenizing import Tokenizing
-from vespa_app import default_settings
 from vespa_app.application import Application
-from vespa_app.description import Description
 
 DOCUMENTS = [Document(f"d{n}", f"title {n}", "wait for a thread to finish", {"year": 2000 + n}) for n in range(10)]
-
-
-@pytest.fixture
-def application(vespa, tiny_bundle):
-    settings = default_settings(tiny_bundle, survey(DOCUMENTS).schema)
-    description = Description(settings, tiny_bundle.sha256, None)
-    vespa.documents["current"] = {"fields": {"description": json.dumps(description.to_json())}}
-    return Application(vespa.url, description)
 
 
 @pytest.fixture
@@ -62,7 +52,9 @@ def run(application, tiny_bundle, tmp_path):
         encoding = HereEncoding(Splitting(), Tokenizing(tiny_bundle), own)
         surveyed = survey(documents)
         try:
-            feed = Feed(documents, surveyed, made, journal, letters, Digests("basis"), encoding=encoding, batch_size=batch_size)
+            feed = Feed(
+                documents, surveyed, made, journal, letters, Digests("made", "kept"), encoding=encoding, batch_size=batch_size
+            )
             feed.run()
             ledger = vars(feed.ledger) | {"documents": surveyed.documents, "dead_letter_file": str(letters.path)}
             return SimpleNamespace(**ledger | {"skipped_blank_ids": surveyed.blank_ids})
@@ -271,8 +263,8 @@ def test_a_journal_without_its_pending_documents_is_not_believed(tiny_bundle, tm
     index = tmp_path / "index"
     options = FeedOptions(to=str(index), bundle=tiny_bundle, journal=tmp_path / "j", resume=True)
     journal = Journal(tmp_path / "j", f"{index} {tiny_bundle.sha256} put", resume=False)
-    digests = Digests(repr((tiny_bundle.sha256, ("none", 0, 0), Encoder(tiny_bundle).precision)))
-    journal.acknowledge([(document.id, digests.of(document)) for document in DOCUMENTS])
+    digests = Digests(repr((tiny_bundle.sha256, ("none", 0, 0), Encoder(tiny_bundle).precision)), tiny_bundle.sha256)
+    journal.acknowledge([(document.id, digests.of(document, document.metadata)) for document in DOCUMENTS])
     journal.close(remove=False)
     with start_feed([DOCUMENTS], options) as feed_run:
         assert feed_run.go().acknowledged == 10

@@ -4,13 +4,14 @@ import json
 import os
 
 import pytest
+from power_loss import Disk
 
 from feeder.id_table import DigestTableBuilder, last_places, short_hash
 from feeder.journal import DeadLetters, Journal
 from feeder.pipeline import Digests
 from feeder.targets import Failure
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, UsageError
 
 
 @contextlib.contextmanager
@@ -30,7 +31,8 @@ A, B = ("a", "digest of a"), ("b", "digest of b")
 def path(tmp_path):
     """A journal that has acknowledged both documents."""
     with opened(tmp_path / "j", resume=False) as journal:
-        journal.acknowledge([A, B])
+        journal.acknowledge([A])
+        journal.acknowledge([B])
     return tmp_path / "j"
 
 
@@ -49,6 +51,63 @@ def test_a_torn_line_is_cut_off_and_the_journal_goes_on(path, cut):
         again.acknowledge([B])
     with opened(path) as again:
         assert again.has(*B)
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 1000])
+def test_blocks_of_zeros_that_a_power_failure_left_in_the_last_line_are_cut_off(path, size):
+    """The file has grown and some of its blocks were never written, in whatever order."""
+    data = path.read_bytes()
+    begin = data.index(b"\n", data.index(b"\n") + 1) + 1
+    for start in range(begin, len(data), 3):
+        count = min(size, len(data) - start)
+        path.write_bytes(data[:start] + bytes(count) + data[start + count :])
+        with opened(path) as again:
+            assert again.has(*A) and not again.has(*B)
+            again.acknowledge([B])
+        assert path.read_bytes() == data
+
+
+def test_what_is_acknowledged_survives_power_loss_with_the_folders_above_it(tmp_path, monkeypatch):
+    """At every moment of writing the journal has all that was acknowledged by then, and dead letters are whole."""
+    (tmp_path / "disk").mkdir()
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    acknowledged, moments = [], []
+
+    def keeping(act):
+        def call(*args):
+            left = disk.after_power_loss(tmp_path / f"left {len(moments)}")
+            moments.append((left / "new" / "deeper", list(acknowledged)))
+            return act(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", keeping(os.fsync))
+        patch.setattr(os, "pwrite", keeping(os.pwrite))
+        journal = Journal(disk.root / "new" / "deeper" / "j", "target", resume=False)
+        letters = DeadLetters(disk.root / "new" / "deeper" / "dead", "put")
+        for number in range(5):
+            journal.acknowledge([(f"d{number}", "digest"), (f"e{number}", "digest")])
+            acknowledged += [f"d{number}", f"e{number}"]
+            letters.add([(Failure(f"x{number}", 400, "no"), Document(f"x{number}"))])
+        os.fsync(letters._file._descriptor)  # once more, to look at the end
+        journal.close(remove=False)
+        letters.close(complete=False)
+    assert len(moments) > 20
+    for folder, ids in moments:
+        if ids:
+            with opened(folder / "j") as again:
+                assert all(again.has(id_, "digest") for id_ in ids)
+    assert [json.loads(line)["id"] for line in (folder / "dead").read_text().splitlines()] == [f"x{n}" for n in range(5)]
+
+
+def test_dead_letters_are_not_written_over_what_is_something_else(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match="holds no dead letters"):
+        DeadLetters(tmp_path / "mine.txt", "put")
+    (tmp_path / "empty").write_text("")
+    DeadLetters(tmp_path / "empty", "put").close(complete=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious" and not (tmp_path / "empty").exists()
 
 
 def test_a_journal_of_another_feed_is_refused(path):
@@ -88,8 +147,13 @@ def test_the_digest_covers_everything_that_is_fed_and_what_vectors_depend_on():
         Document("a", "t", "x", {"n": 2}),
         Document("a", "tx", "", {"n": 1}),
     ]
-    found = {Digests(basis).of(document) for document in variants for basis in ("one", "two")}
-    assert len(found) == 2 * len(variants)
+    found = {
+        Digests(made, kept).of(document, document.metadata)
+        for document in variants
+        for made in ("one", "two")
+        for kept in ("one", "two")
+    }
+    assert len(found) == 4 * len(variants)
 
 
 @pytest.mark.parametrize("name", ["journal", "dead letters"])
@@ -102,9 +166,9 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_the_file_whole(path, tmp_pat
     real = os.pwrite
 
     def refusing(descriptor, data, place):
-        if len(data) < 10:
+        if len(data) < 30:
             raise OSError(error, os.strerror(error))
-        return real(descriptor, data[:5], place)
+        return real(descriptor, data[:5], place)  # some of it is written before the disk is full
 
     with opened(path) as journal, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refusing)
@@ -118,7 +182,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_the_file_whole(path, tmp_pat
 
 
 def test_a_journal_is_of_one_feed_at_a_time(path):
-    with opened(path), pytest.raises(CollectionError, match="in use by another feed"):
+    with opened(path), pytest.raises(CollectionError, match="in use by another run"):
         Journal(path, "target", resume=True)
 
 

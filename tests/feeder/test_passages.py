@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder.passages import MAX_PASSAGES, Splitting, cut_documents, passages_of
+from feeder.passages import MARK, MAX_PASSAGES, Splitting, cut_documents, passages_of
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.tokenizing import Tokenizing
@@ -124,3 +124,15 @@ def test_too_many_passages_are_an_error_of_that_document(tokenizing):
 def test_settings_that_cannot_be(wrong):
     with pytest.raises(UsageError):
         Splitting(*wrong)
+
+
+def test_a_text_that_somebody_has_cut_is_cut_at_its_marks_alone(tokenizing):
+    pieces = [" one. Two. ", "three", "x " * 3_000, "  ", ""]
+    found = cut(tokenizing, MARK.join(pieces), Splitting("marked"), "title")
+    text = MARK.join(pieces)
+    assert [text[start:end] for start, end in found.ranges] == pieces[:3]
+    assert found.truncated
+    whole = tokenizing.documents([passage_text("title", pieces[0])])[0]
+    assert found.rows[0].ids.tolist() == whole.ids.tolist()
+    assert cut(tokenizing, "", Splitting("marked"), "title").ranges == ((0, 0),)
+    assert isinstance(cut(tokenizing, MARK.join(["x"] * (MAX_PASSAGES + 1)), Splitting("marked")), CollectionError)

@@ -108,7 +108,7 @@ def test_collection_with_both_kinds_of_qrels(tmp_path):
         collection = read_collection(tmp_path)
         assert collection.qrels == {"q1": {"d1": 2.0}}
         assert collection.queries[0].text == "what"
-    (tmp_path / "qrels.tsv").write_text("q1\td1\t1\nq1 d1 1\n")
+    (tmp_path / "qrels.tsv").write_text("q1\td1\t1\nq1 d1\n")
     with pytest.raises(CollectionError, match=r"qrels\.tsv:2"):
         read_collection(tmp_path)
     (tmp_path / "qrels.tsv").unlink()
@@ -249,20 +249,21 @@ def test_feed_settings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[colums]\n", "'colums' unknown"),
-        ("[columns]\nbody = 1\n", r"columns\.body unknown"),
-        ("[columns]\nid = 1\n", r"columns\.id must be text"),
-        ("[columns]\ntext = [1]\n", r"columns\.text must be a list of texts"),
-        ("[columns]\nnames = [1]\n", r"columns\.names must be a table of texts"),
-        ("[limits]\nline_mb = -1\n", r"limits\.line_mb must be a whole number"),
-        ("[limits]\nline_mb = true\n", r"limits\.line_mb cannot be True"),
-        ("columns = 1\n", "columns must be a table"),
-        ("format = 1\n", "format must be text"),
+        ("[colums]\n", "unknown setting 'colums'"),
+        ("[columns]\nbody = 1\n", r"unknown setting 'columns\.body'"),
+        ("[columns]\nid = 1\n", r"'columns\.id' must be str"),
+        ("[columns]\ntext = [1]\n", r"'columns\.text' must be a list of texts"),
+        ("[columns]\nmetadata = 'x'\n", r"'columns\.metadata' must be a list of texts"),
+        ("[columns]\nnames = [1]\n", r"'columns\.names' must be a table of texts"),
+        ("[limits]\nline_mb = -1\n", r"limits\.line_mb cannot be negative"),
+        ("[limits]\nline_mb = true\n", r"'limits\.line_mb' must be int"),
+        ("columns = 1\n", "'columns' must be a table"),
+        ("format = 1\n", "'format' must be str"),
         ("x = \n", "cannot be read"),
     ],
 )
 def test_feed_settings_that_are_wrong_are_named(tmp_path, text, message):
     path = tmp_path / "feed.toml"
     path.write_text(text)
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises((SettingsError, UsageError), match=message):
         read_feed_settings(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_manifest_round_trips(folder):
     assert bundle.manifest == Manifest.from_json(bundle.manifest.to_json().decode(), "x")
     assert bundle.manifest.query == MANIFEST.query
     assert set(bundle.manifest.files) == {"model.onnx", "tokenizer.json", "codebooks/x.npz"}
+
+
+def test_bundles_that_read_more_or_less_of_a_document_are_comparable(folder):
+    bundle = Bundle.open(folder)
+    document = dataclasses.replace(MANIFEST.document, length=99)
+    assert bundle.comparable(Bundle(folder, dataclasses.replace(bundle.manifest, document=document)))
+    for other in (
+        {"document": dataclasses.replace(document, skip_ids=(5,))}, {"query": SideRules(33)}, {"files": {}}, {"dim": 4},
+    ):  # fmt: skip
+        assert not bundle.comparable(Bundle(folder, dataclasses.replace(bundle.manifest, **other)))
 
 
 def test_a_copy_is_the_same_bundle(folder, tmp_path):

@@ -33,6 +33,25 @@ def test_each_ladder_is_climbed_until_it_reaches_the_goal_or_costs_too_much():
     assert climbing(answers, [["1a", "1b", "1c"]], 5 / 6)[0].best.effort == "1b"  # reached exactly
 
 
+def test_the_whole_curve_does_not_change_the_choice():
+    answers = {
+        "1a": ("ab", "c", 10.0), "1b": ("ab", "cde", 30.0), "1c": ("ab", "cde", 40.0),
+        "2a": ("ab", "cde", 25.0), "2b": ("ab", "cde", 25.0), "2c": ("ab", "cde", 90.0),
+        "3a": ("ab", "cde", 28.0), "3b": ("", "", 29.0),
+    }  # fmt: skip
+    tried = []
+
+    def ask(effort):
+        tried.append(effort)
+        first, second, cost = answers[effort]
+        return [Answer(list(first), cost), Answer(list(second), cost)]
+
+    ladders = [["1a", "1b", "1c"], ["2a", "2b", "2c"], ["3a", "3b"]]
+    found = least_effort(ladders, ask, TRUTH, 0.9, whole=True)
+    assert tried == ["1a", "1b", "1c", "2a", "2b", "3a", "3b"]  # 2b does no more than 2a
+    assert found.best.effort == climbing(answers, ladders, 0.9)[0].best.effort == "2a"
+
+
 def test_a_ladder_ends_where_more_effort_does_nothing_more():
     answers = {number: ("a", "c", min(number, 3)) for number in range(1, 9)}
     found, asked = climbing(answers, [list(range(1, 9))], 0.99)

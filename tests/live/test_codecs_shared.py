@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from feeder.targets import EncodedDocument
@@ -55,3 +56,12 @@ def test_scores_are_max_sim_of_the_decoded_vectors(world, indexes, name, candida
         if candidates not in ("bm25", "hybrid"):  # which find, or order, by words
             best = sorted(truth, key=lambda id_: -truth[id_])
             assert overlap_at_k([hit.id for hit in hits], best, 10) >= 0.9
+
+
+@pytest.mark.parametrize("name", ["residual", "signs"])
+def test_vectors_that_are_read_back_are_the_decoded_ones(indexes, name):
+    index = indexes[name]
+    found = index.retriever.vectors([Passage.id_of(id_, 0) for id_ in index.stored])
+    assert len(found) == COUNT
+    for id_, D in index.stored.items():
+        np.testing.assert_allclose(found[Passage.id_of(id_, 0)], D, atol=1e-5)

@@ -49,7 +49,7 @@ def feed(world, folder, name, documents):
 def test_an_address_names_an_index(world, several):
     assert Application.read(f"{world.url}#chunked").settings.layout == "chunks"
     assert Application.read(world.url).settings.schema == "passage"
-    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, placed, listed, residual, signs"):
+    with pytest.raises(UsageError, match="no index 'other'; it has: passage, chunked, placed, listed, residual, kept, signs"):
         Application.read(f"{world.url}#other")
 
 

@@ -14,8 +14,9 @@ from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.history import known_versions, remove_unused, verify_versions
+from late_interaction.plaid.shards import ShardedIndex, Sharding
 from late_interaction.plaid.storage import check_file
 from query.local import LocalSearch
 from query.options import SearchOptions
@@ -91,6 +92,73 @@ def test_readers_in_other_processes_never_see_damage_or_halves(index):
             said = [reader.communicate()[0].splitlines() for reader in readers]
     assert all(len(lines) == 1 and int(lines[0].split()[1]) > 4 for lines in said), said
     index.verify()
+
+
+SHARDED_READER = """
+    import sys
+    import numpy as np
+    from late_interaction.errors import ColbertVespaError
+    from late_interaction.plaid.shards import ShardedIndex, ShardSettings
+    index = ShardedIndex.open(sys.argv[1], ShardSettings(timeout=300, start=300))
+    Q = np.ones((1, index.dim), np.float32)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    seen = set()
+    for turn in range(ROUNDS):
+        if len(seen) > 4:
+            break
+        try:
+            index.refresh()
+            pinned, seen_before = index.pinned(), index.version
+            for _ in range(2):  # in between others refresh and the writer commits
+                found = pinned.search(Q, 100, exact=True)
+                assert not found.missing, found.missing
+                pair = {hit.passage.id: hit.passage.text for hit in found.hits if hit.passage.id.startswith("pair")}
+                assert len(pair) == 8 and set(pair.values()) == {f"turn {pinned.version - 1}"}, (pair, pinned.version)
+                index.refresh()
+            seen.add(seen_before)
+        except (ColbertVespaError, AssertionError) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+    print(f"seen {len(seen)}", flush=True)
+    index.close()
+"""
+
+
+def test_sharded_readers_in_other_processes_keep_their_version_while_a_writer_commits(tmp_path):
+    """Of all shards at once, in the workers too. Eight documents that change together lie in both shards."""
+    sharding = Sharding(2)
+    schema = MetadataSchema({})
+    shards = {sharding.of_passage(passage(f"pair-{number}"), schema) for number in range(8)}
+    assert shards == {0, 1}
+    storage = Storage("float32")
+    bundle = fake_bundle(tmp_path / "b")
+    with ShardedIndex.create(tmp_path / "i", bundle=bundle, schema=schema, sharding=sharding, storage=storage) as index:
+
+        def commit(writer, turn):
+            for number in range(8):
+                writer.put(passage(f"pair-{number}", text=f"turn {turn}"), VECTORS[(turn + number) % 64])
+            writer.commit(compact=turn % 10 == 5)
+
+        program = textwrap.dedent(SHARDED_READER).replace("ROUNDS", str(ROUNDS))
+        with index.writer() as writer:
+            commit(writer, 0)
+            command = [sys.executable, "-c", program, str(index.path)]
+            root = Path(__file__).parents[2]
+            readers = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=root) for _ in range(2)]
+            try:
+                for reader in readers:
+                    assert reader.stdout.readline() == "ready\n"
+                for reader in readers:
+                    reader.stdin.write("go\n")
+                    reader.stdin.flush()
+                for turn in range(1, COMMITS):
+                    commit(writer, turn)
+                    if all(reader.poll() is not None for reader in readers):
+                        break
+            finally:
+                said = [reader.communicate()[0].splitlines() for reader in readers]
+        assert all(len(lines) == 1 and int(lines[0].split()[1]) > 4 for lines in said), said
+        index.verify()
 
 
 def test_verify_of_a_version_that_is_pruned_meanwhile_starts_over(index, monkeypatch):

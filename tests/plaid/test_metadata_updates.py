@@ -151,3 +151,53 @@ def test_shards(tmp_path, bundle, vectors, field):
                 writer.update_metadata("d1", {"year": 1})
         writer.commit()
         assert index.passage("d1#0").metadata["tags"] == ["new"]
+
+
+def test_fields_can_be_added_later(index, vectors):
+    before = {id_: index.vectors(id_) for id_ in ("d0#0", "d7#1")}
+    with index.writer() as writer:
+        writer.delete_document("d3")
+        with pytest.raises(UsageError, match="wait for a commit"):
+            writer.add_fields(MetadataSchema({"lang": FieldType.STRING}))
+        writer.commit()
+        number = index.version
+        with pytest.raises(MetadataError, match="'year' is long in .*cannot become string"):
+            writer.add_fields(MetadataSchema({"year": FieldType.STRING}))
+        assert writer.add_fields(MetadataSchema({"year": FieldType.LONG})).version == number
+        assert writer.add_fields(MetadataSchema({"lang": FieldType.STRING})).version == number + 1
+        writer.put(passage("new", 0, year=2001, lang="en"), vectors[0])
+        writer.commit()
+    index.verify()
+    assert list(index.schema.fields) == ["lang", "tags", "year"]
+    assert index.documents == COUNT
+    found = {p.id: (p.metadata, p.digest) for p in index.iter_passages()}
+    assert found["d7#1"] == ({"year": 2000, "tags": ["old"]}, "digest 7")
+    assert found["new#0"] == ({"year": 2001, "lang": "en"}, "")
+    for id_, rows in before.items():
+        assert np.array_equal(index.vectors(id_), rows)
+    hits = index.search(vectors[0], 5, where=parse_filter({"lang": "en"}, index.schema)).hits
+    assert [hit.passage.id for hit in hits] == ["new#0"]
+    with index.writer() as writer:
+        writer.rollback(number + 1)
+    assert index.documents == COUNT - 1
+
+
+def test_fields_can_be_added_to_an_empty_index(tmp_path, bundle):
+    index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=MetadataSchema({}))
+    with index.writer() as writer:
+        writer.add_fields(SCHEMA)
+    assert dict(LocalIndex.open(tmp_path / "i").schema.fields) == dict(SCHEMA.fields)
+    assert index.passages == 0
+
+
+def test_an_older_version_stays_where_it_is(index, vectors):
+    number = index.version
+    old = LocalIndex.open(index.path, version=number)
+    with index.writer() as writer:
+        writer.delete_document("d0")
+        writer.commit("less")
+    assert not old.refresh()
+    assert (old.version, old.documents, index.documents) == (number, COUNT, COUNT - 1)
+    assert LocalIndex.open(index.path, version="less").documents == COUNT - 1
+    with pytest.raises(UsageError, match=f"opened at version {number}"):
+        old.writer()

@@ -1,15 +1,18 @@
 """Shards whose processes are killed, stopped or orphaned, and commits that are killed between shards."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
-from plaid_tools import fake_bundle, passage, token_vectors
+from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError
@@ -18,6 +21,9 @@ from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
 from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.writer import IndexWriter
+from query.local import LocalSearch
+from query.options import SearchOptions
+from query.types import Question
 
 SCHEMA = MetadataSchema({"word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 60)
@@ -123,6 +129,89 @@ def test_a_damaged_shard_makes_part_of_an_answer_until_it_is_mended(tmp_path, fo
         assert part.coverage < 1 and "offsets.npy has" in part.missing[0]
         file.write_bytes(content)
         assert (found(index).coverage, len(found(index).hits)) == (1.0, 60)
+
+
+@pytest.mark.parametrize("strategy", ["bm25", "hybrid"])
+def test_words_of_a_damaged_shard_are_left_out_and_told(tmp_path, bundle, strategy):
+    """Formerly the whole search failed."""
+    path = tmp_path / "i"
+    with made(path, bundle) as index:
+        with index.writer() as writer:
+            for number in range(60):
+                writer.put(passage(f"d{number}", text=f"thread {number}", word="a"), VECTORS[number])
+            writer.commit()
+        sizes = [reader.passages for reader in index.readers().values()]
+    (file,) = (path / "shard-1/segments").glob("*/texts.npy")
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] + b"xyz")
+
+    def asked(search):
+        options = SearchOptions(60, where={"word": "a"}, candidates=strategy)
+        return finished(search.search(Question(VECTORS[0], "thread"), options, time.monotonic() + 60))
+
+    with contextlib.closing(LocalSearch(path, time.monotonic)) as search:
+        part = asked(search)
+        assert len(part.hits) == sizes[0] and part.coverage == pytest.approx(sizes[0] / 60)
+        assert len(part.degraded) == 1 and "shard-1" in part.degraded[0] and "texts.npy" in part.degraded[0]
+        file.write_bytes(content)
+        whole = asked(search)
+        assert (len(whole.hits), whole.coverage, whole.degraded) == (60, 1.0, ())
+    file.write_bytes(content[:-3] + b"xyz")
+    with ShardedIndex.open(path, PATIENT) as index, pytest.raises(LocalIndexError, match="shard-1 cannot be read: .*texts"):
+        index.verify()
+
+
+READER = """
+    import sys
+    from late_interaction.errors import LocalIndexError
+    from late_interaction.plaid.shards import ShardedIndex
+    path, last = sys.argv[1], int(sys.argv[2])
+    with ShardedIndex.open(path) as index:
+        print("ready", flush=True)
+        seen = set()
+        while last not in seen:
+            index.refresh()
+            try:
+                texts = {p.document_id: p.text for p in index.iter_passages()}
+                answer = index.search(rows, 60, exact=True)
+            except LocalIndexError as error:  # a version that was pruned before all of it was open
+                assert "refresh the index" in str(error), error
+                continue
+            if answer.missing or index.missing:
+                assert all("refresh the index" in why for why in (*answer.missing, *index.missing.values())), answer.missing
+                continue
+            hits = {hit.passage.document_id: hit.passage.text for hit in answer.hits}
+            assert len(set(texts.values())) == 1 and texts == hits, (texts, hits)
+            seen.add(int(texts["d0"]))
+        print(f"seen {len(seen)}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_readers_in_other_processes_see_one_version_of_all_shards(tmp_path, bundle):
+    """Each version has one text in all passages; no reader ever sees two, by its workers or in its own process."""
+    path, last = tmp_path / "i", 40
+    np.save(tmp_path / "rows.npy", VECTORS[0])
+    code = textwrap.dedent(READER)
+    code = code.replace("path, last =", f"import numpy\nrows = numpy.load({str(tmp_path / 'rows.npy')!r})\npath, last =")
+
+    def write(index, version):
+        with index.writer() as writer:
+            for number in range(20):
+                writer.put(passage(f"d{number}", text=str(version), word="a"), VECTORS[number])
+            writer.commit()
+
+    with made(path, bundle) as index:
+        write(index, 0)
+        command = [sys.executable, "-c", code, str(path), str(last)]
+        readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [reader.stdout.readline() for reader in readers] == ["ready\n"] * 2
+        for version in range(1, last + 1):
+            write(index, version)
+        said = [reader.communicate(timeout=120) for reader in readers]
+    for reader, (out, err) in zip(readers, said):
+        assert reader.returncode == 0, err
+        assert int(out.split()[-1]) >= 2
 
 
 def test_a_commit_is_seen_after_refresh_in_all_shards(tmp_path, bundle):

@@ -120,6 +120,19 @@ def test_pages_are_cut_from_one_list(client, candidates):
             client.search(QUERIES[1], 10, offset=55, **asked)
 
 
+@pytest.mark.parametrize("candidates", ["centroid", "exhaustive", "bm25", "hybrid"])
+def test_documents_can_be_named(client, documents, candidates):
+    asked = {"candidates": candidates, "rerank": EVERYTHING}
+    some = [hit.id for hit in client.search(QUERIES[0], 40, **asked).hits][::4]
+    found = client.search(QUERIES[0], 40, ids=[*some, "nobody", 'say "so"'], **asked).hits
+    assert {hit.id for hit in found} == set(some)
+    kind = documents[some[0]].metadata["kind"]
+    both = client.search(QUERIES[0], 40, ids=some, where={"kind": kind}, **asked).hits
+    assert {hit.id for hit in both} == {id_ for id_ in some if documents[id_].metadata["kind"] == kind}
+    for none in ([], ["nobody"]):
+        assert client.search(QUERIES[0], 40, ids=none, **asked).hits == ()
+
+
 def test_auto_says_what_it_chose(client, minilm_encoder):
     result = client.search(QUERIES[0], 1)
     assert result.candidates == client.strategies[0]
@@ -205,3 +218,49 @@ def test_async_answers_as_sync(client, address, minilm_bundle):
     assert len(reranked) == 2
     assert [result.stage for result in stages] in (["candidates", "reranked"], ["reranked"])
     assert shown(stages[-1].hits) == shown(client.search(QUERIES[0], 5, candidates="centroid").hits)
+
+
+def test_documents_are_got_by_id(client, documents):
+    ids = sorted(documents)[:3]
+    wanted = [ids[2], "not there", ids[0], ids[2], "quote \" and ' and \\"]
+    found = client.get(wanted)
+    assert list(found) == [ids[2], ids[0]]
+    for id_, (passage,) in found.items():
+        fed = documents[id_]
+        assert (passage.id, passage.document_id, passage.title, passage.text) == (f"{id_}#0", id_, fed.title, fed.text)
+        assert dict(passage.metadata) == {name: value for name, value in fed.metadata.items() if value not in (None, [])}
+    assert client.get([]) == {}
+    kind = documents[ids[1]].metadata["kind"]
+    assert list(client.get(ids, where={"kind": kind})) == [id_ for id_ in ids if documents[id_].metadata["kind"] == kind]
+    assert client.get(ids, where={"kind": "nothing of this"}) == {}
+    assert set(client.get(list(documents))) == set(documents)  # more than are asked for at once
+
+
+def test_a_filter_selects_documents(client, documents):
+    functions = {d.id for d in documents.values() if d.metadata["kind"] == "function"}
+    assert set(client.select({"kind": "function"})) == functions
+    assert set(client.select()) == set(documents)
+    assert len(client.select(limit=7)) == 7
+    assert client.select({"kind": "nothing of this"}) == ()
+    with pytest.raises(FilterError):
+        client.select({"nowhere": 1})
+    with pytest.raises(UsageError, match="limit"):
+        client.select(limit=0)
+
+
+def test_an_async_client_beside_a_client_serves_one_event_loop_after_the_other(client, documents):
+    other = AsyncClient.beside(client)
+
+    async def ask():
+        found = await other.search(QUERIES[0], 3)
+        some = await other.get([found.hits[0].id])
+        selected = await other.select(limit=3)
+        await other.close()
+        return found, some, selected
+
+    for _ in range(2):
+        found, some, selected = asyncio.run(ask())
+        assert shown(found.hits) == shown(client.search(QUERIES[0], 3).hits)
+        assert some == client.get([found.hits[0].id])
+        assert len(selected) == 3
+    assert client.search(QUERIES[0], 1).hits  # closing the one leaves the other open

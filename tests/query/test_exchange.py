@@ -9,7 +9,7 @@ import threading
 import httpx
 import pytest
 
-from late_interaction.errors import VespaBusy, VespaRefused, VespaTimeout, VespaUnreachable
+from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaTimeout, VespaUnreachable
 from query.exchange import FIRST_PAUSE_S, AsyncExchange, Exchange
 from query.options import ClientSettings
 from query.steps import Ask
@@ -150,6 +150,16 @@ def test_several_are_asked_at_once_and_answered_in_order(way):
     vespa = Vespa(*[ok()] * 3)
     assert len(vespa.ask(way, count=3)) == 3
     assert sorted(body["n"] for body in vespa.bodies) == [0, 1, 2]
+
+
+def test_half_a_character_is_refused_before_it_is_sent():
+    """json would write a lone surrogate as an escape, and Vespa would search for something else."""
+    vespa = Vespa(httpx.Response(200, json=FULL))
+    exchange = Exchange(ClientSettings(), transport=httpx.MockTransport(vespa), clock=lambda: 0.0)
+    with pytest.raises(UsageError, match="surrogates"):
+        exchange.ask([Ask(URL, {"text": "half \ud83d"}, 10.0)])
+    assert not vespa.bodies
+    exchange.close()
 
 
 def test_a_silent_first_request_is_hedged_sync():

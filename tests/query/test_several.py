@@ -59,3 +59,15 @@ def test_the_command_line_makes_one_list_of_several_indexes(halves, cli):
     assert len({hit.index for hit in expected}) == 2
     shown = [line.strip() for line in cli(*command).stdout.splitlines()]
     assert [line for line in shown if line in ("a", "b")] == [hit.index for hit in expected]
+
+
+def test_a_client_without_an_index_reranks(tiny_bundle):
+    texts = ["a quick brown fox", "wait for a thread", ""]
+    with Client([], tiny_bundle) as client:
+        found = client.rerank("brown fox", texts, explain=True)
+        assert sorted(hit.id for hit in found) == ["0", "1", "2"]
+        assert [match.query_word for match in found[0].explanation.matches] == ["brown", "fox"]
+        assert (client.address, client.indexes, client.bundle) == ("", (), tiny_bundle)
+        for use in (lambda: client.search("x"), lambda: client.score("x", ["a"]), lambda: client.schema):
+            with pytest.raises(UsageError, match="a bundle and no index"):
+                use()

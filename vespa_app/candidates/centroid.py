@@ -57,15 +57,13 @@ class Centroid(PlainStrategy):
         return {FIELD: {str(int(id_)): 1 for id_ in ids}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        from vespa_app.candidates.best_centroids import best_centroids  # numba takes half a second to import
+        from vespa_app.candidates.best_centroids import best_centroids, weighted_sets  # numba takes half a second to import
 
         scores = request.centroid_scores
         best = best_centroids(scores, min(request.settings.probes, scores.shape[1]))
         found = np.take_along_axis(scores, best, axis=1)
         weights = np.rint(WEIGHT_SCALE * (found - found[:, -1:])).astype(np.int64)
         parameters = rerank_parameters(request)
-        item = "{" + ",".join(["%d:%d"] * best.shape[1]) + "}"  # one formatting a row: half the time of one a pair
-        for row, pairs in enumerate(np.stack([best, weights], axis=2).reshape(len(best), -1).tolist()):
-            parameters[f"w{row}"] = item % tuple(pairs)
+        parameters |= {f"w{row}": text for row, text in enumerate(weighted_sets(best, weights))}
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])
         return QueryParts(f"({items})", parameters, self.name)

@@ -102,15 +102,19 @@ class Residual(PlainCodec):
         return {VECTORS: blocks(planes), CODES: {"cells": cells}}
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+        return _book(books).decode(*self.packed(values, books))
+
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Codes `[t]` and packed residuals `[t, bytes]`, as `Codebook.encode` gave them."""
         book = _book(books)
         planes = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not planes.size:
-            return np.zeros((0, book.dim), np.float32)
+            return np.zeros(0, np.int32), np.zeros((0, book.residual_bytes), np.uint8)
         bits = np.unpackbits(planes.reshape(len(planes), book.bits, -1), axis=2).transpose(0, 2, 1)
         codes = _codes(values.get(CODES, {}))
         if len(codes) != len(planes):
             raise SettingsError(f"the value of field {CODES!r} names {len(codes)} centroids, and there are {len(planes)} rows")
-        return book.decode(codes, np.packbits(bits.reshape(len(planes), -1), axis=1))
+        return codes, np.packbits(bits.reshape(len(planes), -1), axis=1)
 
 
 def _book(books: Books) -> Codebook:

@@ -71,6 +71,7 @@ class ShardedIndex:
         self._states = read_states(path, self.sharding.count, ())
         first_readable(self._states)
         self._readers: dict[int, LocalIndex] = {}
+        self._damaged: dict[int, str] = {}
         self._router = Router(launch or self._start_worker, start=self.settings.start, clock=clock)
 
     @classmethod
@@ -130,7 +131,7 @@ class ShardedIndex:
     def pinned(self) -> ShardedIndex:
         """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
         other = copy.copy(self)
-        other._readers = dict(self._readers)
+        other._readers, other._damaged = dict(self._readers), dict(self._damaged)
         return other
 
     def writer(self, *, resume: bool = False) -> ShardedWriter:
@@ -210,8 +211,13 @@ class ShardedIndex:
 
     @property
     def missing(self) -> dict[int, str]:
-        """The shards that cannot be read, and why."""
-        return {shard: state.error for shard, state in enumerate(self._states) if state.error}
+        """The shards that cannot be read, and why; of those whose files are damaged, since `readers` was asked."""
+        return self._damaged | {shard: state.error for shard, state in enumerate(self._states) if state.error}
+
+    @property
+    def readable(self) -> Coverage:
+        """How much of the index the shards have that are not `missing`."""
+        return Coverage.of([state.size for state in self._states], self.missing)
 
     @property
     def worker_pids(self) -> dict[int, int]:
@@ -297,9 +303,32 @@ class ShardedIndex:
                 return reader.vectors(passage_id)
         raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
 
-    def selected(self, where: Filter) -> NDArray[np.bool_]:
+    def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
+        """As LocalIndex.passages_of. Raises: LocalIndexError where a shard cannot be read."""
+        ids = list(document_ids)
+        found: dict[str, tuple[Passage, ...]] = {}
+        for reader in self._all_readers().values():
+            for id_, own in reader.passages_of(ids, where).items():
+                found[id_] = tuple(sorted((*found.get(id_, ()), *own), key=Passage.place))
+        return found
+
+    def documents_with(self, where: Filter | None) -> Iterator[str]:
+        """As LocalIndex.documents_with. Raises: LocalIndexError where a shard cannot be read."""
+        for reader in self._all_readers().values():
+            yield from reader.documents_with(where)
+
+    def _all_readers(self) -> Mapping[int, LocalIndex]:
+        """Raises: LocalIndexError where a shard cannot be read."""
+        readers = self.readers()
+        for shard, why in self.missing.items():
+            raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
+        return readers
+
+    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
         """As LocalIndex.selected."""
-        return np.concatenate([np.zeros(0, np.bool_), *(reader.selected(where) for reader in self.readers().values())])
+        wanted = None if ids is None else list(ids)
+        parts = (reader.selected(where, wanted) for reader in self.readers().values())
+        return np.concatenate([np.zeros(0, np.bool_), *parts])
 
     def iter_passages(self) -> Iterator[Passage]:
         """Living passages shard by shard, of those that can be read."""
@@ -307,12 +336,17 @@ class ShardedIndex:
             yield from reader.iter_passages()
 
     def readers(self) -> dict[int, LocalIndex]:
-        """Readers in this process of the shards that can be read, at their versions; the workers have their own."""
+        """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
+        names the others."""
+        self._damaged.clear()
         for shard, state in enumerate(self._states):
+            before = self._readers.pop(shard, None)
             if state.current is None:
-                self._readers.pop(shard, None)
-            else:
-                self._readers[shard] = open_at(state.path, state.current, self._readers.get(shard))
+                continue
+            try:
+                self._readers[shard] = open_at(state.path, state.current, before)
+            except LocalIndexError as error:
+                self._damaged[shard] = str(error)
         return dict(sorted(self._readers.items()))
 
     def verify(self) -> None:
@@ -321,9 +355,7 @@ class ShardedIndex:
         Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
         """
         read_intent(self.path)
-        for shard, why in self.missing.items():
-            raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
-        for shard, reader in self.readers().items():
+        for shard, reader in self._all_readers().items():
             reader.verify()
             for passage in reader.iter_passages():
                 if self.sharding.of_passage(passage, self.schema) != shard:

@@ -1,0 +1,171 @@
+"""Haystack: a retriever and a ranker as components of a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from colbert_vespa.store import whole_metadata
+from late_interaction.documents import Document as OurDocument
+from late_interaction.errors import FilterError, MissingDependency
+from query import AsyncClient, Client, Hit
+
+try:
+    from haystack import Document, component, default_from_dict, default_to_dict
+except ImportError:
+    raise MissingDependency("Haystack is not installed: pip install 'colbert-vespa[haystack]'") from None
+
+__all__ = ["ColbertRanker", "ColbertRetriever", "where_of"]
+
+_COMPARISONS = {
+    "==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "in": "$in", "not in": "$nin",
+}  # fmt: skip
+
+
+class _Opened:
+    """A client that is opened by the first call, so that a pipeline can be read from YAML without an index."""
+
+    def __init__(self, address: str, bundle: str | None) -> None:
+        self._address, self._bundle = address, bundle
+        self._clients: tuple[Client, AsyncClient] | None = None
+
+    @property
+    def both(self) -> tuple[Client, AsyncClient]:
+        """Raises: as Client."""
+        if self._clients is None:
+            client = Client(self._address, self._bundle)
+            self._clients = client, AsyncClient.beside(client)
+        return self._clients
+
+    def close(self) -> None:
+        if self._clients is not None:
+            self._clients[0].close()
+
+
+@component
+class ColbertRetriever:
+    """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and document_id."""
+
+    def __init__(
+        self,
+        address: str,
+        bundle: str | None = None,
+        filters: dict[str, Any] | None = None,
+        top_k: int = 10,
+        candidates: str = "auto",
+    ) -> None:
+        """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
+        or `auto`."""
+        self.address, self.bundle, self.filters, self.top_k, self.candidates = address, bundle, filters, top_k, candidates
+        self._opened = _Opened(address, bundle)
+
+    def warm_up(self) -> None:
+        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        _ = self._opened.both
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        return default_to_dict(
+            self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k, candidates=self.candidates
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ColbertRetriever:
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document])
+    def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, list[Document]]:
+        """filters, top_k: in place of the retriever's. Raises: UsageError, FilterError, LocalIndexError, VespaError."""
+        found = self._opened.both[0].search(query, **self._arguments(filters, top_k))
+        return {"documents": [_document(hit) for hit in found.hits]}
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """As run."""
+        found = await self._opened.both[1].search(query, **self._arguments(filters, top_k))
+        return {"documents": [_document(hit) for hit in found.hits]}
+
+    def _arguments(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
+        where = where_of(self.filters if filters is None else filters)
+        return {"k": self.top_k if top_k is None else top_k, "where": where, "candidates": self.candidates}
+
+
+@component
+class ColbertRanker:
+    """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
+
+    def __init__(self, address: str, bundle: str | None = None, top_k: int = 10) -> None:
+        """address, bundle: of an index whose model is asked."""
+        self.address, self.bundle, self.top_k = address, bundle, top_k
+        self._opened = _Opened(address, bundle)
+
+    def warm_up(self) -> None:
+        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        _ = self._opened.both
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        return default_to_dict(self, address=self.address, bundle=self.bundle, top_k=self.top_k)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ColbertRanker:
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document])
+    def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
+        """Raises: UsageError on a blank query."""
+        hits = self._opened.both[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        return {"documents": _chosen(documents, hits)}
+
+    @component.output_types(documents=list[Document])
+    async def run_async(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
+        """As run."""
+        hits = await self._opened.both[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        return {"documents": _chosen(documents, hits)}
+
+
+def where_of(filters: dict[str, Any] | None) -> dict[str, Any]:
+    """Haystack's filters as ours; empty without any.
+
+    Raises: FilterError on an operator or a shape that Haystack does not have.
+    """
+    if not filters:
+        return {}
+    operator = filters.get("operator")
+    if operator in ("AND", "OR", "NOT"):
+        parts = [where_of(part) for part in filters.get("conditions", ())]
+        joined = {"$or" if operator == "OR" else "$and": parts}
+        return {"$not": joined} if operator == "NOT" else joined
+    if operator not in _COMPARISONS or not isinstance(filters.get("field"), str) or "value" not in filters:
+        wanted = "wanted are field, operator and value, or operator and conditions"
+        raise FilterError(f"no filter of Haystack: {str(filters)[:80]}; {wanted}")
+    field, value = filters["field"].removeprefix("meta."), filters["value"]
+    if value is None and operator in ("==", "!="):
+        return {field: {"$exists": operator == "!="}}
+    return {field: {_COMPARISONS[operator]: value}}
+
+
+def _document(hit: Hit) -> Document:
+    title = {"title": hit.title} if hit.title else {}
+    meta = {**title, **whole_metadata(hit.metadata), "document_id": hit.id}
+    return Document(id=hit.passage_id, content=hit.text, meta=meta, score=hit.score)
+
+
+def _numbered(documents: Sequence[Document]) -> list[OurDocument]:
+    return [OurDocument(str(place), _title(d), d.content or "") for place, d in enumerate(documents)]
+
+
+def _title(document: Document) -> str:
+    title = document.meta.get("title")
+    return title if isinstance(title, str) else ""
+
+
+def _chosen(documents: Sequence[Document], hits: Sequence[Hit]) -> list[Document]:
+    return [dataclasses.replace(documents[int(hit.id)], score=hit.score) for hit in hits]

@@ -1,0 +1,141 @@
+"""A document index: documents put, got, deleted and searched."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.indexing import DeleteResponse, UpsertResponse
+from langchain_core.indexing.base import DocumentIndex
+from langchain_core.retrievers import LangSmithRetrieverParams
+
+from colbert_vespa.langchain.conversion import from_ours, to_ours
+from colbert_vespa.langchain.retriever import ColbertRetriever, tracing
+from colbert_vespa.store import DocumentStore
+from feeder import Splitting
+from late_interaction.bundle import Bundle
+from late_interaction.errors import UsageError
+
+__all__ = ["ColbertDocumentIndex"]
+
+_log = logging.getLogger(__name__)
+
+
+class ColbertDocumentIndex(DocumentIndex):
+    """A local index or one of Vespa. Its first `upsert` makes a local one where there is none.
+
+    As a retriever it takes what ColbertRetriever takes. Metadata that has no field in the index is kept in the field
+    `metadata_json` (of type string; an application of Vespa has to have it) and cannot be filtered by. Close it after use.
+    """
+
+    store: DocumentStore
+    k: int = 10
+    where: dict[str, Any] | None = None
+    candidates: str = "auto"
+
+    _retriever: ColbertRetriever | None = None
+
+    @classmethod
+    def from_address(
+        cls,
+        address: str | Path,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        splitting: Splitting | None = None,
+        k: int = 10,
+        where: Mapping[str, object] | None = None,
+        candidates: str = "auto",
+    ) -> ColbertDocumentIndex:
+        """bundle, fields (of metadata), splitting: as DocumentStore has them. Raises: as DocumentStore."""
+        store = DocumentStore(address, bundle, fields=fields, splitting=splitting)
+        return cls(store=store, k=k, where=None if where is None else dict(where), candidates=candidates)
+
+    def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+        """Documents without an id get one. Which ones failed, and why, is logged too.
+
+        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
+        """
+        _refuse(kwargs)
+        outcome = self.store.put([to_ours(item, item.id or str(uuid.uuid4())) for item in items])
+        _tell(outcome.failed)
+        return UpsertResponse(succeeded=list(outcome.succeeded), failed=list(outcome.failed))
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
+        """Raises: ValueError without ids; LocalIndexError, VespaError."""
+        _refuse(kwargs)
+        if ids is None:
+            raise ValueError("delete needs ids: nothing is deleted without")
+        outcome = self.store.delete(ids)
+        _tell(outcome.failed)
+        return DeleteResponse(
+            succeeded=list(outcome.succeeded), failed=list(outcome.failed), num_deleted=len(outcome.succeeded),
+            num_failed=len(outcome.failed),
+        )  # fmt: skip
+
+    def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
+        """Those that are there, whole."""
+        _refuse(kwargs)
+        return [from_ours(document) for document in self.store.get(ids)]
+
+    async def aclose(self) -> None:
+        """Ends the connections that async searches have opened in this event loop."""
+        if self._retriever is not None:
+            await self._retriever.aclose()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Mapping[str, object] | None = None,
+        candidates: str | None = None,
+    ) -> list[Document]:
+        asked = self._asked()
+        if asked is None:
+            return []
+        return asked._get_relevant_documents(query, run_manager=run_manager, k=k, where=where, candidates=candidates)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Mapping[str, object] | None = None,
+        candidates: str | None = None,
+    ) -> list[Document]:
+        asked = self._asked()
+        if asked is None:
+            return []
+        return await asked._aget_relevant_documents(query, run_manager=run_manager, k=k, where=where, candidates=candidates)
+
+    def _asked(self) -> ColbertRetriever | None:
+        """None as long as there is no index."""
+        if self._retriever is None and self.store.client is not None:
+            client = self.store.client
+            self._retriever = ColbertRetriever(client=client, k=self.k, where=self.where, candidates=self.candidates)
+        return self._retriever
+
+    def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
+        return super()._get_ls_params() if self.store.client is None else tracing(self.store.client)
+
+
+def _refuse(options: Mapping[str, object]) -> None:
+    """Raises: UsageError where a call has options that nothing here knows."""
+    if options:
+        raise UsageError(f"unknown: {', '.join(options)}; an index takes documents or ids alone")
+
+
+def _tell(failed: Mapping[str, str]) -> None:
+    for id_, why in failed.items():
+        _log.warning("document %r: %s", id_, why)

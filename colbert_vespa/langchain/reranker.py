@@ -1,0 +1,52 @@
+"""MaxSim over documents that another retriever has found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict
+
+from colbert_vespa.langchain.conversion import to_ours
+from late_interaction.documents import Document as OurDocument
+from query import AsyncClient, Client, Hit
+
+__all__ = ["RELEVANCE", "ColbertReranker"]
+
+RELEVANCE = "relevance_score"
+
+
+class ColbertReranker(BaseDocumentCompressor):
+    """The k best of the documents, as copies with `relevance_score` in their metadata; the documents given stay as they are."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    client: Client
+    k: int = 5
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Raises: UsageError on a blank query."""
+        return _chosen(documents, self.client.rerank(query, _numbered(documents), self.k))
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        return _chosen(documents, await self._asking.rerank(query, _numbered(documents), self.k))
+
+    @functools.cached_property
+    def _asking(self) -> AsyncClient:
+        return AsyncClient.beside(self.client)
+
+
+def _numbered(documents: Sequence[Document]) -> list[OurDocument]:
+    """Ids are their places: LangChain's documents may have none, or the same."""
+    return [to_ours(document, str(place)) for place, document in enumerate(documents)]
+
+
+def _chosen(documents: Sequence[Document], hits: Sequence[Hit]) -> list[Document]:
+    best = [(documents[int(hit.id)], hit.score) for hit in hits]
+    return [d.model_copy(update={"metadata": {**d.metadata, RELEVANCE: score}}) for d, score in best]

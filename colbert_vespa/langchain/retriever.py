@@ -1,0 +1,108 @@
+"""Search as a retriever."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+
+from colbert_vespa.langchain.conversion import from_hit
+from late_interaction.bundle import Bundle
+from query import AsyncClient, Client, ClientSettings
+from vespa_app.addresses import is_url
+
+__all__ = ["ColbertRetriever", "tracing"]
+
+
+class ColbertRetriever(BaseRetriever):
+    """The k best passages as Documents: `id` is the document's; `metadata` has its fields, and title, passage_id, score, index.
+
+    where: a filter. candidates: a strategy of the index, or `auto`. index: name or names. A call may give each of the four
+    another value: `retriever.invoke(query, k=3, where={"year": 2024})`. Whoever opened the client closes it.
+    """
+
+    client: Client
+    k: int = 10
+    where: dict[str, Any] | None = None
+    candidates: str = "auto"
+    index: str | list[str] | None = None
+
+    @classmethod
+    def from_address(
+        cls,
+        address: str | Path,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        k: int = 10,
+        where: Mapping[str, object] | None = None,
+        candidates: str = "auto",
+        index: str | list[str] | None = None,
+        settings: ClientSettings | None = None,
+    ) -> ColbertRetriever:
+        """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
+        filter_ = None if where is None else dict(where)
+        client = Client(address, bundle, settings=settings)
+        return cls(client=client, k=k, where=filter_, candidates=candidates, index=index)
+
+    async def aclose(self) -> None:
+        """Ends the connections that async calls have opened in this event loop."""
+        await self._asking.close()
+
+    @functools.cached_property
+    def _asking(self) -> AsyncClient:
+        return AsyncClient.beside(self.client)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Mapping[str, object] | None = None,
+        candidates: str | None = None,
+        index: str | list[str] | None = None,
+    ) -> list[Document]:
+        found = self.client.search(query, **self._arguments(k, where, candidates, index))
+        return [from_hit(hit) for hit in found.hits]
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Mapping[str, object] | None = None,
+        candidates: str | None = None,
+        index: str | list[str] | None = None,
+    ) -> list[Document]:
+        found = await self._asking.search(query, **self._arguments(k, where, candidates, index))
+        return [from_hit(hit) for hit in found.hits]
+
+    def _arguments(
+        self, k: int | None, where: Mapping[str, object] | None, candidates: str | None, index: str | list[str] | None
+    ) -> dict[str, Any]:
+        """Of a call, or else the retriever's. An empty `where` lifts the retriever's."""
+        return {
+            "k": self.k if k is None else k,
+            "where": self.where if where is None else where,
+            "candidates": candidates or self.candidates,
+            "index": self.index if index is None else index,
+        }
+
+    def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
+        return tracing(self.client)
+
+
+def tracing(client: Client) -> LangSmithRetrieverParams:
+    """What LangSmith shows of a retriever."""
+    return LangSmithRetrieverParams(
+        ls_retriever_name="colbert",
+        ls_vector_store_provider="vespa" if is_url(client.address) else "colbert-vespa",
+        ls_embedding_provider="colbert-vespa",
+        ls_embedding_model=client.bundle.manifest.source,
+    )

@@ -1,0 +1,63 @@
+"""MaxSim over nodes that another retriever has found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+
+from colbert_vespa.llamaindex.nodes import titled
+from late_interaction.documents import Document
+from late_interaction.errors import UsageError
+from query import AsyncClient, Client, Hit
+
+__all__ = ["ColbertReranker"]
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class ColbertReranker(BaseNodePostprocessor):
+    """The k best of the nodes, with MaxSim as score. What is given stays as it is."""
+
+    client: Client
+    k: int = 5
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "ColbertReranker"
+
+    def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
+        """Raises: UsageError without a query."""
+        query = self._begun(nodes, query_bundle)
+        return _ended(nodes, self.client.rerank(query, _numbered(nodes), self.k))
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = self._begun(nodes, query_bundle)
+        return _ended(nodes, await self._asking.rerank(query, _numbered(nodes), self.k))
+
+    @functools.cached_property
+    def _asking(self) -> AsyncClient:
+        return AsyncClient.beside(self.client)
+
+    def _begun(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
+        if query_bundle is None:
+            raise UsageError("nodes are reranked for a query: give query_bundle or query_str")
+        name = self.client.bundle.manifest.source
+        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.k, model_name=name))
+        return query_bundle.query_str
+
+
+def _numbered(nodes: Sequence[NodeWithScore]) -> list[Document]:
+    return [titled(item.node, str(place)) for place, item in enumerate(nodes)]
+
+
+def _ended(nodes: Sequence[NodeWithScore], hits: Sequence[Hit]) -> list[NodeWithScore]:
+    found = [NodeWithScore(node=nodes[int(hit.id)].node, score=hit.score) for hit in hits]
+    _dispatcher.event(ReRankEndEvent(nodes=found))
+    return found

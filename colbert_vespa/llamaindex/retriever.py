@@ -1,0 +1,61 @@
+"""Search as a retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from colbert_vespa.llamaindex.nodes import scored
+from late_interaction.bundle import Bundle
+from query import AsyncClient, Client
+
+__all__ = ["ColbertRetriever"]
+
+
+class ColbertRetriever(BaseRetriever):
+    """The k best passages as nodes: what a ColbertVectorStore was given, or TextNodes whose source is the document."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        k: int = 10,
+        where: Mapping[str, object] | None = None,
+        candidates: str = "auto",
+        index: str | Sequence[str] | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        """where: a filter. candidates: a strategy of the index, or `auto`. Whoever opened the client closes it."""
+        super().__init__(callback_manager)
+        self.client = client
+        self._asking = AsyncClient.beside(client)
+        self._arguments: dict[str, Any] = {"k": k, "where": where, "candidates": candidates, "index": index}
+
+    @classmethod
+    def from_address(
+        cls,
+        address: str | Path,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        k: int = 10,
+        where: Mapping[str, object] | None = None,
+        candidates: str = "auto",
+    ) -> ColbertRetriever:
+        """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
+        return cls(Client(address, bundle), k=k, where=where, candidates=candidates)
+
+    async def aclose(self) -> None:
+        """Ends the connections that async calls have opened in this event loop."""
+        await self._asking.close()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return scored(self.client.search(query_bundle.query_str, **self._arguments).hits)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found = await self._asking.search(query_bundle.query_str, **self._arguments)
+        return scored(found.hits)

@@ -1,0 +1,32 @@
+"""Search as a tool for agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import MetadataMode, NodeWithScore
+from llama_index.core.tools import FunctionTool
+
+__all__ = ["search_tool"]
+
+DESCRIPTION = "Searches the documents by meaning and words; gives the best passages, each with its id."
+
+
+def search_tool(retriever: BaseRetriever, name: str = "search_documents", description: str = DESCRIPTION) -> FunctionTool:
+    """The model reads passages with their ids.
+
+    No RetrieverTool, because it would ask for "input is ...": one word that every query has, and that is in many a document.
+    """
+
+    def search(query: str) -> str:
+        return _shown(retriever.retrieve(query))
+
+    async def asearch(query: str) -> str:
+        return _shown(await retriever.aretrieve(query))
+
+    return FunctionTool.from_defaults(search, name=name, description=description, async_fn=asearch)
+
+
+def _shown(found: Sequence[NodeWithScore]) -> str:
+    return "\n\n".join(f"[{item.node.node_id}] {item.node.get_content(MetadataMode.NONE)}" for item in found)

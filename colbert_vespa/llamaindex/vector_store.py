@@ -1,0 +1,217 @@
+"""An index as a vector store that makes its own vectors, many to a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+
+from colbert_vespa.llamaindex.filters import where_of
+from colbert_vespa.llamaindex.nodes import REF_DOC_ID, document_of, node_of, node_of_document
+from colbert_vespa.store import DocumentStore
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Passage
+from late_interaction.errors import UsageError, VespaRefused
+from query import AsyncClient, Client, Hit
+
+__all__ = ["ColbertVectorStore"]
+
+_CANDIDATES = {
+    VectorStoreQueryMode.HYBRID: "hybrid",
+    VectorStoreQueryMode.SEMANTIC_HYBRID: "hybrid",
+    VectorStoreQueryMode.TEXT_SEARCH: "bm25",
+    VectorStoreQueryMode.SPARSE: "bm25",
+}
+
+
+class ColbertVectorStore(BasePydanticVectorStore):
+    """A local index, which the first `add` makes where there is none, or one of Vespa, which needs the metadata fields
+    `metadata_json` and `ref_doc_id`, both of type string.
+
+    Embeddings of nodes are not read: the index has vectors of its own for every token. What is encoded is a node's text, and
+    its metadata `title` before it. Modes: default; hybrid with `alpha`; text_search and sparse, whose passages are found by
+    words and ordered by MaxSim. Close it after use.
+    """
+
+    stores_text: bool = True
+    is_embedding_query: bool = False
+    candidates: str = "auto"
+    _store: DocumentStore = PrivateAttr()
+    _asking: AsyncClient | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        address: str | Path,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        candidates: str = "auto",
+    ) -> None:
+        """bundle, fields: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default.
+
+        Raises: as DocumentStore.
+        """
+        super().__init__(candidates=candidates)  # type: ignore[call-arg]  # a field of a pydantic model
+        named = None if fields is None else {**fields, REF_DOC_ID: "string"}
+        self._store = DocumentStore(address, bundle, fields=named)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "ColbertVectorStore"
+
+    @property
+    def client(self) -> Client | None:
+        """None as long as there is no index."""
+        return self._store.client
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Nodes with the id of one that is there replace it; blank ones are left out.
+
+        Raises: MetadataError, before anything is written, where a value does not fit its field; VespaRefused where one was not
+        taken; LocalIndexError, VespaError.
+        """
+        documents = [document_of(node) for node in nodes]
+        outcome = self._store.put([document for document in documents if not document.blank])
+        for id_, why in outcome.failed.items():
+            raise VespaRefused(f"node {id_!r} was not taken: {why}")
+        return list(outcome.succeeded)
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """The nodes of a document."""
+        self._store.delete_where({REF_DOC_ID: ref_doc_id})
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Those that are named and that the filters select. Raises: UsageError where neither is given."""
+        if node_ids is None and filters is None:
+            raise UsageError("delete_nodes needs node_ids or filters: clear() deletes all nodes")
+        where = self._where(filters)
+        if node_ids is None:
+            self._store.delete_where(where)
+        else:
+            self._store.delete([document.id for document in self._store.get(node_ids, where)])
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Those that are there, and that the filters select; without ids 10,000 at most."""
+        if self._store.client is None:
+            return []
+        where = self._where(filters)
+        wanted = self._store.client.select(where) if node_ids is None else node_ids
+        return [node_of_document(document) for document in self._store.get(wanted, where)]
+
+    async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    def clear(self) -> None:
+        self._store.delete_where(None)
+
+    async def aclear(self) -> None:
+        await asyncio.to_thread(self.clear)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """node_ids, doc_ids: empty for all nodes, as LlamaIndex's own retriever has them.
+
+        Raises: UsageError without a text or on a mode that there is not; FilterError; LocalIndexError, VespaError.
+        """
+        client = self._store.client
+        if client is None:
+            return _result([], [])
+        text, where = _text(query), self._selected(query)
+        if query.node_ids:
+            passages = client.get(query.node_ids, where=where)
+            return _best(passages, client.score(text, _ids(passages)), query.similarity_top_k)
+        return _of_hits(client.search(text, where=where, **self._arguments(query)).hits)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """As query."""
+        if self._store.client is None:
+            return _result([], [])
+        self._asking = client = self._asking or AsyncClient.beside(self._store.client)
+        text, where = _text(query), self._selected(query)
+        if query.node_ids:
+            passages = await client.get(query.node_ids, where=where)
+            return _best(passages, await client.score(text, _ids(passages)), query.similarity_top_k)
+        found = await client.search(text, where=where, **self._arguments(query))
+        return _of_hits(found.hits)
+
+    async def aclose(self) -> None:
+        """Ends the connections that async queries have opened in this event loop."""
+        if self._asking is not None:
+            await self._asking.close()
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _where(self, filters: MetadataFilters | None) -> dict[str, Any]:
+        return {} if self._store.client is None else where_of(filters, self._store.client.schema)
+
+    def _selected(self, query: VectorStoreQuery) -> dict[str, Any]:
+        where = self._where(query.filters)
+        if not query.doc_ids:
+            return where
+        return {"$and": [where, {REF_DOC_ID: {"$in": query.doc_ids}}]}
+
+    def _arguments(self, query: VectorStoreQuery) -> dict[str, Any]:
+        """Of Client.search."""
+        if query.mode is VectorStoreQueryMode.DEFAULT:
+            return {"k": query.similarity_top_k, "candidates": self.candidates}
+        if query.mode not in _CANDIDATES:
+            known = ", ".join(mode.value for mode in _CANDIDATES)
+            raise UsageError(f"mode {query.mode.value} is of single vectors; this store has: default, {known}")
+        candidates = _CANDIDATES[query.mode]
+        if candidates == "bm25":
+            return {"k": query.sparse_top_k or query.similarity_top_k, "candidates": candidates}
+        weights = None if query.alpha is None else {"maxsim": query.alpha, "bm25": 1.0 - query.alpha}
+        return {"k": query.hybrid_top_k or query.similarity_top_k, "candidates": candidates, "weights": weights}
+
+
+def _text(query: VectorStoreQuery) -> str:
+    if not query.query_str:
+        raise UsageError("a query is a text: one vector (query_embedding) cannot be compared with those of the tokens")
+    return query.query_str
+
+
+def _ids(passages: Mapping[str, tuple[Passage, ...]]) -> list[str]:
+    return [passage.id for own in passages.values() for passage in own]
+
+
+def _best(passages: Mapping[str, tuple[Passage, ...]], scores: Mapping[str, float], k: int) -> VectorStoreQueryResult:
+    """The k best of the nodes that a query names."""
+    hits = [
+        Hit(0, passage.document_id, passage.id, scores[passage.id], passage.title, passage.text, passage.metadata)
+        for own in passages.values()
+        for passage in own
+        if passage.id in scores
+    ]
+    return _of_hits(sorted(hits, key=lambda hit: -hit.score)[:k])
+
+
+def _of_hits(hits: Sequence[Hit]) -> VectorStoreQueryResult:
+    return _result([node_of(hit) for hit in hits], [hit.score for hit in hits])
+
+
+def _result(nodes: list[BaseNode], scores: list[float]) -> VectorStoreQueryResult:
+    return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[node.node_id for node in nodes])

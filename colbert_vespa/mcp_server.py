@@ -1,0 +1,149 @@
+"""An MCP server: tools `search` and `fetch` over one index, as research agents expect them."""
+
+# no `from __future__ import annotations`: the SDK reads those of the tools, which are functions inside a function
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from colbert_vespa.store import whole_document, whole_metadata
+from late_interaction.errors import ColbertVespaError, MissingDependency, UsageError
+from late_interaction.metadata import Value
+from query import AsyncClient, Client
+
+try:
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.server.transport_security import TransportSecuritySettings
+    from mcp_types import ToolAnnotations
+except ImportError:
+    raise MissingDependency("the MCP server needs mcp: pip install 'colbert-vespa[serve]'") from None
+from pydantic import BaseModel, Field
+
+__all__ = ["FetchedDocument", "SearchResults", "ServerOptions", "build_server", "serve_mcp"]
+
+MAX_QUERY = 4_000  # characters
+MAX_RESULTS = 50
+MAX_PASSAGE = 2_000  # characters of a result's text
+MAX_TEXT = 100_000  # characters of a document
+MAX_ID = 2_048
+HOST = "127.0.0.1"  # whoever reaches the port may read the whole index
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+INSTRUCTIONS = "Search the documents of this index with `search`, then read one in full with `fetch` and its id."
+
+
+class Found(BaseModel):
+    id: str = Field(description="Id of the document, for fetch.")
+    title: str
+    text: str = Field(description="The passage that fits best.")
+    url: str = Field(description="Where the document stands; empty where the index does not say.")
+    score: float
+
+
+class SearchResults(BaseModel):
+    results: list[Found]
+
+
+class FetchedDocument(BaseModel):
+    id: str
+    title: str
+    text: str
+    url: str
+    metadata: dict[str, Any]
+    truncated: bool = Field(description=f"Whether the text was cut off after {MAX_TEXT:,} characters.")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """candidates: a strategy of the index, or `auto`. url_field: metadata field with a document's URL. timeout: seconds for a
+    call; None for the client's."""
+
+    candidates: str = "auto"
+    url_field: str = "url"
+    timeout: float | None = None
+
+
+def build_server(client: Client, options: ServerOptions | None = None) -> MCPServer[None]:
+    """A server for any of the SDK's transports. Whoever opened the client closes it."""
+    settings, asking = options or ServerOptions(), AsyncClient.beside(client)
+    fields = ", ".join(f"{name} ({type_.value})" for name, type_ in client.schema.fields.items())
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asking.close()
+
+    server = MCPServer[None](
+        "colbert-vespa", instructions=INSTRUCTIONS, lifespan=lifespan, log_level="WARNING", subscriptions=False
+    )
+
+    async def search(
+        query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY, description="A question, or words.")],
+        k: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="Documents at most.")] = 10,
+        where: Annotated[
+            dict[str, Any] | None, Field(description=f'Filter, as {{"field": {{"$gte": 1}}}}. Fields: {fields or "none"}.')
+        ] = None,
+    ) -> SearchResults:
+        try:
+            found = await asking.search(
+                query, k, where=where, candidates=settings.candidates, group=True, timeout=settings.timeout
+            )
+        except ColbertVespaError as error:
+            raise ToolError(str(error)) from None
+        return SearchResults(
+            results=[
+                Found(
+                    id=hit.id, title=hit.title or hit.id, text=hit.text[:MAX_PASSAGE], score=hit.score,
+                    url=_url(hit.metadata.get(settings.url_field)),
+                )
+                for hit in found.hits
+            ]
+        )  # fmt: skip
+
+    async def fetch(
+        id: Annotated[str, Field(min_length=1, max_length=MAX_ID, description="Id of a document, as search gives it.")],  # noqa: A002 - agents know it so
+    ) -> FetchedDocument:
+        try:
+            found = await asking.get([id], timeout=settings.timeout)
+        except ColbertVespaError as error:
+            raise ToolError(str(error)) from None
+        if id not in found:
+            raise ToolError(f"no document {id!r}: give an id that search has found")
+        document = whole_document(found[id])
+        return FetchedDocument(
+            id=id, title=document.title or id, text=document.text[:MAX_TEXT], truncated=len(document.text) > MAX_TEXT,
+            url=_url(document.metadata.get(settings.url_field)), metadata=whole_metadata(document.metadata),
+        )  # fmt: skip
+
+    server.add_tool(
+        search,
+        title="Search",
+        annotations=READS,
+        description="Finds documents by meaning and words, each with its best passage.",
+    )
+    server.add_tool(fetch, title="Fetch", annotations=READS, description="A whole document by its id, with its metadata.")
+    return server
+
+
+def serve_mcp(client: Client, options: ServerOptions, port: int | None = None) -> None:
+    """Serves until the other side closes, or Ctrl-C. port: of streamable HTTP on this machine alone, at /mcp; None for stdio.
+
+    Raises: UsageError on a port that cannot be.
+    """
+    server = build_server(client, options)
+    if port is None:
+        server.run("stdio")
+        return
+    if not 0 < port < 1 << 16:
+        raise UsageError(f"--port must be a number from 1 to 65535, got {port}")
+    names = [f"{name}:{port}" for name in (HOST, "localhost")]
+    security = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
+    server.run("streamable-http", host=HOST, port=port, transport_security=security)
+
+
+def _url(value: Value) -> str:
+    return value if isinstance(value, str) else ""

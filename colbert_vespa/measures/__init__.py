@@ -1,0 +1,1 @@
+"""What `evaluate` measures besides its client: metrics by name, TREC files, baselines, significance, trade-offs."""

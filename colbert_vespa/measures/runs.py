@@ -1,0 +1,73 @@
+"""Runs as TREC has them: `query Q0 document rank score tag`, a line for each hit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.files import atomic_write
+
+__all__ = ["Run", "rankings_of", "read_run", "write_run"]
+
+Run = Mapping[str, Sequence[tuple[str, float]]]
+TAG = "colbert-vespa"
+_FIELDS = 6
+
+
+def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """By query, ids and scores in trec_eval's order: best score first, equal ones by id from z to a; ranks are not looked at.
+
+    Raises: CollectionError naming the line.
+    """
+    found: dict[str, dict[str, float]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CollectionError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != _FIELDS or (score := _score(fields[4])) is None:
+            raise CollectionError(f"{path}:{number}: wanted query, Q0, document, rank, score and tag of a TREC run")
+        hits = found.setdefault(fields[0], {})
+        if fields[2] in hits:
+            raise CollectionError(f"{path}:{number}: document {fields[2]} comes twice for query {fields[0]}")
+        hits[fields[2]] = score
+    if not found:
+        raise CollectionError(f"{path} is no TREC run: it has no line")
+    return {query: sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True) for query, hits in found.items()}
+
+
+def _score(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def write_run(path: Path, run: Run, tag: str = TAG) -> None:
+    """Scores are float32; one that is not below the score before it is lowered by the least step, so that trec_eval, which
+    sorts by score, keeps the order of the run.
+
+    Raises: UsageError on an id that TREC's format cannot hold.
+    """
+    lines = []
+    for query, hits in run.items():
+        last = np.float32(np.inf)
+        for rank, (document, score) in enumerate(hits, start=1):
+            for id_ in (query, document):
+                if len(id_.split()) != 1 or id_.strip() != id_:
+                    raise UsageError(f"id {id_!r} has a blank in it, which a TREC run cannot hold")
+            last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
+            lines.append(f"{query} Q0 {document} {rank} {float(last)!r} {tag}\n")
+    atomic_write(path, "".join(lines).encode())
+
+
+def rankings_of(run: Run) -> dict[str, list[str]]:
+    return {query: [id_ for id_, _ in hits] for query, hits in run.items()}

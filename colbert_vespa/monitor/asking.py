@@ -1,0 +1,90 @@
+"""GET and POST of JSON with one deadline for the whole answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+from late_interaction.errors import VespaRefused, VespaTimeout
+from vespa_app.http import answer_json, connect, mapped_errors
+
+__all__ = ["AT_ONCE", "Asker"]
+
+AT_ONCE = 16  # connections to one address
+
+MOST_BYTES = 1 << 26  # metrics of a thousand hosts have some 30 MB
+
+
+class Asker:
+    """Threads may share one; close it. timeout: seconds for one answer, from the connection to its last byte. transport, clock:
+    for tests."""
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.timeout = timeout
+        self._transport = transport
+        self._clock = clock
+        self._clients: dict[str, httpx.Client] = {}  # one costs 50 ms to make
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, url: str) -> httpx.Client:
+        with self._lock:
+            if url not in self._clients:
+                self._clients[url] = connect(url, timeout=self.timeout, connections=AT_ONCE, transport=self._transport)
+            return self._clients[url]
+
+    def json(
+        self, url: str, path: str, *, parameters: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Raises: VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused, UsageError."""
+        return answer_json(self.get(url, path, parameters=parameters, timeout=timeout))
+
+    def get(
+        self,
+        url: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        """The whole answer, whatever its status. body: POST it.
+
+        Raises: VespaUnreachable, VespaTimeout, VespaRefused, UsageError.
+        """
+        limit = self.timeout if timeout is None else timeout
+        until = self._clock() + limit
+        content = None if body is None else json.dumps(body).encode()
+        client = self._client(url)
+        with mapped_errors(url):
+            request = client.build_request(
+                "GET" if body is None else "POST", path, params=parameters, content=content, timeout=limit,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+            )  # fmt: skip
+            response = client.send(request, stream=True)
+            try:
+                read = bytearray()
+                for block in response.iter_bytes():
+                    read += block
+                    if self._clock() > until:
+                        raise VespaTimeout(f"{url} did not answer in {limit:g} s")
+                    if len(read) > MOST_BYTES:
+                        raise VespaRefused(f"{url} answered more than {MOST_BYTES >> 20} MiB: is that a Vespa endpoint?")
+            finally:
+                response.close()
+        headers = {"Content-Type": response.headers.get("Content-Type", "")}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(read), request=request)

@@ -1,0 +1,152 @@
+"""Drift: what a sample of the passages and some queries look like, against how they looked when the baseline was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp
+
+from colbert_vespa.monitor.asking import Asker
+from colbert_vespa.monitor.canaries import read_json
+from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.report import OK, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.sampling import beginnings, sample_of
+from late_interaction.codebook import Codebook
+from late_interaction.errors import UsageError
+from late_interaction.files import atomic_write
+from late_interaction.plaid.training import bundle_codebook
+from query import Client
+
+__all__ = ["Profile", "drift_rows", "measure"]
+
+FORMAT = 1
+KIND, MADE_BY = "colbert-vespa baseline", "colbert-vespa monitor baseline"
+AREA = "drift"
+ENCODED = 64  # passages of the sample whose rows are compared with the centroids
+SCORED = 10  # hits of a query
+
+
+@dataclass(frozen=True)
+class Profile:
+    """bundle: sha256. passages: in the index. queries: that were asked. lengths: tokens of each passage of the sample. unknown:
+    share of them that the vocabulary lacks. scores: of all hits, by query row. nearness: mean similarity of token vectors with
+    the nearest centroid of the bundle's codebook, None where it has none."""
+
+    bundle: str
+    passages: int
+    queries: tuple[str, ...]
+    lengths: tuple[float, ...]
+    unknown: float
+    scores: tuple[float, ...]
+    nearness: float | None
+
+    def write(self, path: Path) -> None:
+        data = {"format": KIND, "version": FORMAT, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        atomic_write(path, (json.dumps(data, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """Raises: UsageError where the file is none, or of a version unknown here."""
+        data = read_json(path, KIND, FORMAT, MADE_BY)
+        try:
+            return cls(
+                str(data["bundle"]), int(data["passages"]), tuple(map(str, data["queries"])), _numbers(data["lengths"]),
+                float(data["unknown"]), _numbers(data["scores"]),
+                None if data["nearness"] is None else float(data["nearness"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path} holds no baseline ({error!r}): make it with {MADE_BY}") from None
+
+
+def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if not all(np.isfinite(found)):
+        raise ValueError("a number is not finite")
+    return found
+
+
+def measure(client: Client, ask: Asker, queries: Sequence[str] = ()) -> Profile:
+    """queries: default, beginnings of the sample. Raises: UsageError where the index is empty; ColbertVespaError."""
+    passages, texts = sample_of(client.address, ask)
+    if not texts:
+        raise UsageError(f"{client.address} is empty: there is nothing to measure")
+    asked = tuple(queries) or tuple(beginnings(texts))
+    tokenizing, encoder = client.encoder.tokenizing, client.encoder
+    rows = tokenizing.documents(texts)
+    tokens = sum(len(item.ids) for item in rows)
+    unknown = sum(int((item.ids == tokenizing.unknown_id).sum()) for item in rows) / tokens
+    scores = []
+    for query in asked:
+        Q = encoder.encode_queries([query])[0]
+        scores += [round(hit.stages["maxsim"] / len(Q), 5) for hit in client.search(query, SCORED).check_full().hits]
+    codebook = bundle_codebook(client.bundle)
+    return Profile(
+        bundle=client.bundle.sha256,
+        passages=passages,
+        queries=asked,
+        lengths=tuple(float(count) for count in tokenizing.document_counts(texts)),
+        unknown=round(unknown, 6),
+        scores=tuple(scores),
+        nearness=None if codebook is None else _nearness(codebook, np.concatenate(encoder.encode_documents(texts[:ENCODED]))),
+    )
+
+
+def _nearness(codebook: Codebook, rows: NDArray[np.float32]) -> float:
+    """Mean similarity of rows `[n, d]` with their nearest centroids."""
+    nearest = codebook.centroids[codebook.assign_near(rows)]
+    return round(float(np.einsum("nd,nd->n", rows, nearest).mean()), 5)
+
+
+def drift_rows(before: Profile, now: Profile, limits: Limits) -> Section:
+    """A row for each kind of drift. What moved beyond its limit is a warning: whether it is bad only its owner knows."""
+    if before.bundle != now.bundle:
+        says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}: make it anew"
+        return Section((Row(AREA, "baseline", WRONG, says),))
+    lengths, scores = _distance(before.lengths, now.lengths), _distance(before.scores, now.scores)
+    more_unknown = now.unknown - before.unknown
+    rows = [
+        _row("lengths", lengths, limits.distance, f"tokens of a passage, median {_median(before.lengths):.0f}, now "
+             f"{_median(now.lengths):.0f}; distance {lengths:.2f}", "other documents come in, or they are cut otherwise"),
+        _row("scores", scores, limits.distance, f"of a query row, median {_median(before.scores):.3f}, now "
+             f"{_median(now.scores):.3f}; distance {scores:.2f}", "other documents, encoder, codec or effort"),
+        _row("unknown tokens", more_unknown, limits.unknown, f"{before.unknown:.2%} of the passages' tokens, now "
+             f"{now.unknown:.2%}", "a language or notation that the model does not know"),
+        _passages_row(before.passages, now.passages, limits),
+    ]  # fmt: skip
+    samples = {"lengths": lengths, "scores": scores, "unknown_tokens": more_unknown}
+    if before.nearness is not None and now.nearness is not None:
+        lost = before.nearness - now.nearness
+        samples["centroids"] = lost
+        says = f"mean similarity with the nearest {before.nearness:.3f}, now {now.nearness:.3f}"
+        rows.append(_row("centroids", lost, limits.centroids, says, "train a codebook on today's documents, and feed anew"))
+    return Section(tuple(rows), tuple(Sample("drift_distance", value, {"of": name}) for name, value in samples.items()))
+
+
+def _row(name: str, value: float, limit: float, says: str, why: str) -> Row:
+    moved = value > limit
+    return Row(AREA, name, WARNING if moved else OK, f"{says} (limit {limit:g}): {why}" if moved else says)
+
+
+def _passages_row(before: int, now: int, limits: Limits) -> Row:
+    says = f"{before:,} in the baseline, now {now:,}"
+    if now < (1 - limits.fewer) * before:
+        return Row(AREA, "passages", WARNING, f"{says}: lost, or deleted")
+    if now > limits.grown * before:
+        return Row(AREA, "passages", WARNING, f"{says}: codebook and effort were chosen for fewer; tune, and make a baseline")
+    return Row(AREA, "passages", OK, says)
+
+
+def _distance(before: Sequence[float], now: Sequence[float]) -> float:
+    """Kolmogorov-Smirnov: the largest distance of the cumulative distributions, 0 to 1."""
+    if not before or not now:
+        return float(bool(before) != bool(now))
+    return round(float(ks_2samp(before, now, method="asymp").statistic), 4)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else 0.0

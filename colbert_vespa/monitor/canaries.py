@@ -1,0 +1,151 @@
+"""Canaries: queries with the hits that they had, asked again. What they find says whether production answers as it did."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, Row, Sample, Section
+from late_interaction.errors import UsageError, VespaError
+from late_interaction.files import atomic_write
+from late_interaction.metrics import percentile
+from query import Client
+from query.types import Hit, SearchResult
+
+__all__ = ["Canaries", "Canary", "ask_canaries", "compare", "make_canaries"]
+
+FORMAT = 1
+AREA = "canaries"
+TOLERANCE = 0.05  # of a score: rows of 16 bits, and encoders of another processor, differ by less
+SHOWN = 60  # characters of a query
+
+
+@dataclass(frozen=True)
+class Canary:
+    """expected: id of passage and score, best first."""
+
+    query: str
+    expected: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """bundle: sha256 of the one that the hits were found with. candidates: as searches name them."""
+
+    bundle: str
+    candidates: str
+    k: int
+    tolerance: float
+    canaries: tuple[Canary, ...]
+
+    def write(self, path: Path) -> None:
+        canaries = [{"query": item.query, "expected": [list(hit) for hit in item.expected]} for item in self.canaries]
+        head = {name: getattr(self, name) for name in ("bundle", "candidates", "k", "tolerance")}
+        data = {"format": "colbert-vespa canaries", "version": FORMAT, **head, "canaries": canaries}
+        atomic_write(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Canaries:
+        """Raises: UsageError where the file is none, or of a version unknown here."""
+        data = read_json(path, "colbert-vespa canaries", FORMAT, "colbert-vespa monitor canaries")
+        try:
+            found = tuple(
+                Canary(str(item["query"]), tuple((str(id_), float(score)) for id_, score in item["expected"]))
+                for item in data["canaries"]
+            )
+            return cls(str(data["bundle"]), str(data["candidates"]), int(data["k"]), float(data["tolerance"]), found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path} holds no canaries ({error!r}): make them with colbert-vespa monitor canaries") from None
+
+
+def read_json(path: Path, kind: str, version: int, made_by: str) -> Mapping[str, Any]:
+    """Of one of our own files. Raises: UsageError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise UsageError(f"{path} is not JSON: make it with {made_by}") from None
+    if not isinstance(data, dict) or data.get("format") != kind:
+        raise UsageError(f"{path} is no file of {kind}: make it with {made_by}")
+    if data.get("version") != version:
+        raise UsageError(f"{path} has version {data.get('version')!r}, {version} is read here: make it anew with {made_by}")
+    return data
+
+
+def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates: str) -> Canaries:
+    """From what the index answers now, which somebody should have looked at.
+
+    Raises: UsageError without a query, or where one finds nothing; VespaError, IncompleteAnswer where the index is not well.
+    """
+    if not queries:
+        raise UsageError("no query: the index is empty, or --queries names a file without one")
+    found = []
+    for query in queries:
+        result = client.search(query, k, candidates=candidates).check_full()
+        if not result.hits:
+            raise UsageError(f"{query!r} finds nothing: leave it out")
+        found.append(Canary(query, tuple((hit.passage_id, round(hit.score, 4)) for hit in result.hits)))
+    return Canaries(client.bundle.sha256, candidates, k, TOLERANCE, tuple(found))
+
+
+def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
+    """timeout: seconds for each query. Raises: UsageError where the index cannot be asked so."""
+    if client.bundle.sha256 != canaries.bundle:
+        says = f"made with bundle {canaries.bundle[:8]}, the index has {client.bundle.sha256[:8]}: make them anew"
+        broken = Sample("canaries", float(len(canaries.canaries)), {"outcome": "broken"})
+        return Section((Row(AREA, "bundle", WRONG, says),), (broken,))
+    rows, outcomes, seconds = [], Counter({"kept": 0, "broken": 0, "silent": 0}), []
+    for canary in canaries.canaries:
+        name = canary.query if len(canary.query) <= SHOWN else canary.query[: SHOWN - 3] + "..."
+        start = time.perf_counter()
+        try:
+            result = client.search(canary.query, canaries.k, candidates=canaries.candidates, timeout=timeout)
+        except VespaError as error:
+            outcomes["silent"] += 1
+            rows.append(Row(AREA, name, UNKNOWN, str(error)))
+            continue
+        seconds.append(time.perf_counter() - start)
+        why = compare(canary, result, canaries.tolerance)
+        outcomes["broken" if why else "kept"] += 1
+        if why:
+            rows.append(Row(AREA, name, WRONG, why))
+    whole = OK if outcomes["kept"] == len(canaries.canaries) else WRONG
+    p50, most = (percentile(seconds, 0.5), max(seconds)) if seconds else (0.0, 0.0)
+    says = f"{outcomes['kept']} of {len(canaries.canaries)} answer as they did"
+    says += f"; p50 {1000 * p50:.0f} ms, slowest {1000 * most:.0f} ms" if seconds else ""
+    samples = [Sample("canaries", float(count), {"outcome": outcome}) for outcome, count in outcomes.items()]
+    samples += [Sample("canary_latency_seconds", value, {"quantile": q}) for q, value in (("0.5", p50), ("1", most))]
+    return Section((Row(AREA, "all", whole, says), *rows), tuple(samples))
+
+
+def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:
+    """Why the canary is broken, or nothing. New passages may come before the expected ones, and push the last of them out; none
+    may be missing that would have its place, and none may have another score."""
+    if not result.full:
+        return f"the answer lacks documents ({'; '.join(result.degraded) or f'coverage {result.coverage:.1%}'})"
+    scores = {hit.passage_id: hit.score for hit in result.hits}
+    changed = [(id_, was) for id_, was in canary.expected if id_ in scores and abs(scores[id_] - was) > tolerance]
+    if changed:
+        id_, was = changed[0]
+        both = f"score of {id_} was {was:.3f} and is {scores[id_]:.3f}"
+        return f"{both}{_more(changed)}: another text, encoder, codec or codebook"
+    floor = _floor(result.hits, len(canary.expected))
+    lost = [(id_, was) for id_, was in canary.expected if id_ not in scores and was > floor + tolerance]
+    if lost:
+        return f"{lost[0][0]} is not found any more{_more(lost)}: deleted, on a lost node, or missed by the candidates"
+    return ""
+
+
+def _more(found: Sequence[object]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+
+
+def _floor(hits: Sequence[Hit], wanted: int) -> float:
+    """What a passage must score to be among the hits; anything where there are fewer than there were."""
+    return hits[-1].score if len(hits) >= wanted else float("-inf")

@@ -1,0 +1,171 @@
+"""One look at everything, as often as somebody asks. What a part answers, or that it does not, is a row: never an exception."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from colbert_vespa.monitor.asking import Asker
+from colbert_vespa.monitor.baseline import Profile, drift_rows, measure
+from colbert_vespa.monitor.canaries import Canaries, ask_canaries
+from colbert_vespa.monitor.content import look_at_content
+from colbert_vespa.monitor.documents import Seen, look_at_application
+from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.local import look_at_files, look_at_index
+from colbert_vespa.monitor.metrics import look_at_metrics
+from colbert_vespa.monitor.report import OK, UNKNOWN, Report, Row, Section, joined
+from colbert_vespa.monitor.services import look_at_services
+from late_interaction.errors import ColbertVespaError, UsageError
+from query import Client, ClientSettings
+from vespa_app.addresses import is_url, parse_address
+from vespa_app.credentials import tls_context, token_header
+
+__all__ = ["Monitor", "Target", "config_urls"]
+
+CONFIG_PORT = 19071
+SELDOM_S = 3600.0  # between two looks at what costs seconds of processor time: drift, and checksums of a local index
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to look at. config: config servers; none where nobody shall be asked, as on Vespa Cloud."""
+
+    address: str
+    config: tuple[str, ...] = ()
+    bundle: Path | None = None
+    canaries: Canaries | None = None
+    baseline: Profile | None = None
+    timeout: float = 5.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on an address that is none, or credentials that cannot be used for one."""
+        for url in (self.url, *self.config):
+            if is_url(url):
+                parsed = parse_address(url)
+                token_header(parsed)
+                if parsed.scheme == "https":
+                    tls_context()
+            elif url in self.config:
+                raise UsageError("--config must be the http(s) URL of a config server")
+        if not is_url(self.address) and self.config:
+            raise UsageError("--config is of Vespa: a local index has no config server")
+
+    @property
+    def url(self) -> str:
+        """Of the container, without the name of an index."""
+        return self.address.partition("#")[0].rstrip("/") if is_url(self.address) else self.address
+
+
+def config_urls(address: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The config servers to ask: those given, or the one beside a container that speaks http; on https, none."""
+    if given or not address.startswith("http://"):
+        return tuple(url.rstrip("/") for url in given)
+    parsed = parse_address(address.partition("#")[0])
+    return (str(parsed.copy_with(port=CONFIG_PORT, path="/", query=None)).rstrip("/"),)
+
+
+class Monitor:
+    """clock, now: for tests; now is seconds since the epoch. Close it, or use it in `with`."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.target = target
+        self._ask = Asker(target.timeout)
+        self._clock, self._now = clock, now
+        self._seen = Seen()
+        self._client: Client | None = None
+        self._seldom: tuple[float, Section] | None = None
+
+    def look(self) -> Report:
+        start = self._clock()
+        parts: list[tuple[str, Callable[[], Section]]] = (
+            [("services", self._cluster), ("application", self._application), ("metrics", self._metrics)]
+            if is_url(self.target.address)
+            else [("index", lambda: look_at_index(Path(self.target.address), self.target.limits))]
+        )
+        if self.target.canaries is not None:
+            parts.append(("canaries", self._canaries))
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="monitor") as threads:
+            found = list(threads.map(lambda part: guarded(*part), parts))
+        found.append(self._at_times())  # alone: it takes all cores
+        return Report(self.target.address, joined(found), self._now(), self._clock() - start)
+
+    def close(self) -> None:
+        self._ask.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _cluster(self) -> Section:
+        if not self.target.config:
+            return Section()
+        told, services = look_at_services(self._ask, self.target.config)
+        content = guarded("content", lambda: look_at_content(self._ask, self.target.config, services))
+        return joined((told, content))
+
+    def _application(self) -> Section:
+        return look_at_application(self._ask, self.target.url, self._seen)
+
+    def _metrics(self) -> Section:
+        return look_at_metrics(self._ask, self.target.url, self.target.limits)
+
+    def _canaries(self) -> Section:
+        assert self.target.canaries is not None
+        found = ask_canaries(self._opened(), self.target.canaries, self.target.timeout)
+        if any(row.state != OK for row in found.rows):
+            self._forget()  # another application may have been deployed since it was opened
+        return found
+
+    def _at_times(self) -> Section:
+        """What the last look at what costs much has found, or a new one."""
+        if self._seldom is not None and self._clock() - self._seldom[0] < SELDOM_S:
+            return self._seldom[1]
+        found = []
+        if not is_url(self.target.address):
+            found.append(guarded("index", lambda: look_at_files(Path(self.target.address))))
+        if self.target.baseline is not None:
+            found.append(guarded("drift", self._drift))
+        section = joined(found)
+        if all(row.state != UNKNOWN for row in section.rows):  # else again at the next look
+            self._seldom = self._clock(), section
+        return section
+
+    def _drift(self) -> Section:
+        before = self.target.baseline
+        assert before is not None
+        return drift_rows(before, measure(self._opened(), self._ask, before.queries), self.target.limits)
+
+    def _opened(self) -> Client:
+        """Opened when it is needed, because what it needs may be down now and up at the next look."""
+        if self._client is None:
+            settings = ClientSettings(timeout=self.target.timeout, retries=0)
+            self._client = Client(self.target.address, self.target.bundle, settings=settings)
+        return self._client
+
+
+def guarded(area: str, look: Callable[[], Section]) -> Section:
+    """What cannot be seen is a row that says why."""
+    try:
+        return look()
+    except ColbertVespaError as error:
+        return Section((Row(area, "all", UNKNOWN, str(error)),))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Section((Row(area, "all", UNKNOWN, f"an answer that is not as Vespa's are: {error!r}"),))

@@ -1,0 +1,63 @@
+"""The last report for Prometheus to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from colbert_vespa.monitor.report import METRICS, PREFIX, Report, Sample
+from late_interaction.errors import UsageError
+
+__all__ = ["Exporter", "parse_listen", "serving"]
+
+LOCAL = "127.0.0.1"
+LAST_PORT = 65535
+
+
+class Exporter(Collector):
+    """Tells the report that it was given last, and nothing before the first."""
+
+    def __init__(self) -> None:
+        self._samples: tuple[Sample, ...] = ()
+
+    def show(self, report: Report) -> None:
+        self._samples = report.samples()
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for sample in self._samples:
+            text, labels = METRICS[sample.metric]
+            if sample.metric not in families:
+                families[sample.metric] = GaugeMetricFamily(PREFIX + sample.metric, text, labels=labels)
+            families[sample.metric].add_metric([sample.labels[name] for name in labels], sample.value)
+        return families.values()
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`PORT`, heard on this machine alone, or `HOST:PORT`. Raises: UsageError."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > LAST_PORT:
+        raise UsageError(f"--prometheus must be PORT or HOST:PORT, as 9108 or 0.0.0.0:9108, got {text!r}")
+    return host.strip("[]") or LOCAL, int(port)
+
+
+@contextmanager
+def serving(listen: tuple[str, int]) -> Iterator[tuple[Exporter, str]]:
+    """While it lasts, answers at the address that it gives. Raises: UsageError where something else listens there."""
+    exporter, registry = Exporter(), CollectorRegistry()
+    registry.register(exporter)
+    host, port = listen
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise UsageError(f"--prometheus {host}:{port} cannot be listened on: {error.strerror or error}") from None
+    try:
+        yield exporter, f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,169 @@
+"""Room for more documents, latency and degraded queries, from the metrics that a container gathers from all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from colbert_vespa.monitor.asking import Asker
+from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
+
+__all__ = ["Figures", "figures_of", "look_at_metrics", "metric_rows"]
+
+PATH = "/metrics/v2/values"
+SEARCHNODE, CONTAINER, CONTROLLER = "vespa.searchnode", "vespa.container", "vespa.container-clustercontroller"
+RESOURCES = ("disk", "memory")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """silent: hosts that told nothing. used: resource -> host -> share. limits: resource -> share at which feeding is blocked.
+    queries, degraded, failed: a second, by host. latency_s: quantile -> host -> seconds."""
+
+    hosts: tuple[str, ...]
+    silent: tuple[str, ...]
+    used: Mapping[str, Mapping[str, float]]
+    limits: Mapping[str, float]
+    above_limit: float
+    blocked_on: tuple[str, ...]
+    queries: Mapping[str, float]
+    degraded: Mapping[str, float]
+    failed: Mapping[str, float]
+    latency_s: Mapping[str, Mapping[str, float]]
+
+
+def look_at_metrics(ask: Asker, url: str, limits: Limits) -> Section:
+    """Raises: VespaError, UsageError; KeyError, TypeError, ValueError on an answer of another shape."""
+    # a container waits 5 s for a host that is cut off before it answers for the others
+    answer = ask.json(url, PATH, parameters={"consumer": "vespa"}, timeout=max(ask.timeout, 8.0))
+    return metric_rows(figures_of(answer), limits)
+
+
+def figures_of(answer: Mapping[str, Any]) -> Figures:
+    """Raises: KeyError, TypeError, ValueError on an answer of another shape."""
+    nodes = answer["nodes"]
+    hosts = tuple(str(node["hostname"]) for node in nodes)
+    silent = tuple(host for host, node in zip(hosts, nodes, strict=True) if not node.get("services"))
+
+    containers = dict.fromkeys((host for host, own in _services(nodes) if own["name"] == CONTAINER), 0.0)
+
+    def most(service: str, name: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for host, value in _values(nodes, service, name):
+            found[host] = max(found.get(host, value), value)
+        return found
+
+    def rate(name: str) -> dict[str, float]:
+        """Of the last minute; a container does not tell what there was none of."""
+        found = dict(containers)
+        for host, value in _values(nodes, CONTAINER, f"{name}.rate"):
+            found[host] += value
+        return found
+
+    used = {name: most(SEARCHNODE, f"content.proton.resource_usage.{name}.average") for name in RESOURCES}
+    told = {name: most(CONTROLLER, f"cluster-controller.resource_usage.{name}_limit.max") for name in RESOURCES}
+    above = most(CONTROLLER, "cluster-controller.resource_usage.nodes_above_limit.max")
+    blocked = most(SEARCHNODE, "content.proton.resource_usage.feeding_blocked.max")
+    latency = {
+        f"0.{percent}": {host: value / 1000 for host, value in most(CONTAINER, f"query_latency.{percent}percentile").items()}
+        for percent in (95, 99)
+    }
+    return Figures(
+        hosts, silent, used,
+        limits={name: max(found.values()) for name, found in told.items() if any(found.values())},
+        above_limit=max(above.values(), default=0.0),
+        blocked_on=tuple(sorted(host for host, value in blocked.items() if value > 0)),
+        queries=rate("queries"), degraded=rate("degraded_queries"), failed=rate("failed_queries"), latency_s=latency,
+    )  # fmt: skip
+
+
+def _services(nodes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for node in nodes:
+        for service in node.get("services", ()):
+            yield str(node["hostname"]), service
+
+
+def _values(nodes: Sequence[Mapping[str, Any]], service: str, name: str) -> Iterator[tuple[str, float]]:
+    for host, own in _services(nodes):
+        if own["name"] == service:
+            for item in own.get("metrics", ()):
+                if name in item["values"]:
+                    yield host, float(item["values"][name])
+
+
+def metric_rows(figures: Figures, limits: Limits) -> Section:
+    room = [_room(name, figures, limits) for name in RESOURCES]
+    rows = [_told(figures), *room, _feeding(figures), *_queries(figures, limits)]
+    samples = [Sample("feed_blocked", float(_blocked(figures)))]
+    for name in RESOURCES:
+        samples += [Sample(f"{name}_used_ratio", value, {"host": host}) for host, value in figures.used[name].items()]
+    samples += [Sample("feed_limit_ratio", value, {"resource": name}) for name, value in figures.limits.items()]
+    rates = {"queries": figures.queries, "degraded_queries": figures.degraded, "failed_queries": figures.failed}
+    samples += [
+        Sample(f"{name}_per_second", value, {"host": host}) for name, found in rates.items() for host, value in found.items()
+    ]
+    samples += [
+        Sample("query_latency_seconds", value, {"host": host, "quantile": quantile})
+        for quantile, found in figures.latency_s.items()
+        for host, value in found.items()
+    ]
+    return Section(tuple(rows), tuple(samples))
+
+
+def _told(figures: Figures) -> Row:
+    if figures.silent:
+        missing = ", ".join(figures.silent)
+        return Row("metrics", "hosts", WARNING, f"none from {missing}: figures below lack them")
+    return Row("metrics", "hosts", OK, f"from {len(figures.hosts)} of {len(figures.hosts)} hosts, of the last minute or two")
+
+
+def _room(name: str, figures: Figures, limits: Limits) -> Row:
+    used, limit = figures.used[name], figures.limits.get(name)
+    if not used:
+        return Row("room", name, UNKNOWN, "no content node says how much it uses")
+    host, most = max(used.items(), key=lambda item: item[1])
+    says = f"{most:.0%} used on {host}"
+    if limit is None:
+        return Row("room", name, UNKNOWN, f"{says}; the cluster controller does not say where feeding stops")
+    says += f", feeding stops at {limit:.0%}"
+    if most >= limit:
+        return Row("room", name, WRONG, says)
+    near = most >= limits.feed_share * limit
+    return Row("room", name, WARNING if near else OK, f"{says}: add nodes before it does" if near else says)
+
+
+def _blocked(figures: Figures) -> bool:
+    return figures.above_limit > 0 or bool(figures.blocked_on)
+
+
+def _feeding(figures: Figures) -> Row:
+    if not figures.used and not figures.limits:
+        return Row("room", "feeding", UNKNOWN, "no content node and no cluster controller tells")
+    if not _blocked(figures):
+        return Row("room", "feeding", OK, "open")
+    where = f"content nodes above a limit: {figures.above_limit:.0f}" if figures.above_limit else ", ".join(figures.blocked_on)
+    return Row("room", "feeding", WRONG, f"BLOCKED, documents are refused with 507 ({where}): add nodes or delete documents")
+
+
+def _queries(figures: Figures, limits: Limits) -> Iterator[Row]:
+    rate = sum(figures.queries.values())
+    if not figures.queries:
+        yield Row("queries", "rate", UNKNOWN, "no container tells")
+        return
+    yield Row("queries", "rate", OK, f"{rate:.2g} a second" if rate else "none in the last minute")
+    slow = figures.latency_s["0.99"]
+    if rate and slow:
+        host, p99 = max(slow.items(), key=lambda item: item[1])
+        says = f"p99 {1000 * p99:.0f} ms on {host}, p95 {1000 * max(figures.latency_s['0.95'].values(), default=0.0):.0f} ms"
+        late = p99 > limits.p99_s
+        says += f"; limit {1000 * limits.p99_s:.0f} ms" if late else ""
+        yield Row("queries", "latency", WARNING if late else OK, says)
+    for name, found, limit in (
+        ("degraded", figures.degraded, limits.degraded),
+        ("failed", figures.failed, limits.failed),
+    ):
+        count = sum(found.values())
+        share = count / max(rate, count) if count else 0.0
+        yield Row("queries", name, WRONG if share > limit else OK, f"{share:.2%} of them" if count else "none")

@@ -1,0 +1,115 @@
+"""What one look at an index finds: rows for people, samples for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["METRICS", "OK", "STATES", "UNKNOWN", "WARNING", "WRONG", "Report", "Row", "Sample", "Section", "joined", "worst"]
+
+OK, WARNING, WRONG, UNKNOWN = "ok", "warning", "wrong", "unknown"
+STATES = {OK: 0, WARNING: 1, UNKNOWN: 2, WRONG: 3}  # as a metric, and by how much it matters
+
+PREFIX = "colbert_vespa_"
+METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "state": ("Of each row of the table: 0 ok, 1 warning, 2 unknown, 3 wrong.", ("area", "name")),
+    "checked_timestamp_seconds": ("When the last look ended.", ()),
+    "check_duration_seconds": ("What the last look took.", ()),
+    "services": ("Services of a host that answer, and that do not.", ("host", "answers")),
+    "content_nodes": ("Content nodes by the state that the cluster controller gives them.", ("state",)),
+    "documents": ("Passages that a query finds in an index; in layout chunks documents.", ("index",)),
+    "coverage_ratio": ("Share of the documents that Vespa says it searched.", ("index",)),
+    "disk_used_ratio": ("Share of a content node's disk that is used.", ("host",)),
+    "memory_used_ratio": ("Share of a content node's memory that is used.", ("host",)),
+    "feed_limit_ratio": ("Share of disk or memory at which feeding is blocked.", ("resource",)),
+    "feed_blocked": ("1 while Vespa refuses documents for want of disk or memory.", ()),
+    "queries_per_second": ("Queries of the last minute.", ("host",)),
+    "degraded_queries_per_second": ("Those that were answered without all documents.", ("host",)),
+    "failed_queries_per_second": ("Those that got an error.", ("host",)),
+    "query_latency_seconds": ("Time that a container took for a query.", ("host", "quantile")),
+    "canaries": ("Golden queries by outcome.", ("outcome",)),
+    "canary_latency_seconds": ("Time of the slowest and the middle one, encoding included.", ("quantile",)),
+    "drift_distance": ("Distance from the baseline, 0 for none.", ("of",)),
+    "index_version": ("Version of a local index.", ()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line. area: the part that it is about; says: what was found, and what to do where that is not fine."""
+
+    area: str
+    name: str
+    state: str
+    says: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"area": self.area, "name": self.name, "state": self.state, "says": self.says}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """metric: of METRICS, without prefix."""
+
+    metric: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"metric": PREFIX + self.metric, "labels": dict(self.labels), "value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    rows: tuple[Row, ...] = ()
+    samples: tuple[Sample, ...] = ()
+
+
+def joined(sections: Iterable[Section]) -> Section:
+    given = list(sections)
+    rows = tuple(row for section in given for row in section.rows)
+    return Section(rows, tuple(sample for section in given for sample in section.samples))
+
+
+def worst(states: Iterable[str]) -> str:
+    return max(states, key=STATES.__getitem__, default=OK)
+
+
+@dataclass(frozen=True)
+class Report:
+    """moment: seconds since the epoch at its end. seconds: that it took."""
+
+    address: str
+    found: Section
+    moment: float
+    seconds: float
+
+    @property
+    def state(self) -> str:
+        return worst(row.state for row in self.found.rows)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every row is ok: a part that cannot be seen is not fine."""
+        return int(self.state != OK)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """All that Prometheus is told."""
+        states: dict[tuple[str, str], float] = {}  # Prometheus refuses all where one comes twice
+        for row in self.found.rows:
+            key = row.area, row.name
+            states[key] = max(states.get(key, 0.0), STATES[row.state])
+        rows = [Sample("state", value, {"area": area, "name": name}) for (area, name), value in states.items()]
+        times = Sample("checked_timestamp_seconds", self.moment), Sample("check_duration_seconds", self.seconds)
+        return (*rows, *times, *self.found.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "state": self.state,
+            "moment": round(self.moment, 3),
+            "seconds": round(self.seconds, 3),
+            "rows": [row.to_json() for row in self.found.rows],
+            "samples": [sample.to_json() for sample in self.found.samples],
+        }

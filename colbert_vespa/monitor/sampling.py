@@ -1,0 +1,75 @@
+"""A sample of what an index holds: the same passages as long as they are there, so that two looks compare like with like."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.monitor.asking import Asker
+from colbert_vespa.monitor.documents import counted
+from late_interaction.documents import Passage, passage_text
+from late_interaction.errors import VespaRefused
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from vespa_app.addresses import is_url
+from vespa_app.application import Application
+from vespa_app.settings import AppSettings
+
+__all__ = ["SAMPLED", "beginnings", "sample_of"]
+
+SAMPLED = 256  # passages: distributions of two such samples of one index differ by less than .12 in 19 of 20 cases
+WORDS = 12  # of a passage's beginning, as a question about it
+QUERIES = 20
+
+
+def sample_of(address: str, ask: Asker, count: int = SAMPLED) -> tuple[int, list[str]]:
+    """How many passages there are (in layout `chunks` documents), and the texts of `count` passages as they are encoded.
+
+    Raises: LocalIndexError, VespaError, UsageError.
+    """
+    if is_url(address):
+        application = Application.read(address, timeout=ask.timeout)
+        settings = application.description.settings
+        return counted(ask, application.url, settings)[0], _visited(ask, application.url, settings, count)
+    index = open_index(Path(address))
+    try:
+        return index.passages, [passage.encoded_text for passage in _smallest(index, count)]
+    finally:
+        if isinstance(index, ShardedIndex):
+            index.close()
+
+
+def _smallest(index: AnyIndex, count: int) -> list[Passage]:
+    """By a digest of the id: as good as drawn by lot."""
+    return heapq.nsmallest(count, index.iter_passages(), key=lambda p: hashlib.sha256(p.id.encode()).digest())
+
+
+def _visited(ask: Asker, url: str, settings: AppSettings, count: int) -> list[str]:
+    """Vespa visits buckets in order, and ids are hashed into buckets."""
+    path = f"/document/v1/{settings.namespace}/{settings.schema}/docid"
+    wanted = {"wantedDocumentCount": str(count), "fieldSet": f"{settings.schema}:title,text", "concurrency": "1"}
+    texts: list[str] = []
+    continuation: str | None = ""
+    while continuation is not None and len(texts) < count:
+        more = {"continuation": continuation} if continuation else {}
+        answer = ask.json(url, path, parameters={**wanted, **more})
+        texts += [text for document in answer.get("documents", ()) for text in _texts(document, url)]
+        continuation = answer.get("continuation")
+    return texts[:count]
+
+
+def _texts(document: dict[str, Any], url: str) -> list[str]:
+    """In layout `chunks` a document's text is the list of its passages."""
+    fields = document.get("fields")
+    if not isinstance(fields, dict):
+        raise VespaRefused(f"{url} visits documents without fields: is that a Vespa endpoint?")
+    text = fields.get("text", "")
+    return [passage_text(str(fields.get("title", "")), part) for part in (text if isinstance(text, list) else [text])]
+
+
+def beginnings(texts: Sequence[str], count: int = QUERIES) -> list[str]:
+    """First words of the first `count` that have any: questions whose answers are in the index."""
+    found = [" ".join(text.split()[:WORDS]) for text in texts]
+    return list(dict.fromkeys(text for text in found if text))[:count]

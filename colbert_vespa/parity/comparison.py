@@ -1,0 +1,118 @@
+"""Two stages compared on the same texts or queries, by measures that have a name and a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.metrics import overlap_at_k
+
+__all__ = ["LAYERS", "MEASURES", "Case", "Comparison", "compare_orders", "row_cosines"]
+
+Matrix = NDArray[np.float32]
+LAYERS = {
+    "encoder": "the exported graph against the checkpoint in torch",
+    "quantization": "a smaller graph against fp32",
+    "rules": "the bundle's tokenization against the trained one",
+    "embedder": "vectors that Vespa's embedder made against the encoder's",
+    "codec": "stored vectors, decoded, against the encoder's",
+    "ranking": "scores of the engine against MaxSim over the same stored vectors",
+    "candidates": "hits of a search against those of MaxSim over everything",
+    "answers": "hits of a search against MaxSim over the encoder's vectors",
+    "addresses": "hits of two indexes",
+}
+MEASURES = {  # name: whether more is better
+    "ids_equal": True,
+    "rows_equal": True,
+    "mean_cosine": True,
+    "worst_cosine": True,
+    "overlap": True,
+    "tau": True,
+    "score_error": False,
+}
+WORST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One of the worst. what: of which query or passage; reason: empty where it is none that is known."""
+
+    what: str
+    measure: str
+    value: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """measured: by name of MEASURES. overlap: share of the same k best, mean over queries; tau: Kendall's, mean over queries;
+    score_error: largest absolute difference of two scores. codec: of a layer whose thresholds depend on it."""
+
+    layer: str
+    left: str
+    right: str
+    measured: Mapping[str, float]
+    cases: tuple[Case, ...] = ()
+    codec: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer} {self.left} : {self.right}"
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "name": self.name, "measured": dict(self.measured)}
+
+
+def row_cosines(left: Matrix, right: Matrix) -> NDArray[np.float64]:
+    """`[t]` of two matrices `[t, d]`, whose rows may have any length."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-12))
+
+
+def compare_orders(
+    left: Mapping[str, Mapping[str, float]], right: Mapping[str, Mapping[str, float]], k: int
+) -> tuple[dict[str, float], list[Case]]:
+    """Scores by query and passage. overlap is of the k best of each side; tau and score_error are of what both have.
+
+    Cases are the queries with the least overlap, where it is not whole, and the largest error.
+    """
+    from scipy.stats import kendalltau
+
+    overlaps, taus, errors = {}, [], {}
+    for query, ours in left.items():
+        theirs = right[query]
+        overlaps[query] = overlap_at_k(best(theirs), best(ours), k)
+        both = sorted(ours.keys() & theirs.keys())
+        pairs = np.array([[ours[id_], theirs[id_]] for id_ in both], np.float64).reshape(-1, 2)
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        if len(pairs):
+            errors[query] = float(np.abs(pairs[:, 0] - pairs[:, 1]).max())
+        if len(pairs) > 1 and np.ptp(pairs, axis=0).all():
+            taus.append(float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic))
+    measured = {"overlap": float(np.mean(list(overlaps.values())))}
+    if taus:
+        measured["tau"] = float(np.mean(taus))
+    if errors:
+        measured["score_error"] = max(errors.values())
+    low = sorted((query for query in overlaps if overlaps[query] < 1), key=lambda query: (overlaps[query], query))
+    cases = [Case(f"query {query}", "overlap", overlaps[query]) for query in low[:WORST]]
+    if errors:
+        worst = max(errors, key=lambda query: errors[query])
+        cases.append(Case(f"query {worst}", "score_error", errors[worst]))
+    return measured, cases
+
+
+def best(scores: Mapping[str, float]) -> list[str]:
+    """Ids, best first; equal scores in the order of ids."""
+    return sorted(scores, key=lambda id_: (-scores[id_], id_))
+
+
+def worst_rows(cosines: Mapping[str, NDArray[np.float64]], reasons: Mapping[str, str]) -> list[Case]:
+    """The texts whose worst row is worst."""
+    least = {what: float(values.min()) for what, values in cosines.items() if len(values)}
+    order: Sequence[str] = sorted(least, key=lambda what: (least[what], what))
+    return [Case(what, "worst_cosine", least[what], reasons.get(what, "")) for what in order[:WORST] if least[what] < 1 - 1e-6]

@@ -1,0 +1,70 @@
+"""The queries and documents that stages are compared on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from exporter.verification import verification_texts
+from feeder.sources import open_sources, read_collection
+from late_interaction.documents import passage_text
+from late_interaction.errors import UsageError
+
+__all__ = ["Texts", "sample_texts"]
+
+SEED = 13
+POOL = 5_000  # documents of a source that a sample is drawn from
+
+
+@dataclass(frozen=True)
+class Texts:
+    """By id."""
+
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+
+    @property
+    def sides(self) -> dict[str, list[str]]:
+        """As exporter.verification takes them."""
+        return {"query": list(self.queries.values()), "document": list(self.documents.values())}
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        return {"query": [f"query {id_}" for id_ in self.queries], "document": [f"document {id_}" for id_ in self.documents]}
+
+
+def sample_texts(collection: Path | None, documents: Path | None, queries: Path | None, count: int, query_count: int) -> Texts:
+    """A seeded sample. queries: a source whose texts are queries. Without any: texts that are always at hand.
+
+    Raises: CollectionError; UsageError where the sample is empty.
+    """
+    own = verification_texts(None)
+    asked, texts = (_numbered(own["query"]), _numbered(own["document"]))
+    if collection is not None:
+        read = read_collection(collection)
+        asked = {query.id: query.text for query in read.queries if query.text.strip()}
+        texts = {d.id: passage_text(d.title, d.text) for d in islice(read.corpus, POOL) if not d.blank}
+    if documents is not None:
+        texts = _texts_of(documents)
+    if queries is not None:
+        asked = _texts_of(queries)
+    if not asked or not texts:
+        raise UsageError("parity needs at least one query and one document: the sample has none")
+    return Texts(_sampled(asked, query_count), _sampled(texts, count))
+
+
+def _numbered(texts: Sequence[str]) -> dict[str, str]:
+    return {f"own{number}": text for number, text in enumerate(texts)}
+
+
+def _texts_of(source: Path) -> dict[str, str]:
+    documents = islice(open_sources([str(source)])[0], POOL)
+    return {d.id: passage_text(d.title, d.text) for d in documents if not d.blank}
+
+
+def _sampled(texts: Mapping[str, str], count: int) -> dict[str, str]:
+    chosen = random.Random(SEED).sample(sorted(texts), min(count, len(texts)))
+    return {id_: texts[id_] for id_ in chosen}

@@ -1,0 +1,6 @@
+"""RAGatouille's interface over the feeder, the query client and the exporter. docs/ragatouille.md says what differs."""
+
+from colbert_vespa.rag.corpus import CorpusProcessor, sentence_splitter
+from colbert_vespa.rag.model import RAGPretrainedModel
+
+__all__ = ["CorpusProcessor", "RAGPretrainedModel", "sentence_splitter"]

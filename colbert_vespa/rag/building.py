@@ -1,0 +1,126 @@
+"""Documents into an index, and out of it, by the feeder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.rag.checks import checked_ids, checked_metadatas, checked_texts
+from colbert_vespa.rag.corpus import CorpusProcessor, ModelSplitter, Preprocessing, Splitter, sentence_splitter
+from colbert_vespa.rag.places import check_replaceable
+from feeder import FeedOptions, FeedSummary, Splitting, start_feed
+from feeder.passages import MARK
+from feeder.targets.local import is_there
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import register_bundle
+from late_interaction.documents import Document
+from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
+from late_interaction.files import staged_folder
+from late_interaction.metadata import SchemaInference
+from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.shards import open_index
+from late_interaction.tokenizing import Tokenizing
+
+__all__ = ["OVERWRITE", "add_documents", "build_index", "delete_documents", "made_documents"]
+
+OVERWRITE = (True, False, "reuse", "resume", "force_silent_overwrite")
+
+
+def made_documents(
+    collection: Sequence[str],
+    document_ids: Sequence[str] | None,
+    document_metadatas: Sequence[Mapping[str, Any] | None] | None,
+    *,
+    splitter: Splitter | None,
+    preprocessing: Preprocessing | Sequence[Preprocessing] | None,
+    bundle: Bundle,
+    length: int,
+) -> list[Document]:
+    """Documents whose passages are marked in their texts. splitter: None for one passage each. length: tokens of a passage.
+
+    Raises: ArgumentError.
+    """
+    texts = checked_texts(collection, "collection")
+    ids = checked_ids(document_ids, len(texts))
+    metadatas = checked_metadatas(document_metadatas, len(texts))
+    if splitter is sentence_splitter:
+        splitter = ModelSplitter(Tokenizing(bundle))
+    pieces = CorpusProcessor(splitter, preprocessing).process_corpus(texts, ids, length)
+    parts: dict[str, list[str]] = {id_: [] for id_ in ids}
+    for piece in pieces:
+        parts[piece["document_id"]].append(piece["content"].replace(MARK, " "))
+    return [Document(id_, "", MARK.join(parts[id_]), meta or {}) for id_, meta in zip(ids, metadatas, strict=True)]
+
+
+def build_index(path: Path, documents: Sequence[Document], bundle: Bundle, overwrite: bool | str, *, named: bool) -> None:
+    """A local index of these documents. overwrite: as `RAGPretrainedModel.index` has it; an index that is replaced stays until
+    the new one is complete. named: whether the ids are the user's, so that they are the same the next time.
+
+    Raises: ArgumentError, LocalIndexError, MetadataError, CollectionError.
+    """
+    if overwrite == "reuse" and is_there(path):
+        open_index(path)
+        return
+    if overwrite == "resume":
+        if not named:
+            raise ArgumentError("overwrite_index='resume' needs document_ids, to know which documents are there already")
+        _fed(documents, str(path), bundle, resume=True)
+        return
+    if overwrite in (False, "reuse") and is_there(path):
+        raise LocalIndexError(f"{path} exists: give another index_name, or overwrite_index=True to replace it")
+    check_replaceable(path)
+    try:
+        with staged_folder(path) as staging:
+            _fed(documents, str(staging), bundle)
+    except OSError as error:
+        raise LocalIndexError(f"{path} cannot be made: {error}") from None
+    register_bundle(open_index(path).bundle)  # the feed registered it where it was built
+
+
+def add_documents(address: str, documents: Sequence[Document], bundle: Bundle | None, *, remote: bool) -> FeedSummary:
+    """Puts documents into an index that is there. Metadata fields that a local index does not have yet are added to it.
+
+    Raises: LocalIndexError, MetadataError, VespaError, CollectionError.
+    """
+    if not remote and isinstance(index := open_index(address), LocalIndex):
+        asked = SchemaInference.of((document.id, document.metadata) for document in documents)
+        if asked.fields.keys() - index.schema.fields.keys():
+            further = {name: type_ for name, type_ in asked.fields.items() if name not in index.schema.fields}
+            with index.writer() as writer:
+                writer.add_fields(type(asked)(further))
+    return _fed(documents, address, bundle)
+
+
+def delete_documents(address: str, ids: Sequence[str], bundle: Bundle | None) -> FeedSummary:
+    """Raises: LocalIndexError, VespaError."""
+    return _fed([Document(id_) for id_ in ids], address, bundle, operation="delete")
+
+
+def _fed(
+    documents: Sequence[Document], address: str, bundle: Bundle | None, *, operation: str = "put", resume: bool = False
+) -> FeedSummary:
+    """Raises: CollectionError where a document was refused; KeyboardInterrupt after Ctrl-C, when what was sent has arrived."""
+    scratch = Path(tempfile.mkdtemp(prefix="colbert-vespa-"))
+    try:
+        options = FeedOptions(
+            to=address, journal=scratch / "journal", bundle=bundle, operation=operation, resume=resume,
+            splitting=Splitting("marked"),
+        )  # fmt: skip
+        with start_feed([documents], options) as run:
+            summary = run.go()
+        if summary.outcome == "interrupted":
+            raise KeyboardInterrupt
+        if summary.dead_lettered:
+            with options.dead_letter_path.open("rb") as file:
+                first = json.loads(file.readline())
+            raise CollectionError(
+                f"{summary.dead_lettered} of {summary.documents} documents were refused by {address}, "
+                f"the first: {first['id']!r}: {first['message']}"
+            )
+        return summary
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""Checkpoints to bundles: exported when they are met first, and kept in the user's cache.
+
+A folder is known by its content, so that a checkpoint that was trained further is exported again; a hub name is known by its
+name, so that the hub is asked once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from late_interaction.bundle import FORMAT_VERSION, Bundle
+from late_interaction.bundle_cache import cache_folder, register_bundle
+from late_interaction.files import sha256_file
+
+__all__ = ["bundle_of", "with_document_length"]
+
+
+def bundle_of(checkpoint: str | Path, say: Callable[[str], None]) -> Bundle:
+    """The bundle of a checkpoint folder, a hub name, or a bundle's folder. Queries of checkpoints that are exported here have
+    no fixed length: a longer one gets more rows.
+
+    Raises: BundleError; where it has to be exported CheckpointError, MissingDependency.
+    """
+    folder = Path(checkpoint)
+    if (folder / "manifest.json").is_file():
+        return Bundle.open(folder)
+    place = cache_folder() / "checkpoints" / f"{_key(checkpoint)}-{FORMAT_VERSION}"
+    if not place.is_dir():
+        from exporter import ExportOptions, export
+
+        say(f"exporting {checkpoint} to {place}")
+        export(checkpoint, place, ExportOptions(query_length="auto"), progress=say)
+    bundle = Bundle.open(place, verify=False)
+    register_bundle(bundle)
+    return bundle
+
+
+def _key(checkpoint: str | Path) -> str:
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return str(checkpoint).replace("/", "--")
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
+    return f"{folder.resolve().name}-{digest.hexdigest()[:32]}"
+
+
+def with_document_length(bundle: Bundle, length: int) -> Bundle:
+    """The same bundle, which reads `length` tokens of a document, or as many as the model takes."""
+    manifest = bundle.manifest
+    document = dataclasses.replace(manifest.document, length=min(length, manifest.max_tokens), auto=False)
+    return Bundle(bundle.path, dataclasses.replace(manifest, document=document))

@@ -1,0 +1,77 @@
+"""Arguments as RAGatouille checks them, with its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from late_interaction.errors import ArgumentError
+
+__all__ = ["checked_count", "checked_ids", "checked_length", "checked_metadatas", "checked_name", "checked_texts", "listed"]
+
+LEAST_LENGTH = 16  # tokens of a passage, special ones included
+
+
+def listed(ids: str | Sequence[str]) -> list[str]:
+    """One id, or several, as a list."""
+    return [ids] if isinstance(ids, str) else list(ids)
+
+
+def checked_texts(texts: Sequence[str], what: str) -> list[str]:
+    """Raises: ArgumentError where there is none, or one is no text."""
+    if isinstance(texts, str) or not len(texts):
+        raise ArgumentError(f"{what} must be a list of at least one text")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ArgumentError(f"{what}[{place}] is no text, but {type(text).__name__}")
+    return list(texts)
+
+
+def checked_ids(ids: Sequence[str] | None, count: int) -> list[str]:
+    """The ids of `count` documents, new ones where none are given. Raises: ArgumentError."""
+    if ids is None:
+        return [str(uuid4()) for _ in range(count)]
+    if len(ids) != count:
+        raise ArgumentError("document_ids must be the same length as collection")
+    if len(set(ids)) != count:
+        raise ArgumentError("document_ids must be unique")
+    if not all(isinstance(id_, type(ids[0])) for id_ in ids):
+        raise ArgumentError("All document_ids must be of the same type")
+    if not isinstance(ids[0], str):
+        raise ArgumentError(f"document_ids must be texts, got {type(ids[0]).__name__}")
+    if not all(id_.strip() for id_ in ids):
+        raise ArgumentError("document_ids must not contain empty strings")
+    return list(ids)
+
+
+def checked_metadatas(
+    metadatas: Sequence[Mapping[str, Any] | None] | None, count: int, documents: str = "collection"
+) -> list[Mapping[str, Any] | None]:
+    """One for each of `count` documents. Raises: ArgumentError."""
+    if metadatas is None:
+        return [None] * count
+    if len(metadatas) != count:
+        raise ArgumentError(f"document_metadatas must be the same length as {documents}")
+    return list(metadatas)
+
+
+def checked_length(length: int) -> int:
+    """Raises: ArgumentError unless it is a number of tokens that a passage can have."""
+    if isinstance(length, bool) or not isinstance(length, int) or length < LEAST_LENGTH:
+        raise ArgumentError(f"max_document_length must be a whole number of at least {LEAST_LENGTH}, got {length!r}")
+    return length
+
+
+def checked_count(k: int) -> int:
+    """Raises: ArgumentError unless it is a number of results."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ArgumentError(f"k must be a whole number of at least 1, got {k!r}")
+    return k
+
+
+def checked_name(name: str) -> str:
+    """Raises: ArgumentError unless it is the name of a folder in the folder of indexes."""
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0#"):
+        raise ArgumentError(f"index_name {name!r} is no name: it has no / \\ # and does not begin with a dot")
+    return name

@@ -1,0 +1,37 @@
+"""Documents that are encoded and kept in memory, without an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.maxsim import maxsim_many
+
+__all__ = ["EncodedDocuments"]
+
+Matrix = NDArray[np.float32]
+
+
+class EncodedDocuments:
+    """Each document has rows of its own, whatever is encoded beside it: nothing is padded."""
+
+    def __init__(self, dim: int) -> None:
+        self.texts: list[str] = []
+        self.metadatas: list[Mapping[str, Any] | None] = []
+        self._lengths: list[int] = []
+        self._rows = np.zeros((0, dim), np.float32)
+
+    def add(self, texts: Sequence[str], vectors: Sequence[Matrix], metadatas: Sequence[Mapping[str, Any] | None]) -> None:
+        """vectors: `[t, d]` of each text."""
+        self.texts += texts
+        self.metadatas += metadatas
+        self._lengths += [len(D) for D in vectors]
+        self._rows = np.concatenate([self._rows, *vectors])
+
+    def best(self, Q: Matrix, k: int) -> list[tuple[int, float]]:
+        """Places and MaxSim scores of the k best for `Q [q, d]`, or of all where there are fewer."""
+        scores = maxsim_many(Q, self._rows, self._lengths)
+        return [(place, float(scores[place])) for place in np.argsort(-scores, kind="stable")[:k].tolist()]

@@ -1,0 +1,394 @@
+"""`RAGPretrainedModel`: RAGatouille's methods, parameters, defaults and result keys."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.rag.building import OVERWRITE, add_documents, build_index, delete_documents, made_documents
+from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
+from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed
+from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
+from colbert_vespa.rag.memory import EncodedDocuments
+from colbert_vespa.rag.places import Place, listed_versions, parted
+from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
+from late_interaction.bundle import Bundle
+from late_interaction.errors import ArgumentError, UsageError
+from late_interaction.plaid.shards import open_index
+from query import Client, ClientSettings
+from vespa_app.addresses import is_url
+
+__all__ = ["RAGPretrainedModel"]
+
+AUTO = "auto"
+Results = list[Result] | list[list[Result]]
+Metadatas = Sequence[Mapping[str, Any] | None]
+logger = logging.getLogger("colbert_vespa.rag")
+
+
+class RAGPretrainedModel:
+    """A model with its indexes: in a folder, one under each name, or in a Vespa application. Make one by `from_pretrained` or
+    `from_index`. The index that was named last is the one that calls without a name mean.
+
+    Accepted for RAGatouille's sake and without effect: `n_gpu` (models run on the processor), `bsize` (batches are made by
+    length), `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
+    """
+
+    def __init__(self, bundle: Bundle, place: Place, *, name: str | None, default_name: str, verbose: int) -> None:
+        self._bundle = bundle
+        self._place = place
+        self._name = name
+        self._default_name = default_name
+        self._verbose = verbose
+        self._version: tuple[str, int | str] | None = None  # of one index, which was opened at it
+        self._clients: dict[tuple[str, ...], Client] = {}
+        self._models: dict[int, Client] = {}  # by tokens of a document; without an index
+        self._encoded: EncodedDocuments | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        n_gpu: int = -1,
+        verbose: int = 1,
+        index_root: str | None = None,
+        *,
+        address: str | None = None,
+    ) -> RAGPretrainedModel:
+        """A checkpoint folder, a hub name, or a bundle. A checkpoint is exported once, into the user's cache.
+
+        verbose: 0 for no messages to the logger `colbert_vespa.rag`. index_root: default `.ragatouille/`. address:
+        `http(s)://host:port` of a deployed Vespa application, whose index is then used; `#NAME` for one of several.
+
+        Raises: BundleError, CheckpointError, MissingDependency, UsageError.
+        """
+        bundle = bundle_of(pretrained_model_name_or_path, _sayer(verbose))
+        default = f"{Path(pretrained_model_name_or_path).name}_new_index"
+        if address is None:
+            return cls(bundle, Place.under(index_root), name=None, default_name=default, verbose=verbose)
+        url, name = parted(address)
+        return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
+
+    @classmethod
+    def from_index(
+        cls,
+        index_path: str | Path,
+        n_gpu: int = -1,
+        verbose: int = 1,
+        *,
+        version: int | str | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> RAGPretrainedModel:
+        """The index in a folder, and the model it was made with; or `http(s)://host:port` of a deployed Vespa application whose
+        bundle is known on this machine.
+
+        An index that RAGatouille or colbert-ai wrote is imported, bit by bit, into NAME.imported beside it. version: an older
+        one of a local index, by number or name, for reading. checkpoint: of RAGatouille's index, where the one that it names is
+        not to be had.
+
+        Raises: LocalIndexError, BundleError, CheckpointError, MetadataError, VespaError, UsageError.
+        """
+        say = _sayer(verbose)
+        if is_url(str(index_path)):
+            if version is not None:
+                raise UsageError("versions are of local indexes: Vespa has none")
+            url, name = parted(str(index_path))
+            with Client(str(index_path)) as client:
+                bundle = client.bundle
+            return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
+        path = Path(index_path).absolute()
+        place = Place(str(path.parent))
+        opened = place.opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
+        made = cls(open_index(opened).bundle, place, name=path.name, default_name=path.name, verbose=verbose)
+        if version is not None:
+            open_index(opened, version=version)
+            made._version = path.name, version
+        return made
+
+    def index(
+        self,
+        collection: Sequence[str],
+        document_ids: Sequence[str] | None = None,
+        document_metadatas: Metadatas | None = None,
+        index_name: str | None = None,
+        overwrite_index: bool | str = True,
+        max_document_length: int = 256,
+        split_documents: bool = True,
+        document_splitter_fn: Splitter | None = sentence_splitter,
+        preprocessing_fn: Preprocessing | Sequence[Preprocessing] | None = None,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> str:
+        """Indexes the documents; the path of the index, or its address.
+
+        document_ids: default `uuid4`. document_metadatas: fields are typed by their values, and filtered by `where`.
+        overwrite_index: True or "force_silent_overwrite" replaces the index when the new one is complete; False is an error
+        where there is one; "reuse" leaves it as it is; "resume" goes on where an interrupted "resume" stopped. A Vespa
+        application is never emptied: documents of the same ids are replaced. max_document_length: tokens of a passage, special
+        ones included; without splitting, documents are cut off there. On Vespa no more than the application's bundle reads.
+
+        Raises: ArgumentError (a ValueError), LocalIndexError, MetadataError, CollectionError, VespaError.
+        """
+        if overwrite_index not in OVERWRITE:
+            raise ArgumentError(f"overwrite_index must be one of {', '.join(map(repr, OVERWRITE))}, got {overwrite_index!r}")
+        name = index_name if index_name is not None else (self._name or self._default_name)
+        length = checked_length(max_document_length)
+        remote, bundle = self._place.remote, with_document_length(self._bundle, length)
+        address = self._place.address(name)
+        self._check_writable(name)
+        if remote:
+            bundle = self._bundle
+            if overwrite_index is False:
+                raise ArgumentError(f"{address} exists: overwrite_index=True puts documents into it, and removes none")
+        documents = made_documents(
+            collection, document_ids, document_metadatas, splitter=document_splitter_fn if split_documents else None,
+            preprocessing=preprocessing_fn, bundle=bundle, length=min(length, bundle.manifest.document.length),
+        )  # fmt: skip
+        self._say(f"indexing {len(documents)} documents into {address}")
+        if not remote:
+            build_index(Path(address), documents, bundle, overwrite_index, named=document_ids is not None)
+        elif overwrite_index != "reuse":
+            add_documents(address, documents, bundle, remote=True)
+        self._name = name
+        self._forget(name)
+        return address
+
+    def add_to_index(
+        self,
+        new_collection: Sequence[str],
+        new_document_ids: Sequence[str] | None = None,
+        new_document_metadatas: Metadatas | None = None,
+        index_name: str | None = None,
+        split_documents: bool = True,
+        document_splitter_fn: Splitter | None = sentence_splitter,
+        preprocessing_fn: Preprocessing | Sequence[Preprocessing] | None = None,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> None:
+        """Adds documents, and replaces those of the same ids; the next search finds them. Passages are as long as those that
+        the index was made with.
+
+        Raises: ArgumentError (a ValueError), UsageError without an index, LocalIndexError, MetadataError, CollectionError,
+        VespaError.
+        """
+        address = self._address(index_name)
+        bundle = self._bundle if self._place.remote else open_index(address).bundle
+        documents = made_documents(
+            new_collection, new_document_ids, new_document_metadatas,
+            splitter=document_splitter_fn if split_documents else None, preprocessing=preprocessing_fn,
+            bundle=bundle, length=bundle.manifest.document.length,
+        )  # fmt: skip
+        summary = add_documents(address, documents, bundle, remote=self._place.remote)
+        self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are")
+
+    def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
+        """Deletes these documents; unknown ids change nothing. The next search does not find them.
+
+        Raises: UsageError without an index, LocalIndexError, VespaError.
+        """
+        address = self._address(index_name)
+        delete_documents(address, listed(document_ids), self._bundle if self._place.remote else None)
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        index_name: str | None = None,
+        k: int = 10,
+        force_fast: bool = False,
+        zero_index_ranks: bool = False,
+        doc_ids: Sequence[str] | None = None,
+        *,
+        where: Mapping[str, object] | None = None,
+        index_names: Sequence[str] | None = None,
+        explain: bool = False,
+    ) -> Results:
+        """The k best passages, best first, as dicts: content, score (MaxSim), rank, document_id, passage_id (which of its
+        document's passages, from 0), and document_metadata where there are any. A list of one query gives a flat list, a list
+        of several a list of lists.
+
+        force_fast: the least effort, for this call. doc_ids: only these documents. where: a filter of metadata, as
+        `{"year": {"$gte": 2020}}`. index_names: several indexes at once, and a key index_name in each result. explain: a key
+        explanation, with the words that matched.
+
+        Raises: UsageError without an index or on an argument out of range, FilterError, LocalIndexError, VespaError.
+        """
+        queries = [query] if isinstance(query, str) else list(query)
+        client = self._client(self._named(index_name, index_names))
+        results = client.search(
+            queries, k, where=where, ids=None if doc_ids is None else listed(doc_ids), probes=1 if force_fast else None,
+            rerank=k if force_fast else None, explain=explain,
+        )  # fmt: skip
+        several = index_names is not None
+        return flat_if_one([[of_hit(hit, zero=zero_index_ranks, several=several) for hit in r.hits] for r in results])
+
+    def rerank(
+        self,
+        query: str | Sequence[str],
+        documents: Sequence[str],
+        k: int = 10,
+        zero_index_ranks: bool = False,
+        bsize: int | str = AUTO,
+        *,
+        explain: bool = False,
+    ) -> Results:
+        """The k best of the documents (all, where there are fewer), as dicts: content, score, rank, result_index. Without an
+        index; documents are read as far as the model can.
+
+        Raises: ArgumentError, UsageError on a blank query.
+        """
+        texts = checked_texts(documents, "documents")
+        model = self._model(AUTO)
+        found = [
+            [
+                of_text(hit.text, hit.score, hit.rank, int(hit.id), zero=zero_index_ranks, explanation=hit.explanation)
+                for hit in model.rerank(each, texts, checked_count(k), explain=explain)
+            ]
+            for each in ([query] if isinstance(query, str) else query)
+        ]
+        return flat_if_one(found)
+
+    def encode(
+        self,
+        documents: Sequence[str],
+        bsize: int | str = AUTO,
+        document_metadatas: Metadatas | None = None,
+        verbose: bool = True,
+        max_document_length: int | str = AUTO,
+    ) -> None:
+        """Encodes documents and keeps them in memory, beside those of earlier calls. max_document_length: "auto" for as many
+        tokens as the model reads.
+
+        Raises: ArgumentError.
+        """
+        texts = checked_texts(documents, "documents")
+        metadatas = checked_metadatas(document_metadatas, len(texts), "documents")
+        vectors = self._model(max_document_length).encoder.encode_documents(texts)
+        if self._encoded is None:
+            self._encoded = EncodedDocuments(self._bundle.manifest.dim)
+        self._encoded.add(texts, vectors, metadatas)
+
+    def search_encoded_docs(
+        self, query: str | Sequence[str], k: int = 10, bsize: int = 32, *, zero_index_ranks: bool = False
+    ) -> Results:
+        """As `rerank`, of the documents that `encode` has kept; with document_metadata where a document has any.
+
+        Raises: UsageError where there are none, or on a blank query.
+        """
+        kept = self._encoded
+        if kept is None:
+            raise UsageError("no documents are encoded: call encode(documents) first")
+        queries = checked_texts([query] if isinstance(query, str) else query, "query")
+        if any(not text.strip() for text in queries):
+            raise UsageError("the query is blank")
+        found = [
+            [
+                of_text(kept.texts[place], score, rank, place, zero=zero_index_ranks, metadata=kept.metadatas[place])
+                for rank, (place, score) in enumerate(kept.best(Q, checked_count(k)), start=1)
+            ]
+            for Q in self._model(AUTO).encoder.encode_queries(queries)
+        ]
+        return flat_if_one(found)
+
+    def clear_encoded_docs(self, force: bool = False) -> None:
+        """Forgets what `encode` has kept, at once."""
+        self._encoded = None
+
+    def versions(self, index_name: str | None = None) -> list[dict[str, Any]]:
+        """Versions of a local index that are still there, oldest first, as dicts: version, name, passages, created, current.
+        `from_index(path, version=)` opens any of them.
+
+        Raises: UsageError without an index or on Vespa, LocalIndexError.
+        """
+        if self._place.remote:
+            raise UsageError("versions are of local indexes: Vespa has none")
+        return listed_versions(self._opened(self._named(index_name, None)[0]))
+
+    def as_langchain_retriever(
+        self, *, k: int = 10, index_name: str | None = None, where: Mapping[str, object] | None = None
+    ) -> Any:
+        """A LangChain retriever over an index, `colbert_vespa.langchain.ColbertRetriever`.
+
+        Raises: as `search`; MissingDependency without LangChain.
+        """
+        client = self._client(self._named(index_name, None))
+        return _langchain().ColbertRetriever(client=client, k=k, where=None if where is None else dict(where))
+
+    def as_langchain_document_compressor(self, k: int = 5) -> Any:
+        """A LangChain document compressor that keeps the k best, `colbert_vespa.langchain.ColbertReranker`.
+
+        Raises: MissingDependency without LangChain.
+        """
+        return _langchain().ColbertReranker(client=self._model(AUTO), k=k)
+
+    def close(self) -> None:
+        """Closes connections, and the processes of an index of shards."""
+        for client in (*self._clients.values(), *self._models.values()):
+            client.close()
+        self._clients.clear()
+        self._models.clear()
+
+    def _say(self, text: str) -> None:
+        _sayer(self._verbose)(text)
+
+    def _named(self, name: str | None, names: Sequence[str] | None) -> tuple[str, ...]:
+        """The indexes that a call means; one name is remembered. '' is the first index of an application."""
+        if names is not None:
+            if name is not None or isinstance(names, str) or not names:
+                raise UsageError("index_names is a list of at least one name, instead of index_name")
+            return tuple(names)
+        chosen = self._name if name is None else name
+        if chosen is None:
+            raise UsageError("there is no index yet: build one with index(), name one with index_name=, or use from_index()")
+        self._name = chosen
+        return (chosen,)
+
+    def _opened(self, name: str) -> str:
+        return self._place.opened(name, self._bundle, self._say)
+
+    def _address(self, name: str | None) -> str:
+        """Of an index that is there and may be changed."""
+        (chosen,) = self._named(name, None)
+        self._check_writable(chosen)
+        return self._opened(chosen)
+
+    def _check_writable(self, name: str) -> None:
+        if self._version is not None and self._version[0] == name:
+            raise UsageError(
+                f"{name} was opened at version {self._version[1]}, for reading: open it without a version to write"
+            )
+
+    def _client(self, names: tuple[str, ...]) -> Client:
+        if names not in self._clients:
+            version = None
+            if self._version is not None and self._version[0] in names:
+                if len(names) > 1:
+                    raise UsageError(f"{self._version[0]} was opened at version {self._version[1]}: search it alone")
+                version = self._version[1]
+            addresses = [self._opened(name) for name in names]
+            bundle = self._bundle if self._place.remote else None
+            self._clients[names] = Client(addresses, bundle, settings=ClientSettings(version=version))
+        return self._clients[names]
+
+    def _forget(self, name: str) -> None:
+        """Clients of an index that was replaced are opened anew."""
+        for names in [names for names in self._clients if name in names]:
+            self._clients.pop(names).close()
+
+    def _model(self, length: int | str) -> Client:
+        """Without an index; reads so many tokens of a document."""
+        most = self._bundle.manifest.max_tokens
+        tokens = most if length == AUTO else min(most, checked_length(length))  # type: ignore[arg-type]  # or it raises
+        if tokens not in self._models:
+            self._models[tokens] = Client([], with_document_length(self._bundle, tokens))
+        return self._models[tokens]
+
+
+def _sayer(verbose: int) -> Any:
+    return logger.info if verbose else logger.debug
+
+
+def _langchain() -> Any:
+    return importlib.import_module("colbert_vespa.langchain")

@@ -1,0 +1,128 @@
+"""Where the indexes of a model are: a folder that has one under each name, or a Vespa application.
+
+An index that RAGatouille or colbert-ai wrote is imported when it is opened first, into a folder beside it, `NAME.imported`,
+which is opened from then on; RAGatouille's own files stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
+from colbert_vespa.rag.checks import checked_name
+from feeder.targets.local import is_there
+from late_interaction.bundle import Bundle
+from late_interaction.errors import LocalIndexError
+from late_interaction.plaid.imports import import_index
+from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
+from late_interaction.plaid.imports.peer import read_json
+from late_interaction.plaid.shards import open_index
+from late_interaction.plaid.shards.layout import SHARDS
+from late_interaction.plaid.versions import CURRENT
+from vespa_app.addresses import is_url
+
+__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions", "parted"]
+
+DEFAULT_ROOT = ".ragatouille/"
+IMPORTED = ".imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """root: the folder, or `http(s)://host:port`."""
+
+    root: str
+
+    @classmethod
+    def under(cls, index_root: str | None) -> Place:
+        """Where RAGatouille has the indexes of that root."""
+        return cls(str(Path(DEFAULT_ROOT if index_root is None else index_root) / "colbert" / "indexes"))
+
+    @property
+    def remote(self) -> bool:
+        return is_url(self.root)
+
+    def address(self, name: str) -> str:
+        """Where the index of that name is, or would be; '' is the first of an application. Raises: ArgumentError on what is no
+        name."""
+        if self.remote:
+            return f"{self.root}#{checked_name(name)}" if name else self.root
+        return str(Path(self.root) / checked_name(name))
+
+    def opened(self, name: str, bundle: Bundle | None, say: Callable[[str], None]) -> str:
+        """The address that can be searched and fed: of an index that RAGatouille wrote, that of its import. bundle: of the
+        checkpoint that such an index was made with; None for the one that it names.
+
+        Raises: LocalIndexError where there is none; BundleError, CheckpointError, MetadataError where it cannot be imported.
+        """
+        if self.remote:
+            return self.address(name)
+        path = Path(self.address(name))
+        if is_index(path):
+            return str(path)
+        imported = path.with_name(path.name + IMPORTED)
+        if is_index(imported):
+            return str(imported)
+        if not _is_colbert_ai(path):
+            raise LocalIndexError(f"no index {name!r} in {self.root}; there are: {', '.join(self._names()) or 'none'}")
+        say(f"importing {path} into {imported}")
+        import_index(path, imported, bundle=_bundle_for(path, bundle, say))
+        return str(imported)
+
+    def _names(self) -> list[str]:
+        folder = Path(self.root)
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path.name for path in found if is_index(path) or _is_colbert_ai(path)]
+
+
+def parted(address: str) -> tuple[str, str]:
+    """URL of an application and the name of one of its indexes, '' for the first."""
+    url, _, name = address.partition("#")
+    return url.rstrip("/"), name
+
+
+def is_index(path: Path) -> bool:
+    """Whether there is an index of ours, of shards or not."""
+    return (path / CURRENT).is_file() or (path / SHARDS).is_file()
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises: LocalIndexError where there is something at `path` that is no index."""
+    if is_there(path) and not is_index(path) and not _is_colbert_ai(path):
+        raise LocalIndexError(f"{path} exists and is no index, so it is not replaced: give another index_name")
+
+
+def listed_versions(address: str) -> list[dict[str, Any]]:
+    """The versions of a local index that are still there, oldest first. Raises: LocalIndexError."""
+    index = open_index(address)
+    return [
+        {
+            "version": version.number,
+            "name": version.name,
+            "passages": version.passages,
+            "created": datetime.fromtimestamp(version.created, timezone.utc).isoformat(),
+            "current": version.number == index.version,
+        }
+        for version in index.versions()
+    ]
+
+
+def _is_colbert_ai(path: Path) -> bool:
+    return all((path / name).is_file() for name in COLBERT_AI_FILES)
+
+
+def _bundle_for(path: Path, bundle: Bundle | None, say: Callable[[str], None]) -> Bundle:
+    """Of an index that colbert-ai wrote: reads as much of a document as its config says."""
+    config = read_json(path / "metadata.json", dict).get("config")
+    known = config if isinstance(config, dict) else {}
+    if bundle is None:
+        checkpoint = known.get("checkpoint")
+        if not isinstance(checkpoint, str) or not checkpoint:
+            raise LocalIndexError(f"{path} does not name the checkpoint it was made with: give from_index(..., checkpoint=)")
+        bundle = bundle_of(checkpoint, say)
+    length = known.get("doc_maxlen")
+    return with_document_length(bundle, length) if type(length) is int and length > 0 else bundle

@@ -1,0 +1,63 @@
+"""Results as RAGatouille's callers know them: plain dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from colbert_vespa.rag.places import IMPORTED
+from late_interaction.documents import Passage, passage_text
+from query import Explanation, Hit
+
+__all__ = ["Result", "flat_if_one", "of_hit", "of_text", "passage_number"]
+
+Result = dict[str, Any]
+T = TypeVar("T")
+
+
+def of_hit(hit: Hit, *, zero: bool, several: bool) -> Result:
+    """zero: ranks begin at 0. several: name the index, as there are several."""
+    found: Result = {
+        "content": passage_text(hit.title, hit.text),
+        "score": hit.score,
+        "rank": hit.rank - zero,
+        "document_id": hit.id,
+        "passage_id": passage_number(hit),
+    }
+    if hit.metadata:
+        found["document_metadata"] = dict(hit.metadata)
+    if several:
+        found["index_name"] = hit.index.removesuffix(IMPORTED)
+    return found | _explained(hit.explanation)
+
+
+def of_text(
+    content: str,
+    score: float,
+    rank: int,
+    place: int,
+    *,
+    zero: bool,
+    metadata: Mapping[str, Any] | None = None,
+    explanation: Explanation | None = None,
+) -> Result:
+    """Of a text without an index; rank: from 1 on. place: in what was given."""
+    found: Result = {"content": content, "score": score, "rank": rank - zero, "result_index": place}
+    if metadata is not None:
+        found["document_metadata"] = dict(metadata)
+    return found | _explained(explanation)
+
+
+def passage_number(hit: Hit) -> int:
+    """Which of its document's passages the hit is, from 0 on; 0 where Vespa stores a document with all its passages."""
+    number = hit.passage_id.removeprefix(Passage.id_of(hit.id, 0)[:-1])
+    return int(number) if number.isdecimal() else 0
+
+
+def _explained(explanation: Explanation | None) -> Result:
+    return {} if explanation is None else {"explanation": explanation.to_json()}
+
+
+def flat_if_one(results: list[list[T]]) -> list[T] | list[list[T]]:
+    """RAGatouille gives the answer of one query as a flat list, whether the query came in a list or not."""
+    return results[0] if len(results) == 1 else results

@@ -1,0 +1,190 @@
+"""An index to write to and read from, as frameworks want it: documents with any metadata, put, got and deleted by id.
+
+Metadata that a field of the index can hold goes there, and can be filtered by. The rest, such as nested objects, goes as JSON
+into the text field `metadata_json`, and comes back with the document.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from feeder import FeedOptions, Splitting, start_feed
+from feeder.targets.local import is_there
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Document, Passage
+from late_interaction.errors import MetadataError, SettingsError, UsageError, VespaRefused
+from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
+from late_interaction.plaid import LocalIndex
+from query import Client
+from vespa_app.addresses import is_url
+from vespa_app.names import check_field
+from vespa_app.schema import OWN_FIELDS
+
+__all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "whole_document", "whole_metadata"]
+
+METADATA_JSON = "metadata_json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Ids of documents, in the order given. failed: why, by id."""
+
+    succeeded: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+class DocumentStore:
+    """A Vespa index, or a local one, which the first `put` makes where there is none. Threads may share one; writers wait for
+    each other. Close it after use."""
+
+    def __init__(
+        self,
+        address: str | Path,
+        bundle: Bundle | str | Path | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        splitting: Splitting | None = None,
+    ) -> None:
+        """bundle: needed for a new local index, and for Vespa where the application's own is not known here. fields: metadata
+        fields of a new local index and their types; default: as the first documents have them. splitting: default: one passage
+        a document.
+
+        Raises: LocalIndexError, BundleError, VespaError, MetadataError.
+        """
+        self.address = str(address)
+        self._bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
+        self._fields = None if fields is None else MetadataSchema.from_json(fields)
+        self._splitting = splitting or Splitting()
+        self._writing = threading.Lock()
+        there = is_url(self.address) or is_there(Path(self.address))
+        self._client = Client(self.address, self._bundle) if there else None
+
+    @property
+    def client(self) -> Client | None:
+        """None as long as there is no index."""
+        return self._client
+
+    def put(self, documents: Sequence[Document]) -> Outcome:
+        """Of documents with the same id the last counts. What is blank fails, and what the index refuses.
+
+        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
+        """
+        if not documents:
+            return Outcome((), {})
+        with self._writing:
+            client = self._client or self._created(documents)
+            return self._fed([_packed(document, client.schema) for document in documents], client, "put")
+
+    def get(self, ids: Sequence[str], where: Mapping[str, object] | None = None) -> list[Document]:
+        """Those that are there and that the filter selects, in the order given, passages joined by newlines."""
+        if self._client is None:
+            return []
+        return [whole_document(passages) for passages in self._client.get(ids, where=where).values()]
+
+    def delete(self, ids: Sequence[str]) -> Outcome:
+        """Ids that are not there are in neither list."""
+        with self._writing:
+            client = self._client
+            there = list(client.get(ids)) if client is not None else []
+            if client is None or not there:
+                return Outcome((), {})
+            return self._fed([Document(id_) for id_ in there], client, "delete")
+
+    def delete_where(self, where: Mapping[str, object] | None) -> None:
+        """The documents that a filter selects; all without one.
+
+        Raises: FilterError, LocalIndexError, VespaError; VespaRefused where some could not be deleted.
+        """
+        while self._client is not None and (ids := self._client.select(where)):
+            for id_, why in self.delete(ids).failed.items():
+                raise VespaRefused(f"{self.address}: document {id_!r} could not be deleted: {why}")
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _created(self, documents: Sequence[Document]) -> Client:
+        if self._bundle is None:
+            raise UsageError(f"no index at {self.address}: name the bundle to make one with (bundle=...)")
+        fields = dict((self._fields or _inferred(documents)).fields)
+        LocalIndex.create(self.address, bundle=self._bundle, schema=MetadataSchema({**fields, METADATA_JSON: FieldType.STRING}))
+        self._client = Client(self.address)
+        return self._client
+
+    def _fed(self, documents: Sequence[Document], client: Client, operation: str) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
+            options = FeedOptions(
+                to=self.address, journal=Path(folder) / "journal", bundle=client.bundle, operation=operation,
+                splitting=self._splitting, encoder=client.encoder if operation == "put" else None,
+            )  # fmt: skip
+            with start_feed([documents], options) as run:
+                summary = run.go()
+            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank")
+            if summary.dead_letter_file is not None:
+                failed |= _refusals(Path(summary.dead_letter_file))
+        return Outcome(tuple(id_ for id_ in dict.fromkeys(d.id for d in documents) if id_ not in failed), failed)
+
+
+def whole_metadata(metadata: Mapping[str, Value]) -> dict[str, object]:
+    """What was put: the fields, and what `metadata_json` holds."""
+    found: dict[str, object] = {name: value for name, value in metadata.items() if name != METADATA_JSON}
+    packed = metadata.get(METADATA_JSON)
+    return found | (json.loads(packed) if isinstance(packed, str) else {})
+
+
+def whole_document(passages: Sequence[Passage]) -> Document:
+    """passages: of one document, in order. Its text is theirs with newlines between."""
+    first = passages[0]
+    text = "\n".join(passage.text for passage in passages)
+    return Document(first.document_id, first.title, text, first.metadata)
+
+
+def _refusals(path: Path) -> dict[str, str]:
+    return {str(letter["id"]): str(letter["message"]) for letter in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def _packed(document: Document, schema: MetadataSchema) -> Document:
+    """With what no field can hold in `metadata_json`. Raises: MetadataError."""
+    typed: dict[str, Value] = {}
+    rest: dict[str, object] = {}
+    for name, value in document.metadata.items():
+        if name in schema.fields and name != METADATA_JSON and value is not None and value != []:
+            typed[name] = value
+        else:
+            rest[name] = value
+    try:
+        schema.check(typed)
+        if rest and METADATA_JSON in schema.fields:
+            typed[METADATA_JSON] = json.dumps(rest)
+        elif unknown := [name for name, value in rest.items() if value is not None and value != []]:
+            raise MetadataError(
+                f"metadata {', '.join(unknown)} has no field in the index (fields: {', '.join(schema.fields)}): add it, "
+                f"or {METADATA_JSON} of type string for all that has none"
+            )
+    except (MetadataError, TypeError, ValueError) as error:
+        raise MetadataError(f"document {document.id!r}: {error}") from None
+    return Document(document.id, document.title, document.text, typed)
+
+
+def _inferred(documents: Iterable[Document]) -> MetadataSchema:
+    """Fields of what has a type and a name that Vespa has too, so that the index can be copied there.
+
+    Raises: MetadataError where a field has values of two types.
+    """
+    found, unfit = SchemaInference(), {METADATA_JSON}
+    fields: list[tuple[str, str, object]] = [(d.id, name, value) for d in documents for name, value in d.metadata.items()]
+    for _, name, value in fields:
+        try:
+            check_field(name)
+            SchemaInference().add("", {name: value})
+        except (SettingsError, MetadataError):
+            unfit.add(name)
+    for id_, name, value in fields:
+        if name not in unfit and name not in OWN_FIELDS:
+            found.add(id_, {name: value})
+    return found.schema()

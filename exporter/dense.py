@@ -1,0 +1,52 @@
+"""One vector a text, from a sentence-transformers checkpoint: the baseline that late interaction is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import CheckpointError, MissingDependency
+
+__all__ = ["DenseEncoder"]
+
+
+class DenseEncoder:
+    """Texts to unit rows `[n, d]` float32, with the checkpoint's own pooling (mean where it names none)."""
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        """Raises: MissingDependency, CheckpointError."""
+        if find_spec("sentence_transformers") is None:
+            raise MissingDependency("a dense baseline needs sentence-transformers: pip install 'colbert-vespa[export]'")
+        from sentence_transformers import SentenceTransformer
+
+        from exporter.loading import find_checkpoint
+        from exporter.quiet import quiet
+        from exporter.weights import check_custom_code, require_safetensors
+
+        folder = find_checkpoint(checkpoint, revision=None, local_files_only=False)
+        check_custom_code(folder, trust_remote_code=False)
+        require_safetensors(folder)
+        try:
+            with quiet():
+                self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own
+            raise CheckpointError(f"{folder} cannot be loaded as a dense encoder: {error}") from None
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._rows(self._model.encode_document, texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._rows(self._model.encode_query, texts)
+
+    @staticmethod
+    def _rows(encode: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+        from exporter.quiet import quiet
+
+        with quiet():
+            rows = encode(list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(rows, np.float32)

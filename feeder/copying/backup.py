@@ -1,0 +1,185 @@
+"""A backup folder, as a target and as a place with stored documents. docs/copying.md tells the format.
+
+parts/000000.gz, ...    documents with their vectors (parts.py)
+bundle/                 the index's bundle
+codebook.npz            of rows that are kept as codes and residuals
+manifest.json           what all that is, with checksums: written last, so that a folder without it is no backup
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from feeder.copying.manifest import MANIFEST, BackupManifest, FileNote, PartNote
+from feeder.copying.parts import pack_part, read_part
+from feeder.copying.stored import Batch, Kept, StoredDocument, StoredIndex
+from feeder.targets import Finished, Settled, Stored
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.files import atomic_write, sha256_file, staged_folder
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import Storage
+
+__all__ = ["PROGRESS", "BackupStored", "BackupTarget", "check_free"]
+
+CODEBOOK = "codebook.npz"
+PROGRESS = "progress.jsonl"  # of a backup that is not complete
+
+
+class BackupTarget:
+    """Writes a part for each batch. Nothing of it counts before `finish`, which reads every part again."""
+
+    def __init__(self, folder: Path, source: StoredIndex, *, batches: int) -> None:
+        """batches: how many an earlier run has brought."""
+        self.name, self._folder, self._source = str(folder), folder, source
+        self._batches = batches
+        self._outcomes: list[Settled] = []
+        self.schema, self.counted, self.digest_basis = source.schema, False, ""
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def kept(self) -> Kept:
+        return self._source.kept
+
+    def size(self) -> int:
+        """A backup is of this copy alone."""
+        return 0
+
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+        return {}
+
+    def put(self, batch: Sequence[StoredDocument]) -> None:
+        data, _ = pack_part(batch, self._source.bundle.manifest.dim)
+        atomic_write(self._part(self._batches), data)
+        self._batches += 1
+        self._outcomes += [Settled(document.document.id) for document in batch]
+
+    def settled(self, *, wait: bool = False) -> list[Settled]:
+        found, self._outcomes = self._outcomes, []
+        return found
+
+    def finish(self) -> Finished:
+        """Raises: CollectionError where a part is not as it was written."""
+        bundle = self._folder / "bundle"
+        with staged_folder(bundle) as staging:
+            self._source.bundle.copy_to(staging)
+        codebook = None
+        if self._source.codebook is not None:
+            self._source.codebook.save(self._folder / CODEBOOK)
+            codebook = FileNote.of(self._folder / CODEBOOK)
+        for leftover in sorted((self._folder / "parts").iterdir()):
+            if leftover not in {self._part(number) for number in range(self._batches)}:
+                leftover.unlink()
+        notes = tuple(self._note(self._part(number)) for number in range(self._batches))
+        source = self._source
+        manifest = BackupManifest(
+            source.name, source.bundle.sha256, source.schema, source.kept, source.storage, codebook, notes
+        )
+        atomic_write(self._folder / MANIFEST, manifest.to_json())
+        return Finished()
+
+    def close(self) -> None:
+        pass
+
+    def _part(self, number: int) -> Path:
+        return self._folder / "parts" / f"{number:06}.gz"
+
+    def _note(self, path: Path) -> PartNote:
+        """Of a part, read whole."""
+        try:
+            data = path.read_bytes()
+            size = len(zlib.decompress(data, wbits=31))
+        except (OSError, zlib.error) as error:
+            raise CollectionError(f"{path} is not as it was written ({error}): run the backup again without --resume") from None
+        source = self._source
+        found = read_part(data, size, str(path), source.schema, source.bundle.manifest.dim, source.codebook)
+        file = FileNote(path.name, len(data), hashlib.sha256(data).hexdigest())
+        passages = sum(len(document.passages) for document in found)
+        return PartNote(file, size, len(found), passages, _token_vectors(found))
+
+
+def _token_vectors(documents: Sequence[StoredDocument]) -> int:
+    return sum(len(rows) for document in documents for rows in document.vectors)
+
+
+def check_free(folder: Path) -> None:
+    """Raises: UsageError where the folder holds something else than an unfinished backup."""
+    if (folder / MANIFEST).exists():
+        raise UsageError(f"{folder} holds a backup already: give a new folder")
+    unfinished = (folder / PROGRESS).exists()
+    if folder.exists() and not unfinished and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there and no empty folder: give a new one")
+
+
+class BackupStored:
+    """A backup as a place with stored documents."""
+
+    counted = True
+
+    def __init__(self, folder: Path) -> None:
+        """Reads every part, so that nothing is restored from a backup that is damaged anywhere.
+
+        Raises: CollectionError naming the file, BundleError where the bundle was changed.
+        """
+        self.name, self._folder = str(folder), folder
+        self._manifest = BackupManifest.read(folder)
+        self.bundle = Bundle.open(folder / "bundle")
+        if self.bundle.sha256 != self._manifest.bundle_sha256:
+            raise CollectionError(f"{folder} is damaged: its bundle is another one than the manifest names")
+        self.codebook = self._codebook()
+        self.version = hashlib.sha256(self._manifest.to_json()).hexdigest()
+        for number in range(len(self._manifest.parts)):
+            self._read(number)
+
+    def _codebook(self) -> Codebook | None:
+        note = self._manifest.codebook
+        if note is None:
+            return None
+        path = self._folder / CODEBOOK
+        if not path.is_file() or path.stat().st_size != note.bytes or sha256_file(path) != note.sha256:
+            raise CollectionError(f"{path} is missing or damaged (checksum differs): take another backup")
+        return Codebook.load(path)
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self._manifest.schema
+
+    @property
+    def kept(self) -> Kept:
+        return self._manifest.kept
+
+    @property
+    def storage(self) -> Storage:
+        return self._manifest.storage
+
+    def size(self) -> int:
+        return sum(note.passages for note in self._manifest.parts)
+
+    def batches(self, resume: str) -> Iterator[Batch]:
+        """Places are numbers of parts."""
+        for number in range(int(resume or 0), len(self._manifest.parts)):
+            yield Batch(self._read(number), str(number + 1))
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, number: int) -> list[StoredDocument]:
+        note = self._manifest.parts[number]
+        path = self._folder / "parts" / note.file.name
+        try:
+            if path.stat().st_size != note.file.bytes:
+                raise CollectionError(f"{path} has another length than the manifest says: take another backup")
+            data = path.read_bytes()
+        except OSError as error:
+            raise CollectionError(f"{path} cannot be read ({error.strerror}): take another backup") from None
+        if hashlib.sha256(data).hexdigest() != note.file.sha256:
+            raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
+        found = read_part(data, note.unpacked, str(path), self.schema, self.bundle.manifest.dim, self.codebook)
+        counts = (len(found), sum(len(document.passages) for document in found), _token_vectors(found))
+        if counts != (note.documents, note.passages, note.token_vectors):
+            raise CollectionError(f"{path} holds other documents than the manifest says: take another backup")
+        return found

@@ -1,0 +1,149 @@
+"""A local index, of shards or not, as a place with stored documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeder.copying.stored import END, Batch, Kept, StoredDocument, stored_document
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import LocalIndex, Storage
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid.snapshot import Living, Snapshot, index_thresholds
+from late_interaction.plaid.training import bundle_codebook
+from vespa_app.stored import Packed
+
+__all__ = ["LocalStored", "kept_locally"]
+
+BATCH_DOCUMENTS = 1024
+BATCH_VECTORS = 1 << 16  # 32 MiB at 128 dimensions
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment and the version that it is of."""
+
+    snapshot: Snapshot
+    living: Living
+
+
+class LocalStored:
+    """One version of the index. A document comes where its first passage stands, with all that belongs to it."""
+
+    counted = True
+
+    def __init__(self, path: Path) -> None:
+        """Raises: LocalIndexError where there is no index, or a shard of it cannot be read."""
+        index = open_index(path).pinned()
+        if index.missing:
+            raise LocalIndexError(f"{path} cannot be copied: {'; '.join(index.missing.values())}")
+        self.name, self._index = str(path), index
+        self.version = repr(index.current)
+        readers = list(index.readers().values()) if isinstance(index, ShardedIndex) else [index]
+        self._parts = [_Part(reader.snapshot, living) for reader in readers for living in reader.snapshot.living]
+        self.codebook = _shared_codebook(readers) if index.codec == "residual" and not index.refine else None
+        self.kept = kept_locally(index, self.codebook)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._index.bundle
+
+    @property
+    def schema(self) -> MetadataSchema:
+        return self._index.schema
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(self._index.codec, self._index.bits, self._index.refine)
+
+    def size(self) -> int:
+        return self._index.passages
+
+    def batches(self, resume: str) -> Iterator[Batch]:
+        """Places are `segment:row`."""
+        documents: list[StoredDocument] = []
+        rows = 0
+        for part, row in self._places(resume):
+            found = self._document(part, row)
+            if found is not None:
+                documents.append(found)
+                rows += sum(len(vectors) for vectors in found.vectors)
+            if len(documents) == BATCH_DOCUMENTS or rows >= BATCH_VECTORS:
+                yield Batch(documents, f"{part}:{row + 1}")
+                documents, rows = [], 0
+        if documents:
+            yield Batch(documents, END)
+
+    def close(self) -> None:
+        if isinstance(self._index, ShardedIndex):
+            self._index.close()
+
+    def _places(self, resume: str) -> Iterator[tuple[int, int]]:
+        if resume == END:
+            return
+        first, start = (int(number) for number in resume.split(":")) if resume else (0, 0)
+        for number in range(first, len(self._parts)):
+            rows = np.flatnonzero(self._parts[number].living.mask)
+            for row in rows[rows >= (start if number == first else 0)].tolist():
+                yield number, row
+
+    def _document(self, part: int, row: int) -> StoredDocument | None:
+        """The document of the passage there; None where another of its passages comes earlier."""
+        document_id = self._parts[part].living.segment.documents[row]
+        places: list[tuple[int, int]] = []
+        for number, other in enumerate(self._parts):
+            rows = [r for r in other.living.segment.find_document(document_id) if other.living.mask[r]]
+            if rows and (number, rows[0]) < (part, row):
+                return None
+            places += [(number, r) for r in rows]
+        own = [(self._parts[number], r, self._parts[number].living.segment.passage(r)) for number, r in places]
+        own.sort(key=lambda item: _number(item[2]))  # stable: others stay as they stand
+        vectors = [_rows(found, r) for found, r, _ in own]
+        packed = [_packed(found, r) for found, r, _ in own] if self.codebook is not None else []
+        return stored_document([passage for _, _, passage in own], vectors, packed, counted=True)
+
+
+def _number(passage: Passage) -> int:
+    """The n of `id#n`; 0 of an id that is none."""
+    start = Passage.id_of(passage.document_id, 0)[:-1]
+    rest = passage.id.removeprefix(start)
+    return int(rest) if passage.id.startswith(start) and rest.isdecimal() else 0
+
+
+def _rows(part: _Part, row: int) -> NDArray[np.float32]:
+    start, stop = part.living.segment.offsets[row : row + 2].tolist()
+    if start == stop:
+        return np.zeros((0, part.snapshot.version.dim), np.float32)
+    return part.snapshot.best_vectors(part.living, slice(start, stop))
+
+
+def _packed(part: _Part, row: int) -> Packed:
+    segment = part.living.segment
+    start, stop = segment.offsets[row : row + 2].tolist()
+    return segment.codes[start:stop].astype(np.int32), np.array(segment.payload[start:stop], np.uint8)
+
+
+def _shared_codebook(readers: Sequence[LocalIndex]) -> Codebook | None:
+    """That of all shards; None where each has trained its own, or there is none yet."""
+    books = {book.sha256: book for reader in readers if (book := reader.codebook) is not None}
+    return next(iter(books.values())) if len(books) == 1 else None
+
+
+def kept_locally(index: AnyIndex, codebook: Codebook | None = None) -> Kept:
+    """codebook: of the index; default is the bundle's, which an index takes."""
+    if index.refine:
+        return Kept("int8", f"{index.codec} with int8 rows")
+    if index.codec == "float32":
+        return Kept.as_encoded()
+    if index.codec == "binary":
+        return Kept(f"binary {index_thresholds(index.bundle.path.parent, index.dim).sha256}", "binary")
+    book = codebook or bundle_codebook(index.bundle)
+    return Kept(f"residual {index.path if book is None else book.sha256}", f"residual, {index.bits} bits")

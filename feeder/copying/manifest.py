@@ -1,0 +1,136 @@
+"""manifest.json of a backup: what it holds, with a checksum for every file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feeder.copying.parts import LARGEST
+from feeder.copying.stored import Kept
+from late_interaction.errors import CollectionError, MetadataError
+from late_interaction.files import sha256_file
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import Storage
+
+__all__ = ["MANIFEST", "BackupManifest", "FileNote", "PartNote"]
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "colbert-vespa backup", 1
+MAX_BYTES = 256 << 20
+_PART = re.compile(r"\d{6,9}\.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class FileNote:
+    name: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileNote:
+        return cls(path.name, path.stat().st_size, sha256_file(path))
+
+
+@dataclass(frozen=True, slots=True)
+class PartNote:
+    """unpacked: bytes."""
+
+    file: FileNote
+    unpacked: int
+    documents: int
+    passages: int
+    token_vectors: int
+
+
+@dataclass(frozen=True)
+class BackupManifest:
+    """source: the address that it was made from."""
+
+    source: str
+    bundle_sha256: str
+    schema: MetadataSchema
+    kept: Kept
+    storage: Storage
+    codebook: FileNote | None
+    parts: tuple[PartNote, ...]
+
+    def to_json(self) -> bytes:
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": self.source,
+            "bundle_sha256": self.bundle_sha256,
+            "metadata": self.schema.to_json(),
+            "kept": dataclasses.asdict(self.kept),
+            "storage": dataclasses.asdict(self.storage),
+            "codebook": None if self.codebook is None else dataclasses.asdict(self.codebook),
+            "documents": sum(note.documents for note in self.parts),
+            "passages": sum(note.passages for note in self.parts),
+            "token_vectors": sum(note.token_vectors for note in self.parts),
+            "parts": [dataclasses.asdict(note) for note in self.parts],
+        }
+        return json.dumps(data | {"sha256": _checksum(data)}, indent=1).encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> BackupManifest:
+        """Raises: CollectionError where there is none, or it is damaged or of another version."""
+        path = folder / MANIFEST
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise CollectionError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no manifest of a backup")
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise CollectionError(f"{folder} is no backup: it has no {MANIFEST}, which is written last") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise CollectionError(f"{path} cannot be read: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise CollectionError(f"{path} is no manifest of a backup")
+        if data.get("version") != VERSION:
+            raise CollectionError(f"{path} has version {data.get('version')!r}, this release reads {VERSION}")
+        if data.pop("sha256", None) != _checksum(data):
+            raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
+        try:
+            return cls._of(data)
+        except (KeyError, TypeError, ValueError, AttributeError, MetadataError) as error:
+            raise CollectionError(f"{path} is damaged: {error}") from None
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> BackupManifest:
+        parts = tuple(_part(note) for note in data["parts"])
+        for name in ("documents", "passages", "token_vectors"):
+            if data[name] != sum(getattr(note, name) for note in parts):
+                raise ValueError(f"{name} is not the sum of its parts")
+        kept, storage, codebook = data["kept"], data["storage"], data["codebook"]
+        return cls(
+            str(data["source"]),
+            str(data["bundle_sha256"]),
+            MetadataSchema.from_json(data["metadata"]),
+            Kept(str(kept["key"]), str(kept["shown"]), kept["exact"] is True),
+            Storage(
+                str(storage["codec"]), None if storage["bits"] is None else int(storage["bits"]), storage["refine"] is True
+            ),
+            None if codebook is None else _file(codebook),
+            parts,
+        )
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _file(data: dict[str, Any]) -> FileNote:
+    return FileNote(str(data["name"]), int(data["bytes"]), str(data["sha256"]))
+
+
+def _part(data: dict[str, Any]) -> PartNote:
+    found = PartNote(
+        _file(data["file"]), int(data["unpacked"]), int(data["documents"]), int(data["passages"]), int(data["token_vectors"])
+    )
+    if not _PART.fullmatch(found.file.name) or not 0 <= found.unpacked <= LARGEST:
+        raise ValueError(f"part {found.file.name!r} cannot be")
+    return found

@@ -1,0 +1,141 @@
+"""What copies are made between: addresses and backup folders."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from feeder.copying.backup import PROGRESS, BackupStored, BackupTarget, check_free
+from feeder.copying.local import LocalStored, kept_locally
+from feeder.copying.progress import Progress
+from feeder.copying.run import Copy, CopySummary, Destination, Report
+from feeder.copying.stored import StoredIndex
+from feeder.copying.visiting import VespaStored, kept_by_vespa
+from feeder.targets.local import LocalTarget, is_there
+from feeder.targets.vespa import VespaTarget
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import cache_folder
+from late_interaction.errors import UsageError
+from late_interaction.plaid import Storage
+from late_interaction.plaid.shards import Sharding, open_index
+from vespa_app.addresses import is_url
+from vespa_app.application import Application
+
+__all__ = ["CopyOptions", "backup_index", "copy_index", "restore_index"]
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """bundle: of a Vespa application that this machine does not know. storage, sharding: of a new local index; default is a
+    storage that keeps the vectors as they are. merge: the target may have documents. resume: go on with an interrupted copy.
+    journal: file that says how far the copy is; default is in the user's cache."""
+
+    bundle: Bundle | None = None
+    storage: Storage | None = None
+    sharding: Sharding | None = None
+    merge: bool = False
+    resume: bool = False
+    journal: Path | None = None
+
+
+def copy_index(source: str, target: str, options: CopyOptions | None = None, report: Report | None = None) -> CopySummary:
+    """Copies what the address `source` has to the address `target`: ids, texts, metadata and vectors.
+
+    Raises: CollectionError, LocalIndexError, VespaError, BundleError where the target belongs to another bundle, MetadataError
+    where its metadata differ, UsageError where it is not empty.
+    """
+    options = options or CopyOptions()
+    return _copied(_opened(source, options.bundle), target, options, report)
+
+
+def backup_index(source: str, folder: Path, options: CopyOptions | None = None, report: Report | None = None) -> CopySummary:
+    """Copies what the address `source` has into a new backup folder. options: bundle and resume count.
+
+    Raises: as copy_index; UsageError where the folder holds something else.
+    """
+    options = options or CopyOptions()
+    if not options.resume:
+        check_free(folder)
+    place = _opened(source, options.bundle)
+    with contextlib.closing(place), contextlib.ExitStack() as open_things:
+        identity = _identity(place, str(folder), place.kept.key)
+        progress = open_things.enter_context(_progress(folder / PROGRESS, identity, resume=options.resume))
+        target = BackupTarget(folder, place, batches=progress.last.batches)
+        return Copy(place, Destination(target, place.kept, moves=False), progress, report=report).run()
+
+
+def restore_index(folder: Path, target: str, options: CopyOptions | None = None, report: Report | None = None) -> CopySummary:
+    """Copies a backup to the address `target`, if every part of it is as it was written.
+
+    Raises: as copy_index; CollectionError where the backup is damaged or not complete.
+    """
+    return _copied(BackupStored(folder), target, options or CopyOptions(), report)
+
+
+def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Report | None) -> CopySummary:
+    with contextlib.closing(source), contextlib.ExitStack() as open_things:
+        to = open_things.enter_context(_destination(target, source, options))
+        identity = _identity(source, to.sink.name, to.kept.key)
+        journal = options.journal or _journal(source.name, target)
+        progress = open_things.enter_context(_progress(journal, identity, resume=options.resume))
+        return Copy(source, to, progress, merge=options.merge, report=report).run()
+
+
+def _opened(source: str, bundle: Bundle | None) -> StoredIndex:
+    if not is_url(source):
+        return LocalStored(Path(source))
+    application = Application.read(source)
+    return VespaStored(application, application.choose_bundle(bundle))
+
+
+@contextlib.contextmanager
+def _destination(address: str, source: StoredIndex, options: CopyOptions) -> Iterator[Destination]:
+    opened = _open_vespa if is_url(address) else _open_local
+    found = opened(address, source, options)
+    try:
+        yield found
+    finally:
+        found.sink.close()
+
+
+def _open_vespa(url: str, source: StoredIndex, options: CopyOptions) -> Destination:
+    if options.storage is not None or options.sharding is not None:
+        raise UsageError("codec, bits, refine and shards are of a local index: Vespa's application has its codec (app --codec)")
+    application = Application.read(url)
+    bundle = application.choose_bundle(source.bundle)
+    target = VespaTarget(application, bundle)
+    return Destination(target, kept_by_vespa(application, bundle), numbered=True, sends_vectors=target.needs_vectors)
+
+
+def _open_local(folder: str, source: StoredIndex, options: CopyOptions) -> Destination:
+    """A new index stores vectors as the source keeps them, as far as a local index can."""
+    path = Path(folder)
+    storage = options.storage or (None if is_there(path) else source.storage)
+    target = LocalTarget(
+        path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding
+    )
+    index = open_index(path)
+    return Destination(target, kept_locally(index), unit=index.codec != "float32")
+
+
+def _identity(source: StoredIndex, target: str, kept: str) -> str:
+    """Of a copy: a journal of another one is not taken up."""
+    parts = [source.name, source.version, source.bundle.sha256, target, kept]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _journal(source: str, target: str) -> Path:
+    return cache_folder() / "journals" / ("copy-" + hashlib.sha256(json.dumps([source, target]).encode()).hexdigest()[:16])
+
+
+@contextlib.contextmanager
+def _progress(path: Path, identity: str, *, resume: bool) -> Iterator[Progress]:
+    found = Progress(path, identity, resume=resume)
+    try:
+        yield found
+    finally:
+        found.close(remove=False)

@@ -1,0 +1,138 @@
+"""A part of a backup: some documents with their vectors, as one compressed file. docs/copying.md tells the format.
+
+Unpacked: the length of the head in eight bytes, the head as JSON, then the rows of all passages one after the other in the
+form that the head names:
+
+    float32     [n, d] little-endian
+    bfloat16    [n, d] the upper halves of such floats, where the lower ones are all zero
+    residual    codes [n] of four bytes, then residuals [n, bytes], for the codebook of the backup
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeder.copying.stored import StoredDocument, stored_document
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import CollectionError
+from late_interaction.metadata import MetadataSchema
+from vespa_app.stored import Packed
+
+__all__ = ["LARGEST", "pack_part", "read_part"]
+
+LARGEST = 4 << 30  # bytes of a part, unpacked
+MAX_HEAD = 1 << 30
+_LEVEL = 1
+_LENGTH = struct.Struct("<Q")
+Matrix = NDArray[np.float32]
+
+
+def pack_part(documents: Sequence[StoredDocument], dim: int) -> tuple[bytes, int]:
+    """The file, and its length unpacked. Raises: CollectionError where it would be larger than a reader takes."""
+    form, rows = _packed_rows(documents, dim)
+    head = json.dumps({"form": form, "documents": [_described(document) for document in documents]}).encode()
+    size = _LENGTH.size + len(head) + sum(len(piece) for piece in rows)
+    if len(head) > MAX_HEAD or size > LARGEST:
+        raise CollectionError(f"document {documents[0].document.id!r} and those after it are too large for a part of a backup")
+    packer = zlib.compressobj(_LEVEL, wbits=31)
+    pieces = [packer.compress(piece) for piece in (_LENGTH.pack(len(head)), head, *rows)]
+    return b"".join([*pieces, packer.flush()]), size
+
+
+def _described(document: StoredDocument) -> dict[str, object]:
+    passages = [
+        {"id": p.id, "title": p.title, "text": p.text, "metadata": dict(p.metadata), "rows": len(rows)}
+        for p, rows in zip(document.passages, document.vectors, strict=True)
+    ]
+    return {"id": document.document.id, "digest": document.digest, "passages": passages}
+
+
+def _packed_rows(documents: Sequence[StoredDocument], dim: int) -> tuple[str, list[bytes]]:
+    if documents and all(len(document.packed) == len(document.passages) for document in documents):
+        packed = [pair for document in documents for pair in document.packed]
+        codes = np.concatenate([pair[0] for pair in packed])
+        return "residual", [codes.astype("<i4").tobytes(), np.concatenate([pair[1] for pair in packed]).tobytes()]
+    rows = np.concatenate([np.zeros((0, dim), np.float32), *(rows for document in documents for rows in document.vectors)])
+    bits = rows.astype("<f4").view("<u4")
+    if not (bits & 0xFFFF).any():
+        return "bfloat16", [(bits >> 16).astype("<u2").tobytes()]
+    return "float32", [bits.tobytes()]
+
+
+def read_part(
+    data: bytes, size: int, where: str, schema: MetadataSchema, dim: int, book: Codebook | None
+) -> list[StoredDocument]:
+    """size: unpacked, as the manifest has it. Raises: CollectionError naming `where`."""
+    try:
+        unpacker = zlib.decompressobj(wbits=31)
+        plain = unpacker.decompress(data, size + 1)
+        if len(plain) != size or not unpacker.eof or unpacker.unused_data:
+            raise ValueError("its length is not that of the manifest")
+        length = _LENGTH.unpack_from(plain)[0]
+        if length > MAX_HEAD or _LENGTH.size + length > size:
+            raise ValueError("its head is longer than the part")
+        head = json.loads(plain[_LENGTH.size : _LENGTH.size + length])
+        return list(_documents(head, memoryview(plain)[_LENGTH.size + length :], schema, dim, book))
+    except (zlib.error, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CollectionError(f"{where} is damaged ({error}): take another backup") from None
+
+
+def _documents(
+    head: Mapping[str, Any], body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
+) -> Iterator[StoredDocument]:
+    counts = [_count(passage["rows"]) for document in head["documents"] for passage in document["passages"]]
+    vectors, packed = _rows(str(head["form"]), body, sum(counts), dim, book)
+    edges = np.cumsum([0, *counts])
+    place = 0
+    for document in head["documents"]:
+        passages, first = document["passages"], place
+        place += len(passages)
+        own = [slice(int(edges[n]), int(edges[n + 1])) for n in range(first, place)]
+        yield stored_document(
+            [_passage(document, passage, schema) for passage in passages],
+            [vectors[rows] for rows in own],
+            [] if packed is None else [(packed[0][rows], packed[1][rows]) for rows in own],
+            counted=False,
+        )
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no number of rows")
+    return value
+
+
+def _passage(document: Mapping[str, Any], passage: Mapping[str, Any], schema: MetadataSchema) -> Passage:
+    texts = [document["id"], passage["id"], passage["title"], passage["text"], document["digest"]]
+    if not all(isinstance(text, str) for text in texts) or not document["id"] or not passage["id"]:
+        raise ValueError("an id, title or text is none")
+    return Passage(texts[1], texts[0], texts[2], texts[3], schema.check(passage["metadata"]), texts[4])
+
+
+def _rows(form: str, body: memoryview, count: int, dim: int, book: Codebook | None) -> tuple[Matrix, Packed | None]:
+    if form == "residual":
+        if book is None:
+            raise ValueError("it has codes, and the backup has no codebook")
+        if len(body) != count * (4 + book.residual_bytes):
+            raise ValueError("its rows are cut off")
+        codes = np.frombuffer(body[: 4 * count], "<i4").astype(np.int32)
+        residuals = np.frombuffer(body[4 * count :], np.uint8).reshape(count, book.residual_bytes)
+        return book.decode(codes, residuals), (codes, residuals)
+    width = {"float32": 4, "bfloat16": 2}.get(form)
+    if width is None or len(body) != count * dim * width:
+        raise ValueError(f"its rows are cut off, or have a form {form!r} that is unknown")
+    if form == "float32":
+        rows = np.frombuffer(body, "<f4").astype(np.float32)
+    else:
+        rows = (np.frombuffer(body, "<u2").astype(np.uint32) << 16).view(np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("its rows are no finite numbers")
+    return rows.reshape(count, dim), None

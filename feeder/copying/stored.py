@@ -1,0 +1,108 @@
+"""Documents as they are stored somewhere, and what that place keeps of a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeder.targets import EncodedDocument
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Document, Passage
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import Storage
+from vespa_app.stored import Packed
+
+__all__ = ["END", "Batch", "Kept", "StoredDocument", "StoredIndex", "bare_digest", "stored_document"]
+
+END = "end"  # as the place to go on: there is nothing more
+FLOAT32 = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a vector. key: two places with the same keep the same. shown: for a user. exact: as it was encoded."""
+
+    key: str
+    shown: str
+    exact: bool = False
+
+    @classmethod
+    def as_encoded(cls) -> Kept:
+        return cls(FLOAT32, FLOAT32, exact=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument(EncodedDocument):
+    """A whole document. digest: as Digests gives it, or empty. packed: codes and residuals of each passage, where the place
+    keeps such."""
+
+    packed: tuple[Packed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """resume: where to go on after it, for `StoredIndex.batches`."""
+
+    documents: Sequence[StoredDocument]
+    resume: str
+
+
+class StoredIndex(Protocol):
+    """Whole documents, each once, in an order that stays."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str:
+        """Another one where it is known that there are other documents."""
+        ...
+
+    @property
+    def bundle(self) -> Bundle: ...
+    @property
+    def schema(self) -> MetadataSchema: ...
+    @property
+    def kept(self) -> Kept: ...
+    @property
+    def storage(self) -> Storage:
+        """Of a local index that keeps these vectors as they are."""
+        ...
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """Of the documents' packed rows, None where they have none."""
+        ...
+
+    @property
+    def counted(self) -> bool:
+        """Whether `size` counts passages; else documents."""
+        ...
+
+    def size(self) -> int: ...
+    def batches(self, resume: str) -> Iterator[Batch]:
+        """resume: that of the last batch that was brought; empty for all."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def stored_document(
+    passages: Sequence[Passage], vectors: Sequence[NDArray[np.float32]], packed: Sequence[Packed], *, counted: bool
+) -> StoredDocument:
+    """passages: all of a document. counted: whether their digest says how many there are, as Target.counted."""
+    document = Document(passages[0].document_id, passages[0].title, "", passages[0].metadata)
+    digests = {passage.digest for passage in passages}
+    digest = digests.pop() if len(digests) == 1 else ""
+    bare = bare_digest(digest, len(passages) if counted else None)
+    return StoredDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed))
+
+
+def bare_digest(digest: str, passages: int | None) -> str:
+    """The digest without the number of passages, which has to be `passages`, unless that is None; else empty."""
+    bare, _, count = digest.partition("-")
+    return bare if count == ("" if passages is None else str(passages)) else ""

@@ -1,0 +1,39 @@
+"""Texts that need not be in an index, ordered by MaxSim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from late_interaction.documents import Document, passage_text
+from late_interaction.encoder import Encoder
+from late_interaction.maxsim import maxsim_many
+from query.backend import encoded
+from query.explain import explained
+from query.types import Hit, Query
+
+__all__ = ["reranked"]
+
+
+def reranked(
+    encoder: Encoder, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool
+) -> tuple[Hit, ...]:
+    """The best k (None: all) of the documents; those without a word come last. The id of a text is its place.
+
+    Raises: UsageError on a query that is blank or of another shape.
+    """
+    question = encoded(query, encoder.dim, lambda: encoder)
+    made = [d if isinstance(d, Document) else Document(str(n), "", d) for n, d in enumerate(documents)]
+    if not made:
+        return ()
+    vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])
+    lengths = [len(D) for D in vectors]
+    scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
+    order = np.argsort(-scores, kind="stable")[: len(made) if k is None else k].tolist()
+    hits = []
+    for rank, place in enumerate(order, start=1):
+        d, D, score = made[place], vectors[place], float(scores[place])
+        rows = question.row_scores(D) if explain else ()
+        hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows))
+    return explained(encoder, question.text, hits) if explain and question.text else tuple(hits)

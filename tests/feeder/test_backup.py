@@ -1,0 +1,170 @@
+"""The backup format: what is written comes back as it was, and damage is found before anything is restored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from feeder.copying import CopyOptions, backup_index, restore_index
+from feeder.copying.parts import read_part
+from feeder.pipeline import moved_digest
+from late_interaction.documents import Passage
+from late_interaction.errors import BundleError, ColbertVespaError, CollectionError, UsageError
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import LocalIndex
+
+SCHEMA = MetadataSchema.from_json({"year": "long"})
+
+
+def make_index(path, bundle, **form):
+    LocalIndex.create(path, bundle=bundle, schema=SCHEMA, **form)
+    random = np.random.default_rng(1)
+    digest = moved_digest("d" * 32, bundle.sha256) + "-1"
+    with LocalIndex.open(path).writer() as writer:
+        for number in range(12):
+            vectors = random.standard_normal((5, 16)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            writer.put(Passage(f"d{number}#0", f"d{number}", "title", "text", {"year": number}, digest), vectors)
+        writer.commit()
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, codebook_bundle):
+    """A backup of three parts."""
+    folder = tmp_path_factory.mktemp("backup")
+    make_index(folder / "index", codebook_bundle)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feeder.copying.local.BATCH_DOCUMENTS", 5)
+        backup_index(str(folder / "index"), folder / "backup")
+    return folder / "backup"
+
+
+@pytest.fixture
+def backup(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "backup")
+    return tmp_path / "backup"
+
+
+def stored(path):
+    index = LocalIndex.open(path)
+    return {p.id: (p, p.digest, index.vectors(p.id)) for p in index.iter_passages()}
+
+
+@pytest.mark.parametrize("form", [{}, {"bits": 4, "refine": True}, {"codec": "binary"}, {"codec": "float32"}])
+def test_a_local_index_comes_back(codebook_bundle, tmp_path, form):
+    make_index(tmp_path / "index", codebook_bundle, **form)
+    made = backup_index(str(tmp_path / "index"), tmp_path / "backup")
+    restored = restore_index(tmp_path / "backup", str(tmp_path / "back"))
+    assert (made.documents, restored.documents, restored.notes) == (12, 12, ())
+    before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
+    assert before.keys() == after.keys()
+    for id_, (passage, digest, vectors) in before.items():
+        assert after[id_][:2] == (passage, digest)
+        assert (vectors * after[id_][2]).sum(1).mean() / (vectors * vectors).sum(1).mean() > 0.999
+    one, two = LocalIndex.open(tmp_path / "index"), LocalIndex.open(tmp_path / "back")
+    assert (one.codec, one.bits, one.refine) == (two.codec, two.bits, two.refine)
+
+
+def test_a_backup_keeps_codes_and_residuals_as_they_are(whole, tmp_path):
+    """Some 13 bytes a row instead of 64."""
+    manifest = json.loads((whole / "manifest.json").read_text())
+    unpacked = sum(part["unpacked"] for part in manifest["parts"])
+    assert (manifest["documents"], manifest["passages"], manifest["token_vectors"], len(manifest["parts"])) == (12, 12, 60, 3)
+    assert unpacked < 12 * 200 + 60 * 16
+    assert sorted(path.name for path in whole.iterdir()) == ["bundle", "codebook.npz", "manifest.json", "parts"]
+
+
+def flipped(path, place=-20):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a flipped byte of a part": (lambda b: flipped(b / "parts/000001.gz"), "000001.gz is damaged"),
+    "a part cut off": (lambda b: (b / "parts/000001.gz").write_bytes(b"x"), "another length"),
+    "a part that is missing": (lambda b: (b / "parts/000002.gz").unlink(), "000002.gz cannot be read"),
+    "two parts swapped": (lambda b: (b / "parts/000000.gz").replace(b / "parts/000001.gz"), "000000.gz cannot be read"),
+    "no manifest": (lambda b: (b / "manifest.json").unlink(), "is no backup: it has no manifest.json"),
+    "a manifest cut off": (
+        lambda b: (b / "manifest.json").write_bytes((b / "manifest.json").read_bytes()[:-9]),
+        "cannot be read",
+    ),
+    "a codebook changed": (lambda b: flipped(b / "codebook.npz"), "codebook.npz is missing or damaged"),
+    "a codebook missing": (lambda b: (b / "codebook.npz").unlink(), "codebook.npz is missing or damaged"),
+    "a bundle changed": (lambda b: flipped(b / "bundle/tokenizer.json"), "was changed"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGE))
+def test_damage_is_found_before_anything_is_written(backup, tmp_path, damage):
+    do, said = DAMAGE[damage]
+    do(backup)
+    with pytest.raises((CollectionError, BundleError), match=said):
+        restore_index(backup, str(tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
+
+
+def test_every_flipped_byte_of_the_manifest_is_found(backup, tmp_path):
+    path = backup / "manifest.json"
+    data = path.read_bytes()
+    for place in range(0, len(data), 7):
+        path.write_bytes(data)
+        flipped(path, place)
+        if json_of(path) == json.loads(data):
+            continue  # a blank that became another
+        with pytest.raises(ColbertVespaError):
+            restore_index(backup, str(tmp_path / "back"))
+        assert not (tmp_path / "back").exists()
+
+
+def json_of(path):
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def test_another_version_is_refused(backup, tmp_path):
+    path = backup / "manifest.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(CollectionError, match="has version 2, this release reads 1"):
+        restore_index(backup, str(tmp_path / "back"))
+
+
+def test_a_part_that_unpacks_to_more_than_it_says_is_not_unpacked(whole):
+    data = (whole / "parts/000000.gz").read_bytes()
+    with pytest.raises(CollectionError, match="its length is not that of the manifest"):
+        read_part(data, 100, "part", SCHEMA, 16, None)
+
+
+def test_an_unfinished_backup_is_none(codebook_bundle, tmp_path, monkeypatch):
+    index = make_index(tmp_path / "index", codebook_bundle)
+    monkeypatch.setattr("feeder.copying.local.BATCH_DOCUMENTS", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr("feeder.copying.backup.BackupTarget.finish", lambda target: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            backup_index(str(index), tmp_path / "backup")
+    with pytest.raises(CollectionError, match="is no backup"):
+        restore_index(tmp_path / "backup", str(tmp_path / "back"))
+    flipped(tmp_path / "backup/parts/000001.gz")
+    with pytest.raises(CollectionError, match="is not as it was written"):
+        backup_index(str(index), tmp_path / "backup", CopyOptions(resume=True))
+    assert backup_index(str(index), tmp_path / "backup").documents == 12
+    with pytest.raises(UsageError, match="holds a backup already"):
+        backup_index(str(index), tmp_path / "backup")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+    with pytest.raises(UsageError, match="no empty folder"):
+        backup_index(str(index), tmp_path / "mine")
+
+
+def test_an_empty_index_has_an_empty_backup(codebook_bundle, tmp_path):
+    LocalIndex.create(tmp_path / "index", bundle=codebook_bundle, schema=SCHEMA)
+    assert backup_index(str(tmp_path / "index"), tmp_path / "backup").documents == 0
+    restore_index(tmp_path / "backup", str(tmp_path / "back"))
+    assert LocalIndex.open(tmp_path / "back").schema == SCHEMA

@@ -1,0 +1,120 @@
+"""The MCP server, asked by the SDK's own client: in memory, and as the command line starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+from animals import ANIMALS, QUERY
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
+
+from colbert_vespa import mcp_server
+from colbert_vespa.mcp_server import MAX_QUERY, MAX_RESULTS, ServerOptions, build_server
+from late_interaction.errors import VespaTimeout
+
+
+def opened(client, options=None):
+    """An agent: a context manager, as it must be left by the task that entered it."""
+    return McpClient(build_server(client, options))
+
+
+async def call(agent, tool, **arguments):
+    """Structured output, which the text of the answer repeats."""
+    answer = await agent.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    assert json.loads(answer.content[0].text) == answer.structured_content
+    return answer.structured_content
+
+
+async def refused(agent, tool, **arguments):
+    answer = await agent.call_tool(tool, arguments)
+    assert answer.is_error and answer.structured_content is None
+    return answer.content[0].text
+
+
+async def test_the_tools_say_what_they_take_and_give(client):
+    async with opened(client) as agent:
+        tools = {tool.name: tool for tool in (await agent.list_tools()).tools}
+        assert set(tools) == {"search", "fetch"}
+        assert tools["search"].input_schema["required"] == ["query"]
+        assert "legs (long)" in tools["search"].input_schema["properties"]["where"]["description"]
+        assert tools["fetch"].input_schema["required"] == ["id"]
+        result = tools["search"].output_schema
+        assert {"id", "title", "text", "url"} <= set(result["$defs"]["Found"]["required"])
+        assert {"id", "title", "text", "url", "metadata"} <= set(tools["fetch"].output_schema["required"])
+        assert all(tool.annotations.read_only_hint for tool in tools.values())
+
+
+async def test_search_gives_documents_and_fetch_gives_one(client):
+    async with opened(client, ServerOptions(url_field="home")) as agent:
+        found = (await call(agent, "search", query=QUERY, k=3))["results"]
+        hits = client.search(QUERY, 3).hits
+        assert [(item["id"], item["score"]) for item in found] == [(hit.id, pytest.approx(hit.score)) for hit in hits]
+        assert found[0] | {"score": 0} == {"id": "cat", "title": "Cats", "text": ANIMALS[0].text, "url": "house", "score": 0}
+        whole = await call(agent, "fetch", id="fish")
+        assert whole == {
+            "id": "fish", "title": "fish", "text": ANIMALS[3].text, "url": "", "metadata": ANIMALS[3].metadata,
+            "truncated": False,
+        }  # fmt: skip
+
+
+async def test_a_filter_selects(client):
+    async with opened(client) as agent:
+        found = await call(agent, "search", query=QUERY, where={"legs": {"$lt": 3}})
+        assert {item["id"] for item in found["results"]} == {"bird", "fish"}
+
+
+async def test_what_is_wrong_is_an_error_of_the_tool(client):
+    async with opened(client) as agent:
+        assert "no document 'horse'" in await refused(agent, "fetch", id="horse")
+        assert "'wings' unknown; the fields" in await refused(agent, "search", query=QUERY, where={"wings": 2})
+        assert "blank" in await refused(agent, "search", query=" ")
+        for arguments in ({"query": ""}, {"query": "x" * (MAX_QUERY + 1)}, {"query": "x", "k": MAX_RESULTS + 1}, {}):
+            await refused(agent, "search", **arguments)
+        await refused(agent, "fetch", id="")
+
+
+async def test_a_backend_that_fails_is_named_and_nothing_else(client, monkeypatch):
+    async def fail(*args, **kwargs):
+        raise VespaTimeout("Vespa at http://vespa:8080 ran out of time: x")
+
+    monkeypatch.setattr(mcp_server.AsyncClient, "search", fail)
+    async with opened(client) as agent:
+        said = await refused(agent, "search", query="x")
+    assert said == "Error executing tool search: Vespa at http://vespa:8080 ran out of time: x"
+
+
+async def test_long_texts_are_cut_off(client, monkeypatch):
+    monkeypatch.setattr(mcp_server, "MAX_PASSAGE", 7)
+    monkeypatch.setattr(mcp_server, "MAX_TEXT", 7)
+    async with opened(client) as agent:
+        assert (await call(agent, "search", query=QUERY, k=1))["results"][0]["text"] == "the cat"
+        fetched = await call(agent, "fetch", id="cat")
+    assert (fetched["text"], fetched["truncated"]) == ("the cat", True)
+
+
+async def test_the_command_line_serves_standard_input(animals, tmp_path):
+    command = StdioServerParameters(
+        command=sys.executable, args=["-m", "colbert_vespa", "serve", animals, "--mcp"], cwd=str(tmp_path),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    async with McpClient(command) as agent:
+        assert (await call(agent, "fetch", id="cat"))["title"] == "Cats"
+
+
+def test_serving_in_another_way_is_for_later(cli, animals, tmp_path):
+    assert "give --mcp" in cli("serve", animals, code=2).stderr
+    assert "from 1 to 65535" in cli("serve", animals, "--mcp", "--port", "70000", code=2).stderr
+    cli("serve", str(tmp_path / "nowhere"), "--mcp", code=1)
+
+
+@pytest.mark.live
+async def test_vespa_is_served(world):
+    async with opened(world.vespa) as agent:
+        found = (await call(agent, "search", query="parse command line options", k=3))["results"]
+        whole = await call(agent, "fetch", id=found[0]["id"])
+    assert len(found) == 3
+    assert whole["text"] == next(d.text for d in world.documents if d.id == found[0]["id"])
