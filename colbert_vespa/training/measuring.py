@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from colbert_vespa.evaluation import Judged, bm25_rankings
+from colbert_vespa.evaluation import Judged
+from colbert_vespa.measures.baselines import bm25_run, dense_run
+from colbert_vespa.measures.runs import rankings_of
+from colbert_vespa.measures.significance import paired
 from colbert_vespa.training.data import TrainingData
+from exporter.dense import DenseEncoder
 from exporter.quiet import quiet
 from feeder.sources import Query
 from late_interaction.documents import Document, passage_text
@@ -48,13 +51,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of mean nDCG@10, with a 95 % confidence interval and p of a two-sided paired t-test over the queries."""
+    """Of mean nDCG@10 over the queries, with its 95 % confidence interval. t_test, randomisation: two-sided p-values of paired
+    tests; None where there is one query alone, as the interval is then the difference."""
 
     against: str
     difference: float
     low: float
     high: float
-    p: float
+    t_test: float | None
+    randomisation: float | None
 
 
 def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judged:
@@ -95,29 +100,20 @@ def model_rankings(model: Any, judged: Judged, *, batch_size: int = 16) -> dict[
             flat = np.concatenate([np.asarray(item, np.float32) for item in vectors])
             for place, Q in enumerate(rows):
                 scores[place, first : first + len(part)] = maxsim_many(np.asarray(Q, np.float32), flat, lengths)
-    return _best(scores, judged)
-
-
-def dense_rankings(folder: str | Path, judged: Judged) -> dict[str, list[str]]:
-    """The best 100 by cosine of a dense encoder, as sentence-transformers loads it."""
-    from sentence_transformers import SentenceTransformer
-
-    with quiet():
-        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"use_safetensors": True})
-        texts = [passage_text(d.title, d.text) for d in judged.documents]
-        documents = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        queries = model.encode([q.text for q in judged.queries], normalize_embeddings=True, show_progress_bar=False)
-    return _best(np.asarray(queries) @ np.asarray(documents).T, judged)
-
-
-def _best(scores: np.ndarray, judged: Judged) -> dict[str, list[str]]:
-    """scores: `[queries, documents]`."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
-    return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(judged.queries, order, strict=True)}
+    return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(queries, order, strict=True)}
+
+
+def dense_rankings(checkpoint: str | Path, judged: Judged) -> dict[str, list[str]]:
+    """The best 100 by cosine of a dense encoder. Raises: as DenseEncoder."""
+    encoder = DenseEncoder(checkpoint)
+    D = encoder.encode_documents([passage_text(d.title, d.text) for d in judged.documents])
+    Q = encoder.encode_queries([q.text for q in judged.queries])
+    return rankings_of(dense_run(judged.documents, judged.queries, D, Q, DEPTH))
 
 
 def keyword_rankings(judged: Judged) -> dict[str, list[str]]:
-    return bm25_rankings(judged.documents, judged.queries, DEPTH)
+    return rankings_of(bm25_run(judged.documents, judged.queries, DEPTH))
 
 
 def measure(name: str, rankings: Rankings, judged: Judged) -> Measured:
@@ -130,10 +126,9 @@ def measure(name: str, rankings: Rankings, judged: Judged) -> Measured:
 
 def compare(trained: Measured, other: Measured) -> Difference:
     """What is gained over `other` on the same queries."""
-    difference = np.subtract(trained.by_query, other.by_query)
-    mean = float(difference.mean())
-    if len(difference) < 2 or not difference.any() or np.ptp(difference) == 0:
-        return Difference(other.name, mean, mean, mean, 1.0)  # the test has no spread to compare the mean with
-    test = stats.ttest_rel(trained.by_query, other.by_query)
-    interval = test.confidence_interval(0.95)
-    return Difference(other.name, mean, float(interval.low), float(interval.high), float(test.pvalue))
+    found = paired(trained.by_query, other.by_query)
+    values = np.subtract(trained.by_query, other.by_query)
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return Difference(
+        other.name, found.difference, found.difference - half, found.difference + half, found.t_test, found.randomisation
+    )  # fmt: skip

@@ -15,15 +15,30 @@ from torch.nn import functional
 
 from colbert_vespa.training.settings import TrainingSettings
 
-__all__ = ["ColBERTv2Loss", "NWayLoss", "make_loss"]
+__all__ = ["ColBERTv2Loss", "InBatchLoss", "NWayLoss", "make_loss"]
+
+
+class InBatchLoss(nn.Module):
+    """Cross-entropy of each positive against the other queries' documents, plus, where there are negatives, against those of
+    its own query; the two are not mixed (colbert-ai's `use_ib_negatives`).
+
+    Here and below, b: queries of the batch, n: documents of each, positive first.
+    """
+
+    def __init__(self, model: Any, *, scale: float, chunk: int) -> None:
+        super().__init__()
+        self.model, self.scale, self.chunk = model, scale, chunk
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        scores = self.scale * _all_scores(self.model, sentence_features, self.chunk)
+        own = _own(scores)
+        loss = _in_batch(scores)
+        return loss if own.shape[1] == 1 else loss + _first_wins(own)
 
 
 class ColBERTv2Loss(nn.Module):
-    """KL divergence from the teacher over a query's own documents, plus cross-entropy of its positive against all documents of
-    the batch but its own negatives (colbert-ai's `use_ib_negatives`; Santhanam et al. 2022, arXiv 2112.01488).
-
-    b: queries of the batch, n: documents of each, positive first.
-    """
+    """KL divergence from the teacher over a query's own documents, plus cross-entropy of its positive against the other
+    queries' documents (Santhanam et al. 2022, arXiv 2112.01488)."""
 
     def __init__(self, model: Any, *, temperature: float, scale: float, weight: float, chunk: int) -> None:
         super().__init__()
@@ -32,26 +47,11 @@ class ColBERTv2Loss(nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """labels: `[b, n]`, the teacher's scores."""
-        columns = [dict(features) for features in sentence_features]
-        query = self.model(columns[0], task="query")
-        documents, masks = stack_padded_token_embeddings(
-            *embed_columns_padded(self.model, columns[1:], self.chunk, task_default="document")
-        )
-        scores = colbert_scores(  # [b, b * n]
-            query["token_embeddings"], documents, queries_mask=query["attention_mask"].bool(), documents_mask=masks
-        )
-        b, n = labels.shape
-        places = torch.arange(b, device=scores.device)
-        own = scores.view(b, b, n)[places, places]  # [b, n]
-        student = functional.log_softmax(own / self.temperature, dim=-1)
+        scores = _all_scores(self.model, sentence_features, self.chunk)
+        student = functional.log_softmax(_own(scores) / self.temperature, dim=-1)
         teacher = functional.log_softmax(labels / self.temperature, dim=-1)
         distilled = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        left_out = torch.zeros(b, b, n, dtype=torch.bool, device=scores.device)
-        left_out[places, places, 1:] = True
-        rivals = (scores * self.scale).masked_fill(left_out.view(b, b * n), float("-inf"))
-        contrastive = functional.cross_entropy(rivals, places * n)
-        loss: Tensor = self.weight * self.temperature**2 * distilled + contrastive
-        return loss
+        return self.weight * self.temperature**2 * distilled + _in_batch(scores * self.scale)
 
 
 class NWayLoss(nn.Module):
@@ -62,20 +62,53 @@ class NWayLoss(nn.Module):
         self.model, self.scale, self.chunk = model, scale, chunk
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        columns = [dict(features) for features in sentence_features]
-        query = self.model(columns[0], task="query")
-        documents, masks = stack_padded_token_embeddings(
-            *embed_columns_padded(self.model, columns[1:], self.chunk, task_default="document")
-        )
+        query, documents, masks = _embedded(self.model, sentence_features, self.chunk)
         scores = colbert_kd_scores(  # [b, n]
             query["token_embeddings"], documents, queries_mask=query["attention_mask"].bool(), documents_mask=masks
         )
-        return functional.cross_entropy(scores * self.scale, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
+        return _first_wins(scores * self.scale)
+
+
+def _embedded(model: Any, sentence_features: Iterable[dict[str, Tensor]], chunk: int) -> tuple[Any, Tensor, Tensor]:
+    """Of the query, its features; of the documents, their rows and which of them count."""
+    columns = [dict(features) for features in sentence_features]
+    query = model(columns[0], task="query")
+    documents, masks = stack_padded_token_embeddings(*embed_columns_padded(model, columns[1:], chunk, task_default="document"))
+    return query, documents, masks
+
+
+def _all_scores(model: Any, sentence_features: Iterable[dict[str, Tensor]], chunk: int) -> Tensor:
+    """`[b, b, n]`: each query with the documents of each query."""
+    query, documents, masks = _embedded(model, sentence_features, chunk)
+    scores: Tensor = colbert_scores(
+        query["token_embeddings"], documents, queries_mask=query["attention_mask"].bool(), documents_mask=masks
+    )
+    return scores.view(len(scores), len(scores), -1)
+
+
+def _own(scores: Tensor) -> Tensor:
+    """`[b, n]` of `[b, b, n]`."""
+    places = torch.arange(len(scores), device=scores.device)
+    return scores[places, places]
+
+
+def _first_wins(scores: Tensor) -> Tensor:
+    """Cross-entropy; scores: `[b, n]`."""
+    return functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
+
+
+def _in_batch(scores: Tensor) -> Tensor:
+    """Cross-entropy without a query's own negatives; scores: `[b, b, n]`."""
+    b, _, n = scores.shape
+    places = torch.arange(b, device=scores.device)
+    left_out = torch.zeros_like(scores, dtype=torch.bool)
+    left_out[places, places, 1:] = True
+    return functional.cross_entropy(scores.masked_fill(left_out, float("-inf")).view(b, b * n), places * n)
 
 
 Make = Callable[[Any, TrainingSettings], nn.Module]
 _LOSSES: dict[str, Make] = {
-    "contrastive": lambda model, s: losses.MultiVectorMultipleNegativesRankingLoss(model, scale=s.scale),
+    "contrastive": lambda model, s: InBatchLoss(model, scale=s.scale, chunk=s.chunk),
     "cached-contrastive": lambda model, s: losses.CachedMultiVectorMultipleNegativesRankingLoss(
         model, scale=s.scale, mini_batch_size=s.chunk
     ),

@@ -41,7 +41,7 @@ class TrainingReport:
             for name, means in self.systems.items()
         }
         gains = {
-            f"gain over {d.against}": f"{d.difference:+.4f} nDCG@10, 95 % from {d.low:+.4f} to {d.high:+.4f}, p = {d.p:.2g}"
+            f"gain over {d.against}": f"{d.difference:+.4f} nDCG@10, 95 % from {d.low:+.4f} to {d.high:+.4f}, {_tests(d)}"
             for d in self.differences
         }
         return {"held out": f"{self.queries:,} queries over {self.documents:,} documents", **shown, **gains}
@@ -78,6 +78,12 @@ class TrainingReport:
         curve.set_xlabel("step")
         curve.set_ylabel("loss")
         figure.savefig(path)
+
+
+def _tests(difference: Difference) -> str:
+    if difference.t_test is None or difference.randomisation is None:
+        return "one query allows no test"
+    return f"p = {difference.t_test:.2g} (paired t-test), {difference.randomisation:.2g} (randomisation)"
 
 
 def report_of(

@@ -133,7 +133,7 @@ def test_an_ensemble_weighs_scorers_on_one_scale():
 def test_differences_are_paired():
     gained = compare(Measured("new", {}, [0.5, 0.6, 0.9, 1.0]), Measured("old", {}, [0.4, 0.4, 0.8, 0.8]))
     assert gained.difference == pytest.approx(0.15)
-    assert gained.low < 0.15 < gained.high and gained.p < 0.05
+    assert gained.low < 0.15 < gained.high and gained.t_test < 0.05
 
 
 def test_defect_15_negatives_keep_to_the_minimum_rank(tmp_path):
