@@ -1,0 +1,266 @@
+"""What training brings: MiniLM's projection before and after, beside BM25 and dense MiniLM, on a split of MedQuAD and on SciFact.
+
+    python -m benchmarks.train [--quick] [--json] [--work DIR] [--minutes 38] [--threads 2] [--adapt]
+
+Test are the documents whose sha256 of metadata.focus, as an integer, is 0 modulo 10, with their queries; the rest is for
+training, but for a twentieth of the focuses (1 modulo 20) on which the best checkpoint is chosen. No text or query of the test
+split is trained on, nor a near-duplicate of one. Few-shot: `adapt` with 64 examples of the training split. --adapt: also
+`adapt` to the training documents alone, with queries made of them. SciFact is measured to see what is lost elsewhere.
+
+Every stage is kept in the work folder, so that a run that was stopped goes on where it was; a training of other options wants
+another folder. --minutes: of training, from loading the model to the best checkpoint; the number of steps is chosen for it from
+the speed of the first ones. --quick: a few hundred documents and steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEED = 13
+SAMPLE = 4_000  # texts that the projection is fitted on
+FEW = 64
+BATCH = 32
+STEP_SECONDS = 3.6  # of one step of 32 queries on 2 cores of a Zen 3, for --minutes
+SPARE = 0.8  # of the minutes for steps; the rest is mining and evaluation
+ADAPT_STEPS = 150
+
+
+def part_of(document: Any) -> str:
+    focus = str(document.metadata.get("focus") or "")
+    digest = int(hashlib.sha256(focus.encode()).hexdigest(), 16)
+    return "test" if digest % 10 == 0 else "dev" if digest % 20 == 1 else "train"
+
+
+def collections(quick: bool, data: Path) -> dict[str, Any]:
+    """medquad's test and dev, scifact: judged; train: examples and documents."""
+    from colbert_vespa.evaluation import Judged
+    from colbert_vespa.training import Example, TrainingData, clean
+    from colbert_vespa.training.data import text_of_document
+    from feeder.sources import read_collection
+
+    read = read_collection(data / "medquad")
+    parts: dict[str, list[Any]] = {"test": [], "dev": [], "train": []}
+    for document in read.corpus:
+        if not document.blank:
+            parts[part_of(document)].append(document)
+    judged = {name: Judged.of(name, parts[name], read.queries, read.qrels, None) for name in ("test", "dev")}
+    texts = {document.id: text_of_document(document) for document in parts["train"]}
+    examples = [
+        Example(query.text, texts[id_])
+        for query in read.queries
+        for id_, value in read.qrels.get(query.id, {}).items()
+        if value > 0 and id_ in texts
+    ]
+    tested = TrainingData(
+        [
+            Example(query.text, text_of_document(document))
+            for part in judged.values()
+            for query in part.queries
+            for document in part.documents
+            if part.qrels[query.id].get(document.id, 0) > 0
+        ],
+        [text_of_document(document) for part in judged.values() for document in part.documents],
+    )
+    if quick:
+        examples = random.Random(SEED).sample(examples, 400)
+        kept = {example.positive for example in examples}
+        texts = {id_: text for id_, text in texts.items() if text in kept}
+    found, report = clean(TrainingData(examples, list(texts.values())), test=tested)
+    for name, value in report.rows().items():
+        say(f"{name}: {value}")
+    sci = read_collection(data / "scifact")
+    scifact = Judged.of("scifact", sci.corpus, sci.queries, sci.qrels, None)
+    return {
+        "train": found,
+        "test": shortened(judged["test"], quick),
+        "dev": judged["dev"],
+        "scifact": shortened(scifact, quick),
+    }
+
+
+def shortened(judged: Any, quick: bool) -> Any:
+    from colbert_vespa.training.measuring import smaller
+
+    return smaller(judged, 60, 200, SEED) if quick else judged
+
+
+def say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+class Kept:
+    """Measured systems in a file, by collection and system."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def measured(self, collection: Any, system: str, rankings: Callable[[], Mapping[str, Sequence[str]]]) -> Any:
+        from colbert_vespa.training.measuring import Measured, measure
+        from late_interaction.files import atomic_write
+
+        key = f"{collection.name}/{system}"
+        if key not in self._found:
+            started = time.perf_counter()
+            self._found[key] = dataclasses.asdict(measure(system, rankings(), collection))
+            atomic_write(self._path, json.dumps(self._found).encode())
+            ndcg = self._found[key]["means"]["ndcg_at_10"]
+            say(f"{key}: nDCG@10 {ndcg:.4f} ({time.perf_counter() - started:.0f} s)")
+        return Measured(**self._found[key])
+
+
+class Timed:
+    """Progress lines of a training, at most one in 20 seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last, self._started = name, 0.0, time.perf_counter()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self._last > 20 or done == total:
+            self._last = now
+            say(f"{self._name}: {what} {done}/{total}, {now - self._started:.0f} s")
+
+
+def trained(name: str, work: Path, run: Callable[[Path, Timed], object]) -> tuple[Path, float]:
+    """(checkpoint, seconds of the training that ended), once."""
+    checkpoint, seconds = work / name, work / f"{name}.seconds"
+    if not (checkpoint.is_dir() and seconds.is_file()):
+        started = time.perf_counter()
+        run(checkpoint, Timed(name))
+        seconds.write_text(f"{time.perf_counter() - started:.0f}")
+    return checkpoint, float(seconds.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--adapt", action="store_true")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--minutes", type=float, default=38)
+    parser.add_argument("--steps", type=int, help="instead of --minutes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--scale", type=float, default=2.0)
+    parser.add_argument("--keep-start", type=float, default=0.3)
+    options = parser.parse_args()
+    if not (options.data / "medquad").is_dir():
+        sys.exit(f"no collection medquad in {options.data}")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    result = proof(options)
+    show(result)
+    if options.json:
+        print(json.dumps(result))
+
+
+def proof(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from colbert_vespa.demo import minilm_folder
+    from colbert_vespa.training import HoldOut, MiningSettings, TrainingSettings, adapt, train
+    from colbert_vespa.training.measuring import compare, dense_rankings, keyword_rankings, model_rankings
+    from exporter.loading import load_checkpoint
+    from exporter.plain import make_plain_checkpoint
+    from late_interaction.bundle_cache import cache_folder
+
+    torch.set_num_threads(options.threads)
+    work = options.work or cache_folder() / "benchmarks" / ("train-quick" if options.quick else "train")
+    work.mkdir(parents=True, exist_ok=True)
+    data = collections(options.quick, options.data)
+    start = work / "start"
+    if not start.is_dir():
+        texts = data["train"].pool
+        make_plain_checkpoint(minilm_folder(), start, random.Random(SEED).sample(texts, min(SAMPLE, len(texts))))
+    kept = Kept(work / "measured.json")
+    measured: dict[str, dict[str, Any]] = {"test": {}, "scifact": {}}
+
+    def measure_all(system: str, rank: Callable[[Any], Mapping[str, Sequence[str]]], *, names: Sequence[str]) -> None:
+        for name in names:
+            judged = data[name]
+            measured[name][system] = kept.measured(judged, system, lambda judged=judged: rank(judged))
+
+    def of_model(folder: Path) -> Callable[[Any], Mapping[str, Sequence[str]]]:
+        return lambda judged: model_rankings(load_checkpoint(folder).model, judged)
+
+    measure_all("BM25", keyword_rankings, names=["test"])
+    measure_all("start", of_model(start), names=["test"])
+    measure_all("dense MiniLM", lambda judged: dense_rankings(minilm_folder(), judged), names=["test"])
+    steps = options.steps or (8 if options.quick else round(options.minutes * 60 * SPARE / STEP_SECONDS))
+    settings = TrainingSettings(
+        objective="contrastive", steps=steps, batch_size=BATCH, learning_rate=options.learning_rate, scale=options.scale,
+        negatives=1, document_length=96, keep_start=options.keep_start, evaluate_every=max(1, steps // 5), seed=SEED,
+        mining=MiningSettings(by=("bm25",), last_rank=20, seed=SEED),
+    )  # fmt: skip
+    hold_out = HoldOut(data["dev"], queries=200, documents=400)
+    checkpoint, seconds = trained(
+        "trained", work,
+        lambda out, step: train(start, data["train"], out, settings, hold_out=hold_out, resume=True, progress=step),
+    )  # fmt: skip
+    measure_all("trained", of_model(checkpoint), names=["test"])
+    few = few_examples(data["train"].examples)
+    few_shot, few_seconds = trained(
+        "few-shot", work,
+        lambda out, step: adapt(start, data["train"].documents, out, examples=few, resume=True, progress=step),
+    )  # fmt: skip
+    measure_all("few-shot", of_model(few_shot), names=["test"])
+    for system, rank in (("start", of_model(start)), ("trained", of_model(checkpoint)), ("BM25", keyword_rankings)):
+        measure_all(system, rank, names=["scifact"])
+    measure_all("few-shot", of_model(few_shot), names=["scifact"])
+    if options.adapt:
+        unjudged = dataclasses.replace(settings, steps=min(steps, ADAPT_STEPS))
+        adapted, _ = trained(
+            "adapted", work,
+            lambda out, step: adapt(start, data["train"].documents, out, settings=unjudged, resume=True, progress=step),
+        )  # fmt: skip
+        measure_all("adapted", of_model(adapted), names=["test", "scifact"])
+    pairs = [("test", "trained", "start"), ("test", "trained", "BM25"), ("test", "trained", "dense MiniLM"),
+             ("test", "few-shot", "start"), ("scifact", "trained", "start"), ("scifact", "few-shot", "start")]  # fmt: skip
+    pairs += [("test", "adapted", "start"), ("scifact", "adapted", "start")] if options.adapt else []
+    return {
+        "steps": steps, "minutes": seconds / 60, "few_shot_minutes": few_seconds / 60, "threads": options.threads,
+        "settings": settings.to_json(),
+        "collections": {n: {"documents": len(data[n].documents), "queries": len(data[n].queries)} for n in measured},
+        "systems": {name: {system: dict(m.means) for system, m in found.items()} for name, found in measured.items()},
+        "differences": [
+            {"collection": name, "system": one} | dataclasses.asdict(compare(measured[name][one], measured[name][two]))
+            for name, one, two in pairs
+        ],
+    }  # fmt: skip
+
+
+def few_examples(examples: Sequence[Any]) -> list[tuple[str, str]]:
+    one_each = {example.query: example.positive for example in examples}
+    return random.Random(SEED).sample(sorted(one_each.items()), min(FEW, len(one_each)))
+
+
+def show(result: Mapping[str, Any]) -> None:
+    print(f"{result['steps']} steps, {result['minutes']:.1f} minutes of training on {result['threads']} threads")
+    for name, systems in result["systems"].items():
+        size = result["collections"][name]
+        print(f"\n{name}: {size['queries']:,} queries, {size['documents']:,} documents")
+        print("| | nDCG@10 | MRR@10 | recall@100 |\n|---|---|---|---|")
+        for system, means in systems.items():
+            print(f"| {system} | {means['ndcg_at_10']:.4f} | {means['mrr_at_10']:.4f} | {means['recall_at_100']:.4f} |")
+    print("\n| | gain in nDCG@10 | 95 % | p (t-test, randomisation) |\n|---|---|---|---|")
+    for d in result["differences"]:
+        print(
+            f"| {d['collection']}: {d['system']} over {d['against']} | {d['difference']:+.4f} | "
+            f"{d['low']:+.4f} to {d['high']:+.4f} | {d['t_test']:.2g}, {d['randomisation']:.2g} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
