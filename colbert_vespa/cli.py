@@ -425,8 +425,16 @@ def train(
     document_length: Annotated[int | None, typer.Option("--document-length", help="Tokens while training; 128.")] = None,
     negatives: Annotated[int | None, typer.Option("--negatives", help="Hard negatives of a query; default: 1.")] = None,
     mine_by: Annotated[list[str] | None, typer.Option("--mine-by", help="bm25 or model; several times.")] = None,
+    first_rank: Annotated[int | None, typer.Option("--first-rank", help="Negatives rank no better; default: 1.")] = None,
+    last_rank: Annotated[int | None, typer.Option("--last-rank", help="Negatives rank no worse; default: 30.")] = None,
+    margin: Annotated[float | None, typer.Option("--margin", help="A negative scores so much below the positive.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="A negative has at most this share of the positive's score.")
+    ] = None,
     remine: Annotated[bool, typer.Option("--remine", help="Mine again before each epoch.")] = False,
     keep_start: Annotated[float | None, typer.Option("--keep-start", help="Share of the start's weights kept.")] = None,
+    pool_factor: Annotated[int | None, typer.Option("--pool-factor", help="Train through token pooling.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option("--evaluate-every", help="Steps; default: a tenth of them.")] = None,
     patience: Annotated[int | None, typer.Option("--patience", help="Stop after so many evaluations without gain.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
@@ -434,12 +442,14 @@ def train(
     collection: Annotated[Path | None, typer.Option("--collection", help="Held out for evaluation and report.")] = None,
     hold_out: Annotated[float, typer.Option("--hold-out", help="Share of queries held out; 0 for none.")] = 0.1,
     teacher: Annotated[str | None, typer.Option("--teacher", help="Cross-encoder: folder or hub name.")] = None,
-    dense: Annotated[Path | None, typer.Option("--dense", help="Dense encoder to compare with.")] = None,
+    dense: Annotated[
+        str | None, typer.Option("--dense", help="Dense encoder to compare with; default: MiniLM where it is installed.")
+    ] = None,
     layout: Annotated[
         str, typer.Option("--layout", help="sentence-transformers, pylate or stanford.")
     ] = "sentence-transformers",
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Also export the result to this folder.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write the report as .png or .svg.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the report's plot here as well.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -447,6 +457,8 @@ def train(
     from colbert_vespa.train_command import TrainRequest, run_training
     from colbert_vespa.training import MiningSettings
 
+    mining = {"by": tuple(mine_by) if mine_by else None, "first_rank": first_rank, "last_rank": last_rank, "margin": margin,
+              "ratio": ratio}  # fmt: skip
     out = Output(json_output=json_output)
     request = TrainRequest(
         data, model, output, documents, collection, hold_out, teacher, dense, layout, bundle, plot, resume
@@ -454,8 +466,8 @@ def train(
     changes: dict[str, object] = {
         "objective": objective, "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
         "document_length": document_length, "negatives": negatives, "keep_start": keep_start, "patience": patience,
-        "precision": precision, "seed": seed, "remine": remine,
-        "mining": MiningSettings(by=tuple(mine_by)) if mine_by else None,
+        "precision": precision, "seed": seed, "remine": remine, "pool_factor": pool_factor, "evaluate_every": evaluate_every,
+        "mining": MiningSettings(**{name: value for name, value in mining.items() if value is not None}),  # type: ignore[arg-type]
     }  # fmt: skip
     out.result(run_training(out, request, changes))
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbert_vespa.console import Output
+from colbert_vespa.demo import minilm_folder
 from feeder.sources import open_sources
-from late_interaction.errors import UsageError
+from late_interaction.errors import MissingDependency, UsageError
 
 __all__ = ["TrainRequest", "run_training"]
 
@@ -15,7 +16,8 @@ __all__ = ["TrainRequest", "run_training"]
 @dataclass(frozen=True)
 class TrainRequest:
     """What the command line asks for. documents: a source of texts to mine negatives from. collection: to hold out instead of a
-    share of the queries; teacher: a cross-encoder's folder or hub name; dense: a dense encoder to compare with."""
+    share of the queries; teacher: a cross-encoder's folder or hub name; dense: a dense encoder to compare with, None for
+    MiniLM where it is installed."""
 
     data: Path
     model: str
@@ -24,7 +26,7 @@ class TrainRequest:
     collection: Path | None = None
     hold_out: float = 0.1
     teacher: str | None = None
-    dense: Path | None = None
+    dense: str | None = None
     layout: str = "sentence-transformers"
     bundle: Path | None = None
     plot: Path | None = None
@@ -46,12 +48,12 @@ def run_training(out: Output, request: TrainRequest, changes: dict[str, object])
     if request.documents is not None:
         more = [text_of_document(d) for d in open_sources([str(request.documents)])[0] if not d.blank]
         data = TrainingData(data.examples, [*data.documents, *more])
-    held = None
+    held, dense = None, request.dense or _minilm()
     if request.collection is not None:
         read = read_collection(request.collection)
-        held = HoldOut(Judged.of(read.name, read.corpus, read.queries, read.qrels, None), dense=request.dense)
+        held = HoldOut(Judged.of(read.name, read.corpus, read.queries, read.qrels, None), dense=dense)
     elif request.hold_out:
-        held = HoldOut(share=request.hold_out, dense=request.dense)
+        held = HoldOut(share=request.hold_out, dense=dense)
     teacher = None if request.teacher is None else cross_encoder(request.teacher)
     with out.steps() as step:
         trained = train(
@@ -68,3 +70,10 @@ def run_training(out: Output, request: TrainRequest, changes: dict[str, object])
     out.say(f"checkpoint written to {trained.checkpoint}; curves, report and what --resume needs: {trained.work}")
     report = None if trained.report is None else trained.report.to_json()
     return {"checkpoint": str(trained.checkpoint), "data": trained.data.to_json(), "report": report}
+
+
+def _minilm() -> Path | None:
+    try:
+        return minilm_folder()
+    except MissingDependency:
+        return None

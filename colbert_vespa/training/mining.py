@@ -24,7 +24,7 @@ from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write
 from query import Client
 
-__all__ = ["Bm25Ranker", "MiningSettings", "ModelRanker", "Ranker", "mine"]
+__all__ = ["Bm25Ranker", "MiningSettings", "ModelRanker", "Ranker", "mine", "mined_once"]
 
 SOURCES = ("bm25", "model")
 Progress = Callable[[int, int], None]
@@ -105,8 +105,6 @@ def mine(
     *,
     further: bool = False,
     teacher: Scorer | None = None,
-    cache: Path | None = None,
-    cache_name: str = "",
     progress: Progress | None = None,
 ) -> list[Example]:
     """The examples with `count` negatives each, their own counted unless `further`: their own first, then mined ones,
@@ -114,11 +112,8 @@ def mine(
     negative are dropped, since they no longer cover all.
 
     rankers: over `data.pool`. teacher: its scores decide on margin and ratio; without either, a negative scores below the
-    positive. cache: folder; what was mined with the same data, settings and `cache_name` (the rankers' model) is read from it.
+    positive.
     """
-    file = None if cache is None else cache / f"mined-{_digest(data, settings, count, f'{cache_name} {further}')}.jsonl"
-    if file is not None and file.is_file():
-        return [_read(line) for line in file.read_text(encoding="utf-8").splitlines()]
     pool = data.pool
     place_of = {text: place for place, text in enumerate(pool)}
     positives = data.positives()
@@ -136,9 +131,22 @@ def mine(
             example = dataclasses.replace(example, negatives=(*example.negatives, *chosen), scores=())  # noqa: PLW2901
         mined.append(example if further else _first(example, count))
         report(number + 1, len(data.examples))
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, "".join(json.dumps(dataclasses.asdict(e)) + "\n" for e in mined).encode())
+    return mined
+
+
+def mined_once(
+    file: Path, data: TrainingData, settings: MiningSettings, count: int, models: str, make: Callable[[], list[Example]]
+) -> list[Example]:
+    """What `make` mines, kept in `file` and read from it while data, settings and models (of rankers and teacher) are the
+    same."""
+    digest = _digest(data, settings, count, models)
+    if file.is_file():
+        head, *lines = file.read_text(encoding="utf-8").splitlines()
+        if json.loads(head) == digest:
+            return [_read(line) for line in lines]
+    mined = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, "".join(json.dumps(item) + "\n" for item in (digest, *map(dataclasses.asdict, mined))).encode())
     return mined
 
 

@@ -22,15 +22,15 @@ from colbert_vespa.training.measuring import (
     model_rankings,
     smaller,
 )
-from colbert_vespa.training.mining import Bm25Ranker, ModelRanker, Ranker, mine
+from colbert_vespa.training.mining import Bm25Ranker, ModelRanker, Ranker, mine, mined_once
 from colbert_vespa.training.quality import DataReport, QualitySettings, clean
 from colbert_vespa.training.report import TrainingReport, report_of
 from colbert_vespa.training.saving import save_checkpoint
 from colbert_vespa.training.scorers import CachedScorer, Scorer
 from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
-from late_interaction.errors import UsageError
-from late_interaction.files import staged_folder
+from late_interaction.errors import MissingDependency, UsageError
+from late_interaction.files import sha256_file, staged_folder
 
 __all__ = ["HoldOut", "Trained", "train"]
 
@@ -40,13 +40,13 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class HoldOut:
     """share: of the training queries, where no `judged` set is given. queries, documents: of the part that is evaluated while
-    training; the report at the end is over all. dense: folder of a dense encoder to compare with."""
+    training; the report at the end is over all. dense: a dense encoder to compare with."""
 
     judged: Judged | None = None
     share: float = 0.1
     queries: int = 200
     documents: int = 1_000
-    dense: Path | None = None
+    dense: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,19 @@ def train(
     loaded, folder = load_start(model, training.pool, work, dim=dim)
     before = None if judged is None else measure("start", model_rankings(loaded, judged), judged)
     start = copy.deepcopy(loaded.state_dict()) if settings.keep_start else None
-    maker = _Preparer(training, settings, cached, work, step)
+    maker = _Preparer(training, settings, cached, f"{_fingerprint(folder)} {teacher_name if teacher else ''}", work, step)
+    if not resume:
+        maker.forget()
     prepared = maker.prepare(folder, "start")
-    small = None if judged is None or hold_out is None else smaller(judged, hold_out.queries, hold_out.documents, settings.seed)
+    if missing := len(training.examples) - len(prepared):
+        found.dropped["too few negatives"] += missing
+    small, keyword = None, None
+    if judged is not None and hold_out is not None:
+        small = smaller(judged, hold_out.queries, hold_out.documents, settings.seed)
+        keyword = measure("BM25", keyword_rankings(small), small).means
     result = run_trainer(
-        loaded, prepared, settings, work / "trainer", held_out=small, remine=maker.again if settings.remine else None,
-        resume=resume, progress=step,
+        loaded, prepared, settings, work / "trainer", held_out=small, beside=keyword,
+        remine=maker.again if settings.remine else None, resume=resume, progress=step,
     )  # fmt: skip
     if start is not None:
         _average(loaded, start, settings.keep_start)
@@ -124,9 +131,11 @@ def train(
             measured.append(measure("dense", dense_rankings(hold_out.dense, judged), judged))
         report = report_of(
             judged.name, len(judged.documents), measured, losses=result.losses, evaluations=result.evaluations,
-            best_step=result.best_step, seconds=seconds, data=found.to_json(),
+            evaluated_bm25=keyword, best_step=result.best_step, seconds=seconds, data=found.to_json(),
         )  # fmt: skip
         report.write(work)
+        with contextlib.suppress(MissingDependency):
+            report.plot(work / "report.png")
     return Trained(output, work, found, report)
 
 
@@ -147,6 +156,11 @@ def _seed(seed: int) -> None:
     from transformers import set_seed
 
     set_seed(seed)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of a checkpoint's weights."""
+    return " ".join(sha256_file(file)[:16] for file in sorted(folder.rglob("*.safetensors")))
 
 
 def _as_data(judged: Judged) -> TrainingData:
@@ -174,23 +188,51 @@ class _Preparer:
     """Examples with their negatives and scores, of the model in a folder."""
 
     def __init__(
-        self, data: TrainingData, settings: TrainingSettings, teacher: CachedScorer | None, work: Path, step: Progress
+        self,
+        data: TrainingData,
+        settings: TrainingSettings,
+        teacher: CachedScorer | None,
+        models: str,
+        work: Path,
+        step: Progress,
     ) -> None:
-        self._data, self._settings, self._teacher, self._work, self._step = data, settings, teacher, work, step
+        """models: what tells start and teacher from others."""
+        self._data, self._settings, self._teacher, self._models = data, settings, teacher, models
+        self._mined, self._work, self._step = work / "mined", work, step
+
+    def forget(self) -> None:
+        """What an earlier run mined with the model in its epochs; that of the start stays."""
+        for file in self._mined.glob("epoch-*.jsonl"):
+            file.unlink()
 
     def prepare(self, model: Path, name: str) -> list[Example]:
-        """name: of the model's state, as its epoch; what was mined under it is read again by a resumed run."""
+        """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was mined
+        under it is read again by a resumed run.
+
+        Raises: UsageError where none is left.
+        """
         settings = self._settings
         examples: Sequence[Example] = self._data.examples
         if settings.negatives:
-            with self._rankers(model, name) as rankers:
-                examples = mine(
-                    self._data, rankers, settings.mining, settings.negatives, teacher=self._teacher,
-                    cache=self._work / "mined", cache_name=name, progress=lambda done, all_: self._step("mining", done, all_),
-                )  # fmt: skip
+            examples = mined_once(
+                self._mined / f"{name}.jsonl", self._data, settings.mining, settings.negatives, self._models,
+                lambda: self._mine(model, name),
+            )  # fmt: skip
+            examples = [example for example in examples if len(example.negatives) >= settings.negatives]
+            if not examples:
+                raise UsageError(
+                    f"no query has {settings.negatives} negatives: give more documents, ask for fewer, or mine from later ranks"
+                )
         if settings.needs_scores and any(len(e.scores) <= settings.negatives for e in examples):
             examples = self._scored(examples)
         return list(examples)
+
+    def _mine(self, model: Path, name: str) -> list[Example]:
+        with self._rankers(model, name) as rankers:
+            return mine(
+                self._data, rankers, self._settings.mining, self._settings.negatives, teacher=self._teacher,
+                progress=lambda done, all_: self._step("mining", done, all_),
+            )  # fmt: skip
 
     def again(self, model: Any, epoch: int) -> list[Example]:
         """`prepare` with a MultiVectorEncoder in the middle of a run."""

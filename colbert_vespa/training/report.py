@@ -17,8 +17,8 @@ __all__ = ["TrainingReport", "report_of"]
 @dataclass(frozen=True)
 class TrainingReport:
     """systems: by name, metric means; the first is the trained model. differences: of the trained model to each other one.
-    losses: (step, training loss). evaluations: (step, nDCG@10 of a part of the held-out queries); best_step: of the
-    checkpoint that was kept, None where nothing was held out."""
+    losses: (step, training loss). evaluations: (step, means over a part of the held-out queries), step 0 is the start;
+    evaluated_bm25: BM25's means over that part. best_step: of the checkpoint that was kept."""
 
     collection: str
     queries: int
@@ -26,7 +26,8 @@ class TrainingReport:
     systems: Mapping[str, Mapping[str, float]]
     differences: Sequence[Difference]
     losses: Sequence[tuple[int, float]] = ()
-    evaluations: Sequence[tuple[int, float]] = ()
+    evaluations: Sequence[tuple[int, Mapping[str, float]]] = ()
+    evaluated_bm25: Mapping[str, float] | None = None
     best_step: int | None = None
     seconds: float = 0.0
     data: Mapping[str, object] = field(default_factory=dict)
@@ -73,7 +74,11 @@ class TrainingReport:
             curve.plot(*zip(*self.losses, strict=True), color="C1", label="training loss")
         if self.evaluations:
             other = curve.twinx()
-            other.plot(*zip(*self.evaluations, strict=True), color="C0", marker="o", label="nDCG@10 held out")
+            steps, values = zip(*((step, means["ndcg_at_10"]) for step, means in self.evaluations), strict=True)
+            other.plot(steps, values, color="C0", marker="o", label="nDCG@10 held out")
+            if self.evaluated_bm25 is not None:
+                other.axhline(self.evaluated_bm25["ndcg_at_10"], color="C7", linestyle="--", label="BM25")
+            other.legend(loc="lower right")
             other.set_ylabel("nDCG@10")
         curve.set_xlabel("step")
         curve.set_ylabel("loss")
@@ -92,7 +97,8 @@ def report_of(
     measured: Sequence[Measured],
     *,
     losses: Sequence[tuple[int, float]] = (),
-    evaluations: Sequence[tuple[int, float]] = (),
+    evaluations: Sequence[tuple[int, Mapping[str, float]]] = (),
+    evaluated_bm25: Mapping[str, float] | None = None,
     best_step: int | None = None,
     seconds: float = 0.0,
     data: Mapping[str, object] | None = None,
@@ -101,5 +107,6 @@ def report_of(
     trained = measured[0]
     return TrainingReport(
         collection, len(trained.by_query), documents, {m.name: m.means for m in measured},
-        [compare(trained, other) for other in measured[1:]], losses, evaluations, best_step, seconds, data or {},
+        [compare(trained, other) for other in measured[1:]], losses, evaluations, evaluated_bm25, best_step, seconds,
+        data or {},
     )  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import disable_progress_bars
 from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
 from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
@@ -32,14 +33,19 @@ __all__ = ["RunResult", "run_trainer"]
 Progress = Callable[[str, int, int], None]
 Remine = Callable[[Any, int], Sequence[Example]]
 EVALUATOR = "held-out"
-METRIC = f"eval_{EVALUATOR}_maxsim_ndcg@10"
+METRICS = {
+    name: f"eval_{EVALUATOR}_maxsim_{name.replace('_at_', '@')}" for name in ("ndcg_at_10", "mrr_at_10", "recall_at_100")
+}
+METRIC = METRICS["ndcg_at_10"]
 LOGS = 50  # lines of the loss curve
 
 
 @dataclass(frozen=True)
 class RunResult:
+    """losses: by step. evaluations: means by metric, of the steps; step 0 is the start."""
+
     losses: tuple[tuple[int, float], ...]
-    evaluations: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, Mapping[str, float]], ...]
     best_step: int | None
 
 
@@ -50,6 +56,7 @@ def run_trainer(
     folder: Path,
     *,
     held_out: Judged | None = None,
+    beside: Mapping[str, float] | None = None,
     remine: Remine | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -57,12 +64,14 @@ def run_trainer(
     """Trains `model` (MultiVectorEncoder) in place; afterwards it has the weights of the best evaluation.
 
     folder: of checkpoints, TensorBoard's events and the run's description. resume: go on from the last checkpoint there, where
-    there is one, with the same data and settings. remine: the examples for an epoch that begins, of the model as it then is.
+    there is one, with the same data and settings. beside: BM25's means on `held_out`, to report each evaluation with.
+    remine: the examples for an epoch that begins, of the model as it then is.
 
     Raises: UsageError where a run is resumed with other data or settings, or the precision needs a GPU.
     """
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
+    disable_progress_bars()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _checkpoint(folder, examples, settings, resume)
     total = _steps(len(examples), settings)
@@ -71,7 +80,7 @@ def run_trainer(
     if settings.pool_factor > 1:
         model.append(HierarchicalTokenPooling(settings.pool_factor))
     dataset = dataset_of(examples, settings.negatives, scored=settings.needs_scores)
-    callbacks: list[TrainerCallback] = [_Report(progress or (lambda _what, _done, _total: None), total)]
+    callbacks: list[TrainerCallback] = [_Report(progress or (lambda _what, _done, _total: None), total, beside)]
     if settings.patience and evaluator is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     if remine is not None:
@@ -152,11 +161,19 @@ def _evaluator(held_out: Judged) -> Any:
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total = progress, total
+    def __init__(self, progress: Progress, total: int, beside: Mapping[str, float] | None) -> None:
+        self._progress, self._total, self._beside = progress, total, beside
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress("training", int(state.global_step), self._total)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The last evaluation, beside the start's and BM25's."""
+        found = [line[METRIC] for line in state.log_history if METRIC in line]
+        if found:
+            keyword = "" if self._beside is None else f", BM25 {self._beside['ndcg_at_10']:.4f}"
+            shown = f"held-out nDCG@10 {found[-1]:.4f} at step {state.global_step} (start {found[0]:.4f}{keyword})"
+            self._progress(shown, int(state.global_step), self._total)
 
 
 class _Remined(TrainerCallback):  # type: ignore[misc]
@@ -182,7 +199,9 @@ class _Remined(TrainerCallback):  # type: ignore[misc]
         if epoch > 0:  # the first epoch's were mined before the run
             training = self._model.training
             self._model.eval()
-            self._examples = list(self._remine(self._model, epoch))
+            found = {(e.query, e.positive): e for e in self._remine(self._model, epoch)}
+            # an example for which nothing was found this time keeps what it had
+            self._examples = [found.get((e.query, e.positive), e) for e in self._examples]
             self._model.train(training)
 
 
@@ -191,6 +210,8 @@ def _result(trainer: Any) -> RunResult:
     best = trainer.state.best_model_checkpoint
     return RunResult(
         losses=tuple((int(line["step"]), float(line["loss"])) for line in history if "loss" in line),
-        evaluations=tuple((int(line["step"]), float(line[METRIC])) for line in history if METRIC in line),
+        evaluations=tuple(
+            (int(line["step"]), {name: float(line[key]) for name, key in METRICS.items()}) for line in history if METRIC in line
+        ),
         best_step=None if best is None else int(str(best).rpartition("-")[2]),
     )

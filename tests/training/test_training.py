@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,16 @@ pytest.importorskip("datasets", reason="the train extra is not installed")
 import checkpoints
 import numpy as np
 
-from colbert_vespa.training import HoldOut, MiningSettings, TrainingData, TrainingSettings, examples_of, train
+from colbert_vespa.training import (
+    HoldOut,
+    MiningSettings,
+    TrainingData,
+    TrainingSettings,
+    adapt,
+    distill,
+    examples_of,
+    train,
+)
 from exporter.loading import load_checkpoint
 from late_interaction.errors import UsageError
 
@@ -37,12 +47,20 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_run_lowers_the_loss_and_reports_before_and_after(start, tmp_path):
-    done = train(str(start), data(), tmp_path / "out", FEW, hold_out=HoldOut(share=0.3))
+    settings = dataclasses.replace(FEW, steps=18, evaluate_every=6)
+    said = []
+    done = train(
+        str(start), data(), tmp_path / "out", settings, hold_out=HoldOut(share=0.3), progress=lambda what, *_: said.append(what)
+    )
     report = json.loads((done.work / "report.json").read_text())
     assert list(report["systems"]) == ["trained", "start", "BM25"]
-    assert report["losses"][-1][1] < report["losses"][0][1]
-    assert [step for step, _ in report["evaluations"]] == [0, 2, 4, 6]
-    assert report["best_step"] in (2, 4, 6)
+    losses = [loss for _, loss in report["losses"]]
+    assert sum(losses[-6:]) < sum(losses[:6])
+    assert [step for step, _ in report["evaluations"]] == [0, 6, 12, 18]
+    assert all(set(means) == {"ndcg_at_10", "mrr_at_10", "recall_at_100"} for _, means in report["evaluations"])
+    assert report["best_step"] in (6, 12, 18)
+    assert any("BM25" in what and "at step 12" in what for what in said)
+    assert (done.work / "report.png").stat().st_size > 0
     assert list((done.work / "trainer").rglob("events.out.tfevents*"))
 
 
@@ -85,7 +103,7 @@ def test_every_objective_moves_the_model(objective, start, tmp_path):
 
 def test_the_start_is_kept_in_part(start, tmp_path):
     free = weights(train(str(start), data(), tmp_path / "free", FEW).checkpoint)
-    half = TrainingSettings(**{**FEW.__dict__, "keep_start": 0.5})
+    half = dataclasses.replace(FEW, keep_start=0.5)
     mixed = weights(train(str(start), data(), tmp_path / "mixed", half).checkpoint)
     before = weights(start)
     name = next(name for name in free if name.endswith("linear.weight"))
@@ -127,7 +145,55 @@ def test_negatives_are_mined_again_by_the_model_before_each_epoch(start, tmp_pat
     settings = TrainingSettings(batch_size=4, epochs=2, learning_rate=1e-3, document_length=24, remine=True,
                                 mining=MiningSettings(by=("model",), last_rank=8))  # fmt: skip
     done = train(str(start), data(), tmp_path / "out", settings)
-    assert len(list((done.work / "mined").iterdir())) == 2
+    assert {file.name for file in (done.work / "mined").iterdir()} == {"start.jsonl", "epoch-1.jsonl"}
+
+
+def test_a_run_that_no_longer_gains_stops_early(start, tmp_path):
+    settings = dataclasses.replace(FEW, steps=20, learning_rate=1e-9, evaluate_every=1, patience=2)
+    report = train(str(start), data(), tmp_path / "out", settings, hold_out=HoldOut(share=0.3)).report
+    assert report.evaluations[-1][0] < 6
+
+
+def words_in_common(pairs):
+    return [float(len(set(q.split()) & set(d.split()))) for q, d in pairs]
+
+
+TEXTS = [f"The {a} is near the {b}. Nobody saw a {a} without its {b} so far. A {b} of number {n} was there all the time."
+         for n, (a, b) in enumerate(pairwise(WORDS))]  # fmt: skip
+
+
+def test_adapt_makes_queries_of_documents_and_distils_a_teacher(start, tmp_path):
+    settings = TrainingSettings(objective="colbertv2", batch_size=4, steps=2, negatives=2, learning_rate=1e-3)
+    asked = []
+
+    def teacher(pairs):
+        asked.extend(pairs)
+        return words_in_common(pairs)
+
+    done = adapt(str(start), TEXTS, tmp_path / "out", teacher=teacher, settings=settings)
+    assert asked and done.data.queries > len(TEXTS)
+    assert done.data.dropped["too few negatives"] < done.data.kept  # in so few texts a teacher finds no other for some
+    assert not np.array_equal(weights(done.checkpoint)["1.linear.weight"], weights(start)["1.linear.weight"])
+
+
+def test_adapt_takes_few_examples(start, tmp_path):
+    settings = TrainingSettings(batch_size=2, steps=2, negatives=2, learning_rate=1e-3)
+    done = adapt(str(start), TEXTS, tmp_path / "out", examples=[("thread lock", TEXTS[0]), ("fox dog", TEXTS[5])],
+                 settings=settings)  # fmt: skip
+    assert (done.data.given, done.data.kept, done.data.documents) == (2, 2, len(TEXTS))
+    with pytest.raises(UsageError, match="too short"):
+        adapt(str(start), ["short"], tmp_path / "none")
+
+
+def test_distill_indexes_mines_scores_and_distils_in_rounds(start, tmp_path):
+    mining = MiningSettings(by=("model",), last_rank=8)
+    settings = TrainingSettings(objective="colbertv2", batch_size=4, steps=2, negatives=2, learning_rate=1e-3, mining=mining)
+    done = distill(str(start), data(), tmp_path / "out", words_in_common, rounds=2, settings=settings)
+    between = tmp_path / "out.round-1"
+    one, two = weights(between), weights(done.checkpoint)
+    assert not np.array_equal(one["1.linear.weight"], two["1.linear.weight"])
+    with pytest.raises(UsageError, match="takes no teacher's scores"):
+        distill(str(start), data(), tmp_path / "no", words_in_common, settings=TrainingSettings())
 
 
 def test_pooling_in_training_is_not_part_of_the_checkpoint(start, tmp_path):

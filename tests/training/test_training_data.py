@@ -20,7 +20,7 @@ from colbert_vespa.training import (
     synthetic_examples,
 )
 from colbert_vespa.training.measuring import Measured, compare
-from colbert_vespa.training.mining import Bm25Ranker, mine
+from colbert_vespa.training.mining import Bm25Ranker, mine, mined_once
 from colbert_vespa.training.scorers import CachedScorer, Ensemble
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
@@ -100,12 +100,25 @@ def test_negatives_come_from_the_window_and_below_the_margin():
     assert all(scores[CORPUS.index(text)] <= 0.999 * scores[CORPUS.index(ranking[4])] for text in found)
 
 
-def test_a_teacher_filters_false_negatives_and_the_cache_is_read(tmp_path):
+def test_a_teacher_filters_false_negatives():
     data = TrainingData([Example("apple", CORPUS[0])], CORPUS)
     teacher = lambda pairs: [0.0 if "number7 " in d else 2.0 if d != CORPUS[0] else 1.0 for _, d in pairs]  # noqa: E731
-    mined = mine(data, [Bm25Ranker(CORPUS)], MiningSettings(), 1, teacher=teacher, cache=tmp_path)
+    mined = mine(data, [Bm25Ranker(CORPUS)], MiningSettings(), 1, teacher=teacher)
     assert "number7 " in mined[0].negatives[0]
-    assert mine(data, [], MiningSettings(), 1, cache=tmp_path) == mined
+
+
+def test_what_was_mined_is_read_again_unless_something_changed(tmp_path):
+    data, calls = TrainingData([Example("apple", CORPUS[0])], CORPUS), []
+
+    def make():
+        calls.append(1)
+        return [Example("apple", CORPUS[0], (CORPUS[1],))]
+
+    arguments = (tmp_path / "mined" / "start.jsonl", data, MiningSettings(), 1)
+    assert mined_once(*arguments, "a model", make) == mined_once(*arguments, "a model", make)
+    assert len(calls) == 1
+    mined_once(*arguments, "another model", make)
+    assert len(calls) == 2
 
 
 def test_scores_are_kept_and_a_torn_line_is_not(tmp_path):
