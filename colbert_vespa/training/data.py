@@ -28,16 +28,22 @@ FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """scores: a teacher's, of the positive and then of each negative, or none."""
+    """scores: a teacher's, of the positive and then of each negative, or none. source: the document that the positive is a part
+    of, where it is not one itself; it is what is searched, and as relevant."""
 
     query: str
     positive: str
     negatives: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
+    source: str = ""
 
     @property
     def documents(self) -> tuple[str, ...]:
         return (self.positive, *self.negatives)
+
+    @property
+    def whole(self) -> str:
+        return self.source or self.positive
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,16 @@ class TrainingData:
 
     @property
     def pool(self) -> list[str]:
-        """Every text once, in the order it was first seen."""
+        """What negatives are looked for in: every document once, in the order it was first seen."""
         seen = dict.fromkeys(self.documents)
-        seen |= dict.fromkeys(text for example in self.examples for text in example.documents)
+        seen |= dict.fromkeys(text for example in self.examples for text in (example.whole, *example.negatives))
         return list(seen)
 
     def positives(self) -> dict[str, set[str]]:
         """By query, everything that some example calls relevant."""
         found: dict[str, set[str]] = {}
         for example in self.examples:
-            found.setdefault(example.query, set()).add(example.positive)
+            found.setdefault(example.query, set()).update((example.positive, example.whole))
         return found
 
 
@@ -188,12 +194,15 @@ def _scored(record: Mapping[str, object], query: str, where: str) -> Example:
 
 
 def split_by_query(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
-    """(training, held out): whole queries, so that none is on both sides. The pool is the same.
+    """(training, held out): whole queries, and all that was made of one document, so that none is on both sides. The documents
+    are the same.
 
     share: of the queries that are held out, in (0, 1).
     """
     queries = sorted({example.query for example in data.examples})
     held = set(random.Random(seed).sample(queries, max(1, round(share * len(queries)))))
-    inside = [example for example in data.examples if example.query not in held]
-    outside = [example for example in data.examples if example.query in held]
+    sources = {example.source for example in data.examples if example.query in held} - {""}
+    chosen = [example.query in held or example.source in sources for example in data.examples]
+    outside = [example for example, out in zip(data.examples, chosen, strict=True) if out]
+    inside = [example for example, out in zip(data.examples, chosen, strict=True) if not out]
     return dataclasses.replace(data, examples=inside), dataclasses.replace(data, examples=outside)

@@ -63,13 +63,19 @@ class Difference:
 
 
 def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judged:
-    """Its queries over the documents given and their own positives."""
-    texts = list(dict.fromkeys([*(example.positive for example in data.examples), *documents]))
+    """Its queries over the documents given and their own positives. What was made of one document is relevant to all of its
+    queries, and stands for it."""
+    wholes = {example.whole for example in data.examples}
+    positives = dict.fromkeys(example.positive for example in data.examples)
+    texts = list(positives | dict.fromkeys(text for text in documents if text not in wholes))
+    parts: dict[str, dict[str, None]] = {}
+    for example in data.examples:
+        parts.setdefault(example.whole, {})[example.positive] = None
     place = {text: f"d{n}" for n, text in enumerate(texts)}
     asked = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(example.query for example in data.examples))}
     qrels: dict[str, dict[str, float]] = {}
     for example in data.examples:
-        qrels.setdefault(asked[example.query], {})[place[example.positive]] = 1.0
+        qrels.setdefault(asked[example.query], {}).update((place[part], 1.0) for part in parts[example.whole])
     corpus = [Document(id_, "", text) for text, id_ in place.items()]
     return Judged.of(name, corpus, [Query(id_, text) for text, id_ in asked.items()], qrels, None)
 

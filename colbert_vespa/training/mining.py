@@ -179,7 +179,7 @@ def _candidates(
             kept = zip((text for text, _ in scored), scores[1:], strict=True)
             found.append([text for text, score in kept if _below(score, scores[0], settings, strict=True)])
         elif settings.margin is not None or settings.ratio is not None:
-            place = place_of[example.positive]
+            place = place_of[example.whole]
             best = ranker.score(example.query, [place]).get(place, 0.0)
             found.append([text for text, score in scored if _below(score, best, settings, strict=False)])
         else:
@@ -228,4 +228,4 @@ def _digest(data: TrainingData, settings: MiningSettings, count: int, name: str)
 
 def _read(line: str) -> Example:
     record = json.loads(line)
-    return Example(record["query"], record["positive"], tuple(record["negatives"]), tuple(record["scores"]))
+    return Example(record["query"], record["positive"], tuple(record["negatives"]), tuple(record["scores"]), record["source"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from colbert_vespa.training.scorers import CachedScorer, Scorer
 from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
 from late_interaction.errors import MissingDependency, UsageError
-from late_interaction.files import sha256_file, staged_folder
+from late_interaction.files import sha256_file
 
 __all__ = ["HoldOut", "Trained", "train"]
 
@@ -206,8 +207,8 @@ class _Preparer:
             file.unlink()
 
     def prepare(self, model: Path, name: str) -> list[Example]:
-        """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was mined
-        under it is read again by a resumed run.
+        """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was
+        mined under it is read again by a resumed run.
 
         Raises: UsageError where none is left.
         """
@@ -236,9 +237,10 @@ class _Preparer:
 
     def again(self, model: Any, epoch: int) -> list[Example]:
         """`prepare` with a MultiVectorEncoder in the middle of a run."""
-        folder = self._work / f"epoch-{epoch}"
-        save_checkpoint(model, folder)
-        return self.prepare(folder, f"epoch-{epoch}")
+        with tempfile.TemporaryDirectory(prefix="epoch-", dir=self._work) as scratch:
+            folder = Path(scratch) / "checkpoint"
+            save_checkpoint(model, folder)
+            return self.prepare(folder, f"epoch-{epoch}")
 
     def _scored(self, examples: Sequence[Example]) -> list[Example]:
         if self._teacher is None:
@@ -260,10 +262,10 @@ class _Preparer:
         if "model" not in self._settings.mining.by:
             yield rankers
             return
-        with staged_folder(self._work / "index") as staging:
+        with tempfile.TemporaryDirectory(prefix="index-", dir=self._work) as scratch:
             self._step(f"indexing with the model ({name})", 0, 1)
-            export(model, staging / "bundle", ExportOptions(document_length=self._settings.document_length))
-            ranker = ModelRanker(staging / "bundle", pool, staging / "index")
+            export(model, Path(scratch) / "bundle", ExportOptions(document_length=self._settings.document_length))
+            ranker = ModelRanker(Path(scratch) / "bundle", pool, Path(scratch) / "index")
             try:
                 yield [*rankers, ranker]
             finally:

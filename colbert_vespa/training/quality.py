@@ -68,20 +68,21 @@ def clean(
     """
     settings = settings or QualitySettings()
     pool = data.pool
-    same = _representatives([*(test.pool if test else ()), *pool], settings.near)
-    tested = {same[text] for text in test.pool} if test else set()
+    held = [*test.pool, *(example.positive for example in test.examples)] if test else []
+    same = _representatives([*held, *pool, *(example.positive for example in data.examples)], settings.near)
+    tested = {same[text] for text in held}
     asked = {_plain(example.query) for example in test.examples} if test else set()
     report = DataReport(given=len(data.examples), documents=len(pool))
     report.merged = len(pool) - len({same[text] for text in pool})
     relevant: dict[str, set[str]] = {}
     for example in data.examples:
-        relevant.setdefault(_plain(example.query), set()).add(same[example.positive])
+        relevant.setdefault(_plain(example.query), set()).update((same[example.positive], same[example.whole]))
     kept: list[Example] = []
     seen: set[tuple[str, str]] = set()
     for example in data.examples:
         why = _fault(example, settings)
         key = (_plain(example.query), same[example.positive])
-        if why is None and (key[0] in asked or key[1] in tested):
+        if why is None and (key[0] in asked or key[1] in tested or same[example.whole] in tested):
             why = "leak: in the test set"
         if why is None and key in seen and not settings.keep_duplicates:
             why = "duplicate"

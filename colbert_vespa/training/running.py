@@ -72,6 +72,7 @@ def run_trainer(
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
     disable_progress_bars()
+    model.model_card_data.widget = [{"text": ""}]  # else examples are looked for, with a bar of their own; no card is written
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _checkpoint(folder, examples, settings, resume)
     total = _steps(len(examples), settings)

@@ -70,7 +70,8 @@ class CachedScorer:
             for first in range(0, len(missing), BLOCK):
                 part = missing[first : first + BLOCK]
                 self._write(file, [keys[n] for n in part], [pairs[n] for n in part])
-                self._progress(first + len(part), len(missing))
+                if len(missing) > BLOCK:  # a few of one query, while negatives are mined, are no news
+                    self._progress(first + len(part), len(missing))
         return [self._known[key] for key in keys]
 
     def _write(self, file: IO[str], keys: Sequence[str], pairs: Pairs) -> None:

@@ -35,19 +35,20 @@ def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, 
 
 def _named(document: Document) -> list[Example]:
     """The title asks for the text without it, a heading for what stands below it."""
-    found = []
+    found, whole = [], text_of_document(document)
     if document.title.strip() and len(document.text.split()) >= LEAST_REST:
-        found.append(Example(document.title.strip(), document.text.strip()))
+        found.append(Example(document.title.strip(), document.text.strip(), source=whole))
     headings = list(_HEADING.finditer(document.text))
     for place, heading in enumerate(headings):
         end = headings[place + 1].start() if place + 1 < len(headings) else len(document.text)
         below = document.text[heading.end() : end].strip()
         if len(below.split()) >= LEAST_REST:
-            found.append(Example(heading[1], below))
+            found.append(Example(heading[1], below, source=whole))
     return found
 
 
 def _cropped(document: Document, count: int, draw: random.Random) -> list[Example]:
+    whole = text_of_document(document)
     sentences = [part.strip() for part in _SENTENCE.split(document.text) if part.strip()]
     usable = [n for n, sentence in enumerate(sentences) if len(sentence.split()) >= LEAST_SENTENCE]
     draw.shuffle(usable)
@@ -56,5 +57,5 @@ def _cropped(document: Document, count: int, draw: random.Random) -> list[Exampl
         rest = " ".join(sentence for n, sentence in enumerate(sentences) if n != place)
         if len(rest.split()) < LEAST_REST:
             continue
-        found.append(Example(sentences[place], text_of_document(document) if draw.random() < STAYS else rest))
+        found.append(Example(sentences[place], whole if draw.random() < STAYS else rest, source=whole))
     return found

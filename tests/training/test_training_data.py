@@ -19,9 +19,10 @@ from colbert_vespa.training import (
     read_training_data,
     synthetic_examples,
 )
-from colbert_vespa.training.measuring import Measured, compare
+from colbert_vespa.training.data import split_by_query
+from colbert_vespa.training.measuring import Measured, compare, held_out_of
 from colbert_vespa.training.mining import Bm25Ranker, mine, mined_once
-from colbert_vespa.training.scorers import CachedScorer, Ensemble
+from colbert_vespa.training.scorers import CachedScorer, Ensemble, cross_encoder
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
 
@@ -56,6 +57,7 @@ def test_queries_are_made_of_titles_headings_and_sentences():
     document = Document("d", "The title", f"# First part\n{LONG}. And here is another sentence of it. {LONG}.")
     made = synthetic_examples([document], per_document=3)
     assert [example.query for example in made[:2]] == ["The title", "First part"]
+    assert {example.whole for example in made} == {f"The title {document.text}"}
     assert made == synthetic_examples([document], per_document=3)
     cropped = synthetic_examples(
         [Document("d", "", f"{LONG.title()} alpha. {LONG.title()} beta. {LONG.title()} gamma.")], per_document=1
@@ -100,6 +102,22 @@ def test_negatives_come_from_the_window_and_below_the_margin():
     assert all(scores[CORPUS.index(text)] <= 0.999 * scores[CORPUS.index(ranking[4])] for text in found)
 
 
+def test_what_was_made_of_a_document_is_neither_its_negative_nor_divided_from_it():
+    documents = [Document(f"d{n}", "", f"{LONG.title()} alpha{n}. {LONG.title()} beta{n}. {LONG.title()} gamma{n}.")
+                 for n in range(6)]  # fmt: skip
+    data = TrainingData(synthetic_examples(documents), [document.text for document in documents])
+    assert data.pool == [document.text for document in documents]
+    for example in mine(data, [Bm25Ranker(data.pool)], MiningSettings(), 3):
+        assert len(example.negatives) == 3 and example.source not in example.negatives
+    inside, outside = split_by_query(data, 0.3, 0)
+    assert not {example.source for example in inside.examples} & {example.source for example in outside.examples}
+    judged = held_out_of("held", outside, data.documents)
+    parts = {example.positive for example in outside.examples}
+    assert parts <= {document.text for document in judged.documents}
+    assert not ({example.source for example in outside.examples} - parts) & {document.text for document in judged.documents}
+    assert all(len(found) == 2 for found in judged.qrels.values())
+
+
 def test_a_teacher_filters_false_negatives():
     data = TrainingData([Example("apple", CORPUS[0])], CORPUS)
     teacher = lambda pairs: [0.0 if "number7 " in d else 2.0 if d != CORPUS[0] else 1.0 for _, d in pairs]  # noqa: E731
@@ -135,6 +153,20 @@ def test_scores_are_kept_and_a_torn_line_is_not(tmp_path):
     assert asked == [("q", "a"), ("q", "b"), ("q", "c")]
     with pytest.raises(UsageError, match="no finite number"):
         CachedScorer(lambda pairs: [float("nan")] * len(pairs), tmp_path / "other", name="t")([("q", "a")])
+
+
+def test_a_cross_encoder_is_a_teacher(tmp_path):
+    import checkpoints
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    plain = checkpoints.plain(tmp_path / "plain")
+    config = AutoConfig.from_pretrained(plain, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "teacher")
+    AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path / "teacher")
+    pairs = [("late interaction", "one vector per token"), ("late interaction", "the lazy dog")]
+    scores = cross_encoder(tmp_path / "teacher")(pairs)
+    assert len(scores) == 2 and scores[0] != scores[1]
+    assert cross_encoder(tmp_path / "teacher")(pairs[1:]) == pytest.approx(scores[1:], abs=1e-5)
 
 
 def test_an_ensemble_weighs_scorers_on_one_scale():
