@@ -46,7 +46,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def test_a_run_lowers_the_loss_and_reports_before_and_after(start, tmp_path):
+def test_a_run_reports_before_and_after(start, tmp_path):
     settings = dataclasses.replace(FEW, steps=18, evaluate_every=6)
     said = []
     done = train(
@@ -54,8 +54,7 @@ def test_a_run_lowers_the_loss_and_reports_before_and_after(start, tmp_path):
     )
     report = json.loads((done.work / "report.json").read_text())
     assert list(report["systems"]) == ["trained", "start", "BM25"]
-    losses = [loss for _, loss in report["losses"]]
-    assert sum(losses[-6:]) < sum(losses[:6])
+    assert len(report["losses"]) == 18
     assert [step for step, _ in report["evaluations"]] == [0, 6, 12, 18]
     assert all(set(means) == {"ndcg_at_10", "mrr_at_10", "recall_at_100"} for _, means in report["evaluations"])
     assert report["best_step"] in (6, 12, 18)
@@ -87,6 +86,31 @@ def test_resuming_with_other_settings_is_refused(start, tmp_path):
     train(str(start), data(), tmp_path / "out", FEW)
     with pytest.raises(UsageError, match="other data or settings"):
         train(str(start), data(), tmp_path / "out", TrainingSettings(steps=7, batch_size=4), resume=True)
+
+
+def test_in_batch_losses_leave_out_a_querys_own_negatives():
+    import torch
+
+    from colbert_vespa.training.objectives import _first_wins, _in_batch, _own
+
+    scores = torch.tensor([[[2.0, 9.0], [1.0, 0.0]], [[0.0, 1.0], [3.0, -1.0]]])  # [queries, queries, documents of each]
+    assert _own(scores).tolist() == [[2.0, 9.0], [3.0, -1.0]]
+    rivals = torch.tensor([[2.0, 1.0, 0.0], [3.0, 0.0, 1.0]])
+    assert _in_batch(scores).item() == pytest.approx(-rivals.log_softmax(1)[:, 0].mean().item())
+    assert _first_wins(_own(scores)).item() == pytest.approx(-_own(scores).log_softmax(1)[:, 0].mean().item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["contrastive", "cached-contrastive", "colbertv2"])
+def test_a_real_encoder_learns(objective, tmp_path):
+    model = pytest.importorskip("colbert_vespa.demo").minilm_folder()
+    settings = TrainingSettings(
+        objective=objective, batch_size=4, steps=16, negatives=1, learning_rate=1e-4, document_length=24
+    )
+    held = HoldOut(share=0.3)
+    report = train(model, data(), tmp_path / "out", settings, hold_out=held, teacher=words_in_common, dim=32).report
+    losses = [loss for _, loss in report.losses]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "cached-contrastive", "n-way", "kl", "margin-mse", "colbertv2"])
