@@ -242,10 +242,12 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES
     from vespa_app.deploy import deploy
+    from vespa_app.sections import ClusterSettings
 
     folder = tmp_path_factory.mktemp("world")
     settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))
-    settings = dataclasses.replace(settings, indexes=further_indexes(settings))
+    roomy = ClusterSettings(disk_limit=0.97)  # others fill this machine's disk, too
+    settings = dataclasses.replace(settings, indexes=further_indexes(settings), cluster=roomy)
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
     # whatever was on the node before: only a new one is empty
