@@ -194,6 +194,12 @@ def test_the_least_effort_for_a_recall_goal_on_the_node(world, cli, tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def feed_one(world, document, folder):
+    options = FeedOptions(to=world.url, bundle=world.bundle, encoder=world.encoder, journal=folder / "j")
+    with start_feed([[document]], options) as run:
+        assert run.go().acknowledged == 1
+
+
 def test_zz_redeploy_on_a_used_node(world, tmp_path):
     """Last: an added metadata field goes live, what was fed stays, and the new field can be fed and asked for."""
     fields = MetadataSchema({**world.settings.metadata.fields, "added": FieldType.LONG})
@@ -205,9 +211,8 @@ def test_zz_redeploy_on_a_used_node(world, tmp_path):
     before = {h.id for h in retriever.search("anything", len(world.documents), candidates="exhaustive").hits}
     assert before == {d.id for d in world.documents}
     changed = dataclasses.replace(world.documents[0], metadata={**world.documents[0].metadata, "added": 7})
-    options = FeedOptions(to=world.url, bundle=world.bundle, encoder=world.encoder, journal=tmp_path / "j")
-    with start_feed([[changed]], options) as run:
-        assert run.go().acknowledged == 1
+    feed_one(world, changed, tmp_path)
     hits = retriever.search("anything", 10, where={"added": {"$gt": 6}}, candidates="exhaustive").hits
     assert [hit.id for hit in hits] == [changed.id]
+    feed_one(world, world.documents[0], tmp_path)  # as others expect it
     retriever.close()
