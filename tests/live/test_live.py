@@ -94,12 +94,13 @@ def test_local_and_vespa_agree(world):
                 )  # fmt: skip
 
 
-def test_filters_select_the_same_documents_everywhere(world):
-    rng = random.Random(5)
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_filters_select_the_same_documents_everywhere(world, count):
+    rng = random.Random(count)
     everything = len(world.documents)
     sizes = set()
     row = world.encoder.encode_queries(["anything at all"])[0][:1]  # which score does not matter
-    for _ in range(500):
+    for _ in range(count):
         where = random_filter(rng, world.documents)
         parse_filter(where, world.settings.metadata)
         wanted = {d.id for d in world.documents if matches(where, d.metadata)}
