@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -251,6 +252,7 @@ def feed(
     """Feed documents into Vespa or a local index."""
     from colbert_vespa.feed_view import feed_view
     from feeder import FeedOptions, open_sources, start_feed
+    from feeder.metrics import FeedMetrics
     from feeder.settings import FeedSettings, read_feed_settings
     from feeder.sources import DeadLetterSource
     from late_interaction.plaid import Storage
@@ -276,7 +278,11 @@ def feed(
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
         sharding=None if shards is None else Sharding(shards, shard_by),
     )  # fmt: skip
-    with start_feed([letters] if letters else files, options) as run, feed_view(run, metrics):
+    with (
+        contextlib.nullcontext() if metrics is None else FeedMetrics(metrics) as served,  # before anything is written
+        start_feed([letters] if letters else files, options) as run,
+        feed_view(run, served),
+    ):
         try:
             summary = run.go()
         except ColbertVespaError:  # how far it came, and then why

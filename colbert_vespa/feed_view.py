@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -75,10 +75,9 @@ def _counted(what: str, counts: Mapping[str, int]) -> list[str]:
 
 
 @contextmanager
-def feed_view(run: FeedRun, metrics: int | None = None) -> Iterator[None]:
-    """On standard error. metrics: port of the Prometheus metrics. Raises: UsageError where it cannot be had."""
-    with ExitStack() as stack:
-        if metrics is not None:
-            stack.enter_context(FeedMetrics(metrics, lambda: run.state))
-        stack.enter_context(FeedView(Console(stderr=True, highlight=False), lambda: run.state))
+def feed_view(run: FeedRun, metrics: FeedMetrics | None = None) -> Iterator[None]:
+    """On standard error, and as Prometheus `metrics`."""
+    if metrics is not None:
+        metrics.state = lambda: run.state
+    with FeedView(Console(stderr=True, highlight=False), lambda: run.state):
         yield

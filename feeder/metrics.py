@@ -24,14 +24,14 @@ PREFIX = "colbert_vespa_feed_"
 
 
 class FeedMetrics(Collector):
-    """As a context manager it serves `http://127.0.0.1:port/metrics`: what `state` says when it is asked. Port 0 takes any free
-    one, and `port` says which."""
+    """As a context manager it serves `http://127.0.0.1:port/metrics`: what `state` says when it is asked, and nothing while it
+    is None. Port 0 takes any free one, and `port` says which."""
 
-    def __init__(self, port: int, state: Callable[[], FeedProgress]) -> None:
+    def __init__(self, port: int, state: Callable[[], FeedProgress] | None = None) -> None:
         """Raises: UsageError where the port is none or cannot be had."""
         if not 0 <= port <= 65_535:
             raise UsageError(f"--metrics takes a port from 0 to 65535, got {port}")
-        self._state = state
+        self.state = state
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         try:
@@ -41,7 +41,9 @@ class FeedMetrics(Collector):
         self.port: int = self._server.server_port
 
     def collect(self) -> Iterator[Metric]:
-        state = self._state()
+        if self.state is None:
+            return
+        state = self.state()
         outcomes = {name: getattr(state, name) for name in ("acknowledged", "already_there", "dead_lettered")}
         yield _gauge("expected_documents", "Documents of the sources, blank ones and duplicates left out.", state.total)
         yield _counter("documents", "Documents, by what became of them.", outcomes, "outcome")

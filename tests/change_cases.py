@@ -73,6 +73,7 @@ CASES = {
     "back from streaming": (_STREAMING, _EXACT, ("reindex", "restart"), ("indexing-mode-change",)),
     "redundancy": (_cluster(), _cluster(redundancy=3), (), ()),
     "fewer copies": (_cluster(), _cluster(redundancy=1, searchable_copies=1), (), ()),
+    "limits": (_cluster(), _cluster(disk_limit=0.9, memory_limit=0.85), (), ()),
     "host added": (_cluster(), _cluster(content=("node1", "node2", "node3", "node4")), (), ()),
     "host removed": (_cluster(), _cluster(content=("node1", "node2")), (), ()),
     "groups": (_cluster(content=("node1", "node2")), _cluster(content=("node1", "node2"), groups=2), (), ()),

@@ -135,6 +135,17 @@ def minilm_encoder(minilm_bundle):
     return Encoder(minilm_bundle)
 
 
+@pytest.fixture(scope="session")
+def cached_encoder(minilm_encoder):
+    """For what is fed again and again: vectors are kept beside the bundles, as long as the code that makes them is the same."""
+    from late_interaction.vector_cache import CachedEncoder, VectorCache
+
+    folder = cached_folder("vectors", source_key("exporter", "late_interaction"), Path.mkdir)
+    cache = VectorCache(folder, minilm_encoder.dim)
+    yield CachedEncoder(minilm_encoder, cache)
+    cache.close()
+
+
 @dataclasses.dataclass
 class Done:
     stdout: str
@@ -184,12 +195,12 @@ def sample_collection(tmp_path_factory, stdlib_sample) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_index(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder) -> Path:
+def sample_index(tmp_path_factory, stdlib_sample, minilm_bundle, cached_encoder) -> Path:
     """A local index of the sample."""
     from feeder import FeedOptions, start_feed
 
     folder = tmp_path_factory.mktemp("local")
-    options = FeedOptions(to=str(folder / "index"), bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
+    options = FeedOptions(to=str(folder / "index"), bundle=minilm_bundle, encoder=cached_encoder, journal=folder / "journal")
     with start_feed([stdlib_sample], options) as run:
         summary = run.go()
     assert summary.acknowledged == len(stdlib_sample)
@@ -233,7 +244,9 @@ def further_indexes(settings) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, sample_index, sample_collection):
+def world(
+    vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder, cached_encoder, sample_index, sample_collection
+):
     """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
     url, config_url = vespa_node
     from feeder import FeedOptions, start_feed
@@ -242,10 +255,12 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES
     from vespa_app.deploy import deploy
+    from vespa_app.sections import ClusterSettings
 
     folder = tmp_path_factory.mktemp("world")
     settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))
-    settings = dataclasses.replace(settings, indexes=further_indexes(settings))
+    roomy = ClusterSettings(disk_limit=0.97)  # others fill this machine's disk, too
+    settings = dataclasses.replace(settings, indexes=further_indexes(settings), cluster=roomy)
     build_package(minilm_bundle, settings).write(folder / "package")
     check_package(folder / "package")
     # whatever was on the node before: only a new one is empty
@@ -254,12 +269,12 @@ def world(vespa_node, tmp_path_factory, stdlib_sample, minilm_bundle, minilm_enc
     for schema in settings.index_settings:
         everything = f"{url}/document/v1/colbert/{schema}/docid?selection=true&cluster=content"
         httpx.delete(everything, timeout=60).raise_for_status()
-    options = FeedOptions(to=url, bundle=minilm_bundle, encoder=minilm_encoder, journal=folder / "journal")
+    options = FeedOptions(to=url, bundle=minilm_bundle, encoder=cached_encoder, journal=folder / "journal")
     with start_feed([stdlib_sample], options) as run:
         summary = run.go()
     assert (summary.acknowledged, summary.dead_lettered) == (len(stdlib_sample), 0)
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
-    vectors = dict(zip((d.id for d in stdlib_sample), minilm_encoder.encode_documents(texts), strict=True))
+    vectors = dict(zip((d.id for d in stdlib_sample), cached_encoder.encode_documents(texts), strict=True))
     made = SimpleNamespace(
         url=url, config_url=config_url, settings=settings, bundle=minilm_bundle, encoder=minilm_encoder, vectors=vectors,
         documents=stdlib_sample, index=sample_index, collection=sample_collection, package=folder / "package",

@@ -6,7 +6,7 @@ import datetime
 import re
 
 from late_interaction.errors import SettingsError
-from vespa_app.sections import CloudSettings, ClusterSettings
+from vespa_app.sections import LIMIT_RANGE, CloudSettings, ClusterSettings
 from vespa_app.services import host_alias
 from vespa_app.settings import AppSettings
 
@@ -30,7 +30,7 @@ MOST_NODES = 1000
 
 def check_places(settings: AppSettings, today: datetime.date | None = None) -> None:
     """Raises: SettingsError naming the table and key that cannot work."""
-    if settings.cloud is not None and settings.cluster.hosts:
+    if settings.cloud is not None and settings.cluster != ClusterSettings():
         raise SettingsError("settings [cluster] and [cloud] exclude each other: hosts of your own, or Vespa Cloud's")
     _check_cluster(settings.cluster)
     if settings.cloud is not None:
@@ -48,6 +48,10 @@ def _check_cluster(cluster: ClusterSettings) -> None:
         if len(set(hosts)) != len(hosts):
             raise SettingsError(f"setting cluster.{kind} names a host twice")
     _check_hosts(cluster.hosts)
+    for name in ("memory_limit", "disk_limit"):
+        limit, (least, most) = getattr(cluster, name), LIMIT_RANGE
+        if limit and not least <= limit <= most:
+            raise SettingsError(f"setting cluster.{name} must be from {least} to {most}, or 0 for Vespa's own, got {limit:g}")
     if cluster.hosts and not cluster.content:
         raise SettingsError("setting cluster.content is empty: name the hosts that hold the documents")
     if len(cluster.config) % 2 == 0 and cluster.config:

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 
 from late_interaction.errors import SettingsError
 
-__all__ = ["CloudSettings", "ClusterSettings", "read_section", "section_json", "toml_table", "toml_value"]
+__all__ = ["LIMIT_RANGE", "CloudSettings", "ClusterSettings", "read_section", "section_json", "toml_table", "toml_value"]
 
+LIMIT_RANGE = (0.1, 0.98)  # of a node, that may be full
 _WANTED = {
     "tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers", "Mapping[str, str]": "a table of texts",
 }  # fmt: skip
@@ -35,7 +36,8 @@ _Section = TypeVar("_Section")
 class ClusterSettings:
     """config, container, content: host names of each kind; one host may be of all three. Without content hosts the
     application runs on one node. groups: of content hosts, each of which has a whole copy. redundancy: copies of each
-    document in the whole cluster. searchable_copies: of them, those that are indexed and ready to answer.
+    document in the whole cluster. searchable_copies: of them, those that are indexed and ready to answer. memory_limit,
+    disk_limit: the share of a content node above which Vespa takes no more documents, also of one node; 0 for Vespa's own.
     """
 
     config: tuple[str, ...] = ()
@@ -44,6 +46,8 @@ class ClusterSettings:
     groups: int = 1
     redundancy: int = 2
     searchable_copies: int = 2
+    memory_limit: float = 0.0
+    disk_limit: float = 0.0
 
     @property
     def hosts(self) -> tuple[str, ...]:

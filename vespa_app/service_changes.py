@@ -17,6 +17,7 @@ def service_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str, str]]
     before, after = _services(old), _services(new)
     yield from _process_changes(before, after)
     yield from _copies(before, after)
+    yield from _limits(before, after)
     for cluster in ("container", "content"):
         yield from _resource_changes(cluster, before, after)
     gone = _names(before, ".//client/token") - _names(after, ".//client/token")
@@ -88,6 +89,13 @@ def _copies(before: ET.Element, after: ET.Element) -> Iterator[tuple[str, str, s
                 f"{name} {was or '1'} -> {is_ or '1'}: copies are made or dropped in the background",
                 "",
             )
+
+
+def _limits(before: ET.Element, after: ET.Element) -> Iterator[tuple[str, str, str, str]]:
+    for name in ("memory", "disk"):
+        was, is_ = (root.findtext(f"content/tuning/resource-limits/{name}") or "Vespa's own" for root in (before, after))
+        if was != is_:
+            yield "live", "content nodes", f"takes no more documents above a share of {name} of {was} -> {is_}", ""
 
 
 def _resource_changes(cluster: str, before: ET.Element, after: ET.Element) -> Iterator[tuple[str, str, str, str]]:

@@ -52,6 +52,10 @@ def services_xml(
     listed = ET.SubElement(content, "documents")
     for schema, mode in documents.items():
         ET.SubElement(listed, "document", type=schema, mode=mode)
+    limits = {"disk": cluster.disk_limit, "memory": cluster.memory_limit}  # in the order of Vespa's schema of the file
+    for name, limit in limits.items():
+        if limit:
+            ET.SubElement(_path(content, "tuning/resource-limits"), name).text = f"{limit:g}"
     proton = _path(content, "engine/proton")
     if cluster.content:
         ET.SubElement(proton, "searchable-copies").text = str(cluster.searchable_copies)
@@ -66,8 +70,10 @@ def xml_text(root: ET.Element) -> str:
 
 
 def _path(parent: ET.Element, path: str) -> ET.Element:
+    """The element there, made where it is not."""
     for tag in path.split("/"):
-        parent = ET.SubElement(parent, tag)
+        found = parent.find(tag)
+        parent = ET.SubElement(parent, tag) if found is None else found
     return parent
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 
 import pytest
 
@@ -95,6 +96,16 @@ def test_feed_search_delete_move_and_upkeep(cli, source, tiny_bundle, tmp_path):
     assert last(cli("index", "prune", index, "--json"))["removed"] == [6]
     assert last(cli("index", "rollback", index, "small", "--json")) == {"version": 8, "passages": 28}
     assert "it has: 5 (small), 7, 8" in refused(cli("index", "rollback", index, "none", code=1))
+
+
+def test_metrics_on_a_port_that_is_taken_are_refused_before_anything_is_written(cli, source, tiny_bundle, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli(
+            "feed", str(source), "--bundle", str(tiny_bundle.path), "--to", str(tmp_path / "new"), "--metrics", port, code=2
+        )
+    assert f"port {port} of 127.0.0.1 cannot be had" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def test_an_answer_that_never_comes_is_given_up_and_sent_again(vespa):
 def test_a_connection_that_goes_silent_while_others_answer_is_left(vespa):
     """The other side has the bytes, and its program hangs: nothing that was sent again may wait there once more."""
     vespa.faults = {id_: ["hush"] for id_ in ("d3", "d23")}
-    with Feed(vespa.url, timeout=0.3) as feed:
+    with Feed(vespa.url, timeout=2) as feed:
         assert feed.send(*IDS) == dict.fromkeys(IDS)
         assert feed.send("late") == {"late": None}
         statistics = feed.sender.statistics()

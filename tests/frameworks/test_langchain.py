@@ -23,7 +23,17 @@ def searched(request):
     return request.getfixturevalue("world").vespa
 
 
-class TestRetriever(RetrieversIntegrationTests):
+class Closing(RetrieversIntegrationTests):
+    """Connections belong to the event loop of a test, and end with it."""
+
+    @pytest.fixture
+    async def retriever(self):
+        made = self.retriever_constructor(**self.retriever_constructor_params)
+        yield made
+        await made.aclose()
+
+
+class TestRetriever(Closing):
     @pytest.fixture(autouse=True)
     def _on(self, searched):
         self.searched = searched
@@ -67,7 +77,7 @@ class TestAsyncIndex(AsyncDocumentIndexTestSuite):
         await index.aclose()
 
 
-class TestIndexAsRetriever(RetrieversIntegrationTests):
+class TestIndexAsRetriever(Closing):
     @pytest.fixture(autouse=True)
     def _on(self, index):
         index.upsert(documents())

@@ -45,9 +45,10 @@ pytestmark = [
 QUERIES = ("parse command line options", "wait for a thread to finish", "the arithmetic mean of numbers", "delete a file")
 STRATEGIES = ("exhaustive", "centroid", "pooled", "bm25")
 NODES = ("node1", "node2", "node3")
-ONE = ClusterSettings(content=NODES[:1], redundancy=1, searchable_copies=1)
-THREE = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES)
-GROUPS = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES[1:], groups=2)
+ROOMY = ClusterSettings(disk_limit=0.97)  # others fill this machine's disk, too
+ONE = dataclasses.replace(ROOMY, content=NODES[:1], redundancy=1, searchable_copies=1)
+THREE = dataclasses.replace(ROOMY, config=NODES[:1], container=NODES[:2], content=NODES)
+GROUPS = dataclasses.replace(ROOMY, config=NODES[:1], container=NODES[:2], content=NODES[1:], groups=2)
 PATIENCE_S = 600
 TIE = 1e-4
 

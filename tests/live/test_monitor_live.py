@@ -129,8 +129,8 @@ def test_a_feed_block_is_one(world, tmp_path):
     package = shutil.copytree(world.package, tmp_path / "package")
     services = package / "services.xml"
     text = services.read_text()
-    limits = "<tuning><resource-limits><memory>0.001</memory></resource-limits></tuning>"
-    services.write_text(text.replace("</content>", f"{limits}</content>"))
+    assert text.count("</resource-limits>") == 1
+    services.write_text(text.replace("</resource-limits>", "<memory>0.001</memory></resource-limits>"))
     with Monitor(target(world)) as monitor:
         wait_for_rows(monitor, lambda rows: rows["room", "feeding"].state == OK)
         try:
@@ -162,7 +162,7 @@ def hosts(minilm_bundle, minilm_encoder, stdlib_sample, tmp_path):
         pytest.skip("COLBERT_VESPA_CLUSTER_TOOL names no tool that makes hosts")
     on_cluster("up", "3")
     try:
-        cluster = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES)
+        cluster = ClusterSettings(config=NODES[:1], container=NODES[:2], content=NODES, disk_limit=0.97)
         settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=("exhaustive",))
         package = build_package(minilm_bundle, dataclasses.replace(settings, cluster=cluster)).write(tmp_path / "package")
         deploy(package, "http://10.99.0.11:19071", query_url="http://10.99.0.11:8080", timeout=600)

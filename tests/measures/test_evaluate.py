@@ -75,7 +75,7 @@ def test_the_front_leaves_out_what_another_dominates():
 
 def test_tradeoffs_over_codecs_and_pooling(minilm_encoder, stdlib_sample, sample_collection, tmp_path):
     read = read_collection(sample_collection)
-    judged = Judged.of(read.name, stdlib_sample[:120], read.queries, read.qrels, 8)
+    judged = Judged.of(read.name, stdlib_sample[:50], read.queries, read.qrels, 4)
     found = measure_tradeoffs(
         minilm_encoder, judged, storages=(Storage("float32"), Storage("residual", 2)), poolings=(1, 2),
         candidates=("centroid", "exhaustive"),

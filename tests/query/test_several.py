@@ -10,11 +10,11 @@ from query import Client
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory, stdlib_sample, minilm_bundle, minilm_encoder):
+def halves(tmp_path_factory, stdlib_sample, minilm_bundle, cached_encoder):
     folder = tmp_path_factory.mktemp("halves")
     for name, documents in (("a", stdlib_sample[:200]), ("b", stdlib_sample[200:])):
         journal = folder / f"{name}.journal"
-        with start_feed([documents], FeedOptions(str(folder / name), journal, minilm_bundle, encoder=minilm_encoder)) as run:
+        with start_feed([documents], FeedOptions(str(folder / name), journal, minilm_bundle, encoder=cached_encoder)) as run:
             run.go()
     return [folder / name for name in "ab"]
 

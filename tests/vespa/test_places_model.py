@@ -21,6 +21,7 @@ pytestmark = pytest.mark.oracle
 
 CLUSTERS = {
     "three hosts": ClusterSettings(config=("node1",), container=("node1", "node2"), content=("node1", "node2", "node3")),
+    "limits of one node": ClusterSettings(disk_limit=0.9, memory_limit=0.85),
     "two groups": ClusterSettings(container=("node1", "node2"), content=("node1", "node2"), groups=2),
     "two groups of two": ClusterSettings(content=("a", "b", "c", "d"), groups=2, redundancy=4, searchable_copies=2),
     "three groups, addresses": ClusterSettings(

@@ -33,8 +33,8 @@ def ask(name, **change):
 def test_centroid_asks_for_the_best_of_each_row_above_the_last_of_them():
     parts = ask("centroid")
     assert parts.yql_where == "(weightedSet(centroids, @w0) or weightedSet(centroids, @w1))"
-    assert parts.parameters["w0"] == "{0:600,1:0}"
-    assert parts.parameters["w1"] == "{3:300,2:0}"
+    assert parts.parameters["w0"] == "{0:600,1:1}"
+    assert parts.parameters["w1"] == "{3:300,2:1}"
     assert parts.parameters["ranking.secondPhase.totalRerankCount"] == 50
     assert parts.profile == "centroid"
 
@@ -55,7 +55,7 @@ def test_weighted_sets_hold_whole_numbers_of_any_length():
 
 def test_centroid_probes_at_most_all_centroids():
     settings = dataclasses.replace(SETTINGS, probes=99)
-    assert ask("centroid", settings=settings).parameters["w0"] == "{0:900,1:300,2:100,3:0}"
+    assert ask("centroid", settings=settings).parameters["w0"] == "{0:900,1:300,2:100,3:1}"
 
 
 def test_documents_carry_each_centroid_once():
@@ -271,3 +271,9 @@ def test_what_is_known_of_a_strategy_stands_in_its_own_file():
     for name in ("centroids", "pooled", "token_bits", "codes"):
         with pytest.raises(SettingsError, match=f"'{name}': the name is taken"):
             check_settings(dataclasses.replace(SETTINGS, metadata=MetadataSchema({name: FieldType.STRING})))
+
+
+def test_one_probe_still_weighs_what_it_matches():
+    """A weight of 0 would match, and rank below nothing."""
+    parts = ask("centroid", settings=dataclasses.replace(SETTINGS, probes=1))
+    assert [parts.parameters[name] for name in ("w0", "w1")] == ["{0:1}", "{3:1}"]

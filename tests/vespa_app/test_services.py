@@ -67,6 +67,13 @@ def test_a_cluster_names_its_hosts(bundle):
     assert root.findtext(".//persearch") == "4"
 
 
+def test_a_node_takes_documents_up_to_the_limits_that_are_set(bundle):
+    assert services(files(bundle)).find("content/tuning") is None
+    content = services(files(bundle, cluster=ClusterSettings(disk_limit=0.9, memory_limit=0.85))).find("content")
+    (limits,) = content.findall("tuning/resource-limits")
+    assert {limit.tag: limit.text for limit in limits} == {"disk": "0.9", "memory": "0.85"}
+
+
 def test_groups_each_have_a_whole_copy(bundle):
     cluster = ClusterSettings(content=("a", "b", "c", "d"), groups=2, redundancy=4, searchable_copies=2)
     content = services(files(bundle, cluster=cluster)).find("content")
@@ -150,6 +157,8 @@ def cloud(**change):
         (cluster(content=("a", "A")), "names 'a' and 'A', which Vespa cannot tell apart"),
         (cluster(container=("Node",), content=("node", "b", "c")), "names 'Node' and 'node', which"),
         (cluster(content=("10.0.0.1", "host-10.0.0.1")), "names '10.0.0.1' and 'host-10.0.0.1', which"),
+        (cluster(disk_limit=80.0), "cluster.disk_limit must be from 0.1 to 0.98, or 0 for Vespa's own, got 80"),
+        ({"cluster": ClusterSettings(memory_limit=0.7), "cloud": CLOUD}, r"\[cluster\] and \[cloud\] exclude"),
         (cluster(redundancy=4), r"cluster.redundancy must be from 1 to the content nodes \(3\)"),
         (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies must be from 1 to redundancy"),
         (cluster(groups=2), "cluster.groups is 2, and 3 content hosts"),

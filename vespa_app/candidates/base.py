@@ -202,19 +202,19 @@ def codebook_of(codebook: Centroids | None) -> Centroids:
     return codebook
 
 
-def first_phase(settings: AppSettings, name: str, expression: str, drop: float | None = None) -> str:
-    """Of candidates `name`. drop: the limit where the settings name none."""
+def first_phase(settings: AppSettings, name: str, expression: str) -> str:
+    """Of candidates `name`."""
     kept = f"            total-keep-rank-count: {settings.keep_rank_count}\n" if settings.keep_rank_count else ""
     return f"""\
         first-phase {{
-{kept}{drop_limit(settings, name, "first", drop)}            expression: {expression}
+{kept}{drop_limit(settings, name, "first")}            expression: {expression}
         }}
 """
 
 
-def drop_limit(settings: AppSettings, name: str, phase: str, default: float | None = None) -> str:
+def drop_limit(settings: AppSettings, name: str, phase: str) -> str:
     """The line of a phase that makes no hit of what scores no more; may be empty."""
-    limit = settings.drop_limits.get(name, {}).get(phase, default)
+    limit = settings.drop_limits.get(name, {}).get(phase)
     return "" if limit is None else f"            rank-score-drop-limit: {float(limit)!r}\n"
 
 

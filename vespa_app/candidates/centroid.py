@@ -2,8 +2,8 @@
 
 Each passage carries the ids of its token vectors' nearest centroids. A query row asks for its M best centroids in one
 weightedSet item; the item's score is the best matching weight, and totalWeight sums over the rows: centroid interaction,
-where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities). What
-matches nothing above that floor is dropped.
+where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities). The M-th
+itself weighs one thousandth more, so that M = 1 counts the rows that match.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Centroid(PlainStrategy):
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-{first_phase(settings, self.name, SCORE, drop=0.0)}{second_phase(settings, self.name)}    }}
+{first_phase(settings, self.name, SCORE)}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
@@ -62,7 +62,7 @@ class Centroid(PlainStrategy):
         scores = request.centroid_scores
         best = best_centroids(scores, min(request.settings.probes, scores.shape[1]))
         found = np.take_along_axis(scores, best, axis=1)
-        weights = np.rint(WEIGHT_SCALE * (found - found[:, -1:])).astype(np.int64)
+        weights = np.maximum(1, np.rint(WEIGHT_SCALE * (found - found[:, -1:]))).astype(np.int64)
         parameters = rerank_parameters(request)
         parameters |= {f"w{row}": text for row, text in enumerate(weighted_sets(best, weights))}
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])

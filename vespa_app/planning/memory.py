@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from vespa_app.codecs import CODECS
 from vespa_app.planning.figures import GB, Figure
-from vespa_app.planning.request import MEMORY_LIMIT, NODE_BASE_GB, PlanRequest
+from vespa_app.planning.request import NODE_BASE_GB, PlanRequest
 
 __all__ = ["Cluster", "PassageBytes", "cluster_of", "passage_bytes"]
 
 CODEC = "the codec itself (Codec.bytes_per_token; a test compares it with what the codec encodes)"
 NODE = "bytes that a real node says its attributes use: 23,553 passages, 1.13M token vectors (tests/vespa_app/test_plan.py)"
 GROWTH = "proton's allocation growfactor 0.2"
-LIMITS = "Vespa's feed block: 80 % of memory, 75 % of disk (services.xml, resource-limits)"
+LIMITS = "Vespa's feed block: 80 % of memory, 75 % of disk, or what [cluster] says (services.xml, resource-limits)"
 STORED = "Vespa's document store keeps what was fed, about what attributes hold; a flush writes a file before it drops the old"
 
 META_STORE_B, ID_B, FIELD_B = 45, 50, 16
@@ -25,7 +25,6 @@ HNSW_NODE_B, LINK_B = 12, 4
 POSTING_B, ENTRY_B = 12, 8  # of a weighted set: in the inverted list, a half-full tree, and in the forward one
 DISTINCT = 0.7  # centroids of a passage, per token vector: .5 to .7 were measured
 GROWTH_FACTOR = 1.2
-DISK_LIMIT = 0.75
 TEXT_STORED, TEXT_INDEX = 0.5, 0.5  # of the text's bytes: compressed in the document store, and in the inverted index
 
 
@@ -110,19 +109,20 @@ def cluster_of(request: PlanRequest, passages: Sequence[PassageBytes]) -> Cluste
     memory_b, disk_b = sum(p.memory for p in passages), sum(p.all for p in passages)
     copies, redundancy, documents = request.searchable_copies, request.redundancy, request.documents
     memory = documents * memory_b * copies * GROWTH_FACTOR / GB
-    room = request.node_memory_gb * MEMORY_LIMIT - NODE_BASE_GB
+    room = request.node_memory_gb * request.memory_limit - NODE_BASE_GB
     nodes = max(math.ceil(memory / room), redundancy)
     nodes = math.ceil(nodes / request.groups) * request.groups
     disk, disk_formula = _disk(request, disk_b, len(passages))
     memory_formula = f"{documents:g} passages x {memory_b:.4g} B x {copies} searchable copies x {GROWTH_FACTOR} growth"
-    room_formula = f"{request.node_memory_gb:g} GB x {MEMORY_LIMIT} - {NODE_BASE_GB} GB"
+    room_formula = f"{request.node_memory_gb:g} GB x {request.memory_limit} - {NODE_BASE_GB} GB"
     nodes_formula = f"{memory:.4g} GB / {room:.4g} GB, at least {redundancy} (redundancy), in {request.groups} equal group(s)"
+    disk_each = f"{disk:.4g} GB / {nodes:g} nodes / {request.disk_limit}"
     figures = (
         Figure("memory, all copies", memory, "GB", memory_formula, GROWTH),
         Figure("memory per node for them", room, "GB", room_formula, LIMITS),
         Figure("content nodes", nodes, "", nodes_formula, "arithmetic"),
         Figure("disk, all copies", disk, "GB", disk_formula, STORED),
-        Figure("disk per node", disk / nodes / DISK_LIMIT, "GB", f"{disk:.4g} GB / {nodes:g} nodes / {DISK_LIMIT}", LIMITS),
+        Figure("disk per node", disk / nodes / request.disk_limit, "GB", disk_each, LIMITS),
     )
     fewest = max(1, redundancy // request.groups)
     held = room * GB / (memory_b * copies / request.groups * GROWTH_FACTOR)

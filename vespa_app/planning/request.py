@@ -12,11 +12,12 @@ from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
 from vespa_app.checks import LIMITS
 from vespa_app.codecs import CODECS
+from vespa_app.sections import LIMIT_RANGE
 from vespa_app.settings import LAYOUTS, AppSettings
 
-__all__ = ["MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
+__all__ = ["DISK_LIMIT", "MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
 
-MEMORY_LIMIT = 0.8
+MEMORY_LIMIT, DISK_LIMIT = 0.8, 0.75
 NODE_BASE_GB = 1.5  # processes of a content node without documents
 MOST = 1e15
 _MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "container_nodes")
@@ -31,7 +32,8 @@ class PlanRequest:
     makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
     text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a document.
     queries_per_second: 0 for no advice on groups. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
-    embedder: of a container. indexes: further ones of the application, by name, each with as many passages.
+    embedder: of a container. memory_limit, disk_limit: the share of a content node that may be full. indexes: further ones of
+    the application, by name, each with as many passages.
     """
 
     documents: float
@@ -61,6 +63,8 @@ class PlanRequest:
     container_nodes: int = 0
     jvm_heap_mb: int = AppSettings.jvm_heap_mb
     embedder: bool = True
+    memory_limit: float = MEMORY_LIMIT
+    disk_limit: float = DISK_LIMIT
     indexes: tuple[tuple[str, PlanRequest], ...] = ()
 
     @classmethod
@@ -75,6 +79,7 @@ class PlanRequest:
         request = replace(
             main, redundancy=redundancy, searchable_copies=copies, groups=place.groups, indexes=more,
             jvm_heap_mb=settings.jvm_heap_mb, embedder=settings.embedder,
+            memory_limit=settings.cluster.memory_limit or MEMORY_LIMIT, disk_limit=settings.cluster.disk_limit or DISK_LIMIT,
         )  # fmt: skip
         if settings.cloud:
             return replace(
@@ -140,8 +145,8 @@ def check_request(request: PlanRequest) -> None:
         )
     if request.redundancy % request.groups or request.searchable_copies % request.groups:
         raise SettingsError(f"plan: redundancy and searchable_copies must be multiples of groups ({request.groups})")
-    if request.node_memory_gb * MEMORY_LIMIT <= NODE_BASE_GB:
-        raise SettingsError(f"plan: node_memory_gb must be more than {NODE_BASE_GB / MEMORY_LIMIT:.2g}")
+    if request.node_memory_gb * request.memory_limit <= NODE_BASE_GB:
+        raise SettingsError(f"plan: node_memory_gb must be more than {NODE_BASE_GB / request.memory_limit:.2g}")
 
 
 def _check_index(request: PlanRequest, prefix: str = "") -> None:
@@ -164,6 +169,9 @@ def _check_index(request: PlanRequest, prefix: str = "") -> None:
 
 
 def _check_number(prefix: str, name: str, value: float) -> None:
-    least, most = LIMITS.get(_SETTING_OF.get(name, name), (0 if name in _MAY_BE_ZERO else 1, MOST))
+    if name in ("memory_limit", "disk_limit"):
+        least, most = LIMIT_RANGE
+    else:
+        least, most = LIMITS.get(_SETTING_OF.get(name, name), (0 if name in _MAY_BE_ZERO else 1, MOST))
     if not math.isfinite(value) or not least <= value <= most:
         raise SettingsError(f"plan: {prefix}{name} must be a number from {least:g} to {most:g}, got {value!r}")
