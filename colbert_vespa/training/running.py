@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,11 +135,23 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
         digest.update(repr(example).encode())
     description = json.dumps({"settings": settings.to_json(), "examples": digest.hexdigest()}, indent=1)
     file = folder / "run.json"
-    last = get_last_checkpoint(str(folder)) if resume else None
+    last = _last_whole(folder) if resume else None
     if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
     atomic_write(file, description.encode())
     return last
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end, of which trainer_state.json is; later ones are removed."""
+    while (last := get_last_checkpoint(str(folder))) is not None:
+        try:
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(last)
+        else:
+            return str(last)
+    return None
 
 
 def _freeze(model: Any) -> list[Any]:

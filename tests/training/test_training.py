@@ -77,6 +77,9 @@ def test_a_killed_run_resumes_to_the_same_loss_curve(start, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), progress=kill)
+    torn = tmp_path / "cut.run" / "trainer" / "checkpoint-6"  # of a kill while it was written
+    torn.mkdir()
+    (torn / "config.json").write_text("{}")
     resumed = train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), resume=True).report
     assert resumed.losses == whole.losses
     assert resumed.systems["trained"] == whole.systems["trained"]
