@@ -78,6 +78,8 @@ def test_a_killed_run_resumes_to_the_same_loss_curve(start, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), progress=kill)
+    torn = tmp_path / "cut.run" / "trainer" / "checkpoint-5"
+    torn.mkdir()  # a kill while it was written
     resumed = train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), resume=True).report
     assert resumed.losses == whole.losses
     assert resumed.systems["trained"] == whole.systems["trained"]
@@ -85,8 +87,20 @@ def test_a_killed_run_resumes_to_the_same_loss_curve(start, tmp_path):
 
 def test_resuming_with_other_settings_is_refused(start, tmp_path):
     train(str(start), data(), tmp_path / "out", FEW)
+    other = TrainingSettings(steps=7, batch_size=4)
     with pytest.raises(UsageError, match="other data or settings"):
-        train(str(start), data(), tmp_path / "out", TrainingSettings(steps=7, batch_size=4), resume=True)
+        train(str(start), data(), tmp_path / "out", other, resume=True)
+
+
+def test_a_new_run_forgets_the_checkpoints_of_another(start, tmp_path):
+    from colbert_vespa.training.running import _checkpoint
+
+    examples = data().examples
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "complete").touch()
+    assert _checkpoint(tmp_path, examples, FEW, resume=True) == str(tmp_path / "checkpoint-4")
+    assert _checkpoint(tmp_path, examples, FEW, resume=False) is None
+    assert _checkpoint(tmp_path, examples, FEW, resume=True) is None
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "cached-contrastive", "n-way", "kl", "margin-mse", "colbertv2"])
