@@ -30,7 +30,6 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEED = 13
 SAMPLE = 4_000  # texts that the projection is fitted on
 FEW = 64
-BATCH = 32
 STEPS, QUICK_STEPS = 320, 4
 ADAPT_STEPS = 150
 
@@ -41,7 +40,7 @@ def part_of(document: Any) -> str:
     return "test" if digest % 10 == 0 else "dev" if digest % 20 == 1 else "train"
 
 
-def collections(quick: bool, data: Path) -> dict[str, Any]:
+def collections(quick: bool, data: Path, scifact_documents: int | None) -> dict[str, Any]:
     """medquad's test and dev, scifact: judged; train: examples and documents."""
     from colbert_vespa.evaluation import Judged
     from colbert_vespa.training import Example, TrainingData, clean
@@ -84,8 +83,8 @@ def collections(quick: bool, data: Path) -> dict[str, Any]:
     return {
         "train": found,
         "test": shortened(judged["test"], quick),
-        "dev": smaller(judged["dev"], 150, 300, SEED),
-        "scifact": shortened(scifact, quick),
+        "dev": smaller(judged["dev"], 100, 200, SEED),
+        "scifact": shortened(scifact, quick) if scifact_documents is None else part_of_scifact(scifact, scifact_documents),
     }
 
 
@@ -93,6 +92,13 @@ def shortened(judged: Any, quick: bool) -> Any:
     from colbert_vespa.training.measuring import smaller
 
     return smaller(judged, 60, 200, SEED) if quick else judged
+
+
+def part_of_scifact(judged: Any, documents: int) -> Any:
+    """All its queries and their documents, and others up to `documents`; under a name of its own."""
+    from colbert_vespa.training.measuring import smaller
+
+    return dataclasses.replace(smaller(judged, len(judged.queries), documents, SEED), name=f"scifact-{documents}")
 
 
 def say(text: str) -> None:
@@ -153,6 +159,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--steps", type=int, help=f"default: {STEPS}, an epoch nearly")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=96, help="tokens of a document while training")
+    parser.add_argument("--precision", default="fp32", help="of training; figures are measured in fp32")
+    parser.add_argument("--scifact-documents", type=int, help="so many of SciFact's, for less time")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--scale", type=float, default=2.0)
     parser.add_argument("--keep-start", type=float, default=0.3)
@@ -160,6 +170,7 @@ def main() -> None:
     if not (options.data / "medquad").is_dir():
         sys.exit(f"no collection medquad in {options.data}")
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # half the processor's time where others use it too
     result = proof(options)
     show(result)
     if options.json:
@@ -170,7 +181,7 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from colbert_vespa.demo import minilm_folder
-    from colbert_vespa.training import HoldOut, MiningSettings, TrainingSettings, adapt, train
+    from colbert_vespa.training import HoldOut, MiningSettings, QualitySettings, TrainingSettings, adapt, train
     from colbert_vespa.training.measuring import compare, dense_rankings, keyword_rankings, model_rankings
     from exporter.loading import load_checkpoint
     from exporter.plain import make_plain_checkpoint
@@ -179,7 +190,7 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     work = options.work or cache_folder() / "benchmarks" / ("train-quick" if options.quick else "train")
     work.mkdir(parents=True, exist_ok=True)
-    data = collections(options.quick, options.data)
+    data = collections(options.quick, options.data, options.scifact_documents)
     start = work / "start"
     if not start.is_dir():
         texts = data["train"].pool
@@ -200,22 +211,26 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
     measure_all("dense MiniLM", lambda judged: dense_rankings(minilm_folder(), judged), names=["test"])
     steps = options.steps or (QUICK_STEPS if options.quick else STEPS)
     settings = TrainingSettings(
-        objective="contrastive", steps=steps, batch_size=BATCH, learning_rate=options.learning_rate, scale=options.scale,
-        negatives=1, document_length=96, keep_start=options.keep_start, evaluate_every=max(1, steps // 4), seed=SEED,
+        objective="contrastive", steps=steps, batch_size=options.batch, learning_rate=options.learning_rate,
+        scale=options.scale, negatives=1, document_length=options.length, keep_start=options.keep_start,
+        evaluate_every=max(1, steps // 2), seed=SEED, precision=options.precision,
         mining=MiningSettings(by=("bm25",), last_rank=20, seed=SEED),
     )  # fmt: skip
+    hold_out = HoldOut(data["dev"], queries=100, documents=200)
+    seen = dataclasses.replace(data["train"], examples=some_of(data["train"].examples, steps * options.batch))
+    checkpoint, minutes = trained(
+        "trained", work,
+        lambda out, step: train(
+            start, seen, out, settings, hold_out=hold_out, quality=QualitySettings(near=1.0), resume=True, progress=step
+        ),  # near-duplicates are gone already
+    )  # fmt: skip
+    measure_all("trained", of_model(checkpoint), names=["test"])
     few = few_examples(data["train"].examples)
     few_shot, few_minutes = trained(
         "few-shot", work,
         lambda out, step: adapt(start, data["train"].documents, out, examples=few, resume=True, progress=step),
     )  # fmt: skip
     measure_all("few-shot", of_model(few_shot), names=["test"])
-    hold_out = HoldOut(data["dev"], queries=150, documents=300)
-    checkpoint, minutes = trained(
-        "trained", work,
-        lambda out, step: train(start, data["train"], out, settings, hold_out=hold_out, resume=True, progress=step),
-    )  # fmt: skip
-    measure_all("trained", of_model(checkpoint), names=["test"])
     for system, rank in (("start", of_model(start)), ("trained", of_model(checkpoint)), ("BM25", keyword_rankings)):
         measure_all(system, rank, names=["scifact"])
     measure_all("few-shot", of_model(few_shot), names=["scifact"])
@@ -239,6 +254,11 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
             for name, one, two in pairs
         ],
     }  # fmt: skip
+
+
+def some_of(examples: Sequence[Any], count: int) -> list[Any]:
+    """As many as the steps see: negatives are not mined for the others."""
+    return random.Random(SEED).sample(list(examples), min(count, len(examples)))
 
 
 def few_examples(examples: Sequence[Any]) -> list[tuple[str, str]]:

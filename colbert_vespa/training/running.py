@@ -17,7 +17,7 @@ from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderT
 from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from colbert_vespa.evaluation import Judged
 from colbert_vespa.training.data import Example
@@ -38,6 +38,7 @@ METRICS = {
     name: f"eval_{EVALUATOR}_maxsim_{name.replace('_at_', '@')}" for name in ("ndcg_at_10", "mrr_at_10", "recall_at_100")
 }
 METRIC = METRICS["ndcg_at_10"]
+COMPLETE = "complete"
 LOGS = 50  # lines of the loss curve
 
 
@@ -82,7 +83,10 @@ def run_trainer(
     if settings.pool_factor > 1:
         model.append(HierarchicalTokenPooling(settings.pool_factor))
     dataset = dataset_of(examples, settings.negatives, scored=settings.needs_scores)
-    callbacks: list[TrainerCallback] = [_Report(progress or (lambda _what, _done, _total: None), total, beside)]
+    callbacks: list[TrainerCallback] = [
+        _Complete(folder),
+        _Report(progress or (lambda _what, _done, _total: None), total, beside),
+    ]
     if settings.patience and evaluator is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     if remine is not None:
@@ -114,10 +118,12 @@ def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: 
         per_device_train_batch_size=settings.batch_size, gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, warmup_steps=round(settings.warmup * total),
         max_length={"query": settings.query_length, "document": settings.document_length},
-        bf16=settings.precision == "bf16", fp16=settings.precision == "fp16", seed=settings.seed, data_seed=settings.seed,
+        bf16=settings.precision == "bf16", fp16=settings.precision == "fp16",
+        use_cpu=settings.precision == "bf16" and not torch.cuda.is_available(), seed=settings.seed, data_seed=settings.seed,
         batch_sampler="no_duplicates", logging_steps=max(1, total // LOGS), save_strategy="steps", save_steps=every,
         eval_strategy=strategy, eval_steps=every, eval_on_start=evaluated, save_total_limit=2,
         load_best_model_at_end=evaluated, metric_for_best_model=METRIC if evaluated else None, greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
         report_to=["tensorboard"], disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
 
@@ -135,23 +141,14 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
         digest.update(repr(example).encode())
     description = json.dumps({"settings": settings.to_json(), "examples": digest.hexdigest()}, indent=1)
     file = folder / "run.json"
-    last = _last_whole(folder) if resume else None
+    for found in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (resume and (found / COMPLETE).is_file()):  # of another run, or torn by a kill
+            shutil.rmtree(found)
+    last = get_last_checkpoint(str(folder))
     if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
     atomic_write(file, description.encode())
     return last
-
-
-def _last_whole(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end, of which trainer_state.json is; later ones are removed."""
-    while (last := get_last_checkpoint(str(folder))) is not None:
-        try:
-            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(last)
-        else:
-            return str(last)
-    return None
 
 
 def _freeze(model: Any) -> list[Any]:
@@ -172,6 +169,17 @@ def _evaluator(held_out: Judged) -> Any:
         name=EVALUATOR, ndcg_at_k=[10], mrr_at_k=[10], precision_recall_at_k=[10, 100], accuracy_at_k=[10], map_at_k=[10],
         write_csv=False, batch_size=16,
     )  # fmt: skip
+
+
+class _Complete(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint all of whose files are written, since a kill may come between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (self._folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / COMPLETE).touch()
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]

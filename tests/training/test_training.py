@@ -77,18 +77,30 @@ def test_a_killed_run_resumes_to_the_same_loss_curve(start, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), progress=kill)
-    torn = tmp_path / "cut.run" / "trainer" / "checkpoint-6"  # of a kill while it was written
-    torn.mkdir()
-    (torn / "config.json").write_text("{}")
+    torn = tmp_path / "cut.run" / "trainer" / "checkpoint-5"
+    torn.mkdir()  # a kill while it was written
     resumed = train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), resume=True).report
     assert resumed.losses == whole.losses
     assert resumed.systems["trained"] == whole.systems["trained"]
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings_is_refused(start, tmp_path):
     train(str(start), data(), tmp_path / "out", FEW)
+    other = TrainingSettings(steps=7, batch_size=4)
     with pytest.raises(UsageError, match="other data or settings"):
-        train(str(start), data(), tmp_path / "out", TrainingSettings(steps=7, batch_size=4), resume=True)
+        train(str(start), data(), tmp_path / "out", other, resume=True)
+
+
+def test_a_new_run_forgets_the_checkpoints_of_another(start, tmp_path):
+    from colbert_vespa.training.running import _checkpoint
+
+    examples = data().examples
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "complete").touch()
+    assert _checkpoint(tmp_path, examples, FEW, resume=True) == str(tmp_path / "checkpoint-4")
+    assert _checkpoint(tmp_path, examples, FEW, resume=False) is None
+    assert _checkpoint(tmp_path, examples, FEW, resume=True) is None
 
 
 def test_in_batch_losses_leave_out_a_querys_own_negatives():
@@ -128,6 +140,7 @@ def test_every_objective_moves_the_model(objective, start, tmp_path):
     assert not any("word_embeddings" in name for name in moved)  # frozen
 
 
+@pytest.mark.slow
 def test_the_start_is_kept_in_part(start, tmp_path):
     free = weights(train(str(start), data(), tmp_path / "free", FEW).checkpoint)
     half = dataclasses.replace(FEW, keep_start=0.5)
@@ -168,6 +181,7 @@ def test_what_a_layout_cannot_say_is_an_error(tmp_path):
     assert (again.rules.query.marker_id, again.rules.query.expansion) == (None, None)
 
 
+@pytest.mark.slow
 def test_negatives_are_mined_again_by_the_model_before_each_epoch(start, tmp_path):
     settings = TrainingSettings(batch_size=4, epochs=2, learning_rate=1e-3, document_length=24, remine=True,
                                 mining=MiningSettings(by=("model",), last_rank=8))  # fmt: skip
@@ -175,6 +189,7 @@ def test_negatives_are_mined_again_by_the_model_before_each_epoch(start, tmp_pat
     assert {file.name for file in (done.work / "mined").iterdir()} == {"start.jsonl", "epoch-1.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_run_that_no_longer_gains_stops_early(start, tmp_path):
     settings = dataclasses.replace(FEW, steps=20, learning_rate=1e-9, evaluate_every=1, patience=2)
     report = train(str(start), data(), tmp_path / "out", settings, hold_out=HoldOut(share=0.3)).report
@@ -189,6 +204,7 @@ TEXTS = [f"The {a} is near the {b}. Nobody saw a {a} without its {b} so far. A {
          for n, (a, b) in enumerate(pairwise(WORDS))]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_adapt_makes_queries_of_documents_and_distils_a_teacher(start, tmp_path):
     settings = TrainingSettings(objective="colbertv2", batch_size=4, steps=2, negatives=2, learning_rate=1e-3)
     asked = []
@@ -212,6 +228,7 @@ def test_adapt_takes_few_examples(start, tmp_path):
         adapt(str(start), ["short"], tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_distill_indexes_mines_scores_and_distils_in_rounds(start, tmp_path):
     mining = MiningSettings(by=("model",), last_rank=8)
     settings = TrainingSettings(objective="colbertv2", batch_size=4, steps=2, negatives=2, learning_rate=1e-3, mining=mining)
@@ -223,12 +240,19 @@ def test_distill_indexes_mines_scores_and_distils_in_rounds(start, tmp_path):
         distill(str(start), data(), tmp_path / "no", words_in_common, settings=TrainingSettings())
 
 
+def test_mixed_precision_needs_no_gpu(start, tmp_path):
+    settings = TrainingSettings(batch_size=4, steps=1, warmup=0, learning_rate=1e-3, precision="bf16")
+    done = train(str(start), data(), tmp_path / "out", settings)
+    assert not np.array_equal(weights(done.checkpoint)["1.linear.weight"], weights(start)["1.linear.weight"])
+
+
 def test_pooling_in_training_is_not_part_of_the_checkpoint(start, tmp_path):
     settings = TrainingSettings(batch_size=4, steps=1, pool_factor=2)
     done = train(str(start), data(), tmp_path / "out", settings)
     assert not any("Pooling" in type(module).__name__ for module in load_checkpoint(done.checkpoint).model)
 
 
+@pytest.mark.slow
 def test_a_bundle_comes_with_it(start, tmp_path):
     from late_interaction.bundle import Bundle
 
