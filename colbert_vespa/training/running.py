@@ -144,7 +144,7 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
     for found in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if not (resume and (found / COMPLETE).is_file()):  # of another run, or torn by a kill
             shutil.rmtree(found)
-    last = get_last_checkpoint(str(folder))
+    last: str | None = get_last_checkpoint(str(folder))
     if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
     atomic_write(file, description.encode())
