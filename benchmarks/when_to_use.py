@@ -1,12 +1,14 @@
 """Late interaction beside BM25, dense vectors and cross-encoders on judged collections: the table of docs/when-to-use.md.
 
     python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--page docs/when-to-use.md] [--plots DIR]
+        [--keep DIR]
 
 Quality is against the judgements; bytes are of what a search reads (no texts); build is encoding of the whole corpus, from the
 rate over a sample, plus making the index; latency is of a query of text, encoding included, one query at a time. The dense
 model is MiniLM with its own mean pooling and exact search in float32; late interaction is the same MiniLM with a projection,
 untrained. No cross-encoder can be had offline: its cost is measured with a model of that size (MiniLM over query and passage
-together), and its quality is left out. --quick: cranfield alone, 50 queries, and fewer trade-offs.
+together), and its quality is left out. --quick: cranfield alone, 50 queries, and fewer trade-offs. A collection of more than
+2,000 passages has fewer trade-offs in any case, over 100 queries.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ DEPTH = 100
 RATE_SAMPLE = 64  # texts that a rate of encoding is measured on
 RERANKED = 50  # passages that a cross-encoder is given
 QUICK_QUERIES = 50
+LARGE, LARGE_QUERIES = 2_000, 100  # passages of a collection that has fewer trade-offs, over so many queries
 MARKS = ("<!-- measured by benchmarks/when_to_use.py -->", "<!-- end of what was measured -->")
 
 
@@ -168,12 +171,14 @@ def measure(name: str, *, quick: bool, plots: Path) -> dict[str, object]:
         "storages": (Storage("float32"), Storage("residual", 4), Storage("residual", 2), Storage("binary")),
         "poolings": (1, 2),
     }
-    tradeoffs = measure_tradeoffs(benched.encoder, judged, **few if quick else {})  # type: ignore[arg-type]
+    large = len(texts) > LARGE
+    asked = Judged.of(name, benched.documents, read.queries, read.qrels, LARGE_QUERIES) if large and not quick else judged
+    tradeoffs = measure_tradeoffs(benched.encoder, asked, **few if quick or large else {})  # type: ignore[arg-type]
     plots.mkdir(parents=True, exist_ok=True)
     plot_tradeoffs(tradeoffs, plots / f"tradeoffs-{name}.svg")
     return {"collection": name, "passages": len(texts), "queries": len(ids), "rows": [asdict(row) for row in rows],
             "tokens_per_passage": float(np.mean([len(D) for D in benched.encoder.encode_documents(texts[:200])])),
-            "tradeoffs": tradeoffs.to_json()["points"]}  # fmt: skip
+            "measured": f"{time.strftime('%Y-%m-%d')}, load {load()}", "tradeoffs": tradeoffs.to_json()["points"]}  # fmt: skip
 
 
 LATE = (
@@ -192,7 +197,7 @@ def table(result: dict[str, object]) -> str:
     """Markdown, as the page has it."""
     head = (
         f"{result['collection']}, {result['passages']:,} passages of {result['tokens_per_passage']:.0f} token vectors, "
-        f"{result['queries']} queries:\n\n"
+        f"{result['queries']} queries ({result['measured']}):\n\n"
         "| | nDCG@10 | p | MAP@100 | recall@100 | B a passage | build s | p50 / p95 ms |\n|---|---|---|---|---|---|---|---|"
     )
     lines = []
@@ -208,7 +213,7 @@ def write_page(page: Path, results: Sequence[dict[str, object]], plots: Path, *,
     """Replaces what is between the marks."""
     text = page.read_text(encoding="utf-8")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    how = f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`, {time.strftime('%Y-%m-%d')}, load {load()}."
+    how = f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`:"
     folder = Path(os.path.relpath(plots, page.parent))
     parts = [how]
     for result in results:
@@ -233,12 +238,20 @@ def main() -> None:
     parser.add_argument("--collection", action="append", help="cranfield or scifact; default: both")
     parser.add_argument("--page", type=Path, help="put the tables between this page's marks")
     parser.add_argument("--plots", type=Path, default=Path("docs/images"), help="folder of the plots")
+    parser.add_argument("--keep", type=Path, help="folder of results: what it has is not measured again")
     arguments = parser.parse_args()
     out = sys.stderr if arguments.json else sys.stdout
     names = arguments.collection or (["cranfield"] if arguments.quick else ["scifact", "cranfield"])
     results = []
     for name in names:
-        results.append(measure(name, quick=arguments.quick, plots=arguments.plots))
+        kept = None if arguments.keep is None else arguments.keep / f"{name}.json"
+        if kept is None or not kept.exists():
+            results.append(measure(name, quick=arguments.quick, plots=arguments.plots))
+        else:
+            results.append(json.loads(kept.read_text(encoding="utf-8")))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(results[-1]), encoding="utf-8")
         print(table(results[-1]) + "\n", file=out, flush=True)
     if arguments.page:
         write_page(arguments.page, results, arguments.plots, quick=arguments.quick)

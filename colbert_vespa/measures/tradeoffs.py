@@ -204,7 +204,7 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
     except ImportError:
         raise MissingDependency('a plot needs matplotlib: pip install "colbert-vespa[plot]"') from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     codecs = list(dict.fromkeys(point.codec for point in found.points))
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True)
@@ -220,6 +220,9 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
         best = sorted((getattr(p, cost), p.ndcg_at_10) for p in found.points if getattr(p, on_front))
         axes.step(*zip(*best, strict=True), where="post", color="black", linewidth=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.set_xlabel(label)
     panels[0].set_ylabel("nDCG@10")
     panels[0].set_title(f"{found.collection}: {found.passages:,} passages, {found.queries} queries", loc="left", fontsize=10)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 from animals import ANIMALS, QUERY
 from mcp import Client as McpClient
@@ -103,6 +107,36 @@ async def test_the_command_line_serves_standard_input(animals, tmp_path):
     )  # fmt: skip
     async with McpClient(command) as agent:
         assert (await call(agent, "fetch", id="cat"))["title"] == "Cats"
+
+
+async def test_the_command_line_serves_http_on_this_machine_alone(animals, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "colbert_vespa", "serve", animals, "--mcp", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    url = f"http://127.0.0.1:{port}/mcp"
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as server:
+        try:
+            with httpx.Client() as http:
+                until_it_listens(http, url, server)
+                # a page elsewhere whose name has been made to mean this machine
+                assert http.post(url, json={}, headers={"Host": f"evil.example:{port}"}).status_code == 421
+                assert http.post(url, json={}, headers={"Origin": "http://evil.example"}).status_code == 403
+            async with McpClient(url) as agent:
+                assert (await call(agent, "fetch", id="cat"))["title"] == "Cats"
+        finally:
+            server.terminate()
+            server.stderr.read()
+
+
+def until_it_listens(http, url, server):
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return http.get(url)
+        except httpx.ConnectError:
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_serving_in_another_way_is_for_later(cli, animals, tmp_path):
