@@ -45,7 +45,8 @@ def test_a_new_model_takes_over_without_a_gap(world, green, tmp_path):
             retriever.close()
 
     settings = AppSettings(
-        dim=64, query_rows=green.manifest.query.length, metadata=world.settings.metadata, precision="int8"
+        dim=64, query_rows=green.manifest.query.length, metadata=world.settings.metadata, precision="int8",
+        cluster=world.settings.cluster,
     )  # fmt: skip
     blue_hits = ask(world.url, world.bundle)
     try:
