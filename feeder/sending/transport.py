@@ -2,7 +2,9 @@
 
 libcurl was the cheapest of ten clients that were measured (docs/performance.md). Over http:// it speaks HTTP/2 at once, as
 Vespa's containers do; over https:// the two agree on it. Streams are spread over all connections, so that a load balancer
-in between has several to distribute.
+in between has several to distribute. Where an operation's time ran out, its connection may be one whose other side takes bytes
+and has stopped reading them, and libcurl would use it again: all connections are left then, and what is sent from then on goes
+over others.
 """
 
 from __future__ import annotations
@@ -57,31 +59,19 @@ class CurlTransport:
         self._headers = [f"{name}: {value}" for name, value in token_header(address).items()]
         self._tls = tls_files() if address.scheme == "https" else None
         self._idle: dict[str, list[_Stream]] = {"POST": [], "PUT": [], "DELETE": []}
-        self._busy: dict[Any, _Stream] = {}
         self._selector = selectors.DefaultSelector()
-        self._due: float | None = None
-        self._streams = 0
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._waiting = False
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
-        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._pools = [_Pool(self._selector, connections)]  # the last one takes operations, those before it were left
 
     def send(self, attempt: Attempt, allowed: int) -> None:
         """allowed: how many operations may be in flight, which are spread over the connections."""
-        streams = min(-(-allowed // self._connections), STREAMS)
-        if streams != self._streams:
-            self._multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, streams)
-            self._streams = streams
         idle = self._idle[attempt.operation.method]
         stream = idle.pop() if idle else self._stream(attempt.operation.method)
         stream.begin(attempt, self._base, self._limit)
-        self._busy[stream.curl] = stream
-        self._multi.add_handle(stream.curl)
+        self._pools[-1].add(stream, min(-(-allowed // self._connections), STREAMS))
 
     def poll(self, seconds: float) -> list[tuple[Attempt, Answer]]:
         """What was answered; waits at most `seconds` for a first one, or until `wake`."""
@@ -89,7 +79,7 @@ class CurlTransport:
         until = time.monotonic() + (0.0 if answered else seconds)
         while True:
             now = time.monotonic()
-            pause = until - now if self._due is None else min(until, self._due) - now
+            pause = min([until, *(pool.due for pool in self._pools if pool.due is not None)]) - now
             self._waiting = True
             events = self._selector.select(max(0.0, pause))
             self._waiting = False
@@ -99,10 +89,9 @@ class CurlTransport:
                     os.read(self._woken, 4096)
                     woken = True
                 else:
-                    self._multi.socket_action(key.fd, 0)
-            if self._due is not None and time.monotonic() >= self._due:
-                self._due = None
-                self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+                    key.data.act(key.fd)
+            for pool in self._pools:
+                pool.act_if_due()
             answered += self._taken()
             if answered or woken or time.monotonic() >= until:
                 return answered
@@ -113,10 +102,8 @@ class CurlTransport:
                 os.write(self._waker, b"w")
 
     def close(self) -> None:
-        for curl in self._busy:
-            self._multi.remove_handle(curl)
-        self._multi.close()
-        for curl in [*self._busy, *(stream.curl for idle in self._idle.values() for stream in idle)]:
+        busy = [curl for pool in self._pools for curl in pool.close()]
+        for curl in [*busy, *(stream.curl for idle in self._idle.values() for stream in idle)]:
             curl.close()
         self._selector.close()
         os.close(self._woken)
@@ -124,20 +111,16 @@ class CurlTransport:
 
     def _taken(self) -> list[tuple[Attempt, Answer]]:
         found = []
-        more = 1
-        while more:
-            more, done, failed = self._multi.info_read()
-            for curl in done:
-                found.append(self._end(curl, 0, ""))
-            for curl, code, message in failed:
-                found.append(self._end(curl, code, message))
+        for pool in list(self._pools):
+            for stream, code, message in pool.ended():
+                self._idle[stream.method].append(stream)
+                found.append(stream.end(code, message))
+                if code == pycurl.E_OPERATION_TIMEDOUT and pool is self._pools[-1]:
+                    self._pools.append(_Pool(self._selector, self._connections))
+            if pool is not self._pools[-1] and not pool.busy:
+                self._pools.remove(pool)
+                pool.close()
         return found
-
-    def _end(self, curl: Any, code: int, message: str) -> tuple[Attempt, Answer]:
-        stream = self._busy.pop(curl)
-        self._multi.remove_handle(curl)
-        self._idle[stream.method].append(stream)
-        return stream.end(code, message)
 
     def _stream(self, method: str) -> _Stream:
         curl = pycurl.Curl()
@@ -166,6 +149,55 @@ class CurlTransport:
                 set_(pycurl.CUSTOMREQUEST, method)
         return _Stream(curl, method, [*self._headers, "Content-Type: application/json", "Expect:"])
 
+
+class _Pool:
+    """Connections, and the operations that are on them. due: when libcurl wants to act again, by the monotonic clock."""
+
+    def __init__(self, selector: selectors.BaseSelector, connections: int) -> None:
+        self.due: float | None = None
+        self.busy: dict[Any, _Stream] = {}
+        self._selector = selector
+        self._streams = 0
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
+    def add(self, stream: _Stream, streams: int) -> None:
+        """streams: that a connection may have at once."""
+        if streams != self._streams:
+            self._multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, streams)
+            self._streams = streams
+        self.busy[stream.curl] = stream
+        self._multi.add_handle(stream.curl)
+
+    def act(self, fd: int) -> None:
+        self._multi.socket_action(fd, 0)
+
+    def act_if_due(self) -> None:
+        if self.due is not None and time.monotonic() >= self.due:
+            self.due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def ended(self) -> list[tuple[_Stream, int, str]]:
+        """Operations that are over, each with libcurl's code and message."""
+        found = []
+        more = 1
+        while more:
+            more, done, failed = self._multi.info_read()
+            for curl, code, message in [*((curl, pycurl.E_OK, "") for curl in done), *failed]:
+                self._multi.remove_handle(curl)
+                found.append((self.busy.pop(curl), code, message))
+        return found
+
+    def close(self) -> list[Any]:
+        """Ends the connections. Returns the handles whose operations were under way."""
+        for curl in self.busy:
+            self._multi.remove_handle(curl)
+        self._multi.close()
+        return list(self.busy)
+
     def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
         """libcurl says which sockets it waits for."""
         known = fd in self._selector.get_map()
@@ -173,12 +205,12 @@ class CurlTransport:
             if known:
                 self._selector.unregister(fd)
         elif known:
-            self._selector.modify(fd, _EVENTS[what])
+            self._selector.modify(fd, _EVENTS[what], self)
         else:
-            self._selector.register(fd, _EVENTS[what])
+            self._selector.register(fd, _EVENTS[what], self)
 
     def _set_timer(self, milliseconds: int) -> None:
-        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        self.due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
 
 class _Stream:
