@@ -207,6 +207,16 @@ def sample_index(tmp_path_factory, stdlib_sample, minilm_bundle, cached_encoder)
     return folder / "index"
 
 
+@pytest.fixture
+def vespa():
+    """A small server that answers as Vespa does."""
+    from fake_vespa import FakeVespa
+
+    server = FakeVespa()
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="session")
 def vespa_node() -> tuple[str, str]:
     """Query and config address of a real Vespa."""
@@ -283,14 +293,3 @@ def world(
     )  # fmt: skip
     yield made
     made.vespa.close()
-
-
-LIVE_BUT_SLOW = ("test_copying_live", "test_parity_live", "test_monitor_live", "tests/rag/", "tests/frameworks/")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """These deploy or fill applications of their own, and are for `make test-all`."""
-    for item in items:
-        if item.get_closest_marker("live") and any(part in item.nodeid for part in LIVE_BUT_SLOW):
-            item.add_marker(pytest.mark.slow)

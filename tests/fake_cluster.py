@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from local_server import LocalServer, QuietHandler
 
 from vespa_app.config_server import APPLICATION_PATH, CONVERGE_PATH
 from vespa_app.description import DESCRIPTION_PATH, Description
@@ -18,7 +18,7 @@ TYPES = ("container", "searchnode", "storagenode", "distributor")
 SETTINGS = AppSettings(dim=16, query_rows=8, candidates=("exhaustive",))
 
 
-class FakeCluster:
+class FakeCluster(LocalServer):
     """down: services that do not answer, as (host, type); cut: hosts that nothing reaches; behind: services whose
     configuration is old; user: states that an operator has set; replies: path -> (status, body) instead of ours."""
 
@@ -41,37 +41,16 @@ class FakeCluster:
         self.tokens: set[str | None] = set()
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fake.paths.append(self.path)
                 fake.tokens.add(self.headers.get("Authorization"))
-                status, body = fake.answer(urlsplit(self.path).path)
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.answer(*fake.answer(urlsplit(self.path).path))
 
             do_POST = do_GET
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
     def services(self) -> list[tuple[str, str]]:
         return [("node1", "container-clustercontroller"), *((host, kind) for host in HOSTS for kind in TYPES)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import LocalServer, QuietHandler
 
 from vespa_app.deploy import deploy
 from vespa_app.description import DESCRIPTION_PATH
@@ -14,7 +14,7 @@ __all__ = ["ACCEPTED", "Clock", "FakeConfigServer", "deploy_to"]
 ACCEPTED = {"session-id": "7", "log": [], "configChangeActions": {"restart": [], "refeed": [], "reindex": []}}
 
 
-class FakeConfigServer:
+class FakeConfigServer(LocalServer):
     """converge: generations that the searchnode says it has, one for each time it is asked; the last one stays."""
 
     def __init__(self) -> None:
@@ -26,12 +26,7 @@ class FakeConfigServer:
         self.tokens: set[str | None] = set()
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 if self.path.endswith("/serviceconverge"):
                     generation = fake.converge.pop(0) if len(fake.converge) > 1 else fake.converge[0]
@@ -58,23 +53,7 @@ class FakeConfigServer:
                     fake.description = json.loads(body)
                     self.answer(200, {})
 
-            def answer(self, status: int, body: object) -> None:
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
 
 class Clock:

@@ -13,18 +13,18 @@ import struct
 import threading
 import time
 from fnmatch import fnmatchcase
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+from local_server import LocalServer, QuietHandler
 
 LISTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 
 
-class FakeVespa:
+class FakeVespa(LocalServer):
     """`faults` maps a document id to what happens to it before it is taken: a status, "reset" of the connection, "cut" in the
     middle of an answer, "garbage" instead of JSON, "stall" of that operation for ever, "hush" of its whole connection, which
     stays open. `always` is a status for every operation while it is set.
@@ -51,12 +51,7 @@ class FakeVespa:
         self.tls = tls
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError), contextlib.closing(self):  # OSError: the other side went away
                     if tls is not None:
@@ -81,20 +76,11 @@ class FakeVespa:
                     self.close_connection = True
                     reset(self.connection)
                     return
-                status, data = answer
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.answer(*answer)
 
             do_GET = do_POST = do_PUT = do_DELETE = handle_one
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
+        super().__init__(Handler, "http" if tls is None else "https")
 
     @contextlib.contextmanager
     def counted(self):
@@ -105,11 +91,6 @@ class FakeVespa:
         finally:
             with self.lock:
                 self.open_connections -= 1
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
     def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes] | str:
         """A status and a body; or "reset", "cut", "stall", "hush"."""

@@ -3,19 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from fake_vespa import FakeVespa
 
 from late_interaction.metadata import MetadataSchema
 from vespa_app import default_settings
 from vespa_app.application import Application
 from vespa_app.description import Description
-
-
-@pytest.fixture
-def vespa():
-    fake = FakeVespa()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture

@@ -73,23 +73,29 @@ def test_readers_in_other_processes_never_see_damage_or_halves(index):
         if turn % 10 == 9:
             writer.rollback(index.version)
 
-    program = textwrap.dedent(READER).replace("ROUNDS", str(ROUNDS))
+    read_beside_a_writer(index, READER, 3, commit)
+
+
+def read_beside_a_writer(index, reader, count, commit):
+    """Each of `count` processes says nothing but that it has seen more than four versions. commit: a writer's turn."""
+    command = [sys.executable, "-c", textwrap.dedent(reader).replace("ROUNDS", str(ROUNDS)), str(index.path)]
     with index.writer() as writer:
         commit(writer, 0)
-        command = [sys.executable, "-c", program, str(index.path)]
-        readers = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=Path(__file__).parents[2]) for _ in range(3)]
+        readers = [
+            subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=Path(__file__).parents[2]) for _ in range(count)
+        ]
         try:
-            for reader in readers:
-                assert reader.stdout.readline() == "ready\n"
-            for reader in readers:
-                reader.stdin.write("go\n")
-                reader.stdin.flush()
+            for process in readers:
+                assert process.stdout.readline() == "ready\n"
+            for process in readers:
+                process.stdin.write("go\n")
+                process.stdin.flush()
             for turn in range(1, COMMITS):
                 commit(writer, turn)
-                if all(reader.poll() is not None for reader in readers):
+                if all(process.poll() is not None for process in readers):
                     break
         finally:
-            said = [reader.communicate()[0].splitlines() for reader in readers]
+            said = [process.communicate()[0].splitlines() for process in readers]
     assert all(len(lines) == 1 and int(lines[0].split()[1]) > 4 for lines in said), said
     index.verify()
 
@@ -144,26 +150,7 @@ def test_sharded_readers_in_other_processes_keep_their_version_while_a_writer_co
                 writer.put(passage(f"pair-{number}", text=f"turn {turn}"), VECTORS[(turn + number) % 64])
             writer.commit(compact=turn % 10 == 5)
 
-        program = textwrap.dedent(SHARDED_READER).replace("ROUNDS", str(ROUNDS))
-        with index.writer() as writer:
-            commit(writer, 0)
-            command = [sys.executable, "-c", program, str(index.path)]
-            root = Path(__file__).parents[2]
-            readers = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=root) for _ in range(2)]
-            try:
-                for reader in readers:
-                    assert reader.stdout.readline() == "ready\n"
-                for reader in readers:
-                    reader.stdin.write("go\n")
-                    reader.stdin.flush()
-                for turn in range(1, COMMITS):
-                    commit(writer, turn)
-                    if all(reader.poll() is not None for reader in readers):
-                        break
-            finally:
-                said = [reader.communicate()[0].splitlines() for reader in readers]
-        assert all(len(lines) == 1 and int(lines[0].split()[1]) > 4 for lines in said), said
-        index.verify()
+        read_beside_a_writer(index, SHARDED_READER, 2, commit)
 
 
 def test_verify_of_a_version_that_is_pruned_meanwhile_starts_over(index, monkeypatch):

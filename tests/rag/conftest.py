@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fake_vespa import FakeVespa
 
 from colbert_vespa import RAGPretrainedModel
 from late_interaction.bundle_cache import cache_folder
 
 HUB_NAME = "colbert-ir/colbertv2.0"  # as RAGatouille's examples have it
-
-
-@pytest.fixture
-def vespa():
-    server = FakeVespa()
-    yield server
-    server.close()
 
 
 @pytest.fixture
