@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from colbert_vespa.console import Output, print_error
+from colbert_vespa.console import INTERRUPTED, Output, print_error
 from colbert_vespa.index_commands import index_app
 from colbert_vespa.monitor.command import monitor_app
 from late_interaction.errors import ColbertVespaError, UsageError
@@ -32,7 +32,6 @@ app = typer.Typer(
 app.add_typer(index_app, name="index")
 app.add_typer(monitor_app, name="monitor")
 
-INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
 BundleOption = Annotated[
@@ -270,7 +269,7 @@ def feed(
     operation = letters.operation if letters else "delete" if delete else "update" if update else "put"
     verb = {"put": "fed", "delete": "deleted", "update": "updated"}[operation]
     key = hashlib.sha256(json.dumps([to, places]).encode()).hexdigest()[:16]
-    storage = Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
+    storage = Storage.chosen(codec, bits, refine)
     if shard_by is not None and shards is None:
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
     options = FeedOptions(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from colbert_vespa.measures.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
 
-__all__ = ["Output", "print_error"]
+__all__ = ["INTERRUPTED", "Output", "print_error"]
+
+INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
 
 
 class Output:

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbert_vespa.console import Output
+from colbert_vespa.console import INTERRUPTED, Output
 from late_interaction.errors import UsageError
 from vespa_app.addresses import is_url
 
 if TYPE_CHECKING:
     from feeder.copying import CopySummary
     from late_interaction.bundle import Bundle
-    from late_interaction.plaid import Storage
 
 __all__ = ["add_copy_commands"]
 
-INTERRUPTED = 130
 Merge = Annotated[
     bool, typer.Option("--merge", help="Into an index that has documents: those of one id are replaced, the others stay.")
 ]
@@ -72,10 +70,11 @@ def pull(
 ) -> None:
     """Copies what a Vespa application has into a local index: same ids, vectors as the application keeps them."""
     from feeder.copying import CopyOptions, copy_index
+    from late_interaction.plaid import Storage
 
     _check_url(url, "pull")
     out = Output(json_output=json_output)
-    options = CopyOptions(_bundle(bundle), _storage(codec, bits, refine), merge=merge, resume=resume)
+    options = CopyOptions(_bundle(bundle), Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
     with _copying(out) as report:
         summary = copy_index(url, str(output), options, report)
     _show(out, summary)
@@ -109,9 +108,10 @@ def restore(
 ) -> None:
     """Reads a backup whole, and copies it to an address if all of it is as it was written."""
     from feeder.copying import CopyOptions, restore_index
+    from late_interaction.plaid import Storage
 
     out = Output(json_output=json_output)
-    options = CopyOptions(storage=_storage(codec, bits, refine), merge=merge, resume=resume)
+    options = CopyOptions(storage=Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
     with _copying(out) as report:
         summary = restore_index(folder, to, options, report)
     _show(out, summary)
@@ -126,12 +126,6 @@ def _bundle(path: Path | None) -> Bundle | None:
     from late_interaction.bundle import Bundle
 
     return None if path is None else Bundle.open(path)
-
-
-def _storage(codec: str | None, bits: int | None, refine: bool) -> Storage | None:
-    from late_interaction.plaid import Storage
-
-    return Storage(codec or "residual", bits, refine) if codec or bits is not None or refine else None
 
 
 @contextlib.contextmanager

@@ -23,20 +23,24 @@ _COMPARISONS = {
 }  # fmt: skip
 
 
-class _Opened:
-    """A client that is opened by the first call, so that a pipeline can be read from YAML without an index."""
+class _OnIndex:
+    """Its clients are opened by the first call, so that a pipeline can be read from YAML without an index."""
 
     def __init__(self, address: str, bundle: str | None) -> None:
-        self._address, self._bundle = address, bundle
+        self.address, self.bundle = address, bundle
         self._clients: tuple[Client, AsyncClient] | None = None
 
     @property
-    def both(self) -> tuple[Client, AsyncClient]:
+    def _both(self) -> tuple[Client, AsyncClient]:
         """Raises: as Client."""
         if self._clients is None:
-            client = Client(self._address, self._bundle)
+            client = Client(self.address, self.bundle)
             self._clients = client, AsyncClient.beside(client)
         return self._clients
+
+    def warm_up(self) -> None:
+        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        _ = self._both
 
     def close(self) -> None:
         if self._clients is not None:
@@ -44,7 +48,7 @@ class _Opened:
 
 
 @component
-class ColbertRetriever:
+class ColbertRetriever(_OnIndex):
     """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and document_id."""
 
     def __init__(
@@ -57,15 +61,8 @@ class ColbertRetriever:
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
         or `auto`."""
-        self.address, self.bundle, self.filters, self.top_k, self.candidates = address, bundle, filters, top_k, candidates
-        self._opened = _Opened(address, bundle)
-
-    def warm_up(self) -> None:
-        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
-        _ = self._opened.both
-
-    def close(self) -> None:
-        self._opened.close()
+        _OnIndex.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+        self.filters, self.top_k, self.candidates = filters, top_k, candidates
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(
@@ -79,7 +76,7 @@ class ColbertRetriever:
     @component.output_types(documents=list[Document])
     def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, list[Document]]:
         """filters, top_k: in place of the retriever's. Raises: UsageError, FilterError, LocalIndexError, VespaError."""
-        found = self._opened.both[0].search(query, **self._arguments(filters, top_k))
+        found = self._both[0].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
     @component.output_types(documents=list[Document])
@@ -87,7 +84,7 @@ class ColbertRetriever:
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """As run."""
-        found = await self._opened.both[1].search(query, **self._arguments(filters, top_k))
+        found = await self._both[1].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
     def _arguments(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
@@ -96,20 +93,13 @@ class ColbertRetriever:
 
 
 @component
-class ColbertRanker:
+class ColbertRanker(_OnIndex):
     """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
 
     def __init__(self, address: str, bundle: str | None = None, top_k: int = 10) -> None:
         """address, bundle: of an index whose model is asked."""
-        self.address, self.bundle, self.top_k = address, bundle, top_k
-        self._opened = _Opened(address, bundle)
-
-    def warm_up(self) -> None:
-        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
-        _ = self._opened.both
-
-    def close(self) -> None:
-        self._opened.close()
+        _OnIndex.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+        self.top_k = top_k
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(self, address=self.address, bundle=self.bundle, top_k=self.top_k)
@@ -121,13 +111,13 @@ class ColbertRanker:
     @component.output_types(documents=list[Document])
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
         """Raises: UsageError on a blank query."""
-        hits = self._opened.both[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        hits = self._both[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 
     @component.output_types(documents=list[Document])
     async def run_async(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
         """As run."""
-        hits = await self._opened.both[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        hits = await self._both[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 
 

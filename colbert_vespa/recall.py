@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from late_interaction.errors import MissingDependency, UsageError
+from colbert_vespa.plots import new_figure
+from late_interaction.errors import UsageError
 from late_interaction.metrics import percentile
 from late_interaction.recall_goal import Answer, counted_cost, least_effort
 from query import Client
@@ -168,14 +169,8 @@ def plot_recall(report: RecallReport, path: Path) -> None:
 
     Raises: MissingDependency without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingDependency('a plot needs matplotlib: pip install "colbert-vespa[plot]"') from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
     for strategy, probes in dict.fromkeys((e.strategy, e.probes) for e in report.curve):
         line = [e for e in report.curve if (e.strategy, e.probes) == (strategy, probes)]
         label = strategy if probes is None else f"{strategy}, {probes} probes"
@@ -185,4 +180,3 @@ def plot_recall(report: RecallReport, path: Path) -> None:
     axes.set_ylabel("latency p50, ms")
     axes.legend()
     figure.savefig(path, bbox_inches="tight")
-    pyplot.close(figure)

@@ -159,7 +159,7 @@ class Core:
 
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, float]]:
         """Raises: as Client.score."""
-        index = self._only(names, "score")
+        index = self._only(names, "score is")
         wanted = list(dict.fromkeys(ids))
         deadline = self.deadline(timeout)
         question = self._encoded(query, index)
@@ -171,29 +171,26 @@ class Core:
         self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
     ) -> Plan[dict[str, tuple[Passage, ...]]]:
         """Raises: as Client.get."""
-        index, wanted = self._only(names, "get"), list(dict.fromkeys(ids))
+        index, wanted = self._only(names, "get is"), list(dict.fromkeys(ids))
         found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
         return {id_: found[id_] for id_ in wanted if id_ in found}
 
     def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[tuple[str, ...]]:
         """Raises: as Client.select."""
         check_count("limit", limit)
-        return (yield from self._only(names, "select").select(where, limit, self.deadline(timeout)))
+        return (yield from self._only(names, "select is").select(where, limit, self.deadline(timeout)))
 
     def _only(self, names: Names, what: str) -> Index:
         """Raises: UsageError where several indexes are named."""
         indexes = self.named(names)
         if len(indexes) != 1:
-            raise UsageError(f"{what} is of one index: name one of {', '.join(index.name for index in indexes)}")
+            raise UsageError(f"{what} of one index: name one of {', '.join(index.name for index in indexes)}")
         return indexes[0]
 
     def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
         """Raises: as Client.vectors."""
-        indexes = self.named(names)
-        if len(indexes) != 1:
-            raise UsageError(f"vectors are of one index: name one of {', '.join(index.name for index in indexes)}")
-        wanted = list(dict.fromkeys(ids))
-        return (yield from indexes[0].vectors(wanted, self.deadline(timeout))) if wanted else {}
+        index, wanted = self._only(names, "vectors are"), list(dict.fromkeys(ids))
+        return (yield from index.vectors(wanted, self.deadline(timeout))) if wanted else {}
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaRefused
 from late_interaction.metadata import FieldType, Value
 from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.codecs.base import Floats
-from vespa_app.codecs.residual import Residual
+from vespa_app.codecs.base import Floats, Packed
 from vespa_app.layouts import CHUNK
 from vespa_app.presence import PRESENT
 from vespa_app.schema import DIGEST
 from vespa_app.settings import AppSettings
 
-__all__ = ["Packed", "StoredPassage", "stored_field_set", "stored_passages"]
-
-Packed = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, bytes]
+__all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +64,8 @@ def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings,
     values = {name: fields[name] for name in (VECTORS, *codec.more_fields(settings)) if name in fields}
     if VECTORS not in values:
         return StoredPassage(passage, np.zeros((0, settings.dim), np.float32))
-    if isinstance(codec, Residual):
-        assert books.codebook is not None
-        packed = codec.packed(values, books)
+    packed = codec.packed(values, books)
+    if packed is not None and books.codebook is not None:
         return StoredPassage(passage, books.codebook.decode(*packed), packed)
     return StoredPassage(passage, codec.decode(values, books).reshape(-1, settings.dim))
 

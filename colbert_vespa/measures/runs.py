@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from feeder.sources.beir import text_lines
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write
 
@@ -24,11 +25,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     Raises: CollectionError naming the line.
     """
     found: dict[str, dict[str, float]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CollectionError(f"{path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from colbert_vespa.evaluation import Judged
 from colbert_vespa.measures.metrics import Metric
+from colbert_vespa.plots import new_figure
 from feeder.sources import read_collection
 from late_interaction.bundle import Bundle, Pooling
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
-from late_interaction.errors import MissingDependency
 from late_interaction.metadata import MetadataSchema
 from late_interaction.metrics import percentile
 from late_interaction.plaid import LocalIndex, Storage
@@ -199,15 +199,11 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
 
     Raises: MissingDependency without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingDependency('a plot needs matplotlib: pip install "colbert-vespa[plot]"') from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    figure = new_figure(12, 5)
+    from matplotlib import ticker
 
     codecs = list(dict.fromkeys(point.codec for point in found.points))
-    figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True)
+    panels = figure.subplots(1, 2, sharey=True)
     sides = (("bytes_per_passage", "by_bytes", "bytes a passage"), ("p50_ms", "by_latency", "latency p50, ms"))
     for axes, (cost, on_front, label) in zip(panels, sides, strict=True):
         for place, codec in enumerate(codecs):
@@ -228,4 +224,3 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
     panels[0].set_title(f"{found.collection}: {found.passages:,} passages, {found.queries} queries", loc="left", fontsize=10)
     panels[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), title="smaller marks: pooled", title_fontsize=7)
     figure.savefig(path, bbox_inches="tight")
-    pyplot.close(figure)

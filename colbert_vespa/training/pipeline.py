@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colbert_vespa.evaluation import Judged
-from colbert_vespa.training.data import Example, TrainingData, split_by_query
+from colbert_vespa.training.data import Example, TrainingData, split_by_query, text_of_document
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (
     dense_rankings,
@@ -166,7 +166,7 @@ def _fingerprint(folder: Path) -> str:
 
 def _as_data(judged: Judged) -> TrainingData:
     """Queries and their relevant documents: what must not be trained on."""
-    texts = {d.id: f"{d.title} {d.text}".strip() if d.title else d.text for d in judged.documents}
+    texts = {document.id: text_of_document(document) for document in judged.documents}
     pairs = [
         Example(q.text, texts[id_])
         for q in judged.queries

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from colbert_vespa.plots import new_figure
 from colbert_vespa.training.measuring import METRICS, Difference, Measured, compare
-from late_interaction.errors import MissingDependency
 from late_interaction.files import atomic_write
 
 __all__ = ["TrainingReport", "report_of"]
@@ -58,13 +58,7 @@ class TrainingReport:
 
     def plot(self, path: Path) -> None:
         """nDCG@10 of each system with the difference's interval, and the curves. Raises: MissingDependency."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingDependency(
-                "a plot needs matplotlib, which is not installed: pip install 'colbert-vespa[plot]'"
-            ) from None
-        figure = Figure(figsize=(10, 4), layout="constrained")
+        figure = new_figure(10, 4, constrained=True)
         bars, curve = figure.subplots(1, 2)
         names = list(self.systems)
         bars.bar(names, [self.systems[name]["ndcg_at_10"] for name in names], color=["C0"] + ["C7"] * (len(names) - 1))

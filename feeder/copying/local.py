@@ -19,7 +19,7 @@ from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
 from late_interaction.plaid.snapshot import Living, Snapshot, index_thresholds
 from late_interaction.plaid.training import bundle_codebook
-from vespa_app.stored import Packed
+from vespa_app.codecs.base import Packed
 
 __all__ = ["LocalStored", "kept_locally"]
 

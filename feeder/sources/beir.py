@@ -76,11 +76,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     Raises: CollectionError naming the line.
     """
     judged: dict[str, dict[str, float]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CollectionError(f"{path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or (number == 1 and not _is_number(fields[-1])):
             continue
@@ -92,6 +88,14 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
             )
         judged.setdefault(fields[0], {})[fields[1]] = float(fields[2])
     return judged
+
+
+def text_lines(path: Path) -> list[str]:
+    """Raises: CollectionError where the file cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CollectionError(f"{path} cannot be read: {error}") from None
 
 
 def _is_number(text: str) -> bool:

@@ -38,6 +38,11 @@ class Storage:
     bits: int | None = None
     refine: bool = False
 
+    @classmethod
+    def chosen(cls, codec: str | None, bits: int | None, refine: bool) -> Storage | None:
+        """Of what a user may name of it; None where that is nothing."""
+        return cls(codec or cls().codec, bits, refine) if codec or bits is not None or refine else None
+
 
 @dataclass(frozen=True, slots=True)
 class LocalHit:

@@ -24,6 +24,7 @@ __all__ = [
     "Books",
     "Codec",
     "Floats",
+    "Packed",
     "PlainCodec",
     "Values",
     "blocks",
@@ -35,6 +36,7 @@ __all__ = [
 
 VECTORS = "vectors"  # the schema field
 Floats = NDArray[np.float32]
+Packed = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, bytes]
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
 
 
@@ -112,6 +114,10 @@ class Codec(Protocol):
         """`[t, d]` of the tensor values that document/v1 gave back."""
         ...
 
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed | None:
+        """Codes and residuals as `Codebook.encode` gave them; None of a codec that stores none."""
+        ...
+
 
 class PlainCodec:
     """What a codec without constants and further fields has of each; its MaxSim is the sum of `best`."""
@@ -121,6 +127,9 @@ class PlainCodec:
 
     def best(self, settings: AppSettings) -> str:
         raise NotImplementedError
+
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed | None:
+        return None
 
     def maxsim(self, settings: AppSettings) -> str:
         return f"sum({self.best(settings)}, qt)"

@@ -27,6 +27,7 @@ from vespa_app.codecs.base import (
     VECTORS,
     Books,
     Floats,
+    Packed,
     PlainCodec,
     Values,
     blocks,
@@ -104,8 +105,7 @@ class Residual(PlainCodec):
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
         return _book(books).decode(*self.packed(values, books))
 
-    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """Codes `[t]` and packed residuals `[t, bytes]`, as `Codebook.encode` gave them."""
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed:
         book = _book(books)
         planes = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not planes.size:

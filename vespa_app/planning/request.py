@@ -21,6 +21,7 @@ MEMORY_LIMIT, DISK_LIMIT = 0.8, 0.75
 NODE_BASE_GB = 1.5  # processes of a content node without documents
 MOST = 1e15
 _MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "container_nodes")
+_RANGES = {**LIMITS, "memory_limit": LIMIT_RANGE, "disk_limit": LIMIT_RANGE}
 _SETTING_OF = {"threads": "search_threads"}  # names of app.toml where they differ
 
 
@@ -169,9 +170,6 @@ def _check_index(request: PlanRequest, prefix: str = "") -> None:
 
 
 def _check_number(prefix: str, name: str, value: float) -> None:
-    if name in ("memory_limit", "disk_limit"):
-        least, most = LIMIT_RANGE
-    else:
-        least, most = LIMITS.get(_SETTING_OF.get(name, name), (0 if name in _MAY_BE_ZERO else 1, MOST))
+    least, most = _RANGES.get(_SETTING_OF.get(name, name), (0 if name in _MAY_BE_ZERO else 1, MOST))
     if not math.isfinite(value) or not least <= value <= most:
         raise SettingsError(f"plan: {prefix}{name} must be a number from {least:g} to {most:g}, got {value!r}")
