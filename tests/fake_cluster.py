@@ -19,12 +19,14 @@ SETTINGS = AppSettings(dim=16, query_rows=8, candidates=("exhaustive",))
 
 
 class FakeCluster(LocalServer):
-    """down: services that do not answer, as (host, type); cut: hosts that nothing reaches; behind: services whose
+    """down: services that do not answer, as (host, type); cut: hosts that nothing reaches; stale: hosts whose
+    last metrics are told again and again; behind: services whose
     configuration is old; user: states that an operator has set; replies: path -> (status, body) instead of ours."""
 
     def __init__(self) -> None:
         self.down: set[tuple[str, str]] = set()
         self.cut: set[str] = set()
+        self.stale: set[str] = set()
         self.behind: set[tuple[str, str]] = set()
         self.user: dict[str, str] = {}
         self.health: dict[tuple[str, str], str] = {}
@@ -121,12 +123,13 @@ class FakeCluster(LocalServer):
         container |= {"query_latency.95percentile": self.p99_ms / 2, "query_latency.99percentile": self.p99_ms}
         values = {"container": container, "searchnode": searchnode, "container-clustercontroller": controller}
 
-        def service(kind: str) -> object:
+        def service(host: str, kind: str) -> object:
+            told = 1_700_000_000 - (91 if host in self.stale else 59 if kind == "container" else 0)
             metrics = [{"values": {"cpu": 1.0}}, {"values": values.get(kind, {}), "dimensions": {"chain": "native"}}]
-            return {"name": f"vespa.{kind}", "timestamp": 1, "status": {"code": "up"}, "metrics": metrics}
+            return {"name": f"vespa.{kind}", "timestamp": told, "status": {"code": "up"}, "metrics": metrics}
 
         def node(host: str) -> object:
-            own = [service(kind) for where, kind in self.services() if where == host and self.answers(host, kind)]
+            own = [service(host, kind) for where, kind in self.services() if where == host and self.answers(host, kind)]
             return {"hostname": host, "role": "", "services": own}
 
         return {"nodes": [node(host) for host in HOSTS]}

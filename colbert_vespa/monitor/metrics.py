@@ -15,11 +15,12 @@ __all__ = ["Figures", "figures_of", "look_at_metrics", "metric_rows"]
 PATH = "/metrics/v2/values"
 SEARCHNODE, CONTAINER, CONTROLLER = "vespa.searchnode", "vespa.container", "vespa.container-clustercontroller"
 RESOURCES = ("disk", "memory")
+STALE_S = 90  # a container gathers once a minute, and of a host that it does not reach goes on telling what it had last
 
 
 @dataclass(frozen=True)
 class Figures:
-    """silent: hosts that told nothing. used: resource -> host -> share. limits: resource -> share at which feeding is blocked.
+    """silent: hosts that told nothing, or nothing new. used: resource -> host -> share. limits: resource -> share at which feeding is blocked.
     queries, degraded, failed: a second, by host. latency_s: quantile -> host -> seconds."""
 
     hosts: tuple[str, ...]
@@ -43,9 +44,13 @@ def look_at_metrics(ask: Asker, url: str, limits: Limits) -> Section:
 
 def figures_of(answer: Mapping[str, Any]) -> Figures:
     """Raises: KeyError, TypeError, ValueError on an answer of another shape."""
-    nodes = answer["nodes"]
-    hosts = tuple(str(node["hostname"]) for node in nodes)
-    silent = tuple(host for host, node in zip(hosts, nodes, strict=True) if not node.get("services"))
+    told_at = {
+        str(node["hostname"]): max((int(service["timestamp"]) for service in node.get("services", ())), default=0)
+        for node in answer["nodes"]
+    }
+    since = max(told_at.values(), default=0) - STALE_S
+    silent = tuple(host for host, at in told_at.items() if not at or at < since)
+    nodes = [node for node in answer["nodes"] if str(node["hostname"]) not in silent]
 
     containers = dict.fromkeys((host for host, own in _services(nodes) if own["name"] == CONTAINER), 0.0)
 
@@ -71,7 +76,7 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
         for percent in (95, 99)
     }
     return Figures(
-        hosts, silent, used,
+        tuple(told_at), silent, used,
         limits={name: max(found.values()) for name, found in told.items() if any(found.values())},
         above_limit=max(above.values(), default=0.0),
         blocked_on=tuple(sorted(host for host, value in blocked.items() if value > 0)),

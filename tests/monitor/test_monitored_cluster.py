@@ -51,6 +51,15 @@ def test_a_host_that_is_cut_off_is_a_host(cluster, look):
     assert {key for key in states(rows) if key[0] == "services"} == {("services", "node3")}
 
 
+def test_metrics_of_a_host_that_are_old_are_none(cluster, look):
+    """A container goes on telling the last ones that it had."""
+    cluster.stale = {"node3"}
+    report, rows = look()
+    assert states(rows) == {("metrics", "hosts"): WARNING}
+    assert rows["metrics", "hosts"].says == "none from node3: figures below lack them"
+    assert not [s for s in report.samples() if s.metric == "disk_used_ratio" and s.labels["host"] == "node3"]
+
+
 def test_a_service_that_answers_and_is_not_well(cluster, look):
     cluster.health["node2", "container"] = "initializing"
     _, rows = look()
