@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ __all__ = [
 Rankings = Mapping[str, Sequence[str]]
 METRICS = {"ndcg_at_10": (ndcg_at_k, 10), "mrr_at_10": (reciprocal_rank_at_k, 10), "recall_at_100": (recall_at_k, 100)}
 DEPTH = 100
-BLOCK = 512  # documents in memory at a time
+BLOCK = 256  # documents in memory at a time
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:
     return Judged(judged.name, [d for d in judged.documents if d.id in wanted], asked, judged.qrels)
 
 
-def model_rankings(model: Any, judged: Judged, *, batch_size: int = 16) -> dict[str, list[str]]:
-    """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder."""
+def model_rankings(
+    model: Any, judged: Judged, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+) -> dict[str, list[str]]:
+    """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder. progress:
+    documents done, of all."""
     queries = list(judged.queries)
     with quiet():
         rows = model.encode_query([q.text for q in queries], convert_to_numpy=True, show_progress_bar=False)
@@ -106,6 +109,8 @@ def model_rankings(model: Any, judged: Judged, *, batch_size: int = 16) -> dict[
             flat = np.concatenate([np.asarray(item, np.float32) for item in vectors])
             for place, Q in enumerate(rows):
                 scores[place, first : first + len(part)] = maxsim_many(np.asarray(Q, np.float32), flat, lengths)
+            if progress is not None:
+                progress(first + len(part), len(judged.documents))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
     return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(queries, order, strict=True)}
 

@@ -16,6 +16,7 @@ from colbert_vespa.evaluation import Judged
 from colbert_vespa.training.data import Example, TrainingData, split_by_query, text_of_document
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (
+    Measured,
     dense_rankings,
     held_out_of,
     keyword_rankings,
@@ -102,7 +103,7 @@ def train(
     started = time.perf_counter()
     _seed(settings.seed)
     loaded, folder = load_start(model, training.pool, work, dim=dim)
-    before = None if judged is None else measure("start", model_rankings(loaded, judged), judged)
+    before = None if judged is None else _measured("start", loaded, judged, step)
     start = copy.deepcopy(loaded.state_dict()) if settings.keep_start else None
     maker = _Preparer(training, settings, cached, f"{_fingerprint(folder)} {teacher_name if teacher else ''}", work, step)
     if not resume:
@@ -126,7 +127,7 @@ def train(
         export(output, bundle, ExportOptions(quantize=("int8",), sample=training.pool[:500]))
     report = None
     if judged is not None and before is not None:
-        measured = [measure("trained", model_rankings(loaded, judged), judged), before]
+        measured = [_measured("trained", loaded, judged, step), before]
         measured.append(measure("BM25", keyword_rankings(judged), judged))
         if hold_out is not None and hold_out.dense is not None:
             measured.append(measure("dense", dense_rankings(hold_out.dense, judged), judged))
@@ -138,6 +139,11 @@ def train(
         with contextlib.suppress(MissingDependency):
             report.plot(work / "report.png")
     return Trained(output, work, found, report)
+
+
+def _measured(name: str, model: Any, judged: Judged, step: Progress) -> Measured:
+    rankings = model_rankings(model, judged, progress=lambda done, total: step(f"measuring {name}", done, total))
+    return measure(name, rankings, judged)
 
 
 def _divide(data: TrainingData, hold_out: HoldOut | None, seed: int) -> tuple[TrainingData, Judged | None]:

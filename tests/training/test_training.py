@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,6 +62,7 @@ def test_a_run_reports_before_and_after(start, tmp_path):
     assert all(set(means) == {"ndcg_at_10", "mrr_at_10", "recall_at_100"} for _, means in report["evaluations"])
     assert report["best_step"] in (6, 12, 18)
     assert any("BM25" in what and "at step 12" in what for what in said)
+    assert {"measuring start", "measuring trained"} <= set(said)
     assert (done.work / "report.png").stat().st_size > 0
     assert list((done.work / "trainer").rglob("events.out.tfevents*"))
 
@@ -80,6 +84,31 @@ def test_a_killed_run_resumes_to_the_same_loss_curve(start, tmp_path):
     torn = tmp_path / "cut.run" / "trainer" / "checkpoint-5"
     torn.mkdir()  # a kill while it was written
     resumed = train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), resume=True).report
+    assert resumed.losses == whole.losses
+    assert resumed.systems["trained"] == whole.systems["trained"]
+
+
+KILLED_AT_FIVE = """
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[3])
+from training.test_training import FEW, data
+from colbert_vespa.training import HoldOut, train
+
+def kill(what, done, total):
+    if what == "training" and done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(sys.argv[1], data(), pathlib.Path(sys.argv[2]), FEW, hold_out=HoldOut(share=0.3), progress=kill)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_resumes_to_the_same_loss_curve(start, tmp_path):
+    whole = train(str(start), data(), tmp_path / "whole", FEW, hold_out=HoldOut(share=0.3)).report
+    arguments = [sys.executable, "-c", KILLED_AT_FIVE, str(start), str(tmp_path / "cut"), str(Path(__file__).parent.parent)]
+    assert subprocess.run(arguments, capture_output=True).returncode == -signal.SIGKILL
+    resumed = train(str(start), data(), tmp_path / "cut", FEW, hold_out=HoldOut(share=0.3), resume=True).report
+    assert [step for step, _ in resumed.losses] == [1, 2, 3, 4, 5, 6]
     assert resumed.losses == whole.losses
     assert resumed.systems["trained"] == whole.systems["trained"]
 
