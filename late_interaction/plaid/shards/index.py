@@ -29,7 +29,7 @@ from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
 from late_interaction.plaid.shards.process import WorkerProcess
-from late_interaction.plaid.shards.reading import open_at
+from late_interaction.plaid.shards.reading import VersionGone, open_at
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.shards.states import ShardedVersion, first_readable, read_states
@@ -52,7 +52,8 @@ Matrix = NDArray[np.float32]
 class ShardedIndex:
     """A reader of one version of every shard, which `refresh` moves to the newest. Use `create` or `open`, and `close`.
 
-    Searches run in one worker process for each shard, started by the first search.
+    Searches run in one worker process for each shard, started by the first search. A version that was pruned before all
+    processes had opened it cannot be read: then the reader moves to the newest by itself.
     """
 
     def __init__(
@@ -280,13 +281,16 @@ class ShardedIndex:
 
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], Coverage]:
         """Answers by shard, in order, and how much of the index they cover."""
-        states = self._states
         for Q in queries:
             Question.of(Q, self.dim)  # refused here, not by the workers
         rows = b"".join(np.asarray(Q, "<f4").tobytes() for Q in queries)
         body = {**body, "rows": [len(Q) for Q in queries]}
-        requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
-        answers = self._router.ask(requests, self.settings.timeout * len(queries))
+        while True:
+            states = self._states
+            requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
+            answers = self._router.ask(requests, self.settings.timeout * len(queries))
+            if not (answers.gone and self.refresh()):
+                break
         silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}
         coverage = Coverage.of([state.size for state in states], silent)
         if not answers.bodies or (silent and self.settings.require_full):
@@ -338,7 +342,14 @@ class ShardedIndex:
     def readers(self) -> dict[int, LocalIndex]:
         """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
         names the others."""
+        while self._open_readers() and self.refresh():
+            pass
+        return dict(sorted(self._readers.items()))
+
+    def _open_readers(self) -> bool:
+        """Whether the version of one of the shards is gone."""
         self._damaged.clear()
+        gone = False
         for shard, state in enumerate(self._states):
             before = self._readers.pop(shard, None)
             if state.current is None:
@@ -347,7 +358,8 @@ class ShardedIndex:
                 self._readers[shard] = open_at(state.path, state.current, before)
             except LocalIndexError as error:
                 self._damaged[shard] = str(error)
-        return dict(sorted(self._readers.items()))
+                gone |= isinstance(error, VersionGone)
+        return gone
 
     def verify(self) -> None:
         """Reads every file of every shard, and checks that each passage is in the shard where it belongs.

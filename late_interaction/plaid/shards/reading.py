@@ -9,13 +9,17 @@ from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.versions import read_current, read_version
 
-__all__ = ["open_at"]
+__all__ = ["VersionGone", "open_at"]
+
+
+class VersionGone(LocalIndexError):
+    """The version was pruned before this process had it open."""
 
 
 def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> LocalIndex:
     """`before`, where it is that version; else a reader that takes over the files it has open.
 
-    Raises: LocalIndexError where the version is damaged, or was pruned since.
+    Raises: VersionGone; LocalIndexError where the version is damaged.
     """
     if before is not None and before.current == current:
         return before
@@ -23,6 +27,6 @@ def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> 
         snapshot = Snapshot(root, read_version(root, *current), None if before is None else before.snapshot)
     except LocalIndexError:
         if read_current(root) != current and not (root / "versions" / f"{current[0]}.json").exists():
-            raise LocalIndexError(f"{root}: version {current[0]} was removed by later commits: refresh the index") from None
+            raise VersionGone(f"{root}: version {current[0]} was removed by later commits") from None
         raise
     return LocalIndex(root, snapshot, current)

@@ -51,10 +51,12 @@ Request: TypeAlias = tuple[dict[str, Any], bytes]
 
 @dataclass(frozen=True)
 class Answers:
-    """bodies: by shard. silent: for each of the other shards that were asked, why there is none."""
+    """bodies: by shard. silent: for each of the other shards that were asked, why there is none. gone: whether for one of them
+    it is that the version it was asked for was pruned."""
 
     bodies: Mapping[int, dict[str, Any]]
     silent: Mapping[int, str]
+    gone: bool
 
 
 class Router:
@@ -102,7 +104,7 @@ class Router:
             self._number += 1
             asking = _Asking(self, self._number, requests, timeout)
             asking.wait()
-            return Answers(asking.bodies, asking.silent)
+            return Answers(asking.bodies, asking.silent, asking.gone)
 
     def line(self, shard: int) -> _Line:
         """The shard's worker, started anew where it has ended or owes an answer for too long."""
@@ -132,6 +134,7 @@ class _Asking:
         self._deadlines: dict[int, float] = {}
         self.bodies: dict[int, dict[str, Any]] = {}
         self.silent: dict[int, str] = {}
+        self.gone = False
         for shard in requests:
             try:
                 line = router.line(shard)
@@ -195,6 +198,7 @@ class _Asking:
             self._send(shard, line)
         elif "error" in frame.body:
             self._give_up(shard, str(frame.body["error"]))
+            self.gone |= frame.body.get("gone", False) is True
         else:
             self.bodies[shard] = frame.body
             del self._deadlines[shard]

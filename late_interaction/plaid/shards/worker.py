@@ -13,7 +13,7 @@ from typing import Any
 
 from late_interaction.errors import ColbertVespaError
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.shards.reading import open_at
+from late_interaction.plaid.shards.reading import VersionGone, open_at
 from late_interaction.plaid.shards.wire import (
     Frame,
     filter_from_json,
@@ -37,13 +37,15 @@ class Shard:
         self._index: LocalIndex | None = None
 
     def answer(self, request: Frame) -> dict[str, Any]:
-        """`error` in the answer is one line for the user."""
+        """`error` in the answer is one line for the user; `gone`: that its version is."""
         try:
             number, digest = request.body["version"]
             self._index = open_at(self._root, (number, digest), self._index)
             if request.body["do"] == "score":
                 return {"scores": self._score(self._index, request)}
             return {"results": self._search(self._index, request)}
+        except VersionGone as error:
+            return {"error": str(error), "gone": True}
         except (ColbertVespaError, OSError, MemoryError, ValueError, LookupError) as error:
             return {"error": str(error) or type(error).__name__}
 
