@@ -157,7 +157,7 @@ def built_index(
 ) -> tuple[LocalIndex, float]:
     """The index, and the seconds that it took from ready vectors."""
     index = LocalIndex.create(
-        folder, bundle=without_codebooks(encoder.bundle), schema=MetadataSchema({}), codec=storage.codec, bits=storage.bits or 4
+        folder, bundle=without_codebooks(encoder.bundle), schema=MetadataSchema({}), codec=storage.codec, bits=storage.bits
     )
     seconds = 0.0
     pooling = Pooling(factor)

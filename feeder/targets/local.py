@@ -138,7 +138,7 @@ def is_there(path: Path) -> bool:
 def _created(path: Path, bundle: Bundle, schema: MetadataSchema, form: Storage, sharding: Sharding | None) -> AnyIndex:
     if sharding is not None:
         return ShardedIndex.create(path, bundle=bundle, schema=schema, sharding=sharding, storage=form)
-    return LocalIndex.create(path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4, refine=form.refine)
+    return LocalIndex.create(path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits, refine=form.refine)
 
 
 def _check_sharding(index: AnyIndex, asked: Sharding | None) -> None:

@@ -22,7 +22,7 @@ from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.history import known_versions, verify_versions, version_named
-from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.inputs import Question, checked_count, chosen_bits
 from late_interaction.plaid.pending import PendingLog
 from late_interaction.plaid.scoring import exact_scores
 from late_interaction.plaid.search import search, search_selected
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalIndex"]
 
-BITS = (1, 2, 4)
 Matrix = NDArray[np.float32]
 
 
@@ -62,31 +61,29 @@ class LocalIndex:
         bundle: Bundle,
         schema: MetadataSchema,
         codec: str = "residual",
-        bits: int = 4,
+        bits: int | None = None,
         refine: bool = False,
     ) -> LocalIndex:
         """Makes an empty index with its own copy of the bundle.
 
-        codec: residual, binary or float32. bits: per dimension of a residual; a bundle that has a codebook named `residual`
-        decides instead. refine: also keep int8 rows (one byte per dimension), which every score then comes from: a search
-        reads them for the best hits alone, `exact` and small selections for all.
+        codec: residual, binary or float32. bits: 1, 2 or 4 per dimension of a residual; None for those of the bundle's
+        codebook named `residual`, or 4 where it has none. refine: also keep int8 rows (one byte per dimension), which every
+        score then comes from: a search reads them for the best hits alone, `exact` and small selections for all.
 
         Raises: LocalIndexError where `path` is there and not an empty folder, or the disk refuses. UsageError on other bits
-        than 1, 2, 4, or an unknown codec.
+        than 1, 2, 4 or those of the bundle's codebook, bits of another codec, or an unknown codec.
         """
         root = Path(path)
         if codec not in CODECS:
             raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
-        if bits not in BITS:
-            raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
-        check_free(root)
         ready = bundle_codebook(bundle)
-        bits = bits if ready is None else ready.bits
+        chosen = chosen_bits(bits, codec, None if ready is None else ready.bits)
+        check_free(root)
         with new_index(root) as staging:
             for folder in ("bundle", "codebooks", "deletions", "segments", "versions"):
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")
-            form = (bits, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
+            form = (chosen, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
             publish(staging, Version(0, *form, created=now()))
         return cls.open(root)
 

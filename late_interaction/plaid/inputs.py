@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult
 
-__all__ = ["Question", "checked_count", "document_rows"]
+__all__ = ["Question", "checked_count", "chosen_bits", "document_rows"]
 
 Matrix = NDArray[np.float32]
 TOLERANCE = 0.01  # of a unit row's length
 LONGEST = 1_000  # row of codec float32
+BITS = (1, 2, 4)
 
 
 def checked_count(name: str, value: object) -> int:
@@ -24,6 +25,24 @@ def checked_count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise UsageError(f"{name} must be at least 1, and a whole number, got {value!r}")
     return int(value)
+
+
+def chosen_bits(bits: int | None, codec: str, of_bundle: int | None) -> int:
+    """Of a new index. of_bundle: those of the bundle's codebook, if it has one.
+
+    Raises: UsageError where there cannot be so many, or the codec has none.
+    """
+    if bits is None:
+        return of_bundle or max(BITS)
+    if bits not in BITS:
+        raise UsageError(f"bits must be 1, 2 or 4, got {bits!r}")
+    if codec != "residual":
+        raise UsageError(f"bits are of codec residual, codec {codec} has none: leave them out")
+    if of_bundle not in (None, bits):
+        raise UsageError(
+            f"the bundle's codebook has {of_bundle} bits, not {bits}: leave bits out, or export with --bits {bits}"
+        )
+    return bits
 
 
 def document_rows(passage_id: str, vectors: object, dim: int, codec: str) -> Matrix:

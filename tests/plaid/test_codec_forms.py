@@ -24,7 +24,7 @@ from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.thresholds import Thresholds
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
-FORMS = [("residual", 1), ("residual", 2), ("residual", 4), ("binary", 4), ("float32", 4)]
+FORMS = [("residual", 1), ("residual", 2), ("residual", 4), ("binary", None), ("float32", None)]
 
 
 class Stored:
@@ -47,7 +47,7 @@ def test_sixteen_bit_maxsim_is_maxsim_of_the_decoded_vectors(dim, rows, lengths,
     random = np.random.default_rng(seed)
     total = max(1, sum(lengths))
     vectors = unit(random.standard_normal((total, dim)))
-    codebook = train_codebook(vectors, bits=form[1])
+    codebook = train_codebook(vectors, bits=form[1] or 4)
     spread = random.uniform(0.01, 1, dim).astype(np.float32)
     cuts = (0.1 * random.standard_normal(dim)).astype(np.float32)
     codec = {"residual": Residual(codebook), "binary": Binary(Thresholds(cuts, spread)), "float32": Float32()}[form[0]]

@@ -96,7 +96,7 @@ class ShardedIndex:
         with new_index(root) as staging:
             for shard in range(sharding.count):
                 LocalIndex.create(
-                    shard_path(staging, shard), bundle=bundle, schema=schema, codec=form.codec, bits=form.bits or 4,
+                    shard_path(staging, shard), bundle=bundle, schema=schema, codec=form.codec, bits=form.bits,
                     refine=form.refine,
                 )  # fmt: skip
                 _share_bundle(shard_path(staging, 0), shard_path(staging, shard))
