@@ -49,7 +49,7 @@ def wait_for_rows(monitor, wanted):
         with contextlib.suppress(KeyError):
             if wanted(rows):
                 return rows
-        assert time.monotonic() < deadline, {key: row.says for key, row in rows.items()}
+        assert time.monotonic() < deadline, "\n".join(f"{key}: {row.state} {row.says}" for key, row in rows.items())
         time.sleep(2)
 
 
