@@ -34,10 +34,12 @@ from query import Client
 from vespa_app.candidates import STRATEGIES
 from vespa_app.deploy import deploy
 from vespa_app.package import build_package, default_settings
+from vespa_app.sections import ClusterSettings
 
 K = 10
 ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed")
 FEWEST = 5
+DISK_LIMIT = 0.97  # benchmarks share the disk with other things
 DATABASES = Path("/opt/vespa/var/db/vespa/search/cluster.content/n0/documents")
 PROTON_CMD = "/opt/vespa/bin/vespa-proton-cmd"
 # strategy, probes, rerank
@@ -160,8 +162,9 @@ class _Bench:
         chosen = default_settings(collection.bundle, MetadataSchema({}), codec=codec, candidates=strategies)
         # a schema of its own: Vespa does not turn one field type into another on the way
         self.settings = dataclasses.replace(
-            chosen, schema=f"{collection.name.replace(':', '_')}_{codec}", search_threads=1, embedder=False, jvm_heap_mb=1024
-        )
+            chosen, schema=f"{collection.name.replace(':', '_')}_{codec}", search_threads=1, embedder=False, jvm_heap_mb=1024,
+            cluster=ClusterSettings(disk_limit=DISK_LIMIT),
+        )  # fmt: skip
 
     def prepare(self) -> Store:
         bundle = self.collection.bundle
