@@ -62,7 +62,8 @@ class LocalStored:
 
     @property
     def storage(self) -> Storage:
-        return Storage(self._index.codec, self._index.bits, self._index.refine)
+        codec = self._index.codec
+        return Storage(codec, self._index.bits if codec == "residual" else None, self._index.refine)
 
     def size(self) -> int:
         return self._index.passages

@@ -136,7 +136,7 @@ def test_thresholds_by_layer_and_by_comparison():
     assert [check.passed for check in checks_of(comparison, {})] == [False, True]
     own = parse_thresholds(["codec.mean_cosine=0.99", "codec a : http://h:80#x.mean_cosine=0.95", "codec.worst_cosine=1"])
     assert all(check.passed for check in checks_of(comparison, own))
-    assert "wanted at least 0.98" in checks_of(comparison, {})[0].said
+    assert "wanted at least 0.99" in checks_of(comparison, {})[0].said
     for text in ("codec=1", "nonsense.tau=1", "codec.tau=x", "codec.tau=nan", "codec.speed=1", ""):
         with pytest.raises(UsageError, match="--threshold must be"):
             parse_thresholds([text])
