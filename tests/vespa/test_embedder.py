@@ -48,4 +48,5 @@ def test_vespas_embedder_equals_our_encoder_under_its_rules(vespa_oracle, tmp_pa
             blocks = reply["result"]["blocks"]
             theirs = np.array([blocks[str(row)] for row in range(len(blocks))], np.float32)
             assert theirs.shape == ours.shape, (destination, text)
-            np.testing.assert_allclose(theirs, ours, atol=1e-5, err_msg=f"{destination} {text!r}")
+            # two releases of onnxruntime, which add in another order
+            np.testing.assert_allclose(theirs, ours, atol=5e-5, err_msg=f"{destination} {text!r}")
