@@ -230,6 +230,22 @@ def test_a_reader_whose_version_was_pruned_before_its_workers_began_moves_on(tmp
         assert pinned.version == index.version
 
 
+def test_a_reader_that_another_thread_has_moved_meanwhile_asks_again(tmp_path, bundle, monkeypatch):
+    """Nothing was newer than what it had by then, so that it gave up with what the old version's absence had left."""
+    with made(tmp_path / "i", bundle) as index, ShardedIndex.open(tmp_path / "i", PATIENT) as reader:
+        for numbers in (range(20), range(30), range(40)):
+            put(index, numbers)
+        ask = reader._router.ask
+
+        def meanwhile(requests, timeout):
+            answers = ask(requests, timeout)
+            reader.refresh()
+            return answers
+
+        monkeypatch.setattr(reader._router, "ask", meanwhile)
+        assert len(found(reader).hits) == 40
+
+
 class Killed(BaseException):
     pass
 

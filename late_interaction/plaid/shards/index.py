@@ -32,7 +32,7 @@ from late_interaction.plaid.shards.process import WorkerProcess
 from late_interaction.plaid.shards.reading import VersionGone, open_at
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
-from late_interaction.plaid.shards.states import ShardedVersion, first_readable, read_states
+from late_interaction.plaid.shards.states import ShardedVersion, ShardState, first_readable, read_states
 from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
 from late_interaction.plaid.shards.writer import ShardedWriter
 from late_interaction.plaid.tuning import find_effort
@@ -289,7 +289,7 @@ class ShardedIndex:
             states = self._states
             requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
             answers = self._router.ask(requests, self.settings.timeout * len(queries))
-            if not (answers.gone and self.refresh()):
+            if not (answers.gone and self._moved_from(states)):
                 break
         silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}
         coverage = Coverage.of([state.size for state in states], silent)
@@ -342,15 +342,21 @@ class ShardedIndex:
     def readers(self) -> dict[int, LocalIndex]:
         """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
         names the others."""
-        while self._open_readers() and self.refresh():
-            pass
+        states = self._states
+        while self._open_readers(states) and self._moved_from(states):
+            states = self._states
         return dict(sorted(self._readers.items()))
 
-    def _open_readers(self) -> bool:
+    def _moved_from(self, states: tuple[ShardState, ...]) -> bool:
+        """Whether there is something newer; another thread may have taken it up already."""
+        self.refresh()
+        return self._states is not states
+
+    def _open_readers(self, states: tuple[ShardState, ...]) -> bool:
         """Whether the version of one of the shards is gone."""
         self._damaged.clear()
         gone = False
-        for shard, state in enumerate(self._states):
+        for shard, state in enumerate(states):
             before = self._readers.pop(shard, None)
             if state.current is None:
                 continue
