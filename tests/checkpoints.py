@@ -27,7 +27,9 @@ SPECIAL_TOKENS = {
 }  # fmt: skip
 
 
-def wordpiece_tokenizer(extra: tuple[str, ...] = ()):
+def wordpiece_tokenizer(extra: tuple[str, ...] = (), *, trained: bool = True):
+    """A trained vocabulary differs from process to process, as equally frequent pairs are merged in any order; without, it is
+    letters and whole words."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -39,7 +41,15 @@ def wordpiece_tokenizer(extra: tuple[str, ...] = ()):
     trainer = trainers.WordPieceTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=list(string.punctuation), show_progress=False
     )
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    if trained:
+        tokenizer.train_from_iterator(TEXTS, trainer)
+    else:
+        normal = map(tokenizer.normalizer.normalize_str, TEXTS)
+        words = sorted({word for text in normal for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)})
+        letters = sorted({*string.punctuation, *"".join(words)})
+        pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+        tokenizer.model = models.WordPiece({piece: id_ for id_, piece in enumerate(pieces)}, unk_token="[UNK]")
+        tokenizer.add_special_tokens(special)
     ids = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())

@@ -1,5 +1,7 @@
 """Vespa's own ColBertEmbedder (Java) on a bundle with its rules: the same vectors as our encoder."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,10 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("layout", ["stanford", "pylate", "pylate-unexpanded"])
-def test_vespas_embedder_equals_our_encoder_under_its_rules(vespa_oracle, tmp_path, layout):
+def test_vespas_embedder_equals_our_encoder_under_its_rules(vespa_oracle, tmp_path, monkeypatch, layout):
+    # one model in every process: rounding differs with the model, and 1.1e-5 came of one that a process had drawn
+    tokenizer = functools.partial(checkpoints.wordpiece_tokenizer, trained=False)
+    monkeypatch.setattr(checkpoints, "wordpiece_tokenizer", tokenizer)
     if layout == "stanford":
         checkpoint = checkpoints.stanford(tmp_path / "checkpoint")
     else:
@@ -48,5 +53,4 @@ def test_vespas_embedder_equals_our_encoder_under_its_rules(vespa_oracle, tmp_pa
             blocks = reply["result"]["blocks"]
             theirs = np.array([blocks[str(row)] for row in range(len(blocks))], np.float32)
             assert theirs.shape == ours.shape, (destination, text)
-            # two releases of onnxruntime, which add in another order
-            np.testing.assert_allclose(theirs, ours, atol=5e-5, err_msg=f"{destination} {text!r}")
+            np.testing.assert_allclose(theirs, ours, atol=1e-5, err_msg=f"{destination} {text!r}")
