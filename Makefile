@@ -4,16 +4,19 @@
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 PY := .venv/bin/python
 
+# two workers: one has every test that asks the node, most of which is waiting, the other begins with the rest
+WORKERS := -n 2 --dist loadgroup
+
 .PHONY: demo test test-all check lock clean
 
 demo: .venv/.ready
 	$(PY) -m colbert_vespa demo $(ARGS)
 
 test: .venv/.ready
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: .venv/.ready
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(WORKERS) $(ARGS)
 
 check: .venv/.ready
 	.venv/bin/ruff check .

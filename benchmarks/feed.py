@@ -46,8 +46,6 @@ SCHEMA, NAMESPACE = "passage", "colbert"
 TOKENS, DIM = 100, 128
 CELLS = {"binary": DIM // 8, "bfloat16": 2 * DIM}  # bytes of a token vector
 FEEDERS = ("ours", "pyvespa", "vespa feed")
-DISK_LIMIT = 0.97  # benchmarks share the disk with other things
-ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed", "indexing-mode-change")
 
 
 def operations(count: int, codec: str, distinct: int = 512) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -253,19 +251,15 @@ def warm_up(url: str, codec: str) -> None:
 def _deploy(url: str, config_url: str, codec: str) -> None:
     import dataclasses
 
+    from benchmarks.node import CLUSTER, replace_application
     from benchmarks.vespa_collections import open_collection
     from late_interaction.metadata import MetadataSchema
-    from vespa_app import build_package, default_settings
-    from vespa_app.deploy import deploy
-    from vespa_app.sections import ClusterSettings
+    from vespa_app import default_settings
 
     bundle = open_collection("cranfield", quick=True).bundle
     chosen = default_settings(bundle, MetadataSchema({}), codec=codec, candidates=("exhaustive",))
-    cluster = ClusterSettings(disk_limit=DISK_LIMIT)
-    settings = dataclasses.replace(chosen, schema=SCHEMA, namespace=NAMESPACE, embedder=False, cluster=cluster)
-    with tempfile.TemporaryDirectory() as folder:
-        package = build_package(bundle, settings).write(Path(folder) / "package")
-        deploy(package, config_url, query_url=url, allow=ALLOW)
+    settings = dataclasses.replace(chosen, schema=SCHEMA, namespace=NAMESPACE, embedder=False, cluster=CLUSTER)
+    replace_application(bundle, settings, url, config_url)
 
 
 class Pinned:

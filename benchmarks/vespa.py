@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import numpy as np
 
+from benchmarks.node import CLUSTER, replace_application
 from benchmarks.vespa_collections import Benched, open_collection
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import open_vespa
@@ -32,14 +32,10 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.metrics import overlap_at_k, percentile
 from query import Client
 from vespa_app.candidates import STRATEGIES
-from vespa_app.deploy import deploy
-from vespa_app.package import build_package, default_settings
-from vespa_app.sections import ClusterSettings
+from vespa_app.package import default_settings
 
 K = 10
-ALLOW = ("content-type-removal", "schema-removal", "field-type-change", "indexing-change", "refeed")
 FEWEST = 5
-DISK_LIMIT = 0.97  # benchmarks share the disk with other things
 DATABASES = Path("/opt/vespa/var/db/vespa/search/cluster.content/n0/documents")
 PROTON_CMD = "/opt/vespa/bin/vespa-proton-cmd"
 # strategy, probes, rerank
@@ -163,14 +159,12 @@ class _Bench:
         # a schema of its own: Vespa does not turn one field type into another on the way
         self.settings = dataclasses.replace(
             chosen, schema=f"{collection.name.replace(':', '_')}_{codec}", search_threads=1, embedder=False, jvm_heap_mb=1024,
-            cluster=ClusterSettings(disk_limit=DISK_LIMIT),
+            cluster=CLUSTER,
         )  # fmt: skip
 
     def prepare(self) -> Store:
         bundle = self.collection.bundle
-        with TemporaryDirectory() as folder:
-            package = build_package(bundle, self.settings).write(Path(folder) / "package")
-            deploy(package, self.config_url, query_url=self.url, allow=ALLOW)
+        replace_application(bundle, self.settings, self.url, self.config_url)
         target = open_vespa(self.url, bundle)
         rows, seconds = 0, 0.0
         for documents, vectors in self.collection.blocks():

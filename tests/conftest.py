@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import httpx
 import hypothesis
 import pytest
+from filelock import FileLock
 
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("here")
@@ -25,6 +26,14 @@ hypothesis.settings.load_profile("here")
 ROOT = Path(__file__).resolve().parent.parent
 DAY_S = 86_400
 CACHE = ROOT / ".cache" / "tests"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers share out files; whatever asks the node is one worker's, in its usual order."""
+    for item in items:
+        group = "node" if item.get_closest_marker("live") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,12 +55,13 @@ def source_key(*folders: str) -> str:
 
 def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
     folder = CACHE / f"{name}-{key}"
-    if not folder.is_dir():
-        for old in CACHE.glob(f"{name}-*"):
-            if old.stat().st_mtime < time.time() - DAY_S:  # of another session, it may be in use
-                shutil.rmtree(old, ignore_errors=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        make(folder)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / f"{name}.lock"):  # workers want the same ones
+        if not folder.is_dir():
+            for old in CACHE.glob(f"{name}-*"):
+                if old.stat().st_mtime < time.time() - DAY_S:  # of another session, it may be in use
+                    shutil.rmtree(old, ignore_errors=True)
+            make(folder)
     return folder
 
 
@@ -140,7 +150,8 @@ def cached_encoder(minilm_encoder):
     """For what is fed again and again: vectors are kept beside the bundles, as long as the code that makes them is the same."""
     from late_interaction.vector_cache import CachedEncoder, VectorCache
 
-    folder = cached_folder("vectors", source_key("exporter", "late_interaction"), Path.mkdir)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")  # a cache is one process's
+    folder = cached_folder(f"vectors.{worker}", source_key("exporter", "late_interaction"), Path.mkdir)
     cache = VectorCache(folder, minilm_encoder.dim)
     yield CachedEncoder(minilm_encoder, cache)
     cache.close()

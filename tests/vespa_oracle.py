@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from filelock import FileLock
 
 __all__ = ["Oracle", "oracle", "vespa_oracle", "why_no_oracle"]
 
@@ -77,7 +78,9 @@ def why_no_oracle() -> str:
 @contextmanager
 def oracle() -> Iterator[Oracle]:
     """One JVM; for a session fixture."""
-    class_path = _built()
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with FileLock(ROOT / ".cache" / "vespa-oracle.lock"):  # workers of one run, each with a JVM
+        class_path = _built()
     with tempfile.TemporaryFile("w+") as log:
         running = Oracle(class_path, log)
         try:
