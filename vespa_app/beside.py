@@ -19,13 +19,13 @@ from late_interaction.bundle import Bundle
 from late_interaction.errors import SettingsError
 from vespa_app.checks import check_package
 from vespa_app.description import Description
-from vespa_app.embedder import EMBEDDER_TYPE
+from vespa_app.embedder import EMBEDDER_FOLDER, EMBEDDER_TYPE
 from vespa_app.package import Package, build_package, complete, embedder_components
 from vespa_app.settings import AppSettings
 
 __all__ = ["Beside", "build_beside", "next_version"]
 
-_OF_THE_INDEXES = ("schemas/", "models/", "codebooks/")
+_OF_THE_INDEXES = ("schemas/", f"{EMBEDDER_FOLDER}/", "codebooks/")
 # settings that say where an application runs: they follow the new ones in every index
 _OF_THE_PLACE = ("name", "cluster", "cloud", "allow", "jvm_heap_mb")
 # and those in which the same index may differ besides

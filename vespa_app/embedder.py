@@ -10,10 +10,12 @@ from late_interaction.bundle import Bundle, SideRules
 from late_interaction.errors import BundleError
 from vespa_app.settings import AppSettings
 
-__all__ = ["EMBEDDER_TYPE", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
+__all__ = ["EMBEDDER_FOLDER", "EMBEDDER_TYPE", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
 
 EMBEDDER_ID = "colbert"
 EMBEDDER_TYPE = "colbert-embedder"
+# not models/: Vespa imports whatever is there for ranking too, which takes a config server several times the model's size
+EMBEDDER_FOLDER = "embedder"
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,8 @@ def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
     with files of its own, and its vectors never meet those of this one."""
     version = bundle_sha256[:8]
     model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
-    # the files begin with a letter: Vespa imports models/*.onnx under their names, and reads 1634523f as a number
     name = f"{EMBEDDER_ID}_{model}"
-    return Embedder(name, f"models/{name}.onnx", f"models/{EMBEDDER_ID}_{version}.tokenizer.json")
+    return Embedder(name, f"{EMBEDDER_FOLDER}/{name}.onnx", f"{EMBEDDER_FOLDER}/{EMBEDDER_ID}_{version}.tokenizer.json")
 
 
 def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:

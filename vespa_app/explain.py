@@ -11,7 +11,7 @@ from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, declared_fields
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.description import DESCRIPTION_PATH, Description
-from vespa_app.embedder import embedder_of
+from vespa_app.embedder import EMBEDDER_FOLDER, embedder_of
 from vespa_app.schema_reader import read_blocks
 from vespa_app.settings import AppSettings
 from vespa_app.targets import CURL_CREDENTIALS, address_of
@@ -32,7 +32,7 @@ _FILES = {
 }
 _FOLDERS = {
     "schemas/": "an index: its fields and how it is ranked",
-    "models/": "model and tokenizer of Vespa's colbert-embedder",
+    f"{EMBEDDER_FOLDER}/": "model and tokenizer of Vespa's colbert-embedder",
     "codebooks/": "constants of the codec, from the bundle's codebook",
     "tests/": "tests that Vespa Cloud runs before production (and `vespa test`, anywhere)",
     "security/": "certificates of those who may feed and query",

@@ -84,15 +84,15 @@ def test_vespas_embedder_is_one_for_each_model(bundles, tmp_path):
     assert sorted(names) == sorted(f"colbert_{bundle.sha256[:8]}" for bundle in bundles)
     for bundle, schema in zip(bundles, ("passage", "passage_v2"), strict=True):
         assert f"embed colbert_{bundle.sha256[:8]}" in (app / f"schemas/{schema}.sd").read_text()
-        assert (app / f"models/colbert_{bundle.sha256[:8]}.onnx").is_file()
+        assert (app / f"embedder/colbert_{bundle.sha256[:8]}.onnx").is_file()
 
 
 def test_a_package_carries_a_model_once(bundles, tmp_path):
     """One embedder for queries and for the vectors of documents."""
     own = {"encoding": "embedder", "candidates": ["bm25", "exhaustive"]}
     app = build_package(bundles[0], dataclasses.replace(BASE, indexes={"made": own})).write(tmp_path / "app")
-    assert embedders(app) == {f"colbert_{bundles[0].sha256[:8]}": f"models/colbert_{bundles[0].sha256[:8]}.onnx"}
-    assert len(list((app / "models").glob("*.onnx"))) == 1
+    assert embedders(app) == {f"colbert_{bundles[0].sha256[:8]}": f"embedder/colbert_{bundles[0].sha256[:8]}.onnx"}
+    assert len(list((app / "embedder").glob("*.onnx"))) == 1
 
 
 def embedders(app):
@@ -108,7 +108,7 @@ def test_the_old_query_embedder_stays_with_its_model(bundles, old, tmp_path, swi
     both = build_beside(bundles[1], BASE, old, switch=switch).package.explained()
     app = both.write(tmp_path / "both")
     names = [f"colbert_{bundle.sha256[:8]}" for bundle in bundles]
-    assert embedders(app) == {name: f"models/{name}.onnx" for name in names}
+    assert embedders(app) == {name: f"embedder/{name}.onnx" for name in names}
     assert {name: embedders(app)[name] for name in embedders(old)} == embedders(old)
     assert f"embed({names[switch]}, @text)" in (app / "README.md").read_text()
     assert not any(change.kind in ("breaks", "refused", "refeed") for change in package_changes(old, app))

@@ -33,7 +33,7 @@ def test_a_fault_is_named(package, tmp_path, fault):
 @pytest.mark.parametrize("name", [SCHEMA, "schemas/colbert_application.sd", "colbert-vespa.json", ".onnx"])
 def test_a_missing_file_is_named(package, tmp_path, name):
     folder = package.write(tmp_path / "app")
-    file = folder / name if "." in name[1:] else next((folder / "models").glob(f"*{name}"))
+    file = folder / name if "." in name[1:] else next((folder / "embedder").glob(f"*{name}"))
     file.unlink()
     with pytest.raises(SettingsError, match=name.rpartition("/")[2]):
         check_package(folder)

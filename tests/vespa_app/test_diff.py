@@ -84,7 +84,7 @@ def test_an_embedder_that_goes_breaks_queries(bundle, write):
     assert ours(without, with_it) == [("live", "", f"may say embed({name}, ...)")]
     exact = write(bundle, "exact", embedder=True, precision="fp32")
     assert [kind for kind, _, _ in ours(with_it, exact)] == ["breaks", "live"]
-    assert (exact / f"models/colbert_{bundle.sha256[:8]}_fp32.onnx").is_file()
+    assert (exact / f"embedder/colbert_{bundle.sha256[:8]}_fp32.onnx").is_file()
 
 
 def test_a_strategy_that_needs_a_new_field_is_a_new_feed(bundle, write):
