@@ -119,7 +119,7 @@ def test_what_was_fed_is_pulled_as_the_codec_keeps_it(world, tmp_path):
         np.testing.assert_allclose(vectors, codec.decode(codec.encode(world.vectors[document.id])), atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["residual", "chunked", "signs"])
+@pytest.mark.parametrize("name", ["residual", "chunked", pytest.param("signs", marks=pytest.mark.slow)])
 def test_a_backup_brings_back_what_was_removed(world, emptied, split, tmp_path, name):
     address = emptied(name)
     copy_index(str(split), address)

@@ -66,6 +66,7 @@ def test_sixteen_bit_maxsim_is_maxsim_of_the_decoded_vectors(dim, rows, lengths,
     assert np.abs(found[filled] - wanted[filled]).max(initial=0) <= 2e-4 * rows * scale
 
 
+@pytest.mark.slow
 def test_plain_loops_and_the_vector_instruction_give_the_same_sums():
     random = np.random.default_rng(1)
     for pairs in (1, 2, 7, 64):
