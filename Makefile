@@ -4,7 +4,7 @@
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 PY := .venv/bin/python
 
-# two workers: one has every test that asks the node, most of which is waiting, the other begins with the rest
+# two workers: one has every test that asks the node, the other begins with the rest
 WORKERS := -n 2 --dist loadgroup
 
 .PHONY: demo test test-all check lock clean

@@ -78,9 +78,7 @@ def why_no_oracle() -> str:
 @contextmanager
 def oracle() -> Iterator[Oracle]:
     """One JVM; for a session fixture."""
-    (ROOT / ".cache").mkdir(exist_ok=True)
-    with FileLock(ROOT / ".cache" / "vespa-oracle.lock"):  # workers of one run, each with a JVM
-        class_path = _built()
+    class_path = _built()
     with tempfile.TemporaryFile("w+") as log:
         running = Oracle(class_path, log)
         try:
@@ -105,14 +103,15 @@ def _built() -> str:
     jars = cache / f"{_digest([pom])}.classpath"
     classes = cache / f"{_digest([pom, *sources])}.classes"
     cache.mkdir(parents=True, exist_ok=True)
-    if not jars.is_file() or not all(Path(jar).is_file() for jar in jars.read_text().strip().split(":")):
-        _run(["mvn", "-B", "-q", "-f", str(pom), "dependency:build-classpath", f"-Dmdep.outputFile={jars}.new"])
-        Path(f"{jars}.new").replace(jars)
-    path = jars.read_text().strip()
-    if not classes.is_dir():
-        staging = tempfile.mkdtemp(dir=cache)
-        _run(["javac", "--release", "17", "-nowarn", "-Xlint:none", "-cp", path, "-d", staging, *map(str, sources)])
-        Path(staging).replace(classes)
+    with FileLock(cache / "lock"):  # workers of one run, each with a JVM
+        if not jars.is_file() or not all(Path(jar).is_file() for jar in jars.read_text().strip().split(":")):
+            _run(["mvn", "-B", "-q", "-f", str(pom), "dependency:build-classpath", f"-Dmdep.outputFile={jars}.new"])
+            Path(f"{jars}.new").replace(jars)
+        path = jars.read_text().strip()
+        if not classes.is_dir():
+            staging = tempfile.mkdtemp(dir=cache)
+            _run(["javac", "--release", "17", "-nowarn", "-Xlint:none", "-cp", path, "-d", staging, *map(str, sources)])
+            Path(staging).replace(classes)
     return f"{classes}:{path}"
 
 
