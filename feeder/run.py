@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
@@ -23,6 +22,7 @@ from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
+from late_interaction.cores import cores
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -195,16 +195,12 @@ class FeedRun:
         alone = encoder is None or options.encoder is not None or options.cache is not None
         workers = 0 if alone else options.workers
         if workers is None:
-            workers = _cores() if self.total >= WORTH_WORKERS and _cores() > 1 else 0
+            workers = cores() if self.total >= WORTH_WORKERS and cores() > 1 else 0
         if workers and encoder is not None:
             from feeder.workers import WorkerEncoding
 
             return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers)
         return HereEncoding(options.splitting, Tokenizing(target.bundle), encoder)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

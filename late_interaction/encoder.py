@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT, Bundle
+from late_interaction.cores import cores
 from late_interaction.errors import BundleError
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
@@ -39,7 +39,7 @@ class Encoder:
         """`threads`: of onnxruntime, by default one per core. Raises: BundleError where the bundle has no such model."""
         self.bundle = bundle
         self.precision = precision or bundle.default_precision
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self.tokenizing = Tokenizing(bundle)
         bundle.model_path(self.precision)
 
@@ -143,10 +143,6 @@ def _has_vnni() -> bool:
 
     features = binding.get_host_cpu_features()
     return bool(features.get("avx512vnni") or features.get("avxvnni"))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

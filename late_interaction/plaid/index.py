@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
+from late_interaction.cores import cores
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
@@ -256,7 +256,7 @@ class LocalIndex:
         """
         k, snapshot = checked_count("k", k), self.snapshot
         questions = [Question.of(Q, snapshot.version.dim) for Q in queries]
-        count = len(os.sched_getaffinity(0)) if threads is None else checked_count("threads", threads)
+        count = cores() if threads is None else checked_count("threads", threads)
         masks = snapshot.select(where, ids)
 
         def one(question: Question) -> LocalResult:

@@ -6,7 +6,10 @@ Every index that comes from a file is checked against its array, so that a damag
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -27,6 +30,7 @@ __all__ = [
     "top_centroids",
 ]
 
+from late_interaction.plaid import simd
 from late_interaction.plaid.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
 
 F32 = NDArray[np.float32]
@@ -38,8 +42,23 @@ I64 = NDArray[np.int64]
 Codes = NDArray[Any]  # uint16 or int32
 BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
 
-_jit = numba.njit(cache=True, nogil=True)
-_fast = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+# numba binds kept machine code to the file of the function alone, but functions of simd.py are inlined here: their text
+# becomes part of the names that the code is kept under
+_SOURCES = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (__file__, simd.__file__))).hexdigest()[:12]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _kept(**options: Any) -> Callable[[_Function], _Function]:
+    def compiled(function: _Function) -> _Function:
+        function.__qualname__ += f"_{_SOURCES}"
+        kernel: _Function = numba.njit(cache=True, nogil=True, **options)(function)
+        return kernel
+
+    return compiled
+
+
+_jit = _kept()
+_fast = _kept(fastmath={"reassoc", "contract", "nsz"})
 
 
 @_jit

@@ -4,8 +4,6 @@ On x86 with AVX2 it is `vpmaddwd` (or VNNI's fused form, which LLVM chooses wher
 code because numba's own loops do not become that instruction; elsewhere plain loops that LLVM vectorises as it can.
 Sixteen bits and not eight: `vpmaddubsw` needs a second multiply-add to widen its sums, so that eight bits would save nothing
 but precision.
-
-numba keeps compiled kernels by the date of kernels.py: after a change here, touch that file.
 """
 
 from __future__ import annotations

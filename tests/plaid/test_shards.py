@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -45,6 +46,13 @@ def made(root, bundle, count=3, field=None, storage=None):
 def numbered(number, word=None, turn=0):
     chosen = f"w{number % 5}" if word is None else word
     return passage(f"d{number}", text=f"text {turn}", n=number, word=chosen, tags=[f"t{number % 3}", "all"])
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours(tmp_path, bundle, monkeypatch):
+    """macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    with made(tmp_path / "i", bundle) as index:
+        assert index.passages == 0
 
 
 def fill(index, numbers, vectors=VECTORS):

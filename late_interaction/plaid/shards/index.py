@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.bundle import Bundle
+from late_interaction.cores import cores
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter
@@ -68,7 +69,7 @@ class ShardedIndex:
         self.path = path
         self.settings = settings or ShardSettings()
         self.sharding = read_sharding(path)
-        self._threads = max(1, len(os.sched_getaffinity(0)) // self.sharding.count)
+        self._threads = max(1, cores() // self.sharding.count)
         self._states = read_states(path, self.sharding.count, ())
         first_readable(self._states)
         self._readers: dict[int, LocalIndex] = {}

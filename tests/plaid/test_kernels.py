@@ -1,0 +1,43 @@
+"""Compiled kernels that are kept on disk belong to the sources that they were made of."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import late_interaction
+from late_interaction.plaid import kernels, simd
+
+SCORE = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np
+from late_interaction.plaid import kernels
+assert kernels.__file__.startswith(sys.argv[1])
+out = np.zeros((4, 16), np.float32)
+kernels.centroid_scores(np.ones((4, 2), np.int16), np.ones((1, 1, 16, 2), np.int16), 1.0, out)
+print(int(out[0, 0]))
+"""
+
+
+def test_kept_kernels_are_not_those_of_another_simd(tmp_path):
+    """An upgrade that changes simd.py alone."""
+    shutil.copytree(Path(late_interaction.__file__).parent, tmp_path / "late_interaction")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_CPU_NAME": "generic"}
+
+    def score():
+        command = [sys.executable, "-c", SCORE, str(tmp_path)]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert score() == score() == "2"
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+    simd = tmp_path / "late_interaction/plaid/simd.py"
+    simd.write_text(simd.read_text().replace("total[row] += ", "total[row] -= "))
+    assert score() == "-2"
+
+
+def test_every_source_that_kernels_take_code_from_is_in_their_names():
+    imports = [node for node in ast.walk(ast.parse(Path(kernels.__file__).read_text())) if isinstance(node, ast.ImportFrom)]
+    ours = {node.module for node in imports if node.module.startswith("late_interaction")}
+    assert ours == {"late_interaction.plaid", simd.__name__}  # another one becomes part of _SOURCES
