@@ -226,6 +226,7 @@ class Output:
         if summary.outcome == "dry run":
             there = f"{summary.already_there} are there as they are"
             self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {there}")
+            self._feed_notes(summary)
             return
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
         way = "from" if verb == "deleted" else "to"
@@ -239,12 +240,17 @@ class Output:
             self.say(f"  {summary.skipped_blank} blank documents skipped: {', '.join(summary.skipped_blank_ids)}{more}")
         if summary.duplicates:
             self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
+        self._feed_notes(summary)
         if summary.truncated:
             self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
         if summary.dead_lettered:
             self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
         if summary.outcome in ("interrupted", "failed"):
             self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
+
+    def _feed_notes(self, summary: FeedSummary) -> None:
+        for note in summary.notes:
+            self.say(f"  {note}")
 
 
 class StepBars:

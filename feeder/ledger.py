@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from feeder.sending import FeedStatistics
+from feeder.sources.report import Note
 
 __all__ = ["FeedProgress", "FeedSummary", "Ledger", "rates"]
 
@@ -47,7 +48,8 @@ class FeedSummary:
     """The ledger balances: documents = acknowledged + already_there + dead_lettered + skipped_blank + duplicates + pending.
 
     operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); dry run. pending: not
-    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have. sending: of the
+    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have. notes: what was
+    read otherwise than expected, or not at all. sending: of the
     operations to Vespa; None for a local index.
     """
 
@@ -72,6 +74,7 @@ class FeedSummary:
     dead_letter_file: str | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    notes: tuple[Note, ...] = ()
     sending: FeedStatistics | None = None
 
     def to_json(self) -> dict[str, object]:

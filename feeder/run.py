@@ -16,7 +16,7 @@ from feeder.ledger import FeedProgress, FeedSummary, Ledger
 from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
-from feeder.sources import Spool, spooled
+from feeder.sources import FileSource, Note, Report, Spool, spooled
 from feeder.survey import Survey, survey
 from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
@@ -90,13 +90,15 @@ class FeedRun:
         target: Target | None,
         letters: DeadLetters,
         options: FeedOptions,
+        notes: Sequence[Note] = (),
     ) -> None:
-        """target: None for a dry run into an index that is not there yet."""
+        """target: None for a dry run into an index that is not there yet. notes: on what the survey read."""
         self._documents, self.surveyed, self.target = documents, surveyed, target
         self._options = options
         self._feed: Feed | None = None
         self._complete, self._outcome, self._error = False, "failed", ""
         self._letters = letters
+        self._notes = notes
 
     @property
     def total(self) -> int:
@@ -127,6 +129,7 @@ class FeedRun:
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
             errors=dict(ledger.errors),
             error=self._error,
+            notes=tuple(self._notes),
             sending=None if self.target is None else self.target.statistics(),
             **counts,
         )
@@ -218,7 +221,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     if target is not None:
         register_bundle(target.bundle)
     try:
-        yield FeedRun(documents, surveyed, target, letters, options)
+        yield FeedRun(documents, surveyed, target, letters, options, _notes(documents, surveyed, options))
     finally:
         if target is not None:
             target.close()
@@ -282,6 +285,19 @@ class _Limited:
 
     def __iter__(self) -> Iterator[Document]:
         return islice(chain.from_iterable(self._sources), self._limit)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Those of the latest reading of each source."""
+        return tuple(chain.from_iterable(source.report.notes for source in self._sources if isinstance(source, FileSource)))
+
+
+def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple[Note, ...]:
+    report = Report(documents.notes)
+    if surveyed.bare and options.operation == "put":
+        which = "documents, all there are, have" if surveyed.bare + surveyed.blank == surveyed.documents else "documents have"
+        report.add(Note("no_text", f"{which} a title alone and no text", surveyed.bare, surveyed.bare_ids))
+    return report.notes
 
 
 def feed(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from feeder.id_table import last_places, short_hash
+from feeder.sources.report import EXAMPLES
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema, SchemaInference
@@ -19,8 +20,8 @@ NAMED = 20
 @dataclass(frozen=True)
 class Survey:
     """blank_ids: the first 20 ids of documents without title and text, which are not put. duplicates: documents whose id comes
-    again later. last_place: by the short hash of an
-    id that comes more than once, the place of the document that counts, the last."""
+    again later. bare, bare_ids: documents with a title and no text, and the first ids. last_place: by the short hash of an id
+    that comes more than once, the place of the document that counts, the last."""
 
     documents: int
     blank: int
@@ -28,6 +29,8 @@ class Survey:
     duplicates: int
     last_place: Mapping[bytes, int]
     schema: MetadataSchema
+    bare: int = 0
+    bare_ids: tuple[str, ...] = ()
 
     def counts(self, place: int, document_id: str) -> bool:
         """Whether the document at `place` is the last, or only, one of its id."""
@@ -42,8 +45,9 @@ def survey(documents: Iterable[Document], schema: MetadataSchema | None = None, 
     """
     inference = SchemaInference()
     hashes = bytearray()
-    total = blank = 0
+    total = blank = bare = 0
     blank_ids: list[str] = []
+    bare_ids: list[str] = []
     for document in documents:
         if document.blank and not blanks:
             blank += 1
@@ -51,12 +55,15 @@ def survey(documents: Iterable[Document], schema: MetadataSchema | None = None, 
             hashes += total.to_bytes(16, "big")  # holds the place, and is no id's hash
         else:
             hashes += short_hash(document.id)
+            if not document.text.strip():
+                bare += 1
+                bare_ids += [document.id] if bare <= EXAMPLES else []
         total += 1
         if schema is None:
             inference.add(document.id, document.metadata)
         _check(document, schema or SchemaInference.of([(document.id, document.metadata)]))
     last, duplicates = last_places(hashes)
-    return Survey(total, blank, tuple(blank_ids), duplicates, last, schema or inference.schema())
+    return Survey(total, blank, tuple(blank_ids), duplicates, last, schema or inference.schema(), bare, tuple(bare_ids))
 
 
 def _check(document: Document, schema: MetadataSchema) -> None:

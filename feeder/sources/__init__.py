@@ -3,6 +3,7 @@
 from feeder.sources.beir import Collection, Query, read_collection, read_qrels
 from feeder.sources.opening import open_sources
 from feeder.sources.records import Columns, Limits, SourceSettings
+from feeder.sources.report import Note, Report
 from feeder.sources.retry import DeadLetterSource
 from feeder.sources.source import FileSource
 from feeder.sources.spool import Spool, spooled
@@ -13,7 +14,9 @@ __all__ = [
     "DeadLetterSource",
     "FileSource",
     "Limits",
+    "Note",
     "Query",
+    "Report",
     "SourceSettings",
     "Spool",
     "open_sources",
