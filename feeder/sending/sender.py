@@ -74,7 +74,7 @@ class Sender:
         self._outbox: list[Job] = []
         self._jobs = self._bytes = 0  # handed over and not settled
         self._fault: BaseException | None = None
-        self._told = self._closing = False
+        self._closing = self._over = False  # over: nothing is sent any more, and all that was settled is in the outbox
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
@@ -94,14 +94,13 @@ class Sender:
         self._transport.wake()
 
     def settled(self, *, wait: bool = False) -> list[Job]:
-        """Jobs settled since the last call; wait: when all are. Raises: once, the error that ended the sending; what was
-        settled before is returned by the next call."""
+        """Jobs settled since the last call; wait: when all are. Raises: with `wait` alone, the error that ended the sending
+        before all were; what was settled is returned by the next call without."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._over or not self._jobs)
-            if self._over and self._jobs and not self._told:
-                self._told = True
-                self._raise_if_over()
+                if self._jobs:
+                    self._raise_if_over()
             found, self._outbox = self._outbox, []
             return found
 
@@ -115,10 +114,6 @@ class Sender:
         self._thread.join()
         self._transport.close()
 
-    @property
-    def _over(self) -> bool:
-        return self._fault is not None or self._dispatcher.error is not None
-
     def _has_room(self) -> bool:
         return not self._jobs or (self._jobs < MOST_JOBS and self._bytes < MOST_BYTES)
 
@@ -130,11 +125,13 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            while not self._closing and not self._over:
+            while not self._closing and self._dispatcher.error is None:
                 self._step()
         except BaseException as fault:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._fault = fault
+        self._publish()
         with self._changed:
+            self._over = True
             self._changed.notify_all()
 
     def _step(self) -> None:
@@ -146,6 +143,8 @@ class Sender:
         self._publish()
         wake_at = dispatcher.wake_at()
         pause = LONGEST_WAIT_S if wake_at is None else max(0.0, wake_at - dispatcher.clock())
+        if dispatcher.error is not None:
+            pause = 0.0
         if self._sleep is not None and wake_at is not None and not dispatcher.in_flight:
             self._sleep(pause)
             pause = 0.0

@@ -63,7 +63,6 @@ class CurlTransport:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._waiting = False
         self._pools = [_Pool(self._selector, connections)]  # the last one takes operations, those before it were left
 
     def send(self, attempt: Attempt, allowed: int) -> None:
@@ -80,9 +79,7 @@ class CurlTransport:
         while True:
             now = time.monotonic()
             pause = min([until, *(pool.due for pool in self._pools if pool.due is not None)]) - now
-            self._waiting = True
             events = self._selector.select(max(0.0, pause))
-            self._waiting = False
             woken = False
             for key, _ in events:
                 if key.fd == self._woken:
@@ -97,9 +94,8 @@ class CurlTransport:
                 return answered
 
     def wake(self) -> None:
-        if self._waiting:
-            with contextlib.suppress(BlockingIOError):  # the pipe is full of calls already
-                os.write(self._waker, b"w")
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of calls already
+            os.write(self._waker, b"w")
 
     def close(self) -> None:
         busy = [curl for pool in self._pools for curl in pool.close()]
@@ -250,13 +246,16 @@ class _Stream:
 
 
 def _notice_silence(fd: int, purpose: int, address: Any = None) -> int:
-    """A host that was cut off sends no reset: the kernel drops a connection on which nothing is acknowledged."""
-    with socket.socket(fileno=fd) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, name):  # not everywhere
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SILENCE_S)
-        connection.detach()
+    """A host that was cut off sends no reset: the kernel drops a connection on which nothing is acknowledged. The descriptor is
+    libcurl's, which closes it."""
+    options = [("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 1000 * SILENCE_S)]
+    with contextlib.suppress(OSError):  # a kernel without one of them
+        connection = socket.socket(fileno=fd)
+        try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in options:
+                if hasattr(socket, name):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        finally:
+            connection.detach()
     return 0

@@ -46,20 +46,21 @@ def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
         return Verdict.THROTTLED, _message(answer, body)
     if answer.status in PASSING:
         return Verdict.FAILED, _message(answer, body)
-    if body is None and answer.status < 400:
+    names_document = body is not None and "id" in body
+    if not names_document and answer.status < 400:
         return Verdict.FAILED, f"answered {answer.status} without the JSON of document/v1: is something between us and Vespa?"
-    if 200 <= answer.status < 300 or (answer.status == NOT_FOUND and operation.method == "DELETE"):
+    if 200 <= answer.status < 300 or (answer.status == NOT_FOUND and operation.method == "DELETE" and names_document):
         return Verdict.DONE, ""
     return Verdict.REFUSED, _message(answer, body)
 
 
 def _parsed(body: bytes) -> dict[str, object] | None:
-    """An answer of document/v1, which names the document; None where it is none."""
+    """The object of an answer; None where it is none. Of an operation that was carried out it has the document's `id`."""
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) and ("id" in parsed or "pathId" in parsed or "message" in parsed) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _message(answer: Answer, body: dict[str, object] | None) -> str:

@@ -272,8 +272,9 @@ POST, DELETE = Operation("POST", "/p"), Operation("DELETE", "/p")
     ("operation", "answer", "verdict"),
     [
         (POST, OK, Verdict.DONE),
-        (DELETE, Answer(404, b'{"message":"x"}'), Verdict.DONE),
-        (DELETE, Answer(404, b"<html>"), Verdict.DONE),
+        (DELETE, Answer(404, b'{"pathId":"/p","id":"id:n:s::a"}'), Verdict.DONE),
+        (DELETE, Answer(404, b'{"pathId":"/p","message":"Nothing at"}'), Verdict.REFUSED),
+        (DELETE, Answer(404, b"<html>"), Verdict.REFUSED),
         (POST, Answer(404, b"{}"), Verdict.REFUSED),
         (POST, Answer(412, b"{}"), Verdict.REFUSED),
         (POST, Answer(400, b"{}"), Verdict.REFUSED),

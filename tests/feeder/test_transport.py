@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import time
 
 import pytest
 from cryptography import x509
@@ -15,8 +16,9 @@ from cryptography.x509.oid import NameOID
 from fake_vespa import FakeVespa, SkippedTime
 
 from feeder.operations import Operation, put, remove, update
-from feeder.sending import Job, open_sender
-from late_interaction.errors import UsageError, VespaBusy, VespaUnreachable
+from feeder.sending import Job, open_sender, transport
+from feeder.sending.verdicts import Answer, Verdict, judge
+from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaUnreachable
 
 PATH = "/document/v1/n/s/docid/"
 
@@ -141,7 +143,7 @@ def test_503_for_three_minutes_ends_the_feed_and_known_outcomes_come_after_the_e
             feed.sender.submit(Job(id_, [[put(PATH + id_, {})]]))
         with pytest.raises(VespaBusy, match="answered 503: told to say 503; what was acknowledged is kept"):
             feed.sender.settled(wait=True)
-        assert [job.key for job in feed.sender.settled(wait=True)] == ["early"]
+        assert [job.key for job in feed.sender.settled()] == ["early"]
         assert feed.sender.open_jobs == len(IDS)
         with pytest.raises(VespaBusy):
             feed.sender.submit(Job("late", [[]]))
@@ -307,3 +309,79 @@ def test_a_token_is_not_sent_in_clear_text_to_another_machine(tmp_path, monkeypa
     monkeypatch.setenv("COLBERT_VESPA_TOKEN_FILE", str(tmp_path / "token"))
     with pytest.raises(UsageError, match="over https only"):
         open_sender("http://vespa.example:8080")
+
+
+def test_a_job_wakes_the_thread_also_between_its_look_into_the_inbox_and_its_wait(vespa):
+    with Feed(vespa.url) as feed:
+        assert feed.send("a") == {"a": None}
+        transport, poll, slow = feed.sender._transport, feed.sender._transport.poll, []
+
+        def late(seconds):
+            if not slow:
+                slow.append(time.monotonic())
+                feed.sender.submit(Job("b", [[put(PATH + "b", {})]]))  # after the inbox was looked into
+            return poll(seconds)
+
+        transport.poll = late
+        transport.wake()
+        while "b" not in vespa.documents:
+            assert not slow or time.monotonic() - slow[0] < 0.9
+
+
+def test_what_was_settled_is_known_after_submit_has_raised(vespa):
+    with Feed(vespa.url) as feed:
+        feed.sender.submit(Job("early", [[put(PATH + "early", {})]]))
+        while feed.sender.open_jobs:
+            feed.time.clock()
+        vespa.always = 401
+        with pytest.raises(VespaRefused, match="401"):
+            for id_ in IDS * 1000:
+                feed.sender.submit(Job(id_, [[put(PATH + id_, {})]]))
+        with pytest.raises(VespaRefused, match="401"):
+            feed.sender.settled(wait=True)
+        assert [(job.key, job.failure) for job in feed.sender.settled()] == [("early", None)]
+        with pytest.raises(VespaRefused, match="401"):  # not taken for done the next time
+            feed.sender.settled(wait=True)
+
+
+def test_a_fault_of_the_sending_thread_leaves_what_was_settled_before(vespa):
+    with Feed(vespa.url) as feed:
+        dispatcher = feed.sender._dispatcher
+        answered = dispatcher.answered
+
+        def breaks(attempt, answer):
+            answered(attempt, answer)
+            raise RuntimeError("a fault")
+
+        dispatcher.answered = breaks
+        feed.sender.submit(Job("a", [[put(PATH + "a", {})]]))
+        feed.sender.submit(Job("b", [[], [put(PATH + "b", {})], [put(PATH + "c", {})]]))
+        with pytest.raises(RuntimeError, match="a fault"):
+            feed.sender.settled(wait=True)
+        assert {job.key for job in feed.sender.settled()} <= {"a"}
+        assert feed.sender.open_jobs >= 1
+
+
+@pytest.mark.parametrize("option", ["SO_KEEPALIVE", "TCP_KEEPIDLE", "TCP_USER_TIMEOUT"])
+def test_a_kernel_that_refuses_a_socket_option_leaves_libcurls_descriptor_open(vespa, monkeypatch, option):
+    class Refusing(socket.socket):
+        def setsockopt(self, level, name, *value):
+            if name == getattr(socket, option):
+                raise OSError(92, "Protocol not available")
+            super().setsockopt(level, name, *value)
+
+    with Feed(vespa.url) as feed, socket.socket() as own:
+        with monkeypatch.context() as patch:
+            patch.setattr(transport.socket, "socket", Refusing)
+            assert transport._notice_silence(own.fileno(), 0) == 0
+            assert own.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+            assert feed.send("a") == {"a": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(404, b"<html>no such page</html>"), (404, b'{"pathId":"/x","message":"Nothing at"}'), (200, b'{"message":"hello"}')],
+)
+def test_an_answer_that_names_no_document_is_no_success(status, body):
+    assert judge(remove(PATH + "a"), Answer(status, body))[0] in (Verdict.REFUSED, Verdict.FAILED)
+    assert judge(remove(PATH + "a"), Answer(404, b'{"pathId":"/x","id":"id:n:s::a"}'))[0] is Verdict.DONE
