@@ -30,7 +30,7 @@ from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
 from late_interaction.plaid.shards.process import WorkerProcess
-from late_interaction.plaid.shards.reading import VersionGone, open_at
+from late_interaction.plaid.shards.reading import OpenedShards, ShardReaders
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.shards.states import ShardedVersion, ShardState, first_readable, read_states
@@ -72,8 +72,8 @@ class ShardedIndex:
         self._threads = max(1, cores() // self.sharding.count)
         self._states = read_states(path, self.sharding.count, ())
         first_readable(self._states)
-        self._readers: dict[int, LocalIndex] = {}
-        self._damaged: dict[int, str] = {}
+        self._readers = ShardReaders()
+        self._opened: OpenedShards | None = None
         self._router = Router(launch or self._start_worker, start=self.settings.start, clock=clock)
 
     @classmethod
@@ -132,9 +132,7 @@ class ShardedIndex:
 
     def pinned(self) -> ShardedIndex:
         """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
-        other = copy.copy(self)
-        other._readers, other._damaged = dict(self._readers), dict(self._damaged)
-        return other
+        return copy.copy(self)
 
     def writer(self, *, resume: bool = False) -> ShardedWriter:
         """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
@@ -214,7 +212,8 @@ class ShardedIndex:
     @property
     def missing(self) -> dict[int, str]:
         """The shards that cannot be read, and why; of those whose files are damaged, since `readers` was asked."""
-        return self._damaged | {shard: state.error for shard, state in enumerate(self._states) if state.error}
+        damaged = {} if self._opened is None else self._opened.damaged
+        return OpenedShards(self._states, {}, damaged, gone=False).missing
 
     @property
     def readable(self) -> Coverage:
@@ -324,10 +323,10 @@ class ShardedIndex:
 
     def _all_readers(self) -> Mapping[int, LocalIndex]:
         """Raises: LocalIndexError where a shard cannot be read."""
-        readers = self.readers()
-        for shard, why in self.missing.items():
+        opened = self._open_shards()
+        for shard, why in opened.missing.items():
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
-        return readers
+        return opened.readers
 
     def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
         """As LocalIndex.selected."""
@@ -340,33 +339,23 @@ class ShardedIndex:
         for reader in self.readers().values():
             yield from reader.iter_passages()
 
-    def readers(self) -> dict[int, LocalIndex]:
+    def readers(self) -> Mapping[int, LocalIndex]:
         """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
-        names the others."""
-        states = self._states
-        while self._open_readers(states) and self._moved_from(states):
-            states = self._states
-        return dict(sorted(self._readers.items()))
+        names the others. Each is opened once for a version, for all threads and `pinned` readers."""
+        return self._open_shards().readers
 
-    def _moved_from(self, states: tuple[ShardState, ...]) -> bool:
+    def _open_shards(self) -> OpenedShards:
+        opened = self._opened
+        while opened is None or opened.states is not self._states or opened.damaged:
+            opened = self._opened = self._readers.at(self._states)
+            if not (opened.gone and self._moved_from(opened.states)):
+                break
+        return opened
+
+    def _moved_from(self, states: Sequence[ShardState]) -> bool:
         """Whether there is something newer; another thread may have taken it up already."""
         self.refresh()
         return self._states is not states
-
-    def _open_readers(self, states: tuple[ShardState, ...]) -> bool:
-        """Whether the version of one of the shards is gone."""
-        self._damaged.clear()
-        gone = False
-        for shard, state in enumerate(states):
-            before = self._readers.pop(shard, None)
-            if state.current is None:
-                continue
-            try:
-                self._readers[shard] = open_at(state.path, state.current, before)
-            except LocalIndexError as error:
-                self._damaged[shard] = str(error)
-                gone |= isinstance(error, VersionGone)
-        return gone
 
     def verify(self) -> None:
         """Reads every file of every shard, and checks that each passage is in the shard where it belongs.

@@ -1,15 +1,19 @@
-"""One version of one shard, opened by its number and checksum."""
+"""One version of one shard, opened by its number and checksum; and of all shards, kept for the threads of a process."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.shards.states import ShardState
 from late_interaction.plaid.snapshot import Snapshot
 from late_interaction.plaid.versions import read_current, read_version
 
-__all__ = ["VersionGone", "open_at"]
+__all__ = ["OpenedShards", "ShardReaders", "VersionGone", "open_at"]
 
 
 class VersionGone(LocalIndexError):
@@ -30,3 +34,48 @@ def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> 
             raise VersionGone(f"{root}: version {current[0]} was removed by later commits") from None
         raise
     return LocalIndex(root, snapshot, current)
+
+
+@dataclass(frozen=True)
+class OpenedShards:
+    """Readers of the shards of `states` that can be read. damaged: why the files of others cannot. gone: whether the version of
+    one of those was pruned."""
+
+    states: Sequence[ShardState]
+    readers: Mapping[int, LocalIndex]
+    damaged: Mapping[int, str]
+    gone: bool
+
+    @property
+    def missing(self) -> dict[int, str]:
+        """The shards without a reader, and why."""
+        return {**self.damaged, **{shard: state.error for shard, state in enumerate(self.states) if state.error}}
+
+
+class ShardReaders:
+    """Keeps what was opened last, so that a shard is opened once for each of its versions, however many threads ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept = OpenedShards((), {}, {}, False)
+
+    def at(self, states: Sequence[ShardState]) -> OpenedShards:
+        """Readers at those versions. What was damaged is tried again each time."""
+        with self._lock:
+            if self._kept.states is not states or self._kept.damaged:
+                self._kept = self._opened(states)
+            return self._kept
+
+    def _opened(self, states: Sequence[ShardState]) -> OpenedShards:
+        readers: dict[int, LocalIndex] = {}
+        damaged: dict[int, str] = {}
+        gone = False
+        for shard, state in enumerate(states):
+            if state.current is None:
+                continue
+            try:
+                readers[shard] = open_at(state.path, state.current, self._kept.readers.get(shard))
+            except LocalIndexError as error:
+                damaged[shard] = str(error)
+                gone |= isinstance(error, VersionGone)
+        return OpenedShards(states, readers, damaged, gone)
