@@ -21,11 +21,11 @@ from colbert_vespa.demo import minilm_folder
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from feeder.sources import Query, open_sources, read_collection
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
-from late_interaction.files import staged_folder
+from late_interaction.files import replace_folder
 from late_interaction.vector_cache import CachedEncoder, VectorCache
 
 __all__ = ["COLLECTIONS", "DATA", "Benched", "open_collection"]
@@ -141,7 +141,7 @@ def _heading_queries(documents: Sequence[Document], count: int) -> list[Query]:
 
 def _make_bundle(spec: Spec, texts: Sequence[str], folder: Path) -> None:
     sample = random.Random(SEED).sample(texts, min(len(texts), SAMPLE))
-    with staged_folder(folder) as staging:
+    with replace_folder(folder, owned=is_bundle_folder) as staging:
         export(
             minilm_folder(), staging / "bundle", ExportOptions(quantize=("int8",), sample=sample, document_length=spec.length)
         )

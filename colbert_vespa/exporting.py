@@ -11,13 +11,13 @@ from exporter import ExportOptions, export
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
 from feeder.sources import open_sources
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.codebook import CODEBOOK_DOCUMENTS
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
-from late_interaction.files import staged_folder
+from late_interaction.files import check_folder, replace_folder
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["export_bundle", "sample_texts"]
@@ -37,6 +37,7 @@ def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOpt
     """`sample`: a source of documents; the options' own sample is made from it."""
     if not sample and (options.bits or options.centroids):
         raise UsageError("--bits and --centroids are of the codebook, which --sample trains: give a sample of your documents")
+    check_folder(output, owned=is_bundle_folder)
     texts = sample_texts(str(sample)) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
@@ -47,7 +48,7 @@ def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOpt
 def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: ExportOptions) -> tuple[Bundle, ExportReport]:
     """Exports, and trains the codebook on the sample; `output` appears only when both are done."""
     texts = options.sample
-    with staged_folder(output) as staging:
+    with replace_folder(output, owned=is_bundle_folder) as staging:
         report = export(checkpoint, staging / "bundle", options, progress=out.say)
         out.export_report(report)
         bundle = Bundle.open(staging / "bundle", verify=False)

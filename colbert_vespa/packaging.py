@@ -15,6 +15,7 @@ from feeder.survey import survey
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
+from late_interaction.files import check_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
 from vespa_app.beside import Beside, build_beside
@@ -22,6 +23,7 @@ from vespa_app.changes import Change, package_changes
 from vespa_app.checks import read_settings
 from vespa_app.deploy import deploy
 from vespa_app.embedder import embedder_differences
+from vespa_app.package import is_package_folder
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.shipment import plan_shipment
 from vespa_app.targets import address_of
@@ -53,6 +55,7 @@ def write_package(
     options: PackageOptions = PackageOptions(),
 ) -> dict[str, object]:
     """Settings come from app.toml, or are made from the documents given as a sample."""
+    check_folder(output, owned=is_package_folder)
     opened = Bundle.open(bundle)
     if settings and (codec or candidates or sample or recall is not None):
         raise UsageError(

@@ -17,9 +17,9 @@ from exporter.plain import make_plain_checkpoint
 from exporter.quantization import check_schemes, quantize_all
 from exporter.rules import chosen_dim, with_options
 from exporter.verification import ExportReport, verify
-from late_interaction.bundle import Bundle, Manifest, write_manifest
+from late_interaction.bundle import Bundle, Manifest, is_bundle_folder, write_manifest
 from late_interaction.errors import CheckpointError
-from late_interaction.files import staged_folder
+from late_interaction.files import atomic_write, check_folder, replace_folder
 
 __all__ = ["export_checkpoint"]
 
@@ -30,15 +30,16 @@ def export_checkpoint(
     checkpoint: str | Path, output: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> ExportReport:
     check_schemes(options.quantize)
+    check_folder(output, owned=is_bundle_folder)
     folder = find_checkpoint(
         checkpoint, revision=options.revision, local_files_only=options.local_files_only, allow_pickle=options.allow_pickle
     )
     if detect_layout(folder) == "next-plaid":
-        with staged_folder(output) as staging:
+        with replace_folder(output, owned=is_bundle_folder) as staging:
             return _finish(staging, *write_next_plaid(folder, staging, str(checkpoint), options, progress), options)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
         loaded = _loaded(folder, Path(scratch) / "checkpoint", options, progress)
-        with staged_folder(output) as staging:
+        with replace_folder(output, owned=is_bundle_folder) as staging:
             progress(f"exporting the {loaded.layout} checkpoint to ONNX")
             bundle, trained = _write(loaded, str(checkpoint), staging, options, progress)
             progress("verifying against torch")
@@ -47,7 +48,7 @@ def export_checkpoint(
 
 def _finish(folder: Path, bundle: Bundle, report: ExportReport, options: ExportOptions) -> ExportReport:
     _judge(report, options)
-    (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    atomic_write(folder / "report.json", (json.dumps(report.to_json(), indent=1) + "\n").encode())
     write_manifest(folder, bundle.manifest)
     return report
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from late_interaction.errors import BundleError
-from late_interaction.files import atomic_write, safe_join, sha256_file
+from late_interaction.files import atomic_write, copy_file, files_below, safe_join, sha256_file
 
 __all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
 
@@ -261,10 +261,20 @@ class Bundle:
     def copy_to(self, target: Path) -> None:
         """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""
         for name in self.manifest.files:
-            destination = safe_join(target, name)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            destination.write_bytes(self.file(name).read_bytes())
-        (target / MANIFEST).write_bytes(self.manifest.to_json())
+            copy_file(self.file(name), safe_join(target, name))
+        atomic_write(target / MANIFEST, self.manifest.to_json())
+
+
+def is_bundle_folder(folder: Path) -> bool:
+    """Whether `folder` is a bundle, of any format version, and holds nothing else: one that may be replaced."""
+    try:
+        if (folder / MANIFEST).stat().st_size > MAX_MANIFEST_BYTES:
+            return False
+        data = json.loads((folder / MANIFEST).read_bytes())
+        known = data["files"].keys() | {MANIFEST} if {"format_version", "models"} <= data.keys() else set()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+    return set(files_below(folder)) <= known
 
 
 def write_manifest(root: Path, manifest: Manifest) -> Bundle:

@@ -1,16 +1,48 @@
-"""Files that are never seen half-written: write beside, flush, fsync, rename, fsync the folder."""
+"""Every file and folder that is replaced, removed or cut goes through here: nothing is seen half-written, and nothing goes that
+is not ours.
+
+A file is replaced by write beside, flush, fsync, rename, fsync of the folder. A folder is built as `.NAME.staging-HEX` beside
+its place, held by an flock while its process lives, and renamed when it is whole; what was there before is replaced only if
+`owned` recognises it as our own. Modes follow the umask, or what was there before. Links are followed, never replaced.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["atomic_write", "fsync_folder", "make_folders", "safe_join", "sha256_file", "staged_folder", "staging_prefix"]
+from late_interaction.errors import UsageError
+
+__all__ = [
+    "atomic_write",
+    "check_folder",
+    "check_output_file",
+    "claim_folder",
+    "copy_file",
+    "files_below",
+    "fsync_folder",
+    "is_claimed",
+    "make_folders",
+    "nothing_owned",
+    "remove_abandoned",
+    "remove_file",
+    "remove_folder",
+    "replace_folder",
+    "safe_join",
+    "sha256_file",
+]
+
+MARKER = ".colbert-vespa.json"  # of a folder that a command works in
+Owned = Callable[[Path], bool]
 
 
 def fsync_folder(path: Path) -> None:
@@ -21,21 +53,56 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Replaces `path` with `data`; a crash leaves the old content or the new, never a mixture."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system name `path`, not the temporary file or folder beside it."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    fsync_folder(path.parent)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _resolved(path: Path) -> Path:
+    """Where `path` leads: what a link points to is written, and the link stays."""
+    return Path(os.path.realpath(path))
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replaces `path` with `data`; a crash leaves the old content or the new, never a mixture. A device or pipe is written to.
+
+    Raises: OSError naming `path`.
+    """
+    with _named(path):
+        place = _resolved(path)
+        if place.exists() and not place.is_file():
+            place.write_bytes(data)
+            return
+        beside = place.with_name(f".{place.name[:100]}.{secrets.token_hex(8)}")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if place.exists():
+                    os.fchmod(descriptor, stat.S_IMODE(place.stat().st_mode))
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(beside, place)
+        except BaseException:
+            remove_file(beside)
+            raise
+        fsync_folder(place.parent)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies the content of `source` to the new file `target`, whose folder is made. Raises: OSError where it is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reading, target.open("xb") as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
+
+
+def remove_file(path: Path) -> None:
+    """A file of our own, if it is there."""
+    path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -55,9 +122,204 @@ def safe_join(root: Path, relative: str) -> Path:
     return root / relative
 
 
-def staging_prefix(target: Path) -> str:
-    """How the name of a staging folder of `target`, beside it, begins."""
-    return f".{target.name}.staging-"
+def files_below(folder: Path) -> Iterator[str]:
+    """Relative POSIX paths of everything below `folder` that is not a folder; a link to a folder counts as a file."""
+    for root, folders, files in os.walk(folder):
+        for name in (*files, *(name for name in folders if Path(root, name).is_symlink())):
+            yield Path(root, name).relative_to(folder).as_posix()
+
+
+def make_folders(path: Path) -> None:
+    """`path` and the folders above it, each durable in the one that holds its name."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        fsync_folder(folder.parent)
+
+
+def nothing_owned(_folder: Path) -> bool:
+    """For a folder that must be new or empty."""
+    return False
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and next(path.iterdir(), None) is None)
+
+
+def check_folder(target: Path, *, owned: Owned) -> None:
+    """Whether `replace_folder` could write `target`: for a look before the work.
+
+    Raises: UsageError where something else than an empty folder or our own is there; OSError where it cannot be written.
+    """
+    if not str(target):
+        raise UsageError("an output folder needs a name")
+    with _named(target):
+        place = _resolved(target)
+        if place.exists() and not place.is_dir():
+            raise UsageError(f"{target} is a file: give a folder that is new or empty")
+        if not _is_free(place) and not owned(place):
+            raise UsageError(
+                f"{target} is not empty and has files that this command did not write, so it is not replaced: "
+                "give a folder that is new or empty"
+            )
+        _check_writable(place.parent)
+
+
+def check_output_file(path: Path) -> None:
+    """Whether `atomic_write` could write `path`: for a look before the work. Raises: OSError naming `path`."""
+    with _named(path):
+        place = _resolved(path)
+        if place.is_dir():
+            raise IsADirectoryError(21, "is a folder")
+        if not place.parent.is_dir():
+            raise FileNotFoundError(2, "the folder does not exist")
+        if not place.exists() or place.is_file():
+            _check_writable(place.parent)
+
+
+def _check_writable(folder: Path) -> None:
+    """Of `folder`, or the nearest above it that is there. Raises: OSError."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(20, f"{nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(13, f"folder {nearest} cannot be written")
+
+
+def claim_folder(folder: Path, kind: str) -> None:
+    """Makes `folder` one that commands of this `kind` write into and remove their files from: a new or empty one gets a marker.
+
+    Raises: UsageError where it is neither, and has no marker of that kind; OSError.
+    """
+    with _named(folder):
+        if is_claimed(folder, kind):
+            return
+        if not _is_free(folder):
+            raise UsageError(f"{folder} is not the folder of a {kind}: give one that is new or empty")
+        make_folders(folder)
+        atomic_write(folder / MARKER, json.dumps({"colbert-vespa": kind, "format_version": 1}).encode() + b"\n")
+
+
+def is_claimed(folder: Path, kind: str) -> bool:
+    """Whether `folder` has the marker of that kind."""
+    try:
+        found = json.loads((folder / MARKER).read_bytes()[:1000])
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("colbert-vespa") == kind
+
+
+def remove_folder(folder: Path, *, owned: Owned) -> None:
+    """Removes `folder` where it is there. Raises: UsageError where it is not our own; OSError naming it."""
+    with _named(folder):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or (folder.exists() and not owned(folder)):
+            raise UsageError(f"{folder} has files that this command did not write, so it is not removed")
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def replace_folder(target: Path, *, owned: Owned) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that takes its name when the block ends well; else all stays as it was.
+
+    owned: whether a folder that is not empty is our own and may be replaced; asked before the block, and again at its end.
+
+    Raises: UsageError where something else is there, OSError naming `target`.
+    """
+    check_folder(target, owned=owned)
+    place = _resolved(target)
+    with _named(target):
+        make_folders(place.parent)
+        remove_abandoned(place)
+        staging, lock = _new_staging(place)
+    try:
+        yield staging
+        with _named(target):
+            _fsync_all(staging)
+            check_folder(target, owned=owned)
+            _put_in_place(staging, place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _put_in_place(staging: Path, place: Path) -> None:
+    if place.exists():
+        staging.chmod(stat.S_IMODE(place.stat().st_mode))
+    if _is_free(place):
+        os.replace(staging, place)  # of folders, the system replaces none but an empty one
+        fsync_folder(place.parent)
+        return
+    old = _beside(place, "old")
+    lock = _opened(place)
+    try:
+        _flock(lock)
+        os.replace(place, old)
+        try:
+            os.replace(staging, place)
+        except BaseException:
+            os.replace(old, place)
+            raise
+        fsync_folder(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def remove_abandoned(target: Path) -> None:
+    """Removes what processes that ended have left beside `target`: its staging folders, and what it was before, which is
+    brought back where the target is missing. Those that a living process holds stay."""
+    place = _resolved(target)
+    left = re.compile(rf"\.{re.escape(place.name)}\.(staging|old)-[0-9a-f]{{16}}")
+    with contextlib.suppress(OSError):
+        for path in sorted(place.parent.iterdir()):
+            match = left.fullmatch(path.name)
+            if match and path.is_dir() and not path.is_symlink():
+                _remove_unless_held(path, place if match[1] == "old" else None)
+
+
+def _remove_unless_held(path: Path, before: Path | None) -> None:
+    """before: where it was, if it is the old content of a target."""
+    lock = _opened(path)
+    try:
+        if not _flock(lock, wait=False):
+            return
+        if before is not None and not before.exists():
+            os.replace(path, before)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _beside(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}.{what}-{secrets.token_hex(8)}")
+
+
+def _new_staging(place: Path) -> tuple[Path, int]:
+    """A folder, and the descriptor that holds it."""
+    while True:
+        staging = _beside(place, "staging")
+        staging.mkdir()
+        lock = _opened(staging)
+        _flock(lock)
+        if staging.exists():  # else another process took it for abandoned before it was held
+            return staging, lock
+        os.close(lock)
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _flock(descriptor: int, *, wait: bool = True) -> bool:
+    """False where another has it, or the file system has no locks: then nothing is taken for abandoned."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def _fsync_all(folder: Path) -> None:
@@ -69,39 +331,3 @@ def _fsync_all(folder: Path) -> None:
             with path.open("rb") as opened:
                 os.fsync(opened.fileno())
     fsync_folder(folder)
-
-
-def make_folders(path: Path) -> None:
-    """`path` and the folders above it, each durable in the one that holds its name."""
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in new:
-        fsync_folder(folder.parent)
-
-
-@contextlib.contextmanager
-def staged_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yields an empty folder beside `target` that takes its name when the block ends well.
-
-    An existing `target` is replaced only then, and stays as it was when the block raises. replace: False leaves a target that
-    is there and not an empty folder as it is, even where it came meanwhile.
-
-    Raises: OSError, without `replace` where there is such a target.
-    """
-    target = target.absolute()
-    make_folders(target.parent)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=staging_prefix(target)))
-    try:
-        yield staging
-        staging.chmod(0o755)
-        _fsync_all(staging)
-        if replace and target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            os.replace(target, old / "was")
-            os.replace(staging, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(staging, target)  # of folders, the system replaces none but an empty one
-        fsync_folder(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import shutil
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 from late_interaction.bundle import Bundle
 from late_interaction.errors import SettingsError
-from late_interaction.files import safe_join, staged_folder
+from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
 from late_interaction.metadata import MetadataSchema
 from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
@@ -41,8 +41,21 @@ from vespa_app.zips import write_zip
 
 SETTINGS_FILE = "app.toml"
 QUERY_PROFILE = "search/query-profiles/default.xml"
+_OWN_FILES = re.compile(
+    r"(services|hosts|deployment|validation-overrides)\.xml|app\.toml|colbert-vespa\.json|README\.md|schemas/\w+\.sd"
+    r"|search/query-profiles/default\.xml|codebooks/\w+\.tbf|embedder/\w+\.(onnx|tokenizer\.json)"
+    r"|tests/(system-test|staging-setup|staging-test)/[\w-]+\.json"
+)  # of a package
 
-__all__ = ["Package", "build_package", "check_package", "complete", "default_settings", "embedder_components"]
+__all__ = [
+    "Package",
+    "build_package",
+    "check_package",
+    "complete",
+    "default_settings",
+    "embedder_components",
+    "is_package_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -65,27 +78,35 @@ class Package:
         return Package({**self.files, README: text.encode()}, self.description)
 
     def write(self, folder: str | Path) -> Path:
-        """Writes the package as `folder`, replacing what is there; never half-written. A folder that is no package stays.
+        """Writes the package as `folder`, in place of an older one of ours; never half-written.
 
-        Raises: SettingsError where something else is there.
+        Raises: UsageError where something else is there, or the older one has files that no package of ours has.
         """
         target = Path(folder)
-        if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "services.xml").is_file())):
-            raise SettingsError(f"{target} exists and is no application package: give another folder")
-        with staged_folder(target) as staging:
+        with replace_folder(target, owned=is_package_folder) as staging:
             for name, content in self.files.items():
                 file = safe_join(staging, name)
-                file.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(content, Path):
-                    shutil.copyfile(content, file)
+                    copy_file(content, file)
                 else:
-                    file.write_bytes(content)
+                    make_folders(file.parent)
+                    atomic_write(file, content)
             check_package(staging)
         return target
 
     def to_zip(self, target: str | Path | io.BytesIO) -> None:
         """The same package always gives the same bytes."""
         write_zip(self.files, target)
+
+
+def is_package_folder(folder: Path) -> bool:
+    """Whether `folder` is a package of ours, known by its description, and holds nothing else: one that may be replaced."""
+    try:
+        described = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    names = list(files_below(folder))
+    return isinstance(described, dict) and "bundle_sha256" in described and all(_OWN_FILES.fullmatch(name) for name in names)
 
 
 def _text(content: bytes | Path) -> str:

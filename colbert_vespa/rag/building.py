@@ -19,10 +19,11 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
-from late_interaction.files import staged_folder
+from late_interaction.files import replace_folder
 from late_interaction.metadata import SchemaInference
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.shards import open_index
+from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.tokenizing import Tokenizing
 
 __all__ = ["OVERWRITE", "add_documents", "build_index", "delete_documents", "made_documents"]
@@ -74,7 +75,7 @@ def build_index(path: Path, documents: Sequence[Document], bundle: Bundle, overw
         raise LocalIndexError(f"{path} exists: give another index_name, or overwrite_index=True to replace it")
     check_replaceable(path)
     try:
-        with staged_folder(path) as staging:
+        with replace_folder(path, owned=is_index_folder) as staging:
             _fed(documents, str(staging), bundle)
     except OSError as error:
         raise LocalIndexError(f"{path} cannot be made: {error}") from None

@@ -21,7 +21,7 @@ from late_interaction.plaid.imports import import_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json
 from late_interaction.plaid.shards import open_index
-from late_interaction.plaid.shards.layout import SHARDS
+from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.versions import CURRENT
 from vespa_app.addresses import is_url
 
@@ -91,9 +91,9 @@ def is_index(path: Path) -> bool:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises: LocalIndexError where there is something at `path` that is no index."""
-    if is_there(path) and not is_index(path) and not _is_colbert_ai(path):
-        raise LocalIndexError(f"{path} exists and is no index, so it is not replaced: give another index_name")
+    """Raises: LocalIndexError where there is something at `path` that is not an index of ours, or has other files in it."""
+    if is_there(path) and not (path.is_dir() and is_index_folder(path)):
+        raise LocalIndexError(f"{path} exists and is not an index of ours, so it is not replaced: give another index_name")
 
 
 def listed_versions(address: str) -> list[dict[str, Any]]:

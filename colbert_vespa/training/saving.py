@@ -17,9 +17,11 @@ from exporter.layouts import Rules
 from exporter.loading import load_tokenizer
 from exporter.quiet import quiet
 from late_interaction.errors import CheckpointError, UsageError
-from late_interaction.files import staged_folder
+from late_interaction.files import atomic_write, files_below, replace_folder
 
-__all__ = ["LAYOUTS", "save_checkpoint"]
+__all__ = ["LAYOUTS", "is_checkpoint_folder", "save_checkpoint"]
+
+MARKER = "colbert-vespa-checkpoint.json"  # names all other files of a checkpoint that was saved here
 
 
 def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transformers") -> None:
@@ -29,7 +31,7 @@ def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transforme
     """
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r} is unknown; known: {', '.join(LAYOUTS)}")
-    with staged_folder(folder) as staging:
+    with replace_folder(folder, owned=is_checkpoint_folder) as staging:
         own = staging / "sentence-transformers"
         with quiet():
             model.save(str(own), create_model_card=False)
@@ -43,6 +45,18 @@ def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transforme
             item.rename(staging / item.name)
         for made in {own, source}:
             shutil.rmtree(made)
+        marker = {"colbert-vespa": "checkpoint", "files": sorted(files_below(staging))}
+        atomic_write(staging / MARKER, json.dumps(marker, indent=1).encode() + b"\n")
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether `folder` was written by `save_checkpoint` and holds nothing else: one that may be replaced."""
+    try:
+        data = json.loads((folder / MARKER).read_bytes())
+        known = {MARKER, *data["files"]} if data["colbert-vespa"] == "checkpoint" else set()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return set(files_below(folder)) <= known
 
 
 def _pylate(own: Path, folder: Path, model: Any, rules: Rules) -> None:

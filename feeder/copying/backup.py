@@ -17,10 +17,10 @@ from feeder.copying.manifest import MANIFEST, BackupManifest, FileNote, PartNote
 from feeder.copying.parts import pack_part, read_part
 from feeder.copying.stored import Batch, Kept, StoredDocument, StoredIndex
 from feeder.targets import Finished, Settled, Stored
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.codebook import Codebook
 from late_interaction.errors import CollectionError, UsageError
-from late_interaction.files import atomic_write, sha256_file, staged_folder
+from late_interaction.files import atomic_write, replace_folder, sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 
@@ -65,7 +65,7 @@ class BackupTarget:
     def finish(self) -> Finished:
         """Raises: CollectionError where a part is not as it was written."""
         bundle = self._folder / "bundle"
-        with staged_folder(bundle) as staging:
+        with replace_folder(bundle, owned=is_bundle_folder) as staging:
             self._source.bundle.copy_to(staging)
         codebook = None
         if self._source.codebook is not None:

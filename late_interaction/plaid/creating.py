@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from late_interaction.errors import LocalIndexError
-from late_interaction.files import staged_folder
+from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.files import nothing_owned, replace_folder
 
 __all__ = ["check_free", "new_index"]
 
@@ -28,10 +28,10 @@ def new_index(root: Path) -> Iterator[Path]:
     """
     check_free(root)
     try:
-        with staged_folder(root, replace=False) as staging:
+        with replace_folder(root, owned=nothing_owned) as staging:
             yield staging
-    except (OSError, LocalIndexError) as error:
-        check_free(root)  # the writer of an index that came meanwhile also removes what others are staging
-        if isinstance(error, LocalIndexError):
+    except (OSError, UsageError, LocalIndexError) as error:
+        check_free(root)
+        if not isinstance(error, OSError):
             raise
         raise LocalIndexError(f"{root} cannot be made, nothing was written: {error}") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from late_interaction.errors import LocalIndexError
-from late_interaction.files import fsync_folder, staging_prefix
+from late_interaction.files import fsync_folder, remove_abandoned
 from late_interaction.plaid.storage import check_file
 from late_interaction.plaid.versions import CURRENT, Version, read_current, read_version, version_path
 
@@ -163,10 +163,7 @@ def remove_leftovers(root: Path) -> None:
         for pattern in (f".{CURRENT}.*", "versions/.*.json.*", "codebooks/.*.npz.*", "pending/.log.*"):
             for path in root.glob(pattern):
                 path.unlink(missing_ok=True)
-        place = root.absolute()
-        for path in place.parent.iterdir():
-            if path.name.startswith(staging_prefix(place)):
-                shutil.rmtree(path, ignore_errors=True)
+    remove_abandoned(root)
 
 
 def _numbers(root: Path) -> list[int]:

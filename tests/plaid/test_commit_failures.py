@@ -275,9 +275,9 @@ def test_what_a_killed_writer_left_is_removed(index):
     left = [".CURRENT.abc", "versions/.2.json.abc", "codebooks/.0123.npz.abc", "versions/2.json", "pending/.log.abc"]
     for name in left:
         (index.path / name).write_bytes(b"half")
-    staging = index.path.parent / ".i.staging-abcdefgh"
+    staging = index.path.parent / ".i.staging-0123456789abcdef"
     (staging / "versions").mkdir(parents=True)
-    mine = [index.path.parent / ".i.backup12", index.path.parent / ".other.staging-abcdefgh"]
+    mine = [index.path.parent / ".i.backup12", index.path.parent / ".other.staging-0123456789abcdef"]
     for folder in mine:
         folder.mkdir()
     assert known(index) == [(0, ""), (1, "")]

@@ -122,7 +122,7 @@ def test_an_index_that_cannot_be_built_leaves_the_old_one(rag, tmp_path):
     mine = tmp_path / ".ragatouille/colbert/indexes/mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("five years of work")
-    with pytest.raises(LocalIndexError, match="exists and is no index"):
+    with pytest.raises(LocalIndexError, match="exists and is not an index of ours"):
         rag.index(TEXTS, index_name="mine")
     assert (mine / "thesis.txt").read_text() == "five years of work"
 

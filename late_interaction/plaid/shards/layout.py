@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.storage import string_hash
+from late_interaction.plaid.versions import CURRENT
 
-__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "read_sharding", "shard_path", "write_sharding"]
+__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "is_index_folder", "read_sharding", "shard_path", "write_sharding"]
 
 SHARDS = "SHARDS.json"
 FORMAT_VERSION = 2
 MAX_SHARDS = 64
+_PARTS = {"bundle", "codebooks", "deletions", "pending", "segments", "versions"}  # folders of an index
+_OWN_ENTRIES = re.compile(r"CURRENT|LOCK|SHARDS\.json|COMMITTING|\.(CURRENT|SHARDS\.json|COMMITTING)\.\w+|shard-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,16 @@ class Sharding:
 
 def shard_path(root: Path, shard: int) -> Path:
     return root / f"shard-{shard}"
+
+
+def is_index_folder(folder: Path) -> bool:
+    """Whether `folder` is an index, of shards or not, and nothing else lies in it: one that may be replaced."""
+    if not ((folder / CURRENT).is_file() or (folder / SHARDS).is_file()):
+        return False
+    return all(
+        entry.name in _PARTS if entry.is_dir() and not entry.name.startswith("shard-") else _OWN_ENTRIES.fullmatch(entry.name)
+        for entry in folder.iterdir()
+    )
 
 
 def write_sharding(root: Path, sharding: Sharding) -> None:
