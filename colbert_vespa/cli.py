@@ -17,7 +17,7 @@ import typer
 from colbert_vespa.console import INTERRUPTED, Output, print_error
 from colbert_vespa.index_commands import index_app
 from colbert_vespa.monitor.command import monitor_app
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import ColbertVespaError, FilterError, UsageError
 from late_interaction.files import atomic_write
 
 __all__ = ["app", "main"]
@@ -360,13 +360,12 @@ def _weights(given: Sequence[str]) -> dict[str, float] | None:
 def _where(text: str | None) -> dict[str, object] | None:
     if text is None:
         return None
+    from late_interaction.filters import where_from_json
+
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'--where is not JSON ({error}): write it like \'{{"year": {{"$gte": 2020}}}}\'') from None
-    if not isinstance(parsed, dict):
-        raise UsageError('--where must be a JSON object like \'{"year": {"$gte": 2020}}\'')
-    return parsed
+        return where_from_json(text)
+    except FilterError as error:
+        raise UsageError(f"--where: {error}") from None
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rich.text import Text
 from colbert_vespa.evaluation import Evaluation
 from colbert_vespa.recall import RecallReport
 from feeder.ledger import FeedSummary
+from late_interaction.json_values import finite_json
 from query.types import Explanation, Hit, SearchResult
 from vespa_app.changes import KINDS, Change
 from vespa_app.planning import Plan
@@ -58,7 +59,7 @@ class Output:
 
     def result(self, data: Mapping[str, object]) -> None:
         if self.json_output:
-            sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(finite_json(data), ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     @contextmanager

@@ -8,19 +8,24 @@ the list contains the value, and a range whether one of its elements is in it. A
 position is asked for by distance:
 
     {"published": {"$gte": "2026-01-01"}, "place": {"$near": {"lat": 63.43, "lng": 10.39, "km": 5}}}
+
+One rule for numbers, whichever operator compares with them: of Python or numpy, finite, never true or false. A field of whole
+numbers is compared with whole numbers, 4.0 among them.
 """
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from late_interaction.errors import FilterError, MetadataError
 from late_interaction.metadata import FieldType, MetadataSchema, coerce
 
-__all__ = ["And", "Exists", "Filter", "In", "Near", "Not", "Or", "Range", "parse_filter"]
+__all__ = ["And", "Exists", "Filter", "In", "Near", "Not", "Or", "Range", "parse_filter", "parse_where", "where_from_json"]
 
 Scalar: TypeAlias = str | int | float | bool
 MAX_DEPTH = 32
@@ -81,6 +86,41 @@ _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$near")
 
 
+def where_from_json(text: str) -> dict[str, object]:
+    """A filter written as JSON, for `parse_filter` to check.
+
+    Raises: FilterError where it is not a JSON object, or a key stands twice in one of its objects.
+    """
+    try:
+        where = json.loads(text, object_pairs_hook=_once, parse_constant=_not_a_number)
+    except (ValueError, RecursionError) as error:
+        raise FilterError(f'the filter is not JSON ({error}): write it like {{"year": {{"$gte": 2020}}}}') from None
+    if not isinstance(where, dict):
+        raise FilterError(f'the filter must be a JSON object like {{"year": {{"$gte": 2020}}}}, got {text[:60]!r}')
+    return where
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise FilterError(f'filter key {twice!r} stands twice in one object: join its conditions with "$and", or give it once')
+    return whole
+
+
+def _not_a_number(name: str) -> object:
+    raise FilterError(f"the filter has {name}, which is not a number of JSON")
+
+
+def parse_where(where: Mapping[str, object] | None, schema: MetadataSchema) -> Filter | None:
+    """As parse_filter; None where nothing is filtered: without a filter, or with an empty one."""
+    if where is None:
+        return None
+    parsed = parse_filter(where, schema)
+    return None if parsed == And(()) else parsed
+
+
 def parse_filter(where: Mapping[str, object], schema: MetadataSchema) -> Filter:
     """Checks `where` against the metadata fields of the index.
 
@@ -117,11 +157,20 @@ def _parse_field(name: str, condition: object, schema: MetadataSchema) -> list[F
     if type_ is None:
         known = ", ".join(schema.fields) or "none"
         raise FilterError(f"filter field {name!r} unknown; the fields of this index: {known}")
+    if isinstance(condition, (list, tuple, np.ndarray)):
+        raise FilterError(f'filter on {name!r} is a list: to select any of its values, write {{"$in": [...]}}')
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
     if not condition:
         raise FilterError(f"filter on {name!r} has no operator; known: {' '.join(_OPERATORS)}")
-    return [_parse_operator(name, type_, str(op), value) for op, value in condition.items()]
+    return [_parse_operator(name, type_, str(op), _plain(value)) for op, value in condition.items()]
+
+
+def _plain(value: object) -> object:
+    """Python's own value of one of numpy's; a list of those of a list, a tuple or an array."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist()) if isinstance(value, np.ndarray) else value.item()
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filter:
@@ -130,23 +179,20 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
     if type_ is FieldType.POSITION and op in (*_RANGES, "$eq", "$ne", "$in", "$nin"):
         raise FilterError(f"filter {op} on {name!r}: a position is asked for with $near")
     if op in ("$eq", "$ne"):
-        one: Filter = In(name, (_scalar(name, type_, value),))
+        hint = " (use $in for a list)" if isinstance(value, list) else ""
+        one: Filter = In(name, (_scalar(name, type_, op, value, hint),))
         return one if op == "$eq" else Not(one)
     if op in ("$in", "$nin"):
-        if not isinstance(value, (list, tuple)) or len(value) > MAX_VALUES:
+        if not isinstance(value, list) or len(value) > MAX_VALUES:
             raise FilterError(f"filter {op} on {name!r} takes a list of at most {MAX_VALUES} values")
-        some: Filter = In(name, tuple(dict.fromkeys(_scalar(name, type_, item) for item in value)))
+        some: Filter = In(name, tuple(dict.fromkeys(_scalar(name, type_, op, item) for item in value)))
         return some if op == "$in" else Not(some)
     if op in _RANGES:
         if not type_.ordered:
             raise FilterError(f"filter {op} on {name!r} needs a number field, it is {type_.value}")
-        if type_.element is FieldType.TIMESTAMP:
-            moment = _typed(name, type_.element, value)
-            assert isinstance(moment, int)
-            return Range(name, _RANGES[op], moment)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            raise FilterError(f"filter {op} on {name!r} needs a number, got {str(value)[:60]!r}")
-        return Range(name, _RANGES[op], _bound(name, type_.element, _RANGES[op], value))
+        bound = _scalar(name, type_, op, value)
+        assert isinstance(bound, (int, float))  # of an ordered field
+        return Range(name, _RANGES[op], bound)
     if op == "$exists":
         if not isinstance(value, bool):
             raise FilterError(f"filter $exists on {name!r} takes true or false")
@@ -159,24 +205,26 @@ def _near(name: str, type_: FieldType, value: object) -> Near:
         raise FilterError(f"filter $near on {name!r} needs a position field, it is {type_.value}")
     if not isinstance(value, Mapping) or set(value) != {"lat", "lng", "km"}:
         raise FilterError(f'filter $near on {name!r} takes {{"lat": degrees, "lng": degrees, "km": distance}}')
-    _typed(name, type_, {"lat": value["lat"], "lng": value["lng"]})
-    km = value["km"]
+    lat, lng, km = (_plain(value[part]) for part in ("lat", "lng", "km"))
+    _typed(name, type_, {"lat": lat, "lng": lng})
     if isinstance(km, bool) or not isinstance(km, (int, float)) or not 0 < km <= MAX_KM:
         raise FilterError(f"filter $near on {name!r}: km must be a number above 0, at most {MAX_KM}, got {str(km)[:60]!r}")
-    return Near(name, float(value["lat"]), float(value["lng"]), float(km))
+    return Near(name, float(lat), float(lng), float(km))  # type: ignore[arg-type]  # a position was just made of them
 
 
-def _bound(name: str, type_: FieldType, op: str, value: int | float) -> int | float:
-    if type_.whole and isinstance(value, float) and not value.is_integer():
-        raise FilterError(f"filter on {name!r}: {value} is no whole number, and the field is {type_.value}")
-    whole = int(value) if type_.whole and isinstance(value, float) else value
-    typed = _typed(name, type_, whole)
-    assert isinstance(typed, (int, float))  # a numeric FieldType has just been coerced
-    return typed
-
-
-def _scalar(name: str, type_: FieldType, value: object) -> Scalar:
-    typed = _typed(name, type_.element, value)
+def _scalar(name: str, type_: FieldType, op: str, value: object, hint: str = "") -> Scalar:
+    """What a value of the field, or an element of its list, is compared with."""
+    element = type_.element
+    if element.numeric and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise FilterError(f"filter {op} on {name!r} needs a number, the field is {type_.value}, got {str(value)[:60]!r}{hint}")
+    if (element.whole or element is FieldType.TIMESTAMP) and isinstance(value, float):
+        if not value.is_integer():
+            raise FilterError(f"filter {op} on {name!r}: {value} is not a whole number, and the field is {type_.value}")
+        value = int(value)
+    try:
+        typed = _typed(name, element, value)
+    except FilterError as error:
+        raise FilterError(f"{error}{hint}") from None
     assert isinstance(typed, (str, int, float, bool))  # element types are never lists or null
     return typed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.filters import Filter, parse_filter
+from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
@@ -67,7 +67,7 @@ class LocalSearch:
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
         def get() -> dict[str, tuple[Passage, ...]]:
             index = self._pinned(deadline)
-            found = index.passages_of(document_ids, parse_filter(where, index.schema) if where else None)
+            found = index.passages_of(document_ids, parse_where(where, index.schema))
             return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
 
         return at_once(get)
@@ -75,7 +75,7 @@ class LocalSearch:
     def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
         def select() -> tuple[str, ...]:
             index = self._pinned(deadline)
-            filter_ = parse_filter(where, index.schema) if where else None
+            filter_ = parse_where(where, index.schema)
             return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
 
         return at_once(select)
@@ -104,7 +104,7 @@ class LocalSearch:
         unfit = {} if question.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
         strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, question, unfit)
         index = self._pinned(deadline)
-        where = parse_filter(options.where, index.schema) if options.where else None
+        where = parse_where(options.where, index.schema)
         if options.offset is not None and strategy != "exhaustive":  # all pages are cut from one list
             result = self._best(index, strategy, question, options, where, options.reranked(PAGED))
             if options.group:

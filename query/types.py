@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import IncompleteAnswer
+from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value
 
 __all__ = ["Explanation", "Hit", "Match", "Matrix", "Queries", "Query", "Question", "SearchResult"]
@@ -65,7 +66,7 @@ class Explanation:
         return sorted({(match.start, match.end) for match in self.matches if match.similarity >= floor})
 
     def to_json(self) -> dict[str, object]:
-        return {"text": self.text, "matches": [asdict(match) for match in self.matches]}
+        return {"text": self.text, "matches": finite_json([asdict(match) for match in self.matches])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Hit:
             data["rows"] = list(self.rows)
         if self.explanation is not None:
             data["explanation"] = self.explanation.to_json()
-        return data
+        return {name: finite_json(value) for name, value in data.items()}
 
 
 @dataclass(frozen=True)
@@ -137,4 +138,4 @@ class SearchResult:
     def to_json(self) -> dict[str, object]:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "hits"}
         data |= {"timings_ms": dict(self.timings_ms), "notes": list(self.notes), "degraded": list(self.degraded)}
-        return {"hits": [hit.to_json() for hit in self.hits], **data}
+        return {"hits": [hit.to_json() for hit in self.hits], **{name: finite_json(value) for name, value in data.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import IncompleteAnswer, VespaRefused
-from late_interaction.filters import parse_filter
+from late_interaction.filters import parse_where
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
 from query.backend import Where, choose_strategy
@@ -102,7 +103,8 @@ class VespaIndex:
 
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
         """Raises: VespaRefused where a document has more passages than one answer can hold."""
-        filtered = f" and {filter_to_yql(parse_filter(where, self.schema))}" if where else ""
+        filter_ = parse_where(where, self.schema)
+        filtered = "" if filter_ is None else f" and {filter_to_yql(filter_)}"
         parts = [document_ids[first : first + DOCUMENTS] for first in range(0, len(document_ids), DOCUMENTS)]
         found: dict[str, list[Passage]] = {}
         for hits in (yield from together([self._of(part, filtered, deadline) for part in parts])):
@@ -124,7 +126,8 @@ class VespaIndex:
         return [hit for hits in halves for hit in hits]
 
     def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
-        selection = filter_to_yql(parse_filter(where, self.schema)) if where else "true"
+        filter_ = parse_where(where, self.schema)
+        selection = "true" if filter_ is None else filter_to_yql(filter_)
         root = yield from self._whole(stored_request(self.application.settings, selection, limit, STORED), deadline)
         return tuple(dict.fromkeys(str(hit["fields"]["document_id"]) for hit in root.get("children", [])))
 
@@ -265,10 +268,11 @@ def _scored_here(
     matrices = _decoded(index, root)
     if not matrices:
         return []
-    lengths = [len(D) for D in matrices]
-    scores = maxsim_many(question.rows, np.concatenate([D for D in matrices if len(D)]), lengths).tolist()
-    scored = {hit.passage_id: score for hit, score in zip(hits, scores, strict=True)}
-    final = scored
+    no_rows = np.zeros((0, question.rows.shape[1]), np.float32)
+    stored = np.concatenate([no_rows, *(D for D in matrices if len(D))])
+    scores = maxsim_many(question.rows, stored, [len(D) for D in matrices]).tolist()
+    maxsim = {hit.passage_id: score for hit, score in zip(hits, scores, strict=True)}
+    scored = final = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}  # without rows: as in a local index
     if strategy == "hybrid":
         words = [(hit.passage_id, hit.stages["bm25"]) for hit in hits if hit.stages["bm25"] > 0]
         words.sort(key=lambda pair: -pair[1])
@@ -279,6 +283,6 @@ def _scored_here(
     for rank, id_ in enumerate(best, start=options.first + 1):
         hit, D = by_id[id_]
         rows = question.row_scores(D) if options.explain else ()
-        stages = {**hit.stages, "maxsim": scored[id_]}
+        stages = {**hit.stages, "maxsim": maxsim[id_]}
         found.append(replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,7 @@ def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], firs
     for rank, item in enumerate(root.get("children", []), start=first_rank):
         fields = item.get("fields", {})
         features = fields.get("matchfeatures", {})
-        score = float(item["relevance"])
+        score = _number(item["relevance"])
         index = only if len(schemas) == 1 else str(fields["sddocname"])
         hits.append(
             Hit(
@@ -144,10 +145,15 @@ def _profiles(trace: object) -> Iterator[Mapping[str, Any]]:
             yield from _profiles(item)
 
 
+def _number(value: object) -> float:
+    """Vespa writes null, or a text, for what is not a finite number."""
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]  # a number, or the text of one
+
+
 def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
     """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
-    found = {"candidates": float(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": float(features.get(MAXSIM, score))}
-    return found | ({"bm25": float(features[WORDS])} if WORDS in features else {})
+    found = {"candidates": _number(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": _number(features.get(MAXSIM, score))}
+    return found | ({"bm25": _number(features[WORDS])} if WORDS in features else {})
 
 
 def _row_scores(best: object) -> tuple[float, ...]:

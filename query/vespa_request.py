@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from late_interaction.errors import UsageError
-from late_interaction.filters import parse_filter
+from late_interaction.filters import parse_where
 from query.options import SearchOptions
 from query.types import Question
 from query.yql import filter_to_yql, string_literal
@@ -70,7 +70,7 @@ def search_request(
     if options.probes is not None:
         settings = dataclasses.replace(settings, probes=options.probes)
     rerank = options.reranked(settings.rerank) if strategy != "exhaustive" else options.last
-    where = parse_filter(options.where, settings.metadata) if options.where else None
+    where = parse_where(options.where, settings.metadata)
     parts = STRATEGIES[strategy].query(
         StrategyRequest(
             rows=question.rows,

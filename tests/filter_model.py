@@ -64,4 +64,5 @@ def random_filter(rng: random.Random, documents, depth: int = 0):
     if isinstance(value, str) and not value[:1].isdigit() and rng.random() < 0.2:  # a time has one form
         value = value.swapcase()
     test = rng.choice(["$eq", "$ne", "$in", "$nin"])
-    return {field: {test: [value, value] if test in ("$in", "$nin") else value}}
+    twin = float(value) if type(value) is int and abs(value) < 2**53 else value  # numbers are compared, not their types
+    return {field: {test: [value, twin] if test in ("$in", "$nin") else rng.choice([value, twin])}}

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from late_interaction.errors import FilterError
-from late_interaction.filters import And, Exists, In, Not, Or, Range, parse_filter
+from late_interaction.filters import And, Exists, In, Not, Or, Range, parse_filter, parse_where, where_from_json
 from late_interaction.metadata import FieldType, MetadataSchema
 
 SCHEMA = MetadataSchema(
@@ -39,6 +40,13 @@ SCHEMA = MetadataSchema(
         ({"$not": {"lang": "en"}}, Not(In("lang", ("en",)))),
         ({"lang": {"$nin": ["a"]}, "open": False}, And((Not(In("lang", ("a",))), In("open", (False,))))),
         ({}, And(())),
+        ({"year": {"$in": [4, 4.0, np.int32(5)]}}, In("year", (4, 5))),
+        ({"year": 4.0}, In("year", (4,))),
+        ({"year": {"$ne": np.float64(4)}}, Not(In("year", (4,)))),
+        ({"years": {"$nin": np.array([1, 2])}}, Not(In("years", (1, 2)))),
+        ({"price": {"$in": [4, 4.0, np.float32(0.5)]}}, In("price", (4.0, 0.5))),
+        ({"price": {"$gt": np.int64(4)}}, Range("price", ">", 4.0)),
+        ({"seen": 1000.0}, In("seen", (1000,))),
     ],
 )
 def test_parses(where, tree):
@@ -52,8 +60,19 @@ def test_parses(where, tree):
         ({"year": "2000"}, "'year'"),
         ({"year": True}, "'year'"),
         ({"open": 1}, "'open'"),
-        ({"years": [7]}, "no long"),
-        ({"years": "7"}, "no long"),
+        ({"years": [7]}, r'"\$in"'),
+        ({"lang": ["en"]}, r'"\$in"'),
+        ({"years": {"$eq": [7]}}, r"use \$in"),
+        ({"lang": {"$ne": ["en", "de"]}}, r"use \$in"),
+        ({"years": "7"}, "needs a number"),
+        ({"year": {"$in": [4, 4.5]}}, "4.5 is not a whole number"),
+        ({"year": {"$in": [4, True]}}, "needs a number"),
+        ({"year": 4.5}, "whole"),
+        ({"year": float("inf")}, "whole"),
+        ({"year": {"$lt": 2**70}}, "64 bits"),
+        ({"year": {"$nin": [2**70]}}, "64 bits"),
+        ({"price": {"$in": [float("nan")]}}, "finite"),
+        ({"price": "4"}, "needs a number"),
         ({"years": {"$gt": 0.5}}, "whole"),
         ({"tags": {"$gt": "a"}}, "number field"),
         ({"year": {"$gt": 2000.5}}, "whole"),
@@ -81,3 +100,37 @@ def test_deep_nesting_is_refused():
         where = {"$not": where}
     with pytest.raises(FilterError, match="deeper"):
         parse_filter(where, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"year": 1, "year": 2}', "'year' stands twice"),
+        ('{"year": {"$gt": 1, "$gt": 2}}', r"'\$gt' stands twice"),
+        ('{"$or": [{"lang": "a", "lang": "b"}]}', "'lang' stands twice"),
+        ('{"price": NaN}', "NaN"),
+        ('{"price": {"$lt": -Infinity}}', "-Infinity"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "object"),
+        ('"year"', "object"),
+    ],
+)
+def test_json_that_is_no_filter(text, message):
+    with pytest.raises(FilterError, match=message):
+        where_from_json(text)
+
+
+def test_a_filter_from_json():
+    assert where_from_json('{"year": {"$gt": 1, "$lt": 2.0}}') == {"year": {"$gt": 1, "$lt": 2.0}}
+
+
+@pytest.mark.parametrize("where", [[], "", 0, False, "lang"])
+def test_what_is_no_object_is_not_taken_for_no_filter(where):
+    with pytest.raises(FilterError, match="object"):
+        parse_where(where, SCHEMA)
+
+
+def test_nothing_to_filter_by():
+    assert parse_where(None, SCHEMA) is None
+    assert parse_where({}, SCHEMA) is None

@@ -59,3 +59,21 @@ def test_ids_are_escaped():
     body = vectors_request(AppSettings(dim=16, query_rows=16, candidates=("exhaustive",)), ['a"#0', "b\\#0"]).body(["passage"])
     assert body["yql"] == 'select * from passage where id in ("a\\"#0", "b\\\\#0")'
     assert body["hits"] == 2
+
+
+@pytest.mark.parametrize("filled", [0, 1])
+def test_candidates_without_rows_are_left_out_of_scores_at_the_client(tiny_bundle, filled):
+    """A passage of skipped words alone has no rows; all candidates may be such."""
+    settings = AppSettings(dim=16, query_rows=16, codec="float32", candidates=("token",))
+    rows = CODECS["float32"].encode(np.eye(16, dtype=np.float32)[:1], bundle_books(tiny_bundle))[VECTORS]
+    stored = {"a#0": {VECTORS: rows if filled else {"blocks": {}}}, "b#0": {VECTORS: {"blocks": {}}}}
+
+    def answer(request):
+        if request.method == "GET":
+            return Node(Description(settings, tiny_bundle.sha256, None), {})(request)
+        children = [{"relevance": None, "fields": {"id": i, "document_id": i[:1], **f}} for i, f in stored.items()]
+        return httpx.Response(200, json={"root": {"coverage": {"coverage": 100}, "children": children}})
+
+    with Client("http://node:8080", tiny_bundle, transport=httpx.MockTransport(answer)) as client:
+        result = client.search(np.eye(16, dtype=np.float32)[:1], scored="client")
+    assert [hit.passage_id for hit in result.hits] == ["a#0"][:filled]
