@@ -1,7 +1,7 @@
 """A document's text cut into passages, each of which the model reads to its end.
 
 Passages are ranges of characters of the text as it was given, so that nothing is rewritten: `sentences` packs whole sentences,
-`markdown` does that within the sections that headings begin, `marked` cuts where the text has U+001E and nowhere else, `none`
+`markdown` does that within the sections that headings begin, `marked` cuts where the text has U+10FFFD and nowhere else, `none`
 leaves the text as one passage; the last two may be cut off by the model. A sentence that does not fit is cut between words, a
 word that does not fit between characters.
 """
@@ -20,7 +20,7 @@ from late_interaction.tokenizing import TokenRows
 __all__ = ["MARK", "MAX_PASSAGES", "Counting", "Cut", "Splitting", "cut_documents", "passages_of"]
 
 METHODS = ("none", "sentences", "markdown", "marked")
-MARK = "\x1e"  # ASCII's record separator: between the passages of a text that somebody has cut already
+MARK = "\U0010fffd"  # the last private-use character: between the passages of a text that somebody has cut already
 MAX_PASSAGES = 4096
 Range = tuple[int, int]
 

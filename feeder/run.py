@@ -17,6 +17,7 @@ from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
 from feeder.sources import FileSource, Note, Report, Spool, spooled
+from feeder.sources.spool import checked_document
 from feeder.survey import Survey, survey
 from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
@@ -284,7 +285,9 @@ class _Limited:
         self._sources, self._limit = sources, limit
 
     def __iter__(self) -> Iterator[Document]:
-        return islice(chain.from_iterable(self._sources), self._limit)
+        """Raises: CollectionError where one is not a document."""
+        for place, item in enumerate(islice(chain.from_iterable(self._sources), self._limit)):
+            yield checked_document(item, place)
 
     @property
     def notes(self) -> tuple[Note, ...]:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from late_interaction.metadata import Value
+from late_interaction.errors import UsageError
+from late_interaction.metadata import Value, plain_metadata
+from late_interaction.text import MAX_ID_CHARACTERS, checked_id, checked_text
 
 __all__ = ["Document", "Passage", "passage_text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A user's document. `id` is any non-empty string and is never parsed."""
+    """A user's document. `id` is any non-empty string and is never parsed; a whole number becomes its digits.
+
+    Characters that are not text become blanks, and metadata are as `plain_metadata` says, so that a document has one digest
+    however it was made.
+    """
 
     id: str
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on an id that cannot be one, or a title or text that is not text; MetadataError."""
+        id_ = checked_id(self.id, "document id")
+        if len(id_) > MAX_ID_CHARACTERS:
+            raise UsageError(f"document id {id_[:20]!r}... is longer than {MAX_ID_CHARACTERS} characters")
+        object.__setattr__(self, "id", id_)
+        object.__setattr__(self, "title", checked_text(self.title, f"document {id_!r}: title"))
+        object.__setattr__(self, "text", checked_text(self.text, f"document {id_!r}: text"))
+        object.__setattr__(self, "metadata", plain_metadata(self.metadata, f"document {id_!r}: "))
 
     def to_json(self) -> dict[str, object]:
         """As a line of a source has it."""
@@ -51,6 +67,12 @@ class Passage:
     @staticmethod
     def id_of(document_id: str, number: int) -> str:
         return f"{document_id}#{number}"
+
+    def checked(self) -> Passage:
+        """With ids and texts as `late_interaction.text` has them. Raises: UsageError."""
+        id_ = checked_id(self.id, "passage id")
+        title, text = (checked_text(part, f"passage {id_!r}") for part in (self.title, self.text))
+        return replace(self, id=id_, document_id=checked_id(self.document_id, "document id"), title=title, text=text)
 
     def place(self) -> tuple[int, str]:
         """Orders the passages of one document: what stands before their numbers is the same."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from late_interaction.errors import MetadataError
 from late_interaction.places_and_times import position, show_position, show_timestamp, timestamp
+from late_interaction.text import clean_text
 
-__all__ = ["FieldType", "MetadataSchema", "SchemaInference", "Value", "coerce"]
+__all__ = ["FieldType", "MetadataSchema", "SchemaInference", "Value", "coerce", "plain_metadata"]
 
 Value: TypeAlias = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, float] | None
 
@@ -69,13 +74,15 @@ class FieldType(str, Enum):
 
 
 def coerce(name: str, value: object, type_: FieldType) -> Value:
-    """`value` as `type_`. A whole number fits a double; texts become timestamps; nothing else is converted. The smallest int
-    and long are left out: Vespa keeps them for "no value".
+    """`value` as `type_`. A whole number fits a double if it is exact there; texts are cleaned, or become timestamps; nothing
+    else is converted. The smallest int and long are left out: Vespa keeps them for "no value".
 
     Raises: MetadataError naming the field, the value and the type.
     """
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = _plain(value, f"metadata field {name!r}")
     if type_ is FieldType.STRING and isinstance(value, str):
-        return value
+        return clean_text(value)
     if type_ is FieldType.BOOL and isinstance(value, bool):
         return value
     if type_.whole and isinstance(value, int) and not isinstance(value, bool):
@@ -85,14 +92,19 @@ def coerce(name: str, value: object, type_: FieldType) -> Value:
         raise MetadataError(f"metadata field {name!r}: {value} does not fit in {bits} bits")
     if type_.numeric and not type_.whole and isinstance(value, (int, float)) and not isinstance(value, bool):
         number = _finite(value, single=type_ is FieldType.FLOAT)
-        if number is not None:
-            return number
-        raise MetadataError(f"metadata field {name!r}: {str(value)[:40]} is not a finite number")
+        if number is None:
+            raise MetadataError(f"metadata field {name!r}: {str(value)[:40]} is not a finite number")
+        if type_ is FieldType.DOUBLE and number != value:
+            raise MetadataError(
+                f"metadata field {name!r}: {value} is not exact as a double, which the field is: give it as text, or give the "
+                "field whole numbers only"
+            )
+        return number
     if type_ is FieldType.TIMESTAMP:
         return timestamp(name, value)
     if type_ is FieldType.POSITION:
         return position(name, value)
-    if type_.many and isinstance(value, list):
+    if type_.many and isinstance(value, (list, tuple)):
         return [coerce(name, item, type_.element) for item in value]  # type: ignore[return-value]  # all of one type
     raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no {type_.value}")
 
@@ -104,6 +116,57 @@ def _finite(value: float, *, single: bool) -> float | None:
     except (OverflowError, struct.error):
         return None
     return number if math.isfinite(number) else None
+
+
+def plain_metadata(metadata: object, where: str = "") -> dict[str, Value]:
+    """`metadata` as JSON holds it: numpy's values and tuples as Python's own and lists, times as ISO 8601 text, texts cleaned.
+
+    Raises: MetadataError naming the field, after `where`, that has a value of another type or a number that is not finite.
+    """
+    if not isinstance(metadata, Mapping):
+        raise MetadataError(f"{where}metadata must be a mapping of names to values, got {type(metadata).__name__}")
+    try:
+        return {_name(name, where): _plain(value, f"{where}metadata field {name!r}") for name, value in metadata.items()}
+    except RecursionError:
+        raise MetadataError(f"{where}metadata are nested too deeply") from None
+
+
+def _name(name: object, where: str) -> str:
+    if not isinstance(name, str):
+        raise MetadataError(f"{where}names of metadata are texts, got {type(name).__name__} {str(name)[:40]!r}")
+    return clean_text(name)
+
+
+def _no_value(value: object) -> bool:
+    empty = not value.size if isinstance(value, np.ndarray) else isinstance(value, (list, tuple)) and not value
+    return value is None or empty
+
+
+def _plain(value: object, where: str) -> Any:
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        if math.isfinite(value):
+            return float(value)
+        raise MetadataError(f"{where} is {value}: metadata are finite numbers")
+    if isinstance(value, (np.ndarray, np.datetime64)):
+        times = value.dtype.kind == "M"
+        return _plain((value.astype("datetime64[us]") if times else value).tolist(), where)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, where) for item in value]
+    if isinstance(value, Mapping):
+        return {_name(name, f"{where}: "): _plain(item, where) for name, item in value.items()}
+    if isinstance(value, datetime.date):  # a datetime is a date, too
+        return None if type(value).__name__ == "NaTType" else value.isoformat()  # of pandas: no time
+    if isinstance(value, decimal.Decimal) and value.is_finite() and decimal.Decimal(repr(float(value))) == value:
+        return float(value)
+    raise MetadataError(
+        f"{where} is {type(value).__name__}: use text, a number, true/false, a time, or a list of texts or of numbers"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +193,7 @@ class MetadataSchema:
         """
         checked: dict[str, Value] = {}
         for name, value in metadata.items():
-            if value is None or value == []:
+            if _no_value(value):
                 continue
             type_ = self.fields.get(name)
             if type_ is None:
@@ -165,7 +228,7 @@ class SchemaInference:
     def add(self, document_id: str, metadata: Mapping[str, object]) -> None:
         """Raises: MetadataError where a value has no type here, or another than an earlier document's."""
         for name, value in metadata.items():
-            if value is None or value == []:
+            if _no_value(value):
                 continue
             type_ = self._type_of(name, value, document_id)
             known = self._types.setdefault(name, type_)

@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 
 from late_interaction.bundle import Bundle, Manifest, SideRules
 from late_interaction.errors import BundleError
+from late_interaction.text import without_surrogates
 
 __all__ = ["TokenRows", "Tokenizing"]
 
@@ -57,7 +58,8 @@ class Tokenizing:
 
     def document_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text alone: none cut off, without special ones, marker and prompt."""
-        lowered = [text.lower() if self._manifest.lower_case else text for text in texts]
+        whole = map(without_surrogates, texts)
+        lowered = [text.lower() if self._manifest.lower_case else text for text in whole]
         return [len(encoding) for encoding in self._whole.encode_batch(lowered, add_special_tokens=False)]
 
     @cached_property
@@ -98,7 +100,7 @@ class Tokenizing:
 
     def _prepared(self, text: str, rules: SideRules) -> tuple[str, int]:
         """The text that is tokenized, and what to add to its offsets to get offsets into `text`."""
-        whole, shift = rules.prompt + text, -len(rules.prompt)
+        whole, shift = rules.prompt + without_surrogates(text), -len(rules.prompt)
         if self._manifest.strip:  # prompt and text as one, so that blanks between them stay
             shift += len(whole) - len(whole.lstrip())
             whole = whole.strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from late_interaction.documents import Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.text import clean_text
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
 from query.types import Matrix, Query, Question, SearchResult
@@ -97,11 +98,14 @@ def choose_strategy(
 
 
 def check_query(query: Query, dim: int) -> Query:
-    """A text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
+    """A cleaned text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
     if isinstance(query, str):
-        if not query.strip():
+        text = clean_text(query)
+        if not text.strip():
             raise UsageError("the query is blank")
-        return query
+        return text
+    if query is None or isinstance(query, (bytes, Mapping, Set)):
+        raise UsageError(f"a query is a text or rows of numbers, got {type(query).__name__}")
     try:
         rows = np.ascontiguousarray(query, np.float32)
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
+from late_interaction.text import checked_ids
 from query.backend import Index
 from query.core import Addresses, Core, Names
 from query.exchange import Exchange
@@ -248,5 +249,5 @@ def make_options(
         check_seconds("timeout", timeout)
     return SearchOptions(
         k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
-        weights=Weights.of(weights), scored=scored, explain=explain, ids=None if ids is None else tuple(ids),
+        weights=Weights.of(weights), scored=scored, explain=explain, ids=None if ids is None else tuple(checked_ids(ids)),
     )  # fmt: skip

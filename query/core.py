@@ -15,6 +15,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
+from late_interaction.text import checked_ids
 from query.backend import Index, Where, encoded
 from query.explain import explained
 from query.options import ClientSettings, SearchOptions, check_count
@@ -160,7 +161,7 @@ class Core:
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, float]]:
         """Raises: as Client.score."""
         index = self._only(names, "score is")
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(checked_ids(ids)))
         deadline = self.deadline(timeout)
         question = self._encoded(query, index)
         if not wanted:
@@ -171,7 +172,7 @@ class Core:
         self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
     ) -> Plan[dict[str, tuple[Passage, ...]]]:
         """Raises: as Client.get."""
-        index, wanted = self._only(names, "get is"), list(dict.fromkeys(ids))
+        index, wanted = self._only(names, "get is"), list(dict.fromkeys(checked_ids(ids)))
         found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
         return {id_: found[id_] for id_ in wanted if id_ in found}
 
@@ -189,7 +190,7 @@ class Core:
 
     def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
         """Raises: as Client.vectors."""
-        index, wanted = self._only(names, "vectors are"), list(dict.fromkeys(ids))
+        index, wanted = self._only(names, "vectors are"), list(dict.fromkeys(checked_ids(ids)))
         return (yield from index.vectors(wanted, self.deadline(timeout))) if wanted else {}
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:

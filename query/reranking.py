@@ -9,6 +9,7 @@ import numpy as np
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import maxsim_many
+from late_interaction.text import checked_text, given_list
 from query.backend import encoded
 from query.explain import explained
 from query.types import Hit, Query
@@ -21,10 +22,13 @@ def reranked(
 ) -> tuple[Hit, ...]:
     """The best k (None: all) of the documents; those without a word come last. The id of a text is its place.
 
-    Raises: UsageError on a query that is blank or of another shape.
+    Raises: UsageError on a query that is blank or of another shape, or a document that is neither.
     """
     question = encoded(query, encoder.dim, lambda: encoder)
-    made = [d if isinstance(d, Document) else Document(str(n), "", d) for n, d in enumerate(documents)]
+    made = [
+        d if isinstance(d, Document) else Document(str(place), text=checked_text(d, f"documents[{place}]"))
+        for place, d in enumerate(given_list(documents, "documents"))
+    ]
     if not made:
         return ()
     vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from late_interaction.errors import ArgumentError
+from late_interaction.errors import ArgumentError, UsageError
+from late_interaction.text import checked_ids as checked_ids_of
+from late_interaction.text import clean_text
 
 __all__ = ["checked_count", "checked_ids", "checked_length", "checked_metadatas", "checked_name", "checked_texts", "listed"]
 
@@ -14,18 +16,18 @@ LEAST_LENGTH = 16  # tokens of a passage, special ones included
 
 
 def listed(ids: str | Sequence[str]) -> list[str]:
-    """One id, or several, as a list."""
-    return [ids] if isinstance(ids, str) else list(ids)
+    """One id, or several, as a list. Raises: UsageError on what is not an id."""
+    return checked_ids_of([ids] if isinstance(ids, (str, int)) else ids)
 
 
 def checked_texts(texts: Sequence[str], what: str) -> list[str]:
     """Raises: ArgumentError where there is none, or one is no text."""
-    if isinstance(texts, str) or not len(texts):
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Collection) or not len(texts):
         raise ArgumentError(f"{what} must be a list of at least one text")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ArgumentError(f"{what}[{place}] is no text, but {type(text).__name__}")
-    return list(texts)
+            raise ArgumentError(f"{what}[{place}] must be text, got {type(text).__name__}")
+    return [clean_text(text) for text in texts]
 
 
 def checked_ids(ids: Sequence[str] | None, count: int) -> list[str]:
@@ -42,7 +44,10 @@ def checked_ids(ids: Sequence[str] | None, count: int) -> list[str]:
         raise ArgumentError(f"document_ids must be texts, got {type(ids[0]).__name__}")
     if not all(id_.strip() for id_ in ids):
         raise ArgumentError("document_ids must not contain empty strings")
-    return list(ids)
+    try:
+        return checked_ids_of(ids, "document_ids")
+    except UsageError as error:
+        raise ArgumentError(str(error)) from None
 
 
 def checked_metadatas(

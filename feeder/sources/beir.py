@@ -10,6 +10,7 @@ from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
 from late_interaction.errors import CollectionError
+from late_interaction.text import checked_id, checked_text
 
 __all__ = ["Collection", "Query", "corpus_of", "open_corpus", "read_collection", "read_qrels"]
 
@@ -19,8 +20,15 @@ WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's 
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """Id and text are cleaned and checked as those of documents."""
+
     id: str
     text: str
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on an id that cannot be one, or a text that is not text."""
+        object.__setattr__(self, "id", checked_id(self.id, "query id"))
+        object.__setattr__(self, "text", checked_text(self.text, f"query {self.id!r}"))
 
 
 @dataclass(frozen=True)

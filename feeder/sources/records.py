@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError, UsageError
+from late_interaction.errors import CollectionError, MetadataError, UsageError
+from late_interaction.text import checked_id, checked_text
 
-__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "clean_text", "document_of", "id_of", "text_of"]
+__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "document_of", "id_of", "text_of"]
 
-MAX_ID_CHARACTERS = 1024
 ROW = "@row"  # as the id column: the place in the source is the id
-_RESERVED = ("id", "_id", "title", "text", "metadata")
-# code points that Vespa's text fields refuse (com.yahoo.text.Text.isTextCharacter); both backends get the same text
-_NOT_TEXT = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(chr(plane * 0x10000 + 0xFFFE) + chr(plane * 0x10000 + 0xFFFF) for plane in range(17))
-    + "]"
-)
 Record = Mapping[str, object]
 
 
@@ -33,6 +24,10 @@ class Cell(str):
         made = super().__new__(cls, text)
         made.typed = typed
         return made
+
+    def __getnewargs__(self) -> tuple[str, object]:  # type: ignore[override]
+        """So that it can be copied and pickled."""
+        return str(self), self.typed
 
 
 @dataclass(frozen=True)
@@ -73,11 +68,6 @@ class SourceSettings:
     format: str = ""
 
 
-def clean_text(text: str) -> str:
-    """`text` with control characters and other code points that are no text replaced by a blank."""
-    return _NOT_TEXT.sub(" ", text)
-
-
 def document_of(record: Record, where: str, columns: Columns, row: str) -> Document:
     """row: the record's place, as an id. Raises: CollectionError naming `where`."""
     own_id = {"id": row} if columns.id == ROW else record
@@ -87,36 +77,33 @@ def document_of(record: Record, where: str, columns: Columns, row: str) -> Docum
             f"{where}: no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
         )
     used = {column} if column else {"id", "_id"}
-    return Document(
-        id_of(own_id, where, column),
-        "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip()),
-        "\n\n".join(part for name in columns.text if (part := text_of(record, name, where))),
-        _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"}),  # type: ignore[arg-type]  # checked later
-    )
+    metadata = _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"})
+    title = "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip())
+    text = "\n\n".join(part for name in columns.text if (part := text_of(record, name, where)))
+    try:
+        return Document(id_of(own_id, where, column), title, text, metadata)  # type: ignore[arg-type]  # made plain there
+    except (UsageError, MetadataError) as error:
+        raise CollectionError(f"{where}: {error}") from None
 
 
 def id_of(record: Record, where: str, column: str = "") -> str:
     raw = record.get(column) if column else record.get("id", record.get("_id"))
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        raw = str(raw)
-    if not isinstance(raw, str) or not raw.strip():
+    if raw is None or (isinstance(raw, str) and not raw.strip()):
         raise CollectionError(
             f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}'
         )
-    if len(raw) > MAX_ID_CHARACTERS:
-        raise CollectionError(f"{where}: id longer than {MAX_ID_CHARACTERS} characters")
-    if _NOT_TEXT.search(raw):
-        raise CollectionError(f"{where}: id {raw!r} has control characters")
-    return raw
+    try:
+        return checked_id(raw, f"{where}: id")
+    except UsageError as error:
+        raise CollectionError(str(error)) from None
 
 
 def text_of(record: Record, key: str, where: str) -> str:
     value = record.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CollectionError(f"{where}: {key} must be text, got {type(value).__name__}")
-    return clean_text(value)
+    try:
+        return "" if value is None else checked_text(value, f"{where}: {key}")
+    except UsageError as error:
+        raise CollectionError(str(error)) from None
 
 
 def _metadata(record: Record, where: str, columns: Columns, used: set[str]) -> dict[str, object]:
@@ -129,19 +116,7 @@ def _metadata(record: Record, where: str, columns: Columns, used: set[str]) -> d
     found = {**inner, **outer}
     if columns.metadata is not None:
         found = {name: found.get(name, record.get(name)) for name in columns.metadata}
-    named = {columns.names.get(key, key): _clean(value, f"{where}: {key}") for key, value in found.items()}
+    named = {columns.names.get(key, key): value.typed if isinstance(value, Cell) else value for key, value in found.items()}
     if len(named) < len(found):
         raise CollectionError(f"{where}: two metadata columns have one name")
     return named
-
-
-def _clean(value: object, where: str) -> object:
-    if isinstance(value, Cell):
-        return value.typed
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, list):
-        return [_clean(item, where) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise CollectionError(f"{where} is {value}: metadata are finite numbers")
-    return value

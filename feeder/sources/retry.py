@@ -8,29 +8,39 @@ from pathlib import Path
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, MetadataError, UsageError
 
 __all__ = ["DeadLetterSource"]
+
+OPERATIONS = ("put", "update", "delete")
 
 
 class DeadLetterSource:
     """`operation`: what was asked for when they were refused."""
 
     def __init__(self, path: Path) -> None:
-        """Raises: CollectionError where the file is none of dead letters."""
+        """Raises: CollectionError where the file is not one of dead letters."""
         if not path.is_file():
-            raise CollectionError(f"no file {path}: name the dead-letter file that a feed has told")
+            raise CollectionError(f"no file {path}: name the dead-letter file that a feed reported")
         self.path = path
         self.name = str(path)
-        first = next(read_json_lines(path, self.name, Limits()), None)
-        self.operation = "put" if first is None else str(first[1].get("operation"))
+        first = next(iter(self._letters()), None)
+        self.operation = "put" if first is None else first[1]
 
     def __iter__(self) -> Iterator[Document]:
+        """Raises: CollectionError where a line is not a dead letter of the same operation."""
+        for where, operation, document in self._letters():
+            if operation != self.operation:
+                raise CollectionError(f"{where}: operation {operation!r}, but the file begins with {self.operation!r}")
+            yield document
+
+    def _letters(self) -> Iterator[tuple[str, str, Document]]:
         for number, letter in read_json_lines(self.path, self.name, Limits(line_mb=128)):
-            item = letter.get("document")
-            if not isinstance(item, dict) or letter.get("operation") != self.operation:
-                raise CollectionError(f"{self.name}:{number}: no dead letter of a feed that did {self.operation!r}")
+            where = f"{self.name}:{number}"
+            operation, item = letter.get("operation"), letter.get("document")
+            if operation not in OPERATIONS or not isinstance(item, dict) or item.keys() != {"id", "title", "text", "metadata"}:
+                raise CollectionError(f"{where}: not a dead letter: feed ordinary files without --retry")
             try:
-                yield Document(item["id"], item["title"], item["text"], item["metadata"])
-            except KeyError as error:
-                raise CollectionError(f"{self.name}:{number}: the document has no {error}") from None
+                yield where, str(operation), Document(**item)
+            except (UsageError, MetadataError) as error:
+                raise CollectionError(f"{where}: {error}") from None

@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from feeder.sources.jsonl import read_json, read_json_lines
-from feeder.sources.records import SourceSettings
+from feeder.sources.records import Limits, SourceSettings
 from feeder.sources.source import FileSource, Reader
 from late_interaction.documents import Document
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, UsageError
 
-__all__ = ["Spool", "spooled", "standard_input"]
+__all__ = ["Spool", "SpooledDocuments", "checked_document", "spooled", "standard_input"]
+
+_Source = TypeVar("_Source", "SpooledDocuments", FileSource)
+LINE_MB = 1 << 12  # of a document that was a Python object before
+
+
+@dataclass(frozen=True)
+class SpooledDocuments:
+    """Documents in a temporary file."""
+
+    path: Path
+    name: str
+
+    def __iter__(self) -> Iterator[Document]:
+        for _, record in read_json_lines(self.path, self.name, Limits(line_mb=LINE_MB)):
+            yield Document(**record)  # type: ignore[arg-type]  # as Document.to_json wrote it
 
 
 class Spool:
     """Documents on their way into a temporary file, from where they can be read more than once."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by `source`
-            "w", prefix="colbert-vespa-", suffix=".jsonl", delete=False, encoding="utf-8"
-        )
-        atexit.register(Path(self._file.name).unlink, missing_ok=True)
+        self._source = _owned(SpooledDocuments(_temporary(), name))
+        self._file = self._source.path.open("w", encoding="utf-8")
+        self._count = 0
 
-    def add(self, item: Document) -> None:
-        """Raises: CollectionError where a value cannot be written as JSON."""
-        try:
-            self._file.write(json.dumps(item.to_json()) + "\n")
-        except (TypeError, ValueError) as error:
-            raise CollectionError(f"document {item.id!r} has a value that is no text, number or list ({error})") from None
+    def add(self, item: object) -> None:
+        """Raises: CollectionError where `item` is not a document."""
+        self._file.write(json.dumps(checked_document(item, self._count).to_json()) + "\n")
+        self._count += 1
 
-    def source(self) -> FileSource:
+    def source(self) -> SpooledDocuments:
         self._file.close()
-        return FileSource(Path(self._file.name), self._name, read_json_lines)
+        return self._source
+
+
+def checked_document(item: object, place: int) -> Document:
+    """Raises: CollectionError where `item` is not a document."""
+    if not isinstance(item, Document):
+        raise CollectionError(f"document {place} is {type(item).__name__}: wanted Document(id, title, text, metadata)")
+    return item
 
 
 def spooled(documents: Iterable[Document]) -> Iterable[Document]:
-    """`documents`, or a temporary file of them where they can be read only once."""
+    """`documents`, or a temporary file of them where they can be read only once. Raises: UsageError where they are none."""
+    if not isinstance(documents, Iterable):
+        raise UsageError(f"a feed takes an iterable of documents, got {type(documents).__name__}")
     if not isinstance(documents, Iterator):
         return documents
     spool = Spool("documents")
@@ -52,7 +74,18 @@ def spooled(documents: Iterable[Document]) -> Iterable[Document]:
 
 
 def standard_input(settings: SourceSettings, read: Reader = read_json) -> FileSource:
-    with tempfile.NamedTemporaryFile(prefix="colbert-vespa-stdin-", delete=False) as file:
-        atexit.register(Path(file.name).unlink, missing_ok=True)
+    path = _temporary()
+    with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    return FileSource(Path(file.name), "standard input", read, settings)
+    return _owned(FileSource(path, "standard input", read, settings))
+
+
+def _temporary() -> Path:
+    with tempfile.NamedTemporaryFile(prefix="colbert-vespa-", delete=False) as file:
+        return Path(file.name)
+
+
+def _owned(source: _Source) -> _Source:
+    """`source`, whose file is removed with it, or at the end of the process."""
+    weakref.finalize(source, source.path.unlink, missing_ok=True)
+    return source

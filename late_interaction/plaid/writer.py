@@ -47,6 +47,7 @@ from late_interaction.plaid.versions import (
     publish,
     read_current,
 )
+from late_interaction.text import checked_id
 
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
@@ -158,20 +159,20 @@ class IndexWriter:
         """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
         float32 takes any that are shorter than 1,000, and scores their inner products.
 
-        Raises: UsageError where the id is empty or the vectors have another width or length or are not finite; MetadataError
-        where the metadata does not fit the schema; LocalIndexError where the disk refuses. The index stays as it was.
+        Raises: UsageError where an id or text cannot be one, or the vectors have another width or length or are not finite;
+        MetadataError where the metadata does not fit the schema; LocalIndexError where the disk refuses. The index stays as it
+        was.
         """
         self.check_usable()
         rows = document_rows(passage.id, vectors, self._index.dim, self._index.codec)
-        if not passage.id or not passage.document_id:
-            raise UsageError("a passage needs an id and a document id")
-        passage = dataclasses.replace(passage, metadata=self._index.schema.check(passage.metadata))
+        passage = dataclasses.replace(passage.checked(), metadata=self._index.schema.check(passage.metadata))
         place = self._log.append(PUT, passage.id, passage, rows)
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest)
 
     def delete_document(self, document_id: str) -> int:
         """Deletes all passages of the document, those put since the last commit included; how many there were."""
         self.check_usable()
+        document_id = checked_id(document_id, "document id")
         self._log.append(REMOVE_DOCUMENT, document_id)
         return self._changes.remove_document(document_id)
 
@@ -183,7 +184,7 @@ class IndexWriter:
         """
         self.check_usable()
         checked = self._index.schema.check(metadata)
-        passage_ids = list(self._changes.passages_of(document_id))
+        passage_ids = list(self._changes.passages_of(checked_id(document_id, "document id")))
         for passage_id in passage_ids:
             self._update_passage(passage_id, metadata, checked)
         return len(passage_ids)
@@ -208,6 +209,7 @@ class IndexWriter:
     def delete_passage(self, passage_id: str) -> int:
         """Deletes one passage; 1, or 0 where there was none."""
         self.check_usable()
+        passage_id = checked_id(passage_id, "passage id")
         self._log.append(REMOVE_PASSAGE, passage_id)
         return self._changes.remove_passage(passage_id)
 

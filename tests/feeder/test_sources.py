@@ -5,9 +5,9 @@ import pytest
 
 from feeder.settings import read_feed_settings
 from feeder.sources import Columns, Limits, SourceSettings, open_sources, read_collection, spooled
-from feeder.sources.records import clean_text
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, SettingsError, UsageError
+from late_interaction.text import clean_text
 
 
 def write(path, *lines):
@@ -47,7 +47,7 @@ def test_gzip_and_folder(tmp_path):
         ('{"id": "a", "metadata": [1]}', r"a\.jsonl:2: metadata must be an object"),
         ('{"id": "a", "metadata": {"k": 1}, "k": 2}', r"a\.jsonl:2: 'k' stands both"),
         ('{"id": "a\\u0000"}', r"a\.jsonl:2: id .* control"),
-        ('{"id": "' + "x" * 2000 + '"}', r"a\.jsonl:2: id longer"),
+        ('{"id": "' + "x" * 2000 + '"}', r"a\.jsonl:2: .*id .* longer"),
         ("[" * 100_000, r"a\.jsonl:2: not JSON"),
     ],
 )

