@@ -246,6 +246,9 @@ def feed(
     shard_by: Annotated[
         str | None, typer.Option("--shard-by", help="Metadata field that decides on the shard; default: the id.")
     ] = None,
+    add_fields: Annotated[
+        bool, typer.Option("--add-fields", help="Add metadata fields that the documents have and the local index does not.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
@@ -275,7 +278,7 @@ def feed(
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
-        sharding=None if shards is None else Sharding(shards, shard_by),
+        sharding=None if shards is None else Sharding(shards, shard_by), add_fields=add_fields,
     )  # fmt: skip
     with (
         contextlib.nullcontext() if metrics is None else FeedMetrics(metrics) as served,  # before anything is written

@@ -26,7 +26,7 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import UsageError
+from late_interaction.errors import MetadataError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
@@ -63,6 +63,7 @@ class FeedOptions:
     encoder: DocumentEncoder | None = None
     storage: Storage | None = None
     sharding: Sharding | None = None
+    add_fields: bool = False
 
     def __post_init__(self) -> None:
         """Raises: UsageError on what cannot be."""
@@ -219,7 +220,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
     opened = _open_vespa if is_url(options.to) else _open_local
     surveyed, target = opened(documents, bundle, options)
-    if target is not None:
+    if target is not None and not options.dry_run:
         register_bundle(target.bundle)
     try:
         yield FeedRun(documents, surveyed, target, letters, options, _notes(documents, surveyed, options))
@@ -250,6 +251,8 @@ def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: F
         raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
     if options.sharding is not None:
         raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
+    if options.add_fields:
+        raise UsageError("metadata fields of Vespa are those of its package: name more in app.toml, and deploy it")
     from feeder.targets.vespa import open_vespa
 
     target = open_vespa(options.to, bundle)
@@ -267,15 +270,28 @@ def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: F
         return surveyed, None
     target = LocalTarget(
         path, bundle, surveyed.schema, resume=options.resume, create=options.operation == "put",
-        storage=options.storage, sharding=options.sharding,
+        dry=options.dry_run, storage=options.storage, sharding=options.sharding,
     )  # fmt: skip
     try:
-        if target.schema != surveyed.schema:
-            surveyed = _surveyed(documents, target.schema, options)
+        further = {name: type_ for name, type_ in surveyed.schema.fields.items() if name not in target.schema.fields}
+        taken = further if options.add_fields or _made_without_documents(target) else {}
+        if (schema := MetadataSchema({**target.schema.fields, **taken})) != surveyed.schema:
+            surveyed = _surveyed(documents, schema, options)
+        if taken:
+            target.add_fields(MetadataSchema(taken))
+    except MetadataError as error:
+        target.close()
+        hint = "; --add-fields adds fields to it" if further and not taken else ""
+        raise MetadataError(f"{error}{hint}") from None
     except BaseException:
         target.close()
         raise
     return surveyed, target
+
+
+def _made_without_documents(target: LocalTarget) -> bool:
+    """Whether the index has no metadata fields because the feed that made it had no documents."""
+    return not target.schema.fields and not target.size()
 
 
 class _Limited:

@@ -20,8 +20,6 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
 from late_interaction.files import replace_folder
-from late_interaction.metadata import SchemaInference
-from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.tokenizing import Tokenizing
@@ -87,13 +85,7 @@ def add_documents(address: str, documents: Sequence[Document], bundle: Bundle | 
 
     Raises: LocalIndexError, MetadataError, VespaError, CollectionError.
     """
-    if not remote and isinstance(index := open_index(address), LocalIndex):
-        asked = SchemaInference.of((document.id, document.metadata) for document in documents)
-        if asked.fields.keys() - index.schema.fields.keys():
-            further = {name: type_ for name, type_ in asked.fields.items() if name not in index.schema.fields}
-            with index.writer() as writer:
-                writer.add_fields(type(asked)(further))
-    return _fed(documents, address, bundle)
+    return _fed(documents, address, bundle, add_fields=not remote)
 
 
 def delete_documents(address: str, ids: Sequence[str], bundle: Bundle | None) -> FeedSummary:
@@ -102,14 +94,20 @@ def delete_documents(address: str, ids: Sequence[str], bundle: Bundle | None) ->
 
 
 def _fed(
-    documents: Sequence[Document], address: str, bundle: Bundle | None, *, operation: str = "put", resume: bool = False
+    documents: Sequence[Document],
+    address: str,
+    bundle: Bundle | None,
+    *,
+    operation: str = "put",
+    resume: bool = False,
+    add_fields: bool = False,
 ) -> FeedSummary:
     """Raises: CollectionError where a document was refused; KeyboardInterrupt after Ctrl-C, when what was sent has arrived."""
     scratch = Path(tempfile.mkdtemp(prefix="colbert-vespa-"))
     try:
         options = FeedOptions(
             to=address, journal=scratch / "journal", bundle=bundle, operation=operation, resume=resume,
-            splitting=Splitting("marked"),
+            splitting=Splitting("marked"), add_fields=add_fields,
         )  # fmt: skip
         with start_feed([documents], options) as run:
             summary = run.go()

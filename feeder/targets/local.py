@@ -12,7 +12,8 @@ from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, Sharding, open_index
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex, ShardedWriter, Sharding, open_index
+from late_interaction.plaid.writer import IndexWriter
 
 __all__ = ["LocalTarget", "is_there"]
 
@@ -28,10 +29,11 @@ class LocalTarget:
         *,
         resume: bool,
         create: bool,
+        dry: bool = False,
         storage: Storage | None = None,
         sharding: Sharding | None = None,
     ) -> None:
-        """storage, sharding: of a new index.
+        """dry: the index is only read, beside a writer too. storage, sharding: of a new index.
 
         Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle, storage or
         shards; UsageError where the field that decides on shards is none of the schema.
@@ -50,9 +52,15 @@ class LocalTarget:
         else:
             index = _created(path, bundle, schema, storage or Storage(), sharding)
         self._index: AnyIndex = index
-        self._writer = index.writer(resume=resume)
-        self._writer.__enter__()
+        self._schema = index.schema
+        self._opened = None if dry else index.writer(resume=resume)
+        self._planned = index.planned(resume=resume) if self._opened is None else self._opened.passages_of
         self._outcomes: list[Settled] = []
+
+    @property
+    def _writer(self) -> IndexWriter | ShardedWriter:
+        assert self._opened is not None  # a dry run changes nothing
+        return self._opened
 
     @property
     def bundle(self) -> Bundle:
@@ -60,7 +68,13 @@ class LocalTarget:
 
     @property
     def schema(self) -> MetadataSchema:
-        return self._index.schema
+        return self._schema
+
+    def add_fields(self, further: MetadataSchema) -> None:
+        """Metadata fields that the index does not have. Raises: as IndexWriter.add_fields."""
+        if self._opened is not None:
+            self._opened.add_fields(further)
+        self._schema = MetadataSchema({**self._schema.fields, **further.fields})
 
     @property
     def digest_basis(self) -> str:
@@ -86,7 +100,7 @@ class LocalTarget:
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
         found: dict[str, Stored] = {}
         for id_ in document_ids:
-            if digests := self._writer.passages_of(id_):
+            if digests := self._planned(id_):
                 agreed = set(digests.values())
                 found[id_] = Stored(agreed.pop() if len(agreed) == 1 else "", tuple(digests))
         return found
@@ -127,7 +141,8 @@ class LocalTarget:
         return Finished(self._writer.commit().version)
 
     def close(self) -> None:
-        self._writer.__exit__(None, None, None)
+        if self._opened is not None:
+            self._opened.__exit__(None, None, None)
 
 
 def is_there(path: Path) -> bool:

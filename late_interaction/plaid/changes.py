@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, UPDATE, Record
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot
 
@@ -78,6 +79,17 @@ class Changes:
             return None, None
         segment, row = found[0].segment, found[1]
         return self._updates.get(segment.entry.name, {}).get(row), (segment, row)
+
+    def note(self, record: Record) -> None:
+        """A record of the log, as whoever wrote it has noted it."""
+        if record.kind == PUT:
+            self.put(record.id, record.document_id, record.place, record.rows, record.digest)
+        elif record.kind == UPDATE:
+            self.update(record.id, record.place)
+        elif record.kind == REMOVE_DOCUMENT:
+            self.remove_document(record.id)
+        else:
+            self.remove_passage(record.id)
 
     def put(self, passage_id: str, document_id: str, place: int, rows: int, digest: str) -> None:
         self.remove_passage(passage_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import CODECS
 from late_interaction.plaid.columns import evaluate
 from late_interaction.plaid.creating import check_free, new_index
@@ -36,9 +37,10 @@ from late_interaction.plaid.wanted import WantedIds
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
 
-__all__ = ["LocalIndex"]
+__all__ = ["LocalIndex", "Planned"]
 
 Matrix = NDArray[np.float32]
+Planned: TypeAlias = Callable[[str], Mapping[str, str]]  # document id -> ids of its passages, and their digests
 
 
 class LocalIndex:
@@ -134,6 +136,16 @@ class LocalIndex:
         from late_interaction.plaid.writer import IndexWriter
 
         return IndexWriter(self, resume=resume)
+
+    def planned(self, *, resume: bool = False) -> Planned:
+        """As `passages_of` of a writer that is opened with that `resume`, without opening one: nothing is locked or changed.
+
+        Raises: LocalIndexError where the log of an interrupted writer is damaged.
+        """
+        changes = Changes(self.snapshot)
+        for record in PendingLog(self.path, self.dim, self.version).records() if resume else ():
+            changes.note(record)
+        return changes.passages_of
 
     @functools.cached_property
     def bundle(self) -> Bundle:

@@ -79,13 +79,13 @@ class PendingLog:
     def left_over(self) -> bool:
         """Whether an interrupted run of this version has left a record, or a log that is damaged."""
         try:
-            return next(self._records(), None) is not None
+            return next(self.records(), None) is not None
         except LocalIndexError:
             return True
 
     def check(self) -> None:
         """Reads all that an interrupted run of this version has made durable. Raises: LocalIndexError where that is damaged."""
-        for _ in self._records():
+        for _ in self.records():
             pass
 
     def resume(self) -> Iterator[Record]:
@@ -94,7 +94,7 @@ class PendingLog:
         Raises: LocalIndexError where the log is damaged, or the disk refuses.
         """
         end = 0
-        for record in self._records():
+        for record in self.records():
             yield record
             end = record.end
         if end:
@@ -214,7 +214,7 @@ class PendingLog:
                     raise self._damage(place)
                 yield read[1], read[2]
 
-    def _records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[Record]:
         """The whole records of a log that belongs to this version; none where there is no such log.
 
         Raises: LocalIndexError where the beginning is damaged, or a record that was durable.

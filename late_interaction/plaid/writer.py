@@ -31,7 +31,7 @@ from late_interaction.plaid.history import (
 )
 from late_interaction.plaid.inputs import document_rows
 from late_interaction.plaid.lock import WriterLock
-from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog, Record
+from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
@@ -79,7 +79,7 @@ class IndexWriter:
             self._changes = Changes(index.snapshot)
             self._left_over = not resume and self._log.left_over
             for record in self._log.resume() if resume else ():
-                self._note(record)
+                self._changes.note(record)
         except BaseException:
             self._lock.release()
             raise
@@ -91,16 +91,6 @@ class IndexWriter:
             raise LocalIndexError(f"{self._root} cannot be written: {error}") from None
         remove_leftovers(self._root)
         self._index.refresh()
-
-    def _note(self, record: Record) -> None:
-        if record.kind == PUT:
-            self._changes.put(record.id, record.document_id, record.place, record.rows, record.digest)
-        elif record.kind == UPDATE:
-            self._changes.update(record.id, record.place)
-        elif record.kind == REMOVE_DOCUMENT:
-            self._changes.remove_document(record.id)
-        else:
-            self._changes.remove_passage(record.id)
 
     def __enter__(self) -> IndexWriter:
         return self

@@ -17,7 +17,9 @@ from feeder.workers import WorkerEncoding
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, CollectionError, LocalIndexError, MetadataError, UsageError
+from late_interaction.filters import parse_filter
 from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.shards import Sharding, open_index
 from late_interaction.vector_cache import VectorCache
 
 SPLIT = Splitting("sentences", 16, 4)
@@ -143,6 +145,56 @@ def test_a_dry_run_writes_nothing(go, tmp_path):
     summary = go(DOCUMENTS, dry_run=True)
     assert (summary.outcome, summary.pending, summary.already_there) == ("dry run", 20, 10)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("sharding", [None, Sharding(2)])
+def test_a_dry_run_opens_no_writer(go, tmp_path, sharding):
+    go(DOCUMENTS[:10], sharding=sharding)
+    for lock in (tmp_path / "index").rglob("LOCK"):
+        lock.unlink()
+    staging = tmp_path / ".index.staging-of-another-process"
+    staging.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert go(DOCUMENTS, dry_run=True).pending == 20
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    with open_index(tmp_path / "index").writer():
+        assert go(DOCUMENTS, dry_run=True).pending == 20
+
+
+def test_a_dry_run_counts_what_an_interrupted_run_left(go, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=2)
+        assert go(DOCUMENTS).acknowledged == 10
+    log = (tmp_path / "index/pending/log").read_bytes()
+    assert go(DOCUMENTS, dry_run=True, resume=True).pending == 20
+    assert (tmp_path / "index/pending/log").read_bytes() == log
+    assert go(DOCUMENTS, resume=True).acknowledged == 20
+
+
+@pytest.mark.parametrize("sharding", [None, Sharding(2)])
+def test_a_feed_without_documents_fixes_no_metadata_fields(go, tmp_path, sharding):
+    assert go([], sharding=sharding).acknowledged == 0
+    assert dict(open_index(tmp_path / "index").schema.fields) == {}
+    assert go(DOCUMENTS, dry_run=True).pending == 30
+    assert go(DOCUMENTS).acknowledged == 30
+    assert open_index(tmp_path / "index").schema.to_json() == {"year": "long"}
+
+
+@pytest.mark.parametrize("sharding", [None, Sharding(2)])
+def test_fields_are_added_where_that_is_asked_for(go, tmp_path, sharding):
+    go(DOCUMENTS[:4], sharding=sharding)
+    more = [document(number, lang="en") for number in range(4, 8)]
+    with pytest.raises(MetadataError, match="document 'd4': .*'lang' is not in the index .*; --add-fields adds"):
+        go(more)
+    with pytest.raises(MetadataError, match="document 'd9': .*'year'"):
+        go([Document("d9", "", "text", {"year": "x", "lang": "en"})], add_fields=True)
+    assert go(more, add_fields=True, dry_run=True).pending == 4
+    assert open_index(tmp_path / "index").schema.to_json() == {"year": "long"}
+    assert go(more, add_fields=True).acknowledged == 4
+    index = open_index(tmp_path / "index")
+    assert index.schema.to_json() == {"lang": "string", "year": "long"}
+    assert set(index.documents_with(parse_filter({"lang": "en"}, index.schema))) == {"d4", "d5", "d6", "d7"}
+    assert index.passages_of(["d1"])["d1"][0].metadata == {"year": 2001}
 
 
 def test_limit(go, tmp_path):

@@ -246,6 +246,28 @@ def test_every_flipped_byte_of_an_interrupted_step_is_found(tmp_path):
     assert read_intent(tmp_path) is None
 
 
+def test_fields_come_to_all_shards_even_after_a_failure_in_between(index, monkeypatch):
+    further, calls = MetadataSchema({"lang": FieldType.STRING}), []
+    add_fields = IndexWriter.add_fields
+
+    def failing(writer, fields):
+        calls.append(fields)
+        if len(calls) == 2:
+            raise LocalIndexError("the disk is full")
+        return add_fields(writer, fields)
+
+    monkeypatch.setattr(IndexWriter, "add_fields", failing)
+    number, fields = index.version, dict(index.schema.fields)
+    with index.writer() as writer, pytest.raises(LocalIndexError, match="disk is full"):
+        writer.add_fields(further)
+    index.refresh()
+    assert (index.version, dict(index.schema.fields), index.missing) == (number, fields, {})
+    with index.writer():
+        pass
+    assert (index.version, index.missing) == (number + 1, {})
+    assert dict(index.schema.fields) == {**fields, "lang": FieldType.STRING}
+
+
 def test_a_damaged_intent_stops_writers_and_is_found_by_verify(index):
     put(index, range(9))
     (index.path / "COMMITTING").write_bytes(b"{}")

@@ -24,7 +24,7 @@ from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.creating import new_index
 from late_interaction.plaid.history import known_versions
-from late_interaction.plaid.index import LocalIndex
+from late_interaction.plaid.index import LocalIndex, Planned
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
@@ -137,6 +137,11 @@ class ShardedIndex:
     def writer(self, *, resume: bool = False) -> ShardedWriter:
         """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
         return ShardedWriter(self, resume=resume)
+
+    def planned(self, *, resume: bool = False) -> Planned:
+        """As LocalIndex.planned. Raises: LocalIndexError where a shard cannot be read, or the log of one is damaged."""
+        parts = [reader.planned(resume=resume) for reader in self._all_readers().values()]
+        return lambda document_id: {id_: digest for part in parts for id_, digest in part(document_id).items()}
 
     @functools.cached_property
     def bundle(self) -> Bundle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ COMMITTING = "COMMITTING"
 class Intent:
     """Every shard gets the version `version` by the same step.
 
-    to: the version whose passages it has again. tuned: for each shard, the effort that its searches take. Where there is
-    neither, it commits what its log holds, with `name` and `compact`.
+    to: the version whose passages it has again. tuned: for each shard, the effort that its searches take. fields: metadata
+    fields that it has from then on, with their types. Where there is none of these, it commits what its log holds, with `name`
+    and `compact`.
     """
 
     version: int
@@ -32,6 +34,7 @@ class Intent:
     compact: bool = False
     to: int | None = None
     tuned: tuple[Tuned, ...] | None = None
+    fields: Mapping[str, str] | None = None
 
 
 def write_intent(root: Path, intent: Intent) -> None:

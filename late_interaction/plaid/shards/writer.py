@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.history import check_version, known_versions, version_named
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.lock import WriterLock
@@ -181,6 +182,16 @@ class ShardedWriter:
         self._bring_all(Intent(self._next_number(), tuned=tuple(tuned)))
         return self._done(start)
 
+    def add_fields(self, further: MetadataSchema) -> CommitSummary:
+        """As IndexWriter.add_fields, in all shards."""
+        start = time.perf_counter()
+        self.check_usable()
+        if any(writer.changed for writer in self._writers):
+            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
+        if further.fields.items() - self._index.schema.fields.items():
+            self._bring_all(Intent(self._next_number(), fields=further.to_json()))
+        return self._done(start)
+
     def prune(self, keep: int = 1) -> list[int]:
         """As IndexWriter.prune, in all shards."""
         self._check_finished()
@@ -212,6 +223,8 @@ class ShardedWriter:
                 writer.rollback(intent.to)
             elif intent.tuned is not None:
                 writer.store_tuned(intent.tuned[number])
+            elif intent.fields is not None:
+                writer.add_fields(MetadataSchema.from_json(intent.fields))
             else:
                 writer.commit(intent.name, compact=intent.compact, always=True)
         remove_intent(self._root)
