@@ -1,15 +1,20 @@
 """Token vectors kept on disk by content, so that the same text is not encoded twice.
 
-    FOLDER/vectors.f32     rows of all entries, one after the other, float32
-    FOLDER/entries.bin     24-byte records: first 16 bytes of the key's sha256, row count uint64
+    FOLDER/vectors-2.f32     rows of all entries, one after the other, float32
+    FOLDER/entries-2.bin     40-byte records: first 16 bytes of the key's sha256, first row uint64, row count uint32, crc32 of
+                             the rows, crc32 of all that, four zeros. The first is the head: key MAGIC, row count the dim
 
-Both files only grow; an entry counts once its record is complete and its rows are there, so a torn tail is cut off.
+Both files only grow. Rows are durable before the record that names them is written; what does not fit its checksum, torn or
+damaged, is a miss. Files `vectors.f32` and `entries.bin` are of an earlier format, which is not read: remove them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +29,9 @@ from late_interaction.tokenizing import TokenRows
 __all__ = ["CachedEncoder", "DocumentEncoder", "VectorCache"]
 
 Matrix = NDArray[np.float32]
-_RECORD = np.dtype([("key", "V16"), ("rows", "<u8")])
+MAGIC = b"CVVECTORCACHE02\n"
+_RECORD = struct.Struct("<16sQIIII")
+_CHECKED = _RECORD.size - 8  # bytes of a record that its checksum is of
 
 
 class DocumentEncoder(Protocol):
@@ -43,36 +50,47 @@ class VectorCache:
     """One process at a time; vectors of one dim."""
 
     def __init__(self, folder: Path, dim: int) -> None:
-        """Raises: ColbertVespaError where another process has the cache open."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Raises: ColbertVespaError where another process has the cache open, it is of another dim, or the disk refuses."""
         self.dim = dim
-        self._rows_file = (folder / "vectors.f32").open("a+b")
-        self._entries_file = (folder / "entries.bin").open("a+b")
+        self._row_bytes = 4 * dim
+        self._folder = folder
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # first row, rows, checksum
+        self._unwritten: list[bytes] = []  # records of rows that are not durable yet
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._rows_file = (folder / "vectors-2.f32").open("a+b")
+            self._entries_file = (folder / "entries-2.bin").open("a+b")
+        except OSError as error:
+            raise ColbertVespaError(f"vector cache {folder} cannot be used: {error}") from None
         try:
             fcntl.flock(self._entries_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
+            self._load()
+        except BlockingIOError:
+            self._close_files()
             raise ColbertVespaError(f"vector cache {folder} is in use by another process") from None
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._row_bytes = 4 * dim
-        self._load()
+        except BaseException:
+            self._close_files()
+            raise
 
     def _load(self) -> None:
+        head = _record(MAGIC, 0, self.dim, 0)
         self._entries_file.seek(0)
         data = self._entries_file.read()
+        if not head.startswith(data[: len(head)]):
+            if data.startswith(MAGIC):
+                raise ColbertVespaError(f"vector cache {self._folder} is damaged or of another model: name another folder")
+            raise ColbertVespaError(f"{self._folder / 'entries-2.bin'} is not a vector cache: name another folder")
         there = self._rows_file.seek(0, 2) // self._row_bytes
-        records = np.frombuffer(data[: len(data) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
-        row = 0
-        kept = 0
-        for key, rows in zip(records["key"], records["rows"].tolist(), strict=True):
-            if row + rows > there:
-                break
-            self._places[bytes(key)] = (row, rows)
-            row += rows
-            kept += 1
-        self._rows_file.truncate(row * self._row_bytes)
-        self._entries_file.truncate(kept * _RECORD.itemsize)
-        self._row = row
+        self._row = 0
+        for place in range(len(head), len(data) - len(head) + 1, len(head)):
+            key, first, rows, checksum, own, _ = _RECORD.unpack_from(data, place)
+            if own == zlib.crc32(data[place : place + _CHECKED]) and first + rows <= there:
+                self._places[key] = first, rows, checksum
+                self._row = max(self._row, first + rows)
+        self._rows_file.truncate(self._row * self._row_bytes)
+        self._entries_file.truncate(len(data) // len(head) * len(head))
+        if len(data) < len(head):
+            self._unwritten.append(head)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -83,26 +101,47 @@ class VectorCache:
         if place is None:
             return None
         self._rows_file.flush()
-        first, rows = place
-        self._rows_file.seek(first * self._row_bytes)
-        data = self._rows_file.read(rows * self._row_bytes)
+        first, rows, checksum = place
+        data = os.pread(self._rows_file.fileno(), rows * self._row_bytes, first * self._row_bytes)
+        if len(data) != rows * self._row_bytes or zlib.crc32(data) != checksum:
+            del self._places[key]
+            return None
         return np.frombuffer(data, np.float32).reshape(rows, self.dim)
 
     def put(self, key: bytes, vectors: Matrix) -> None:
+        """Survives a crash after `flush`."""
         if key in self._places:
             return
-        self._rows_file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
-        self._places[key] = (self._row, len(vectors))
+        data = np.ascontiguousarray(vectors, np.float32).tobytes()
+        self._rows_file.write(data)
+        self._places[key] = self._row, len(vectors), zlib.crc32(data)
+        self._unwritten.append(_record(key, *self._places[key]))
         self._row += len(vectors)
-        self._rows_file.flush()
-        record = np.zeros(1, _RECORD)
-        record["key"] = np.void(key)
-        record["rows"] = len(vectors)
-        self._entries_file.write(record.tobytes())
+
+    def flush(self) -> None:
+        """What was put so far is durable when this returns."""
+        if self._unwritten:
+            self._rows_file.flush()
+            os.fsync(self._rows_file.fileno())
+            self._entries_file.write(b"".join(self._unwritten))
+            self._unwritten.clear()
+            self._entries_file.flush()
+            os.fsync(self._entries_file.fileno())
 
     def close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
         self._rows_file.close()
         self._entries_file.close()
+
+
+def _record(key: bytes, first: int, rows: int, checksum: int) -> bytes:
+    record = _RECORD.pack(key, first, rows, checksum, 0, 0)
+    return record[:_CHECKED] + struct.pack("<II", zlib.crc32(record[:_CHECKED]), 0)
 
 
 class CachedEncoder:
@@ -136,4 +175,5 @@ class CachedEncoder:
         for place, vectors in zip(missing, encoded, strict=True):
             self._cache.put(keys[place], vectors)
             found[place] = vectors
+        self._cache.flush()
         return [vectors for vectors in found if vectors is not None]
