@@ -1,19 +1,43 @@
-"""Named arrays in one `.npz`, without pickle: how codebooks and thresholds are kept."""
+"""Arrays in files, without pickle: several by name in one `.npz` (codebooks, thresholds), one in an `.npy` of others. Nothing
+is allocated before what a header says has been compared with the size of the file.
+"""
 
 from __future__ import annotations
 
 import io
-import zipfile
+import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.archives import opened_archive
 from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write
+from late_interaction.reading import open_regular
 
-__all__ = ["load_arrays", "save_arrays"]
+__all__ = ["load_arrays", "map_array", "save_arrays"]
+
+MAX_HEADER = 10_000  # bytes, as numpy has it
+MAX_DIMENSIONS = 8
+_MAGIC = re.compile(rb"\x93NUMPY([\x01-\x03])\x00")
+_HEADER = re.compile(
+    rb"\{ *'descr': *'([<>|](?:f[248]|[iu][1248]|b1))' *, *'fortran_order': *(True|False) *, *'shape': *\(([\d, ]*)\) *,? *\}"
+    rb" *\n?"
+)
+
+
+class _Header(NamedTuple):
+    """start: where the numbers begin."""
+
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]
+    shape: tuple[int, ...]
+    start: int
 
 
 def save_arrays(path: str | Path, **arrays: object) -> None:
@@ -30,16 +54,49 @@ def load_arrays(path: str | Path, what: str, names: Sequence[str], max_bytes: in
     """
     file = Path(path)
     try:
-        if file.stat().st_size > max_bytes:
-            raise BundleError(f"{file} is larger than {max_bytes >> 20} MiB: that is no {what}")
-        with file.open("rb") as opened:
-            arrays = np.load(opened, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise BundleError(f"{file} is no {what}: it is one array, not an .npz")
-            if missing := set(names) - set(arrays.files):
-                raise BundleError(f"{file} is no {what}: it has no {min(missing)}")
-            return [arrays[name] for name in names]
+        with opened_archive(file) as archive:
+            if missing := {f"{name}.npy" for name in names} - set(archive.names):
+                raise BundleError(f"{file} is no {what}: it has no {min(missing).removesuffix('.npy')}")
+            return [_array(archive.read(f"{name}.npy", max_bytes)) for name in names]
     except FileNotFoundError:
         raise BundleError(f"no {what} {file}") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """The numbers of an `.npy`, mapped and not to be written to.
+
+    Raises: OSError where it cannot be read; ValueError where it is damaged, or holds anything but numbers.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = _header(file.read(MAX_HEADER + 12), size)
+        if not math.prod(header.shape):
+            return np.zeros(header.shape, header.dtype)
+        return np.asarray(np.memmap(file, header.dtype, "r", header.start, header.shape, header.order))
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    header = _header(data[: MAX_HEADER + 12], len(data))
+    return np.array(np.frombuffer(data, header.dtype, offset=header.start).reshape(header.shape, order=header.order))
+
+
+def _header(head: bytes, size: int) -> _Header:
+    """Of a file of `size` bytes. numpy would evaluate it as Python, and believe it."""
+    magic = _MAGIC.match(head)
+    if magic is None:
+        raise ValueError("it is no .npy file")
+    first = 10 if magic[1] == b"\1" else 12
+    start = first + int.from_bytes(head[8:first], "little")
+    match = _HEADER.fullmatch(head[first:start]) if start <= len(head) else None
+    if match is None:
+        raise ValueError("its header is not that of an array of numbers")
+    lengths = [part.strip() for part in match[3].split(b",")]
+    lengths = lengths[:-1] if not lengths[-1] else lengths
+    if len(lengths) > MAX_DIMENSIONS or not all(re.fullmatch(rb"\d{1,18}", length) for length in lengths):
+        raise ValueError("its header has no shape of an array")
+    dtype, shape = np.dtype(match[1].decode()), tuple(map(int, lengths))
+    if start + math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{dtype} {shape} does not fit its {size} bytes")
+    return _Header(dtype, "F" if match[2] == b"True" else "C", shape, start)

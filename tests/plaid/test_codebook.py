@@ -122,7 +122,7 @@ def arrays(**changes):
         ({"centroids": np.eye(16)}, "float32"),
         ({"weights": np.full((16, 16), np.inf, np.float32)}, "weights"),
         ({"cutoffs": np.tile(np.arange(15, 0, -1, dtype=np.float32), (16, 1))}, "ascend"),
-        ({"weights": np.array([{"a": 1}], dtype=object)}, "pickle|allow_pickle|Object"),
+        ({"weights": np.array([{"a": 1}], dtype=object)}, "array of numbers"),
     ],
 )
 def test_files_that_are_no_codebook_are_named(tmp_path, changes, named):
@@ -140,7 +140,7 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(BundleError, match=r"c\.npz"):
             Codebook.load(path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(BundleError, match="one array"):
+    with pytest.raises(BundleError, match="no codebook, or is damaged"):
         Codebook.load(tmp_path / "one.npy")
     with pytest.raises(BundleError, match="no codebook"):
         Codebook.load(tmp_path / "none.npz")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from late_interaction.errors import LocalIndexError
+from late_interaction.reading import open_regular
 
 __all__ = ["metadata_rows", "stored_pairs"]
 
 NUMBER = "_subset_"  # fast-plaid's column of the passage's number
+STEPS = 1 << 20  # of SQLite's machine, between two looks at how many there were
+STEPS_PER_BYTE = 16  # of the file; a damaged one can send a query round for ever
 
 
 def metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -45,8 +50,22 @@ def stored_pairs(path: Path) -> Iterator[tuple[str, bytes]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.execute("PRAGMA trusted_schema = OFF")
+            database.execute("PRAGMA cell_size_check = ON")
+            database.set_authorizer(_only_reads)
+            rounds = itertools.count(STEPS + size * STEPS_PER_BYTE, -STEPS)
+            database.set_progress_handler(lambda: next(rounds) < 0, STEPS)
             yield database
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise LocalIndexError(f"{path} cannot be read ({error.strerror or error})") from None
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise LocalIndexError(f"{path} cannot be read as a SQLite database ({error})") from None
+
+
+def _only_reads(action: int, _: str | None, __: str | None, ___: str | None, view: str | None) -> int:
+    """Columns of tables: no function, no recursion and no view, which may be in the schema and never end."""
+    plain = action == sqlite3.SQLITE_SELECT or (action == sqlite3.SQLITE_READ and view is None)
+    return sqlite3.SQLITE_OK if plain else sqlite3.SQLITE_DENY

@@ -6,13 +6,13 @@ in the chunks. None of them is read.
 
 from __future__ import annotations
 
-import tokenize
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.arrays import map_array
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.imports.peer import Chunk, Peer, chunk_lengths, peer_codebook, read_json
 
@@ -40,10 +40,10 @@ def open_fast_plaid(folder: Path) -> Peer:
 def _array(path: Path, kind: str, ndim: int) -> NDArray[Any]:
     """A mapped array of real numbers "f", whole numbers "i" or bytes "u"."""
     try:
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        array = map_array(path)
     except FileNotFoundError:
         raise LocalIndexError(f"{path.parent} is damaged: {path.name} is missing") from None
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # headers are Python literals
+    except (OSError, ValueError) as error:
         raise LocalIndexError(f"{path} is damaged ({error})") from None
     if array.dtype.kind != kind or array.ndim != ndim or (kind == "u" and array.dtype != np.uint8):
         raise LocalIndexError(f"{path} is damaged: it holds {array.dtype} {array.shape}")

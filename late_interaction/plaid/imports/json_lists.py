@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from late_interaction.errors import LocalIndexError
+from late_interaction.reading import open_regular
 
 __all__ = ["iterate_texts"]
 
@@ -21,7 +23,7 @@ def iterate_texts(path: Path) -> Iterator[str]:
     """
     decoder = json.JSONDecoder()
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             buffer, place = "", 0
 
             def following() -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from late_interaction.codebook import Codebook, unit_rows
 from late_interaction.errors import LocalIndexError
+from late_interaction.reading import read_regular
 
 __all__ = ["Chunk", "Peer", "chunk_lengths", "from_lowest_bit_first", "peer_codebook", "read_json", "whole_number"]
 
@@ -22,6 +23,7 @@ KEPT_OFF = 1e-3  # a centroid's length may be that far from one
 MENDED_OFF = 1e-2
 BLOCK_ROWS = 1 << 14
 MAX_CHUNKS = 1 << 20
+MAX_JSON_BYTES = 1 << 30
 
 
 class Chunk(NamedTuple):
@@ -153,7 +155,7 @@ def chunk_lengths(folder: Path, metadata: dict[str, Any]) -> tuple[NDArray[np.in
 def read_json(path: Path, kind: type) -> Any:
     """Raises: LocalIndexError naming the file where it is missing, no JSON, or no `kind` at its top."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path, MAX_JSON_BYTES))
     except FileNotFoundError:
         raise LocalIndexError(f"{path.parent} is damaged: {path.name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:

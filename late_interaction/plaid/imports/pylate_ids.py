@@ -4,14 +4,12 @@ read without running anything that is in them.
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
-from typing import Any
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.imports.databases import stored_pairs
-from late_interaction.plaid.imports.torch_files import BROKEN
+from late_interaction.plaid.imports.pickles import BROKEN, RefusedPickle, read_pickle
+from late_interaction.reading import read_regular
 
 __all__ = ["pylate_ids"]
 
@@ -41,29 +39,18 @@ def _checked(path: Path, found: object) -> dict[int, str]:
 
 def _from_pickle(path: Path) -> object:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LocalIndexError(f"{path} is larger than {MAX_BYTES >> 20} MiB: it is no table of ids")
-        return _plain(path, path.read_bytes())
+        return _plain(path, read_regular(path, MAX_BYTES))
     except OSError as error:
-        raise LocalIndexError(f"{path} cannot be read ({error})") from None
+        raise LocalIndexError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise LocalIndexError(f"{path} is no table of ids: {error}") from None
 
 
 def _plain(path: Path, data: bytes) -> object:
+    """Numbers, texts and containers alone: a pickle that names anything is refused."""
     try:
-        return _PlainUnpickler(path, data).load()
+        return read_pickle(data)
+    except RefusedPickle as error:
+        raise LocalIndexError(f"{path} is refused: {error}, which a table of ids does not need") from None
     except BROKEN as error:
         raise LocalIndexError(f"{path} is damaged ({type(error).__name__}: {error})") from None
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Numbers, texts and containers alone: a pickle that names anything is refused."""
-
-    def __init__(self, path: Path, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise LocalIndexError(f"{self._path} is refused: it names {module}.{name}, which a table of ids does not need")
-
-    def persistent_load(self, reference: Any) -> Any:
-        raise LocalIndexError(f"{self._path} is refused: it refers to something outside itself")
