@@ -152,7 +152,7 @@ def _noted(line: bytes) -> list[tuple[str, str]] | None:
     """Ids and digests; None where it is no whole line of them."""
     try:
         found = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, list) or not all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in found):
         return None

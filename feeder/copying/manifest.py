@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feeder.copying.parts import LARGEST
+from feeder.copying.parts import LARGEST, whole_count
 from feeder.copying.stored import Kept
 from late_interaction.errors import CollectionError, MetadataError
 from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
+from late_interaction.reading import read_regular
 
 __all__ = ["MANIFEST", "BackupManifest", "FileNote", "PartNote"]
 
@@ -81,9 +82,7 @@ class BackupManifest:
         """Raises: CollectionError where there is none, or it is damaged or of another version."""
         path = folder / MANIFEST
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise CollectionError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no manifest of a backup")
-            data = json.loads(path.read_bytes())
+            data = json.loads(read_regular(path, MAX_BYTES))
         except FileNotFoundError:
             raise CollectionError(f"{folder} is no backup: it has no {MANIFEST}, which is written last") from None
         except (OSError, ValueError, RecursionError) as error:
@@ -112,7 +111,9 @@ class BackupManifest:
             MetadataSchema.from_json(data["metadata"]),
             Kept(str(kept["key"]), str(kept["shown"]), kept["exact"] is True),
             Storage(
-                str(storage["codec"]), None if storage["bits"] is None else int(storage["bits"]), storage["refine"] is True
+                str(storage["codec"]),
+                None if storage["bits"] is None else whole_count(storage["bits"]),
+                storage["refine"] is True,
             ),
             None if codebook is None else _file(codebook),
             parts,
@@ -124,13 +125,12 @@ def _checksum(data: dict[str, Any]) -> str:
 
 
 def _file(data: dict[str, Any]) -> FileNote:
-    return FileNote(str(data["name"]), int(data["bytes"]), str(data["sha256"]))
+    return FileNote(str(data["name"]), whole_count(data["bytes"]), str(data["sha256"]))
 
 
 def _part(data: dict[str, Any]) -> PartNote:
-    found = PartNote(
-        _file(data["file"]), int(data["unpacked"]), int(data["documents"]), int(data["passages"]), int(data["token_vectors"])
-    )
+    counts = (whole_count(data[name]) for name in ("unpacked", "documents", "passages", "token_vectors"))
+    found = PartNote(_file(data["file"]), *counts)
     if not _PART.fullmatch(found.file.name) or not 0 <= found.unpacked <= LARGEST:
         raise ValueError(f"part {found.file.name!r} cannot be")
     return found

@@ -26,7 +26,7 @@ from late_interaction.errors import CollectionError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.codecs.base import Packed
 
-__all__ = ["LARGEST", "pack_part", "read_part"]
+__all__ = ["LARGEST", "pack_part", "read_part", "whole_count"]
 
 LARGEST = 4 << 30  # bytes of a part, unpacked
 MAX_HEAD = 1 << 30
@@ -88,7 +88,7 @@ def read_part(
 def _documents(
     head: Mapping[str, Any], body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
 ) -> Iterator[StoredDocument]:
-    counts = [_count(passage["rows"]) for document in head["documents"] for passage in document["passages"]]
+    counts = [whole_count(passage["rows"]) for document in head["documents"] for passage in document["passages"]]
     vectors, packed = _rows(str(head["form"]), body, sum(counts), dim, book)
     edges = np.cumsum([0, *counts])
     place = 0
@@ -104,9 +104,10 @@ def _documents(
         )
 
 
-def _count(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no number of rows")
+def whole_count(value: object) -> int:
+    """Raises: ValueError where it is no whole number from 0 on."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
 
 

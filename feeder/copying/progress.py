@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from feeder.copying.parts import whole_count
 from feeder.journal import AppendedFile
 from late_interaction.errors import CollectionError
 
@@ -62,11 +63,11 @@ class Progress:
                             f"{self.path} is of another copy, or what it copies has changed: leave --resume out"
                         )
                     if number > 1:
-                        self.last = Stretch(**json.loads(line))
+                        self.last = _stretch(json.loads(line))
                     whole += len(line)
         except OSError as error:
             raise CollectionError(f"copy journal {self.path} cannot be read ({error.strerror})") from None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise CollectionError(f"copy journal {self.path}:{number} is damaged: leave --resume out") from None
         return whole
 
@@ -80,3 +81,14 @@ class Progress:
         if remove:
             self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _stretch(data: dict[str, object]) -> Stretch:
+    """Raises: ValueError, TypeError where it is none."""
+    found = Stretch(**data)  # type: ignore[arg-type]  # looked at below
+    resume, *counts = dataclasses.astuple(found)
+    if type(resume) is not str:
+        raise ValueError("a place that is no text")
+    for count in counts:
+        whole_count(count)
+    return found

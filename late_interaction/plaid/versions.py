@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -181,8 +182,8 @@ class Version:
                 codebook=_named(data["codebook"]),
                 segments=tuple(_segment(item) for item in data["segments"]),
                 trained_on=_count(data["trained_on"]),
-                fit=None if data["fit"] is None else Fit(float(data["fit"]["mean"]), float(data["fit"]["low"])),
-                tuned=None if data["tuned"] is None else _tuned(data["tuned"]),
+                fit=None if data["fit"] is None else Fit(_finite(data["fit"]["mean"]), _finite(data["fit"]["low"])),
+                tuned=None if data["tuned"] is None else read_tuned(data["tuned"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MetadataError) as error:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
@@ -221,15 +222,22 @@ def _count(value: object) -> int:
     return value
 
 
+def _finite(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{str(value)[:40]!r} is no finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
 def _known(value: object, known: Sequence[str]) -> str:
     if value not in known:
         raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(known)}")
     return str(value)
 
 
-def _tuned(data: Any) -> Tuned:
+def read_tuned(data: Any) -> Tuned:
+    """Raises: ValueError, KeyError, TypeError where it is none."""
     counts = {name: _count(data[name]) for name in ("probes", "rerank", "k", "queries")}
-    return Tuned(recall=float(data["recall"]), token_vectors=_count(data.get("token_vectors", 0)), **counts)
+    return Tuned(recall=_finite(data["recall"]), token_vectors=_count(data.get("token_vectors", 0)), **counts)
 
 
 def _segment(data: Any) -> SegmentEntry:
@@ -241,7 +249,7 @@ def _segment(data: Any) -> SegmentEntry:
         _named(data["deleted"]),
         _count(data["deleted_passages"]),
         _count(data["deleted_vectors"]),
-        float(data["fit"]),
+        _finite(data["fit"]),
     )
 
 

@@ -27,6 +27,7 @@ from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.imports import TsvCollection, import_index
 from late_interaction.plaid.imports.json_lists import iterate_texts
 from late_interaction.plaid.imports.peer import from_lowest_bit_first
+from late_interaction.plaid.imports.pylate_ids import pylate_ids
 from late_interaction.plaid.imports.torch_files import read_tensor, read_torch_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/indexes"
@@ -500,5 +501,73 @@ def test_archives_that_torch_does_not_write(tmp_path: Path) -> None:
     file.write_bytes(content.getvalue())
     with pytest.raises(LocalIndexError, match="Bad CRC-32"):
         read_torch_file(file)
-    with pytest.raises(LocalIndexError, match="cannot be read"):
-        read_torch_file(tmp_path / "none.pt")
+    torch_file(file, (good,) * 17, n0=bytes(8))
+    with pytest.raises(LocalIndexError, match="more than 16 tensors"):
+        read_torch_file(file)
+    torch_file(file, (good, tensor("FloatStorage", "0", 1, 0, (1,), (1,))), n0=bytes(8))
+    with pytest.raises(LocalIndexError, match="has 8 bytes, its 1 numbers take 4"):
+        read_torch_file(file)
+    torch_file(file, good, n0=bytes(8))
+    file.write_bytes(b"PK\x03\x04" + file.read_bytes())
+    with pytest.raises(LocalIndexError, match="its first member is not where the file begins"):
+        read_torch_file(file)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Two entries of the table of contents for the same place: what they claim is more than the file has."""
+    file = torch_file(tmp_path / "x.pt", tensor("FloatStorage", "0", 20_000, 0, (1,), (1,)), n0=bytes(80_000))
+    data = bytearray(file.read_bytes())
+    contents = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 4)
+    ending = data.index(b"PK\x05\x06")
+    more = data[contents:ending].replace(b"data/0", b"data/1")
+    data[ending:ending] = more
+    struct.pack_into("<HHI", data, ending + len(more) + 8, 3, 3, ending + len(more) - data.index(b"PK\x01\x02"))
+    file.write_bytes(data)
+    with pytest.raises(LocalIndexError, match="members are larger than the file|Overlapped"):
+        read_torch_file(file)
+
+
+@pytest.mark.parametrize("file", ["metadata.json", "doclens.0.json", "centroids.npy", "0.codes.npy", "metadata.db"])
+def test_pipes_and_devices_in_an_index_are_not_read(file: str, copy, bundle, tmp_path: Path) -> None:
+    """They may never end."""
+    folder = copy("fast-plaid-2")
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    if file != "metadata.db":  # which is used where it is a file
+        refused(folder, bundle, tmp_path, "no regular file")
+    (folder / file).unlink()
+    (folder / file).symlink_to("/dev/zero")
+    if file != "metadata.db":
+        refused(folder, bundle, tmp_path, "no regular file")
+
+
+def test_torch_files_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pt")
+    for path in (tmp_path / "x.pt", tmp_path, Path("/dev/zero")):
+        with pytest.raises(LocalIndexError, match="no regular file"):
+            read_torch_file(path)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE VIEW METADATA AS WITH RECURSIVE n(_subset_) AS (SELECT 0 UNION ALL SELECT _subset_ + 1 FROM n) SELECT * FROM n",
+        "CREATE TABLE METADATA (_subset_ INTEGER, big AS (zeroblob(_subset_)))",
+        "CREATE VIEW METADATA AS SELECT 0 AS _subset_, load_extension('x') AS y",
+    ],
+)
+def test_databases_that_compute_are_refused(schema: str, copy, bundle, tmp_path: Path) -> None:
+    folder = copy("fast-plaid-2")
+    (folder / "metadata.db").unlink()
+    with sqlite3.connect(folder / "metadata.db") as database:
+        database.execute(schema)
+        if "TABLE" in schema:
+            database.execute("INSERT INTO METADATA (_subset_) VALUES (0)")
+    database.close()
+    refused(folder, bundle, tmp_path, "metadata.db cannot be read as a SQLite database")
+
+
+def test_a_long_table_of_ids(tmp_path: Path) -> None:
+    table = {number: f"name {number}" for number in range(100_000)}
+    (tmp_path / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(table))
+    assert pylate_ids(tmp_path) == table
