@@ -16,6 +16,7 @@ from late_interaction.reading import open_regular
 __all__ = ["metadata_rows", "stored_pairs"]
 
 NUMBER = "_subset_"  # fast-plaid's column of the passage's number
+HIDDEN = 6  # place of what table_xinfo says of computed columns
 STEPS = 1 << 20  # of SQLite's machine, between two looks at how many there were
 STEPS_PER_BYTE = 16  # of the file; a damaged one can send a query round for ever
 
@@ -25,7 +26,7 @@ def metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises: LocalIndexError naming the file where it is no database of fast-plaid.
     """
-    with _opened(path) as database:
+    with _opened(path, "METADATA") as database:
         cursor = database.execute(f'SELECT * FROM METADATA ORDER BY "{NUMBER}"')  # noqa: S608  # a constant
         names = [column[0] for column in cursor.description]
         if NUMBER not in names:
@@ -40,7 +41,7 @@ def metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def stored_pairs(path: Path) -> Iterator[tuple[str, bytes]]:
     """Keys and pickled values of a `SqliteDict`."""
-    with _opened(path) as database:
+    with _opened(path, "unnamed") as database:
         for key, value in database.execute("SELECT key, value FROM unnamed"):
             if not isinstance(key, str) or not isinstance(value, bytes):
                 raise LocalIndexError(f"{path} is no table of ids")
@@ -48,13 +49,15 @@ def stored_pairs(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA cell_size_check = ON")
+            if any(column[HIDDEN] for column in database.execute(f'PRAGMA table_xinfo("{table}")')):
+                raise LocalIndexError(f"{path} is refused: a column of {table} is computed")
             database.set_authorizer(_only_reads)
             rounds = itertools.count(STEPS + size * STEPS_PER_BYTE, -STEPS)
             database.set_progress_handler(lambda: next(rounds) < 0, STEPS)
