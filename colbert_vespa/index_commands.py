@@ -45,7 +45,7 @@ def info(index: Index, json_output: Json = False) -> None:
         out.result(result)
         return
     version = opened.snapshot.version
-    codec = f"{opened.codec}, {opened.bits} bits" if opened.codec == "residual" else opened.codec
+    codec = f"{opened.codec}, {opened.bits} bits" if opened.bits else opened.codec
     effort = _effort(version.effort)
     if version.effort is None and version.tuned is not None:
         effort = "default: the index has more than doubled since it was tuned"
@@ -80,7 +80,7 @@ def _info_of_shards(index: ShardedIndex) -> dict[str, Any]:
         "passages": index.passages,
         "token_vectors": index.token_vectors,
         "dim": index.dim,
-        "codec": f"{index.codec}, {index.bits} bits" if index.codec == "residual" else index.codec,
+        "codec": f"{index.codec}, {index.bits} bits" if index.bits else index.codec,
         "effort": _effort(index.effort),
         "shard_sizes": sizes,
     }

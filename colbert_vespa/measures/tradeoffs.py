@@ -143,7 +143,7 @@ def _measured(
 ) -> list[Point]:
     index, seconds = built_index(folder, encoder, judged.documents, storage, factor)
     per_passage = index.bytes_per_token * index.token_vectors / len(judged.documents)
-    codec = f"{storage.codec}{index.bits}" if storage.codec == "residual" else storage.codec
+    codec = f"{storage.codec}{index.bits or ''}"
     points = []
     with Client(str(folder)) as client:
         for name in candidates:

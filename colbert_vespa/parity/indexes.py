@@ -68,7 +68,7 @@ def describe(address: str) -> Place:
     return Place(address, codec, settings.encoding == "embedder", tuple(description.embedder_differences))
 
 
-def _named(codec: str, bits: int) -> str:
+def _named(codec: str, bits: int | None) -> str:
     return f"residual{bits}" if codec == "residual" else codec
 
 

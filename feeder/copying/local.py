@@ -62,8 +62,7 @@ class LocalStored:
 
     @property
     def storage(self) -> Storage:
-        codec = self._index.codec
-        return Storage(codec, self._index.bits if codec == "residual" else None, self._index.refine)
+        return Storage(self._index.codec, self._index.bits, self._index.refine)
 
     def size(self) -> int:
         return self._index.passages

@@ -177,8 +177,9 @@ class LocalIndex:
         return self.snapshot.version.codec
 
     @property
-    def bits(self) -> int:
-        return self.snapshot.version.bits
+    def bits(self) -> int | None:
+        """Of each dimension of a residual; None of codecs that have no residuals."""
+        return self.snapshot.version.residual_bits
 
     @property
     def refine(self) -> bool:

@@ -90,7 +90,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """codec, bits, refine: how vectors are stored (codecs.py); bits of codec residual. trained_on: token vectors that the index
+    """codec, bits, refine: how vectors are stored (codecs.py); bits: of the codebook. trained_on: token vectors that the index
     had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
     none. name: given by the user; a named version is kept. created: seconds since 1970.
     """
@@ -117,6 +117,11 @@ class Version:
     @property
     def token_vectors(self) -> int:
         return sum(s.token_vectors - s.deleted_vectors for s in self.segments)
+
+    @property
+    def residual_bits(self) -> int | None:
+        """None of codecs without residuals, whose codebook has `bits` all the same."""
+        return self.bits if self.codec == "residual" else None
 
     @property
     def effort(self) -> Tuned | None:

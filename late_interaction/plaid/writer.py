@@ -359,7 +359,7 @@ class IndexWriter:
         return self._merged(version, merged_from(sizes)) if len(segments) > MAX_SEGMENTS else version
 
     def _updated(self, snapshot: Snapshot, number: int, taken: Taken | None) -> SegmentEntry | None:
-        """A segment of the passages whose metadata change, with their vectors as they are stored."""
+        """A segment of the passages whose metadata change, with their vectors as they are stored. Memory: their metadata."""
         parts: list[tuple[Segment, NDArray[np.bool_]]] = []
         places: list[int] = []
         for part in snapshot.living:
@@ -370,7 +370,7 @@ class IndexWriter:
                 places += updates.values()
         if not parts:
             return None
-        changed = [passage for passage, _ in self._log.read(places)]
+        changed = [Passage("", "", "", "", passage.metadata, passage.digest) for passage, _ in self._log.read(places)]
         codebook = None if taken is None else taken.codebook
         return merge_segments(self._root, f"{number}u", snapshot.version.schema, codebook, snapshot.form, parts, changed)
 

@@ -232,6 +232,13 @@ def test_bits(bundle, tmp_path, corpus, bits):
     assert ids(index.search(Q, 5)) == by_oracle(index, Q, 5)[0]
 
 
+@pytest.mark.parametrize("codec", ["binary", "float32"])
+def test_codecs_without_residuals_name_no_bits(bundle, tmp_path, corpus, codec):
+    index = filled(tmp_path / "i", bundle, corpus[:20], codec=codec)
+    assert index.bits is None
+    assert LocalIndex.open(tmp_path / "i").bits is None
+
+
 def test_the_bundles_codebook_is_taken_with_its_bits(tmp_path, corpus):
     codebook = train_codebook(np.concatenate(corpus), bits=2)
     index = filled(tmp_path / "i", fake_bundle(tmp_path / "b", codebook=codebook), corpus[:20])

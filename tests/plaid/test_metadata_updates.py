@@ -10,6 +10,8 @@ from late_interaction.errors import MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
+from late_interaction.plaid import writer as writer_module
+from late_interaction.plaid.build import merge_segments
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 
 SCHEMA = MetadataSchema({"year": FieldType.LONG, "tags": FieldType.STRINGS})
@@ -151,6 +153,22 @@ def test_shards(tmp_path, bundle, vectors, field):
                 writer.update_metadata("d1", {"year": 1})
         writer.commit()
         assert index.passage("d1#0").metadata["tags"] == ["new"]
+
+
+def test_updates_hold_no_texts_in_memory(index, monkeypatch):
+    """Formerly a commit held those of all passages that it updates."""
+    held = []
+
+    def merging(root, name, schema, codebook, form, parts, changed=None):
+        held.extend(changed)
+        return merge_segments(root, name, schema, codebook, form, parts, changed)
+
+    monkeypatch.setattr(writer_module, "merge_segments", merging)
+    with index.writer() as writer:
+        writer.update_metadata("d1", {"year": 1999})
+        writer.commit()
+    assert held and all((p.title, p.text, p.metadata["year"]) == ("", "", 1999) for p in held)
+    assert {p.text for p in index.passages_of(["d1"])["d1"]} != {""}
 
 
 def test_fields_can_be_added_later(index, vectors):

@@ -161,8 +161,9 @@ class ShardedIndex:
         return self._form.codec
 
     @property
-    def bits(self) -> int:
-        return self._form.bits
+    def bits(self) -> int | None:
+        """As LocalIndex.bits."""
+        return self._form.residual_bits
 
     @property
     def refine(self) -> bool:
