@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder import FeedOptions, Splitting, start_feed
+from feeder.journal import read_letters
 from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
@@ -145,7 +146,7 @@ def whole_document(passages: Sequence[Passage]) -> Document:
 
 
 def _refusals(path: Path) -> dict[str, str]:
-    return {str(letter["id"]): str(letter["message"]) for letter in map(json.loads, path.read_text("utf-8").splitlines())}
+    return {str(letter["id"]): str(letter["message"]) for letter in read_letters(path)}
 
 
 def _packed(document: Document, schema: MetadataSchema) -> Document:

@@ -6,6 +6,9 @@ leaves of the last line, be it cut off or blocks of zeros, is cut off, and a lin
 Memory: 24 bytes for each document that an earlier run brought (64 while it is read).
 
 Dead letters are JSON lines too, each with the reason and the whole document, so that the file can be fed again.
+
+The first line of both names what the file is and its format version. A file without it is somebody else's: it is neither
+written nor removed.
 """
 
 from __future__ import annotations
@@ -14,31 +17,75 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from feeder.id_table import DigestTable, DigestTableBuilder
 from feeder.targets import Failure
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
-from late_interaction.files import fsync_folder, make_folders
+from late_interaction.files import check_writable, fsync_folder, make_folders, remove_file
 
-__all__ = ["AppendedFile", "DeadLetters", "Journal"]
+__all__ = ["AppendedFile", "DeadLetters", "Journal", "check_appendable", "check_own_file", "read_letters"]
+
+FORMAT_VERSION = 1
+JOURNAL, LETTERS = "feed journal", "dead letters"
 
 MOST_IN_LINE = 1024
-_LETTER = b'{"id": '  # how each line of dead letters begins
+
+
+def first_line(kind: str, **more: object) -> bytes:
+    """Of a file of that kind."""
+    return json.dumps({"colbert-vespa": kind, "format_version": FORMAT_VERSION, **more}).encode() + b"\n"
+
+
+def check_own_file(path: Path, kind: str) -> None:
+    """Whether there is nothing at `path`, an empty file, or one of that kind.
+
+    Raises: UsageError where there is something else.
+    """
+    try:
+        known = path.is_file() if path.exists() else None
+        if known:
+            with path.open("rb") as file:
+                known = _is_of(file.read(100), kind)
+        if known is False:
+            raise UsageError(f"{path} is not a file of {kind}, so it is not written over: name another file")
+    except OSError as error:
+        raise CollectionError(f"file of {kind} {path} cannot be read ({error.strerror}): name another file") from None
+
+
+def check_appendable(*paths: Path) -> None:
+    """Whether files could be begun there. Raises: CollectionError."""
+    for path in paths:
+        try:
+            check_writable(path.parent)
+        except OSError as error:
+            raise CollectionError(f"{path} cannot be written ({error.strerror}): name another file") from None
+
+
+def _is_of(start: bytes, kind: str) -> bool:
+    """Whether a file that begins with `start` is of that kind, or as empty as a power failure leaves a first line."""
+    mark = json.dumps({"colbert-vespa": kind}).encode()[:-1]
+    return start.startswith(mark + b",") or mark.startswith(start.rstrip(b"\0"))
 
 
 class AppendedFile:
     """Lines that are durable when `append` returns; a disk that refuses leaves the file as it was."""
 
-    def __init__(self, path: Path, what: str) -> None:
-        self._path, self._what = path, what
+    def __init__(self, path: Path, what: str, kind: str) -> None:
+        """kind: as its first line has it. what: in messages."""
+        self._path, self._what, self._kind = path, what, kind
         self._descriptor: int | None = None
         self._end = 0
 
     def open(self, keep: int) -> None:
-        """keep: bytes of the file that stay. Raises: CollectionError where it cannot be written, or another feed has it."""
+        """keep: bytes of the file that stay.
+
+        Raises: CollectionError where it cannot be written, or another feed has it; UsageError where it is of something else.
+        """
+        check_own_file(self._path, self._kind)
         try:
             make_folders(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -73,6 +120,12 @@ class AppendedFile:
     def opened(self) -> bool:
         return self._descriptor is not None
 
+    def remove(self) -> None:
+        """Where it is there and ours; a disk that refuses is no error."""
+        with contextlib.suppress(OSError, UsageError, CollectionError):
+            check_own_file(self._path, self._kind)
+            remove_file(self._path)
+
     def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -93,9 +146,10 @@ class Journal:
         Raises: CollectionError where `path` cannot be written or belongs to another feed.
         """
         self.path = path
-        header = json.dumps({"colbert-vespa": "feed journal", "feed": feed}).encode() + b"\n"
+        header = first_line(JOURNAL, feed=feed)
+        check_own_file(path, JOURNAL)
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
-        self._file = AppendedFile(path, "journal")
+        self._file = AppendedFile(path, "journal", JOURNAL)
         if read_only:
             return
         self._file.open(whole)
@@ -144,7 +198,7 @@ class Journal:
     def close(self, *, remove: bool) -> None:
         """`remove`: the feed is complete, there is nothing to resume."""
         if remove and self._file.opened:
-            self.path.unlink(missing_ok=True)
+            self._file.remove()
         self._file.close()
 
 
@@ -164,11 +218,10 @@ class DeadLetters:
 
     def __init__(self, path: Path, operation: str) -> None:
         """Raises: UsageError where there is a file that holds something else."""
-        if path.exists() and not _is_of_letters(path):
-            raise UsageError(f"{path} is there and holds no dead letters: name another file for them (--dead-letters)")
+        check_own_file(path, LETTERS)
         self.path = path
         self._operation = operation
-        self._file = AppendedFile(path, "dead-letter file")
+        self._file = AppendedFile(path, "dead-letter file", LETTERS)
         self._written = False
 
     @property
@@ -187,6 +240,7 @@ class DeadLetters:
             lines.append(json.dumps(record).encode() + b"\n")
         if lines and not self._file.opened:
             self._file.open(0)
+            self._file.append(first_line(LETTERS))
         if lines:
             self._file.append(b"".join(lines))
             self._written = True
@@ -194,16 +248,11 @@ class DeadLetters:
     def close(self, *, complete: bool) -> None:
         """complete: whatever an earlier run of this feed could not bring has been brought."""
         if complete and not self._written:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+            self._file.remove()
         self._file.close()
 
 
-def _is_of_letters(path: Path) -> bool:
-    """Whether a file is empty or begins as one of dead letters does, whole or torn."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_LETTER))
-    except OSError:
-        return False
-    return start == _LETTER[: len(start)]
+def read_letters(path: Path) -> Iterator[dict[str, Any]]:
+    """The letters of a whole file of our own."""
+    with path.open("rb") as file:
+        yield from map(json.loads, list(file)[1:])

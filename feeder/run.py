@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
@@ -11,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from feeder.encoding import Encoding, HereEncoding
-from feeder.journal import DeadLetters, Journal
+from feeder.journal import JOURNAL, DeadLetters, Journal, check_appendable, check_own_file
 from feeder.ledger import FeedProgress, FeedSummary, Ledger
 from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
@@ -27,6 +28,7 @@ from late_interaction.cores import cores
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import MetadataError, UsageError
+from late_interaction.files import check_apart
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
@@ -214,7 +216,10 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
-    _check_dead_letters(sources, options)
+    _check_paths(sources, options)
+    check_own_file(options.journal, JOURNAL)
+    if not options.dry_run:
+        check_appendable(options.journal, options.dead_letter_path)
     letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
@@ -229,11 +234,22 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
             target.close()
 
 
-def _check_dead_letters(sources: Sequence[object], options: FeedOptions) -> None:
-    """Raises: UsageError where dead letters would be written over what is being fed, or over the journal."""
-    paths = [options.journal, *(path for source in sources if isinstance(path := getattr(source, "path", None), Path))]
-    if options.dead_letter_path.resolve() in [path.resolve() for path in paths]:
-        raise UsageError(f"{options.dead_letter_path} is read in this feed: name another file for its dead letters")
+def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
+    """Raises: UsageError where two things that a feed reads or writes are one file, or a file would lie in the index."""
+    folders = {} if is_url(options.to) else {"index": Path(options.to)}
+    if options.cache is not None:
+        folders["vector cache"] = options.cache
+    files = {"journal": options.journal, "dead letters": options.dead_letter_path}
+    read = [("source", path) for source in sources if isinstance(path := getattr(source, "path", None), Path)]
+    check_apart([*files.items(), *folders.items()], read)
+    for what, path in files.items():
+        for kind, folder in folders.items():
+            if _resolved(path).is_relative_to(_resolved(folder)):
+                raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another file")
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 Opened = tuple[Survey, Target | None]

@@ -9,6 +9,7 @@ its place, held by an flock while its process lives, and renamed when it is whol
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,15 +18,17 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from late_interaction.errors import UsageError
 
 __all__ = [
     "atomic_write",
+    "check_apart",
     "check_folder",
     "check_output_file",
+    "check_writable",
     "claim_folder",
     "copy_file",
     "files_below",
@@ -163,7 +166,7 @@ def check_folder(target: Path, *, owned: Owned) -> None:
                 f"{target} is not empty and has files that this command did not write, so it is not replaced: "
                 "give a folder that is new or empty"
             )
-        _check_writable(place.parent)
+        check_writable(place.parent)
 
 
 def check_output_file(path: Path) -> None:
@@ -171,20 +174,44 @@ def check_output_file(path: Path) -> None:
     with _named(path):
         place = _resolved(path)
         if place.is_dir():
-            raise IsADirectoryError(21, "is a folder")
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
         if not place.parent.is_dir():
-            raise FileNotFoundError(2, "the folder does not exist")
+            raise FileNotFoundError(errno.ENOENT, "the folder does not exist")
         if not place.exists() or place.is_file():
-            _check_writable(place.parent)
+            check_writable(place.parent)
 
 
-def _check_writable(folder: Path) -> None:
-    """Of `folder`, or the nearest above it that is there. Raises: OSError."""
+def check_writable(folder: Path) -> None:
+    """Whether `folder`, or the nearest above it that is there, takes new files. Raises: OSError naming that."""
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
-        raise NotADirectoryError(20, f"{nearest} is not a folder")
+        raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a folder", str(folder))
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(13, f"folder {nearest} cannot be written")
+        raise PermissionError(errno.EACCES, f"folder {nearest} cannot be written", str(folder))
+
+
+def check_apart(written: Sequence[tuple[str, Path]], read: Sequence[tuple[str, Path]]) -> None:
+    """What a command writes is neither what it reads nor one and the same file: by links of either kind and relative paths too.
+
+    written, read: what each is, and its path. Raises: UsageError naming both.
+    """
+    known: dict[object, tuple[str, Path]] = {}
+    for what, path in read:
+        known |= dict.fromkeys(_identities(path), (what, path))
+    for what, path in written:
+        for identity in (identities := _identities(path)):
+            if identity in known:
+                other, there = known[identity]
+                raise UsageError(f"{what} {path} and {other} {there} are the same file or folder: name another for one of them")
+        known |= dict.fromkeys(identities, (what, path))
+
+
+def _identities(path: Path) -> list[object]:
+    found: list[object] = [os.path.realpath(path)]
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def claim_folder(folder: Path, kind: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from colbert_vespa.rag.checks import checked_ids, checked_metadatas, checked_tex
 from colbert_vespa.rag.corpus import CorpusProcessor, ModelSplitter, Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.places import check_replaceable
 from feeder import FeedOptions, FeedSummary, Splitting, start_feed
+from feeder.journal import read_letters
 from feeder.passages import MARK
 from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
@@ -114,8 +114,7 @@ def _fed(
         if summary.outcome == "interrupted":
             raise KeyboardInterrupt
         if summary.dead_lettered:
-            with options.dead_letter_path.open("rb") as file:
-                first = json.loads(file.readline())
+            first = next(read_letters(options.dead_letter_path))
             raise CollectionError(
                 f"{summary.dead_lettered} of {summary.documents} documents were refused by {address}, "
                 f"the first: {first['id']!r}: {first['message']}"

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from feeder.copying.manifest import MANIFEST, BackupManifest, FileNote, PartNote
 from feeder.copying.parts import pack_part, read_part
+from feeder.copying.progress import KIND
 from feeder.copying.stored import Batch, Kept, StoredDocument, StoredIndex
+from feeder.journal import check_own_file
 from feeder.targets import Finished, Settled, Stored
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.codebook import Codebook
@@ -111,6 +113,7 @@ def check_free(folder: Path) -> None:
     if (folder / MANIFEST).exists():
         raise UsageError(f"{folder} holds a backup already: give a new folder")
     unfinished = (folder / PROGRESS).exists()
+    check_own_file(folder / PROGRESS, KIND)
     if folder.exists() and not unfinished and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there and no empty folder: give a new one")
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder.copying.parts import whole_count
-from feeder.journal import AppendedFile
+from feeder.journal import AppendedFile, check_own_file, first_line
 from late_interaction.errors import CollectionError
 
-__all__ = ["Progress", "Stretch"]
+__all__ = ["KIND", "Progress", "Stretch"]
 
+KIND = "copy journal"
 MAX_LINE = 1 << 16
 
 
@@ -39,10 +40,11 @@ class Progress:
         """
         self.path = path
         self.last = Stretch()
-        self._header = json.dumps({"colbert-vespa": "copy", "copy": copy}).encode() + b"\n"
+        self._header = first_line(KIND, copy=copy)
+        check_own_file(path, KIND)
         self._whole = self._read() if resume and path.exists() else 0
         self.resumed = self._whole > 0
-        self._file = AppendedFile(path, "copy journal")
+        self._file = AppendedFile(path, "copy journal", KIND)
 
     def begin(self) -> None:
         """Raises: CollectionError where the file cannot be written, or another run has it."""
@@ -79,7 +81,7 @@ class Progress:
     def close(self, *, remove: bool) -> None:
         """remove: the copy is complete."""
         if remove:
-            self.path.unlink(missing_ok=True)
+            self._file.remove()
         self._file.close()
 
 

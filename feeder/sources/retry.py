@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from feeder.journal import FORMAT_VERSION, LETTERS
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits
 from late_interaction.documents import Document
@@ -35,7 +36,11 @@ class DeadLetterSource:
             yield document
 
     def _letters(self) -> Iterator[tuple[str, str, Document]]:
-        for number, letter in read_json_lines(self.path, self.name, Limits(line_mb=128)):
+        lines = read_json_lines(self.path, self.name, Limits(line_mb=128))
+        head = next(lines, (0, {}))[1]
+        if head.get("colbert-vespa") != LETTERS or head.get("format_version") != FORMAT_VERSION:
+            raise CollectionError(f"{self.name}: not dead letters that this release reads: feed ordinary files without --retry")
+        for number, letter in lines:
             where = f"{self.name}:{number}"
             operation, item = letter.get("operation"), letter.get("document")
             if operation not in OPERATIONS or not isinstance(item, dict) or item.keys() != {"id", "title", "text", "metadata"}:

@@ -4,7 +4,6 @@ rest without sending again what was taken."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 
@@ -12,7 +11,8 @@ import pytest
 
 import feeder.pipeline
 from feeder import FeedOptions, start_feed
-from feeder.sources import DeadLetterSource
+from feeder.journal import read_letters
+from feeder.sources import DeadLetterSource, open_sources
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError, CollectionError, UsageError, VespaRefused
 
@@ -116,8 +116,8 @@ def test_a_disk_that_refuses_the_dead_letters_ends_the_feed(go, vespa, monkeypat
 
 def test_a_journal_that_cannot_be_begun_stops_the_feed_before_anything_is_sent(go, vespa, tmp_path):
     (tmp_path / "file").write_text("x")
-    _, error = go(journal=tmp_path / "file" / "j")
-    assert isinstance(error, CollectionError) and "cannot be written" in str(error)
+    with pytest.raises(CollectionError, match="cannot be written"):
+        go(journal=tmp_path / "file" / "j")
     assert puts(vespa) == []
 
 
@@ -145,12 +145,32 @@ def test_what_vespa_refuses_goes_to_the_file_that_was_named_and_is_fed_again_fro
     assert error is None and (summary.acknowledged, summary.dead_lettered) == (18, 2)
     assert (summary.dead_letter_file, summary.errors) == (str(letters), {"HTTP 500": 1, "HTTP 413": 1})
     kept = letters.read_text()
-    assert [json.loads(line)["status"] for line in kept.splitlines()] == [500, 413]
-    with pytest.raises(UsageError, match="is read in this feed"):
+    assert [letter["status"] for letter in read_letters(letters)] == [500, 413]
+    with pytest.raises(UsageError, match="are the same file"):
         go(DeadLetterSource(letters), journal=tmp_path / "again", dead_letters=letters)
     assert letters.read_text() == kept
     summary, _ = go(DeadLetterSource(letters), journal=tmp_path / "again")
     assert summary.acknowledged == 2 and {"d3#0", "d17#0"} < set(vespa.documents)
+
+
+def test_no_path_of_a_feed_is_named_twice_or_in_the_index(go, vespa, tmp_path):
+    source = tmp_path / "documents.jsonl"
+    source.write_text('{"id": "a", "text": "one"}\n')
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "caches").symlink_to("cache")
+    for options in (
+        {"journal": source}, {"journal": tmp_path / "link"}, {"dead_letters": tmp_path / "hard"},
+        {"journal": tmp_path / "x" / ".." / "documents.jsonl"}, {"journal": tmp_path / "d", "dead_letters": tmp_path / "d"},
+        {"cache": source}, {"to": str(source)}, {"to": str(tmp_path / "cache"), "cache": tmp_path / "caches"},
+        {"cache": tmp_path / "cache", "journal": tmp_path / "caches" / "j"},
+        {"to": str(tmp_path / "new"), "dead_letters": tmp_path / "new" / "segments" / "d"},
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="are the same file or folder|would lie in the"):
+            go(open_sources([str(source)])[0], **options)
+    assert vespa.requests == [] and source.read_text() == '{"id": "a", "text": "one"}\n'
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["j", "mine.txt"])

@@ -2,12 +2,14 @@ import contextlib
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 from power_loss import Disk
 
+from feeder.copying.progress import Progress
 from feeder.id_table import DigestTableBuilder, last_places, short_hash
-from feeder.journal import DeadLetters, Journal
+from feeder.journal import DeadLetters, Journal, read_letters
 from feeder.pipeline import Digests
 from feeder.targets import Failure
 from late_interaction.documents import Document
@@ -98,16 +100,50 @@ def test_what_is_acknowledged_survives_power_loss_with_the_folders_above_it(tmp_
         if ids:
             with opened(folder / "j") as again:
                 assert all(again.has(id_, "digest") for id_ in ids)
-    assert [json.loads(line)["id"] for line in (folder / "dead").read_text().splitlines()] == [f"x{n}" for n in range(5)]
+    assert [letter["id"] for letter in read_letters(folder / "dead")] == [f"x{n}" for n in range(5)]
 
 
-def test_dead_letters_are_not_written_over_what_is_something_else(tmp_path):
-    (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UsageError, match="holds no dead letters"):
-        DeadLetters(tmp_path / "mine.txt", "put")
-    (tmp_path / "empty").write_text("")
-    DeadLetters(tmp_path / "empty", "put").close(complete=True)
-    assert (tmp_path / "mine.txt").read_text() == "precious" and not (tmp_path / "empty").exists()
+DOCUMENTS = b'{"id": "a", "title": "t", "text": "x"}\n'
+
+
+@pytest.mark.parametrize("content", [b"precious", DOCUMENTS, b"\n", b"{}", b'{"colbert-vespa": "feed journal 2"}\n', b"\0\1"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_has_not_our_first_line_is_neither_written_nor_removed(tmp_path, content, resume):
+    (tmp_path / "mine").write_bytes(content)
+    (tmp_path / "link").symlink_to("mine")
+    (tmp_path / "hard").hardlink_to(tmp_path / "mine")
+    (tmp_path / "folder").mkdir()
+    for name in ("mine", "link", "hard", "folder"):
+        for begin in (
+            lambda path: Journal(path, "target", resume=resume), lambda path: DeadLetters(path, "put"),
+            lambda path: Progress(path, "copy", resume=resume),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match=f"{name} is not a file of "):
+                begin(tmp_path / name)
+    letters = DeadLetters(tmp_path / "late", "put")
+    (tmp_path / "late").write_bytes(content)
+    with pytest.raises(UsageError, match="late is not a file of dead letters"):
+        letters.add([(Failure("a", 400, "no"), Document("a"))])
+    letters.close(complete=True)
+    assert (tmp_path / "mine").read_bytes() == (tmp_path / "late").read_bytes() == content
+
+
+def test_devices_and_pipes_stay(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe"):
+        for begin in (lambda path: Journal(path, "target", resume=False), lambda path: DeadLetters(path, "put")):
+            with pytest.raises(UsageError, match=f"{path} is not a file of"):
+                begin(path)
+
+
+@pytest.mark.parametrize("cut", range(0, 100, 7))
+def test_a_first_line_that_was_torn_is_written_again(path, cut):
+    whole = path.read_bytes().splitlines(keepends=True)[0]
+    for rest in (b"", b"\0" * 10):
+        path.write_bytes(whole[:cut] + rest)
+        with opened(path) as journal:
+            assert not journal.has(*A)
+        assert path.read_bytes() == whole
 
 
 def test_a_journal_of_another_feed_is_refused(path):
@@ -207,7 +243,9 @@ def test_dead_letters_hold_the_whole_document(tmp_path):
     letters = DeadLetters(tmp_path / "dead", "update")
     letters.add([(Failure("a", 400, "Vespa's words"), Document("a", "t", "x", {"n": [1]}))])
     letters.close(complete=True)
-    assert json.loads((tmp_path / "dead").read_text()) == {
+    assert json.loads((tmp_path / "dead").read_text().splitlines()[0]) == {"colbert-vespa": "dead letters", "format_version": 1}
+    [letter] = read_letters(tmp_path / "dead")
+    assert letter == {
         "id": "a", "status": 400, "message": "Vespa's words", "operation": "update",
         "document": {"id": "a", "title": "t", "text": "x", "metadata": {"n": [1]}},
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import os
 import signal
 
@@ -11,6 +10,7 @@ import pytest
 
 import feeder.pipeline
 from feeder import FeedOptions, Splitting, feed, feed_async, start_feed
+from feeder.journal import read_letters
 from feeder.sources import DeadLetterSource
 from feeder.targets.local import LocalTarget
 from feeder.workers import WorkerEncoding
@@ -120,7 +120,7 @@ def test_update_changes_metadata_alone(go, tmp_path):
     changed = [Document("d8", metadata={"year": 1}), Document("nobody", metadata={"year": 2})]
     summary = go(changed, operation="update")
     assert (summary.acknowledged, summary.dead_lettered) == (1, 1)
-    letter = json.loads((tmp_path / "j.dead.jsonl").read_text())
+    [letter] = read_letters(tmp_path / "j.dead.jsonl")
     assert (letter["id"], letter["operation"], letter["document"]["metadata"]) == ("nobody", "update", {"year": 2})
     after = LocalIndex.open(tmp_path / "index")
     for item in after.iter_passages():
@@ -254,7 +254,7 @@ def test_vectors_that_are_no_numbers_are_a_dead_letter(go, tiny_bundle, tmp_path
 
     summary = go(DOCUMENTS, encoder=Broken())
     assert (summary.acknowledged, summary.dead_lettered, summary.errors) == (29, 1, {"refused here": 1})
-    letter = json.loads((tmp_path / "j.dead.jsonl").read_text())
+    [letter] = read_letters(tmp_path / "j.dead.jsonl")
     assert letter["id"] == "d5" and "finite" in letter["message"] and letter["document"]["text"] == DOCUMENTS[5].text
 
 
@@ -394,3 +394,6 @@ def test_dead_letters_are_named_and_fed_again(go, tmp_path):
     assert go(retried, operation=retried.operation, journal=tmp_path / "again").dead_letter_file is None
     with pytest.raises(CollectionError, match="no file .*missing"):
         DeadLetterSource(tmp_path / "missing")
+    (tmp_path / "ordinary.jsonl").write_text('{"id": "a", "text": "one"}\n')
+    with pytest.raises(CollectionError, match="not dead letters"):
+        DeadLetterSource(tmp_path / "ordinary.jsonl")
