@@ -228,6 +228,9 @@ def feed(
     delete: Annotated[bool, typer.Option("--delete", help="Delete the documents with these ids instead.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Change the metadata given, and nothing else.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; write nothing.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Skip and report files and records that cannot be read.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many documents.")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Documents a second at most.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Encoding processes; default: one for each core.")] = None,
@@ -265,7 +268,7 @@ def feed(
         raise UsageError("give sources or --retry FILE, and --delete or --update or neither; a retry knows what it was")
     how = FeedSettings() if settings is None else read_feed_settings(settings)
     splitting = how.splitting if split is None else dataclasses.replace(how.splitting, method=split)
-    files = open_sources(sources or [], how.source)
+    files = open_sources(sources or [], dataclasses.replace(how.source, skip_bad=skip_bad))
     letters = None if retry is None else DeadLetterSource(retry)
     paths = [file.path for file in files] if letters is None else [letters.path]
     places = [str(path.absolute()) for path in paths]

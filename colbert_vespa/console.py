@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from colbert_vespa.evaluation import Evaluation
 from colbert_vespa.recall import RecallReport
+from colbert_vespa.terminal import Terminal
 from feeder.ledger import FeedSummary
 from late_interaction.json_values import finite_json
 from query.types import Explanation, Hit, SearchResult
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["INTERRUPTED", "Output", "print_error"]
 
 INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
+_NOT_ESCAPED = re.compile("[\x7f-\x9f]")  # control characters that JSON may have as they are, and terminals obey
 
 
 class Output:
@@ -36,7 +39,7 @@ class Output:
 
     def __init__(self, *, json_output: bool) -> None:
         self.json_output = json_output
-        self.console = Console(stderr=json_output, highlight=False)
+        self.console = Terminal(stderr=json_output, highlight=False)
 
     def say(self, text: str) -> None:
         """Plain text: nothing in it is taken as markup."""
@@ -59,7 +62,8 @@ class Output:
 
     def result(self, data: Mapping[str, object]) -> None:
         if self.json_output:
-            sys.stdout.write(json.dumps(finite_json(data), ensure_ascii=False, allow_nan=False) + "\n")
+            line = json.dumps(finite_json(data), ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(_NOT_ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", line) + "\n")
             sys.stdout.flush()
 
     @contextmanager
@@ -331,4 +335,4 @@ def _collapsed(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple
 
 
 def print_error(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")
+    Terminal(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from colbert_vespa.terminal import Terminal
 from feeder import FeedRun
 from feeder.ledger import FeedProgress, rates
 from feeder.metrics import FeedMetrics
@@ -79,5 +80,5 @@ def feed_view(run: FeedRun, metrics: FeedMetrics | None = None) -> Iterator[None
     """On standard error, and as Prometheus `metrics`."""
     if metrics is not None:
         metrics.state = lambda: run.state
-    with FeedView(Console(stderr=True, highlight=False), lambda: run.state):
+    with FeedView(Terminal(stderr=True, highlight=False), lambda: run.state):
         yield

@@ -10,7 +10,16 @@ import numpy as np
 
 from late_interaction.errors import UsageError
 
-__all__ = ["MAX_ID_CHARACTERS", "checked_id", "checked_ids", "checked_text", "clean_text", "given_list", "without_surrogates"]
+__all__ = [
+    "MAX_ID_CHARACTERS",
+    "checked_id",
+    "checked_ids",
+    "checked_text",
+    "clean_text",
+    "given_list",
+    "printable",
+    "without_surrogates",
+]
 
 MAX_ID_CHARACTERS = 1024
 # code points that Vespa's text fields refuse (com.yahoo.text.Text.isTextCharacter); both backends get the same text
@@ -20,6 +29,7 @@ _NOT_TEXT = re.compile(
     + "]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and newline
 
 
 def clean_text(text: str) -> str:
@@ -30,6 +40,11 @@ def clean_text(text: str) -> str:
 def without_surrogates(text: str) -> str:
     """`text` with lone surrogates, which have no UTF-8, replaced by a blank."""
     return text if text.isascii() else _SURROGATE.sub(" ", text)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, which a terminal would obey, and lone surrogates as escapes such as `\\x1b`."""
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def checked_text(value: object, what: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from feeder.sources.packed import unpacked
 from feeder.sources.records import Limits, Record
 from late_interaction.errors import CollectionError, MissingDependency
 
@@ -22,17 +23,27 @@ def read_parquet(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, R
     _arrow(path)
     from pyarrow import parquet
 
-    with _named(name), parquet.ParquetFile(path) as file:
+    with unpacked(path, name, limits) as plain, _named(name), parquet.ParquetFile(plain) as file:
         yield from _rows(file.iter_batches(ROWS), 1, name, limits)
 
 
 def read_arrow(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
     """Arrow's file format (Feather) or its stream format."""
-    yield from _rows(_batches(path, name), 1, name, limits)
+    with unpacked(path, name, limits) as plain:
+        yield from _rows(_batches(plain, name), 1, name, limits)
 
 
 def is_dataset(path: Path) -> bool:
-    return (path / STATE).is_file() or (path / DICT).is_file()
+    """Whether there is a description of a data set, not just a file of that name."""
+    return any(_describes(path / name, key) for name, key in ((STATE, "_data_files"), (DICT, "splits")))
+
+
+def _describes(path: Path, key: str) -> bool:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and key in data
 
 
 def read_dataset(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, Record]]:

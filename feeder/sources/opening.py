@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from feeder.sources.arrow import is_dataset, read_arrow, read_dataset, read_parquet
 from feeder.sources.beir import corpus_of, open_corpus
+from feeder.sources.folders import has_files, read_folder
 from feeder.sources.jsonl import read_json, read_json_lines, read_vespa
 from feeder.sources.packed import bare_suffix
-from feeder.sources.pages import PAGES, has_pages, read_page, read_pages
-from feeder.sources.records import SourceSettings
+from feeder.sources.pages import PAGES, read_page
+from feeder.sources.records import ROW, SourceSettings, has_id
 from feeder.sources.source import FileSource, Reader
 from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
@@ -29,6 +33,11 @@ class Kind:
     folder: Callable[[Path], bool] | None = None
 
 
+def _file_reader(path: Path) -> Reader | None:
+    kind = _kind_of_file(path)
+    return None if kind is None else kind.read
+
+
 FORMATS: dict[str, Kind] = {
     "jsonl": Kind(read_json_lines, (".jsonl", ".ndjson")),
     "json": Kind(read_json, (".json",)),
@@ -37,10 +46,13 @@ FORMATS: dict[str, Kind] = {
     "tsv": Kind(read_tsv, (".tsv",)),
     "parquet": Kind(read_parquet, (".parquet",)),
     "arrow": Kind(read_arrow, (".arrow", ".feather")),
-    "page": Kind(read_page, tuple(PAGES)),
+    "page": Kind(partial(read_page, id_=""), tuple(PAGES)),
     "beir": Kind(read_json_lines, folder=lambda path: corpus_of(path) is not None),
     "dataset": Kind(read_dataset, folder=is_dataset),
-    "pages": Kind(read_pages, folder=has_pages),
+    "pages": Kind(
+        partial(read_folder, prefix="", reader=_file_reader, has_id=bool),
+        folder=lambda path: has_files(path, _file_reader),
+    ),
 }
 
 
@@ -52,32 +64,79 @@ def open_sources(sources: Sequence[str], settings: SourceSettings | None = None)
     settings = settings or SourceSettings()
     if settings.format and settings.format not in FORMATS:
         raise UsageError(f"format {settings.format!r} is unknown; known: {', '.join(FORMATS)}")
-    return [_open(source, settings) for source in sources]
+    kinds = [_kind(source, settings.format) for source in sources]
+    keys = iter(_keys([Path(source) for source, kind in zip(sources, kinds, strict=True) if _by_path(kind, settings)]))
+    alone = sum(_by_path(kind, settings) for kind in kinds) == 1
+    return [
+        _open(source, kind, settings, next(keys) if _by_path(kind, settings) else "", alone)
+        for source, kind in zip(sources, kinds, strict=True)
+    ]
 
 
-def _open(source: str, settings: SourceSettings) -> FileSource:
-    given = FORMATS.get(settings.format)
+def _kind(source: str, format_: str) -> Kind | None:
+    """None: standard input."""
+    given = FORMATS.get(format_)
     if source == "-":
-        return standard_input(settings, read_json if given is None else given.read)
+        return None
+    if not source:
+        raise CollectionError("a source is an empty text: give files, folders, or - for standard input")
     path = Path(source)
-    if not path.exists():
-        raise CollectionError(f"no file or folder {path}: give files, folders, or - for standard input")
-    kind = given or _kind_of(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = "" if isinstance(error, FileNotFoundError) else f" ({getattr(error, 'strerror', '') or error})"
+        raise CollectionError(f"no file or folder {path}{reason}: give files, folders, or - for standard input") from None
+    folder = stat.S_ISDIR(mode)
+    if not folder and not stat.S_ISREG(mode):
+        raise CollectionError(f"{path} is a pipe or a device: give it as standard input, with - as the source")
+    kind = given or (_kind_of_folder(path) if folder else _kind_of_file(path))
     if kind is None:
         files = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
         raise CollectionError(
-            f"{path} is no source: sources are {files} (.gz and .zst too), or folders of such pages, with corpus.jsonl, or "
+            f"{path} is not a source: sources are {files} (.gz and .zst too), or folders of such files, with corpus.jsonl, or "
             "with a data set"
         )
-    if kind is FORMATS["beir"]:
-        return open_corpus(path, settings)
-    if path.is_dir() != (kind.folder is not None):
-        raise CollectionError(f"{path} is a {'folder' if path.is_dir() else 'file'}: format {settings.format!r} is not of such")
-    return FileSource(path, str(path), kind.read, settings)
+    if folder != (kind.folder is not None):
+        raise CollectionError(f"{path} is a {'folder' if folder else 'file'}: format {format_!r} is not of such")
+    return kind
 
 
-def _kind_of(path: Path) -> Kind | None:
-    if path.is_dir():
-        return next((kind for kind in FORMATS.values() if kind.folder is not None and kind.folder(path)), None)
+def _kind_of_file(path: Path) -> Kind | None:
     suffix = bare_suffix(path)
     return next((kind for kind in FORMATS.values() if suffix in kind.suffixes), None)
+
+
+def _kind_of_folder(path: Path) -> Kind | None:
+    return next((kind for kind in FORMATS.values() if kind.folder is not None and kind.folder(path)), None)
+
+
+def _by_path(kind: Kind | None, settings: SourceSettings) -> bool:
+    """Whether ids are made of the source's path."""
+    return kind is not None and (kind is FORMATS["page"] or kind is FORMATS["pages"] or settings.columns.id == ROW)
+
+
+def _keys(paths: Sequence[Path]) -> list[str]:
+    """How ids that are made of paths begin: with a path's own name, or, of several, with what is below their common parent."""
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  links are not followed
+    try:
+        common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
+        return [path.relative_to(common).as_posix() for path in whole]
+    except ValueError:  # on several drives
+        return [path.as_posix() for path in whole]
+
+
+def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, alone: bool) -> FileSource:
+    if kind is None:
+        given = FORMATS.get(settings.format)
+        return standard_input(settings, read_json if given is None else given.read)
+    path, read = Path(source), kind.read
+    if kind is FORMATS["beir"]:
+        opened = open_corpus(path, settings)
+        opened.key = f"{key}/{opened.path.name}" if key and not alone else ""
+        return opened
+    if kind is FORMATS["page"]:
+        read = partial(read_page, id_=key)
+    elif kind is FORMATS["pages"]:
+        id_there = partial(has_id, columns=settings.columns)
+        read = partial(read_folder, prefix="" if alone else f"{key}/", reader=_file_reader, has_id=id_there)
+    return FileSource(path, source, read, settings, key)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import shutil
+import stat
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import BinaryIO, cast
 from feeder.sources.records import Limits
 from late_interaction.errors import CollectionError, MissingDependency
 
-__all__ = ["bare_suffix", "lines", "opened", "text_lines"]
+__all__ = ["bare_name", "bare_suffix", "lines", "opened", "text_lines", "unpacked"]
 
 PACKED = (".gz", ".zst")
 ALWAYS = 64 << 20  # bytes that any file may have unpacked
@@ -21,7 +24,16 @@ ALWAYS = 64 << 20  # bytes that any file may have unpacked
 
 def bare_suffix(path: Path) -> str:
     """The suffix that says what is in it, without that of the compression: `.jsonl` of `a.jsonl.gz`."""
-    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+    return _bare(path).suffix.lower()
+
+
+def bare_name(path: Path) -> str:
+    """The name without both suffixes: `a` of `a.txt.gz`."""
+    return _bare(path).stem
+
+
+def _bare(path: Path) -> Path:
+    return Path(path.stem) if path.suffix.lower() in PACKED else path
 
 
 class _Counted(io.RawIOBase):
@@ -47,8 +59,11 @@ class _Counted(io.RawIOBase):
 @contextlib.contextmanager
 def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
     """The unpacked bytes. Raises: CollectionError where the file cannot be read, or unpacks to too much; MissingDependency."""
-    most = max(ALWAYS, path.stat().st_size * limits.unpacked)
     with errors_named(name), contextlib.ExitStack() as files:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CollectionError(f"{name} is not a regular file: give a pipe as standard input, with - as the source")
+        most = max(ALWAYS, status.st_size * limits.unpacked)
         file: BinaryIO = files.enter_context(path.open("rb"))
         suffix = path.suffix.lower()
         if suffix == ".gz":
@@ -59,6 +74,19 @@ def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
             yield file
             return
         yield cast("BinaryIO", io.BufferedReader(_Counted(unpacked, most, name), 1 << 16))
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, name: str, limits: Limits) -> Iterator[Path]:
+    """The file itself, or a temporary one of what is in it, for readers that have to seek."""
+    if path.suffix.lower() not in PACKED:
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(prefix="colbert-vespa-", suffix=bare_suffix(path)) as copy:
+        with opened(path, name, limits) as file:
+            shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield Path(copy.name)
 
 
 @contextlib.contextmanager

@@ -1,145 +1,122 @@
-"""Folders and single files of text, markdown, HTML and PDF: a file is a document, its path in the folder the id."""
+"""Files of text, Markdown, HTML and PDF: a file is a document."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from feeder.sources.charset import decode_html, decode_text
+from feeder.sources.front_matter import MetadataTypes, split_front_matter
+from feeder.sources.html_text import html_text
+from feeder.sources.packed import bare_name, bare_suffix, opened
+from feeder.sources.pdf_text import pdf_text
 from feeder.sources.records import Limits, Record
-from late_interaction.errors import CollectionError, MissingDependency
+from feeder.sources.report import Note
+from late_interaction.errors import CollectionError
+from late_interaction.text import clean_text
 
-__all__ = ["PAGES", "has_pages", "read_page", "read_pages"]
+__all__ = ["PAGES", "markdown_types", "page_of", "read_page"]
 
-MAX_PDF_PAGES = 5000
-_HEADING = re.compile(r" {0,3}#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
-_SKIPPED = {"script", "style", "noscript", "template", "head", "svg", "nav", "iframe", "object"}
-_INLINE = {
-    "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd", "label", "mark", "q",
-    "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
-}  # fmt: skip
-Content = tuple[str, str]  # title and text
+_MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}(?=[ \t])")
+_FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
-def has_pages(folder: Path) -> bool:
-    return next(_files(folder), None) is not None
+@dataclass(frozen=True)
+class Page:
+    """fields: of its front matter."""
+
+    title: str
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
-def read_pages(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, Record]]:
-    """All files of the folder and those below it, by path. Hidden ones and links are left out."""
-    for file in _files(path):
-        own = file.relative_to(path).as_posix()
-        yield own, _record(file, f"{name}/{own}", own, limits)
+def read_page(path: Path, name: str, limits: Limits, *, id_: str) -> Iterator[tuple[str, Record | Note]]:
+    types = markdown_types([path], limits)
+    yield from (("1", item) for item in page_of(path, name, id_, limits, types))
 
 
-def read_page(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, Record]]:
-    yield "1", _record(path, name, path.name, limits)
+def page_of(path: Path, name: str, id_: str, limits: Limits, types: MetadataTypes) -> Iterator[Record | Note]:
+    """Its record, and notes on what is missing of it.
+
+    Raises: CollectionError, MissingDependency.
+    """
+    suffix = bare_suffix(path)
+    data = _bytes(path, name, limits)
+    page = PAGES.get(suffix, _text)(data, name, limits)
+    yield from page.notes
+    if not page.text.strip():
+        what = "empty files" if not data.strip() else f"{suffix[1:].upper()} files without text"
+        yield Note("no_text", what + (" (scans?)" if suffix == ".pdf" else ""), 1, (name,))
+    metadata, unfit = types.of(page.fields)
+    if unfit:
+        yield Note("unused", "fields of front matter that are not metadata", len(unfit), (f"{name} ({', '.join(unfit)})",))
+    title = " ".join(page.title.split()) or (bare_name(path) if page.text.strip() else "")
+    yield {"id": id_, "title": title, "text": page.text, "metadata": metadata}
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_symlink():
-            continue
-        if path.is_dir():
-            yield from _files(path)
-        elif path.suffix.lower() in PAGES:
-            yield path
+def markdown_types(files: list[Path], limits: Limits) -> MetadataTypes:
+    """Of the front matter of all of them. What cannot be read is left to whoever reads it next."""
+    types = MetadataTypes()
+    for path in files:
+        if PAGES.get(bare_suffix(path)) is _markdown:
+            try:
+                types.add(_markdown(_bytes(path, path.name, limits), path.name, limits).fields)
+            except CollectionError:
+                continue
+    return types
 
 
-def _record(path: Path, name: str, id_: str, limits: Limits) -> Record:
-    try:
-        if path.stat().st_size > limits.file_mb << 20:
-            raise CollectionError(f"{name} is larger than {limits.file_mb} MiB: raise limits.file_mb, or split it")
-        title, text = PAGES[path.suffix.lower()](path, name, limits)
-    except OSError as error:
-        raise CollectionError(f"{name} cannot be read: {error.strerror or error}") from None
-    return {"id": id_, "title": title.strip() or path.stem, "text": text}
+def _bytes(path: Path, name: str, limits: Limits) -> bytes:
+    most = limits.file_mb << 20
+    with opened(path, name, limits) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise CollectionError(f"{name} is larger than {limits.file_mb} MiB: raise limits.file_mb, or split it")
+    return data
 
 
-def _text(path: Path, name: str, limits: Limits) -> Content:
-    try:
-        return "", path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CollectionError(f"{name}: not UTF-8 (byte {error.start}): convert the file") from None
+def _text(data: bytes, name: str, limits: Limits) -> Page:
+    return Page("", decode_text(data, name))
 
 
-def _markdown(path: Path, name: str, limits: Limits) -> Content:
-    _, text = _text(path, name, limits)
-    heading = _HEADING.search(text)
-    return heading.group(1) if heading else "", text
+def _markdown(data: bytes, name: str, limits: Limits) -> Page:
+    fields, text = split_front_matter(decode_text(data, name))
+    title = fields.get("title")
+    if isinstance(title, (str, int, float)) and str(title).strip():
+        return Page(str(title), text, {key: value for key, value in fields.items() if key != "title"})
+    return Page(_first_heading(text), text, fields)
 
 
-def _html(path: Path, name: str, limits: Limits) -> Content:
-    """Title and visible text: a line for each block, headings as in markdown."""
-    try:
-        from lxml import etree, html
-    except ImportError:
-        raise MissingDependency(f"{path} needs lxml: pip install 'colbert-vespa[sources]'") from None
-    data = path.read_bytes()
-    if not data.strip():
-        return "", ""
-    try:
-        data.decode("utf-8")
-        encoding = "utf-8"
-    except UnicodeDecodeError:
-        encoding = None  # what the page itself says
-    try:
-        root = html.document_fromstring(data, parser=html.HTMLParser(encoding=encoding, no_network=True, huge_tree=False))
-    except (etree.LxmlError, ValueError) as error:
-        raise CollectionError(f"{name} is no HTML that can be read: {error}") from None
-    title = root.find(".//title")
-    pieces: list[str] = []
-    for event, node in etree.iterwalk(root, events=("start", "end", "comment", "pi")):
-        _walk(event, node, pieces)
-    lines = (" ".join(line.split()) for line in "".join(pieces).split("\n"))
-    return "" if title is None else title.text_content(), "\n".join(line for line in lines if line)
+def _first_heading(text: str) -> str:
+    """Of those outside code."""
+    fence = ""
+    for line in text.split("\n"):
+        if fenced := _FENCE.match(line):
+            fence = "" if fence == fenced.group(1) else fence or fenced.group(1)
+        elif not fence and (marks := _MARKDOWN_HEADING.match(line)):
+            heading = line[marks.end() :].strip()
+            open_ = heading.rstrip("#")
+            heading = heading if open_ and not open_[-1].isspace() else open_.rstrip()
+            if heading:
+                return heading
+    return ""
 
 
-def _walk(event: str, node, pieces: list[str]) -> None:  # type: ignore[no-untyped-def]  # lxml has no types
-    tag = node.tag if isinstance(node.tag, str) else ""
-    hidden = not tag or any(parent.tag in _SKIPPED for parent in node.iterancestors()) or tag in _SKIPPED
-    block = "\n" if tag not in _INLINE else ""
-    if event == "start" and not hidden:
-        heading = f"{'#' * int(tag[1])} " if re.fullmatch("h[1-6]", tag) else ""
-        pieces.append(block + heading + " ".join((node.text or "").split("\n")))
-    elif event != "start":
-        pieces.append("" if hidden else block)
-        parent = node.getparent()
-        if parent is not None and not any(up.tag in _SKIPPED for up in (parent, *parent.iterancestors())):
-            pieces.append(" ".join((node.tail or "").split("\n")))
+def _html(data: bytes, name: str, limits: Limits) -> Page:
+    decoded, notes = decode_html(data, name)
+    return Page(*html_text(clean_text(decoded), name), notes=notes)
 
 
-def _pdf(path: Path, name: str, limits: Limits) -> Content:
-    """The text of its pages, as far as it has any; scanned pages have none."""
-    try:
-        import pypdf
-        from pypdf.errors import PyPdfError
-    except ImportError:
-        raise MissingDependency(f"{path} needs pypdf: pip install 'colbert-vespa[sources]'") from None
-    logging.getLogger("pypdf").setLevel(logging.ERROR)
-    pages: list[str] = []
-    size = 0
-    try:
-        with pypdf.apply_configuration(zlib_maximum_output_length=limits.file_mb << 20), pypdf.PdfReader(path) as reader:
-            if reader.is_encrypted and not reader.decrypt(""):
-                raise CollectionError(f"{name} needs a password: remove it")
-            if len(reader.pages) > MAX_PDF_PAGES:
-                raise CollectionError(f"{name} has more than {MAX_PDF_PAGES} pages: split it")
-            title = str((reader.metadata and reader.metadata.title) or "")
-            for page in reader.pages:
-                pages.append(page.extract_text())
-                size += len(pages[-1])
-                if size > limits.file_mb << 20:
-                    raise CollectionError(f"{name} unpacks to more than {limits.file_mb} MiB of text")
-    except CollectionError:
-        raise
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError) as error:
-        raise CollectionError(f"{name} is no PDF that can be read ({type(error).__name__}: {error})") from None
-    return title, "\n\n".join(pages)
+def _pdf(data: bytes, name: str, limits: Limits) -> Page:
+    title, text, notes = pdf_text(data, name, limits.file_mb)
+    return Page(title, text, notes=notes)
 
 
-PAGES: dict[str, Callable[[Path, str, Limits], Content]] = {
+PAGES: dict[str, Callable[[bytes, str, Limits], Page]] = {
     ".txt": _text,
     ".text": _text,
     ".md": _markdown,

@@ -9,7 +9,7 @@ from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.text import checked_id, checked_text
 
-__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "document_of", "id_of", "text_of"]
+__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "document_of", "has_id", "id_of", "text_of"]
 
 ROW = "@row"  # as the id column: the place in the source is the id
 Record = Mapping[str, object]
@@ -61,11 +61,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """format: kind of the sources, where their names do not tell."""
+    """format: kind of the sources, where their names do not tell. skip_bad: files and records that cannot be read are skipped
+    and reported."""
 
     columns: Columns = field(default_factory=Columns)
     limits: Limits = field(default_factory=Limits)
     format: str = ""
+    skip_bad: bool = False
+
+
+def has_id(record: Record, columns: Columns) -> bool:
+    """Whether a record has the column of its id."""
+    return columns.id == ROW or (columns.id in record if columns.id else "id" in record or "_id" in record)
 
 
 def document_of(record: Record, where: str, columns: Columns, row: str) -> Document:

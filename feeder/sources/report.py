@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from late_interaction.text import printable
+
 __all__ = ["EXAMPLES", "Note", "Report"]
 
 EXAMPLES = 5  # named of each kind
@@ -22,6 +24,10 @@ class Note:
     message: str
     count: int = 1
     examples: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Examples may be names of files, which hold any character."""
+        object.__setattr__(self, "examples", tuple(printable(example) for example in self.examples))
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) else ""

@@ -5,35 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from feeder.sources.records import Limits, Record, SourceSettings, document_of
 from feeder.sources.report import Note, Report
 from late_interaction.documents import Document
+from late_interaction.errors import CollectionError
 
-__all__ = ["FileSource", "Reader"]
+__all__ = ["FileSource", "Item", "Reader"]
 
-# path, name for messages, limits -> place of each record (as `FILE:LINE` it is named, and it may be an id) and the record, or a
-# note on something that was not read
-Reader = Callable[[Path, str, Limits], Iterator[tuple[int | str, Record | Note]]]
+SKIP = " (--skip-bad feeds the rest of the folder)"
+# what a reader yields: a record, a note on something that was not read, or what is wrong with a part after which it goes on
+Item: TypeAlias = Record | Note | CollectionError
+# path, name for messages, limits -> place of each item (as `FILE:LINE` it is named, and it may be an id) and the item
+Reader = Callable[[Path, str, Limits], Iterator[tuple[int | str, Item]]]
 
 
 @dataclass
 class FileSource:
-    """path: a file or folder. name: as messages and `@row` ids have it. report: what there is to tell of the latest reading."""
+    """path: a file or folder. name: as messages have it. key: as `@row` ids begin; default: the path's own name. report: what
+    there is to tell of the latest reading."""
 
     path: Path
     name: str
     read: Reader
     settings: SourceSettings = field(default_factory=SourceSettings)
+    key: str = ""
     report: Report = field(default_factory=Report, compare=False)
 
     def __iter__(self) -> Iterator[Document]:
-        """Raises: CollectionError naming file and line."""
-        settings = self.settings
+        """Raises: CollectionError naming file and line, but for what the settings let be skipped."""
         self.report = Report()
-        for place, record in self.read(self.path, self.name, settings.limits):
-            if isinstance(record, Note):
-                self.report.add(record)
-                continue
-            where = f"{self.name}:{place}"
-            yield document_of(record, where, settings.columns, f"{self.path.name}:{place}")
+        folder = self.path.is_dir()
+        for place, item in self._items():
+            if isinstance(item, Note):
+                self.report.add(item)
+            elif isinstance(item, CollectionError):
+                self._skip(item, "files skipped, from where they cannot be read")
+            else:
+                where = f"{self.name}{'/' if folder else ':'}{place}"
+                try:
+                    yield document_of(item, where, self.settings.columns, f"{self.key or self.path.name}:{place}")
+                except CollectionError as error:
+                    self._skip(error, "records skipped")
+
+    def _items(self) -> Iterator[tuple[int | str, Item]]:
+        try:
+            yield from self.read(self.path, self.name, self.settings.limits)
+        except CollectionError as error:
+            yield "", error
+
+    def _skip(self, error: CollectionError, what: str) -> None:
+        if not self.settings.skip_bad:
+            raise CollectionError(f"{error}{SKIP if self.path.is_dir() else ''}") from None
+        self.report.add(Note("skipped", what, 1, (str(error),)))

@@ -77,7 +77,7 @@ def standard_input(settings: SourceSettings, read: Reader = read_json) -> FileSo
     path = _temporary()
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    return _owned(FileSource(path, "standard input", read, settings))
+    return _owned(FileSource(path, "standard input", read, settings, "stdin"))
 
 
 def _temporary() -> Path:

@@ -193,7 +193,7 @@ def test_pdf(tmp_path):
         writer.write(file)
     assert read(tmp_path / "a.pdf") == [Document("a.pdf", "A scan", "", {})]
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 no more")
-    with pytest.raises(CollectionError, match=r"b\.pdf is no PDF that can be read"):
+    with pytest.raises(CollectionError, match=r"b\.pdf is not a PDF that can be read"):
         read(tmp_path / "b.pdf")
 
 

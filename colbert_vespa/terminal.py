@@ -1,0 +1,21 @@
+"""rich's console for texts of others: no character of theirs moves the cursor, sets a title or changes colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from late_interaction.text import printable
+
+__all__ = ["Terminal"]
+
+
+class Terminal(Console):
+    """Control characters in what is printed become escapes such as `\\x1b`; rich's own styles are not part of it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)

@@ -1,0 +1,124 @@
+"""A folder of files: pages are a document each, with their path in the folder as id; files of records have their own ids."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from feeder.sources.packed import bare_suffix
+from feeder.sources.pages import PAGES, markdown_types, page_of
+from feeder.sources.records import Limits, Record
+from feeder.sources.report import Note
+from feeder.sources.source import Item, Reader
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.text import MAX_ID_CHARACTERS, checked_id
+
+__all__ = ["has_files", "read_folder"]
+
+HIDDEN, LINKS = "hidden files and folders left out", "links left out"
+SPECIAL, NAMES = "pipes, sockets and devices left out", "files left out, whose names cannot be ids"
+UNKNOWN, NO_ID = "files left out, of no known kind", "files left out, whose first record has no id"
+NO_RECORDS = "JSON files left out, that do not hold records"
+Found = tuple[Path, str | CollectionError | None]  # why it is left out
+
+
+def has_files(folder: Path, known: Callable[[Path], object]) -> bool:
+    return any(not left_out and known(path) is not None for path, left_out in _walk(folder))
+
+
+def read_folder(
+    path: Path,
+    name: str,
+    limits: Limits,
+    *,
+    prefix: str,
+    reader: Callable[[Path], Reader | None],
+    has_id: Callable[[Record], bool],
+) -> Iterator[tuple[str, Item]]:
+    """All files of the folder and those below it, by path. What is left out is noted; hidden files and links always are.
+
+    prefix: of the ids of pages. reader: of a file by its name. has_id: whether a record has an id of its own.
+
+    Raises: CollectionError where nothing is left.
+    """
+    files = list(_walk(path))
+    types = markdown_types([file for file, left_out in files if not left_out], limits)
+    taken = False
+    for file, left_out in files:
+        place = file.relative_to(path).as_posix()
+        where = f"{name}/{place}"
+        read = None if left_out else reader(file)
+        if read is None:
+            taken |= isinstance(left_out, CollectionError)
+            yield place, left_out if isinstance(left_out, CollectionError) else _left_out(left_out or UNKNOWN, where)
+            continue
+        try:
+            if bare_suffix(file) in PAGES:
+                taken = True
+                yield from ((place, item) for item in page_of(file, where, prefix + place, limits, types))
+                continue
+            for number, item in _records(read, file, where, limits, has_id):
+                taken = taken or not isinstance(item, Note)
+                yield f"{place}:{number}", item
+        except CollectionError as error:
+            taken = True
+            yield place, error
+    if not taken:
+        raise CollectionError(f"{name} has no file that can be read, only such as have no id, or names that cannot be ids")
+
+
+def _records(
+    read: Reader, file: Path, where: str, limits: Limits, has_id: Callable[[Record], bool]
+) -> Iterator[tuple[int | str, Item]]:
+    """None of a file that holds something else than documents, which its first record tells."""
+    first = True
+    try:
+        for number, item in read(file, where, limits):
+            if first and not isinstance(item, (Note, CollectionError)):
+                if not has_id(item):
+                    yield number, _left_out(NO_ID, where)
+                    return
+                first = False
+            yield number, item
+    except CollectionError:
+        if not first or bare_suffix(file) != ".json":  # which settings of programs are, too
+            raise
+        yield "", _left_out(NO_RECORDS, where)
+
+
+def _left_out(message: str, where: str) -> Note:
+    return Note("left_out", message, 1, (where,))
+
+
+def _walk(folder: Path) -> Iterator[Found]:
+    waiting: list[Found] = [(folder, None)]
+    while waiting:
+        path, left_out = waiting.pop()
+        if left_out or not (path is folder or path.is_dir()):
+            yield path, left_out
+            continue
+        try:
+            with os.scandir(path) as entries:
+                found = [(Path(entry.path), _reason(entry, folder)) for entry in entries]
+        except OSError as error:
+            yield path, CollectionError(f"{path} cannot be read: {error.strerror or error}")
+            continue
+        waiting += sorted(found, key=lambda one: one[0], reverse=True)
+
+
+def _reason(entry: os.DirEntry[str], folder: Path) -> str | None:
+    if entry.name.startswith("."):
+        return HIDDEN
+    if entry.is_symlink():
+        return LINKS
+    if entry.is_dir(follow_symlinks=False):
+        return None
+    if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+        return SPECIAL
+    try:
+        id_ = checked_id(Path(entry.path).relative_to(folder).as_posix())
+    except UsageError:
+        return NAMES
+    return NAMES if len(id_) > MAX_ID_CHARACTERS else None
