@@ -15,12 +15,14 @@ from pathlib import Path
 
 from feeder import FeedOptions, Splitting, start_feed
 from feeder.journal import read_letters
+from feeder.sources.spool import checked_document
 from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError, VespaRefused
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
 from late_interaction.plaid import LocalIndex
+from late_interaction.text import given_list
 from query import Client
 from vespa_app.addresses import is_url
 from vespa_app.names import check_field
@@ -75,6 +77,7 @@ class DocumentStore:
 
         Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
         """
+        documents = [checked_document(item, place) for place, item in enumerate(given_list(documents, "documents"))]
         if not documents:
             return Outcome((), {})
         with self._writing:

@@ -402,7 +402,7 @@ def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:
 
 
 async def _collected(documents: AsyncIterable[Document]) -> Iterable[Document]:
-    spool = Spool("documents")
-    async for document in documents:
-        spool.add(document)
-    return spool.source()
+    with Spool("documents") as spool:
+        async for document in documents:
+            spool.add(document)
+    return spool.source

@@ -9,7 +9,6 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from colbert_vespa.langchain.conversion import to_ours
 from late_interaction.documents import Document as OurDocument
 from query import AsyncClient, Client, Hit
 
@@ -44,7 +43,9 @@ class ColbertReranker(BaseDocumentCompressor):
 
 def _numbered(documents: Sequence[Document]) -> list[OurDocument]:
     """Ids are their places: LangChain's documents may have none, or the same."""
-    return [to_ours(document, str(place)) for place, document in enumerate(documents)]
+    titles = (title if isinstance(title := document.metadata.get("title"), str) else "" for document in documents)
+    texts = (document.page_content for document in documents)
+    return [OurDocument(str(place), *parts) for place, parts in enumerate(zip(titles, texts, strict=True))]
 
 
 def _chosen(documents: Sequence[Document], hits: Sequence[Hit]) -> list[Document]:

@@ -8,9 +8,18 @@ from uuid import uuid4
 
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.text import checked_ids as checked_ids_of
-from late_interaction.text import clean_text
+from late_interaction.text import checked_text, clean_text, given_list
 
-__all__ = ["checked_count", "checked_ids", "checked_length", "checked_metadatas", "checked_name", "checked_texts", "listed"]
+__all__ = [
+    "checked_count",
+    "checked_ids",
+    "checked_length",
+    "checked_metadatas",
+    "checked_name",
+    "checked_texts",
+    "listed",
+    "listed_queries",
+]
 
 LEAST_LENGTH = 16  # tokens of a passage, special ones included
 
@@ -18,6 +27,12 @@ LEAST_LENGTH = 16  # tokens of a passage, special ones included
 def listed(ids: str | Sequence[str]) -> list[str]:
     """One id, or several, as a list. Raises: UsageError on what is not an id."""
     return checked_ids_of([ids] if isinstance(ids, (str, int)) else ids)
+
+
+def listed_queries(query: str | Sequence[str]) -> list[str]:
+    """One query, or several, as a list. Raises: UsageError on what is not text."""
+    queries = [query] if isinstance(query, str) else given_list(query, "query")
+    return [checked_text(text, f"query[{place}]") for place, text in enumerate(queries)]
 
 
 def checked_texts(texts: Sequence[str], what: str) -> list[str]:

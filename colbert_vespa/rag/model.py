@@ -10,7 +10,7 @@ from typing import Any
 
 from colbert_vespa.rag.building import OVERWRITE, add_documents, build_index, delete_documents, made_documents
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
-from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed
+from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed, listed_queries
 from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.memory import EncodedDocuments
 from colbert_vespa.rag.places import Place, listed_versions, parted
@@ -215,7 +215,7 @@ class RAGPretrainedModel:
 
         Raises: UsageError without an index or on an argument out of range, FilterError, LocalIndexError, VespaError.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        queries = listed_queries(query)
         client = self._client(self._named(index_name, index_names))
         results = client.search(
             queries, k, where=where, ids=None if doc_ids is None else listed(doc_ids), probes=1 if force_fast else None,
@@ -246,7 +246,7 @@ class RAGPretrainedModel:
                 of_text(hit.text, hit.score, hit.rank, int(hit.id), zero=zero_index_ranks, explanation=hit.explanation)
                 for hit in model.rerank(each, texts, checked_count(k), explain=explain)
             ]
-            for each in ([query] if isinstance(query, str) else query)
+            for each in listed_queries(query)
         ]
         return flat_if_one(found)
 

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from feeder.sources.jsonl import read_json, read_json_lines
@@ -37,11 +38,12 @@ class SpooledDocuments:
 
 
 class Spool:
-    """Documents on their way into a temporary file, from where they can be read more than once."""
+    """Documents on their way into a temporary file, from where they can be read more than once. Use it in `with`; `source` is
+    complete after that."""
 
     def __init__(self, name: str) -> None:
-        self._source = _owned(SpooledDocuments(_temporary(), name))
-        self._file = self._source.path.open("w", encoding="utf-8")
+        self.source = _owned(SpooledDocuments(_temporary(), name))
+        self._file = self.source.path.open("w", encoding="utf-8")
         self._count = 0
 
     def add(self, item: object) -> None:
@@ -49,9 +51,11 @@ class Spool:
         self._file.write(json.dumps(checked_document(item, self._count).to_json()) + "\n")
         self._count += 1
 
-    def source(self) -> SpooledDocuments:
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-        return self._source
 
 
 def checked_document(item: object, place: int) -> Document:
@@ -67,10 +71,10 @@ def spooled(documents: Iterable[Document]) -> Iterable[Document]:
         raise UsageError(f"a feed takes an iterable of documents, got {type(documents).__name__}")
     if not isinstance(documents, Iterator):
         return documents
-    spool = Spool("documents")
-    for item in documents:
-        spool.add(item)
-    return spool.source()
+    with Spool("documents") as spool:
+        for item in documents:
+            spool.add(item)
+    return spool.source
 
 
 def standard_input(settings: SourceSettings, read: Reader = read_json) -> FileSource:

@@ -7,7 +7,7 @@ from animals import ANIMALS
 
 from colbert_vespa.store import METADATA_JSON, DocumentStore, whole_metadata
 from late_interaction.documents import Document
-from late_interaction.errors import LocalIndexError, MetadataError, UsageError
+from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError
 
 
 @pytest.fixture
@@ -94,3 +94,18 @@ def test_an_index_needs_a_bundle_or_metadata_json(tmp_path, minilm_bundle):
     (tmp_path / "file").write_text("x")
     with pytest.raises(LocalIndexError):
         DocumentStore(tmp_path / "file")
+
+
+@pytest.mark.parametrize("documents", ["abc", [{"id": "a"}], [None], None])
+def test_what_is_not_a_list_of_documents_is_refused(store, documents):
+    with pytest.raises(ColbertVespaError, match="document"):
+        store.put(documents)
+
+
+@pytest.mark.parametrize("ids", ["abc", ["\x00"], [None]])
+def test_what_is_not_a_list_of_ids_is_refused(store, ids):
+    store.put([Document("a", text="text\ud800"), Document("c", text="text")])
+    for call in (store.get, store.delete):
+        with pytest.raises(UsageError, match="ids"):
+            call(ids)
+    assert [document.text for document in store.get(["a", "c"])] == ["text ", "text"]

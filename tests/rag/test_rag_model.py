@@ -36,7 +36,7 @@ LONG = " ".join(f"Sentence number {n} is about the fox and the dog." for n in ra
         ({"index_name": ".hidden"}, "is no name"),
         ({"collection": []}, "collection must be a list of at least one text"),
         ({"collection": "a text"}, "collection must be a list of at least one text"),
-        ({"collection": ["a", 7, "c"]}, r"collection\[1\] is no text, but int"),
+        ({"collection": ["a", 7, "c"]}, r"collection\[1\] must be text, got int"),
     ],
 )
 def test_arguments_are_checked_with_ragatouilles_messages_before_anything_is_written(rag, tmp_path, arguments, message):
@@ -326,3 +326,19 @@ def test_nothing_of_it_needs_torch(rag, tiny_bundle):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("query", [None, 5, b"a", [None], [b"a"]])
+def test_what_is_not_a_query_is_refused(rag, query):
+    rag.index(TEXTS, index_name="i")
+    for call in (rag.search, lambda q: rag.rerank(q, TEXTS), rag.search_encoded_docs):
+        with pytest.raises(UsageError):
+            call(query)
+
+
+def test_control_characters_and_half_characters_are_blanks(rag):
+    rag.index(["half \ud800 character", "two\x1eparts"], document_ids=["a", "b"], index_name="i")
+    assert sorted(found["content"] for found in rag.search("parts \udc00", k=5)) == ["half   character", "two parts"]
+    rag.delete_from_index(["a"])
+    with pytest.raises(UsageError, match="are not text"):
+        rag.delete_from_index(["\x00"])
