@@ -230,6 +230,8 @@ class Output:
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
         if summary.outcome == "dry run":
             there = f"{summary.already_there} are there as they are"
+            if summary.operation == "delete":
+                there = f"{summary.absent} are not there"
             self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {there}")
             self._feed_notes(summary)
             return
@@ -241,8 +243,13 @@ class Output:
         if summary.already_there:
             self.say(f"  {summary.already_there} were already there")
         if summary.skipped_blank:
-            more = ", ..." if summary.skipped_blank > len(summary.skipped_blank_ids) else ""
-            self.say(f"  {summary.skipped_blank} blank documents skipped: {', '.join(summary.skipped_blank_ids)}{more}")
+            self.say(
+                f"  {summary.skipped_blank} blank documents skipped: {_named(summary.skipped_blank_ids, summary.skipped_blank)}"
+            )
+        if summary.removed_blank:
+            self.say(f"  {summary.removed_blank} of them had a text before, which is removed")
+        if summary.absent:
+            self.say(f"  {summary.absent} ids were not there: {_named(summary.absent_ids, summary.absent)}")
         if summary.duplicates:
             self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
         self._feed_notes(summary)
@@ -256,6 +263,11 @@ class Output:
     def _feed_notes(self, summary: FeedSummary) -> None:
         for note in summary.notes:
             self.say(f"  {note}")
+
+
+def _named(ids: Sequence[str], count: int) -> str:
+    """The ids, which are the first of `count`."""
+    return ", ".join(ids) + (", ..." if count > len(ids) else "")
 
 
 class StepBars:

@@ -140,13 +140,14 @@ class AppendedFile:
 class Journal:
     """Append-only."""
 
-    def __init__(self, path: Path, feed: str, *, resume: bool, read_only: bool = False) -> None:
-        """feed: what it belongs to. read_only: nothing will be acknowledged.
+    def __init__(self, path: Path, feed: str, *, resume: bool, read_only: bool = False, built: str = "") -> None:
+        """feed: what it belongs to. built: which target it is that stands there now; what another one has acknowledged does not
+        count. read_only: nothing will be acknowledged.
 
         Raises: CollectionError where `path` cannot be written or belongs to another feed.
         """
         self.path = path
-        header = first_line(JOURNAL, feed=feed)
+        header = first_line(JOURNAL, feed=feed, built=built)
         check_own_file(path, JOURNAL)
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
         self._file = AppendedFile(path, "journal", JOURNAL)
@@ -170,6 +171,8 @@ class Journal:
                     noted = [] if line == header else _noted(line)
                     if noted is None and not file.peek(1):
                         break  # torn
+                    if number == 1 and line != header and _same_but_built(line, header):
+                        break
                     if number == 1 and line != header:
                         raise CollectionError(f"journal {self.path} is of another feed: remove it, or feed without --resume")
                     if noted is None:
@@ -200,6 +203,15 @@ class Journal:
         if remove and self._file.opened:
             self._file.remove()
         self._file.close()
+
+
+def _same_but_built(line: bytes, header: bytes) -> bool:
+    """Whether `line` is the header of the same feed into what was at the target's place before."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found | {"built": ""} == json.loads(header) | {"built": ""}
 
 
 def _noted(line: bytes) -> list[tuple[str, str]] | None:

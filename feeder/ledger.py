@@ -15,7 +15,7 @@ __all__ = ["FeedProgress", "FeedSummary", "Ledger", "rates"]
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """How far a feed is. total: documents that are not blank and not duplicates. seconds: since it began. bytes: of the texts
+    """How far a feed is. total: documents that are neither blank nor duplicates. seconds: since it began. bytes: of the texts
     that were handed over. in_flight: documents that were handed over and are not settled. errors: refused documents by reason.
     sending: of the operations to Vespa; None for a local index."""
 
@@ -23,6 +23,7 @@ class FeedProgress:
     seconds: float = 0.0
     acknowledged: int = 0
     already_there: int = 0
+    absent: int = 0
     dead_lettered: int = 0
     passages: int = 0
     token_vectors: int = 0
@@ -34,7 +35,7 @@ class FeedProgress:
     @property
     def done(self) -> int:
         """Documents that there is nothing more to do for."""
-        return self.acknowledged + self.already_there + self.dead_lettered
+        return self.acknowledged + self.already_there + self.absent + self.dead_lettered
 
 
 def rates(documents: int, token_vectors: int, text_bytes: int, seconds: float) -> dict[str, float]:
@@ -45,12 +46,14 @@ def rates(documents: int, token_vectors: int, text_bytes: int, seconds: float) -
 
 @dataclass(frozen=True)
 class FeedSummary:
-    """The ledger balances: documents = acknowledged + already_there + dead_lettered + skipped_blank + duplicates + pending.
+    """The ledger balances: documents = acknowledged + already_there + absent + dead_lettered + skipped_blank + duplicates +
+    pending.
 
     operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); dry run. pending: not
-    acknowledged, so that `resume` sends them. removed_passages: that their documents no longer have. notes: what was
-    read otherwise than expected, or not at all. sending: of the
-    operations to Vespa; None for a local index.
+    acknowledged, so that `resume` sends them. absent: were to be deleted and were not there. skipped_blank: have neither title
+    nor text; removed_blank: of them, those whose earlier text was there and is removed. removed_passages: that their documents
+    no longer have. notes: what was read otherwise than expected, or not at all. sending: of the operations to Vespa; None for a
+    local index.
     """
 
     target: str
@@ -59,9 +62,12 @@ class FeedSummary:
     outcome: str = "complete"
     acknowledged: int = 0
     already_there: int = 0
+    absent: int = 0
+    absent_ids: tuple[str, ...] = ()
     dead_lettered: int = 0
     skipped_blank: int = 0
     skipped_blank_ids: tuple[str, ...] = ()
+    removed_blank: int = 0
     duplicates: int = 0
     pending: int = 0
     passages: int = 0
@@ -88,8 +94,10 @@ class Ledger:
 
     acknowledged: int = 0
     already_there: int = 0
+    absent: int = 0
     dead_lettered: int = 0
     skipped_blank: int = 0
+    removed_blank: int = 0
     duplicates: int = 0
     passages: int = 0
     removed_passages: int = 0
@@ -97,13 +105,14 @@ class Ledger:
     token_vectors: int = 0
     bytes: int = 0
     version: int | None = None
+    absent_ids: list[str] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
     @property
     def settled(self) -> int:
         """Documents that there is nothing more to do for."""
-        return self.acknowledged + self.already_there + self.dead_lettered
+        return self.acknowledged + self.already_there + self.absent + self.dead_lettered + self.skipped_blank
 
     def counts(self) -> dict[str, int]:
-        names = [f.name for f in dataclasses.fields(self) if f.name not in ("version", "errors")]
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("version", "absent_ids", "errors")]
         return {name: getattr(self, name) for name in names}

@@ -44,7 +44,7 @@ class FeedMetrics(Collector):
         if self.state is None:
             return
         state = self.state()
-        outcomes = {name: getattr(state, name) for name in ("acknowledged", "already_there", "dead_lettered")}
+        outcomes = {name: getattr(state, name) for name in ("acknowledged", "already_there", "absent", "dead_lettered")}
         yield _gauge("expected_documents", "Documents of the sources, blank ones and duplicates left out.", state.total)
         yield _counter("documents", "Documents, by what became of them.", outcomes, "outcome")
         yield _counter("refused", "Refused documents, by reason.", state.errors, "reason")

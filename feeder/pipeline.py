@@ -20,7 +20,7 @@ from feeder.encoding import Encoded, Encoding
 from feeder.journal import DeadLetters, Journal
 from feeder.ledger import FeedProgress, Ledger
 from feeder.passages import passages_of
-from feeder.survey import Survey
+from feeder.survey import NAMED, Survey
 from feeder.targets import EncodedDocument, Failure, Settled, Target
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError
@@ -100,7 +100,7 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to be put, and the passages that the target has of it."""
+    """What is to be put, or removed because it is blank, and the passages that the target has of it."""
 
     item: _Item
     there: tuple[str, ...]
@@ -128,17 +128,20 @@ class Feed:
         progress: Callable[[FeedProgress], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         batch_size: int = BATCH,
+        named: int = NAMED,
     ) -> None:
-        """encoding: needed to put."""
+        """encoding: needed to put. named: so many ids that were to be deleted and were not there are kept."""
         self.ledger = Ledger()
         self.stopped = False
         self._documents, self._surveyed, self._target = documents, surveyed, target
         self._journal, self._letters, self._digests = journal, letters, digests
         self._operation, self._encoding = operation, encoding
         self._pacing, self._stop, self._progress = pacing or Pacing(None), stop, progress
-        self._clock, self._batch_size = clock, batch_size
+        self._clock, self._batch_size, self._named = clock, batch_size, named
         self._start = clock()
         self._in_flight: dict[str, _Item] = {}
+        self._arrived: list[_Item] = []  # acknowledged, and not in the journal yet
+        self._refused: list[tuple[Failure, Document]] = []  # that are not in the dead letters yet
 
     @property
     def seconds(self) -> float:
@@ -153,13 +156,22 @@ class Feed:
             else:
                 self._change_all()
             self._book(self._target.settled(wait=True))
-        except Exception:
-            with contextlib.suppress(ColbertVespaError):  # what is under way arrives, unless the target failed
-                self._book(self._target.settled(wait=True))
+        except BaseException as error:
+            self._book_the_rest(wait=isinstance(error, Exception))
             raise
         if not self.stopped:
             self.ledger.version = self._target.finish().version
         self._report()
+
+    def _book_the_rest(self, *, wait: bool) -> None:
+        """After an error. wait: what is under way arrives, unless the target failed."""
+        outcomes: list[Settled] = []
+        with contextlib.suppress(Exception):
+            outcomes += self._target.settled(wait=wait)
+        with contextlib.suppress(Exception):
+            outcomes += self._target.settled()
+        with contextlib.suppress(ColbertVespaError):  # the disk may be why the feed ends
+            self._note(outcomes)
 
     def _put_all(self) -> None:
         assert self._encoding is not None
@@ -171,7 +183,7 @@ class Feed:
                 batch = next(batches, None)
                 if batch is None:
                     more = False
-                elif wanted := self._missing(batch):
+                elif wanted := self._with_text(self._missing(batch)):
                     texts = [(one.item.document.title, one.item.document.text) for one in wanted]
                     underway.append((wanted, self._encoding.submit(texts)))
                 self._check_stop()
@@ -184,6 +196,14 @@ class Feed:
                     return
                 self._hand_over(wanted, encoded)
             self._book(self._target.settled())
+
+    def _with_text(self, wanted: Sequence[_Wanted]) -> list[_Wanted]:
+        """All but what is blank now, of which the target's old passages are removed."""
+        blank = [one.item for one in wanted if one.item.document.blank]
+        self._in_flight.update({item.document.id: item for item in blank})
+        if blank:
+            self._target.delete([item.document.id for item in blank])
+        return [one for one in wanted if not one.item.document.blank]
 
     def _awaited(self, future: Future[list[Encoded]]) -> list[Encoded] | None:
         """None where the user wants an end before it is there."""
@@ -204,18 +224,21 @@ class Feed:
             self._check_stop()
             if self.stopped:
                 return
-            for first in range(0, len(batch), self._pacing.step):
-                self._change([item for item in batch[first : first + self._pacing.step] if not self._brought(item)])
+            brought = self._brought(batch)
+            self.ledger.already_there += len(brought)
+            rest = [item for item in batch if item.document.id not in brought]
+            for first in range(0, len(rest), self._pacing.step):
+                self._change(rest[first : first + self._pacing.step])
             self._book(self._target.settled())
 
-    def _brought(self, item: _Item) -> bool:
-        known = self._journal.has(item.document.id, item.digest)
-        self.ledger.already_there += known
-        return known
+    def _brought(self, batch: Sequence[_Item]) -> set[str]:
+        """Ids of the documents that an earlier run has updated for certain; of a deletion the target knows best."""
+        if self._operation == "delete":
+            return set()
+        noted = [item.document.id for item in batch if self._journal.has(item.document.id, item.digest)]
+        return set(self._target.still_updated(noted)) if noted else set()
 
     def _change(self, batch: Sequence[_Item]) -> None:
-        if not batch:
-            return
         self._pacing.take(len(batch))
         self._in_flight.update({item.document.id: item for item in batch})
         if self._operation == "delete":
@@ -223,9 +246,16 @@ class Feed:
         else:
             self._target.update([item.document for item in batch])
 
-    def missing(self) -> int:
-        """How many documents a put would send. Nothing is sent."""
-        return sum(len(self._missing(batch)) for batch in self._batches())
+    def look(self) -> None:
+        """Counts what there is nothing to do for. Nothing is sent."""
+        for batch in self._batches():
+            if self._operation == "put":
+                self._missing(batch)
+            elif self._operation == "delete":
+                there = self._target.stored([item.document.id for item in batch])
+                for item in batch:
+                    if item.document.id not in there:
+                        self._count_absent(item)
 
     def _batches(self) -> Iterator[list[_Item]]:
         """The documents that count; an id comes once."""
@@ -233,15 +263,13 @@ class Feed:
         characters = 0
         schema = self._target.schema
         for place, document in enumerate(self._documents):
-            if self._operation == "put" and document.blank:
-                self.ledger.skipped_blank += 1
-                continue
             if not self._surveyed.counts(place, document.id):
                 self.ledger.duplicates += 1
                 continue
-            checked = schema.check({} if self._operation == "delete" else document.metadata)
-            batch.append(_Item(document, checked, self._digests.of(document, checked)))
-            characters += len(document.title) + len(document.text)
+            one = Document(document.id) if self._operation == "delete" else document
+            checked = schema.check(one.metadata)
+            batch.append(_Item(one, checked, self._digests.of(one, checked)))
+            characters += len(one.title) + len(one.text)
             if len(batch) == self._batch_size or characters >= BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0
@@ -249,17 +277,21 @@ class Feed:
             yield batch
 
     def _missing(self, batch: Sequence[_Item]) -> list[_Wanted]:
-        """Those that neither the journal nor the target has as they are."""
-        noted = {item.document.id: item.digest for item in batch if self._journal.has(item.document.id, item.digest)}
-        durable = self._target.durable(noted) if noted else {}
-        rest = [item for item in batch if item.document.id not in durable]
-        stored = self._target.stored([item.document.id for item in rest]) if rest else {}
+        """Those that the target does not have as they are. The journal is not asked: what it has noted may have been replaced,
+        deleted or lost since."""
+        stored = self._target.stored([item.document.id for item in batch])
         wanted = []
-        for item in rest:
+        for item in batch:
             found = stored.get(item.document.id)
-            if found is None or found.digest != self._stored_digest(item.digest, len(found.passage_ids)):
+            if item.document.blank:
+                if found is None:
+                    self.ledger.skipped_blank += 1
+                else:
+                    wanted.append(_Wanted(item, found.passage_ids))
+            elif found is None or found.digest != self._stored_digest(item.digest, len(found.passage_ids)):
                 wanted.append(_Wanted(item, () if found is None else found.passage_ids))
-        self.ledger.already_there += len(batch) - len(wanted)
+            else:
+                self.ledger.already_there += 1
         return wanted
 
     def _stored_digest(self, digest: str, passages: int) -> str:
@@ -293,21 +325,52 @@ class Feed:
         return EncodedDocument(document, passages, made.vectors, self._stored_digest(item.digest, len(passages)), stale)
 
     def _book(self, outcomes: Sequence[Settled]) -> None:
-        """Notes what arrived, durably, and what was refused."""
-        good: list[tuple[str, str]] = []
-        refused: list[tuple[Failure, Document]] = []
+        self._note(outcomes)
+        self._report()
+
+    def _note(self, outcomes: Sequence[Settled]) -> None:
+        """Notes what arrived, durably, and what was refused. What one of the two files does not take waits for the next call,
+        and does not keep the other from what is its own.
+
+        Raises: CollectionError where a file cannot be written.
+        """
         for outcome in outcomes:
             item = self._in_flight.pop(outcome.document_id)
-            if outcome.failure is None:
-                good.append((item.document.id, item.digest))
+            if outcome.failure is not None:
+                self._refused.append((outcome.failure, item.document))
+            elif outcome.absent and self._operation == "delete":
+                self._count_absent(item)
             else:
-                refused.append((outcome.failure, item.document))
-        self._journal.acknowledge(good)
-        self.ledger.acknowledged += len(good)
+                self._arrived.append(item)
+        try:
+            self._note_refused()
+        finally:
+            self._note_arrived()
+
+    def _count_absent(self, item: _Item) -> None:
+        """What an earlier run of this feed has deleted was there."""
+        if self._journal.has(item.document.id, item.digest):
+            self.ledger.already_there += 1
+            return
+        self.ledger.absent += 1
+        if len(self.ledger.absent_ids) < self._named:
+            self.ledger.absent_ids.append(item.document.id)
+
+    def _note_arrived(self) -> None:
+        arrived = self._arrived
+        self._journal.acknowledge([(item.document.id, item.digest) for item in arrived])
+        blank = sum(item.document.blank for item in arrived) if self._operation == "put" else 0
+        self._arrived = []
+        self.ledger.acknowledged += len(arrived) - blank
+        self.ledger.skipped_blank += blank
+        self.ledger.removed_blank += blank
+
+    def _note_refused(self) -> None:
+        refused = self._refused
         self._letters.add(refused)
+        self._refused = []
         self.ledger.dead_lettered += len(refused)
         self.ledger.errors.update(f"HTTP {failure.status}" if failure.status else "refused here" for failure, _ in refused)
-        self._report()
 
     @property
     def state(self) -> FeedProgress:
@@ -316,9 +379,9 @@ class Feed:
         blank = surveyed.blank if self._operation == "put" else 0
         return FeedProgress(
             total=surveyed.documents - blank - surveyed.duplicates, seconds=self.seconds, acknowledged=ledger.acknowledged,
-            already_there=ledger.already_there, dead_lettered=ledger.dead_lettered, passages=ledger.passages,
-            token_vectors=ledger.token_vectors, bytes=ledger.bytes, in_flight=len(self._in_flight), errors=dict(ledger.errors),
-            sending=self._target.statistics(),
+            already_there=ledger.already_there, absent=ledger.absent, dead_lettered=ledger.dead_lettered,
+            passages=ledger.passages, token_vectors=ledger.token_vectors, bytes=ledger.bytes, in_flight=len(self._in_flight),
+            errors=dict(ledger.errors), sending=self._target.statistics(),
         )  # fmt: skip
 
     def _report(self) -> None:

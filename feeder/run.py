@@ -19,7 +19,7 @@ from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
 from feeder.sources import FileSource, Note, Report, Spool, spooled
 from feeder.sources.spool import checked_document
-from feeder.survey import Survey, survey
+from feeder.survey import NAMED, Survey, survey
 from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
 from late_interaction.bundle import Bundle
@@ -29,7 +29,7 @@ from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import MetadataError, UsageError
 from late_interaction.files import check_apart
-from late_interaction.metadata import MetadataSchema
+from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
 from late_interaction.tokenizing import Tokenizing
@@ -47,7 +47,8 @@ class FeedOptions:
     """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
     update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
     encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
-    before. encoder: default is the bundle's own. storage, sharding: of a new local index."""
+    before. encoder: default is the bundle's own. storage, sharding: of a new local index. named: so many ids of each kind are
+    in the summary."""
 
     to: str
     journal: Path
@@ -66,6 +67,7 @@ class FeedOptions:
     storage: Storage | None = None
     sharding: Sharding | None = None
     add_fields: bool = False
+    named: int = NAMED
 
     def __post_init__(self) -> None:
         """Raises: UsageError on what cannot be."""
@@ -120,14 +122,17 @@ class FeedRun:
         ledger = Ledger() if self._feed is None else self._feed.ledger
         counts = ledger.counts()
         blank = self.surveyed.blank if self._options.operation == "put" else 0
-        counts |= {"skipped_blank": blank, "duplicates": self.surveyed.duplicates}
+        counts["duplicates"] = self.surveyed.duplicates
+        if self._feed is None:
+            counts["skipped_blank"] = blank
         return FeedSummary(
             target=self._options.to if self.target is None else self.target.name,
             documents=self.total,
             operation=self._options.operation,
             outcome=self._outcome,
             skipped_blank_ids=self.surveyed.blank_ids if blank else (),
-            pending=self.total - blank - self.surveyed.duplicates - ledger.settled,
+            absent_ids=tuple(ledger.absent_ids),
+            pending=self.total - self.surveyed.duplicates - ledger.settled - (blank if self._feed is None else 0),
             seconds=0.0 if self._feed is None else self._feed.seconds,
             version=ledger.version,
             dead_letter_file=str(self._letters.path) if self._letters.written else None,
@@ -158,9 +163,9 @@ class FeedRun:
         options, target = self._options, self.target
         if target is None:
             return "dry run"
-        identity = f"{target.name} {target.bundle.sha256} {options.operation}"
+        identity = f"{target.place} {target.bundle.sha256} {options.operation}"
         with contextlib.ExitStack() as open_things:
-            journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run)
+            journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run, built=target.built)
             if not options.dry_run:
                 open_things.callback(lambda: self._close(journal))
             encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
@@ -174,10 +179,10 @@ class FeedRun:
             feed = self._feed = Feed(
                 self._documents, self.surveyed, target, journal, self._letters, digests, operation=options.operation,
                 encoding=encoding, pacing=Pacing(options.rate), stop=stop, progress=progress,
+                named=options.named,
             )  # fmt: skip
             if options.dry_run:
-                if options.operation == "put":
-                    feed.missing()
+                feed.look()
                 return "dry run"
             feed.run()
             self._complete = not feed.stopped
@@ -259,7 +264,7 @@ def _surveyed(documents: Iterable[Document], schema: MetadataSchema | None, opti
     """What is deleted needs no metadata, and only what is put needs a text."""
     if options.operation == "delete":
         return survey((Document(document.id) for document in documents), blanks=True)
-    return survey(documents, schema, blanks=options.operation == "update")
+    return survey(documents, schema, blanks=options.operation == "update", named=options.named)
 
 
 def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
@@ -280,15 +285,19 @@ def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: F
 
 
 def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
+    """An index that is there is opened first: whether it can be written is known before anything is read."""
     path = Path(options.to)
-    surveyed = _surveyed(documents, options.schema, options)
-    if options.dry_run and not is_there(path):
+    surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
+    if surveyed is not None and options.dry_run:
         return surveyed, None
     target = LocalTarget(
-        path, bundle, surveyed.schema, resume=options.resume, create=options.operation == "put",
-        dry=options.dry_run, storage=options.storage, sharding=options.sharding,
+        path, bundle, MetadataSchema({}) if surveyed is None else surveyed.schema, resume=options.resume,
+        create=options.operation == "put", dry=options.dry_run, storage=options.storage, sharding=options.sharding,
     )  # fmt: skip
+    further: dict[str, FieldType] = {}
+    taken: dict[str, FieldType] = {}
     try:
+        surveyed = surveyed or _surveyed(documents, options.schema, options)
         further = {name: type_ for name, type_ in surveyed.schema.fields.items() if name not in target.schema.fields}
         taken = further if options.add_fields or _made_without_documents(target) else {}
         if (schema := MetadataSchema({**target.schema.fields, **taken})) != surveyed.schema:

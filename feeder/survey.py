@@ -3,6 +3,7 @@ nothing half-written."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,14 +15,15 @@ from late_interaction.metadata import MetadataSchema, SchemaInference
 
 __all__ = ["Survey", "survey"]
 
-NAMED = 20
+NAMED = 20  # ids that a summary names, of each kind
+_CANDIDATES = 1000  # blank documents whose ids are kept, for those of them whose id does not come again
 
 
 @dataclass(frozen=True)
 class Survey:
-    """blank_ids: the first 20 ids of documents without title and text, which are not put. duplicates: documents whose id comes
-    again later. bare, bare_ids: documents with a title and no text, and the first ids. last_place: by the short hash of an id
-    that comes more than once, the place of the document that counts, the last."""
+    """blank: documents without title and text, whose id does not come again; blank_ids: the first ids of them. duplicates:
+    documents whose id comes again later. bare, bare_ids: documents with a title and no text, and the first ids. last_place: by
+    the short hash of an id that comes more than once, the place of the document that counts, the last."""
 
     documents: int
     blank: int
@@ -37,33 +39,40 @@ class Survey:
         return not self.last_place or self.last_place.get(short_hash(document_id), place) == place
 
 
-def survey(documents: Iterable[Document], schema: MetadataSchema | None = None, *, blanks: bool = False) -> Survey:
+def survey(
+    documents: Iterable[Document], schema: MetadataSchema | None = None, *, blanks: bool = False, named: int = NAMED
+) -> Survey:
     """Reads all documents: counts them and types their metadata, against `schema` where one is given. blanks: documents without
-    title and text count as others. Memory: 40 bytes a document.
+    title and text count as others. named: so many ids of blank documents are kept. Memory: 40 bytes a document.
 
     Raises: CollectionError, MetadataError.
     """
     inference = SchemaInference()
     hashes = bytearray()
-    total = blank = bare = 0
+    total = bare = 0
+    blanks_at = array("Q")
     blank_ids: list[str] = []
     bare_ids: list[str] = []
     for document in documents:
         if document.blank and not blanks:
-            blank += 1
-            blank_ids += [document.id] if blank <= NAMED else []
-            hashes += total.to_bytes(16, "big")  # holds the place, and is no id's hash
-        else:
-            hashes += short_hash(document.id)
-            if not document.text.strip():
-                bare += 1
-                bare_ids += [document.id] if bare <= EXAMPLES else []
+            blanks_at.append(total)
+            blank_ids += [document.id] if len(blanks_at) <= max(named, _CANDIDATES) else []
+        elif not document.text.strip():
+            bare += 1
+            bare_ids += [document.id] if bare <= EXAMPLES else []
+        hashes += short_hash(document.id)
         total += 1
         if schema is None:
             inference.add(document.id, document.metadata)
         _check(document, schema or SchemaInference.of([(document.id, document.metadata)]))
     last, duplicates = last_places(hashes)
-    return Survey(total, blank, tuple(blank_ids), duplicates, last, schema or inference.schema(), bare, tuple(bare_ids))
+    blank = [
+        number
+        for number, place in enumerate(blanks_at)
+        if last.get(bytes(hashes[16 * place : 16 * place + 16]), place) == place
+    ]
+    shown = tuple(blank_ids[number] for number in blank if number < len(blank_ids))[:named]
+    return Survey(total, len(blank), shown, duplicates, last, schema or inference.schema(), bare, tuple(bare_ids))
 
 
 def _check(document: Document, schema: MetadataSchema) -> None:

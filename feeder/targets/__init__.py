@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,10 +45,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome of one document that was handed over; durable where failure is None."""
+    """The outcome of one document that was handed over; durable where failure is None. absent: it was to be deleted, and was
+    not there."""
 
     document_id: str
     failure: Failure | None = None
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Target(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def place(self) -> str:
+        """Where it is, wherever this process was started."""
+        ...
+
+    @property
+    def built(self) -> str:
+        """Another one where the target at that place was built anew; empty where that is not known."""
+        ...
+
+    @property
     def bundle(self) -> Bundle: ...
     @property
     def schema(self) -> MetadataSchema: ...
@@ -98,8 +110,8 @@ class Target(Protocol):
         """How many passages it has; where they are not `counted`, how many documents."""
         ...
 
-    def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
-        """Those of the journal's acknowledged documents that this target really still has."""
+    def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
+        """Those of the documents, all updated by an earlier run, that are sure to be as that run has left them."""
         ...
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
@@ -115,13 +127,14 @@ class Target(Protocol):
         ...
 
     def delete(self, document_ids: Sequence[str]) -> None:
-        """All passages of each; a document that is not there is settled without failure."""
+        """All passages of each; a document that is not there is settled as absent."""
         ...
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
         """Outcomes since the last call; wait: when all that was handed over is settled.
 
-        Raises: VespaUnreachable, VespaBusy when retries are used up; outcomes known already are returned by the next call.
+        Raises: with `wait` alone, VespaUnreachable, VespaBusy when retries are used up; outcomes known already are returned by
+        the next call without.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
+from late_interaction.plaid.lock import LOCK
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, ShardedWriter, Sharding, open_index
 from late_interaction.plaid.writer import IndexWriter
 
@@ -35,8 +36,9 @@ class LocalTarget:
     ) -> None:
         """dry: the index is only read, beside a writer too. storage, sharding: of a new index.
 
-        Raises: LocalIndexError where the index is damaged, locked, missing, or was built with another bundle, storage or
-        shards; UsageError where the field that decides on shards is none of the schema.
+        Raises: LocalIndexError where the index is damaged, locked, missing, was built with another bundle, storage or shards,
+        or has changes of an interrupted run that are not resumed; UsageError where the field that decides on shards is none of
+        the schema.
         """
         self.name = str(path)
         if is_there(path):
@@ -56,11 +58,27 @@ class LocalTarget:
         self._opened = None if dry else index.writer(resume=resume)
         self._planned = index.planned(resume=resume) if self._opened is None else self._opened.passages_of
         self._outcomes: list[Settled] = []
+        try:
+            if self._opened is not None:
+                self._opened.check_usable()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def _writer(self) -> IndexWriter | ShardedWriter:
         assert self._opened is not None  # a dry run changes nothing
         return self._opened
+
+    @property
+    def place(self) -> str:
+        return str(self._index.path.resolve())
+
+    @property
+    def built(self) -> str:
+        """When the index was first written: its lock file stays for as long as it does."""
+        lock = self._index.path / LOCK
+        return str(lock.stat().st_mtime_ns) if lock.exists() else ""
 
     @property
     def bundle(self) -> Bundle:
@@ -93,9 +111,9 @@ class LocalTarget:
         """Without what waits for `finish`."""
         return self._index.passages
 
-    def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
-        there = self.stored(list(acknowledged))
-        return {id_: digest for id_, digest in acknowledged.items() if id_ in there}
+    def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
+        """None: what an earlier run has changed may have been discarded since."""
+        return ()
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
         found: dict[str, Stored] = {}
@@ -122,9 +140,7 @@ class LocalTarget:
         self._settle(outcomes)
 
     def delete(self, document_ids: Sequence[str]) -> None:
-        for id_ in document_ids:
-            self._writer.delete_document(id_)
-        self._settle([Settled(id_) for id_ in document_ids])
+        self._settle([Settled(id_, absent=not self._writer.delete_document(id_)) for id_ in document_ids])
 
     def _settle(self, outcomes: Sequence[Settled]) -> None:
         self._writer.flush()

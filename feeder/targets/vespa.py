@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -66,6 +66,14 @@ class VespaTarget:
         self._seen: dict[str, list[Row]] = {}
 
     @property
+    def place(self) -> str:
+        return f"{str(parse_address(self.name)).rstrip('/')}#{self._settings.schema}"
+
+    @property
+    def built(self) -> str:
+        return ""
+
+    @property
     def schema(self) -> MetadataSchema:
         return self._settings.metadata
 
@@ -84,8 +92,9 @@ class VespaTarget:
     def size(self) -> int:
         return self._rows.count()
 
-    def durable(self, acknowledged: Mapping[str, str]) -> Mapping[str, str]:
-        return acknowledged
+    def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
+        """Those without a digest: an update forgets it, and whatever is put has one."""
+        return [id_ for id_, stored in self.stored(document_ids).items() if not stored.digest]
 
     def statistics(self) -> FeedStatistics:
         """Of all operations so far."""
@@ -127,6 +136,9 @@ class VespaTarget:
         found = self._settled_rows(document_ids)
         for id_ in dict.fromkeys(document_ids):
             rows = found.get(id_, [])
+            if not rows:
+                self._known.append(Settled(id_, absent=True))
+                continue
             first = [remove(self._path_of(row)) for row in rows if row.is_first]
             others = [remove(self._path_of(row)) for row in rows if not row.is_first]
             self._submit(Job(id_, [first, others]))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from late_interaction.errors import LocalIndexError
 
-__all__ = ["WriterLock"]
+__all__ = ["LOCK", "WriterLock"]
+
+LOCK = "LOCK"
 
 
 class WriterLock:
@@ -18,7 +20,7 @@ class WriterLock:
     def __init__(self, root: Path) -> None:
         """Raises: LocalIndexError where another writer has the lock, or the folder cannot be written."""
         try:
-            self._file = (root / "LOCK").open("ab")
+            self._file = (root / LOCK).open("ab")
         except OSError as error:
             raise LocalIndexError(f"{root} cannot be written: {error}") from None
         try:

@@ -47,7 +47,7 @@ def go(tiny_bundle, tmp_path):
 
 
 def balanced(summary):
-    parts = ("acknowledged", "already_there", "dead_lettered", "skipped_blank", "duplicates", "pending")
+    parts = ("acknowledged", "already_there", "absent", "dead_lettered", "skipped_blank", "duplicates", "pending")
     assert sum(getattr(summary, part) for part in parts) == summary.documents
 
 
@@ -133,7 +133,7 @@ def test_update_changes_metadata_alone(go, tmp_path):
 def test_delete_takes_all_passages(go, tmp_path):
     go(DOCUMENTS)
     summary = go([Document("d8", metadata={"unknown": "x"}), Document("nobody")], operation="delete")
-    assert summary.acknowledged == 2
+    assert (summary.acknowledged, summary.absent, summary.absent_ids) == (1, 1, ("nobody",))
     assert set(passages(tmp_path / "index")) == {item.id for item in DOCUMENTS} - {"d8"}
 
 
