@@ -21,6 +21,7 @@ from colbert_vespa.recall import Goal, RecallReport, measure_recall
 from feeder.sources import Query, read_collection, read_qrels
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
+from late_interaction.encoder import check_finite
 from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k, percentile
@@ -268,6 +269,7 @@ def exact_rankings(
     first = 0
     while part := list(islice(source, block)):
         vectors = encoder.encode_documents([Passage.of(document).encoded_text for document in part])
+        check_finite(vectors, encoder.bundle)
         flat = np.concatenate(vectors)
         lengths = np.array([len(item) for item in vectors])
         places = np.arange(first, first + len(part))

@@ -92,9 +92,9 @@ def _write(
 def _judge(report: ExportReport, options: ExportOptions) -> None:
     faults = []
     for precision, measured in report.fidelity.items():
-        if precision == "fp32" and measured.worst < options.least_fp32:
+        if precision == "fp32" and not measured.worst >= options.least_fp32:
             found = f"worst cosine {measured.worst:.6f}, wanted {options.least_fp32}"
-        elif precision != "fp32" and measured.mean < options.least_quantized:
+        elif precision != "fp32" and not measured.mean >= options.least_quantized:
             found = f"mean cosine {measured.mean:.4f}, wanted {options.least_quantized}"
         else:
             continue

@@ -63,9 +63,9 @@ class Codebook:
                 raise ValueError(f"{name} must be finite float32")
             if name in shapes and array.shape != shapes[name]:
                 raise ValueError(f"{name} has shape {array.shape}, not {shapes[name]}")
-        if (np.diff(self.cutoffs, axis=1) < 0).any():
+        if not (np.diff(self.cutoffs, axis=1) >= 0).all():
             raise ValueError("cutoffs must ascend")
-        if np.abs(np.linalg.norm(self.centroids, axis=1) - 1).max() > 1e-3:
+        if not np.abs(np.linalg.norm(self.centroids, axis=1) - 1).max() <= 1e-3:
             raise ValueError("centroids must have unit rows")
 
     @property

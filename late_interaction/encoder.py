@@ -18,7 +18,7 @@ from late_interaction.errors import BundleError
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
-__all__ = ["Encoder", "open_graph"]
+__all__ = ["Encoder", "check_finite", "open_graph"]
 
 Matrix = NDArray[np.float32]
 TOKEN_BUDGET = 1024  # padded tokens of a batch: what stays in a core's cache
@@ -122,6 +122,12 @@ class Encoder:
         if output.shape[2] != self.dim:
             raise BundleError(f"{self.bundle.path}: the model gives {output.shape[2]} dimensions, the manifest says {self.dim}")
         return [np.ascontiguousarray(output[row, : len(item.ids)][item.keep], np.float32) for row, item in enumerate(batch)]
+
+
+def check_finite(vectors: Sequence[Matrix], bundle: Bundle) -> None:
+    """Scores of rows that are no numbers put documents in no order. Raises: BundleError."""
+    if not all(np.isfinite(rows).all() for rows in vectors):
+        raise BundleError(f"{bundle.path} gives vectors that are no finite numbers: export it again, or with another precision")
 
 
 def open_graph(path: Path, threads: int = 1) -> ort.InferenceSession:

@@ -48,7 +48,7 @@ class Thresholds:
             array = getattr(self, name)
             if array.dtype != np.float32 or not np.isfinite(array).all() or array.shape != (self.dim,):
                 raise ValueError(f"{name} must be finite float32 of shape [d]")
-        if not self.dim or (self.spread <= 0).any():
+        if not self.dim or not (self.spread > 0).all():
             raise ValueError("spread must be above 0")
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.encoder import Encoder
+from late_interaction.encoder import Encoder, check_finite
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.text import clean_text
@@ -122,4 +122,6 @@ def encoded(query: Query, dim: int, encoder: Callable[[], Encoder]) -> Question:
         return Question(checked, None)
     model = encoder()
     start = time.perf_counter()
-    return Question(model.encode_queries([checked])[0], checked, time.perf_counter() - start)
+    rows = model.encode_queries([checked])
+    check_finite(rows, model.bundle)
+    return Question(rows[0], checked, time.perf_counter() - start)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from late_interaction.documents import Document, passage_text
-from late_interaction.encoder import Encoder
+from late_interaction.encoder import Encoder, check_finite
 from late_interaction.maxsim import maxsim_many
 from late_interaction.text import checked_text, given_list
 from query.backend import encoded
@@ -32,6 +32,7 @@ def reranked(
     if not made:
         return ()
     vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])
+    check_finite(vectors, encoder.bundle)
     lengths = [len(D) for D in vectors]
     scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
     order = np.argsort(-scores, kind="stable")[: len(made) if k is None else k].tolist()

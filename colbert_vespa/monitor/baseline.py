@@ -56,10 +56,10 @@ class Profile:
         try:
             return cls(
                 str(data["bundle"]), int(data["passages"]), tuple(map(str, data["queries"])), _numbers(data["lengths"]),
-                float(data["unknown"]), _numbers(data["scores"]),
-                None if data["nearness"] is None else float(data["nearness"]),
+                _numbers([data["unknown"]])[0], _numbers(data["scores"]),
+                None if data["nearness"] is None else _numbers([data["nearness"]])[0],
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"{path} holds no baseline ({error!r}): make it with {MADE_BY}") from None
 
 
@@ -128,15 +128,15 @@ def drift_rows(before: Profile, now: Profile, limits: Limits) -> Section:
 
 
 def _row(name: str, value: float, limit: float, says: str, why: str) -> Row:
-    moved = value > limit
+    moved = not value <= limit
     return Row(AREA, name, WARNING if moved else OK, f"{says} (limit {limit:g}): {why}" if moved else says)
 
 
 def _passages_row(before: int, now: int, limits: Limits) -> Row:
     says = f"{before:,} in the baseline, now {now:,}"
-    if now < (1 - limits.fewer) * before:
+    if not now >= (1 - limits.fewer) * before:
         return Row(AREA, "passages", WARNING, f"{says}: lost, or deleted")
-    if now > limits.grown * before:
+    if not now <= limits.grown * before:
         return Row(AREA, "passages", WARNING, f"{says}: codebook and effort were chosen for fewer; tune, and make a baseline")
     return Row(AREA, "passages", OK, says)
 

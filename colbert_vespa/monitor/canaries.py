@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, Row, Sample, Sectio
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.files import atomic_write
 from late_interaction.metrics import percentile
+from late_interaction.reading import read_regular
 from query import Client
 from query.types import Hit, SearchResult
 
@@ -22,6 +24,7 @@ __all__ = ["Canaries", "Canary", "ask_canaries", "compare", "make_canaries"]
 FORMAT = 1
 AREA = "canaries"
 TOLERANCE = 0.05  # of a score: rows of 16 bits, and encoders of another processor, differ by less
+MOST_BYTES = 1 << 28  # of one of our own files
 SHOWN = 60  # characters of a query
 
 
@@ -58,18 +61,21 @@ class Canaries:
                 Canary(str(item["query"]), tuple((str(id_), float(score)) for id_, score in item["expected"]))
                 for item in data["canaries"]
             )
-            return cls(str(data["bundle"]), str(data["candidates"]), int(data["k"]), float(data["tolerance"]), found)
-        except (KeyError, TypeError, ValueError) as error:
+            tolerance = float(data["tolerance"])
+            if not all(map(math.isfinite, (tolerance, *(score for item in found for _, score in item.expected)))):
+                raise ValueError("a number is not finite")
+            return cls(str(data["bundle"]), str(data["candidates"]), int(data["k"]), tolerance, found)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"{path} holds no canaries ({error!r}): make them with colbert-vespa monitor canaries") from None
 
 
 def read_json(path: Path, kind: str, version: int, made_by: str) -> Mapping[str, Any]:
     """Of one of our own files. Raises: UsageError."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path, MOST_BYTES))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is not JSON: make it with {made_by}") from None
     if not isinstance(data, dict) or data.get("format") != kind:
         raise UsageError(f"{path} is no file of {kind}: make it with {made_by}")
@@ -130,13 +136,13 @@ def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:
     if not result.full:
         return f"the answer lacks documents ({'; '.join(result.degraded) or f'coverage {result.coverage:.1%}'})"
     scores = {hit.passage_id: hit.score for hit in result.hits}
-    changed = [(id_, was) for id_, was in canary.expected if id_ in scores and abs(scores[id_] - was) > tolerance]
+    changed = [(id_, was) for id_, was in canary.expected if id_ in scores and not abs(scores[id_] - was) <= tolerance]
     if changed:
         id_, was = changed[0]
         both = f"score of {id_} was {was:.3f} and is {scores[id_]:.3f}"
         return f"{both}{_more(changed)}: another text, encoder, codec or codebook"
     floor = _floor(result.hits, len(canary.expected))
-    lost = [(id_, was) for id_, was in canary.expected if id_ not in scores and was > floor + tolerance]
+    lost = [(id_, was) for id_, was in canary.expected if id_ not in scores and not was <= floor + tolerance]
     if lost:
         return f"{lost[0][0]} is not found any more{_more(lost)}: deleted, on a lost node, or missed by the candidates"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from colbert_vespa.monitor.limits import Limits
@@ -60,9 +61,9 @@ def _opened(index: AnyIndex, path: Path, limits: Limits) -> Section:
     rows += [Row(AREA, f"shard-{shard}", WRONG, why) for shard, why in index.missing.items()]
     drifts = [reader.drift for reader in readers.values() if reader.drift is not None]
     if drifts:
-        drift = max(drifts)
+        drift = max(drifts, key=lambda value: math.inf if math.isnan(value) else value)
         says = f"vectors lie {drift:.3f} farther from their centroids than when it was trained"
-        far = drift >= limits.centroids
+        far = not drift < limits.centroids
         rows.append(Row(AREA, "codebook", WARNING if far else OK, f"{says}: colbert-vespa index compact" if far else says))
         samples.append(Sample("drift_distance", drift, {"of": "stored_vectors"}))
     return Section(tuple(rows), tuple(samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
         tuple(told_at), silent, used,
         limits={name: max(found.values()) for name, found in told.items() if any(found.values())},
         above_limit=max(above.values(), default=0.0),
-        blocked_on=tuple(sorted(host for host, value in blocked.items() if value > 0)),
+        blocked_on=tuple(sorted(host for host, value in blocked.items() if not value <= 0)),
         queries=rate("queries"), degraded=rate("degraded_queries"), failed=rate("failed_queries"), latency_s=latency,
     )  # fmt: skip
 
@@ -117,6 +118,11 @@ def metric_rows(figures: Figures, limits: Limits) -> Section:
     return Section(tuple(rows), tuple(samples))
 
 
+def _worst(by_host: Mapping[str, float]) -> tuple[str, float]:
+    """The host with the largest figure, or one whose figure is no number."""
+    return max(by_host.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
+
+
 def _told(figures: Figures) -> Row:
     if figures.silent:
         missing = ", ".join(figures.silent)
@@ -128,19 +134,19 @@ def _room(name: str, figures: Figures, limits: Limits) -> Row:
     used, limit = figures.used[name], figures.limits.get(name)
     if not used:
         return Row("room", name, UNKNOWN, "no content node says how much it uses")
-    host, most = max(used.items(), key=lambda item: item[1])
+    host, most = _worst(used)
     says = f"{most:.0%} used on {host}"
     if limit is None:
         return Row("room", name, UNKNOWN, f"{says}; the cluster controller does not say where feeding stops")
     says += f", feeding stops at {limit:.0%}"
-    if most >= limit:
+    if not most < limit:
         return Row("room", name, WRONG, says)
-    near = most >= limits.feed_share * limit
+    near = not most < limits.feed_share * limit
     return Row("room", name, WARNING if near else OK, f"{says}: add nodes before it does" if near else says)
 
 
 def _blocked(figures: Figures) -> bool:
-    return figures.above_limit > 0 or bool(figures.blocked_on)
+    return not figures.above_limit <= 0 or bool(figures.blocked_on)
 
 
 def _feeding(figures: Figures) -> Row:
@@ -160,9 +166,9 @@ def _queries(figures: Figures, limits: Limits) -> Iterator[Row]:
     yield Row("queries", "rate", OK, f"{rate:.2g} a second" if rate else "none in the last minute")
     slow = figures.latency_s["0.99"]
     if rate and slow:
-        host, p99 = max(slow.items(), key=lambda item: item[1])
+        host, p99 = _worst(slow)
         says = f"p99 {1000 * p99:.0f} ms on {host}, p95 {1000 * max(figures.latency_s['0.95'].values(), default=0.0):.0f} ms"
-        late = p99 > limits.p99_s
+        late = not p99 <= limits.p99_s
         says += f"; limit {1000 * limits.p99_s:.0f} ms" if late else ""
         yield Row("queries", "latency", WARNING if late else OK, says)
     for name, found, limit in (
@@ -171,4 +177,4 @@ def _queries(figures: Figures, limits: Limits) -> Iterator[Row]:
     ):
         count = sum(found.values())
         share = count / max(rate, count) if count else 0.0
-        yield Row("queries", name, WRONG if share > limit else OK, f"{share:.2%} of them" if count else "none")
+        yield Row("queries", name, WRONG if not share <= limit else OK, f"{share:.2%} of them" if count else "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -78,14 +79,19 @@ def compare_orders(
 ) -> tuple[dict[str, float], list[Case]]:
     """Scores by query and passage. overlap is of the k best of each side; tau and score_error are of what both have.
 
-    Cases are the queries with the least overlap, where it is not whole, and the largest error.
+    Passages without rows score minus infinity and have no error; a score that is no number makes every measure one. Cases are
+    the queries with the least overlap, where it is not whole, and the largest error.
     """
     from scipy.stats import kendalltau
 
     overlaps, taus, errors = {}, [], {}
-    for query, ours in left.items():
-        theirs = right[query]
+    for query in left:
+        ours, theirs = _noted(left[query], right[query]), _noted(right[query], left[query])
         overlaps[query] = overlap_at_k(best(theirs), best(ours), k)
+        if any(map(math.isnan, (*ours.values(), *theirs.values()))):
+            overlaps[query] = errors[query] = math.nan
+            taus.append(math.nan)
+            continue
         both = sorted(ours.keys() & theirs.keys())
         pairs = np.array([[ours[id_], theirs[id_]] for id_ in both], np.float64).reshape(-1, 2)
         pairs = pairs[np.isfinite(pairs).all(axis=1)]
@@ -97,13 +103,20 @@ def compare_orders(
     if taus:
         measured["tau"] = float(np.mean(taus))
     if errors:
-        measured["score_error"] = max(errors.values())
-    low = sorted((query for query in overlaps if overlaps[query] < 1), key=lambda query: (overlaps[query], query))
+        measured["score_error"] = float(np.max(list(errors.values())))
+    low = sorted((query for query in overlaps if not overlaps[query] >= 1), key=lambda query: (_low(overlaps[query]), query))
     cases = [Case(f"query {query}", "overlap", overlaps[query]) for query in low[:WORST]]
     if errors:
-        worst = max(errors, key=lambda query: errors[query])
+        worst = max(errors, key=lambda query: -_low(-errors[query]))
         cases.append(Case(f"query {worst}", "score_error", errors[worst]))
     return measured, cases
+
+
+def _noted(scores: Mapping[str, float], others: Mapping[str, float]) -> Mapping[str, float]:
+    """Vespa writes null for the minus infinity that a passage without rows has."""
+    return {
+        id_: -math.inf if math.isnan(score) and others.get(id_) == -math.inf else score for id_, score in scores.items()
+    }  # fmt: skip
 
 
 def best(scores: Mapping[str, float]) -> list[str]:
@@ -114,5 +127,11 @@ def best(scores: Mapping[str, float]) -> list[str]:
 def worst_rows(cosines: Mapping[str, NDArray[np.float64]], reasons: Mapping[str, str]) -> list[Case]:
     """The texts whose worst row is worst."""
     least = {what: float(values.min()) for what, values in cosines.items() if len(values)}
-    order: Sequence[str] = sorted(least, key=lambda what: (least[what], what))
-    return [Case(what, "worst_cosine", least[what], reasons.get(what, "")) for what in order[:WORST] if least[what] < 1 - 1e-6]
+    order: Sequence[str] = sorted(least, key=lambda what: (_low(least[what]), what))
+    worst = [what for what in order[:WORST] if not least[what] >= 1 - 1e-6]
+    return [Case(what, "worst_cosine", least[what], reasons.get(what, "")) for what in worst]
+
+
+def _low(value: float) -> float:
+    """For sorting: what is no number is the worst."""
+    return -math.inf if math.isnan(value) else value

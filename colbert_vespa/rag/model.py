@@ -16,6 +16,7 @@ from colbert_vespa.rag.memory import EncodedDocuments
 from colbert_vespa.rag.places import Place, listed_versions, parted
 from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
 from late_interaction.bundle import Bundle
+from late_interaction.encoder import check_finite
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.plaid.shards import open_index
 from query import Client, ClientSettings
@@ -265,7 +266,9 @@ class RAGPretrainedModel:
         """
         texts = checked_texts(documents, "documents")
         metadatas = checked_metadatas(document_metadatas, len(texts), "documents")
-        vectors = self._model(max_document_length).encoder.encode_documents(texts)
+        encoder = self._model(max_document_length).encoder
+        vectors = encoder.encode_documents(texts)
+        check_finite(vectors, encoder.bundle)
         if self._encoded is None:
             self._encoded = EncodedDocuments(self._bundle.manifest.dim)
         self._encoded.add(texts, vectors, metadatas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,9 +188,9 @@ def _checked(items: list[RawExample]) -> Iterator[RawExample]:
 def _scored(record: Mapping[str, object], query: str, where: str) -> Example:
     documents = _texts(record["documents"], where)
     scores = record.get("scores")
-    numbers = isinstance(scores, list) and all(isinstance(value, (int, float)) for value in scores)
+    numbers = isinstance(scores, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in scores)
     if not isinstance(scores, list) or not numbers or len(scores) != len(documents) or len(documents) < 2:
-        raise CollectionError(f"{where}: wanted a number in scores for each of at least two documents")
+        raise CollectionError(f"{where}: wanted a finite number in scores for each of at least two documents")
     return Example(query, documents[0], tuple(documents[1:]), tuple(float(value) for value in scores))
 
 

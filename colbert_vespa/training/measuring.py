@@ -19,6 +19,7 @@ from exporter.dense import DenseEncoder
 from exporter.quiet import quiet
 from feeder.sources import Query
 from late_interaction.documents import Document, passage_text
+from late_interaction.errors import ColbertVespaError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import ndcg_at_k, recall_at_k, reciprocal_rank_at_k
 
@@ -94,7 +95,10 @@ def model_rankings(
     model: Any, judged: Judged, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, list[str]]:
     """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder. progress:
-    documents done, of all."""
+    documents done, of all.
+
+    Raises: ColbertVespaError where a score is no number: in their order documents would rank as they stand.
+    """
     queries = list(judged.queries)
     with quiet():
         rows = model.encode_query([q.text for q in queries], convert_to_numpy=True, show_progress_bar=False)
@@ -111,6 +115,8 @@ def model_rankings(
                 scores[place, first : first + len(part)] = maxsim_many(np.asarray(Q, np.float32), flat, lengths)
             if progress is not None:
                 progress(first + len(part), len(judged.documents))
+    if np.isnan(scores).any():
+        raise ColbertVespaError("the model gives vectors that are no numbers: train with a lower learning rate, or in fp32")
     order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
     return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(queries, order, strict=True)}
 

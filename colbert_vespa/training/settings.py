@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 from colbert_vespa.training.mining import MiningSettings
@@ -56,12 +57,12 @@ class TrainingSettings:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}")
         least = {"epochs": 0.0, "learning_rate": 0.0, "scale": 0.0, "temperature": 0.0}
         for name, bound in least.items():
-            if not getattr(self, name) > bound:
+            if not bound < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be more than {bound:g}, got {getattr(self, name)}")
         at_least = {"batch_size": 1, "accumulate": 1, "chunk": 1, "query_length": 4, "document_length": 4, "negatives": 0,
                     "pool_factor": 1, "evaluate_every": 0, "patience": 0, "distillation_weight": 0}  # fmt: skip
         for name, smallest in at_least.items():
-            if getattr(self, name) < smallest:
+            if not smallest <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         for name in ("keep_start", "warmup"):
             if not 0 <= getattr(self, name) < 1:

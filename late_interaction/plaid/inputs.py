@@ -60,7 +60,7 @@ def document_rows(passage_id: str, vectors: object, dim: int, codec: str) -> Mat
     if not np.isfinite(rows).all():
         raise UsageError(f"{where}: vectors must be finite")
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    wrong = lengths >= LONGEST if codec == "float32" else np.abs(lengths - 1) > TOLERANCE
+    wrong = ~(lengths < LONGEST) if codec == "float32" else ~(np.abs(lengths - 1) <= TOLERANCE)
     if wrong.any():
         row = int(wrong.argmax())
         takes = f"rows shorter than {LONGEST}" if codec == "float32" else "rows of length 1: divide them by their length"

@@ -396,7 +396,7 @@ class IndexWriter:
         """Whether a compaction to `total` vectors trains a codebook. Not each time: decoded vectors that are encoded again lose
         a little more."""
         trained_on, drift = self._index.snapshot.version.trained_on, self._index.drift
-        drifted = drift is not None and drift >= DRIFTED
+        drifted = drift is not None and not drift < DRIFTED
         return trained_on > 0 and total > 0 and (drifted or total >= COMPACTED * trained_on)
 
     def _living_rows(self, snapshot: Snapshot) -> int:
