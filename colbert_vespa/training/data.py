@@ -190,7 +190,7 @@ def _scored(record: Mapping[str, object], query: str, where: str) -> Example:
     scores = record.get("scores")
     numbers = isinstance(scores, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in scores)
     if not isinstance(scores, list) or not numbers or len(scores) != len(documents) or len(documents) < 2:
-        raise CollectionError(f"{where}: wanted a finite number in scores for each of at least two documents")
+        raise CollectionError(f"{where}: wanted a number in scores for each of at least two documents")
     return Example(query, documents[0], tuple(documents[1:]), tuple(float(value) for value in scores))
 
 
