@@ -341,7 +341,8 @@ def search(
     with Client(address, bundle, settings=settings) as client:
         found = client.search(
             query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
-            group=group, weights=weights, scored=scored, explain=True, timeout=timeout,
+            group=group, weights=weights, scored=scored, timeout=timeout,
+            explain=explain or heatmap is not None or not json_output,  # people see which words matched
         )  # fmt: skip
     out.hits(found)
     if explain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ except ImportError:
 
 __all__ = ["ColbertRanker", "ColbertRetriever", "where_of"]
 
+_OPENING = threading.Lock()
 _COMPARISONS = {
     "==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "in": "$in", "not in": "$nin",
 }  # fmt: skip
@@ -33,23 +35,28 @@ class _OnIndex:
     @property
     def _both(self) -> tuple[Client, AsyncClient]:
         """Raises: as Client."""
-        if self._clients is None:
-            client = Client(self.address, self.bundle)
-            self._clients = client, AsyncClient.beside(client)
-        return self._clients
+        with _OPENING:
+            if self._clients is None:
+                client = Client(self.address, self.bundle)
+                self._clients = client, AsyncClient.beside(client)
+            return self._clients
 
     def warm_up(self) -> None:
         """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
         _ = self._both
 
     def close(self) -> None:
-        if self._clients is not None:
-            self._clients[0].close()
+        """Ends the connections of `run` and of `run_async`, in all event loops; a later call opens others."""
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            clients[1].close_all()
+            clients[0].close()
 
 
 @component
 class ColbertRetriever(_OnIndex):
-    """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and document_id."""
+    """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and
+    document_id; of these names the document's own fields win."""
 
     def __init__(
         self,
@@ -144,7 +151,7 @@ def where_of(filters: dict[str, Any] | None) -> dict[str, Any]:
 
 def _document(hit: Hit) -> Document:
     title = {"title": hit.title} if hit.title else {}
-    meta = {**title, **whole_metadata(hit.metadata), "document_id": hit.id}
+    meta = {"document_id": hit.id, **title, **whole_metadata(hit.metadata)}
     return Document(id=hit.passage_id, content=hit.text, meta=meta, score=hit.score)
 
 

@@ -109,6 +109,8 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
     ) -> FetchedDocument:
         try:
             found = await asking.get([id], timeout=settings.timeout)
+            if id not in found:
+                found.check_full()
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
         if id not in found:

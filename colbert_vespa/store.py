@@ -19,10 +19,10 @@ from feeder.sources.spool import checked_document
 from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
-from late_interaction.errors import MetadataError, SettingsError, UsageError, VespaRefused
+from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, SettingsError, UsageError, VespaRefused
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
 from late_interaction.plaid import LocalIndex
-from late_interaction.text import given_list
+from late_interaction.text import checked_ids, given_list
 from query import Client
 from vespa_app.addresses import is_url
 from vespa_app.names import check_field
@@ -86,15 +86,17 @@ class DocumentStore:
 
     def get(self, ids: Sequence[str], where: Mapping[str, object] | None = None) -> list[Document]:
         """Those that are there and that the filter selects, in the order given, passages joined by newlines."""
+        wanted = checked_ids(ids)
         if self._client is None:
             return []
-        return [whole_document(passages) for passages in self._client.get(ids, where=where).values()]
+        return [whole_document(passages) for passages in self._client.get(wanted, where=where).check_full().values()]
 
     def delete(self, ids: Sequence[str]) -> Outcome:
         """Ids that are not there are in neither list."""
+        wanted = checked_ids(ids)
         with self._writing:
             client = self._client
-            there = list(client.get(ids)) if client is not None else []
+            there = list(client.get(wanted).check_full()) if client is not None else []
             if client is None or not there:
                 return Outcome((), {})
             return self._fed([Document(id_) for id_ in there], client, "delete")
@@ -102,11 +104,16 @@ class DocumentStore:
     def delete_where(self, where: Mapping[str, object] | None) -> None:
         """The documents that a filter selects; all without one.
 
-        Raises: FilterError, LocalIndexError, VespaError; VespaRefused where some could not be deleted.
+        Raises: FilterError, LocalIndexError, VespaError; LocalIndexError or VespaRefused where some could not be deleted.
         """
-        while self._client is not None and (ids := self._client.select(where)):
+        while self._client is not None and (ids := self._client.select(where).check_full()):
             for id_, why in self.delete(ids).failed.items():
-                raise VespaRefused(f"{self.address}: document {id_!r} could not be deleted: {why}")
+                raise self.refusal(f"document {id_!r} could not be deleted: {why}")
+
+    def refusal(self, message: str) -> ColbertVespaError:
+        """The error of a document that this index did not take."""
+        kind = VespaRefused if is_url(self.address) else LocalIndexError
+        return kind(f"{self.address}: {message}")
 
     def close(self) -> None:
         if self._client is not None:

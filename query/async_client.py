@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +15,12 @@ import httpx
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
-from query.client import Client, make_options
+from query.client import Client, Given, make_options
 from query.core import Addresses, Core, Names
 from query.exchange import AsyncExchange
 from query.options import AUTO, ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan
-from query.types import Hit, Matrix, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
 from vespa_app.settings import MAX_HITS
 
 __all__ = ["AsyncClient"]
@@ -44,18 +45,27 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """As Client, whose errors the first call raises. opening: the transport by which applications are read."""
-        self._open = lambda: Core(address, bundle, settings=settings, precision=precision, transport=opening, clock=clock)
+        own_parts = transport is not None or opening is not None
+        self._given = Given(address, bundle, settings, precision, own_parts)
+        self._open: Callable[[], Core] = lambda: Core(
+            address, bundle, settings=settings, precision=precision, transport=opening, clock=clock
+        )
         self._exchange = AsyncExchange(settings or ClientSettings(), transport=transport, clock=clock, sleep=sleep)
         self._core: Core | None = None
         self._shared = False
-        self._opening = asyncio.Lock()
+        self._opening = threading.Lock()
 
     @classmethod
     def beside(cls, client: Client) -> AsyncClient:
         """One that has its indexes, encoder and settings in common with `client`, and connections of its own."""
-        made = cls(client.address, settings=client._core.settings)
-        made._core, made._shared = client._core, True
+        given = client._given
+        made = cls(given.address, given.bundle, settings=client._core.settings, precision=given.precision)
+        made._core, made._shared, made._given = client._core, True, given
         return made
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy, also one that was pickled, opens the same indexes anew."""
+        return self._given.reopening(AsyncClient)
 
     @overload
     async def search(
@@ -114,7 +124,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> SearchResult | list[SearchResult]:
         """As Client.search. A search that is cancelled asks nothing more."""
-        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = await self._search(queries, index, options, timeout)
         return results if isinstance(query, (list, tuple)) else results[0]
@@ -138,7 +148,7 @@ class AsyncClient:
         (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
         is all that comes. Arguments as `search` has them.
         """
-        options = make_options(k, where, None, candidates, rerank, probes, None, group, weights, "engine", explain, timeout)
+        options = make_options(k, where, None, candidates, rerank, probes, None, group, weights, "engine", explain)
         early = replace(options, first_stage=True, explain=False)
         first, last = (asyncio.ensure_future(self._search([query], index, each, timeout)) for each in (early, options))
         try:
@@ -153,10 +163,10 @@ class AsyncClient:
 
     async def score(
         self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
-    ) -> dict[str, float]:
+    ) -> ById[float]:
         """As Client.score."""
         core = await self._opened()
-        return dict(await self._run(core.score(query, ids, index, timeout)))
+        return await self._run(core.score(query, ids, index, timeout))
 
     async def get(
         self,
@@ -165,7 +175,7 @@ class AsyncClient:
         where: Mapping[str, object] | None = None,
         index: Names = None,
         timeout: float | None = None,
-    ) -> dict[str, tuple[Passage, ...]]:
+    ) -> ById[tuple[Passage, ...]]:
         """As Client.get."""
         core = await self._opened()
         return await self._run(core.get(ids, where, index, timeout))
@@ -177,15 +187,15 @@ class AsyncClient:
         *,
         index: Names = None,
         timeout: float | None = None,
-    ) -> tuple[str, ...]:
+    ) -> Ids:
         """As Client.select."""
         core = await self._opened()
         return await self._run(core.select(where, limit, index, timeout))
 
-    async def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+    async def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[Matrix]:
         """As Client.vectors."""
         core = await self._opened()
-        return dict(await self._run(core.vectors(ids, index, timeout)))
+        return await self._run(core.vectors(ids, index, timeout))
 
     async def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
@@ -193,6 +203,12 @@ class AsyncClient:
         """As Client.rerank."""
         core = await self._opened()
         return await asyncio.to_thread(core.rerank, query, documents, k, explain)
+
+    def close_all(self) -> None:
+        """As `close`, with the connections of all event loops, and where none need run."""
+        self._exchange.close_all()
+        if self._core is not None and not self._shared:
+            self._core.close()
 
     async def close(self) -> None:
         await self._exchange.close()
@@ -217,9 +233,12 @@ class AsyncClient:
     async def _opened(self) -> Core:
         if self._core is not None:
             return self._core
-        async with self._opening:
+        return await asyncio.to_thread(self._open_once)
+
+    def _open_once(self) -> Core:
+        with self._opening:  # callers of several event loops
             if self._core is None:
-                self._core = await asyncio.to_thread(self._open)
+                self._core = self._open()
             return self._core
 
     async def _run(self, plan: Plan[T]) -> T:

@@ -16,7 +16,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.text import clean_text
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
-from query.types import Matrix, Query, Question, SearchResult
+from query.types import ById, Ids, Matrix, Query, Question, SearchResult
 
 __all__ = ["Index", "Where", "check_query", "choose_strategy", "encoded"]
 
@@ -25,6 +25,13 @@ Where: TypeAlias = Mapping[str, object] | None
 
 class Index(Protocol):
     """One index. Both backends raise the same errors."""
+
+    def now(self, deadline: float) -> Index:
+        """The index as it is now, with the bundle that it has now: another that takes its place does not change this one.
+
+        Raises: LocalIndexError, BundleError, VespaError, UsageError where there is no such index any more.
+        """
+        ...
 
     @property
     def name(self) -> str:
@@ -49,22 +56,22 @@ class Index(Protocol):
         """
         ...
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
         ...
 
-    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
         """The passages of those documents, metadata as shown; unknown ids are left out, and what the filter does not select.
 
-        Raises: FilterError; IncompleteAnswer, LocalIndexError where it cannot be known whether a document is there.
+        Raises: FilterError.
         """
         ...
 
-    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
         """Ids of documents of at most `limit` passages that the filter selects. Raises: as `get`."""
         ...
 
-    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
         """Stored unit rows `[t, d]` of those passages, as the codec decodes them; unknown ids are left out.
 
         Raises: UsageError where the index cannot give them.

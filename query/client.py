@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, overload
@@ -13,19 +15,36 @@ import httpx
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
+from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.text import checked_ids
 from query.backend import Index
 from query.core import Addresses, Core, Names
 from query.exchange import Exchange
-from query.options import AUTO, ClientSettings, SearchOptions, Weights, check_seconds
+from query.options import AUTO, ClientSettings, SearchOptions, Weights
 from query.steps import Plan
-from query.types import Hit, Matrix, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
 from vespa_app.settings import MAX_HITS
 
-__all__ = ["Client", "make_options"]
+__all__ = ["Client", "Given", "make_options"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a client was opened with. own_parts: whether that includes a transport, which cannot be opened anew."""
+
+    address: Addresses
+    bundle: Bundle | str | Path | None
+    settings: ClientSettings | None
+    precision: str | None
+    own_parts: bool
+
+    def reopening(self, kind: type) -> tuple[object, ...]:
+        """As `__reduce__` gives it. Raises: UsageError where a transport was given."""
+        if self.own_parts:
+            raise UsageError("a client with a transport of its own cannot be copied or pickled: open another one")
+        return functools.partial(kind, settings=self.settings, precision=self.precision), (self.address, self.bundle)
 
 
 class Client:
@@ -49,6 +68,7 @@ class Client:
 
         Raises: LocalIndexError, BundleError, VespaError, UsageError.
         """
+        self._given = Given(address, bundle, settings, precision, transport is not None)
         self._core = Core(address, bundle, settings=settings, precision=precision, transport=transport, clock=clock)
         self._exchange = Exchange(self._core.settings, transport=transport, clock=clock, sleep=sleep)
 
@@ -148,17 +168,18 @@ class Client:
         Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
         LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
         """
-        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain, timeout)
+        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain)
         queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
         results = self._run(self._core.search(queries, index, options, timeout))
         return results if isinstance(query, (list, tuple)) else results[0]
 
-    def score(self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, float]:
-        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out.
+    def score(self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[float]:
+        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out. Where the
+        answer is not `full`, so may be others.
 
         Raises: as search.
         """
-        return dict(self._run(self._core.score(query, ids, index, timeout)))
+        return self._run(self._core.score(query, ids, index, timeout))
 
     def get(
         self,
@@ -167,11 +188,11 @@ class Client:
         where: Mapping[str, object] | None = None,
         index: Names = None,
         timeout: float | None = None,
-    ) -> dict[str, tuple[Passage, ...]]:
+    ) -> ById[tuple[Passage, ...]]:
         """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
-        does not select.
+        does not select. Where the answer is not `full`, passages and documents may be missing.
 
-        Raises: as search; IncompleteAnswer where not all that is stored could be looked at.
+        Raises: as search.
         """
         return self._run(self._core.get(ids, where, index, timeout))
 
@@ -182,19 +203,21 @@ class Client:
         *,
         index: Names = None,
         timeout: float | None = None,
-    ) -> tuple[str, ...]:
+    ) -> Ids:
         """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
+        Where the answer is not `full`, ids may be missing.
 
         Raises: as get.
         """
         return self._run(self._core.select(where, limit, index, timeout))
 
-    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> dict[str, Matrix]:
+    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[Matrix]:
         """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
+        Where the answer is not `full`, so may be others.
 
         Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
         """
-        return dict(self._run(self._core.vectors(ids, index, timeout)))
+        return self._run(self._core.vectors(ids, index, timeout))
 
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
@@ -202,9 +225,13 @@ class Client:
         """Texts or documents that need not be in the index, encoded here, by MaxSim; those without a word come last. The id of
         a text is its place.
 
-        Raises: UsageError on a query that is blank or of another shape.
+        Raises: UsageError on a query that is blank or of another shape, a k below 1, or what is no list of texts or documents.
         """
         return self._core.rerank(query, documents, k, explain)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy, also one that was pickled, opens the same indexes anew."""
+        return self._given.reopening(Client)
 
     def close(self) -> None:
         self._exchange.close()
@@ -218,7 +245,7 @@ class Client:
 
     @property
     def _first(self) -> Index:
-        return self._core.named(None)[0]
+        return self._core.named()[0]
 
     def _run(self, plan: Plan[T]) -> T:
         answers = None
@@ -242,12 +269,9 @@ def make_options(
     weights: Mapping[str, float] | None,
     scored: str,
     explain: bool,
-    timeout: float | None,
 ) -> SearchOptions:
     """Raises: UsageError."""
-    if timeout is not None:
-        check_seconds("timeout", timeout)
     return SearchOptions(
         k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
-        weights=Weights.of(weights), scored=scored, explain=explain, ids=None if ids is None else tuple(checked_ids(ids)),
+        weights=Weights.of(weights), scored=scored, explain=explain, ids=ids,  # type: ignore[arg-type]  # any list, which becomes a tuple
     )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import httpx
 
@@ -15,14 +15,23 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
-from late_interaction.text import checked_ids
+from late_interaction.filters import parse_where
 from query.backend import Index, Where, encoded
 from query.explain import explained
-from query.options import ClientSettings, SearchOptions, check_count
+from query.options import (
+    ClientSettings,
+    SearchOptions,
+    check_count,
+    check_documents,
+    check_flag,
+    check_ids,
+    check_names,
+    check_seconds,
+)
 from query.reranking import reranked
 from query.several import check_comparable, merged
 from query.steps import Plan, together
-from query.types import Hit, Matrix, Query, Question, SearchResult
+from query.types import ById, Covered, Hit, Ids, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.addresses import is_url
 from vespa_app.application import Application
@@ -32,6 +41,8 @@ __all__ = ["Addresses", "Core", "Names"]
 
 Addresses: TypeAlias = str | Path | Sequence[str | Path]
 Names: TypeAlias = str | Sequence[str] | None
+C = TypeVar("C", bound=Covered)
+ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
 
 
 class Core:
@@ -84,34 +95,47 @@ class Core:
         asked = description.index(name or description.settings.schema)
         application = Application(url.rstrip("/"), asked)
         own = application.choose_bundle(bundle)
+
+        def follow(index: VespaIndex, patience: float) -> tuple[Application, Bundle]:
+            newest = read_description(url, timeout=patience, transport=transport).index(index.name)
+            if newest == index.application.description:
+                return index.application, index.bundle
+            moved = Application(application.url, newest)
+            return moved, moved.choose_bundle(bundle)
+
+        def opened(one: Application) -> VespaIndex:
+            return VespaIndex(one, own, self.settings, follow=follow, clock=self.clock)
+
         others = [other for other in description.all if other.settings.schema != asked.settings.schema]
         beside = [Application(application.url, other) for other in others if other.bundle_sha256 == own.sha256]
-        found = [(VespaIndex(application, own, self.settings), True)]
-        return [*found, *((VespaIndex(other, own, self.settings), False) for other in beside)]
+        return [(opened(application), True), *((opened(other), False) for other in beside)]
 
-    def named(self, names: Names) -> list[Index]:
-        """Raises: UsageError where an index is unknown or named twice."""
+    def named(self, names: Names = None, deadline: float | None = None) -> list[Index]:
+        """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as Index.now."""
         if not self.indexes:
             raise UsageError("this client has a bundle and no index, so that it can only rerank: give it an address")
-        chosen = self.default if names is None else [names] if isinstance(names, str) else list(names)
+        chosen = self.default if names is None else check_names(names)
         for name in chosen:
             if name not in self.indexes:
                 raise UsageError(f"index {name!r} unknown; there are: {', '.join(self.indexes)}")
         if not chosen or len(set(chosen)) < len(chosen):
             raise UsageError("name at least one index, and each once")
-        return [self.indexes[name] for name in chosen]
+        until = self.deadline(None) if deadline is None else deadline
+        return [self.indexes[name].now(until) for name in chosen]
 
     @property
     def bundle(self) -> Bundle:
         """Of the first index that is asked by default; without an index the one that was given."""
         if self.indexes:
-            return self.indexes[self.default[0]].bundle
+            return self.named()[0].bundle
         assert self._own is not None
         return self._own
 
     def encoder(self, bundle: Bundle) -> Encoder:
         with self._lock:
             if bundle.sha256 not in self._encoders:
+                for oldest in list(self._encoders)[: 1 - ENCODERS]:
+                    del self._encoders[oldest]
                 self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
             return self._encoders[bundle.sha256]
 
@@ -119,15 +143,16 @@ class Core:
         return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
-        return self.clock() + (self.settings.timeout if timeout is None else timeout)
+        """Raises: UsageError on a timeout that is not above 0."""
+        return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
 
     def search(
         self, queries: Sequence[Query], names: Names, options: SearchOptions, timeout: float | None
     ) -> Plan[list[SearchResult]]:
         """One result for each query, in order. Raises: as Client.search."""
-        indexes = self.named(names)
-        check_comparable(indexes)
         deadline = self.deadline(timeout)
+        indexes = self.named(names, deadline)
+        check_comparable(indexes)
         questions = [self._encoded(query, indexes[0]) for query in queries]
         return (yield from together([self._one(indexes, question, options, deadline) for question in questions]))
 
@@ -140,10 +165,16 @@ class Core:
             result = merged([result for results in parts for result in results], options)
         if options.explain and question.text:
             start = time.perf_counter()
-            hits = explained(self.encoder(indexes[0].bundle), question.text, result.hits)
+            hits = explained(self.encoder(indexes[0].bundle), question, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
-        return result.check_full() if self.settings.require_full else result
+        elif options.explain:
+            result = replace(result, hits=tuple(replace(hit, vectors=None) for hit in result.hits))
+        return self._checked(result)
+
+    def _checked(self, answer: C) -> C:
+        """Raises: IncompleteAnswer where the settings require a full answer, and this is none."""
+        return answer.check_full() if self.settings.require_full else answer
 
     def _parts(
         self, indexes: Sequence[Index], question: Question, options: SearchOptions, deadline: float
@@ -158,44 +189,46 @@ class Core:
                 plans.append(together([index.search(question, options, deadline)]))
         return [*(search_joined(own, question, options, deadline) for own in applications.values()), *plans]
 
-    def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, float]]:
+    def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[float]]:
         """Raises: as Client.score."""
-        index = self._only(names, "score is")
-        wanted = list(dict.fromkeys(checked_ids(ids)))
-        deadline = self.deadline(timeout)
+        deadline, wanted = self.deadline(timeout), check_ids(ids)
+        index = self._only(names, "score is", deadline)
         question = self._encoded(query, index)
-        if not wanted:
-            return {}
-        return (yield from index.score(question, wanted, deadline))
+        return self._checked((yield from index.score(question, wanted, deadline))) if wanted else ById()
 
-    def get(
-        self, ids: Sequence[str], where: Where, names: Names, timeout: float | None
-    ) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(self, ids: Sequence[str], where: Where, names: Names, timeout: float | None) -> Plan[ById[tuple[Passage, ...]]]:
         """Raises: as Client.get."""
-        index, wanted = self._only(names, "get is"), list(dict.fromkeys(checked_ids(ids)))
-        found = (yield from index.get(wanted, where, self.deadline(timeout))) if wanted else {}
-        return {id_: found[id_] for id_ in wanted if id_ in found}
+        deadline, wanted = self.deadline(timeout), check_ids(ids)
+        index = self._only(names, "get is", deadline)
+        parse_where(where, index.schema)
+        if not wanted:
+            return ById()
+        found = self._checked((yield from index.get(wanted, where, deadline)))
+        return ById({id_: found[id_] for id_ in wanted if id_ in found}, found.coverage, found.degraded)
 
-    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[Ids]:
         """Raises: as Client.select."""
-        check_count("limit", limit)
-        return (yield from self._only(names, "select is").select(where, limit, self.deadline(timeout)))
+        deadline, most = self.deadline(timeout), check_count("limit", limit)
+        return self._checked((yield from self._only(names, "select is", deadline).select(where, most, deadline)))
 
-    def _only(self, names: Names, what: str) -> Index:
+    def _only(self, names: Names, what: str, deadline: float) -> Index:
         """Raises: UsageError where several indexes are named."""
-        indexes = self.named(names)
+        indexes = self.named(names, deadline)
         if len(indexes) != 1:
             raise UsageError(f"{what} of one index: name one of {', '.join(index.name for index in indexes)}")
         return indexes[0]
 
-    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[Mapping[str, Matrix]]:
+    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[Matrix]]:
         """Raises: as Client.vectors."""
-        index, wanted = self._only(names, "vectors are"), list(dict.fromkeys(checked_ids(ids)))
-        return (yield from index.vectors(wanted, self.deadline(timeout))) if wanted else {}
+        deadline, wanted = self.deadline(timeout), check_ids(ids)
+        index = self._only(names, "vectors are", deadline)
+        return self._checked((yield from index.vectors(wanted, deadline))) if wanted else ById()
 
     def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
         """Raises: as Client.rerank."""
-        return reranked(self.encoder(self.bundle), query, documents, k, explain)
+        most, explains = None if k is None else check_count("k", k, most=None), check_flag("explain", explain)
+        checked = check_documents(documents)
+        return reranked(self.encoder(self.bundle), query, checked, most, explains)
 
     def close(self) -> None:
         for index in self.indexes.values():

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -96,13 +96,15 @@ class _Lines(Generic[T]):
     def __init__(self, policy: _Policy, given: T | None, make: Callable[..., T]) -> None:
         self._policy, self._given, self._make = policy, given, make
         self._made: dict[str, _Line[T]] = {}
+        self._making = threading.Lock()
 
     def to(self, url: str) -> _Line[T]:
         """Raises: UsageError."""
-        if url not in self._made:
-            transport = self._given or self._make(**self._policy.connection(parse_address(url)))
-            self._made[url] = _Line(url, transport)
-        return self._made[url]
+        with self._making:
+            if url not in self._made:
+                transport = self._given or self._make(**self._policy.connection(parse_address(url)))
+                self._made[url] = _Line(url, transport)
+            return self._made[url]
 
     def transports(self) -> list[T]:
         return [line.transport for line in self._made.values()]
@@ -123,12 +125,12 @@ class Exchange:
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
         self._lines = _Lines[httpx.BaseTransport](self._policy, transport, httpx.HTTPTransport)
+        self._pool: ThreadPoolExecutor | None = None
+        self._making = threading.Lock()
 
     def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """All at once, in the order given. Raises: VespaError, the first that happens."""
         hedged = self._policy.settings.hedge_after
-        for ask in asks:
-            self._lines.to(ask.url)  # before there are threads
         if hedged is None:
             return [self._ask(asks[0])] if len(asks) == 1 else list(self._threads.map(self._ask, asks))
         begun = [(ask, self._threads.submit(self._ask, ask)) for ask in asks]
@@ -167,13 +169,16 @@ class Exchange:
                     raise
             self._sleep(pause)
 
-    @cached_property
+    @property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._policy.settings.connections, thread_name_prefix="vespa")
+        with self._making:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._policy.settings.connections, thread_name_prefix="vespa")
+            return self._pool
 
     def close(self) -> None:
-        if "_threads" in self.__dict__:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
         for transport in self._lines.transports():
             transport.close()
 
@@ -194,13 +199,15 @@ class AsyncExchange:
         self._sleep = sleep
         self._given = transport
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lines[httpx.AsyncBaseTransport]] = WeakKeyDictionary()
+        self._making = threading.Lock()
 
     @property
     def _lines(self) -> _Lines[httpx.AsyncBaseTransport]:
         loop = asyncio.get_running_loop()
-        if loop not in self._of_loops:
-            self._of_loops[loop] = _Lines(self._policy, self._given, httpx.AsyncHTTPTransport)
-        return self._of_loops[loop]
+        with self._making:  # loops of other threads
+            if loop not in self._of_loops:
+                self._of_loops[loop] = _Lines(self._policy, self._given, httpx.AsyncHTTPTransport)
+            return self._of_loops[loop]
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
@@ -251,6 +258,20 @@ class AsyncExchange:
 
     async def close(self) -> None:
         """Ends the connections of this event loop; a later query opens others."""
-        lines = self._of_loops.pop(asyncio.get_running_loop(), None)
+        await self._end(asyncio.get_running_loop())
+
+    def close_all(self) -> None:
+        """Ends the connections of all event loops; of one that runs as soon as it comes to it."""
+        with self._making:
+            loops = list(self._of_loops)
+        for loop in loops:
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(self._end(loop), loop)
+            elif not loop.is_closed():
+                loop.run_until_complete(self._end(loop))
+
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._making:
+            lines = self._of_loops.pop(loop, None)
         for transport in () if lines is None else lines.transports():
             await transport.aclose()

@@ -12,7 +12,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import similarities
 from late_interaction.tokenizing import TokenRows
-from query.types import Explanation, Hit, Match, Matrix
+from query.types import Explanation, Hit, Match, Matrix, Question
 
 __all__ = ["explain", "explained"]
 
@@ -20,22 +20,26 @@ _WORD = re.compile(r"\w+")
 Span = tuple[int, int]
 
 
-def explained(encoder: Encoder, query: str, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The hits, each with its explanation."""
-    found = explain(encoder, query, hits)
-    return tuple(replace(hit, explanation=explanation) for hit, explanation in zip(hits, found, strict=True))
+def explained(encoder: Encoder, question: Question, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits, each with its explanation in place of its vectors. question: with the text."""
+    assert question.text is not None
+    found = _explained(encoder, question.text, question.rows, hits)
+    return tuple(replace(hit, explanation=one, vectors=None) for hit, one in zip(hits, found, strict=True))
 
 
 def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanation]:
     """Encodes the hits' texts again and compares row by row. Marker, special and expansion rows are left out."""
-    query_tokens = encoder.tokenizing.queries([query])[0]
-    query_real, query_offsets = _real_rows(query_tokens)
-    Q = encoder.encode_queries([query])[0][query_real]
+    return _explained(encoder, query, encoder.encode_queries([query])[0], hits)
+
+
+def _explained(encoder: Encoder, query: str, rows: Matrix, hits: Sequence[Hit]) -> list[Explanation]:
+    query_real, query_offsets = _real_rows(encoder.tokenizing.queries([query])[0])
+    Q = rows[query_real]
     asked, query_words = _by_word(query, query_offsets)
     texts = [passage_text(hit.title, hit.text) for hit in hits]
+    tokenized = encoder.tokenizing.documents(texts)
     explanations = []
-    vectors = encoder.encode_documents(texts, pooled=False)  # pooled rows stand for no place in the text
-    for text, tokens, D in zip(texts, encoder.tokenizing.documents(texts), vectors, strict=True):
+    for text, tokens, D in zip(texts, tokenized, _rows_of(encoder, texts, tokenized, hits), strict=True):
         real, offsets = _real_rows(tokens)
         if not len(real) or not len(query_real):
             explanations.append(Explanation(text, ()))
@@ -50,6 +54,23 @@ def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanati
             matches.append(Match(query[slice(*word)], text[start:end], start, end, float(table[row, place])))
         explanations.append(Explanation(text, tuple(matches), tuple(found), table))
     return explanations
+
+
+def _rows_of(encoder: Encoder, texts: Sequence[str], tokenized: Sequence[TokenRows], hits: Sequence[Hit]) -> list[Matrix]:
+    """A row for each kept token: the stored ones, and where there are none, or others than the tokens, as of another tokenizer
+    or pooled, the text is encoded."""
+    pooled = encoder.bundle.manifest.pooling is not None
+    stored = [None if pooled else hit.vectors for hit in hits]
+    lacking = [
+        place
+        for place, (D, tokens) in enumerate(zip(stored, tokenized, strict=True))
+        if D is None or len(D) != np.count_nonzero(tokens.keep)
+    ]
+    encoded = encoder.encode_documents(
+        [texts[place] for place in lacking], [tokenized[place] for place in lacking], pooled=False
+    )
+    found = dict(enumerate(stored)) | dict(zip(lacking, encoded, strict=True))
+    return [D for D in found.values() if D is not None]
 
 
 def _real_rows(tokens: TokenRows) -> tuple[np.ndarray, list[Span]]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 import itertools
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, SearchSettings
+from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid.shards.layout import SHARDS, read_sharding
 from late_interaction.plaid.shards.merging import Coverage
 from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
 from query.steps import Plan, at_once
-from query.types import Hit, Matrix, Question, SearchResult
+from query.types import ById, Hit, Ids, Matrix, Question, SearchResult
 from query.words import Words
 
 __all__ = ["LocalSearch"]
@@ -33,7 +37,8 @@ LEAST_S = 0.001
 
 
 class LocalSearch:
-    """Sees each commit to the index at the next search. A search here is not interrupted: the deadline is that of shards."""
+    """Sees each commit to the index at the next search, and another index in its folder. A search here is not interrupted: the
+    deadline is that of shards."""
 
     strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
@@ -42,6 +47,30 @@ class LocalSearch:
         self.index = open_index(path, version=version)
         self.address = str(path)
         self._clock = clock
+        self._version = version
+        self._words = Words()
+        self._moving = threading.Lock()
+        self._moves = True
+        self._left: list[ShardedIndex] = []  # indexes that were replaced, whose searches may still run
+
+    def now(self, deadline: float) -> LocalSearch:
+        with self._moving:
+            if self._replaced():
+                left, self.index = self.index, open_index(Path(self.address), version=self._version)
+                self._left += [left] if isinstance(left, ShardedIndex) else []
+            self.index.refresh()
+            still = copy.copy(self)
+            still.index, still._moves = self.index.pinned(), False
+        return still
+
+    def _replaced(self) -> bool:
+        """Whether the folder now holds an index of other shards, or of shards where it had none."""
+        if self._version is not None or not Path(self.address).is_dir():
+            return False
+        sharded = (Path(self.address) / SHARDS).exists()
+        if isinstance(self.index, ShardedIndex):
+            return not sharded or read_sharding(Path(self.address)) != self.index.sharding
+        return sharded
 
     @property
     def name(self) -> str:
@@ -58,44 +87,54 @@ class LocalSearch:
     def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return at_once(lambda: self._search(question, options, deadline))
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
-        def score() -> Mapping[str, float]:
-            return self._pinned(deadline).scores(question.rows, passage_ids).scores
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+        def score() -> ById[float]:
+            found = self._pinned(deadline).scores(question.rows, passage_ids)
+            return ById(found.scores, found.coverage, found.missing)
 
         return at_once(score)
 
-    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
-        def get() -> dict[str, tuple[Passage, ...]]:
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
+        def get() -> ById[tuple[Passage, ...]]:
             index = self._pinned(deadline)
-            found = index.passages_of(document_ids, parse_where(where, index.schema))
-            return {id_: tuple(replace(p, metadata=index.schema.shown(p.metadata)) for p in own) for id_, own in found.items()}
+            filter_ = parse_where(where, index.schema)
+            parts, read = _readable(index)
+            passages: dict[str, list[Passage]] = {}
+            for part in parts:
+                for id_, own in part.passages_of(document_ids, filter_).items():
+                    passages.setdefault(id_, []).extend(replace(p, metadata=index.schema.shown(p.metadata)) for p in own)
+            ordered = {id_: tuple(sorted(own, key=Passage.place)) for id_, own in passages.items()}
+            return ById(ordered, read.share, read.missing)
 
         return at_once(get)
 
-    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
-        def select() -> tuple[str, ...]:
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
+        def select() -> Ids:
             index = self._pinned(deadline)
             filter_ = parse_where(where, index.schema)
-            return tuple(dict.fromkeys(itertools.islice(index.documents_with(filter_), limit)))
+            parts, read = _readable(index)
+            selected = itertools.chain.from_iterable(part.documents_with(filter_) for part in parts)
+            return Ids(dict.fromkeys(itertools.islice(selected, limit)), read.share, read.missing)
 
         return at_once(select)
 
-    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
-        def vectors() -> Mapping[str, Matrix]:
-            index = self._pinned(deadline)
-            return {id_: index.vectors(id_) for id_ in passage_ids if index.passage(id_) is not None}
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
+        def vectors() -> ById[Matrix]:
+            parts, read = _readable(self._pinned(deadline))
+            owners = {id_: part for id_ in passage_ids for part in parts if part.snapshot.find(id_) is not None}
+            return ById({id_: part.vectors(id_) for id_, part in owners.items()}, read.share, read.missing)
 
         return at_once(vectors)
 
     def close(self) -> None:
         """Ends the processes of an index of shards."""
-        if isinstance(self.index, ShardedIndex):
-            self.index.close()
+        for index in (self.index, *self._left):
+            if isinstance(index, ShardedIndex):
+                index.close()
 
     def _pinned(self, deadline: float) -> AnyIndex:
         """The newest version, which another thread's search does not move; shards have until the deadline."""
-        self.index.refresh()
-        index = self.index.pinned()
+        index = self.now(deadline).index if self._moves else self.index.pinned()
         if isinstance(index, ShardedIndex):
             index.settings = replace(index.settings, timeout=max(LEAST_S, deadline - self._clock()))
         return index
@@ -115,7 +154,8 @@ class LocalSearch:
             result = self._best(index, strategy, question, options, where, options.last)
         hits = result.hits[options.first : options.last]
         if options.explain:
-            hits = tuple(replace(hit, rows=question.row_scores(index.vectors(hit.passage_id))) for hit in hits)
+            stored = [index.vectors(hit.passage_id) for hit in hits]
+            hits = tuple(replace(hit, rows=question.row_scores(D), vectors=D) for hit, D in zip(hits, stored, strict=True))
         timings = {"encode": 1000 * question.encode_s, **result.timings_ms}
         stage = "candidates" if options.first_stage and strategy != "exhaustive" else "reranked"
         return replace(result, hits=hits, chosen=chosen, timings_ms=timings, stage=stage)
@@ -203,9 +243,16 @@ class LocalSearch:
             tuple(hits), strategy, len(maxsim), len(maxsim), coverage=coverage, degraded=gone, timings_ms=timings, notes=notes
         )
 
-    @functools.cached_property
-    def _words(self) -> Words:
-        return Words()
+
+def _readable(index: AnyIndex) -> tuple[list[LocalIndex], Coverage]:
+    """What of the index can be read, and how much that is. Raises: LocalIndexError where nothing can."""
+    if not isinstance(index, ShardedIndex):
+        return [index], Coverage(1.0, ())
+    parts = list(index.readers().values())
+    read = index.readable
+    if not parts:
+        raise LocalIndexError(f"{index.path}: {'; '.join(read.missing)}")
+    return parts, read
 
 
 def _notes(found: LocalResult) -> tuple[str, ...]:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from late_interaction.documents import Document
 from late_interaction.errors import UsageError
+from late_interaction.text import checked_ids, checked_text, given_list
 from vespa_app.settings import MAX_HITS
 
-__all__ = ["AUTO", "SCORED", "ClientSettings", "SearchOptions", "Weights", "check_count"]
+__all__ = [
+    "AUTO",
+    "SCORED",
+    "ClientSettings",
+    "SearchOptions",
+    "Weights",
+    "check_count",
+    "check_documents",
+    "check_flag",
+    "check_ids",
+    "check_names",
+    "check_seconds",
+]
 
 AUTO = "auto"
 SCORED = ("engine", "client")
@@ -25,11 +41,13 @@ class Weights:
     @classmethod
     def of(cls, given: Mapping[str, float] | None) -> Weights:
         """Raises: UsageError on another name, or a weight that is negative or no number."""
-        given = given or {}
+        given = {} if given is None else given
+        if not isinstance(given, Mapping):
+            raise UsageError(f'weights must be a dict such as {{"maxsim": 1.0, "bm25": 0.5}}, got {given!r}')
         for name, value in given.items():
             if name not in ("maxsim", "bm25"):
                 raise UsageError(f"weights have the names maxsim and bm25, got {name!r}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 0):
+            if not _is_number(value) or not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"weight {name} must be a number of at least 0, got {value!r}")
         return cls(**{name: float(value) for name, value in given.items()})
 
@@ -54,15 +72,25 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Raises: UsageError naming the argument that is out of range."""
-        check_count("k", self.k)
+        checked: dict[str, object] = {"k": check_count("k", self.k)}
         for name in ("rerank", "probes"):
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        most = MAX_HITS - self.k
-        if isinstance(self.first, bool) or not isinstance(self.first, int) or not 0 <= self.first <= most:
-            raise UsageError(f"offset must be a whole number from 0 to {most} (with k={self.k}), got {self.offset!r}")
+                checked[name] = check_count(name, getattr(self, name))
+        if self.offset is not None:
+            most = MAX_HITS - self.k
+            if not _is_whole(self.offset) or not 0 <= self.offset <= most:
+                raise UsageError(f"offset must be a whole number from 0 to {most} (with k={self.k}), got {self.offset!r}")
+            checked["offset"] = int(self.offset)
+        for name in ("group", "explain"):
+            checked[name] = check_flag(name, getattr(self, name))
+        if not isinstance(self.candidates, str):
+            raise UsageError(f"candidates must be the name of a strategy, got {self.candidates!r}")
         if self.scored not in SCORED:
             raise UsageError(f"scored {self.scored!r} unknown; known: {', '.join(SCORED)}")
+        if self.ids is not None:
+            checked["ids"] = tuple(check_ids(self.ids))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def first(self) -> int:
@@ -114,21 +142,65 @@ class ClientSettings:
         check_seconds("timeout", self.timeout)
         if self.hedge_after is not None:
             check_seconds("hedge_after", self.hedge_after)
-        if self.retries < 0 or self.connections < 1:
-            raise UsageError(
-                f"retries must be at least 0 and connections at least 1, got {self.retries} and {self.connections}"
-            )
+        for name, least in (("retries", 0), ("connections", 1)):
+            check_count(name, getattr(self, name), least=least)
+        for name in ("soft_timeout", "require_full"):
+            check_flag(name, getattr(self, name))
+        if not isinstance(self.expected, Mapping):
+            raise UsageError(f"expected must be a dict of indexes and their documents, got {self.expected!r}")
+        for index, documents in self.expected.items():
+            check_count(f"expected of index {index!r}", documents, least=0, most=None)
+        if self.version is not None and not isinstance(self.version, str):
+            check_count("version", self.version, least=0, most=None)
 
 
 def check_seconds(name: str, value: float) -> float:
     """Raises: UsageError unless it is a time above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not _is_number(value) or not 0 < value < math.inf:
         raise UsageError(f"{name} must be above 0 seconds, got {value!r}")
     return float(value)
 
 
-def check_count(name: str, value: int) -> int:
-    """Raises: UsageError unless `value` is a whole number from 1 to 10,000."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_HITS:
-        raise UsageError(f"{name} must be a whole number from 1 to {MAX_HITS}, got {value!r}")
-    return value
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = MAX_HITS) -> int:
+    """Raises: UsageError unless `value` is a whole number in that range, of Python or numpy."""
+    if not _is_whole(value) or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UsageError(f"{name} must be a whole number {allowed}, got {value!r}")
+    return int(value)
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Raises: UsageError unless it is true or false."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_ids(ids: Sequence[str]) -> list[str]:
+    """Ids in their order, each once; whole numbers become their digits. Raises: UsageError where it is not a list of ids."""
+    return list(dict.fromkeys(checked_ids(ids)))
+
+
+def check_names(names: str | Sequence[str]) -> list[str]:
+    """Of indexes. Raises: UsageError unless it is a name or a list of names."""
+    chosen = [names] if isinstance(names, str) else given_list(names, "index")
+    for name in chosen:
+        if not isinstance(name, str):
+            raise UsageError(f"index must be a name or a list of names, got {name!r}")
+    return [str(name) for name in chosen]
+
+
+def check_documents(documents: Sequence[str | Document]) -> list[Document]:
+    """Texts as documents, whose ids are their places. Raises: UsageError where one is neither a text nor a Document."""
+    return [
+        item if isinstance(item, Document) else Document(str(place), text=checked_text(item, f"documents[{place}]"))
+        for place, item in enumerate(given_list(documents, "documents"))
+    ]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, (float, np.floating))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder, check_finite
 from late_interaction.maxsim import maxsim_many
-from late_interaction.text import checked_text, given_list
 from query.backend import encoded
 from query.explain import explained
 from query.types import Hit, Query
@@ -17,28 +17,24 @@ from query.types import Hit, Query
 __all__ = ["reranked"]
 
 
-def reranked(
-    encoder: Encoder, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool
-) -> tuple[Hit, ...]:
-    """The best k (None: all) of the documents; those without a word come last. The id of a text is its place.
+def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
+    """The best k (None: all) of the documents; those without a word come last.
 
-    Raises: UsageError on a query that is blank or of another shape, or a document that is neither.
+    Raises: UsageError on a query that is blank or of another shape.
     """
     question = encoded(query, encoder.dim, lambda: encoder)
-    made = [
-        d if isinstance(d, Document) else Document(str(place), text=checked_text(d, f"documents[{place}]"))
-        for place, d in enumerate(given_list(documents, "documents"))
-    ]
-    if not made:
+    if not documents:
         return ()
-    vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in made])
+    vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in documents])
     check_finite(vectors, encoder.bundle)
     lengths = [len(D) for D in vectors]
     scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
-    order = np.argsort(-scores, kind="stable")[: len(made) if k is None else k].tolist()
+    order = np.argsort(-scores, kind="stable")[:k].tolist()
     hits = []
     for rank, place in enumerate(order, start=1):
-        d, D, score = made[place], vectors[place], float(scores[place])
+        d, D, score = documents[place], vectors[place], float(scores[place])
         rows = question.row_scores(D) if explain else ()
-        hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows))
-    return explained(encoder, question.text, hits) if explain and question.text else tuple(hits)
+        hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows, vectors=D))
+    if explain and question.text:
+        return explained(encoder, question, hits)
+    return tuple(replace(hit, vectors=None) for hit in hits)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,62 @@ from late_interaction.errors import IncompleteAnswer
 from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value
 
-__all__ = ["Explanation", "Hit", "Match", "Matrix", "Queries", "Query", "Question", "SearchResult"]
+__all__ = [
+    "ById",
+    "Covered",
+    "Explanation",
+    "Hit",
+    "Ids",
+    "Match",
+    "Matrix",
+    "Queries",
+    "Query",
+    "Question",
+    "SearchResult",
+]
 
+T = TypeVar("T")
+C = TypeVar("C", bound="Covered")
 Matrix: TypeAlias = NDArray[np.float32]
 Query: TypeAlias = str | Matrix
 Queries: TypeAlias = list[str] | list[Matrix] | list[Query] | tuple[Query, ...]
+
+
+class Covered:
+    """An answer that may be of a part of the index only. coverage: share of its documents that were looked at, 0 to 1.
+    degraded: why not all."""
+
+    coverage: float
+    degraded: tuple[str, ...]
+
+    @property
+    def full(self) -> bool:
+        """Whether all documents were looked at, in full."""
+        return self.coverage >= 1 and not self.degraded
+
+    def check_full(self: C) -> C:
+        """Raises: IncompleteAnswer where it is not full."""
+        if not self.full:
+            why = "; ".join(self.degraded) or "no reason given"
+            raise IncompleteAnswer(f"the answer covers {self.coverage:.1%} of the documents ({why})")
+        return self
+
+
+class ById(Covered, dict[str, T]):
+    """Values by id. An id that is missing is unknown where the answer is full, else it may be of what was not looked at."""
+
+    def __init__(self, values: Mapping[str, T] | None = None, coverage: float = 1.0, degraded: Iterable[str] = ()) -> None:
+        super().__init__(values or {})
+        self.coverage, self.degraded = coverage, tuple(degraded)
+
+
+class Ids(Covered, tuple[str, ...]):
+    """Ids, all of them where the answer is full."""
+
+    def __new__(cls, ids: Iterable[str] = (), coverage: float = 1.0, degraded: Iterable[str] = ()) -> Ids:
+        made = super().__new__(cls, ids)
+        made.coverage, made.degraded = coverage, tuple(degraded)
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +126,7 @@ class Hit:
 
     index: the index that it is from. stages: what each stage gave it (`candidates`, `maxsim`, with words `bm25`). rows: what
     each query row found in it, which adds up to its MaxSim, and explanation: the words that matched; both of a search that
-    explains.
+    explains. vectors: stored rows `[t, d]`, on the way to an explanation.
     """
 
     rank: int
@@ -89,6 +140,7 @@ class Hit:
     stages: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[float, ...] = ()
     explanation: Explanation | None = None
+    vectors: Matrix | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, object]:
         data: dict[str, object] = {name: getattr(self, name) for name in ("rank", "id", "passage_id", "score", "index")}
@@ -101,7 +153,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Covered):
     """Hits best first, and how they came about.
 
     candidates: the strategy used; chosen: why, where nobody named it. matched: passages that the first stage found in the
@@ -122,18 +174,6 @@ class SearchResult:
     degraded: tuple[str, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-    @property
-    def full(self) -> bool:
-        """Whether all documents were searched, in full."""
-        return self.coverage >= 1 and not self.degraded
-
-    def check_full(self) -> SearchResult:
-        """Raises: IncompleteAnswer where it is not full."""
-        if not self.full:
-            why = "; ".join(self.degraded) or "no reason given"
-            raise IncompleteAnswer(f"the answer covers {self.coverage:.1%} of the documents ({why})")
-        return self
 
     def to_json(self) -> dict[str, object]:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "hits"}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.errors import IncompleteAnswer, VespaRefused
+from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.filters import parse_where
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
@@ -21,8 +22,8 @@ from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan, together
-from query.types import Hit, Matrix, Question, SearchResult
-from query.vespa_answer import Coverage, coverage_of, hits_of, timings_of
+from query.types import ById, Hit, Ids, Matrix, Question, SearchResult
+from query.vespa_answer import Coverage, coverage_of, hits_of, joint, timings_of
 from query.vespa_request import (
     Request,
     documents_clause,
@@ -40,18 +41,52 @@ from vespa_app.settings import MAX_HITS
 
 __all__ = ["VespaIndex", "search_joined"]
 
+T = TypeVar("T")
+
 DOCUMENTS = 256  # asked for at once
 VECTORS_AT_ONCE = 100  # passages, some 100 kB each as hex
+DESCRIBED_S = 5.0  # an application with another bundle is noticed after so many seconds
+LEAST_S = 0.001
+Follow: TypeAlias = "Callable[[VespaIndex, float], tuple[Application, Bundle]]"
 
 
 class VespaIndex:
     """One index (schema) of an application."""
 
-    def __init__(self, application: Application, bundle: Bundle, settings: ClientSettings) -> None:
+    def __init__(
+        self,
+        application: Application,
+        bundle: Bundle,
+        settings: ClientSettings,
+        *,
+        follow: Follow | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """follow: the application as it describes itself now, and its bundle; None where it is not asked again."""
         self.application = application
         self.bundle = bundle
         self._settings = settings
+        self._follow, self._clock = follow, clock
+        self._described = clock()
+        self._describing = threading.Lock()
+        self._newest = self
         self._most_searched = 0
+
+    def now(self, deadline: float) -> VespaIndex:
+        """The description is read again when it is older than DESCRIBED_S; where it cannot be for the moment, the query itself
+        says why."""
+        with self._describing:
+            if self._follow is None or self._clock() - self._described < DESCRIBED_S:
+                return self._newest
+            newest = self._newest
+            try:
+                application, bundle = self._follow(newest, max(LEAST_S, min(DESCRIBED_S, deadline - self._clock())))
+            except (VespaUnreachable, VespaBusy):
+                return newest
+            self._described = self._clock()
+            if application != newest.application:
+                self._newest = VespaIndex(application, bundle, self._settings, clock=self._clock)
+            return self._newest
 
     @property
     def name(self) -> str:
@@ -89,61 +124,65 @@ class VespaIndex:
     def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return (yield from search_joined([self], question, options, deadline))[0]
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, float]]:
+    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """Raises: UsageError where there are more than 10,000 ids or the index is of mode streaming."""
         found: dict[str, float] = {}
         parts = [passage_ids[first : first + MAX_HITS] for first in range(0, len(passage_ids), MAX_HITS)]
         requests = [score_request(self.application.description, self.books, question, part) for part in parts]
         answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
         for answer in answers:
-            root = answer.body["root"]
-            found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits_of(root, {self.name: self.schema}, 1)}
-            coverage_of(root, self._settings.expected.get(self.name))
-        return {id_: found[id_] for id_ in passage_ids if id_ in found}
+            hits = hits_of(answer.body["root"], {self.name: self.schema}, 1)
+            found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits}
+        return self._by_id(passage_ids, found, [self._coverage(answer) for answer in answers])
 
-    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[dict[str, tuple[Passage, ...]]]:
+    def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
         """Raises: VespaRefused where a document has more passages than one answer can hold."""
         filter_ = parse_where(where, self.schema)
         filtered = "" if filter_ is None else f" and {filter_to_yql(filter_)}"
         parts = [document_ids[first : first + DOCUMENTS] for first in range(0, len(document_ids), DOCUMENTS)]
+        answers = yield from together([self._of(part, filtered, deadline) for part in parts])
         found: dict[str, list[Passage]] = {}
-        for hits in (yield from together([self._of(part, filtered, deadline) for part in parts])):
-            for hit in hits:
-                passage = Passage(hit.passage_id, hit.id, hit.title, hit.text, hit.metadata)
-                found.setdefault(hit.id, []).append(passage)
-        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+        for hit in (hit for hits, _ in answers for hit in hits):
+            passage = Passage(hit.passage_id, hit.id, hit.title, hit.text, hit.metadata)
+            found.setdefault(hit.id, []).append(passage)
+        ordered = {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+        return self._by_id(document_ids, ordered, [part for _, coverages in answers for part in coverages])
 
-    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[list[Hit]]:
+    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[tuple[list[Hit], list[Coverage]]]:
         """Passages of the documents; those of each half where all are more than one answer holds."""
         selection = documents_clause(ids) + filtered
-        root = yield from self._whole(stored_request(self.application.settings, selection, MAX_HITS), deadline)
+        answer = yield from self._stored(stored_request(self.application.settings, selection, MAX_HITS), deadline)
+        root = answer.body["root"]
         if root["fields"]["totalCount"] <= MAX_HITS:
-            return hits_of(root, {self.name: self.schema}, 1)
+            return hits_of(root, {self.name: self.schema}, 1), [self._coverage(answer)]
         if len(ids) == 1:
             raise VespaRefused(f"{self.address}: document {ids[0]!r} has more than {MAX_HITS:,} passages")
         middle = len(ids) // 2
         halves = yield from together([self._of(half, filtered, deadline) for half in (ids[:middle], ids[middle:])])
-        return [hit for hits in halves for hit in hits]
+        return [hit for hits, _ in halves for hit in hits], [part for _, coverages in halves for part in coverages]
 
-    def select(self, where: Where, limit: int, deadline: float) -> Plan[tuple[str, ...]]:
+    def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
         filter_ = parse_where(where, self.schema)
         selection = "true" if filter_ is None else filter_to_yql(filter_)
-        root = yield from self._whole(stored_request(self.application.settings, selection, limit, STORED), deadline)
-        return tuple(dict.fromkeys(str(hit["fields"]["document_id"]) for hit in root.get("children", [])))
+        answer = yield from self._stored(stored_request(self.application.settings, selection, limit, STORED), deadline)
+        children = answer.body["root"].get("children", [])
+        coverage = self._coverage(answer)
+        ids = dict.fromkeys(str(hit["fields"]["document_id"]) for hit in children)
+        return Ids(ids, coverage.share, coverage.degraded)
 
-    def _whole(self, request: Request, deadline: float) -> Plan[Mapping[str, Any]]:
-        """The root of an answer that covers all documents: what a lost node has would count as not there.
-
-        Raises: IncompleteAnswer.
-        """
+    def _stored(self, request: Request, deadline: float) -> Plan[Answer]:
         (answer,) = yield (Ask(self.url, request.body([self.name]), deadline),)
-        coverage = coverage_of(answer.body["root"], self._settings.expected.get(self.name))
-        if coverage.degraded:
-            raise IncompleteAnswer(f"{self.address} cannot say what is stored: {'; '.join(coverage.degraded)}")
-        root: Mapping[str, Any] = answer.body["root"]
-        return root
+        return answer
 
-    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[Mapping[str, Matrix]]:
+    def _coverage(self, answer: Answer) -> Coverage:
+        return coverage_of(answer.body["root"], self._settings.expected.get(self.name))
+
+    def _by_id(self, ids: Sequence[str], values: Mapping[str, T], coverages: Sequence[Coverage]) -> ById[T]:
+        """In the order of the ids, of which some may be missing."""
+        share, degraded = joint(coverages)
+        return ById({id_: values[id_] for id_ in ids if id_ in values}, share, degraded)
+
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
         """Raises: UsageError where the index is of layout chunks or of mode streaming."""
         found: dict[str, Matrix] = {}
         parts = [passage_ids[first : first + VECTORS_AT_ONCE] for first in range(0, len(passage_ids), VECTORS_AT_ONCE)]
@@ -153,8 +192,7 @@ class VespaIndex:
             root = answer.body["root"]
             hits = hits_of(root, {self.name: self.schema}, 1)
             found |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
-            coverage_of(root, self._settings.expected.get(self.name))
-        return {id_: found[id_] for id_ in passage_ids if id_ in found}
+        return self._by_id(passage_ids, found, [self._coverage(answer) for answer in answers])
 
     def noted(self, coverage: Coverage) -> tuple[str, ...]:
         """A note where fewer documents were searched than once before: Vespa does not always count what is missing."""
@@ -216,6 +254,8 @@ def _result(
         before = time.perf_counter()
         hits = _scored_here(members[0], root, hits, strategy, question, options)
         scoring = time.perf_counter() - before
+    elif options.explain:
+        hits = [replace(hit, vectors=D) for hit, D in zip(hits, _carried(members, root, hits), strict=True)]
     matched = root.get("fields", {}).get("totalCount")
     ranked = request.reranked if strategy != "exhaustive" else (matched or 0)
     seconds = {
@@ -245,6 +285,16 @@ def _result(
         timings_ms=timings,
         notes=notes,
     )
+
+
+def _carried(members: Sequence[VespaIndex], root: Mapping[str, Any], hits: Sequence[Hit]) -> list[Matrix | None]:
+    """Stored rows of each hit, where the answer has them."""
+    by_name = {index.name: index for index in members}
+    items = root.get("children", [])
+    return [
+        _decoded(by_name[hit.index], {"children": [item]})[0] if VECTORS in item.get("fields", {}) else None
+        for hit, item in zip(hits, items, strict=True)
+    ]
 
 
 def _decoded(index: VespaIndex, root: Mapping[str, Any]) -> list[Matrix]:
@@ -284,5 +334,7 @@ def _scored_here(
         hit, D = by_id[id_]
         rows = question.row_scores(D) if options.explain else ()
         stages = {**hit.stages, "maxsim": maxsim[id_]}
-        found.append(replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows))
+        found.append(
+            replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows, vectors=D if options.explain else None)
+        )
     return found

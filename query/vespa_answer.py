@@ -18,7 +18,7 @@ from vespa_app.candidates.hybrid import WORDS
 from vespa_app.http import check, error_text
 from vespa_app.layouts import CHUNK
 
-__all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "timings_of"]
+__all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
 
 _TIMEOUT = 12  # Vespa's error codes: com.yahoo.container.protect.Error
 _TRY_AGAIN = (0, 10, 11)  # no backends in service, a backend that cannot be reached, one that does not answer a ping
@@ -87,12 +87,18 @@ def coverage_of(root: Mapping[str, Any], expected: int | None) -> Coverage:
     share, documents = float(said.get("coverage", 100)) / 100, said.get("documents")
     why = [_REASONS.get(name, name) for name, is_so in said.get("degraded", {}).items() if is_so]
     why += [f"error of Vespa: {error.get('message') or error.get('summary')}" for error in _errors(root)]
-    if share < 1 and not why:
+    if (share < 1 or said.get("full") is False) and not why:  # the share is in whole percents
         why.append("some nodes did not answer")
     if expected is not None and documents is not None and documents < expected:
         share = min(share, documents / expected)
         why.append(f"{documents:,} documents were searched, at least {expected:,} were expected")
     return Coverage(share, documents, tuple(why))
+
+
+def joint(parts: Sequence[Coverage]) -> tuple[float, tuple[str, ...]]:
+    """Share and reasons of an answer that was put together of several."""
+    reasons = dict.fromkeys(reason for part in parts for reason in part.degraded)
+    return min((part.share for part in parts), default=1.0), tuple(reasons)
 
 
 def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], first_rank: int) -> list[Hit]:

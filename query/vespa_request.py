@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
+WITH_VECTORS = {"presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
 PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # how long each phase of the content nodes took
 KEEP_ALL = -1e300  # a limit below every score: what a filter of ids names is scored, whatever its first phase finds
 _FIRST = 1  # candidates that get a MaxSim score where none is wanted: Vespa takes 0 for "as the profile says"
@@ -90,10 +91,12 @@ def search_request(
         more |= PROFILED
     if options.first_stage:
         more |= _without_maxsim(parts)
+    if options.explain and question.text and settings.layout == "passages":
+        page |= WITH_VECTORS
     if options.scored == "client":
         _check_client_scores(settings, strategy, options)
         more |= _without_maxsim(parts)
-        page = {"hits": rerank, "offset": 0, "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
+        page = {"hits": rerank, "offset": 0, **WITH_VECTORS}
     selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
     if options.ids is not None:
         selection = f"({selection}) and {documents_clause(options.ids)}"
@@ -136,7 +139,7 @@ def vectors_request(settings: AppSettings, passage_ids: Sequence[str]) -> Reques
     if settings.layout != "passages" or settings.mode == "streaming":
         raise UsageError("stored vectors can be read of layout passages and modes other than streaming")
     ids = ", ".join(string_literal(id_) for id_ in passage_ids)
-    page = {"hits": len(passage_ids), "presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
+    page = {"hits": len(passage_ids), **WITH_VECTORS}
     return Request(f"id in ({ids})", page | {"ranking.profile": "unranked"}, 0)
 
 

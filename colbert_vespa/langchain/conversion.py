@@ -13,12 +13,17 @@ from query import Hit
 __all__ = ["SCORE", "from_hit", "from_ours", "to_ours"]
 
 SCORE = "score"
+OF_A_HIT = ("passage_id", SCORE, "index")  # names in the metadata of a hit
+OTHERWISE = ("colbert_passage_id", "colbert_score", "colbert_index")  # where the document has one of those
 
 
 def from_hit(hit: Hit) -> Document:
-    """`id` is the document's; metadata has its fields, and of ours: title, passage_id, score, index."""
-    own = {"passage_id": hit.passage_id, SCORE: hit.score, "index": hit.index}
-    return Document(id=hit.id, page_content=hit.text, metadata={**_titled(hit.title), **whole_metadata(hit.metadata), **own})
+    """`id` is the document's; metadata has its fields, and of ours: title, passage_id, score, index. Where the document's own
+    have one of the last three, ours are named colbert_passage_id, colbert_score, colbert_index."""
+    metadata = {**_titled(hit.title), **whole_metadata(hit.metadata)}
+    names = OTHERWISE if any(name in metadata for name in OF_A_HIT) else OF_A_HIT
+    own = dict(zip(names, (hit.passage_id, hit.score, hit.index), strict=True))
+    return Document(id=hit.id, page_content=hit.text, metadata=metadata | own)
 
 
 def from_ours(document: OurDocument) -> Document:
@@ -27,12 +32,27 @@ def from_ours(document: OurDocument) -> Document:
 
 
 def to_ours(document: Document, id_: str) -> OurDocument:
-    metadata: dict[str, Any] = dict(document.metadata)
+    metadata = _without_hit(document)
     title = metadata.get("title")
     if isinstance(title, str) and title:
         del metadata["title"]
         return OurDocument(id_, title, document.page_content, metadata)
     return OurDocument(id_, "", document.page_content, metadata)
+
+
+def _without_hit(document: Document) -> dict[str, Any]:
+    """The metadata without those that from_hit has added."""
+    metadata: dict[str, Any] = dict(document.metadata)
+    for names in (OTHERWISE, OF_A_HIT):
+        passage_id = metadata.get(names[0])
+        if (
+            document.id
+            and isinstance(passage_id, str)
+            and passage_id.startswith(f"{document.id}#")
+            and set(names) <= set(metadata)
+        ):
+            return {name: value for name, value in metadata.items() if name not in names}
+    return metadata
 
 
 def _titled(title: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from late_interaction.errors import UsageError
 __all__ = ["ColbertDocumentIndex"]
 
 _log = logging.getLogger(__name__)
+_OPENING = threading.Lock()
 
 
 class ColbertDocumentIndex(DocumentIndex):
@@ -103,7 +105,7 @@ class ColbertDocumentIndex(DocumentIndex):
         asked = self._asked()
         if asked is None:
             return []
-        return asked._get_relevant_documents(query, run_manager=run_manager, k=k, where=where, candidates=candidates)
+        return asked._get_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
 
     async def _aget_relevant_documents(
         self,
@@ -117,14 +119,22 @@ class ColbertDocumentIndex(DocumentIndex):
         asked = self._asked()
         if asked is None:
             return []
-        return await asked._aget_relevant_documents(query, run_manager=run_manager, k=k, where=where, candidates=candidates)
+        return await asked._aget_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
+
+    def _chosen(self, k: int | None, where: Mapping[str, object] | None, candidates: str | None) -> dict[str, Any]:
+        """Of a call, or else what the index has by now."""
+        return {
+            "k": self.k if k is None else k,
+            "where": (self.where or {}) if where is None else where,
+            "candidates": candidates or self.candidates,
+        }
 
     def _asked(self) -> ColbertRetriever | None:
         """None as long as there is no index."""
-        if self._retriever is None and self.store.client is not None:
-            client = self.store.client
-            self._retriever = ColbertRetriever(client=client, k=self.k, where=self.where, candidates=self.candidates)
-        return self._retriever
+        with _OPENING:
+            if self._retriever is None and self.store.client is not None:
+                self._retriever = ColbertRetriever(client=self.store.client)
+            return self._retriever
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
         return super()._get_ls_params() if self.store.client is None else tracing(self.store.client)

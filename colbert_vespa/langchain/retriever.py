@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from pydantic import PrivateAttr
 
 from colbert_vespa.langchain.conversion import from_hit
 from late_interaction.bundle import Bundle
@@ -32,6 +32,12 @@ class ColbertRetriever(BaseRetriever):
     candidates: str = "auto"
     index: str | list[str] | None = None
 
+    _asking: AsyncClient = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._asking = AsyncClient.beside(self.client)
+
     @classmethod
     def from_address(
         cls,
@@ -52,10 +58,6 @@ class ColbertRetriever(BaseRetriever):
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""
         await self._asking.close()
-
-    @functools.cached_property
-    def _asking(self) -> AsyncClient:
-        return AsyncClient.beside(self.client)
 
     def _get_relevant_documents(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from colbert_vespa.llamaindex.nodes import REF_DOC_ID, document_of, node_of, nod
 from colbert_vespa.store import DocumentStore
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.errors import UsageError, VespaRefused
+from late_interaction.errors import UsageError
 from query import AsyncClient, Client, Hit
 
 __all__ = ["ColbertVectorStore"]
+
+_OPENING = threading.Lock()
 
 _CANDIDATES = {
     VectorStoreQueryMode.HYBRID: "hybrid",
@@ -78,13 +81,13 @@ class ColbertVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Nodes with the id of one that is there replace it; blank ones are left out.
 
-        Raises: MetadataError, before anything is written, where a value does not fit its field; VespaRefused where one was not
-        taken; LocalIndexError, VespaError.
+        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError,
+        also where one was not taken.
         """
         documents = [document_of(node) for node in nodes]
         outcome = self._store.put([document for document in documents if not document.blank])
         for id_, why in outcome.failed.items():
-            raise VespaRefused(f"node {id_!r} was not taken: {why}")
+            raise self._store.refusal(f"node {id_!r} was not taken: {why}")
         return list(outcome.succeeded)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -119,7 +122,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         if self._store.client is None:
             return []
         where = self._where(filters)
-        wanted = self._store.client.select(where) if node_ids is None else node_ids
+        wanted = self._store.client.select(where).check_full() if node_ids is None else node_ids
         return [node_of_document(document) for document in self._store.get(wanted, where)]
 
     async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
@@ -149,7 +152,8 @@ class ColbertVectorStore(BasePydanticVectorStore):
         """As query."""
         if self._store.client is None:
             return _result([], [])
-        self._asking = client = self._asking or AsyncClient.beside(self._store.client)
+        with _OPENING:
+            self._asking = client = self._asking or AsyncClient.beside(self._store.client)
         text, where = _text(query), self._selected(query)
         if query.node_ids:
             passages = await client.get(query.node_ids, where=where)

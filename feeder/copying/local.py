@@ -144,6 +144,6 @@ def kept_locally(index: AnyIndex, codebook: Codebook | None = None) -> Kept:
     if index.codec == "float32":
         return Kept.as_encoded()
     if index.codec == "binary":
-        return Kept(f"binary {index_thresholds(index.bundle.path.parent, index.dim).sha256}", "binary")
+        return Kept(f"binary {index_thresholds(index.bundle.path.parent, index.dim, index.bundle.sha256).sha256}", "binary")
     book = codebook or bundle_codebook(index.bundle)
     return Kept(f"residual {index.path if book is None else book.sha256}", f"residual, {index.bits} bits")

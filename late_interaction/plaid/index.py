@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +36,7 @@ from late_interaction.plaid.wanted import WantedIds
 if TYPE_CHECKING:
     from late_interaction.plaid.writer import IndexWriter
 
-__all__ = ["LocalIndex", "Planned"]
+__all__ = ["LocalIndex", "Planned", "own_bundle"]
 
 Matrix = NDArray[np.float32]
 Planned: TypeAlias = Callable[[str], Mapping[str, str]]  # document id -> ids of its passages, and their digests
@@ -54,6 +53,7 @@ class LocalIndex:
         self.path = path
         self._fixed = fixed
         self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
+        self._bundle: Bundle | None = None
 
     @classmethod
     def create(
@@ -122,7 +122,9 @@ class LocalIndex:
 
     def pinned(self) -> LocalIndex:
         """A reader of the same version that `refresh` of this one does not move."""
-        return LocalIndex(self.path, *self._opened)
+        other = LocalIndex(self.path, *self._opened)
+        other._bundle = self._bundle
+        return other
 
     def writer(self, *, resume: bool = False) -> IndexWriter:
         """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
@@ -147,10 +149,16 @@ class LocalIndex:
             changes.note(record)
         return changes.passages_of
 
-    @functools.cached_property
+    @property
     def bundle(self) -> Bundle:
-        """The index's own copy. Raises: BundleError where a file of it is missing or of another size."""
-        return Bundle.open(self.path / "bundle", verify=False)
+        """The index's own copy, of the version that this reader has open.
+
+        Raises: BundleError where a file of it is missing or of another size; LocalIndexError where it is another index's.
+        """
+        wanted, known = self.snapshot.version.bundle, self._bundle
+        if known is None or known.sha256 != wanted:
+            known = self._bundle = own_bundle(self.path, wanted)
+        return known
 
     @property
     def schema(self) -> MetadataSchema:
@@ -381,6 +389,17 @@ class LocalIndex:
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
         PendingLog(self.path, self.dim, read_current(self.path)[0]).check()
+
+
+def own_bundle(root: Path, sha256: str) -> Bundle:
+    """The bundle in an index's folder. Raises: BundleError; LocalIndexError where it has another checksum."""
+    found = Bundle.open(root / "bundle", verify=False)
+    if found.sha256 != sha256:
+        raise LocalIndexError(
+            f"{root} is damaged, or another index has just taken its place: its bundle has checksum {found.sha256[:12]}, "
+            f"the version that is open was made with {sha256[:12]}"
+        )
+    return found
 
 
 def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:

@@ -95,7 +95,9 @@ class Snapshot:
         """Raises: LocalIndexError where the index has no vector yet, or a damaged bundle."""
         if self.codebook is None:
             raise LocalIndexError(f"{self._root} has no vectors yet")
-        return open_codec(self.version.codec, self.codebook, lambda: index_thresholds(self._root, self.version.dim))
+        return open_codec(
+            self.version.codec, self.codebook, lambda: index_thresholds(self._root, self.version.dim, self.version.bundle)
+        )
 
     @functools.cached_property
     def centroids16(self) -> Centroids16:
@@ -163,13 +165,15 @@ class Snapshot:
         return sum(entry.files[name].bytes for entry in self.version.segments for name in names if name in entry.files)
 
 
-def index_thresholds(root: Path, dim: int) -> Thresholds:
-    """Where codec binary cuts: at the thresholds of the index's bundle, or at 0.
+def index_thresholds(root: Path, dim: int, sha256: str) -> Thresholds:
+    """Where codec binary cuts: at the thresholds of the index's bundle, which has that checksum, or at 0.
 
-    Raises: LocalIndexError where they are damaged.
+    Raises: LocalIndexError where they are damaged, or are of an index that has taken this one's place.
     """
     try:
         bundle = Bundle.open(root / "bundle", verify=False)
+        if bundle.sha256 != sha256:
+            raise LocalIndexError(f"{root} is damaged, or another index has just taken its place: it has another bundle")
         name = bundle.manifest.codebooks.get("binary")
         found = plain_thresholds(dim) if name is None else Thresholds.load(bundle.file(name))
     except BundleError as error:

@@ -342,7 +342,7 @@ class IndexWriter:
             codebook = None if taken is None else taken.codebook
             codec = None
             if codebook is not None:
-                codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim))
+                codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim, old.bundle))
             passages = itertools.chain([first], items)
             segments.append(build_segment(self._root, str(number), old.schema, codebook, codec, snapshot.form, passages))
             if trains and taken is not None:  # drift is counted from all vectors, not from the sample that k-means saw

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.creating import new_index
 from late_interaction.plaid.history import known_versions
-from late_interaction.plaid.index import LocalIndex, Planned
+from late_interaction.plaid.index import LocalIndex, Planned, own_bundle
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
@@ -74,6 +73,7 @@ class ShardedIndex:
         first_readable(self._states)
         self._readers = ShardReaders()
         self._opened: OpenedShards | None = None
+        self._bundle: Bundle | None = None
         self._router = Router(launch or self._start_worker, start=self.settings.start, clock=clock)
 
     @classmethod
@@ -143,10 +143,14 @@ class ShardedIndex:
         parts = [reader.planned(resume=resume) for reader in self._all_readers().values()]
         return lambda document_id: {id_: digest for part in parts for id_, digest in part(document_id).items()}
 
-    @functools.cached_property
+    @property
     def bundle(self) -> Bundle:
-        """The copy of the first shard that can be read. Raises: BundleError where it is damaged."""
-        return Bundle.open(first_readable(self._states).path / "bundle", verify=False)
+        """The copy of the first shard that can be read. Raises: as LocalIndex.bundle."""
+        first, known = first_readable(self._states), self._bundle
+        wanted = first.opened[1].bundle
+        if known is None or known.sha256 != wanted:
+            known = self._bundle = own_bundle(first.path, wanted)
+        return known
 
     @property
     def _form(self) -> Version:
@@ -360,7 +364,10 @@ class ShardedIndex:
 
     def _moved_from(self, states: Sequence[ShardState]) -> bool:
         """Whether there is something newer; another thread may have taken it up already."""
+        bundle = self._form.bundle
         self.refresh()
+        if self._form.bundle != bundle:
+            raise LocalIndexError(f"{self.path} was replaced by an index of another bundle while it was asked: ask again")
         return self._states is not states
 
     def verify(self) -> None:
