@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import bm25s
 import numpy as np
 import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
 from numpy.typing import NDArray
 
-__all__ = ["Bm25"]
+__all__ = ["K1", "B", "Bm25", "word_counts"]
+
+K1, B = 1.2, 0.75
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets DEBUG on import
+
+
+_WORD = re.compile(r"(?u)\b\w\w+\b")
+_STOPPED = frozenset(STOPWORDS_EN)
+
+
+def word_counts(texts: Sequence[str]) -> tuple[list[dict[int, int]], list[str]]:
+    """Of each text how often it has which word, as `Bm25` cuts and stems words; and the words, by number."""
+    stem = Stemmer.Stemmer("english").stemWord
+    numbers: dict[str, int] = {}  # of words as they stand in a text
+    vocabulary: dict[str, int] = {}
+    counted: list[dict[int, int]] = []
+    for text in texts:
+        own: dict[int, int] = {}
+        for word, count in Counter(_WORD.findall(text.lower())).items():
+            if (number := numbers.get(word)) is None:
+                if word in _STOPPED:
+                    continue
+                number = numbers[word] = vocabulary.setdefault(stem(word), len(vocabulary))
+            own[number] = own.get(number, 0) + count
+        counted.append(own)
+    return counted, list(vocabulary)
 
 
 class Bm25:
@@ -22,7 +49,7 @@ class Bm25:
     def __init__(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         self._ids = list(ids)
         self._stemmer = Stemmer.Stemmer("english")
-        self._index: Any = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+        self._index: Any = bm25s.BM25(method="lucene", k1=K1, b=B)
         tokens = self._tokens(texts)
         self._empty = not any(tokens.ids) or not tokens.vocab
         if not self._empty:

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from late_interaction.bm25 import Bm25
-from late_interaction.documents import passage_text
+import numpy as np
+
 from late_interaction.filters import Filter
-from late_interaction.plaid.shards import AnyIndex
+from late_interaction.plaid.segment import Segment
+from late_interaction.plaid.shards import AnyIndex, ShardedIndex
+from late_interaction.plaid.words import Candidates, best_by_words
 
 __all__ = ["Words"]
 
 
 class Words:
-    """BM25 over an index's living passages, made when it is first asked, and again when the index has another version.
+    """BM25 over an index's living passages, from the words that are kept with them."""
 
-    Of an index of shards it is made of all passages, in this process: words have the weights that they have in one index. A
-    shard that cannot be read is left out, as long as it is; the index says so (`missing`).
-    """
-
-    def __init__(self) -> None:
-        self._made: tuple[object, Bm25] | None = None
-        self._lacking = False
-
+    @staticmethod
     def search(
-        self, index: AnyIndex, text: str, count: int, where: Filter | None, ids: Sequence[str] | None = None
+        index: AnyIndex, text: str, count: int, where: Filter | None, ids: Sequence[str] | None = None
     ) -> list[tuple[str, float]]:
-        """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: always of one folder, and not
-        refreshed meanwhile."""
-        made = self._made
-        if made is None or made[0] != index.current or self._lacking:
-            passages = list(index.iter_passages())
-            self._lacking = bool(index.missing)
-            texts = [passage_text(passage.title, passage.text) for passage in passages]
-            made = self._made = index.current, Bm25([passage.id for passage in passages], texts)
-        allowed = None if where is None and ids is None else index.selected(where, ids)
-        return made[1].search(text, count, allowed)
+        """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: not refreshed meanwhile.
+
+        Of an index of shards all passages count, in this process: words have the weights that they have in one index. A shard
+        that cannot be read is left out; the index says so (`missing`).
+        """
+        readers = index.readers().values() if isinstance(index, ShardedIndex) else [index]
+        segments: list[Segment] = []
+        parts: list[Candidates] = []
+        for snapshot in (reader.snapshot for reader in readers):
+            masks = [part.mask for part in snapshot.living] if where is None and ids is None else snapshot.select(where, ids)
+            segments += [part.segment for part in snapshot.living]
+            parts += [Candidates(p.segment.words, p.mask, mask) for p, mask in zip(snapshot.living, masks, strict=True)]
+        places, scores = best_by_words(parts, text, count)
+        bases = np.cumsum([0, *(segment.passages for segment in segments)])
+        numbers = np.searchsorted(bases, places, "right") - 1
+        names = [segments[n].ids[int(place - bases[n])] for n, place in zip(numbers.tolist(), places, strict=True)]
+        return list(zip(names, scores.tolist(), strict=True))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from late_interaction.bundle import FileEntry
 from late_interaction.codebook import Codebook
-from late_interaction.documents import Passage
+from late_interaction.documents import Passage, passage_text
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
 from late_interaction.plaid.codecs import Codec
@@ -20,6 +20,7 @@ from late_interaction.plaid.columns import Column, column_of, join_columns, writ
 from late_interaction.plaid.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.versions import SegmentEntry
+from late_interaction.plaid.words import WordsWriter
 
 __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
@@ -47,6 +48,7 @@ class _SegmentWriter:
         self.texts = {name: StringsWriter(self.folder, name) for name in TEXTS}
         self.lengths: list[NDArray[np.int64]] = []
         self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
+        self.words = WordsWriter(self.folder)
 
     def abandon(self) -> None:
         self.codes.abandon()
@@ -55,6 +57,7 @@ class _SegmentWriter:
             self.refine.abandon()
         for texts in self.texts.values():
             texts.abandon()
+        self.words.abandon()
 
     def finish(self, schema: MetadataSchema, columns: dict[str, Column]) -> SegmentEntry:
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
@@ -64,6 +67,7 @@ class _SegmentWriter:
             files["refine.npy"] = self.refine.close()
         for texts in self.texts.values():
             files.update(texts.close())
+        files.update(self.words.close())
         arrays: dict[str, NDArray[Any]] = {"offsets": offsets, **self._ivf(offsets)}
         for name, parts in self.hashes.items():
             hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
@@ -97,7 +101,7 @@ def build_segment(
     form: PayloadForm,
     items: Iterable[tuple[Passage, Matrix]],
 ) -> SegmentEntry:
-    """A segment of `items`, encoded block by block. Memory: one block, 24 bytes a passage, and the metadata columns.
+    """A segment of `items`, encoded block by block. Memory: one block, 28 bytes a passage, and the metadata columns.
 
     codebook, codec: None only where no passage has a row.
     """
@@ -150,6 +154,7 @@ def _append_passages(
     texts = ([p.title for p in passages], [p.text for p in passages], [p.digest for p in passages])
     for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
         writer.texts[text_name].append(values)
+    writer.words.append([passage_text(p.title, p.text) for p in passages])
     for hashed, values in zip(("ids", "documents"), columns, strict=True):
         writer.hashes[hashed].append(hash_all(values))
     for field, collected in metadata.items():
@@ -200,6 +205,7 @@ def merge_segments(
         for segment, living in parts:
             rows = np.flatnonzero(living)
             writer.lengths.append(segment.lengths()[rows])
+            writer.words.append_words(segment.words, living)
             writer.nearness += segment.entry.fit * float(writer.lengths[-1].sum())
             for first, last in _runs(living):
                 start, stop = int(segment.offsets[first]), int(segment.offsets[last])

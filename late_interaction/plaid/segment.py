@@ -6,10 +6,12 @@ refine [T, d]              int8, only where the index keeps it: the vector's dir
 ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
 ids, documents, titles, texts, digests    texts, one per passage
 *_hashes (ascending), *_rows         where an id is
+words_*                    for BM25 (words.py); absent where an earlier release wrote the segment
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.documents import Passage
+from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.columns import Column, open_columns
 from late_interaction.plaid.storage import Strings, open_array, string_hash
 from late_interaction.plaid.versions import SegmentEntry
+from late_interaction.plaid.words import SegmentWords, word_run
 
 __all__ = ["PayloadForm", "Segment", "codes_dtype"]
 
@@ -69,6 +72,7 @@ class Segment:
             self.id_rows: NDArray[np.int32] = self._open("ids_rows", "<i4")
             self.document_hashes: NDArray[np.uint64] = self._open("documents_hashes", "<u8")
             self.document_rows: NDArray[np.int32] = self._open("documents_rows", "<i4")
+            self._written_words = None if "words_hashes.npy" not in files else self._open_words()
             self.columns: dict[str, Column] = open_columns(folder, schema, files, entry.passages)
         except KeyError as error:
             raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
@@ -76,6 +80,20 @@ class Segment:
 
     def _open(self, name: str, dtype: str, *, bulk: bool = False) -> NDArray[Any]:
         return open_array(self._folder, f"{name}.npy", self.entry.files[f"{name}.npy"], dtype, bulk=bulk)
+
+    def _open_words(self) -> SegmentWords:
+        hashes, starts = self._open("words_hashes", "<u8"), self._open("words_starts", "<i8")
+        postings = open_array(self._folder, "words_postings.npy", self.entry.files["words_postings.npy"], "<i4", 2, bulk=True)
+        found = SegmentWords(hashes, starts, postings, self._open("words_lengths", "<i4"), str(self._folder))
+        found.check(self.entry.passages)
+        return found
+
+    @functools.cached_property
+    def words(self) -> SegmentWords:
+        """For BM25; counted here where the segment was written without. Raises: LocalIndexError where a text is damaged."""
+        if self._written_words is not None:
+            return self._written_words
+        return word_run([passage_text(title, text) for title, text in zip(self.titles, self.texts, strict=True)])
 
     def _check(self, form: PayloadForm) -> None:
         n, rows = self.entry.passages, self.entry.token_vectors
