@@ -11,6 +11,7 @@ from late_interaction.errors import CheckpointError
 
 __all__ = ["find_checkpoint"]
 
+_SECRET = re.compile(r"(?<=://)[^/\s@]*@|\?\S*")  # a password in an address, or the signature behind it
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "artifact.metadata", "*.py", "model.onnx", "model.onnx_data"]
 _PICKLED = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
@@ -49,5 +50,6 @@ def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only:
         raise CheckpointError(f"no folder {name}; {wanted} is not in the hub's local cache, {reason}") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         said = str(error).strip().splitlines()
-        raise CheckpointError(f"no folder {name}, and the model hub did not give it: {said[0] if said else error!r}") from None
+        reason = _SECRET.sub("", said[0]) if said else type(error).__name__
+        raise CheckpointError(f"no folder {name}, and the model hub did not give it: {reason}") from None
     return Path(snapshot)

@@ -91,7 +91,7 @@ def check_modules(folder: Path, trust_remote_code: bool, *, shown: Path) -> None
     try:
         modules = json.loads(listed.read_text(encoding="utf-8"))
         denses = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{listed} cannot be read: {type(error).__name__} {error}") from None
     for name in denses:
         config, tensors = read_json(folder / name / "config.json"), tensor_names(folder / name)

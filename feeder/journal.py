@@ -209,7 +209,7 @@ def _same_but_built(line: bytes, header: bytes) -> bool:
     """Whether `line` is the header of the same feed into what was at the target's place before."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found | {"built": ""} == json.loads(header) | {"built": ""}
 

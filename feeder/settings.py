@@ -45,7 +45,7 @@ def read_feed_settings(path: Path) -> FeedSettings:
     """Raises: SettingsError naming file and key, UsageError on numbers that cannot be."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     format_ = data.pop("format", "")
     if not isinstance(format_, str):

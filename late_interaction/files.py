@@ -232,7 +232,7 @@ def is_claimed(folder: Path, kind: str) -> bool:
     """Whether `folder` has the marker of that kind."""
     try:
         found = json.loads((folder / MARKER).read_bytes()[:1000])
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("colbert-vespa") == kind
 

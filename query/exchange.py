@@ -24,7 +24,7 @@ from query.steps import Answer, Ask
 from query.vespa_answer import checked_answer
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import tls_context, token_header
-from vespa_app.http import mapped_errors
+from vespa_app.http import Body, mapped_errors
 
 __all__ = ["AsyncExchange", "Exchange"]
 
@@ -72,6 +72,12 @@ class _Policy:
             "limits": httpx.Limits(max_connections=most, max_keepalive_connections=most),
             "http2": address.scheme == "https",
         }
+
+
+def check_time(url: str, now: float, until: float) -> None:
+    """A connection waits for each block anew. Raises: VespaTimeout."""
+    if now > until:
+        raise VespaTimeout(f"{url} did not answer in time: is Vespa up and not overloaded?")
 
 
 class _Line(Generic[T]):
@@ -160,9 +166,14 @@ class Exchange:
                 with mapped_errors(ask.url):
                     response = line.transport.handle_request(request := line.request(content, patience))
                     response.request = request
-                    response.read()
-                    response.close()
-                return Answer(checked_answer(response, ask.url), self.clock() - start, sent)
+                    body, until = Body(ask.url), self.clock() + patience
+                    try:
+                        for block in response.iter_bytes():
+                            body.add(block)
+                            check_time(ask.url, self.clock(), until)
+                    finally:
+                        response.close()
+                return Answer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:
@@ -247,9 +258,14 @@ class AsyncExchange:
                 with mapped_errors(ask.url):
                     response = await line.transport.handle_async_request(request := line.request(content, patience))
                     response.request = request
-                    await response.aread()
-                    await response.aclose()
-                return Answer(checked_answer(response, ask.url), self.clock() - start, sent)
+                    body, until = Body(ask.url), self.clock() + patience
+                    try:
+                        async for block in response.aiter_bytes():
+                            body.add(block)
+                            check_time(ask.url, self.clock(), until)
+                    finally:
+                        await response.aclose()
+                return Answer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:

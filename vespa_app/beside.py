@@ -22,6 +22,7 @@ from vespa_app.description import Description
 from vespa_app.embedder import EMBEDDER_FOLDER, EMBEDDER_TYPE
 from vespa_app.package import Package, build_package, complete, embedder_components
 from vespa_app.settings import AppSettings
+from vespa_app.zips import visible_files
 
 __all__ = ["Beside", "build_beside", "next_version"]
 
@@ -124,8 +125,7 @@ def _placed(index: Description, settings: AppSettings) -> Description:
 
 
 def _files(folder: Path, below: tuple[str, ...]) -> dict[str, bytes | Path]:
-    named = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in named.items() if name.startswith(below)}
+    return {name: path for name, path in visible_files(folder).items() if name.startswith(below)}
 
 
 def _index_files(package: Package) -> dict[str, bytes | Path]:

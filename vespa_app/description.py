@@ -82,7 +82,7 @@ class Description:
         """Raises: SettingsError where the text is no description of a version known here."""
         try:
             return cls._of(json.loads(text), where)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(f"{where}: not a description of a colbert-vespa application ({error})") from None
 
     @classmethod

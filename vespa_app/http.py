@@ -13,10 +13,27 @@ from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTi
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import NOT_LET_IN, RENEW, tls_context, token_header
 
-__all__ = ["answer_json", "check", "connect", "mapped_errors"]
+__all__ = ["Body", "answer_json", "check", "connect", "mapped_errors"]
 
 BUSY = (429, 503, 507)
 MAX_MESSAGE = 500
+MOST_BYTES = 1 << 30  # of an answer, unpacked
+
+
+class _Client(httpx.Client):
+    """Answers are read no further than a limit."""
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        response = super().send(request, stream=True, **options)
+        if stream:
+            return response
+        body = Body(request.url.host)
+        try:
+            for block in response.iter_bytes():
+                body.add(block)
+        finally:
+            response.close()
+        return body.of(response)
 
 
 def connect(
@@ -27,7 +44,7 @@ def connect(
     Raises: UsageError on an address that is no http(s) URL or has a password in it, or credentials that cannot be used.
     """
     parsed = parse_address(url)
-    return httpx.Client(
+    return _Client(
         base_url=parsed,
         timeout=timeout,
         headers=token_header(parsed),
@@ -36,6 +53,27 @@ def connect(
         transport=transport,
         http2=parsed.scheme == "https",
     )
+
+
+class Body:
+    """What is unpacked of an answer, block by block, and no more than any answer of Vespa has."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._blocks: list[bytes] = []
+        self._left = MOST_BYTES
+
+    def add(self, block: bytes) -> None:
+        """Raises: VespaRefused past the limit."""
+        self._left -= len(block)
+        if self._left < 0:
+            raise VespaRefused(f"{self._where} answered more than {MOST_BYTES >> 20} MiB: is that a Vespa endpoint?")
+        self._blocks.append(block)
+
+    def of(self, response: httpx.Response) -> httpx.Response:
+        """The answer, with this body."""
+        response._content = b"".join(self._blocks)
+        return response
 
 
 @contextlib.contextmanager
@@ -64,7 +102,7 @@ def answer_json(response: httpx.Response) -> dict[str, Any]:
     """The checked answer's JSON object. Raises: VespaRefused where it is none."""
     try:
         body = json.loads(check(response).content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise VespaRefused(f"{response.url} answered no JSON: is that a Vespa endpoint?", response.status_code) from None
     if not isinstance(body, dict):
         raise VespaRefused(f"{response.url} answered no JSON object: is that a Vespa endpoint?", response.status_code)
@@ -75,7 +113,7 @@ def message_of(response: httpx.Response) -> str:
     """Vespa's message in an error body, whatever API it came from."""
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text.strip()[:MAX_MESSAGE] or response.reason_phrase
     return error_text(body)[:MAX_MESSAGE] if isinstance(body, dict) else str(body)[:MAX_MESSAGE]
 

@@ -154,7 +154,7 @@ class AppSettings:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"settings {path} cannot be read: {error}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SettingsError(f"settings {path} are no TOML: {error}") from None
         return cls.from_json(data, str(path))
 

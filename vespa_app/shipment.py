@@ -14,7 +14,7 @@ from vespa_app.config_server import SESSION_PATH
 from vespa_app.overrides import overriding
 from vespa_app.services import CLIENTS_FILE
 from vespa_app.targets import CLOUD_TARGETS, check_target, choose_urls
-from vespa_app.zips import zip_folder
+from vespa_app.zips import visible_files, zip_folder
 
 __all__ = ["Shipment", "plan_shipment"]
 
@@ -48,8 +48,7 @@ def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = No
     description = check_package(root)
     check_target(description.settings, target, query_url)
     more = overriding(description, allow) | (cloud_files() if target in CLOUD_TARGETS else {})
-    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
-    files = {name: size for name, size in sizes.items() if not any(part.startswith(".") for part in name.split("/"))}
+    files = {name: path.stat().st_size for name, path in visible_files(root).items()}
     files |= {name: len(content) for name, content in more.items()}
     if target in CLOUD_TARGETS:
         tenant = os.environ.get("COLBERT_VESPA_TENANT") or "COLBERT_VESPA_TENANT"

@@ -53,7 +53,7 @@ def _fed(file: Path) -> list[tuple[str, frozenset[str]]]:
         steps: list[Any] = json.loads(file.read_text(encoding="utf-8"))["steps"]
         requests = [step["request"] for step in steps]
         return [(_schema(request["uri"]), frozenset(request["body"]["fields"])) for request in requests if "body" in request]
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return []
 
 

@@ -7,7 +7,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_zip", "zip_folder"]
+from late_interaction.errors import SettingsError
+
+__all__ = ["visible_files", "write_zip", "zip_folder"]
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -25,7 +27,16 @@ def write_zip(files: Mapping[str, bytes | Path], target: str | Path | io.BytesIO
 
 def zip_folder(folder: str | Path, target: str | Path | io.BytesIO, more: Mapping[str, bytes | Path]) -> None:
     """Everything in `folder` but what is hidden, and `more`."""
+    write_zip({**visible_files(folder), **more}, target)
+
+
+def visible_files(folder: str | Path) -> dict[str, Path]:
+    """Path in a package -> its file, but what is hidden. Raises: SettingsError where one is a link to outside of the folder,
+    whose content would be sent along."""
     root = Path(folder)
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    visible = {name: root / name for name in found if not any(part.startswith(".") for part in name.split("/"))}
-    write_zip({**visible, **more}, target)
+    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    visible = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
+    for name, path in visible.items():
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise SettingsError(f"{root}: {name} is a link to a file outside of the package: put the file in its place")
+    return visible

@@ -30,6 +30,7 @@ __all__ = ["CONNECTIONS", "STREAMS", "CurlTransport"]
 CONNECTIONS = 8
 STREAMS = 128  # of one connection, at most
 CONNECT_S = 10.0
+MOST_BYTES = 1 << 24  # of an answer to one operation
 SILENCE_S = 30  # a peer that acknowledges nothing for so long is gone
 
 # verification and credentials: no other attempt can go better
@@ -219,10 +220,20 @@ class _Stream:
         self._chunks: list[bytes] = []
         self._attempt: Attempt | None = None
         self._began = 0.0
-        curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
+        self._left = MOST_BYTES
+        curl.setopt(pycurl.WRITEFUNCTION, self._keep)
+
+    def _keep(self, block: bytes) -> int:
+        """libcurl gives up where less is taken than it gave."""
+        self._left -= len(block)
+        if self._left < 0:
+            return 0
+        self._chunks.append(block)
+        return len(block)
 
     def begin(self, attempt: Attempt, base: str, limit: str) -> None:
         operation = attempt.operation
+        self._left = MOST_BYTES
         self._attempt, self._began = attempt, time.monotonic()
         self.curl.setopt(pycurl.URL, f"{base}{operation.path}{'&' if '?' in operation.path else '?'}{limit}")
         if self.method != "DELETE":

@@ -71,7 +71,7 @@ def _strings(path: Path, key: str, name: str) -> list[str]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = [item["filename"] if isinstance(item, dict) else item for item in data[key]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CollectionError(f"{name}: {path} is no description of a data set ({type(error).__name__}: {error})") from None
     if data.get("_indices_data_files") or not all(
         isinstance(item, str) and "/" not in item.replace("..", "/") for item in found
