@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,8 +26,10 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import MissingDependency
+from late_interaction.files import atomic_write, check_folder, claim_folder, is_claimed, remove_folder
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid.shards import open_index
+from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.vector_cache import CachedEncoder, VectorCache
 from query import Client
 from vespa_app import build_package, check_package, default_settings
@@ -46,7 +49,11 @@ QUESTIONS: tuple[tuple[str, dict[str, object] | None], ...] = (
 
 
 def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path | None) -> None:
-    """Writes bundle, package, app.toml and index below `folder`, and prints the report."""
+    """Writes bundle, package, app.toml and index below `folder`, and prints the report.
+
+    Raises: UsageError where `folder` is neither new, nor empty, nor that of an earlier demo.
+    """
+    check_folder(folder, owned=_is_of_a_demo)
     start = time.perf_counter()
     judged = None
     if collection is None:
@@ -61,11 +68,10 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
         judged = Judged.of(read.name, documents, read.queries, read.qrels, None)
     texts = [passage_text(d.title, d.text) for d in documents if not d.blank]
     out.say(f"{len(documents)} documents")
-    folder.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder, "demo")
     if judged is None:
         _write_documents(source, documents)
-    for part in ("bundle", "package", "index", "vectors", "known-item"):
-        shutil.rmtree(folder / part, ignore_errors=True)
+    remove_folder(folder / "index", owned=is_index_folder)
 
     out.heading("2. Checkpoint to bundle")
     sample = random.Random(SEED).sample(texts, min(SAMPLE, len(texts)))
@@ -74,17 +80,21 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
     register_bundle(bundle)
 
     encoder = Encoder(bundle)
-    cache = VectorCache(folder / "vectors", encoder.dim)
-    try:
-        _index_and_answer(out, folder, bundle, CachedEncoder(encoder, cache), documents, judged, source, start)
-    finally:
-        cache.close()
-        shutil.rmtree(folder / "vectors", ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="vectors-", dir=folder) as scratch:
+        cache = VectorCache(Path(scratch) / "vectors", encoder.dim)
+        try:
+            _index_and_answer(out, folder, bundle, CachedEncoder(encoder, cache), documents, judged, source, start)
+        finally:
+            cache.close()
+
+
+def _is_of_a_demo(folder: Path) -> bool:
+    return is_claimed(folder, "demo")
 
 
 def _write_documents(path: Path, documents: Sequence[Document]) -> None:
     lines = (json.dumps({"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}) for d in documents)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
 
 
 def minilm_folder() -> Path:
@@ -113,7 +123,7 @@ def _index_and_answer(
     settings = default_settings(bundle, schema)
     build_package(bundle, settings).write(folder / "package")
     check_package(folder / "package")
-    (folder / "app.toml").write_text(settings.to_toml(), encoding="utf-8")
+    atomic_write(folder / "app.toml", settings.to_toml().encode())
     out.say(f"{folder / 'package'}: {settings.codec} vectors, candidates by {', '.join(settings.candidates)}")
 
     out.heading("5. Answers")
@@ -197,12 +207,11 @@ def _known_items(
     changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
     queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
     judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
-    _feed(changed, folder / "known-item", bundle, encoder)
-    client = Client(folder / "known-item")
-    with out.steps() as step:
-        evaluation = evaluate(client, judged, encoder, step=step)
-    shutil.rmtree(folder / "known-item", ignore_errors=True)
-    return evaluation
+    with tempfile.TemporaryDirectory(prefix="known-item-", dir=folder) as scratch:
+        index = Path(scratch) / "index"
+        _feed(changed, index, bundle, encoder)
+        with out.steps() as step:
+            return evaluate(Client(index), judged, encoder, step=step)
 
 
 def _print_next(out: Output, folder: Path, source: Path) -> None:

@@ -9,6 +9,7 @@ from colbert_vespa.console import Output
 from colbert_vespa.demo import minilm_folder
 from feeder.sources import open_sources
 from late_interaction.errors import MissingDependency, UsageError
+from late_interaction.files import check_folder
 
 __all__ = ["TrainRequest", "run_training"]
 
@@ -38,9 +39,11 @@ def run_training(out: Output, request: TrainRequest, changes: dict[str, object])
     from colbert_vespa.evaluation import Judged
     from colbert_vespa.training import HoldOut, TrainingData, TrainingSettings, read_training_data, train
     from colbert_vespa.training.data import text_of_document
+    from colbert_vespa.training.saving import is_checkpoint_folder
     from colbert_vespa.training.scorers import cross_encoder
     from feeder.sources import read_collection
 
+    check_folder(request.output, owned=is_checkpoint_folder)
     settings = TrainingSettings(**{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
     if not 0 <= request.hold_out < 1:
         raise UsageError(f"--hold-out must be from 0 to below 1, got {request.hold_out}")

@@ -27,12 +27,13 @@ from colbert_vespa.training.measuring import (
 from colbert_vespa.training.mining import Bm25Ranker, ModelRanker, Ranker, mine, mined_once
 from colbert_vespa.training.quality import DataReport, QualitySettings, clean
 from colbert_vespa.training.report import TrainingReport, report_of
-from colbert_vespa.training.saving import save_checkpoint
+from colbert_vespa.training.saving import is_checkpoint_folder, save_checkpoint
 from colbert_vespa.training.scorers import CachedScorer, Scorer
 from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
+from late_interaction.bundle import is_bundle_folder
 from late_interaction.errors import MissingDependency, UsageError
-from late_interaction.files import sha256_file
+from late_interaction.files import check_apart, check_folder, claim_folder, remove_file, sha256_file
 
 __all__ = ["HoldOut", "Trained", "train"]
 
@@ -91,7 +92,12 @@ def train(
     settings = settings or TrainingSettings()
     output = Path(output)
     work = output.with_name(output.name + ".run")
-    work.mkdir(parents=True, exist_ok=True)
+    check_folder(output, owned=is_checkpoint_folder)
+    if bundle is not None:
+        check_folder(bundle, owned=is_bundle_folder)
+    read = [("model", Path(model))] if Path(model).exists() else []
+    check_apart([("output", output), ("work folder", work), *([("bundle", bundle)] if bundle else [])], read)
+    claim_folder(work, "training run")
     step = progress or (lambda _what, _done, _total: None)
     training, judged = _divide(data, hold_out, settings.seed)
     training, found = clean(training, quality, test=None if judged is None else _as_data(judged))
@@ -210,7 +216,7 @@ class _Preparer:
     def forget(self) -> None:
         """What an earlier run mined with the model in its epochs; that of the start stays."""
         for file in self._mined.glob("epoch-*.jsonl"):
-            file.unlink()
+            remove_file(file)
 
     def prepare(self, model: Path, name: str) -> list[Example]:
         """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from colbert_vespa.training.settings import TrainingSettings
 from exporter.quiet import quiet
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
-from late_interaction.files import atomic_write
+from late_interaction.files import atomic_write, claim_folder, is_claimed, remove_folder
 
 __all__ = ["RunResult", "run_trainer"]
 
@@ -75,7 +74,7 @@ def run_trainer(
         raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
     disable_progress_bars()
     model.model_card_data.widget = [{"text": ""}]  # else examples are looked for, with a bar of their own; no card is written
-    folder.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder, "training run")
     checkpoint = _checkpoint(folder, examples, settings, resume)
     total = _steps(len(examples), settings)
     evaluator = None if held_out is None else _evaluator(held_out)
@@ -143,7 +142,7 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
     file = folder / "run.json"
     for found in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if not (resume and (found / COMPLETE).is_file()):  # of another run, or torn by a kill
-            shutil.rmtree(found)
+            remove_folder(found, owned=lambda checkpoint: is_claimed(checkpoint.parent, "training run"))
     last: str | None = get_last_checkpoint(str(folder))
     if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")

@@ -123,8 +123,10 @@ def test_resuming_with_other_settings_is_refused(start, tmp_path):
 
 def test_a_new_run_forgets_the_checkpoints_of_another(start, tmp_path):
     from colbert_vespa.training.running import _checkpoint
+    from late_interaction.files import claim_folder
 
     examples = data().examples
+    claim_folder(tmp_path, "training run")
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "complete").touch()
     assert _checkpoint(tmp_path, examples, FEW, resume=True) == str(tmp_path / "checkpoint-4")

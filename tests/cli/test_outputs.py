@@ -1,0 +1,153 @@
+"""Every option that names an output, given what is the user's: refused by name before the work, and nothing is changed."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from late_interaction.bundle import MANIFEST, is_bundle_folder
+from late_interaction.errors import UsageError
+from late_interaction.files import claim_folder
+from late_interaction.plaid.shards.layout import is_index_folder
+from vespa_app import build_package, default_settings
+from vespa_app.package import is_package_folder
+
+COMMANDS = {
+    "export": ("export", "no/such/checkpoint", "-o"),
+    "app": ("app", "no/such/bundle", "-o"),
+    "demo": ("demo", "--collection", "no/such/collection", "-o"),
+    "train": ("train", "no/such/data.jsonl", "--model", "no/such/model", "-o"),
+    "pull": ("index", "pull", "http://localhost:1", "-o"),
+    "backup": ("index", "backup", "no/such/index", "-o"),
+    "restore": ("index", "restore", "no/such/backup", "--to"),
+    "feed": ("feed", "home/documents.jsonl", "--bundle", "no/such/bundle", "--to"),
+    "import": ("index", "import", "no/such/index", "-o"),
+}
+
+
+def tree(root):
+    """Everything below: kind, content and inode's number, links included."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            status = path.lstat()
+            found[path] = (status.st_mode, status.st_ino, path.read_bytes() if stat.S_ISREG(status.st_mode) else None)
+    return found
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    root = tmp_path / "home"
+    (root / "work" / ".git").mkdir(parents=True)
+    (root / "work" / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (root / "documents.jsonl").write_text('{"id": "a", "text": "one"}\n')
+    (root / "hard.jsonl").hardlink_to(root / "documents.jsonl")
+    (root / "link").symlink_to("work")
+    (root / "application" / "schemas").mkdir(parents=True)
+    (root / "application" / "services.xml").write_text("<services/>")
+    for name in ("bundle", "package", "index", "vectors", "known-item"):
+        (root / "demo" / name).mkdir(parents=True)
+        (root / "demo" / name / "mine").write_text("mine")
+    (root / "manifest").mkdir()
+    (root / "manifest" / "manifest.json").write_text('{"name": "a web page"}')
+    monkeypatch.chdir(root / "work")
+    monkeypatch.setenv("HOME", str(root))
+    return root
+
+
+TARGETS = (
+    ".", "..", "/", "../work", "../link", "../link/.git", "../documents.jsonl", "../hard.jsonl", "../application", "../demo",
+    "../manifest", ".git/HEAD", ".git/HEAD/below", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("feed", "import")])
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_the_users_stays(cli, home, tmp_path, command, target):
+    before = tree(tmp_path)
+    with pytest.raises(AssertionError, match="exit [12], wanted 0"):
+        cli(*COMMANDS[command], target)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["export", "app", "demo", "train"])
+def test_it_is_refused_by_name_before_the_work(cli, home, command):
+    for target, reason in (("..", "is not empty"), ("../documents.jsonl", "is a file"), ("../link", "is not empty")):
+        assert f"{target} {reason}" in " ".join(cli(*COMMANDS[command], target, code=2).stderr.split())
+    assert ".git/HEAD/below" in cli(*COMMANDS[command], ".git/HEAD/below", code=1).stderr
+
+
+@pytest.fixture
+def ours(tmp_path, tiny_bundle):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    tiny_bundle.copy_to(bundle)
+    package = build_package(tiny_bundle, default_settings(tiny_bundle, _no_fields())).explained().write(tmp_path / "package")
+    return {is_bundle_folder: bundle, is_package_folder: package}
+
+
+def _no_fields():
+    from late_interaction.metadata import MetadataSchema
+
+    return MetadataSchema({})
+
+
+def test_ours_is_known_with_nothing_else_in_it(ours, sample_index):
+    for owned, folder in ours.items():
+        assert owned(folder), folder
+        for other in ours:
+            assert other is owned or not other(folder)
+    assert is_index_folder(sample_index)
+    for owned, folder in ours.items():
+        (folder / "notes").mkdir()
+        assert owned(folder)
+        (folder / "notes" / "mine.txt").write_text("mine")
+        assert not owned(folder), folder
+
+
+def test_a_bundle_of_another_format_version_may_be_replaced(ours):
+    folder = ours[is_bundle_folder]
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"format_version": 99}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert is_bundle_folder(folder)
+    for text in ("[]", "{}", "null", "[" * 100_000, '{"files": 1, "models": 1, "format_version": 1}'):
+        (folder / MANIFEST).write_text(text)
+        assert not is_bundle_folder(folder)
+
+
+def test_a_package_is_replaced_by_one_of_other_settings(ours, tiny_bundle):
+    package = build_package(tiny_bundle, default_settings(tiny_bundle, _no_fields(), codec="binary"))
+    package.write(ours[is_package_folder])
+    (ours[is_package_folder] / "components").mkdir()
+    (ours[is_package_folder] / "components" / "mine.jar").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="is not empty and has files"):
+        package.write(ours[is_package_folder])
+
+
+def test_the_model_that_is_trained_from_is_not_replaced(tmp_path):
+    from colbert_vespa.training import TrainingData, train
+    from colbert_vespa.training.data import Example
+    from colbert_vespa.training.saving import MARKER
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / MARKER).write_text(json.dumps({"colbert-vespa": "checkpoint", "files": []}))
+    data = TrainingData([Example("q", "d")])
+    for output, bundle in ((model, None), (tmp_path / "new", model), (tmp_path / "new", tmp_path / "new")):
+        with pytest.raises(UsageError, match="are the same file or folder|is not empty"):
+            train(model, data, output, bundle=bundle)
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "scores.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match=r"out\.run is not the folder of a training run"):
+        train(model, data, tmp_path / "out")
+    assert (tmp_path / "out.run" / "scores.jsonl").read_text() == "mine"
+
+
+def test_a_demo_folder_keeps_what_else_is_in_it(cli, tmp_path):
+    claim_folder(tmp_path / "demo", "demo")
+    (tmp_path / "demo" / "notes.txt").write_text("mine")
+    cli("demo", "--collection", "/no/such", "-o", str(tmp_path / "demo"), code=1)
+    assert (tmp_path / "demo" / "notes.txt").read_text() == "mine"
