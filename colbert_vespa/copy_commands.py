@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colbert_vespa.console import INTERRUPTED, Output
+from late_interaction.addresses import locate
 from late_interaction.errors import UsageError
-from vespa_app.addresses import is_url
 
 if TYPE_CHECKING:
     from feeder.copying import CopySummary
@@ -118,8 +118,8 @@ def restore(
 
 
 def _check_url(address: str, command: str) -> None:
-    if not is_url(address):
-        raise UsageError(f"{address!r} is no URL of a Vespa application, and index {command} needs one")
+    if isinstance(locate(address), Path):
+        raise UsageError(f"{address!r} is not a URL of a Vespa application, and index {command} needs one")
 
 
 def _bundle(path: Path | None) -> Bundle | None:

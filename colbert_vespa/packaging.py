@@ -174,5 +174,6 @@ def show_deployment(
     out.table({name: f"{size:,} bytes" for name, size in shipment.files.items()})
     out.table({name: "set" if known else "not set" for name, known in shipment.credentials.items()})
     if shipment.query_url:
-        out.say(f"then wait until {shipment.query_url} answers")
+        usual = "" if query_url else ", the usual port,"
+        out.say(f"then wait until {shipment.query_url}{usual} answers")
     return shipment.to_json()

@@ -17,6 +17,7 @@ from feeder import FeedOptions, Splitting, start_feed
 from feeder.journal import read_letters
 from feeder.sources.spool import checked_document
 from feeder.targets.local import is_there
+from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, SettingsError, UsageError, VespaRefused
@@ -24,7 +25,6 @@ from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference
 from late_interaction.plaid import LocalIndex
 from late_interaction.text import checked_ids, given_list
 from query import Client
-from vespa_app.addresses import is_url
 from vespa_app.names import check_field
 from vespa_app.schema import OWN_FIELDS
 
@@ -59,13 +59,14 @@ class DocumentStore:
 
         Raises: LocalIndexError, BundleError, VespaError, MetadataError.
         """
-        self.address = str(address)
+        self._place = locate(address)
+        self.address = str(self._place)
         self._bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
         self._fields = None if fields is None else MetadataSchema.from_json(fields)
         self._splitting = splitting or Splitting()
         self._writing = threading.Lock()
-        there = is_url(self.address) or is_there(Path(self.address))
-        self._client = Client(self.address, self._bundle) if there else None
+        there = not isinstance(self._place, Path) or is_there(self._place)
+        self._client = Client(str(self._place), self._bundle) if there else None
 
     @property
     def client(self) -> Client | None:
@@ -120,17 +121,18 @@ class DocumentStore:
             self._client.close()
 
     def _created(self, documents: Sequence[Document]) -> Client:
+        assert isinstance(self._place, Path)
         if self._bundle is None:
             raise UsageError(f"no index at {self.address}: name the bundle to make one with (bundle=...)")
         fields = dict((self._fields or _inferred(documents)).fields)
-        LocalIndex.create(self.address, bundle=self._bundle, schema=MetadataSchema({**fields, METADATA_JSON: FieldType.STRING}))
-        self._client = Client(self.address)
+        LocalIndex.create(self._place, bundle=self._bundle, schema=MetadataSchema({**fields, METADATA_JSON: FieldType.STRING}))
+        self._client = Client(self._place)
         return self._client
 
     def _fed(self, documents: Sequence[Document], client: Client, operation: str) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
             options = FeedOptions(
-                to=self.address, journal=Path(folder) / "journal", bundle=client.bundle, operation=operation,
+                to=self._place, journal=Path(folder) / "journal", bundle=client.bundle, operation=operation,
                 splitting=self._splitting, encoder=client.encoder if operation == "put" else None,
             )  # fmt: skip
             with start_feed([documents], options) as run:

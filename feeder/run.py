@@ -22,6 +22,7 @@ from feeder.sources.spool import checked_document
 from feeder.survey import NAMED, Survey, survey
 from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
+from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
@@ -34,7 +35,6 @@ from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from vespa_app.addresses import is_url
 
 __all__ = ["FeedOptions", "FeedRun", "feed", "feed_async", "start_feed"]
 
@@ -50,7 +50,7 @@ class FeedOptions:
     before. encoder: default is the bundle's own. storage, sharding: of a new local index. named: so many ids of each kind are
     in the summary."""
 
-    to: str
+    to: str | Path | VespaUrl
     journal: Path
     bundle: Path | Bundle | None = None
     operation: str = "put"
@@ -126,7 +126,7 @@ class FeedRun:
         if self._feed is None:
             counts["skipped_blank"] = blank
         return FeedSummary(
-            target=self._options.to if self.target is None else self.target.name,
+            target=str(self._options.to) if self.target is None else self.target.name,
             documents=self.total,
             operation=self._options.operation,
             outcome=self._outcome,
@@ -221,6 +221,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
     """
+    place = locate(options.to)
     _check_paths(sources, options)
     check_own_file(options.journal, JOURNAL)
     if not options.dry_run:
@@ -228,8 +229,10 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
     letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
     bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
-    opened = _open_vespa if is_url(options.to) else _open_local
-    surveyed, target = opened(documents, bundle, options)
+    if isinstance(place, Path):
+        surveyed, target = _open_local(documents, place, bundle, options)
+    else:
+        surveyed, target = _open_vespa(documents, place, bundle, options)
     if target is not None and not options.dry_run:
         register_bundle(target.bundle)
     try:
@@ -267,7 +270,7 @@ def _surveyed(documents: Iterable[Document], schema: MetadataSchema | None, opti
     return survey(documents, schema, blanks=options.operation == "update", named=options.named)
 
 
-def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
+def _open_vespa(documents: Iterable[Document], url: VespaUrl, bundle: Bundle | None, options: FeedOptions) -> Opened:
     if options.storage is not None:
         raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
     if options.sharding is not None:
@@ -276,7 +279,7 @@ def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: F
         raise UsageError("metadata fields of Vespa are those of its package: name more in app.toml, and deploy it")
     from feeder.targets.vespa import open_vespa
 
-    target = open_vespa(options.to, bundle)
+    target = open_vespa(url, bundle)
     try:
         return _surveyed(documents, target.schema, options), target
     except BaseException:
@@ -284,9 +287,8 @@ def _open_vespa(documents: Iterable[Document], bundle: Bundle | None, options: F
         raise
 
 
-def _open_local(documents: Iterable[Document], bundle: Bundle | None, options: FeedOptions) -> Opened:
+def _open_local(documents: Iterable[Document], path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
     """An index that is there is opened first: whether it can be written is known before anything is read."""
-    path = Path(options.to)
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.dry_run:
         return surveyed, None
@@ -347,7 +349,7 @@ def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple
 def feed(
     documents: Iterable[Document] | AsyncIterable[Document],
     *,
-    to: str,
+    to: str | Path,
     journal: Path,
     bundle: Path | Bundle | None = None,
     operation: str = "put",
@@ -378,7 +380,7 @@ def feed(
 async def feed_async(
     documents: Iterable[Document] | AsyncIterable[Document],
     *,
-    to: str,
+    to: str | Path,
     journal: Path,
     bundle: Path | Bundle | None = None,
     operation: str = "put",

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write, copy_file, files_below, safe_join, sha256_file
 
@@ -205,7 +206,7 @@ class Bundle:
 
         Raises: BundleError naming the file.
         """
-        root = Path(path)
+        root = as_path(path, "bundle")
         manifest_path = root / MANIFEST
         if not root.is_dir():
             raise BundleError(f"no folder {root}: give the folder that `colbert-vespa export` wrote")

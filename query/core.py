@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import httpx
 
+from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
@@ -33,7 +35,6 @@ from query.several import check_comparable, merged
 from query.steps import Plan, together
 from query.types import ById, Covered, Hit, Ids, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
-from vespa_app.addresses import is_url
 from vespa_app.application import Application
 from vespa_app.description import read_description
 
@@ -66,14 +67,14 @@ class Core:
         self._precision = precision
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
-        given = [addresses] if isinstance(addresses, (str, Path)) else list(addresses)
+        given = [addresses] if isinstance(addresses, (str, os.PathLike)) else list(addresses)
         own = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
         if (not given and own is None) or len({str(address) for address in given}) < len(given):
             raise UsageError("give at least one index, and each once")
         self._own = own
         found: list[tuple[Index, bool]] = []
         for address in given:
-            found += self._opened(str(address), own, transport)
+            found += self._opened(address, own, transport)
         names = [index.name for index, _ in found]
         self.indexes: dict[str, Index] = {}
         self.default: list[str] = []
@@ -83,17 +84,19 @@ class Core:
             if asked:
                 self.default.append(name)
 
-    def _opened(self, address: str, bundle: Bundle | None, transport: httpx.BaseTransport | None) -> list[tuple[Index, bool]]:
+    def _opened(
+        self, address: str | Path, bundle: Bundle | None, transport: httpx.BaseTransport | None
+    ) -> list[tuple[Index, bool]]:
         """The indexes at an address, and whether each is asked by default. Of an application's further indexes those of another
         bundle are left out: they have an address of their own."""
-        if not is_url(address):
+        place = locate(address)
+        if isinstance(place, Path):
             from query.local import LocalSearch
 
-            return [(LocalSearch(Path(address), self.clock, self.settings.version), True)]
-        url, _, name = address.partition("#")
-        description = read_description(url, timeout=self.settings.timeout, transport=transport)
-        asked = description.index(name or description.settings.schema)
-        application = Application(url.rstrip("/"), asked)
+            return [(LocalSearch(place, self.clock, self.settings.version), True)]
+        description = read_description(place.url, timeout=self.settings.timeout, transport=transport)
+        asked = description.index(place.index or description.settings.schema)
+        application = Application(place.url, asked)
         own = application.choose_bundle(bundle)
 
         def follow(index: VespaIndex, patience: float) -> tuple[Application, Bundle]:

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.addresses import VespaUrl, vespa_url
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle, register_bundle
 from late_interaction.codebook import Codebook
@@ -41,15 +42,15 @@ class Application:
     description: Description
 
     @classmethod
-    def read(cls, url: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Application:
+    def read(cls, url: str | VespaUrl, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Application:
         """url: `http(s)://host:port`, and `#NAME` for another index of the application than its first.
 
         Raises: VespaUnreachable, VespaRefused where no application of ours is deployed there, SettingsError, UsageError
         where it has no such index.
         """
-        address, _, name = url.partition("#")
-        description = read_description(address, timeout=timeout, transport=transport)
-        return cls(address.rstrip("/"), description.index(name or description.settings.schema))
+        place = vespa_url(url) if isinstance(url, str) else url
+        description = read_description(place.url, timeout=timeout, transport=transport)
+        return cls(place.url, description.index(place.index or description.settings.schema))
 
     def choose_bundle(self, given: Bundle | None) -> Bundle:
         """`given`, or the application's own bundle where it is known on this machine; it is registered for the next time.

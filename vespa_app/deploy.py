@@ -19,7 +19,7 @@ from vespa_app.overrides import REFEED, overriding
 from vespa_app.serving import DeployReport, Poll, Progress
 from vespa_app.staging import check_staging
 from vespa_app.staleness import documents_to_feed, read_running
-from vespa_app.targets import CLOUD_TARGETS, check_target, choose_timeout, choose_urls
+from vespa_app.targets import CLOUD_TARGETS, check_named, check_target, choose_timeout, choose_urls
 
 __all__ = ["DeployReport", "deploy"]
 
@@ -39,10 +39,10 @@ def deploy(
     """Deploys and waits until the application serves.
 
     target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server; query_url: of that server's
-    container, by default port 8080 of the same host. timeout in seconds, for everything after Vespa has accepted the
-    package; by default what suits the target. allow: Vespa's names of changes that it refuses unless told, such as
-    field-type-change, allowed for this deployment alone; and `refeed`, for a package under which the documents that the
-    running application holds mean nothing.
+    container, by default port 8080 of the same host where the target has the usual port 19071. timeout in seconds, for
+    everything after Vespa has accepted the package; by default what suits the target. allow: Vespa's names of changes that
+    it refuses unless told, such as field-type-change, allowed for this deployment alone; and `refeed`, for a package under
+    which the documents that the running application holds mean nothing.
 
     Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
     answers or services do not come up in time, UsageError on an unknown target, a package made for another, or one that
@@ -57,7 +57,11 @@ def deploy(
     if target in CLOUD_TARGETS:
         place = CloudZone(folder, description.settings.name, CLOUD_TARGETS[target], poll)
     else:
-        place = ConfigServer(folder, *choose_urls(target, query_url), poll, transport)
+        config_url, answers = choose_urls(target, query_url)
+        check_named(target, query_url)
+        if query_url is None:
+            poll.say(f"the application answers at {answers}, the usual port; --query-url names another")
+        place = ConfigServer(folder, config_url, answers, poll, transport)
     running = read_running(place.running_urls(), transport)
     stale = documents_to_feed(running, description, allowed=REFEED in allow)
     if target == "cloud-prod":

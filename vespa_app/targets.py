@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import httpx
+
 from late_interaction.errors import UsageError
-from vespa_app.addresses import is_url, parse_address
+from vespa_app.addresses import parse_address
 from vespa_app.settings import AppSettings
 
 __all__ = [
     "CLOUD_TARGETS",
+    "CONFIG_PORT",
     "CURL_CREDENTIALS",
     "DOCKER_CONFIG_URL",
+    "QUERY_PORT",
     "address_of",
+    "check_named",
     "check_target",
     "choose_timeout",
     "choose_urls",
 ]
 
 CLOUD_TARGETS = {"cloud": "dev", "cloud-prod": "prod"}  # --target -> environment
-DOCKER_CONFIG_URL = "http://localhost:19071"
+CONFIG_PORT = 19071
+DOCKER_CONFIG_URL = f"http://localhost:{CONFIG_PORT}"
 QUERY_PORT = 8080  # of a container, unless told otherwise
 CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
 # nodes are allocated first, and production goes through the tests and one region after the other
@@ -48,15 +54,26 @@ def choose_timeout(target: str, timeout: float | None) -> float:
 
 def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
     """Of the config server, and of the container. Raises: UsageError on a target or a query URL that is none."""
-    if target != "docker" and not is_url(target):
+    if target != "docker" and "://" not in target:
         shown = "" if "@" in target else f" {target!r}"
         raise UsageError(f"deploy target{shown} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
-    config_url = DOCKER_CONFIG_URL if target == "docker" else target
-    address = parse_address(config_url, "--target")
-    if query_url is None:
-        query_url = str(address.copy_with(port=QUERY_PORT, path="/", query=None))
-    parse_address(query_url, "--query-url")
-    return config_url.rstrip("/"), query_url.rstrip("/")
+    address = parse_address(DOCKER_CONFIG_URL if target == "docker" else target, "--target")
+    if query_url is not None:
+        return _text(address), _text(parse_address(query_url, "--query-url"))
+    return _text(address), _text(address.copy_with(port=QUERY_PORT))
+
+
+def check_named(target: str, query_url: str | None) -> None:
+    """Raises: UsageError where what answers at the usual port of the container may be of another application."""
+    if query_url is None and target != "docker" and parse_address(target, "--target").port != CONFIG_PORT:
+        raise UsageError(
+            f"--target {target} does not have the usual port {CONFIG_PORT} of a config server: "
+            "name the container as well, with --query-url http(s)://host:port"
+        )
+
+
+def _text(address: httpx.URL) -> str:
+    return str(address).rstrip("/")
 
 
 def address_of(settings: AppSettings) -> str:

@@ -12,9 +12,9 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import PrivateAttr
 
 from colbert_vespa.langchain.conversion import from_hit
+from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from query import AsyncClient, Client, ClientSettings
-from vespa_app.addresses import is_url
 
 __all__ = ["ColbertRetriever", "tracing"]
 
@@ -104,7 +104,7 @@ def tracing(client: Client) -> LangSmithRetrieverParams:
     """What LangSmith shows of a retriever."""
     return LangSmithRetrieverParams(
         ls_retriever_name="colbert",
-        ls_vector_store_provider="vespa" if is_url(client.address) else "colbert-vespa",
+        ls_vector_store_provider="colbert-vespa" if isinstance(locate(client.address), Path) else "vespa",
         ls_embedding_provider="colbert-vespa",
         ls_embedding_model=client.bundle.manifest.source,
     )

@@ -18,14 +18,15 @@ from colbert_vespa.monitor.local import look_at_files, look_at_index
 from colbert_vespa.monitor.metrics import look_at_metrics
 from colbert_vespa.monitor.report import OK, UNKNOWN, Report, Row, Section, joined
 from colbert_vespa.monitor.services import look_at_services
+from late_interaction.addresses import locate, vespa_url
 from late_interaction.errors import ColbertVespaError, UsageError
 from query import Client, ClientSettings
-from vespa_app.addresses import is_url, parse_address
+from vespa_app.addresses import parse_address
 from vespa_app.credentials import tls_context, token_header
+from vespa_app.targets import CONFIG_PORT, QUERY_PORT
 
 __all__ = ["Monitor", "Target", "config_urls"]
 
-CONFIG_PORT = 19071
 SELDOM_S = 3600.0  # between two looks at what costs seconds of processor time: drift, and checksums of a local index
 
 
@@ -43,29 +44,38 @@ class Target:
 
     def __post_init__(self) -> None:
         """Raises: UsageError on an address that is none, or credentials that cannot be used for one."""
-        for url in (self.url, *self.config):
-            if is_url(url):
-                parsed = parse_address(url)
-                token_header(parsed)
-                if parsed.scheme == "https":
-                    tls_context()
-            elif url in self.config:
-                raise UsageError("--config must be the http(s) URL of a config server")
-        if not is_url(self.address) and self.config:
-            raise UsageError("--config is of Vespa: a local index has no config server")
+        if self.folder is not None:
+            if self.config:
+                raise UsageError("--config is of Vespa: a local index has no config server")
+            return
+        for parsed in (parse_address(self.url), *(parse_address(url, "--config") for url in self.config)):
+            token_header(parsed)
+            if parsed.scheme == "https":
+                tls_context()
+
+    @property
+    def folder(self) -> Path | None:
+        """Of a local index."""
+        place = locate(self.address)
+        return place if isinstance(place, Path) else None
 
     @property
     def url(self) -> str:
-        """Of the container, without the name of an index."""
-        return self.address.partition("#")[0].rstrip("/") if is_url(self.address) else self.address
+        """Of the container, without the name of an index; '' of a local index."""
+        place = locate(self.address)
+        return "" if isinstance(place, Path) else place.url
 
 
 def config_urls(address: str, given: Sequence[str]) -> tuple[str, ...]:
-    """The config servers to ask: those given, or the one beside a container that speaks http; on https, none."""
-    if given or not address.startswith("http://"):
-        return tuple(url.rstrip("/") for url in given)
-    parsed = parse_address(address.partition("#")[0])
-    return (str(parsed.copy_with(port=CONFIG_PORT, path="/", query=None)).rstrip("/"),)
+    """The config servers to ask: those given, or the one beside a container at the usual port; on https or another port, none,
+    as what answers at the usual port of that host may be of another application."""
+    place = locate(address)
+    if given or isinstance(place, Path):
+        return tuple(vespa_url(url, "--config").url for url in given)
+    parsed = parse_address(place.url)
+    if parsed.scheme != "http" or parsed.port != QUERY_PORT:
+        return ()
+    return (str(parsed.copy_with(port=CONFIG_PORT)).rstrip("/"),)
 
 
 class Monitor:
@@ -86,11 +96,11 @@ class Monitor:
         self._seldom: tuple[float, Section] | None = None
 
     def look(self) -> Report:
-        start = self._clock()
+        start, folder = self._clock(), self.target.folder
         parts: list[tuple[str, Callable[[], Section]]] = (
             [("services", self._cluster), ("application", self._application), ("metrics", self._metrics)]
-            if is_url(self.target.address)
-            else [("index", lambda: look_at_index(Path(self.target.address), self.target.limits))]
+            if folder is None
+            else [("index", lambda: look_at_index(folder, self.target.limits))]
         )
         if self.target.canaries is not None:
             parts.append(("canaries", self._canaries))
@@ -138,9 +148,9 @@ class Monitor:
         """What the last look at what costs much has found, or a new one."""
         if self._seldom is not None and self._clock() - self._seldom[0] < SELDOM_S:
             return self._seldom[1]
-        found = []
-        if not is_url(self.target.address):
-            found.append(guarded("index", lambda: look_at_files(Path(self.target.address))))
+        found, folder = [], self.target.folder
+        if folder is not None:
+            found.append(guarded("index", lambda: look_at_files(folder)))
         if self.target.baseline is not None:
             found.append(guarded("drift", self._drift))
         section = joined(found)

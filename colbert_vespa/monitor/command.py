@@ -49,7 +49,7 @@ def check(
     address: Address,
     config: Annotated[
         list[str] | None,
-        typer.Option("--config", help="Config server's URL, once for each; default with http: ADDRESS, port 19071."),
+        typer.Option("--config", help="Config server's URL, once for each; default: port 19071 beside http://HOST:8080."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
     prometheus: Annotated[str | None, typer.Option("--prometheus", help="PORT or HOST:PORT where Prometheus asks.")] = None,
@@ -77,6 +77,9 @@ def check(
     )  # fmt: skip
     listen = None if prometheus is None else parse_listen(prometheus)
     out = Output(json_output=json_output)
+    if target.folder is None and not config:
+        asked = f"{target.config[0]} is asked, the usual port beside 8080" if target.config else "none is asked"
+        out.say(f"config server: {asked}; --config URL names one")
     with Monitor(target) as monitor:
         if watch or listen is not None:
             go_on(out, monitor, check_seconds("--interval", interval), show=watch, listen=listen)

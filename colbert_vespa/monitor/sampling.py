@@ -10,10 +10,10 @@ from typing import Any
 
 from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.documents import counted
+from late_interaction.addresses import locate
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import VespaRefused
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
-from vespa_app.addresses import is_url
 from vespa_app.application import Application
 from vespa_app.settings import AppSettings
 
@@ -29,11 +29,12 @@ def sample_of(address: str, ask: Asker, count: int = SAMPLED) -> tuple[int, list
 
     Raises: LocalIndexError, VespaError, UsageError.
     """
-    if is_url(address):
-        application = Application.read(address, timeout=ask.timeout)
+    place = locate(address)
+    if not isinstance(place, Path):
+        application = Application.read(place, timeout=ask.timeout)
         settings = application.description.settings
         return counted(ask, application.url, settings)[0], _visited(ask, application.url, settings, count)
-    index = open_index(Path(address))
+    index = open_index(place)
     try:
         return index.passages, [passage.encoded_text for passage in _smallest(index, count)]
     finally:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colbert_vespa.parity.comparison import Case, Comparison, compare_orders, row_cosines, worst_rows
+from late_interaction.addresses import locate
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -17,7 +18,6 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.plaid.shards import ShardedIndex, open_index
 from query import Client
 from query.types import Hit, SearchResult
-from vespa_app.addresses import is_url
 from vespa_app.application import Application
 
 __all__ = ["Answers", "Place", "ask", "compare_addresses", "compare_index", "describe"]
@@ -56,13 +56,14 @@ class Answers:
 
 def describe(address: str) -> Place:
     """Raises: LocalIndexError, VespaError."""
-    if not is_url(address):
-        index = open_index(Path(address))
+    located = locate(address)
+    if isinstance(located, Path):
+        index = open_index(located)
         place = Place(address, _named(index.codec, index.bits))
         if isinstance(index, ShardedIndex):
             index.close()
         return place
-    description = Application.read(address).description
+    description = Application.read(located).description
     settings = description.settings
     codec = _named(settings.codec, settings.residual_bits)
     return Place(address, codec, settings.encoding == "embedder", tuple(description.embedder_differences))

@@ -13,14 +13,14 @@ from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed, listed_queries
 from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.memory import EncodedDocuments
-from colbert_vespa.rag.places import Place, listed_versions, parted
+from colbert_vespa.rag.places import Place, listed_versions
 from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
+from late_interaction.addresses import VespaUrl, locate, vespa_url
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import check_finite
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.plaid.shards import open_index
 from query import Client, ClientSettings
-from vespa_app.addresses import is_url
 
 __all__ = ["RAGPretrainedModel"]
 
@@ -70,8 +70,8 @@ class RAGPretrainedModel:
         default = f"{Path(pretrained_model_name_or_path).name}_new_index"
         if address is None:
             return cls(bundle, Place.under(index_root), name=None, default_name=default, verbose=verbose)
-        url, name = parted(address)
-        return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
+        url = vespa_url(address, "address")
+        return cls(bundle, Place(url), name=url.index, default_name=url.index, verbose=verbose)
 
     @classmethod
     def from_index(
@@ -93,17 +93,16 @@ class RAGPretrainedModel:
         Raises: LocalIndexError, BundleError, CheckpointError, MetadataError, VespaError, UsageError.
         """
         say = _sayer(verbose)
-        if is_url(str(index_path)):
+        place = locate(index_path, "index_path")
+        if isinstance(place, VespaUrl):
             if version is not None:
                 raise UsageError("versions are of local indexes: Vespa has none")
-            url, name = parted(str(index_path))
-            with Client(str(index_path)) as client:
+            with Client(index_path) as client:
                 bundle = client.bundle
-            return cls(bundle, Place(url), name=name, default_name=name, verbose=verbose)
-        path = Path(index_path).absolute()
-        place = Place(str(path.parent))
-        opened = place.opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
-        made = cls(open_index(opened).bundle, place, name=path.name, default_name=path.name, verbose=verbose)
+            return cls(bundle, Place(place), name=place.index, default_name=place.index, verbose=verbose)
+        path = place.absolute()
+        opened = Place(path.parent).opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
+        made = cls(open_index(opened).bundle, Place(path.parent), name=path.name, default_name=path.name, verbose=verbose)
         if version is not None:
             open_index(opened, version=version)
             made._version = path.name, version

@@ -15,6 +15,7 @@ from typing import Any
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_name
 from feeder.targets.local import is_there
+from late_interaction.addresses import VespaUrl, as_path
 from late_interaction.bundle import Bundle
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.imports import import_index
@@ -23,9 +24,8 @@ from late_interaction.plaid.imports.peer import read_json
 from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.versions import CURRENT
-from vespa_app.addresses import is_url
 
-__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions", "parted"]
+__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions"]
 
 DEFAULT_ROOT = ".ragatouille/"
 IMPORTED = ".imported"
@@ -33,25 +33,23 @@ IMPORTED = ".imported"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """root: the folder, or `http(s)://host:port`."""
-
-    root: str
+    root: Path | VespaUrl
 
     @classmethod
     def under(cls, index_root: str | None) -> Place:
         """Where RAGatouille has the indexes of that root."""
-        return cls(str(Path(DEFAULT_ROOT if index_root is None else index_root) / "colbert" / "indexes"))
+        return cls(as_path(DEFAULT_ROOT if index_root is None else index_root, "index_root") / "colbert" / "indexes")
 
     @property
     def remote(self) -> bool:
-        return is_url(self.root)
+        return isinstance(self.root, VespaUrl)
 
     def address(self, name: str) -> str:
         """Where the index of that name is, or would be; '' is the first of an application. Raises: ArgumentError on what is no
         name."""
-        if self.remote:
-            return f"{self.root}#{checked_name(name)}" if name else self.root
-        return str(Path(self.root) / checked_name(name))
+        if isinstance(self.root, VespaUrl):
+            return str(VespaUrl(self.root.url, checked_name(name) if name else ""))
+        return str(self.root / checked_name(name))
 
     def opened(self, name: str, bundle: Bundle | None, say: Callable[[str], None]) -> str:
         """The address that can be searched and fed: of an index that RAGatouille wrote, that of its import. bundle: of the
@@ -74,15 +72,9 @@ class Place:
         return str(imported)
 
     def _names(self) -> list[str]:
-        folder = Path(self.root)
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        assert isinstance(self.root, Path)
+        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
         return [path.name for path in found if is_index(path) or _is_colbert_ai(path)]
-
-
-def parted(address: str) -> tuple[str, str]:
-    """URL of an application and the name of one of its indexes, '' for the first."""
-    url, _, name = address.partition("#")
-    return url.rstrip("/"), name
 
 
 def is_index(path: Path) -> bool:

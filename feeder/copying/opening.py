@@ -17,12 +17,12 @@ from feeder.copying.stored import StoredIndex
 from feeder.copying.visiting import VespaStored, kept_by_vespa
 from feeder.targets.local import LocalTarget, is_there
 from feeder.targets.vespa import VespaTarget
+from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.errors import UsageError
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding, open_index
-from vespa_app.addresses import is_url
 from vespa_app.application import Application
 
 __all__ = ["CopyOptions", "backup_index", "copy_index", "restore_index"]
@@ -86,23 +86,24 @@ def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Repo
 
 
 def _opened(source: str, bundle: Bundle | None) -> StoredIndex:
-    if not is_url(source):
-        return LocalStored(Path(source))
-    application = Application.read(source)
+    place = locate(source)
+    if isinstance(place, Path):
+        return LocalStored(place)
+    application = Application.read(place)
     return VespaStored(application, application.choose_bundle(bundle))
 
 
 @contextlib.contextmanager
 def _destination(address: str, source: StoredIndex, options: CopyOptions) -> Iterator[Destination]:
-    opened = _open_vespa if is_url(address) else _open_local
-    found = opened(address, source, options)
+    place = locate(address)
+    found = _open_local(place, source, options) if isinstance(place, Path) else _open_vespa(place, source, options)
     try:
         yield found
     finally:
         found.sink.close()
 
 
-def _open_vespa(url: str, source: StoredIndex, options: CopyOptions) -> Destination:
+def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Destination:
     if options.storage is not None or options.sharding is not None:
         raise UsageError("codec, bits, refine and shards are of a local index: Vespa's application has its codec (app --codec)")
     application = Application.read(url)
@@ -111,9 +112,8 @@ def _open_vespa(url: str, source: StoredIndex, options: CopyOptions) -> Destinat
     return Destination(target, kept_by_vespa(application, bundle), numbered=True, sends_vectors=target.needs_vectors)
 
 
-def _open_local(folder: str, source: StoredIndex, options: CopyOptions) -> Destination:
+def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
     """A new index stores vectors as the source keeps them, as far as a local index can."""
-    path = Path(folder)
     storage = options.storage or (None if is_there(path) else source.storage)
     target = LocalTarget(
         path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding

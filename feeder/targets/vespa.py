@@ -17,6 +17,7 @@ from feeder.operations import Compression, Operation, put, remove, update
 from feeder.sending import FeedStatistics, Job, Sender, open_sender
 from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
 from feeder.targets.vespa_stored import Row, StoredRows
+from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError
@@ -33,7 +34,7 @@ NOT_FOUND = 404
 MOST_REMEMBERED = 100_000
 
 
-def open_vespa(url: str, bundle: Bundle | None) -> VespaTarget:
+def open_vespa(url: str | VespaUrl, bundle: Bundle | None) -> VespaTarget:
     """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
     application = Application.read(url)
     return VespaTarget(application, application.choose_bundle(bundle))

@@ -396,4 +396,4 @@ def test_the_commands(cli, local, application, vespa, tmp_path, codebook_bundle)
     cli("index", "restore", str(tmp_path / "backup"), "--to", url)
     assert set(vespa.documents) == set(contents(index))
     assert "has 60 passages already" in cli("index", "restore", str(tmp_path / "backup"), "--to", url, code=2).stderr
-    assert "is no URL" in cli("index", "push", str(index), "--to", str(tmp_path / "x"), code=2).stderr
+    assert "is not a URL" in cli("index", "push", str(index), "--to", str(tmp_path / "x"), code=2).stderr

@@ -217,6 +217,7 @@ def test_without_a_config_server_nobody_asks_one(cluster, look):
 def test_which_config_server():
     assert config_urls("http://search1:8080#passage", []) == ("http://search1:19071",)
     assert config_urls("https://my.cloud.example", []) == ()
+    assert config_urls("http://search1:1", []) == ()  # what answers at the usual port may be of another application
     assert config_urls("folder", []) == ()
     assert config_urls("http://search1:8080", ["http://a:1/", "http://b:1"]) == ("http://a:1", "http://b:1")
 

@@ -10,8 +10,8 @@ from late_interaction.errors import UsageError
 from query import Client
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import token_header
-from vespa_app.deploy import choose_urls
 from vespa_app.http import connect
+from vespa_app.targets import check_named, choose_urls
 
 LOCAL = httpx.URL("http://localhost:8080")
 SECRET = "vespa_cloud_topsecret"
@@ -80,13 +80,21 @@ def test_an_address_with_a_password_is_refused_and_not_shown(url):
     "url", ["http://", "foo", "http://h:x", "http://h:99999", "http://h:0", "http://a b", "ftp://host", ""]
 )
 def test_what_is_no_address(url):
-    with pytest.raises(UsageError, match="is no address"):
+    with pytest.raises(UsageError, match="is not an address|is empty"):
         parse_address(url)
 
 
 def test_options_that_are_no_address_are_named():
-    with pytest.raises(UsageError, match="^--target: 'http://' is no address"):
+    with pytest.raises(UsageError, match="^--target: 'http://' is not an address"):
         choose_urls("http://", None)
-    with pytest.raises(UsageError, match="^--query-url: 'foo' is no address"):
+    with pytest.raises(UsageError, match="^--query-url: 'foo' is not an address"):
         choose_urls("docker", "foo")
     assert choose_urls("http://h:19071/", None) == ("http://h:19071", "http://h:8080")
+
+
+def test_the_port_of_the_container_is_not_guessed_beside_an_unusual_one():
+    with pytest.raises(UsageError, match="--target http://h:19 .* --query-url"):
+        check_named("http://h:19", None)
+    check_named("http://h:19071", None)
+    check_named("docker", None)
+    assert choose_urls("http://h:19", "http://h:18/") == ("http://h:19", "http://h:18")

@@ -105,7 +105,7 @@ def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch):
 
 
 def test_targets_and_folders_that_are_none(app, tmp_path):
-    for target in ("dokcer", "localhost:19071", "ftp://host"):
+    for target in ("dokcer", "localhost:19071"):
         with pytest.raises(UsageError, match="deploy target"):
             deploy(app, target)
     with pytest.raises(SettingsError, match="no application package"):
