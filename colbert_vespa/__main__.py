@@ -1,3 +1,28 @@
-from colbert_vespa.cli import main
+"""Entry of the command. While its modules load, Ctrl-C ends the process at once and without a traceback."""
 
-main()
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _quit)
+    from colbert_vespa.cli import main as run
+
+    signal.signal(signal.SIGINT, before)
+    run()
+
+
+def _quit(_signal: int, _frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

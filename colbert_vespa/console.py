@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -28,10 +29,32 @@ if TYPE_CHECKING:
     from colbert_vespa.measures.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
 
-__all__ = ["INTERRUPTED", "Output", "print_error"]
+__all__ = ["INTERRUPTED", "Output", "json_line", "prepare_streams", "print_error"]
 
 INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
-_NOT_ESCAPED = re.compile("[\x7f-\x9f]")  # control characters that JSON may have as they are, and terminals obey
+_ESCAPED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # in JSON, where others are escaped anyway
+
+
+def prepare_streams() -> None:
+    """What the terminal's encoding does not have becomes a replacement; a closed stream takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def json_line(data: Mapping[str, object], encoding: str | None) -> str:
+    """One line of JSON, in escapes where the encoding lacks a character."""
+    finite = finite_json(data)
+    line = json.dumps(finite, ensure_ascii=False, allow_nan=False)
+    line = _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    try:
+        line.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(finite, allow_nan=False)
+    return line + "\n"
 
 
 class Output:
@@ -62,8 +85,7 @@ class Output:
 
     def result(self, data: Mapping[str, object]) -> None:
         if self.json_output:
-            line = json.dumps(finite_json(data), ensure_ascii=False, allow_nan=False)
-            sys.stdout.write(_NOT_ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", line) + "\n")
+            sys.stdout.write(json_line(data, sys.stdout.encoding))
             sys.stdout.flush()
 
     @contextmanager

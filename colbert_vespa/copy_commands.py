@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colbert_vespa.console import INTERRUPTED, Output
+from colbert_vespa.option_types import address, folder_to_write, path, whole
 from late_interaction.addresses import locate
 from late_interaction.errors import UsageError
 
@@ -25,12 +26,12 @@ Merge = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Of the Vespa application, where this machine does not know it.")
+    Path | None, typer.Option("--bundle", help="Of the Vespa application, where this machine does not know it.", parser=path)
 ]
 Codec = Annotated[
     str | None, typer.Option("--codec", help="Of a new local index; default: one that keeps the vectors as they are.")
 ]
-Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.")]
+Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))]
 Refine = Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 
@@ -41,8 +42,10 @@ def add_copy_commands(app: typer.Typer) -> None:
 
 
 def push(
-    index: Annotated[Path, typer.Argument(help="Local index folder.")],
-    to: Annotated[str, typer.Option("--to", help="URL of a deployed application, with #NAME for one of its indexes.")],
+    index: Annotated[Path, typer.Argument(help="Local index folder.", parser=path)],
+    to: Annotated[
+        str, typer.Option("--to", help="URL of a deployed application, with #NAME for one of its indexes.", parser=address)
+    ],
     merge: Merge = False,
     resume: Resume = False,
     json_output: Json = False,
@@ -58,8 +61,10 @@ def push(
 
 
 def pull(
-    url: Annotated[str, typer.Argument(help="URL of a deployed application, with #NAME for one of its indexes.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.")],
+    url: Annotated[
+        str, typer.Argument(help="URL of a deployed application, with #NAME for one of its indexes.", parser=address)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
     bundle: BundleFolder = None,
     codec: Codec = None,
     bits: Bits = None,
@@ -81,8 +86,8 @@ def pull(
 
 
 def backup(
-    address: Annotated[str, typer.Argument(help="Local index folder, or URL of an application.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Backup folder to make.")],
+    address: Annotated[str, typer.Argument(help="Local index folder, or URL of an application.", parser=address)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Backup folder to make.", parser=folder_to_write)],
     bundle: BundleFolder = None,
     resume: Resume = False,
     json_output: Json = False,
@@ -97,8 +102,8 @@ def backup(
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(help="Backup folder.")],
-    to: Annotated[str, typer.Option("--to", help="Local index to make, or URL of an application.")],
+    folder: Annotated[Path, typer.Argument(help="Backup folder.", parser=path)],
+    to: Annotated[str, typer.Option("--to", help="Local index to make, or URL of an application.", parser=address)],
     codec: Codec = None,
     bits: Bits = None,
     refine: Refine = False,

@@ -13,6 +13,7 @@ import typer
 
 from colbert_vespa.console import Output
 from colbert_vespa.copy_commands import add_copy_commands
+from colbert_vespa.option_types import COUNT, folder_to_write, path, real
 from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["index_app", "question_lines"]
 
 index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
 add_copy_commands(index_app)
-Index = Annotated[Path, typer.Argument(help="Local index folder.")]
+Index = Annotated[Path, typer.Argument(help="Local index folder.", parser=path)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7
 TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
@@ -94,11 +95,16 @@ def _effort(tuned: Tuned | None) -> str:
 
 @index_app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="Folder of an index of colbert-ai, RAGatouille, PyLate or fast-plaid.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.")],
-    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was made with.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of an index of colbert-ai, RAGatouille, PyLate or fast-plaid.", parser=path)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was made with.", parser=path)
+    ],
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Its documents, one a line and in its order: .jsonl or ColBERT's .tsv.")
+        Path | None,
+        typer.Option("--collection", help="Its documents, one a line and in its order: .jsonl or ColBERT's .tsv.", parser=path),
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -175,7 +181,9 @@ def rollback(
 @index_app.command()
 def prune(
     index: Index,
-    keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay, besides the named ones.")] = 1,
+    keep: Annotated[
+        int, typer.Option("--keep", help="How many of the newest versions stay, besides the named ones.", parser=COUNT)
+    ] = 1,
     json_output: Json = False,
 ) -> None:
     """Removes old versions that have no name, and the files that only they need."""
@@ -244,10 +252,13 @@ def verify(index: Index, json_output: Json = False) -> None:
 @index_app.command()
 def tune(
     index: Index,
-    recall: Annotated[float, typer.Option("--recall", help="Share of the exact top k that searches shall find.")] = 0.98,
-    k: Annotated[int, typer.Option("-k", help="Hits that are compared.")] = 10,
+    recall: Annotated[
+        float,
+        typer.Option("--recall", help="Share of the exact top k that searches shall find.", parser=real(0, 1, above=True)),
+    ] = 0.98,
+    k: Annotated[int, typer.Option("-k", help="Hits that are compared.", parser=COUNT)] = 10,
     queries: Annotated[
-        Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of 100 passages.")
+        Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of 100 passages.", parser=path)
     ] = None,
     json_output: Json = False,
 ) -> None:

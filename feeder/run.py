@@ -244,7 +244,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
 def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
     """Raises: UsageError where two things that a feed reads or writes are one file, or a file would lie in the index."""
-    folders = {} if is_url(options.to) else {"index": Path(options.to)}
+    place = locate(options.to)
+    folders = {"index": place} if isinstance(place, Path) else {}
     if options.cache is not None:
         folders["vector cache"] = options.cache
     files = {"journal": options.journal, "dead letters": options.dead_letter_path}

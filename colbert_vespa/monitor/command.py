@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from colbert_vespa.console import Output
 from colbert_vespa.index_commands import question_lines
+from colbert_vespa.option_types import COUNT, MILLISECONDS, SECONDS, address, file_to_write, folder_to_write, path
 
 if TYPE_CHECKING:
     from colbert_vespa.monitor.checks import Monitor
@@ -37,10 +38,14 @@ monitor_app = typer.Typer(
     no_args_is_help=True,
     help="Health, room, latency, canaries and drift: monitor ADDRESS. Exit code 1 where something is not fine.",
 )
-Address = Annotated[str, typer.Argument(help="Vespa URL, or local index folder.")]
-Bundle = Annotated[Path | None, typer.Option("--bundle", help="Bundle folder; default: the index's, or one known here.")]
-Queries = Annotated[Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of passages.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that each answer may take.")]
+Address = Annotated[str, typer.Argument(help="Vespa URL, or local index folder.", parser=address)]
+Bundle = Annotated[
+    Path | None, typer.Option("--bundle", help="Bundle folder; default: the index's, or one known here.", parser=path)
+]
+Queries = Annotated[
+    Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of passages.", parser=path)
+]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that each answer may take.", parser=SECONDS)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a look, on a line of stdout.")]
 
 
@@ -53,10 +58,12 @@ def check(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
     prometheus: Annotated[str | None, typer.Option("--prometheus", help="PORT or HOST:PORT where Prometheus asks.")] = None,
-    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 30.0,
-    canaries: Annotated[Path | None, typer.Option("--canaries", help="File of `monitor canaries`.")] = None,
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="File of `monitor baseline`.")] = None,
-    p99: Annotated[float, typer.Option("--p99", help="Milliseconds; slower queries are a warning.")] = 1000.0,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.", parser=SECONDS)] = 30.0,
+    canaries: Annotated[Path | None, typer.Option("--canaries", help="File of `monitor canaries`.", parser=path)] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="File of `monitor baseline`.", parser=path)] = None,
+    p99: Annotated[
+        float, typer.Option("--p99", help="Milliseconds; slower queries are a warning.", parser=MILLISECONDS)
+    ] = 1000.0,
     bundle: Bundle = None,
     timeout: Timeout = 5.0,
     json_output: Json = False,
@@ -135,9 +142,9 @@ def go_on(
 @monitor_app.command("canaries")
 def canaries_(
     address: Address,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", parser=file_to_write)],
     queries: Queries = None,
-    k: Annotated[int, typer.Option("-k", help="Hits of each query.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Hits of each query.", parser=COUNT)] = 10,
     candidates: Annotated[str, typer.Option("--candidates", help="How candidates are found.")] = "auto",
     bundle: Bundle = None,
     timeout: Timeout = 10.0,
@@ -162,7 +169,7 @@ def canaries_(
 @monitor_app.command("baseline")
 def baseline_(
     address: Address,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", parser=file_to_write)],
     queries: Queries = None,
     bundle: Bundle = None,
     timeout: Timeout = 10.0,
@@ -185,8 +192,12 @@ def baseline_(
 
 @monitor_app.command("files")
 def files(
-    output: Annotated[Path, typer.Argument(help="Folder to write, as docker-compose.yml mounts it.")] = Path("monitoring"),
-    p99: Annotated[float, typer.Option("--p99", help="Milliseconds; slower queries raise an alert.")] = 1000.0,
+    output: Annotated[
+        Path, typer.Argument(help="Folder to write, as docker-compose.yml mounts it.", parser=folder_to_write)
+    ] = Path("monitoring"),
+    p99: Annotated[
+        float, typer.Option("--p99", help="Milliseconds; slower queries raise an alert.", parser=MILLISECONDS)
+    ] = 1000.0,
     json_output: Json = False,
 ) -> None:
     """Writes the configuration, alert rules and dashboard of Prometheus and Grafana."""

@@ -1,0 +1,120 @@
+"""What options and arguments take, checked before a command begins: ranges of numbers, paths, addresses, files to write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from late_interaction.addresses import as_path, locate
+from late_interaction.errors import UsageError
+from late_interaction.files import check_folder, check_output_file
+
+__all__ = [
+    "COUNT",
+    "MILLISECONDS",
+    "NUMBER",
+    "PORT",
+    "SECONDS",
+    "address",
+    "file_to_write",
+    "folder_to_write",
+    "path",
+    "real",
+    "source",
+    "whole",
+]
+
+MOST = 2**31 - 1
+
+
+def whole(least: int, most: int = MOST) -> Callable[[object], int]:
+    """Of whole numbers from `least` to `most`."""
+
+    def number(given: object) -> int:
+        try:
+            value = int(str(given))
+        except ValueError:
+            raise typer.BadParameter(f"{_shown(given)} is not a whole number") from None
+        if not least <= value <= most:
+            raise typer.BadParameter(f"{_shown(given)} is not from {least} to {most}")
+        return value
+
+    return number
+
+
+def real(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[object], float]:
+    """Of finite numbers from `least` to `most`. above: `least` itself is out of range."""
+
+    def number(given: object) -> float:
+        try:
+            value = float(str(given))
+        except ValueError:
+            raise typer.BadParameter(f"{_shown(given)} is not a number") from None
+        if not math.isfinite(value) or not least <= value <= most or (above and value == least):
+            first = f"above {least:g}" if above else f"{least:g} or more"
+            raise typer.BadParameter(
+                f"{_shown(given)} is not {first}" + ("" if math.isinf(most) else f", and at most {most:g}")
+            )
+        return value
+
+    return number
+
+
+COUNT = whole(1)
+PORT = whole(1, 65535)
+NUMBER = whole(0)
+SECONDS = real(0, 1e9, above=True)
+MILLISECONDS = SECONDS
+
+
+def path(given: object) -> Path:
+    """A path to read; an empty text is not the current folder."""
+    try:
+        return given if isinstance(given, Path) else as_path(str(given))
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def file_to_write(given: object) -> Path:
+    """A file that can be written, or will be replaced."""
+    found = path(given)
+    try:
+        check_output_file(found)
+    except (OSError, UsageError) as error:
+        raise typer.BadParameter(_why(found, error)) from None
+    return found
+
+
+def folder_to_write(given: object) -> Path:
+    """A folder that can be made or written to; whose it is, the command decides."""
+    found = path(given)
+    try:
+        check_folder(found, owned=lambda _: True)
+    except (OSError, UsageError) as error:
+        raise typer.BadParameter(_why(found, error)) from None
+    return found
+
+
+def source(given: object) -> str:
+    """A path, or `-` for standard input."""
+    return "-" if given == "-" else str(path(given))
+
+
+def address(given: object) -> str:
+    """A URL of Vespa, or a path."""
+    try:
+        return str(locate(str(given)))
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _why(found: Path, error: OSError | UsageError) -> str:
+    return f"{found}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
+def _shown(given: object) -> str:
+    text = str(given)
+    return repr(text if len(text) <= 40 else text[:40] + "...")
