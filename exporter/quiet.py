@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import threading
 import warnings
 from collections.abc import Iterator
 
 __all__ = ["quiet"]
 
+_ALONE = threading.RLock()  # what is set is of the process: two threads would restore each other's silence
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors come through. What is said below that level concerns those libraries' developers."""
+    """Only errors come through, and everything is then as it was. What is said below that level concerns those libraries'
+    developers."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging as transformers_logging
 
-    level = transformers_logging.get_verbosity()
-    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-    root = logging.getLogger()
-    root_level = root.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with _ALONE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loggers = [logging.getLogger(), logging.getLogger("transformers")]
+        levels = [logger.level for logger in loggers]
+        bars, hub_silent = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        transformers_logging.disable_progress_bar()
+        try:
             yield
-    finally:
-        root.setLevel(root_level)
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
-        if bars is None:
-            os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
-        else:
-            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = bars
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if bars:
+                transformers_logging.enable_progress_bar()
+            if hub_silent:
+                disable_progress_bars()

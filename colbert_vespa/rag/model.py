@@ -182,6 +182,7 @@ class RAGPretrainedModel:
             bundle=bundle, length=bundle.manifest.document.length,
         )  # fmt: skip
         summary = add_documents(address, documents, bundle, remote=self._place.remote)
+        self._remember(index_name)
         self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are")
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
@@ -191,6 +192,7 @@ class RAGPretrainedModel:
         """
         address = self._address(index_name)
         delete_documents(address, listed(document_ids), self._bundle if self._place.remote else None)
+        self._remember(index_name)
 
     def search(
         self,
@@ -217,6 +219,7 @@ class RAGPretrainedModel:
         """
         queries = listed_queries(query)
         client = self._client(self._named(index_name, index_names))
+        self._remember(index_name)
         results = client.search(
             queries, k, where=where, ids=None if doc_ids is None else listed(doc_ids), probes=1 if force_fast else None,
             rerank=k if force_fast else None, explain=explain,
@@ -306,7 +309,9 @@ class RAGPretrainedModel:
         """
         if self._place.remote:
             raise UsageError("versions are of local indexes: Vespa has none")
-        return listed_versions(self._opened(self._named(index_name, None)[0]))
+        found = listed_versions(self._opened(self._named(index_name, None)[0]))
+        self._remember(index_name)
+        return found
 
     def as_langchain_retriever(
         self, *, k: int = 10, index_name: str | None = None, where: Mapping[str, object] | None = None
@@ -316,6 +321,7 @@ class RAGPretrainedModel:
         Raises: as `search`; MissingDependency without LangChain.
         """
         client = self._client(self._named(index_name, None))
+        self._remember(index_name)
         return _langchain().ColbertRetriever(client=client, k=k, where=None if where is None else dict(where))
 
     def as_langchain_document_compressor(self, k: int = 5) -> Any:
@@ -336,7 +342,7 @@ class RAGPretrainedModel:
         _sayer(self._verbose)(text)
 
     def _named(self, name: str | None, names: Sequence[str] | None) -> tuple[str, ...]:
-        """The indexes that a call means; one name is remembered. '' is the first index of an application."""
+        """The indexes that a call means. '' is the first index of an application."""
         if names is not None:
             if name is not None or isinstance(names, str) or not names:
                 raise UsageError("index_names is a list of at least one name, instead of index_name")
@@ -344,8 +350,11 @@ class RAGPretrainedModel:
         chosen = self._name if name is None else name
         if chosen is None:
             raise UsageError("there is no index yet: build one with index(), name one with index_name=, or use from_index()")
-        self._name = chosen
         return (chosen,)
+
+    def _remember(self, name: str | None) -> None:
+        """For calls without a name, once a call with one has gone well."""
+        self._name = self._name if name is None else name
 
     def _opened(self, name: str) -> str:
         return self._place.opened(name, self._bundle, self._say)

@@ -10,6 +10,7 @@ import pytest
 from colbert_vespa import RAGPretrainedModel
 from colbert_vespa.rag.memory import EncodedDocuments
 from late_interaction.encoder import Encoder
+from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
 from query import Client
 
@@ -174,3 +175,21 @@ def test_defect_19_langchain_keeps_ids_and_scores_and_leaves_documents_alone(rag
     kept = rag.as_langchain_document_compressor(k=2).compress_documents(given, "fox")
     assert len(kept) == 2
     assert given == [Document(page_content=text, metadata={"n": n}) for n, text in enumerate(TEXTS)]
+
+
+def test_a_mistyped_index_name_is_an_error_once_and_not_remembered(rag):
+    rag.index(TEXTS[:2], IDS[:2], index_name="i")
+    calls = [
+        lambda: rag.search("lock the mutex", index_name="typo"),
+        lambda: rag.add_to_index([TEXTS[2]], ["d2"], index_name="typo"),
+        lambda: rag.delete_from_index("d0", index_name="typo"),
+        lambda: rag.versions("typo"),
+        lambda: rag.as_langchain_retriever(index_name="typo"),
+    ]
+    for call in calls:
+        with pytest.raises(LocalIndexError, match="no index 'typo'"):
+            call()
+        assert {hit["document_id"] for hit in rag.search("lock the mutex")} == {"d0", "d1"}
+    rag.index(TEXTS[2:3], IDS[2:3], index_name="j")
+    assert len(rag.search("lock the mutex", index_name="i")) == 2
+    assert len(rag.search("lock the mutex")) == 2  # the last that was named
