@@ -29,9 +29,7 @@ _NOT_TEXT = re.compile(
     + "]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # all but tab and newline; and directions
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab, newline
 
 
 def clean_text(text: str) -> str:
@@ -45,7 +43,7 @@ def without_surrogates(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and directions, which a terminal would obey, and lone surrogates as escapes such as `\\x1b`."""
+    """`text` with control characters, which a terminal obeys, and lone surrogates as escapes such as `\\x1b`."""
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
