@@ -113,7 +113,7 @@ class DocumentStore:
 
     def refusal(self, message: str) -> ColbertVespaError:
         """The error of a document that this index did not take."""
-        kind = VespaRefused if is_url(self.address) else LocalIndexError
+        kind = LocalIndexError if isinstance(self._place, Path) else VespaRefused
         return kind(f"{self.address}: {message}")
 
     def close(self) -> None:

@@ -100,7 +100,7 @@ class Core:
         own = application.choose_bundle(bundle)
 
         def follow(index: VespaIndex, patience: float) -> tuple[Application, Bundle]:
-            newest = read_description(url, timeout=patience, transport=transport).index(index.name)
+            newest = read_description(place.url, timeout=patience, transport=transport).index(index.name)
             if newest == index.application.description:
                 return index.application, index.bundle
             moved = Application(application.url, newest)
