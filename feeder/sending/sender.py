@@ -129,10 +129,12 @@ class Sender:
                 self._step()
         except BaseException as fault:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._fault = fault
-        self._publish()
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
+        try:
+            self._publish()
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
 
     def _step(self) -> None:
         dispatcher = self._dispatcher

@@ -22,7 +22,7 @@ __all__ = ["ArrayWriter", "Strings", "StringsWriter", "check_file", "hash_all", 
 HEADER_BYTES = 128
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00"
-    rb"\{'descr': '([<|][a-z][1248])', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,9}))?\), \} *\n"
+    rb"\{'descr': '([<|](?:f[248]|[iu][1248]|b1))', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,9}))?\), \} *\n"
 )
 IN_MEMORY_BYTES = 1 << 16  # smaller files are read: a mapping would cost a file descriptor and a page each
 

@@ -53,7 +53,11 @@ class SegmentWords:
         place = int(np.searchsorted(self.hashes, key))
         if place == len(self.hashes) or self.hashes[place] != key:
             return self.postings[:0]
-        found = self.postings[int(self.starts[place]) : int(self.starts[place + 1])]
+        return self.between(place, place + 1)
+
+    def between(self, first: int, last: int) -> NDArray[np.int32]:
+        """Postings of the words from place `first` to before `last`. Raises: as `of`."""
+        found = self.postings[int(self.starts[first]) : int(self.starts[last])]
         if len(found) and not 0 <= found[:, 0].min() <= found[:, 0].max() < len(self.lengths):
             raise LocalIndexError(f"{self.where} is damaged: words_postings.npy names passages that are not there")
         return found
@@ -156,7 +160,7 @@ class WordsWriter:
                 first = int(np.searchsorted(words.hashes, edges[number]))
                 last = len(words.hashes) if number + 1 == parts else int(np.searchsorted(words.hashes, edges[number + 1]))
                 own = np.repeat(words.hashes[first:last], np.diff(words.starts[first : last + 1]))
-                block = np.array(words.postings[int(words.starts[first]) : int(words.starts[last])])
+                block = np.array(words.between(first, last))
                 if living is not None:
                     kept = living[block[:, 0]]
                     own, block = own[kept], block[kept]

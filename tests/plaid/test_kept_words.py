@@ -128,6 +128,19 @@ def test_damaged_words_are_an_error_and_not_an_answer(index):
         path.write_bytes(data)
 
 
+@pytest.mark.parametrize("number", [60, -1, 1 << 30])
+def test_words_that_name_other_passages_are_found_when_segments_are_joined(index, monkeypatch, number):
+    monkeypatch.setattr("late_interaction.plaid.storage.IN_MEMORY_BYTES", 0)  # large files are not compared with a checksum
+    put(index, range(60))
+    (path,) = index.path.glob("segments/*/words_postings.npy")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:128] + number.to_bytes(4, "little", signed=True) + whole[132:])
+    with LocalIndex.open(index.path).writer() as writer:
+        writer.put(passage("new", text="a lock"), VECTORS[0])
+        with pytest.raises(LocalIndexError, match=r"words_postings.npy names passages that are not there"):
+            writer.commit(compact=True)
+
+
 def test_words_are_cut_and_stemmed_as_bm25_does():
     texts = [text_of(number) for number in range(50)] + ["Don't stop: the state-of-the-art_x 3.14 İstanbul ǅ", ""]
     counted, vocabulary = word_counts(texts)
