@@ -85,4 +85,5 @@ class HereEncoding:
         return self._pool.submit(encode_batch, batch, *self._parts)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Waits for the batch that is being encoded: what the encoder keeps its vectors in is closed next."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -102,6 +102,7 @@ class Encoder:
 
     def _session(self, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(self.precision)
+        self._check_still_there()
         try:
             session = open_graph(path, threads)
         except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
@@ -110,6 +111,13 @@ class Encoder:
         if names != ({INPUT_IDS, ATTENTION_MASK}, {OUTPUT}):
             raise BundleError(f"{path} has inputs {sorted(names[0])} and outputs {sorted(names[1])}: export it again")
         return session
+
+    def _check_still_there(self) -> None:
+        """Raises: BundleError where another bundle has taken this one's place, as when an index is replaced."""
+        files = Bundle.open(self.bundle.path, verify=False).manifest.files
+        for name in (self.bundle.manifest.models[self.precision], "tokenizer.json"):
+            if files.get(name) != self.bundle.manifest.files[name]:
+                raise BundleError(f"{self.bundle.path} was replaced by another bundle while it was in use: open it again")
 
     def _run(self, session: ort.InferenceSession, batch: Sequence[TokenRows]) -> list[Matrix]:
         longest = max(len(item.ids) for item in batch)

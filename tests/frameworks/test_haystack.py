@@ -6,8 +6,9 @@ import pytest
 from animals import ANIMALS, QUERY
 from haystack import Document, Pipeline
 
-from colbert_vespa.haystack import ColbertRanker, ColbertRetriever, where_of
+from colbert_vespa.haystack import ColbertRanker, ColbertRetriever, _document, where_of
 from late_interaction.errors import FilterError, LocalIndexError
+from query import Hit
 
 FOUR = {"field": "meta.legs", "operator": "==", "value": 4}
 
@@ -89,3 +90,27 @@ def test_an_index_that_is_not_there_is_told_by_warm_up(tmp_path):
     with pytest.raises(LocalIndexError):
         retriever.warm_up()
     retriever.close()
+
+
+async def test_closing_ends_the_connections_of_async_calls_too(animals, monkeypatch):
+    from query import AsyncClient
+
+    closed = []
+
+    def close_all(self):
+        closed.append(self)
+
+    monkeypatch.setattr(AsyncClient, "close_all", close_all)
+    made = ColbertRetriever(animals, top_k=1)
+    await made.run_async(QUERY)
+    asking = made._both[1]
+    made.close()
+    assert closed == [asking]
+    assert made.run(QUERY)["documents"]
+    made.close()
+
+
+def test_a_documents_own_metadata_are_not_overwritten():
+    hit = Hit(1, "d", "d#0", 1.0, "ours", "text", {"title": "theirs", "document_id": "own"})
+    assert _document(hit).meta == {"title": "theirs", "document_id": "own"}
+    assert _document(Hit(1, "d", "d#0", 1.0, "ours", "text", {})).meta == {"title": "ours", "document_id": "d"}

@@ -221,3 +221,27 @@ async def test_documents_of_vespa_are_found_alike_when_awaited(world):
     with Client(world.url, world.bundle) as client:
         assert [d.id for d in ColbertRetriever(client=client, k=5).invoke(query, where=where)] == [d.id for d in sync]
     await retriever.aclose()
+
+
+@pytest.mark.parametrize("own", [{"score": 7, "index": "mine", "passage_id": "p-1"}, {"score": 7}, {"passage_id": "odd#0"}, {}])
+def test_a_documents_own_metadata_are_kept_when_a_hit_is_put_back(index, own):
+    given = Document(id="odd", page_content="a thread that waits", metadata={"kind": "animal", **own})
+    index.upsert([given])
+    (hit,) = index.invoke("thread", k=1)
+    assert given.metadata.items() <= hit.metadata.items()
+    ours = "colbert_" if own else ""
+    assert hit.metadata[f"{ours}passage_id"] == "odd#0" and hit.metadata[f"{ours}score"] > 0
+    index.upsert([hit])
+    assert index.get(["odd"]) == [given]
+
+
+def test_an_index_is_asked_as_it_is_set_by_now(index):
+    index.upsert(documents())
+    assert len(index.invoke(QUERY)) == len(ANIMALS)
+    index.k, index.where = 1, {"legs": 2}
+    assert [d.id for d in index.invoke(QUERY)] == ["bird"]
+    assert len(index.invoke(QUERY, where={}, k=3)) == 3
+    with pytest.raises(UsageError, match="list"):
+        index.get("cat")
+    with pytest.raises(UsageError, match="list"):
+        index.delete("cat")

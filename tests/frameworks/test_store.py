@@ -7,7 +7,7 @@ from animals import ANIMALS
 
 from colbert_vespa.store import METADATA_JSON, DocumentStore, whole_metadata
 from late_interaction.documents import Document
-from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError
+from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
 
 
 @pytest.fixture
@@ -109,3 +109,23 @@ def test_what_is_not_a_list_of_ids_is_refused(store, ids):
         with pytest.raises(UsageError, match="ids"):
             call(ids)
     assert [document.text for document in store.get(["a", "c"])] == ["text ", "text"]
+
+
+@pytest.mark.parametrize(("address", "kind"), [("index", LocalIndexError), ("http://node:8080", VespaRefused)])
+def test_what_an_index_does_not_take_is_an_error_of_that_index(address, kind):
+    store = object.__new__(DocumentStore)
+    store.address = address
+    error = store.refusal("document 'a': no")
+    assert type(error) is kind and str(error) == f"{address}: document 'a': no"
+
+
+def test_a_text_is_no_list_of_ids(tmp_path, tiny_bundle):
+    store = DocumentStore(tmp_path / "index", tiny_bundle)
+    for call in (store.get, store.delete):
+        with pytest.raises(UsageError, match="list"):
+            call("abc")
+    store.put([Document("abc", text="one"), Document("a", text="two")])
+    with pytest.raises(UsageError, match="list"):
+        store.delete("abc")
+    assert sorted(store.client.select()) == ["a", "abc"]
+    store.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 
 import httpx
 import pytest
 
 from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaTimeout, VespaUnreachable
+from query import AsyncClient
 from query.exchange import FIRST_PAUSE_S, AsyncExchange, Exchange
 from query.options import ClientSettings
 from query.steps import Ask
@@ -209,3 +211,91 @@ def test_a_quick_answer_is_not_hedged(way):
     vespa = Vespa(ok())
     vespa.ask(way, ClientSettings(hedge_after=30.0))
     assert len(vespa.bodies) == 1
+
+
+def test_first_callers_share_one_transport(monkeypatch):
+    made, both = [], threading.Barrier(4)
+
+    class Slow(httpx.MockTransport):
+        def __init__(self, **_):
+            made.append(self)
+            super().__init__(lambda _: ok())
+
+    monkeypatch.setattr(httpx, "HTTPTransport", Slow)
+    exchange = Exchange(ClientSettings(hedge_after=5.0))
+
+    def ask():
+        both.wait()
+        exchange.ask([Ask(URL, {}, exchange.clock() + 10)] * 2)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    exchange.close()
+    assert len(made) == 1
+
+
+def test_first_callers_of_several_event_loops_open_one_core(monkeypatch):
+    opened, both = [], threading.Barrier(3)
+
+    class Opened:
+        def __init__(self, *_, **__):
+            time.sleep(0.05)
+            opened.append(self)
+
+    monkeypatch.setattr("query.async_client.Core", Opened)
+    client = AsyncClient("http://node:8080")
+    found = []
+
+    def loop():
+        both.wait()
+
+        async def several():
+            return await asyncio.gather(*(client._opened() for _ in range(3)))
+
+        found.extend(asyncio.run(several()))
+
+    threads = [threading.Thread(target=loop) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1 and len(found) == 9 and set(found) == set(opened)
+
+
+def test_the_connections_of_all_event_loops_are_closed():
+    closed = []
+
+    class Line(httpx.AsyncBaseTransport):
+        def __init__(self, **_):
+            pass
+
+        async def handle_async_request(self, request):
+            return ok()
+
+        async def aclose(self):
+            closed.append(asyncio.get_running_loop())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "AsyncHTTPTransport", Line)
+        exchange = AsyncExchange(ClientSettings())
+
+        async def ask():
+            await exchange.ask([Ask(URL, {}, exchange.clock() + 10)])
+
+        idle, running, gone = (asyncio.new_event_loop() for _ in range(3))
+        thread = threading.Thread(target=running.run_forever)
+        for loop in (idle, gone):
+            loop.run_until_complete(ask())
+        gone.close()
+        thread.start()
+        asyncio.run_coroutine_threadsafe(ask(), running).result(10)
+        exchange.close_all()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), running).result(10)
+        running.call_soon_threadsafe(running.stop)
+        thread.join()
+        assert set(closed) == {idle, running}
+        idle.close()
+        running.close()
