@@ -123,7 +123,6 @@ _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|resp)\.$")
 def first_sentence(text: str) -> tuple[str, str]:
     """`text` split after its first sentence or paragraph: (sentence, rest). The rest is "" where there is but one."""
     for match in _SENTENCE_END.finditer(text):
-        head, rest = text[: match.start()], text[match.end() :]
-        if not _ABBREVIATION.search(head):
-            return " ".join(head.split()), rest.strip()
+        if not _ABBREVIATION.search(text, max(0, match.start() - 8), match.start()):
+            return " ".join(text[: match.start()].split()), text[match.end() :].strip()
     return " ".join(text.split()), ""

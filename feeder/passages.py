@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from feeder.markdown import headings
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.tokenizing import TokenRows
@@ -26,9 +27,6 @@ Range = tuple[int, int]
 
 # where a sentence ends: after closing quotes and blanks, if no small letter follows; after CJK's full stops; at a blank line
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n[^\S\n]*\n\s*")  # noqa: RUF001
-_LINE = re.compile(r"[^\n]*\n?")
-_HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
-_FENCE = re.compile(r" {0,3}(```|~~~)")
 _WORD = re.compile(r"\S+\s*")
 
 
@@ -198,18 +196,17 @@ class _Cutter:
             _check_count(len(packed))
             first = last
             if last < len(units) and units[last][0] not in breaks:
-                first -= self._overlap(counts[:last], min(self._splitting.overlap, budget - counts[last]))
+                first -= self._overlap(counts, last, min(self._splitting.overlap, budget - counts[last]))
         return packed
 
     @staticmethod
-    def _overlap(before: Sequence[int], room: int) -> int:
-        """How many of the last units have at most `room` tokens together."""
-        total = 0
-        for number, count in enumerate(reversed(before)):
-            total += count
-            if total > room:
-                return number
-        return len(before)
+    def _overlap(counts: Sequence[int], last: int, room: int) -> int:
+        """How many of the units before `last` have at most `room` tokens together."""
+        first = last
+        while first and room >= counts[first - 1]:
+            first -= 1
+            room -= counts[first]
+        return last - first
 
 
 def _check_count(count: int) -> None:
@@ -228,21 +225,12 @@ def _units(text: str, starts: set[int]) -> Iterator[Range]:
 
 
 def _section_starts(text: str) -> set[int]:
-    """Where headings stand that are outside code; not that of a section right below a heading, so that none stands alone."""
-    starts = {0}
-    fence = ""
-    bare = False  # whether there were only headings and blank lines since the last start
-    for match in _LINE.finditer(text):
-        line = match.group()
-        fenced = _FENCE.match(line)
-        if fenced is not None:
-            fence = "" if fence == fenced.group(1) else fence or fenced.group(1)
-        if not fence and _HEADING.match(line):
-            if not bare:
-                starts.add(match.start() + len(line) - len(line.lstrip()))
-            bare = True
-        elif line.strip():
-            bare = False
+    """Where headings stand; not that of a section right below a heading, so that none stands alone."""
+    starts, last = {0}, -1
+    for heading in headings(text):
+        if last < 0 or text[last : heading.start].strip():
+            starts.add(heading.start)
+        last = heading.end
     return starts
 
 

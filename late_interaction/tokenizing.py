@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +20,7 @@ from late_interaction.text import without_surrogates
 __all__ = ["TokenRows", "Tokenizing"]
 
 Offset = tuple[int, int]
+_GROWS = re.compile("\u0130")  # the only character that is two in lower case: an i and a combining dot
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,26 @@ class TokenRows:
     keep: NDArray[np.bool_]
     offsets: tuple[Offset, ...]
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A text as it is tokenized. shift: what to add to its offsets. length: of the text as given. grown: places of characters
+    that lower case has put in."""
+
+    text: str
+    shift: int
+    length: int
+    grown: tuple[int, ...] = ()
+
+    def given(self, offsets: list[Offset]) -> list[Offset]:
+        """Offsets into the text as given, of offsets into this one; (0, 0) where they are of the prompt."""
+        return offsets if not (self.shift or self.grown) else [self._given(*offset) for offset in offsets]
+
+    def _given(self, start: int, end: int) -> Offset:
+        start += self.shift - bisect.bisect_right(self.grown, start)
+        end += self.shift - bisect.bisect_left(self.grown, end)
+        return (0, 0) if start < 0 else (start, min(end, self.length))
 
 
 class Tokenizing:
@@ -87,33 +110,33 @@ class Tokenizing:
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], rules: SideRules) -> list[TokenRows]:
         prepared = [self._prepared(text, rules) for text in texts]
         bare = self._manifest.rules == "vespa"
-        encodings = tokenizer.encode_batch([text for text, _ in prepared], add_special_tokens=not bare)
+        encodings = tokenizer.encode_batch([item.text for item in prepared], add_special_tokens=not bare)
+        offsets = [item.given(encoding.offsets) for item, encoding in zip(prepared, encodings, strict=True)]
         skip = np.array(rules.skip_ids, np.int64)
         if bare:
             room = _room(rules, self._manifest)
             ends = tokenizer.encode("").ids
-            return [_vespa_row(encoding, (ends[0], ends[-1]), room, rules, skip) for encoding in encodings]
-        return [
-            self._row(encoding, shift, rules, skip, len(text))
-            for encoding, (_, shift), text in zip(encodings, prepared, texts, strict=True)
-        ]
+            return [
+                _vespa_row(encoding.ids, own, (ends[0], ends[-1]), room, rules, skip)
+                for encoding, own in zip(encodings, offsets, strict=True)
+            ]
+        return [self._row(encoding, own, rules, skip) for encoding, own in zip(encodings, offsets, strict=True)]
 
-    def _prepared(self, text: str, rules: SideRules) -> tuple[str, int]:
-        """The text that is tokenized, and what to add to its offsets to get offsets into `text`."""
+    def _prepared(self, text: str, rules: SideRules) -> _Prepared:
         whole, shift = rules.prompt + without_surrogates(text), -len(rules.prompt)
         if self._manifest.strip:  # prompt and text as one, so that blanks between them stay
             shift += len(whole) - len(whole.lstrip())
             whole = whole.strip()
-        return (whole.lower() if self._manifest.lower_case else whole), shift
+        if not self._manifest.lower_case:
+            return _Prepared(whole, shift, len(text))
+        grown = [match.start() + number + 1 for number, match in enumerate(_GROWS.finditer(whole))]
+        return _Prepared(whole.lower(), shift, len(text), tuple(grown))
 
     @staticmethod
-    def _row(encoding: Encoding, shift: int, rules: SideRules, skip: NDArray[np.int64], length: int) -> TokenRows:
+    def _row(encoding: Encoding, own: list[Offset], rules: SideRules, skip: NDArray[np.int64]) -> TokenRows:
         ids = np.array(encoding.ids, np.int64)
         special = encoding.special_tokens_mask
-        offsets = [
-            (0, 0) if mark or start + shift < 0 else (start + shift, min(end + shift, length))
-            for mark, (start, end) in zip(special, encoding.offsets, strict=True)
-        ]
+        offsets = [(0, 0) if mark else offset for mark, offset in zip(special, own, strict=True)]
         if rules.marker_id is not None:
             ids = np.insert(ids, 1, rules.marker_id)
             offsets.insert(1, (0, 0))
@@ -156,9 +179,11 @@ def _room(rules: SideRules, manifest: Manifest) -> int:
     return length - (rules.marker_id is not None)
 
 
-def _vespa_row(encoding: Encoding, ends: tuple[int, int], room: int, rules: SideRules, skip: NDArray[np.int64]) -> TokenRows:
+def _vespa_row(
+    all_ids: list[int], own: list[Offset], ends: tuple[int, int], room: int, rules: SideRules, skip: NDArray[np.int64]
+) -> TokenRows:
     """ai.vespa.embedding.ColBertEmbedder: tokens without special ones, some dropped, cut, then put between the ends."""
-    content = [(id_, place) for id_, place in zip(encoding.ids, encoding.offsets, strict=True) if id_ not in rules.drop_ids]
+    content = [(id_, place) for id_, place in zip(all_ids, own, strict=True) if id_ not in rules.drop_ids]
     kept = content[: room - 2]
     marker = [] if rules.marker_id is None else [(rules.marker_id, (0, 0))]
     rows = [(ends[0], (0, 0)), *marker, *kept, (ends[1], (0, 0))]

@@ -18,7 +18,7 @@ __all__ = ["check_schema_text"]
 
 _PLAIN_TYPES = {type_.vespa for type_ in FieldType} | {"weightedset<int>"}
 _TENSOR = re.compile(r"tensor(?:<(\w+)>)?\((.*)\)")
-_DIMENSION = re.compile(r"([a-z]\w*)(?:\{\}|\[(\d+)\])")
+_DIMENSION = re.compile(r"\b([a-z]\w*)(?:\{\}|\[(\d+)\])")
 _CELLS = ("double", "float", "bfloat16", "int8")
 _FEATURE = re.compile(r"\b(query|attribute|bm25|closeness|attributeMatch)\(\s*(?:field\s*,\s*)?([A-Za-z_]\w*)\s*\)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -128,7 +128,7 @@ def _check_profile(
 ) -> None:
     for inputs in block.named("inputs"):
         for line in inputs.lines:
-            match = re.match(r"query\((\w+)\)(?:\s*:?\s*(tensor\S*\(.*?\)(?=\s|:|$)|double))?", line)
+            match = re.match(r"query\((\w+)\)(?:\s*(?::\s*)?(tensor[^\s(]*\([^)]*\)(?=\s|:|$)|double))?", line)
             if match is None:
                 raise SettingsError(f"{where}: {line!r} is no input")
             _check_input(match[1], match[2] or "double", settings, where)
@@ -141,7 +141,7 @@ def _check_profile(
         if not expression:
             raise SettingsError(f"{where}: {part.head} has no expression")
         _check_expression(expression, profile, fields, f"{where}: {part.head}")
-    for feature in re.findall(r"\w+(?:\([^)]*\))?", block.value("match-features") or ""):
+    for feature in re.findall(r"\w+(?:\([^()]*\))?", block.value("match-features") or ""):
         _check_expression(feature, profile, fields, f"{where}: match-features")
     wanted = int(block.value("num-threads-per-search") or 1)
     if wanted > threads:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from colbert_vespa.training.data import Example, text_of_document
+from feeder.markdown import headings
 from late_interaction.documents import Document
 
 __all__ = ["synthetic_examples"]
@@ -18,7 +20,6 @@ __all__ = ["synthetic_examples"]
 LEAST_SENTENCE, LEAST_REST = 5, 12  # words
 STAYS = 0.1
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 
 
 def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, seed: int = 0) -> list[Example]:
@@ -38,12 +39,11 @@ def _named(document: Document) -> list[Example]:
     found, whole = [], text_of_document(document)
     if document.title.strip() and len(document.text.split()) >= LEAST_REST:
         found.append(Example(document.title.strip(), document.text.strip(), source=whole))
-    headings = list(_HEADING.finditer(document.text))
-    for place, heading in enumerate(headings):
-        end = headings[place + 1].start() if place + 1 < len(headings) else len(document.text)
-        below = document.text[heading.end() : end].strip()
+    named = [heading for heading in headings(document.text) if heading.title]
+    for heading, following in zip_longest(named, named[1:]):
+        below = document.text[heading.end : following.start if following else None].strip()
         if len(below.split()) >= LEAST_REST:
-            found.append(Example(heading[1], below, source=whole))
+            found.append(Example(heading.title, below, source=whole))
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from feeder.markdown import headings
 from feeder.sources.charset import decode_html, decode_text
 from feeder.sources.front_matter import MetadataTypes, split_front_matter
 from feeder.sources.html_text import html_text
@@ -19,9 +19,6 @@ from late_interaction.errors import CollectionError
 from late_interaction.text import clean_text
 
 __all__ = ["PAGES", "markdown_types", "page_of", "read_page"]
-
-_MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}(?=[ \t])")
-_FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
 @dataclass(frozen=True)
@@ -88,22 +85,7 @@ def _markdown(data: bytes, name: str, limits: Limits) -> Page:
     title = fields.get("title")
     if isinstance(title, (str, int, float)) and str(title).strip():
         return Page(str(title), text, {key: value for key, value in fields.items() if key != "title"})
-    return Page(_first_heading(text), text, fields)
-
-
-def _first_heading(text: str) -> str:
-    """Of those outside code."""
-    fence = ""
-    for line in text.split("\n"):
-        if fenced := _FENCE.match(line):
-            fence = "" if fence == fenced.group(1) else fence or fenced.group(1)
-        elif not fence and (marks := _MARKDOWN_HEADING.match(line)):
-            heading = line[marks.end() :].strip()
-            open_ = heading.rstrip("#")
-            heading = heading if open_ and not open_[-1].isspace() else open_.rstrip()
-            if heading:
-                return heading
-    return ""
+    return Page(next((heading.title for heading in headings(text) if heading.title), ""), text, fields)
 
 
 def _html(data: bytes, name: str, limits: Limits) -> Page:
