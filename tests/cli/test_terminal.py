@@ -1,0 +1,68 @@
+"""What a terminal gets of texts that are not ours, and what a feed says of its sources."""
+
+import io
+import json
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from colbert_vespa.console import Output
+from colbert_vespa.terminal import Terminal
+from feeder.ledger import FeedSummary
+from feeder.sources import Note
+
+HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\x7fe\rf\x08g"
+ESCAPED = "\\x1b]0;title"
+
+
+def controls(text):
+    return {character for character in text if character != "\n" and (character < " " or "\x7f" <= character <= "\x9f")}
+
+
+@pytest.mark.parametrize("wrapped", [str, Text, lambda text: Text(text, style="bold"), lambda text: {"x": text}])
+def test_no_control_character_reaches_a_terminal(wrapped):
+    out = io.StringIO()
+    console = Terminal(file=out, width=200, highlight=False)
+    shown = wrapped(HOSTILE)
+    table = Table(HOSTILE)
+    table.add_row(shown if isinstance(shown, (str, Text)) else str(shown))
+    console.print(table)
+    console.print(shown)
+    assert not controls(out.getvalue()) and "title" in out.getvalue()
+
+
+def test_styles_are_still_there():
+    out = io.StringIO()
+    Terminal(file=out, force_terminal=True, color_system="standard").print("[bold]a\x1b[31m[/bold]")
+    assert out.getvalue() == "\x1b[1ma\\x1b[31m\x1b[0m\n"
+
+
+def test_json_has_no_control_characters_either(capsys):
+    Output(json_output=True).result({"text": HOSTILE})
+    line = capsys.readouterr().out
+    assert not controls(line) and json.loads(line) == {"text": HOSTILE}
+
+
+def test_a_summary_names_what_was_left_out(capsys):
+    notes = (Note("left_out", "files left out, of no known kind", 7, ("a.docx", "b\x1b[31m.xlsx")),)
+    for outcome in ("complete", "dry run"):
+        Output(json_output=False).feed_summary(FeedSummary("index", 1, outcome=outcome, notes=notes))
+        assert "7 files left out, of no known kind: a.docx, b\\x1b[31m.xlsx, ..." in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_folder_with_a_bad_file_can_be_fed_without_it(cli, minilm_bundle, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("---\ntitle: Threads\n---\nWait for a thread.")
+    (folder / "b.txt").write_bytes(b"caf\xe9")
+    (folder / "c.docx").write_text("?")
+    feed = ("feed", str(folder), "--bundle", str(minilm_bundle.path), "--to", str(tmp_path / "index"), "--json")
+    stopped = cli(*feed, code=1)
+    assert "b.txt: not UTF-8" in " ".join(stopped.stderr.split()) and "--skip-bad" in stopped.stderr
+    fed = json.loads(cli(*feed, "--skip-bad").stdout.splitlines()[-1])
+    assert fed["acknowledged"] == 1 and [(note["kind"], note["count"]) for note in fed["notes"]] == [
+        ("skipped", 1),
+        ("left_out", 1),
+    ]
+    assert fed["notes"][1]["examples"] == [f"{folder}/c.docx"]
