@@ -34,7 +34,7 @@ def test_no_control_character_reaches_a_terminal(wrapped):
 
 def test_styles_are_still_there():
     out = io.StringIO()
-    Terminal(file=out, force_terminal=True, color_system="standard").print("[bold]a\x1b[31m[/bold]")
+    Terminal(file=out, force_terminal=True, color_system="standard", highlight=False).print("[bold]a\x1b[31m[/bold]")
     assert out.getvalue() == "\x1b[1ma\\x1b[31m\x1b[0m\n"
 
 
