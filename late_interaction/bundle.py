@@ -26,7 +26,7 @@ from typing import Any
 
 from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError
-from late_interaction.files import atomic_write, copy_file, files_below, safe_join, sha256_file
+from late_interaction.files import atomic_write, copy_file, files_below, remove_file, safe_join, sha256_file
 
 __all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
 
@@ -227,9 +227,10 @@ class Bundle:
                 file = safe_join(root, name)
             except ValueError:
                 raise BundleError(f"{manifest_path}: unsafe path {name!r} in files") from None
-            if not file.is_file() or file.resolve().parent != file.parent.resolve():
+            if not file.is_file():
                 raise BundleError(f"{root}: file {name} of the manifest is missing; export the bundle again")
-            if file.stat().st_size != entry.bytes or (verify and sha256_file(file) != entry.sha256):
+            linked = not file.resolve().is_relative_to(root.resolve())  # as in snapshots of a hub: then its content decides
+            if file.stat().st_size != entry.bytes or ((verify or linked) and sha256_file(file) != entry.sha256):
                 raise BundleError(f"{root}: file {name} was changed since the export (checksum differs)")
         return cls(root, manifest)
 
@@ -285,5 +286,7 @@ def write_manifest(root: Path, manifest: Manifest) -> Bundle:
         for file in sorted(root.rglob("*"))
         if file.is_file() and file != root / MANIFEST
     }
+    if (root / MANIFEST).is_symlink():
+        remove_file(root / MANIFEST)  # the link: what it leads to belongs to another
     atomic_write(root / MANIFEST, dataclasses.replace(manifest, files=files).to_json())
     return Bundle.open(root, verify=False)

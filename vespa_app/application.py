@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from late_interaction.addresses import VespaUrl, vespa_url
 from late_interaction.bundle import Bundle
-from late_interaction.bundle_cache import find_bundle, register_bundle
+from late_interaction.bundle_cache import find_bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
@@ -53,7 +53,7 @@ class Application:
         return cls(place.url, description.index(place.index or description.settings.schema))
 
     def choose_bundle(self, given: Bundle | None) -> Bundle:
-        """`given`, or the application's own bundle where it is known on this machine; it is registered for the next time.
+        """`given`, or the application's own bundle where it is known on this machine.
 
         Raises: BundleError where it is another than the application was generated from, or none is known.
         """
@@ -64,7 +64,6 @@ class Application:
                 f"{bundle.path} is not the bundle that the application at {self.url} was generated from "
                 f"(checksum {bundle.sha256[:12]}, not {wanted[:12]}): name that one, or deploy this one's package"
             )
-        register_bundle(bundle)
         return bundle
 
     @property

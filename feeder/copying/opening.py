@@ -19,7 +19,7 @@ from feeder.targets.local import LocalTarget, is_there
 from feeder.targets.vespa import VespaTarget
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
-from late_interaction.bundle_cache import cache_folder
+from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding, open_index
@@ -79,6 +79,7 @@ def restore_index(folder: Path, target: str, options: CopyOptions | None = None,
 def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Report | None) -> CopySummary:
     with contextlib.closing(source), contextlib.ExitStack() as open_things:
         to = open_things.enter_context(_destination(target, source, options))
+        register_bundle(source.bundle)  # as a feed does
         identity = _identity(source, to.sink.name, to.kept.key)
         journal = options.journal or _journal(source.name, target)
         progress = open_things.enter_context(_progress(journal, identity, resume=options.resume))
@@ -108,8 +109,9 @@ def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Des
         raise UsageError("codec, bits, refine and shards are of a local index: Vespa's application has its codec (app --codec)")
     application = Application.read(url)
     bundle = application.choose_bundle(source.bundle)
+    kept = kept_by_vespa(application, bundle)
     target = VespaTarget(application, bundle)
-    return Destination(target, kept_by_vespa(application, bundle), numbered=True, sends_vectors=target.needs_vectors)
+    return Destination(target, kept, numbered=True, sends_vectors=target.needs_vectors)
 
 
 def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
@@ -118,8 +120,12 @@ def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destin
     target = LocalTarget(
         path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding
     )
-    index = open_index(path)
-    return Destination(target, kept_locally(index), unit=index.codec != "float32")
+    try:
+        index = open_index(path)
+        return Destination(target, kept_locally(index), unit=index.codec != "float32")
+    except BaseException:
+        target.close()
+        raise
 
 
 def _identity(source: StoredIndex, target: str, kept: str) -> str:

@@ -26,7 +26,7 @@ from late_interaction.errors import (
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.shards import ShardedIndex, Sharding, open_index
-from vespa_app import default_settings
+from vespa_app import Application, default_settings
 from vespa_app.codecs import CODECS
 from vespa_app.description import Description
 
@@ -248,6 +248,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(local, application
     with pytest.raises(error, match=said):
         copy_index(str(local()), url)
     assert vespa.documents == {}
+
+
+@pytest.mark.parametrize("name", ["open_index", "kept_locally"])
+def test_a_target_is_closed_where_a_later_step_fails(local, tmp_path, monkeypatch, name):
+    index, target = local(), local("target")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"feeder.copying.opening.{name}", lambda *_: pytest.fail("no"))
+        with pytest.raises(pytest.fail.Exception):
+            copy_index(str(index), str(target), options(merge=True))
+    with LocalIndex.open(target).writer():
+        pass
+
+
+def test_nothing_is_written_to_the_users_cache_by_choosing_a_bundle(application, codebook_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert Application.read(application()).choose_bundle(codebook_bundle) is codebook_bundle
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_target_that_is_not_empty_needs_merge(local, application, vespa, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -77,12 +78,32 @@ def test_an_unsafe_path(folder, name):
         Bundle.open(folder)
 
 
-def test_a_link_out_of_the_bundle(folder, tmp_path):
-    (tmp_path / "outside").write_bytes(b"model")
-    (folder / "model.onnx").unlink()
-    (folder / "model.onnx").symlink_to(tmp_path / "outside")
-    with pytest.raises(BundleError, match=r"model\.onnx"):
-        Bundle.open(folder)
+def test_files_may_be_links_as_in_a_snapshot_of_a_hub(folder, tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    bundle = Bundle.open(folder)
+    (tmp_path / "copy").mkdir()
+    bundle.copy_to(tmp_path / "copy")
+    assert Bundle.open(tmp_path / "copy").sha256 == bundle.sha256
+    assert not any(path.is_symlink() for path in (tmp_path / "copy").rglob("*"))
+    before = {path: path.read_bytes() for path in blobs.iterdir()}
+    write_manifest(folder, bundle.manifest)
+    assert {path: path.read_bytes() for path in blobs.iterdir()} == before
+    for verify in (False, True):
+        (tmp_path / "outside").write_bytes(b"moded")
+        (folder / "model.onnx").unlink()
+        (folder / "model.onnx").symlink_to(tmp_path / "outside")
+        with pytest.raises(BundleError, match=r"model\.onnx was changed"):
+            Bundle.open(folder, verify=verify)
+
+
+def test_copying_reads_a_model_in_pieces(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read whole"))
+    (tmp_path / "copy").mkdir()
+    Bundle.open(folder).copy_to(tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
