@@ -14,7 +14,9 @@ import typer
 from colbert_vespa.console import Output
 from colbert_vespa.copy_commands import add_copy_commands
 from colbert_vespa.option_types import COUNT, folder_to_write, path, real
-from late_interaction.errors import UsageError
+from feeder.sources.beir import text_lines
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.text import clean_text
 
 if TYPE_CHECKING:
     from late_interaction.plaid.shards import AnyIndex, ShardedIndex
@@ -278,9 +280,9 @@ def tune(
 def question_lines(file: Path) -> list[str]:
     """Raises: UsageError where the file has none."""
     try:
-        texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"queries {file} cannot be read: {error}") from None
+        texts = [clean_text(line).strip() for line in text_lines(file) if clean_text(line).strip()]
+    except CollectionError as error:
+        raise UsageError(f"queries {error}") from None
     if not texts:
         raise UsageError(f"queries {file} has no line with a question")
     return texts

@@ -18,6 +18,7 @@ from feeder.passages import Splitting
 from feeder.pipeline import Digests, Feed, Pacing
 from feeder.signals import Stop
 from feeder.sources import FileSource, Note, Report, Spool, spooled
+from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.survey import NAMED, Survey, survey
 from feeder.targets import Target
@@ -28,7 +29,7 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import MetadataError, UsageError
+from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.files import check_apart
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import Storage
@@ -264,14 +265,19 @@ def _resolved(path: Path) -> Path:
 Opened = tuple[Survey, Target | None]
 
 
-def _surveyed(documents: Iterable[Document], schema: MetadataSchema | None, options: FeedOptions) -> Survey:
+def _surveyed(documents: _Limited, schema: MetadataSchema | None, options: FeedOptions) -> Survey:
     """What is deleted needs no metadata, and only what is put needs a text."""
     if options.operation == "delete":
         return survey((Document(document.id) for document in documents), blanks=True)
-    return survey(documents, schema, blanks=options.operation == "update", named=options.named)
+    surveyed = survey(documents, schema, blanks=options.operation == "update", named=options.named)
+    if options.operation == "put" and surveyed.bare + surveyed.blank == surveyed.documents:
+        for note in documents.notes:
+            if note.kind == NO_TEXT_COLUMN:
+                raise CollectionError(f"no document has a text: {note}")
+    return surveyed
 
 
-def _open_vespa(documents: Iterable[Document], url: VespaUrl, bundle: Bundle | None, options: FeedOptions) -> Opened:
+def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, options: FeedOptions) -> Opened:
     if options.storage is not None:
         raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
     if options.sharding is not None:
@@ -288,7 +294,7 @@ def _open_vespa(documents: Iterable[Document], url: VespaUrl, bundle: Bundle | N
         raise
 
 
-def _open_local(documents: Iterable[Document], path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
+def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
     """An index that is there is opened first: whether it can be written is known before anything is read."""
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.dry_run:

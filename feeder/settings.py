@@ -1,6 +1,7 @@
 """feed.toml: how records become documents, and documents passages.
 
 format = "csv"                      # where a source's name does not tell
+delimiter = ";"                     # of CSV and TSV, where it is not a comma or a tab
 [columns]
 id = "url"                          # "@row": the place in the source
 title = "headline"                  # one column, or a list that is joined by blank lines
@@ -47,15 +48,16 @@ def read_feed_settings(path: Path) -> FeedSettings:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
-    format_ = data.pop("format", "")
-    if not isinstance(format_, str):
-        raise SettingsError(f"{path}: setting 'format' must be str, got {str(format_)[:60]!r}")
+    format_, delimiter = data.pop("format", ""), data.pop("delimiter", "")
+    for name, value in (("format", format_), ("delimiter", delimiter)):
+        if not isinstance(value, str):
+            raise SettingsError(f"{path}: setting {name!r} must be str, got {str(value)[:60]!r}")
     if unknown := sorted(set(data) - {"columns", "limits", "passages"}):
-        raise SettingsError(f"{path}: unknown setting {unknown[0]!r}; known: format, columns, limits, passages")
+        raise SettingsError(f"{path}: unknown setting {unknown[0]!r}; known: format, delimiter, columns, limits, passages")
     columns = read_section(Columns, "columns", _listed(data.get("columns", {})), str(path))
     limits = read_section(Limits, "limits", data.get("limits", {}), str(path))
     passages = read_section(Splitting, "passages", data.get("passages", {}), str(path))
-    return FeedSettings(SourceSettings(columns, limits, format_), passages)
+    return FeedSettings(SourceSettings(columns, limits, format_, delimiter=delimiter), passages)
 
 
 def _listed(columns: object) -> object:

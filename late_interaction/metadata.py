@@ -137,6 +137,11 @@ def _name(name: object, where: str) -> str:
     return clean_text(name)
 
 
+def _inexact(value: object) -> bool:
+    """Whether it is a whole number of 64 bits that no double is."""
+    return isinstance(value, int) and 1 << 53 < abs(value) < 1 << 63 and float(value) != value
+
+
 def _no_value(value: object) -> bool:
     empty = not value.size if isinstance(value, np.ndarray) else isinstance(value, (list, tuple)) and not value
     return value is None or empty
@@ -224,6 +229,7 @@ class SchemaInference:
     def __init__(self) -> None:
         self._types: dict[str, FieldType] = {}
         self._seen_in: dict[str, str] = {}
+        self._inexact: dict[str, str] = {}  # by field, the first document with a whole number that no double is
 
     def add(self, document_id: str, metadata: Mapping[str, object]) -> None:
         """Raises: MetadataError where a value has no type here, or another than an earlier document's."""
@@ -233,10 +239,17 @@ class SchemaInference:
             type_ = self._type_of(name, value, document_id)
             known = self._types.setdefault(name, type_)
             self._seen_in.setdefault(name, document_id)
-            if known is type_:
-                continue
-            if known.many == type_.many and known.element.numeric and type_.element.numeric:
+            if any(map(_inexact, value if isinstance(value, list) else [value])):
+                self._inexact.setdefault(name, document_id)
+            numbers = known.many == type_.many and known.element.numeric and type_.element.numeric
+            if numbers and known is not type_:
                 self._types[name] = FieldType.DOUBLES if type_.many else FieldType.DOUBLE
+            if self._types[name].element is FieldType.DOUBLE and name in self._inexact:
+                raise MetadataError(
+                    f"metadata field {name!r} has fractions, and in document {self._inexact[name]!r} a whole number that is "
+                    "not exact as a double: give the field as text, or whole numbers only"
+                )
+            if numbers or known is type_:
                 continue
             raise MetadataError(
                 f"metadata field {name!r} is {known.value} in document {self._seen_in[name]!r} "

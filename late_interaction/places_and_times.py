@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,13 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _MS = datetime.timedelta(milliseconds=1)
 _FIRST = (datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc) - _EPOCH) // _MS
 _LAST = (datetime.datetime(9999, 12, 31, tzinfo=datetime.timezone.utc) - _EPOCH) // _MS
+# dates and times of ISO 8601, with signs between or without: the same on every release of Python
+_TIME = re.compile(
+    r"(?P<year>\d{4})(?P<dash>-?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    r"(?:[Tt ](?P<hour>\d\d)(?::?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
+    r" ?(?:[Zz]|(?P<sign>[+-])(?P<zone_hour>\d\d)(?::?(?P<zone_minute>\d\d))?)?)?",
+    re.ASCII,
+)
 _MICRO = 1_000_000
 _HALF = 32
 _MICRO_PER_KM = _MICRO * 180_000 / (math.pi * 6_356_752)  # of latitude, with the earth's radius as Vespa has it
@@ -30,14 +38,26 @@ def timestamp(name: str, value: object) -> int:
     """ISO 8601 text, or milliseconds, as milliseconds. Raises: MetadataError naming the field."""
     if isinstance(value, int) and not isinstance(value, bool) and _FIRST <= value <= _LAST:
         return value
-    try:
-        if isinstance(value, str):
-            moment = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
-            aware = moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
-            return (aware - _EPOCH) // _MS
-    except ValueError:
-        pass
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and (moment := _moment(match.groupdict())) is not None:
+        return moment
     raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no time such as 2026-12-24T18:00:00Z")
+
+
+def _moment(parts: Mapping[str, str | None]) -> int | None:
+    """Milliseconds; None where there is no such day, hour or zone."""
+    names = ("year", "month", "day", "hour", "minute", "second", "zone_hour", "zone_minute")
+    year, month, day, hour, minute, second, zone_hour, zone_minute = (int(parts[name] or 0) for name in names)
+    micros = int((parts["fraction"] or "")[:6].ljust(6, "0"))
+    if zone_hour > 23 or zone_minute > 59:
+        return None
+    zone = datetime.timedelta(hours=zone_hour, minutes=zone_minute) * (-1 if parts["sign"] == "-" else 1)
+    try:
+        moment = datetime.datetime(year, month, day, hour, minute, second, micros, tzinfo=datetime.timezone.utc)
+    except ValueError:
+        return None
+    milliseconds = (moment - _EPOCH - zone) // _MS
+    return milliseconds if _FIRST <= milliseconds <= _LAST else None
 
 
 def show_timestamp(milliseconds: int) -> str:

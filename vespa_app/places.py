@@ -147,7 +147,7 @@ def _check_allow(settings: AppSettings, today: datetime.date) -> None:
         if name not in CHANGES:
             raise SettingsError(f"setting allow: {name!r} is no change that Vespa knows; known: {', '.join(sorted(CHANGES))}")
         try:
-            until = datetime.date.fromisoformat(day)
+            until = datetime.datetime.strptime(day, "%Y-%m-%d").date()
         except ValueError:
             raise SettingsError(f"setting allow.{name} must be a day such as 2026-12-24, got {day!r}") from None
         if (until - today).days > LONGEST_ALLOWANCE_DAYS:

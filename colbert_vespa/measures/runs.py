@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feeder.sources.beir import text_lines
+from feeder.sources.beir import BLANKS, text_lines
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write
 
@@ -26,7 +26,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """
     found: dict[str, dict[str, float]] = {}
     for number, line in enumerate(text_lines(path), start=1):
-        fields = line.split()
+        fields = [field for field in line.replace("\t", " ").split(" ") if field]
         if not fields:
             continue
         if len(fields) != _FIELDS or (score := _score(fields[4])) is None:
@@ -59,7 +59,7 @@ def write_run(path: Path, run: Run, tag: str = TAG) -> None:
         last = np.float32(np.inf)
         for rank, (document, score) in enumerate(hits, start=1):
             for id_ in (query, document):
-                if len(id_.split()) != 1 or id_.strip() != id_:
+                if any(sign in id_ for sign in BLANKS):
                     raise UsageError(f"id {id_!r} has a blank in it, which a TREC run cannot hold")
             last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
             lines.append(f"{query} Q0 {document} {rank} {float(last)!r} {tag}\n")

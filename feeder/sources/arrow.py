@@ -103,9 +103,25 @@ def _rows(batches: Iterable[Any], first: int, name: str, limits: Limits) -> Iter
     for batch in batches:
         if batch.nbytes > (limits.line_mb << 20) * ROWS:
             raise CollectionError(f"{name}:{row}: rows larger than {limits.line_mb} MiB")
-        for record in batch.to_pylist():
+        names = batch.schema.names
+        if twice := [key for key in names if names.count(key) > 1]:
+            raise CollectionError(f"{name}: column {twice[0]!r} stands twice")
+        for record in _records(batch, row, name):
             yield row, {key: _plain(value) for key, value in record.items()}
             row += 1
+
+
+def _records(batch: Any, row: int, name: str) -> Iterator[dict[str, object]]:
+    """Raises: CollectionError naming the row with a text that is not UTF-8, or a time that Python does not have."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        for place in range(batch.num_rows):
+            try:
+                batch.slice(place, 1).to_pylist()
+            except (ValueError, OverflowError) as of_row:
+                raise CollectionError(f"{name}:{row + place}: a value cannot be read ({of_row})") from None
+        raise CollectionError(f"{name}:{row}: rows cannot be read ({error})") from None
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,9 @@ from feeder.sources.source import FileSource
 from late_interaction.errors import CollectionError
 from late_interaction.text import checked_id, checked_text
 
-__all__ = ["Collection", "Query", "corpus_of", "open_corpus", "read_collection", "read_qrels"]
+__all__ = ["BLANKS", "Collection", "Query", "corpus_of", "open_corpus", "read_collection", "read_qrels"]
 
+BLANKS = " \t\r\n"  # ids may have other signs that Python takes for blanks
 SPLITS = ("test", "dev", "train")  # of qrels/, the first that is there
 WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's qrels/test.tsv)"
 
@@ -86,8 +87,9 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     """
     judged: dict[str, dict[str, float]] = {}
     for number, line in enumerate(text_lines(path), start=1):
-        fields = line.split("\t") if "\t" in line else line.split()
-        if not line.strip() or (number == 1 and not _is_number(fields[-1])):
+        fields = line.split("\t") if "\t" in line else line.split(" ")
+        fields = [field for field in (field.strip(BLANKS) for field in fields) if field]
+        if not fields or (number == 1 and not _is_number(fields[-1])):
             continue
         if len(fields) == 4:  # TREC: query, iteration, document, relevance
             fields = [fields[0], fields[2], fields[3]]
@@ -100,9 +102,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
 
 
 def text_lines(path: Path) -> list[str]:
-    """Raises: CollectionError where the file cannot be read as UTF-8."""
+    """Without their ends and a byte order mark: what else Unicode calls a line separator may be part of an id.
+
+    Raises: CollectionError where the file cannot be read as UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise CollectionError(f"{path} cannot be read: {error}") from None
 

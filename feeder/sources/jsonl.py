@@ -19,6 +19,21 @@ _BEGIN = re.compile(r"\s*\[\s*")
 _BETWEEN = re.compile(r"\s*,\s*|\s*(?=\])")
 
 
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
+
+
+def _refused(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refused)
+
+
 def read_json_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
     for number, line in lines(path, name, limits):
         yield number, json_object(line, f"{name}:{number}")
@@ -46,7 +61,7 @@ def read_vespa(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Rec
 
 def json_object(line: bytes, where: str) -> dict[str, object]:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = DECODER.decode(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         raise CollectionError(f"{where}: not UTF-8 (byte {error.start}): convert the file") from None
     except (ValueError, RecursionError) as error:
@@ -58,7 +73,7 @@ def json_object(line: bytes, where: str) -> dict[str, object]:
 
 def _read_array(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
     """Its elements, one in memory at a time."""
-    decoder, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")()
+    decoder, text = DECODER, codecs.getincrementaldecoder("utf-8-sig")()
     most = limits.line_mb << 20
     waiting, place, number = "", 0, 0
     with opened(path, name, limits) as file:

@@ -33,9 +33,14 @@ class Kind:
     folder: Callable[[Path], bool] | None = None
 
 
-def _file_reader(path: Path) -> Reader | None:
+def _file_reader(path: Path, settings: SourceSettings | None = None) -> Reader | None:
     kind = _kind_of_file(path)
-    return None if kind is None else kind.read
+    return None if kind is None else _delimited(kind.read, settings or SourceSettings())
+
+
+def _delimited(read: Reader, settings: SourceSettings) -> Reader:
+    """With the delimiter of the settings, where it is a reader of tables."""
+    return partial(read, delimiter=settings.delimiter) if settings.delimiter and read in (read_csv, read_tsv) else read
 
 
 FORMATS: dict[str, Kind] = {
@@ -128,8 +133,8 @@ def _keys(paths: Sequence[Path]) -> list[str]:
 def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, alone: bool) -> FileSource:
     if kind is None:
         given = FORMATS.get(settings.format)
-        return standard_input(settings, read_json if given is None else given.read)
-    path, read = Path(source), kind.read
+        return standard_input(settings, read_json if given is None else _delimited(given.read, settings))
+    path, read = Path(source), _delimited(kind.read, settings)
     if kind is FORMATS["beir"]:
         opened = open_corpus(path, settings)
         opened.key = f"{key}/{opened.path.name}" if key and not alone else ""
@@ -138,5 +143,6 @@ def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, al
         read = partial(read_page, id_=key)
     elif kind is FORMATS["pages"]:
         id_there = partial(has_id, columns=settings.columns)
-        read = partial(read_folder, prefix="" if alone else f"{key}/", reader=_file_reader, has_id=id_there)
+        reader = partial(_file_reader, settings=settings)
+        read = partial(read_folder, prefix="" if alone else f"{key}/", reader=reader, has_id=id_there)
     return FileSource(path, source, read, settings, key)

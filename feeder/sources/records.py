@@ -62,12 +62,18 @@ class Limits:
 @dataclass(frozen=True)
 class SourceSettings:
     """format: kind of the sources, where their names do not tell. skip_bad: files and records that cannot be read are skipped
-    and reported."""
+    and reported. delimiter: of CSV and TSV, where it is not the usual one."""
 
     columns: Columns = field(default_factory=Columns)
     limits: Limits = field(default_factory=Limits)
     format: str = ""
     skip_bad: bool = False
+    delimiter: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError on a delimiter that is not one character, or is a quote or the end of a line."""
+        if self.delimiter and (len(self.delimiter) > 1 or self.delimiter in '"\r\n'):
+            raise UsageError(f"delimiter must be one character, no quote and no line end, got {self.delimiter!a}")
 
 
 def has_id(record: Record, columns: Columns) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from feeder.sources.column_use import ColumnUse
 from feeder.sources.records import Limits, Record, SourceSettings, document_of
 from feeder.sources.report import Note, Report
 from late_interaction.documents import Document
@@ -36,6 +37,12 @@ class FileSource:
     def __iter__(self) -> Iterator[Document]:
         """Raises: CollectionError naming file and line, but for what the settings let be skipped."""
         self.report = Report()
+        use = ColumnUse(self.settings.columns)
+        yield from self._documents(use)
+        for note in use.notes(self.name):
+            self.report.add(note)
+
+    def _documents(self, use: ColumnUse) -> Iterator[Document]:
         folder = self.path.is_dir()
         for place, item in self._items():
             if isinstance(item, Note):
@@ -43,6 +50,7 @@ class FileSource:
             elif isinstance(item, CollectionError):
                 self._skip(item, "files skipped, from where they cannot be read")
             else:
+                use.add(item)
                 where = f"{self.name}{'/' if folder else ':'}{place}"
                 try:
                     yield document_of(item, where, self.settings.columns, f"{self.key or self.path.name}:{place}")

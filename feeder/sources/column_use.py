@@ -1,0 +1,78 @@
+"""Which columns of a source were read and which were not, for the summary of a feed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from feeder.sources.records import Columns, Record
+from feeder.sources.report import Note
+
+__all__ = ["NO_TEXT_COLUMN", "ColumnUse"]
+
+NO_TEXT_COLUMN = "no_text_column"
+NAMED = 100  # columns that are kept in mind
+_LIKE_TEXT = (
+    "text",
+    "content",
+    "contents",
+    "page_content",
+    "body",
+    "passage",
+    "document",
+    "abstract",
+    "article",
+    "description",
+)
+
+
+class ColumnUse:
+    """Counts records and notes their columns as they stream by."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._records = 0
+        self._seen: dict[str, None] = {}
+
+    def add(self, record: Record) -> None:
+        self._records += 1
+        inner = record.get("metadata")
+        for names in (record, inner if isinstance(inner, Mapping) else ()):
+            for name in names:
+                if name not in self._seen and len(self._seen) < NAMED:
+                    self._seen[name] = None
+
+    def notes(self, source: str) -> Iterator[Note]:
+        """source: its name."""
+        if not self._records or len(self._seen) >= NAMED:
+            return
+        columns, default = self._columns, Columns()
+        asked = [*(columns.metadata or ()), *columns.names]
+        asked += columns.title if columns.title != default.title else ()
+        asked += columns.text if columns.text != default.text else ()
+        if missing := [name for name in dict.fromkeys(asked) if name not in self._seen]:
+            shown = tuple(self._hinted(name) for name in missing)
+            yield Note("missing_columns", "columns of the settings that no record has", len(missing), shown)
+        kept = {columns.id or "id", "_id", "metadata", *columns.title, *columns.text, *(columns.metadata or ())}
+        unused = tuple(name for name in self._seen if name not in kept)
+        if columns.metadata is not None and unused:
+            yield Note("unused_columns", "columns of the sources that the settings leave out", len(unused), unused)
+        if not any(name in self._seen for name in columns.text):
+            wanted = " or ".join(map(repr, columns.text)) or "none is named"
+            message = f"records without a text column ({wanted}{self._likely_text()})"
+            yield Note(NO_TEXT_COLUMN, message, self._records, (source,))
+
+    def _hinted(self, name: str) -> str:
+        like = next((seen for seen in self._seen if _bare(seen) == _bare(name)), "")
+        return f"{name} (there is {like})" if like else name
+
+    def _likely_text(self) -> str:
+        free = [name for name in self._seen if name not in self._columns.title and name != (self._columns.id or "id")]
+        likely = [name for like in (*self._columns.text, *_LIKE_TEXT) for name in free if _bare(name) == _bare(like)]
+        if likely:
+            return f'; there is {likely[0]!r}: set [columns] text = "{likely[0]}" in feed.toml, --settings'
+        return f"; there are: {', '.join(list(self._seen)[:10])}"
+
+
+def _bare(name: str) -> str:
+    """To compare names by: without case, blanks and signs."""
+    return "".join(character for character in name.casefold() if character.isalnum())
