@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
+from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
 from vespa_app.addresses import parse_address
 from vespa_app.credentials import NOT_LET_IN, RENEW, tls_context, token_header
 
@@ -41,18 +41,22 @@ def connect(
 ) -> httpx.Client:
     """A pooled client for one Vespa endpoint. `timeout` in seconds, for each of connect, read and write.
 
-    Raises: UsageError on an address that is no http(s) URL or has a password in it, or credentials that cannot be used.
+    Raises: UsageError on an address that is no http(s) URL or has a password in it, or credentials or a proxy that cannot be
+    used.
     """
     parsed = parse_address(url)
-    return _Client(
-        base_url=parsed,
-        timeout=timeout,
-        headers=token_header(parsed),
-        verify=tls_context() if parsed.scheme == "https" else True,
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-        transport=transport,
-        http2=parsed.scheme == "https",
-    )
+    headers, verify = token_header(parsed), tls_context() if parsed.scheme == "https" else True
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    try:
+        return _Client(
+            base_url=parsed, timeout=timeout, headers=headers, verify=verify, limits=limits, transport=transport,
+            http2=parsed.scheme == "https",
+        )  # fmt: skip
+    except (ValueError, ImportError, httpx.InvalidURL):  # what they say may have a password in it
+        raise UsageError(
+            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: wanted http://host:port; correct it, "
+            f"or put {parsed.host} into NO_PROXY"
+        ) from None
 
 
 class Body:

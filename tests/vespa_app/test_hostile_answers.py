@@ -12,7 +12,7 @@ import pytest
 from exporter.hub import find_checkpoint
 from exporter.layouts import read_json
 from feeder.settings import read_feed_settings
-from late_interaction.errors import CheckpointError, SettingsError, VespaError, VespaRefused, VespaTimeout
+from late_interaction.errors import CheckpointError, SettingsError, UsageError, VespaError, VespaRefused, VespaTimeout
 from query.exchange import AsyncExchange, Exchange
 from query.options import ClientSettings
 from query.steps import Ask
@@ -121,6 +121,18 @@ def test_links_do_not_leave_a_package(tmp_path):
     (package / "schemas/c.sd").symlink_to("../../secret")
     with pytest.raises(SettingsError, match=r"schemas/c.sd is a link to a file outside of the package"):
         visible_files(package)
+
+
+@pytest.mark.parametrize("proxy", ["foo://user:word@host", "socks9://user:word@host", "http://user:word@host:port"])
+def test_a_proxy_that_cannot_be_used(proxy, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(UsageError, match="the proxy that .* cannot be used.*put vespa.example into NO_PROXY") as caught:
+        connect(URL)
+    assert "word" not in str(caught.value)
+    monkeypatch.setenv("NO_PROXY", "*")
+    connect(URL).close()
 
 
 def test_a_hubs_password_is_in_no_message(monkeypatch):
