@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.text import checked_ids as checked_ids_of
 from late_interaction.text import checked_text, clean_text, given_list
@@ -78,16 +80,16 @@ def checked_metadatas(
 
 def checked_length(length: int) -> int:
     """Raises: ArgumentError unless it is a number of tokens that a passage can have."""
-    if isinstance(length, bool) or not isinstance(length, int) or length < LEAST_LENGTH:
+    if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < LEAST_LENGTH:
         raise ArgumentError(f"max_document_length must be a whole number of at least {LEAST_LENGTH}, got {length!r}")
-    return length
+    return int(length)
 
 
 def checked_count(k: int) -> int:
     """Raises: ArgumentError unless it is a number of results."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ArgumentError(f"k must be a whole number of at least 1, got {k!r}")
-    return k
+    return int(k)
 
 
 def checked_name(name: str) -> str:
