@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeder.copying.stored import END, Batch, Kept, StoredDocument, stored_document
+from feeder.targets import EncodedDocument, Settled
+from feeder.targets.local import LocalTarget
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -21,7 +23,7 @@ from late_interaction.plaid.snapshot import Living, Snapshot, index_thresholds
 from late_interaction.plaid.training import bundle_codebook
 from vespa_app.codecs.base import Packed
 
-__all__ = ["LocalStored", "kept_locally"]
+__all__ = ["LocalStored", "PackedTarget", "kept_locally"]
 
 BATCH_DOCUMENTS = 1024
 BATCH_VECTORS = 1 << 16  # 32 MiB at 128 dimensions
@@ -109,6 +111,31 @@ class LocalStored:
         vectors = [_rows(found, r) for found, r, _ in own]
         packed = [_packed(found, r) for found, r, _ in own] if self.codebook is not None else []
         return stored_document([passage for _, _, passage in own], vectors, packed, counted=True)
+
+
+class PackedTarget(LocalTarget):
+    """Takes codes and residuals of `codebook` as they are, where its index can."""
+
+    def pack(self, codebook: Codebook) -> bool:
+        """Whether it does."""
+        self._packed = self._writer.takes_codes_of(codebook)
+        return self._packed
+
+    _packed = False
+
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
+        plain: list[EncodedDocument] = []
+        for item in batch:
+            packed = item.packed if self._packed and isinstance(item, StoredDocument) else ()
+            if not any(len(codes) for codes, _ in packed):
+                plain.append(item)
+                continue
+            for passage, encoded in zip(item.passages, packed, strict=True):
+                self._writer.put_encoded(replace(passage, digest=item.digest), encoded)
+            for passage_id in item.stale:
+                self._writer.delete_passage(passage_id)
+            self._outcomes.append(Settled(item.document.id))
+        super().put(plain)
 
 
 def _number(passage: Passage) -> int:

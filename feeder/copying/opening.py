@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder.copying.backup import PROGRESS, BackupStored, BackupTarget, check_free
-from feeder.copying.local import LocalStored, kept_locally
+from feeder.copying.local import LocalStored, PackedTarget, kept_locally
 from feeder.copying.progress import Progress
 from feeder.copying.run import Copy, CopySummary, Destination, Report
 from feeder.copying.stored import StoredIndex
 from feeder.copying.visiting import VespaStored, kept_by_vespa
-from feeder.targets.local import LocalTarget, is_there
+from feeder.targets.local import is_there
 from feeder.targets.vespa import VespaTarget
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
@@ -117,12 +117,13 @@ def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Des
 def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
     """A new index stores vectors as the source keeps them, as far as a local index can."""
     storage = options.storage or (None if is_there(path) else source.storage)
-    target = LocalTarget(
+    target = PackedTarget(
         path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding
     )
     try:
         index = open_index(path)
-        return Destination(target, kept_locally(index), unit=index.codec != "float32")
+        packed = source.codebook is not None and target.pack(source.codebook)
+        return Destination(target, kept_locally(index, source.codebook if packed else None), unit=index.codec != "float32")
     except BaseException:
         target.close()
         raise

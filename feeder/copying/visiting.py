@@ -32,7 +32,8 @@ from vespa_app.stored import StoredPassage, stored_field_set, stored_passages
 
 __all__ = ["VespaStored", "kept_by_vespa"]
 
-PAGE = 256  # documents of an answer
+PAGE, FIRST_PAGE = 256, 16  # documents of an answer, at most; of the first, before their size is known
+BATCH_BYTES = 32 << 20  # of vectors, that are fetched and handed on at a time: at least one document
 FETCHERS = 8
 TIMEOUT_S = 120
 FIRST = 'id.specific = "*#0"'  # Vespa's selection language: a glob
@@ -52,6 +53,7 @@ class VespaStored:
         self._client = connect(application.url, timeout=TIMEOUT_S + 5, connections=FETCHERS + 1)
         self._rows = StoredRows(application, sleep=sleep)
         self._pool = ThreadPoolExecutor(FETCHERS + 1)
+        self._page = min(PAGE, FIRST_PAGE)
 
     @property
     def version(self) -> str:
@@ -77,27 +79,36 @@ class VespaStored:
         return self._rows.count()
 
     def batches(self, resume: str) -> Iterator[Batch]:
-        """Places are Vespa's continuation tokens. The next answer is on its way while one is worked on."""
+        """Places are Vespa's continuation tokens; within an answer `DONE:PAGE:TOKEN`, how many of its documents, in order of
+        their ids, were brought, and how many were asked for. The next answer is on its way while one is worked on."""
         if resume == END:
             return
-        coming: Future[Mapping[str, Any]] = self._pool.submit(self._visit, resume)
+        *begun, token = resume.split(":")
+        done, page = (int(number) for number in begun) if begun else (0, self._page)
+        coming: Future[Mapping[str, Any]] = self._pool.submit(self._visit, token, page)
         while True:
             answer = coming.result()
-            following = str(answer.get("continuation", ""))
+            following, following_page = str(answer.get("continuation", "")), self._page
             if following:
-                coming = self._pool.submit(self._visit, following)
-            documents = self._documents([item["fields"] for item in answer.get("documents", ())])
-            yield Batch(documents, following or END)
+                coming = self._pool.submit(self._visit, following, following_page)
+            found = [item["fields"] for item in answer.get("documents", ())]
+            found.sort(key=lambda fields: str(fields.get("document_id", "")))
+            for documents, count in self._cut(found[done:]):
+                done += count
+                yield Batch(documents, f"{done}:{page}:{token}" if done < len(found) else following or END)
+            if done == len(found) == 0:
+                yield Batch([], following or END)
             if not following:
                 return
+            token, done, page = following, 0, following_page
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
         self._rows.close()
 
-    def _visit(self, continuation: str) -> Mapping[str, Any]:
-        parameters = {"wantedDocumentCount": str(PAGE), "timeout": f"{TIMEOUT_S}s", "concurrency": "4"}
+    def _visit(self, continuation: str, page: int) -> Mapping[str, Any]:
+        parameters = {"wantedDocumentCount": str(page), "timeout": f"{TIMEOUT_S}s", "concurrency": "4"}
         parameters |= {"selection": FIRST} if self.counted else {}
         parameters |= {"continuation": continuation} if continuation else {}
         return self._asked(documents_path(self._settings), parameters) or {}
@@ -113,37 +124,48 @@ class VespaStored:
 
         return insistent(ask, self._sleep, random.Random())
 
-    def _documents(self, found: Sequence[Mapping[str, Any]]) -> list[StoredDocument]:
-        if not self.counted:
-            whole = [stored_passages(fields, self._settings, self._books) for fields in found]
-        else:
-            whole = self._with_others([stored_passages(fields, self._settings, self._books)[0] for fields in found])
-        return [
-            stored_document(
-                [item.passage for item in items], [item.vectors for item in items],
-                [item.packed for item in items if item.packed is not None], counted=self.counted,
-            )
-            for items in whole if items
-        ]  # fmt: skip
+    def _cut(self, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[StoredDocument], int]]:
+        """Whole documents of what a visit has found, some BATCH_BYTES of vectors at a time; and of how many of `found`."""
+        whole = [stored_passages(fields, self._settings, self._books) for fields in found]
+        others = self._others([items[0].passage for items in whole]) if self.counted else [[] for _ in whole]
+        sizes = [sum(item.vectors.nbytes for item in items) * (1 + len(ids)) for items, ids in zip(whole, others, strict=True)]
+        self._page = max(1, min(PAGE, BATCH_BYTES * len(sizes) // max(1, sum(sizes)))) if sizes else self._page
+        first = 0
+        while first < len(found):
+            last, size = first + 1, sizes[first]
+            while last < len(found) and size + sizes[last] <= BATCH_BYTES:
+                size += sizes[last]
+                last += 1
+            yield self._documents(whole[first:last], others[first:last]), last - first
+            first = last
 
-    def _with_others(self, firsts: Sequence[StoredPassage]) -> list[list[StoredPassage]]:
-        """All passages of each document, of which the first is there."""
-        unsure = [item.passage.document_id for item in firsts if _count(item.passage) is None]
-        rows = self._rows.of(unsure) if unsure else {}
-        wanted: list[list[str]] = []
-        for item in firsts:
-            id_, count = item.passage.document_id, _count(item.passage)
-            ids = [row.passage_id for row in rows.get(id_, ())] if count is None else _ids(id_, count)
-            wanted.append([other for other in ids if other != item.passage.id])
+    def _documents(self, whole: Sequence[list[StoredPassage]], others: Sequence[Sequence[str]]) -> list[StoredDocument]:
+        """Of each what was found, and the passages of the ids `others`."""
         coming = [
-            [self._pool.submit(self._fetch, other, item.passage) for other in ids]
-            for item, ids in zip(firsts, wanted, strict=True)
+            [self._pool.submit(self._fetch, other, items[0].passage) for other in ids]
+            for items, ids in zip(whole, others, strict=True)
         ]
         found = []
-        for item, others in zip(firsts, coming, strict=True):
-            fetched = [one for other in others if (one := other.result()) is not None]
-            found.append([item, *sorted(fetched, key=lambda one: _place(one.passage))])
+        for items, fetched in zip(whole, coming, strict=True):
+            further = [one for other in fetched if (one := other.result()) is not None]
+            if not (passages := [*items, *sorted(further, key=lambda one: _place(one.passage))]):
+                continue
+            packed = [item.packed for item in passages if item.packed is not None]
+            vectors = [item.vectors for item in passages]
+            found.append(stored_document([item.passage for item in passages], vectors, packed, counted=self.counted))
         return found
+
+    def _others(self, firsts: Sequence[Passage]) -> list[list[str]]:
+        """Ids of the other passages of each document, of which the first is given."""
+        unsure = [first.document_id for first in firsts if _count(first) is None]
+        rows = self._rows.of(unsure) if unsure else {}
+        wanted: list[list[str]] = []
+        for first in firsts:
+            count = _count(first)
+            stored = [row.passage_id for row in rows.get(first.document_id, ())]
+            ids = stored if count is None else _ids(first.document_id, count)
+            wanted.append([other for other in ids if other != first.id])
+        return wanted
 
     def _fetch(self, passage_id: str, first: Passage) -> StoredPassage | None:
         answer = self._asked(document_path(self._settings, passage_id, first.metadata), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, UPDATE, Record
+from late_interaction.plaid.pending import PUT, PUT_ENCODED, REMOVE_DOCUMENT, UPDATE, Record
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot
 
@@ -18,6 +18,7 @@ class _Put:
     rows: int
     document_id: str
     digest: str
+    encoded: bool = False
 
 
 class Changes:
@@ -42,6 +43,11 @@ class Changes:
     def places(self) -> list[int]:
         """Where in the log the passages are that were put, in order of their last put."""
         return [put.place for put in self._puts.values()]
+
+    @property
+    def encoded(self) -> set[int]:
+        """Those of `places` where codes and residuals are, instead of vectors."""
+        return {put.place for put in self._puts.values() if put.encoded}
 
     @property
     def rows(self) -> int:
@@ -82,8 +88,9 @@ class Changes:
 
     def note(self, record: Record) -> None:
         """A record of the log, as whoever wrote it has noted it."""
-        if record.kind == PUT:
-            self.put(record.id, record.document_id, record.place, record.rows, record.digest)
+        if record.kind in (PUT, PUT_ENCODED):
+            encoded = record.kind == PUT_ENCODED
+            self.put(record.id, record.document_id, record.place, record.rows, record.digest, encoded=encoded)
         elif record.kind == UPDATE:
             self.update(record.id, record.place)
         elif record.kind == REMOVE_DOCUMENT:
@@ -91,9 +98,9 @@ class Changes:
         else:
             self.remove_passage(record.id)
 
-    def put(self, passage_id: str, document_id: str, place: int, rows: int, digest: str) -> None:
+    def put(self, passage_id: str, document_id: str, place: int, rows: int, digest: str, *, encoded: bool = False) -> None:
         self.remove_passage(passage_id)
-        self._puts[passage_id] = _Put(place, rows, document_id, digest)
+        self._puts[passage_id] = _Put(place, rows, document_id, digest, encoded)
         self._by_document.setdefault(document_id, {})[passage_id] = None
 
     def update(self, passage_id: str, place: int) -> None:

@@ -5,7 +5,7 @@
     4 bytes   crc32 of these
     2 x 12    how many bytes of the file are durable (int64) and the crc32 of that; written in turn, so that one is whole
     records   header 24 bytes (kind, rows, bytes of JSON, crc32 of all that follows), JSON padded to 4 bytes,
-              float32 rows [rows, dim]
+              float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, filled up with zeros
 
 A record counts once it is whole and its checksum fits. Behind the durable bytes, whatever comes after the first that is not is
 what a crash has torn, and cut off; among them it is damage, and an error.
@@ -30,10 +30,10 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 
-__all__ = ["PUT", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
+__all__ = ["PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
 
 MAGIC = b"CVPEND02"
-PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE = 1, 2, 3, 4
+PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE, PUT_ENCODED = 1, 2, 3, 4, 5
 _START = struct.Struct("<8sqI")
 _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
@@ -261,7 +261,7 @@ class PendingLog:
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
         body = json.loads(text)
-        passage = Passage(*body) if kind in (PUT, UPDATE) else None
+        passage = Passage(*body) if kind in (PUT, PUT_ENCODED, UPDATE) else None
         document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
         record = Record(kind, body[0], document_id, place, end, rows, digest)
         return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)

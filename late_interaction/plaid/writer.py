@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
-from late_interaction.plaid.build import build_segment, merge_segments
+from late_interaction.plaid.build import Encoded, build_encoded_segment, build_segment, merge_segments
 from late_interaction.plaid.changes import Changes
 from late_interaction.plaid.codecs import open_codec
 from late_interaction.plaid.fields import widened
@@ -31,11 +32,11 @@ from late_interaction.plaid.history import (
 )
 from late_interaction.plaid.inputs import document_rows
 from late_interaction.plaid.lock import WriterLock
-from late_interaction.plaid.pending import PUT, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog
+from late_interaction.plaid.pending import PUT, PUT_ENCODED, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog
 from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.storage import write_array
-from late_interaction.plaid.training import Taken, grow, take_codebook
+from late_interaction.plaid.training import FIT_VECTORS, Taken, adopt, bundle_codebook, grow, sample_of, take_codebook
 from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.versions import (
     Fit,
@@ -73,6 +74,7 @@ class IndexWriter:
         self._root = index.path
         self._lock = WriterLock(index.path)
         self._unusable = ""
+        self._adopted: Codebook | None = None
         try:
             self._fresh_start()
             self._log = PendingLog(self._root, index.dim, index.version)
@@ -159,6 +161,55 @@ class IndexWriter:
         place = self._log.append(PUT, passage.id, passage, rows)
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest)
 
+    def takes_codes_of(self, codebook: Codebook) -> bool:
+        """Whether `put_encoded` takes codes and residuals of that codebook: an index without vectors takes up the codebook
+        itself, unless its bundle has another."""
+        index = self._index
+        fits = index.codec == "residual" and not index.refine
+        if not fits or (codebook.bits, codebook.dim) != (index.bits, index.dim) or _code_bytes(codebook) > 4 * index.dim:
+            return False
+        own = index.codebook or bundle_codebook(index.bundle)
+        if own is not None and own.sha256 != codebook.sha256:
+            return False
+        self._adopted = codebook
+        return True
+
+    def put_encoded(self, passage: Passage, encoded: Encoded) -> None:
+        """As `put`, of codes `[t]` and residuals `[t, bytes]` of a codebook that `takes_codes_of` has agreed to: they are
+        stored as they are."""
+        self.check_usable()
+        codes, residuals = encoded
+        rows = np.zeros((len(codes), 4 * self._index.dim), np.uint8)
+        rows[:, :4] = codes.astype("<i4")[:, None].view(np.uint8)
+        rows[:, 4 : 4 + residuals.shape[1]] = residuals
+        passage = dataclasses.replace(passage.checked(), metadata=self._index.schema.check(passage.metadata))
+        place = self._log.append(PUT_ENCODED, passage.id, passage, rows.view("<f4"))
+        self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest, encoded=True)
+
+    def _read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
+        """Passages and vectors at those places of the log; codes and residuals are decoded."""
+        encoded = self._changes.encoded
+        for place, (passage, rows) in zip(places, self._log.read(places), strict=True):
+            yield passage, self._codes_book().decode(*self._encoded(rows)) if place in encoded else rows
+
+    def _encoded(self, rows: Matrix) -> Encoded:
+        """What `put_encoded` has packed. Raises: LocalIndexError where they name centroids that are not there."""
+        book = self._codes_book()
+        data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 4 * self._index.dim)
+        codes = np.ascontiguousarray(data[:, :4]).view("<i4")[:, 0].astype(np.int32)
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(book.centroids):
+            raise LocalIndexError(f"{self._root}: codes that wait for a commit are of another codebook: discard them")
+        return codes, np.ascontiguousarray(data[:, 4 : _code_bytes(book)])
+
+    def _codes_book(self) -> Codebook:
+        book = self._index.codebook or self._adopted
+        if book is None:
+            raise LocalIndexError(
+                f"{self._root}: an interrupted copy has left codes without their codebook: go on with that copy (--resume), or "
+                f"drop them with `colbert-vespa index discard {self._root}`"
+            )
+        return book
+
     def delete_document(self, document_id: str) -> int:
         """Deletes all passages of the document, those put since the last commit included; how many there were."""
         self.check_usable()
@@ -184,7 +235,7 @@ class IndexWriter:
         rows = np.empty((0, self._index.dim), np.float32)
         if place is not None:
             self._log.flush()
-            old, rows = next(self._log.read([place]))
+            old, rows = next(self._read([place]))
         else:
             assert committed is not None
             old = committed[0].passage(committed[1])
@@ -322,11 +373,14 @@ class IndexWriter:
         snapshot = self._index.snapshot
         old, number = snapshot.version, self._next_number()
         rows = self._changes.rows
-        taken = self._taken(snapshot)
+        encoded = self._changes.encoded
+        taken = self._taken(snapshot) or (self._take_adopted(rows) if encoded else None)
         segments: list[SegmentEntry] = []
         items: Iterator[tuple[Passage, Matrix]] = iter(())
         total = self._living_rows(snapshot) + rows
-        trains = self._outgrown(snapshot, rows) or (compact and self._worth_training(total))
+        trains = (taken is None or snapshot.codebook is not None) and (
+            self._outgrown(snapshot, rows) or (compact and self._worth_training(total))
+        )
         if trains:
             taken = take_codebook(self._root, self._index.bundle, old.bits, self._vectors(self._everything(snapshot)), total)
             items = self._everything(snapshot)
@@ -334,10 +388,16 @@ class IndexWriter:
             segments = [self._with_deletions(part.segment, part.mask, number) for part in snapshot.living]
             fsync_folder(self._root / "deletions")
             segments = [entry for entry in segments if entry.deleted_passages < entry.passages]
-            if self._changes.puts:
-                items = self._log.read(self._changes.places)
-                if taken is not None:
-                    taken = grow(self._root, taken, self._vectors(self._log.read(self._changes.places)), rows)
+            places = [place for place in self._changes.places if place not in encoded]
+            if encoded and taken is not None:
+                coded = self._log.read([place for place in self._changes.places if place in encoded])
+                packed = ((passage, self._encoded(rows)) for passage, rows in coded)
+                fields = (old.schema, taken.codebook, snapshot.form)
+                segments.append(build_encoded_segment(self._root, f"{number}e", *fields, packed))
+            if places:
+                items = self._log.read(places)
+                if taken is not None and not encoded:
+                    taken = grow(self._root, taken, self._vectors(self._log.read(places)), rows)
         if (first := next(items, None)) is not None:
             codebook = None if taken is None else taken.codebook
             codec = None
@@ -373,6 +433,12 @@ class IndexWriter:
         changed = [Passage("", "", "", "", passage.metadata, passage.digest) for passage, _ in self._log.read(places)]
         codebook = None if taken is None else taken.codebook
         return merge_segments(self._root, f"{number}u", snapshot.version.schema, codebook, snapshot.form, parts, changed)
+
+    def _take_adopted(self, rows: int) -> Taken:
+        """The codebook of the codes that are put into an index without one."""
+        codebook, vectors = self._codes_book(), self._vectors(self._read(self._changes.places))
+        sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim).astype(np.float32)
+        return adopt(self._root, codebook, 0 if bundle_codebook(self._index.bundle) is not None else rows, sample)
 
     @staticmethod
     def _taken(snapshot: Snapshot) -> Taken | None:
@@ -422,7 +488,7 @@ class IndexWriter:
                 if row in updates:
                     passage, _ = next(self._log.read([updates[row]]))
                 yield passage, vectors
-        yield from self._log.read(self._changes.places)
+        yield from self._read(self._changes.places)
 
     def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
         entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
@@ -444,6 +510,11 @@ class IndexWriter:
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(*version.segments[:first], entry))
+
+
+def _code_bytes(codebook: Codebook) -> int:
+    """Of a code and its residual in the log."""
+    return 4 + codebook.residual_bytes
 
 
 def merged_from(sizes: Sequence[int]) -> int:

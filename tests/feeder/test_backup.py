@@ -12,9 +12,10 @@ from feeder.copying import CopyOptions, backup_index, restore_index
 from feeder.copying.parts import read_part
 from feeder.pipeline import moved_digest
 from late_interaction.documents import Passage
-from late_interaction.errors import BundleError, ColbertVespaError, CollectionError, UsageError
+from late_interaction.errors import BundleError, ColbertVespaError, CollectionError, LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.shards import ShardedIndex, Sharding
 
 SCHEMA = MetadataSchema.from_json({"year": "long"})
 
@@ -64,9 +65,63 @@ def test_a_local_index_comes_back(codebook_bundle, tmp_path, form):
     assert before.keys() == after.keys()
     for id_, (passage, digest, vectors) in before.items():
         assert after[id_][:2] == (passage, digest)
-        assert (vectors * after[id_][2]).sum(1).mean() / (vectors * vectors).sum(1).mean() > 0.999
+        assert np.array_equal(after[id_][2], vectors)
     one, two = LocalIndex.open(tmp_path / "index"), LocalIndex.open(tmp_path / "back")
     assert (one.codec, one.bits, one.refine) == (two.codec, two.bits, two.refine)
+
+
+@pytest.mark.parametrize("form", [{}, {"bits": 2}, {"refine": True}, {"codec": "binary"}, {"codec": "float32"}])
+def test_an_index_that_trained_its_codebook_comes_back_bit_by_bit(tiny_bundle, tmp_path, form):
+    """Formerly another codebook was trained, and every score was another one."""
+    one = LocalIndex.open(make_index(tmp_path / "index", tiny_bundle, **form))
+    with one.writer() as writer:
+        writer.delete_document("d3")
+        writer.commit()
+    backup_index(str(tmp_path / "index"), tmp_path / "backup")
+    assert restore_index(tmp_path / "backup", str(tmp_path / "back")).notes == ()
+    two = LocalIndex.open(tmp_path / "back")
+    two.verify()
+    before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
+    assert before.keys() == after.keys()
+    for id_, (passage, digest, vectors) in before.items():
+        assert after[id_][:2] == (passage, digest)
+        assert np.array_equal(after[id_][2], vectors)
+    Q = before["d1#0"][2]
+    assert [(h.passage.id, h.score) for h in two.search(Q, 11).hits] == [
+        (h.passage.id, h.score) for h in one.search(Q, 11).hits
+    ]
+    if form in ({}, {"bits": 2}):
+        assert one.codebook.sha256 == two.codebook.sha256
+        assert two.snapshot.version.trained_on == 11 * 5
+    with two.writer() as writer:  # it goes on as any other
+        writer.put(Passage("new#0", "new", "", "", {"year": 1}), Q)
+        writer.update_metadata("d1", {"year": 7})
+        writer.commit(compact=True)
+    assert np.array_equal(two.vectors("d2#0"), before["d2#0"][2])
+
+
+def test_a_restore_into_shards_keeps_vectors(tiny_bundle, tmp_path):
+    make_index(tmp_path / "index", tiny_bundle)
+    backup_index(str(tmp_path / "index"), tmp_path / "backup")
+    restore_index(tmp_path / "backup", str(tmp_path / "back"), CopyOptions(sharding=Sharding(2)))
+    with ShardedIndex.open(tmp_path / "back") as index:
+        for id_, (_, _, vectors) in stored(tmp_path / "index").items():
+            assert np.array_equal(index.vectors(id_), vectors)
+
+
+def test_codes_of_a_killed_restore_are_not_committed_without_their_codebook(tiny_bundle, tmp_path, monkeypatch):
+    make_index(tmp_path / "index", tiny_bundle)
+    backup_index(str(tmp_path / "index"), tmp_path / "backup")
+    with monkeypatch.context() as patch:
+        patch.setattr("feeder.targets.local.LocalTarget.finish", lambda target: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            restore_index(tmp_path / "backup", str(tmp_path / "back"))
+    with LocalIndex.open(tmp_path / "back").writer(resume=True) as writer:
+        with pytest.raises(LocalIndexError, match="go on with that copy"):
+            writer.commit()
+    restore_index(tmp_path / "backup", str(tmp_path / "back"), CopyOptions(resume=True))
+    before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
+    assert before.keys() == after.keys() and all(np.array_equal(before[id_][2], after[id_][2]) for id_ in before)
 
 
 def test_a_backup_keeps_codes_and_residuals_as_they_are(whole, tmp_path):

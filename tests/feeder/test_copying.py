@@ -10,6 +10,7 @@ import pytest
 
 from feeder import FeedOptions, start_feed
 from feeder.copying import CopyOptions, backup_index, copy_index, restore_index
+from feeder.copying.backup import BackupTarget
 from feeder.copying.run import Copy
 from feeder.pipeline import moved_digest
 from late_interaction.documents import Document, Passage
@@ -342,6 +343,33 @@ def test_a_shard_that_is_missing_stops_the_copy(local, tmp_path):
     (index / "shard-1" / "CURRENT").unlink()
     with pytest.raises(LocalIndexError, match="cannot be copied"):
         copy_index(str(index), str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_vespa_gives_is_cut_by_bytes(local, application, vespa, tmp_path, codebook_bundle, monkeypatch, killed):
+    """Formerly all passages of 256 documents were in memory at once, and in one part."""
+    url, index = application(), local()
+    copy_index(str(index), url)
+    monkeypatch.setattr("feeder.copying.visiting.BATCH_BYTES", 1000)
+    batches = []
+
+    def put(target, batch, real=BackupTarget.put):
+        batches.append([sum(rows.nbytes for rows in document.vectors) for document in batch])
+        if killed and len(batches) == 4:
+            raise Killed
+        real(target, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackupTarget, "put", put)
+        if killed:
+            with pytest.raises(Killed):
+                backup_index(url, tmp_path / "backup", options(bundle=codebook_bundle))
+            assert (tmp_path / "backup/progress.jsonl").exists()
+        summary = backup_index(url, tmp_path / "backup", options(bundle=codebook_bundle, resume=killed))
+    assert len(batches) > 5 and all(sum(sizes) <= 2000 for sizes in batches)  # judged by first passages
+    assert summary.documents == DOCUMENTS
+    restore_index(tmp_path / "backup", str(tmp_path / "back"))
+    assert contents(tmp_path / "back").keys() == contents(index).keys()
 
 
 class Killed(BaseException):

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.build import Encoded
 from late_interaction.plaid.history import check_version, known_versions, version_named
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.lock import WriterLock
@@ -114,6 +116,19 @@ class ShardedWriter:
         passage = passage.checked()
         home = sharding.of_passage(passage, self._index.schema)
         self._writers[home].put(passage, vectors)
+        if sharding.field is not None:
+            self._remove(passage.id, but=home)
+
+    def takes_codes_of(self, codebook: Codebook) -> bool:
+        """As IndexWriter.takes_codes_of, of all shards."""
+        return all(writer.takes_codes_of(codebook) for writer in self._writers)
+
+    def put_encoded(self, passage: Passage, encoded: Encoded) -> None:
+        """As IndexWriter.put_encoded, into the shard of the passage."""
+        self.check_usable()
+        sharding = self._index.sharding
+        home = sharding.of_passage(passage, self._index.schema)
+        self._writers[home].put_encoded(passage, encoded)
         if sharding.field is not None:
             self._remove(passage.id, but=home)
 
