@@ -43,10 +43,9 @@ def read_folder(
 
     Raises: CollectionError where nothing is left.
     """
-    files = list(_walk(path))
-    types = markdown_types([file for file, left_out in files if not left_out], limits)
+    types = markdown_types((file for file, left_out in _walk(path) if not left_out), limits)
     taken = False
-    for file, left_out in files:
+    for file, left_out in _walk(path):
         place = file.relative_to(path).as_posix()
         where = f"{name}/{place}"
         read = None if left_out else reader(file)
@@ -56,6 +55,9 @@ def read_folder(
             continue
         try:
             if bare_suffix(file) in PAGES:
+                if not _is_id(prefix + place):
+                    yield place, _left_out(NAMES, where)
+                    continue
                 taken = True
                 yield from ((place, item) for item in page_of(file, where, prefix + place, limits, types))
                 continue
@@ -101,24 +103,25 @@ def _walk(folder: Path) -> Iterator[Found]:
             continue
         try:
             with os.scandir(path) as entries:
-                found = [(Path(entry.path), _reason(entry, folder)) for entry in entries]
+                found = [(Path(entry.path), _reason(entry)) for entry in entries]
         except OSError as error:
             yield path, CollectionError(f"{path} cannot be read: {error.strerror or error}")
             continue
         waiting += sorted(found, key=lambda one: one[0], reverse=True)
 
 
-def _reason(entry: os.DirEntry[str], folder: Path) -> str | None:
+def _reason(entry: os.DirEntry[str]) -> str | None:
     if entry.name.startswith("."):
         return HIDDEN
     if entry.is_symlink():
         return LINKS
     if entry.is_dir(follow_symlinks=False):
         return None
-    if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-        return SPECIAL
+    return None if stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode) else SPECIAL
+
+
+def _is_id(text: str) -> bool:
     try:
-        id_ = checked_id(Path(entry.path).relative_to(folder).as_posix())
+        return len(checked_id(text)) <= MAX_ID_CHARACTERS
     except UsageError:
-        return NAMES
-    return NAMES if len(id_) > MAX_ID_CHARACTERS else None
+        return False

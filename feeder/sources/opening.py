@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from feeder.sources.folders import has_files, read_folder
 from feeder.sources.jsonl import read_json, read_json_lines, read_vespa
 from feeder.sources.packed import bare_suffix
 from feeder.sources.pages import PAGES, read_page
-from feeder.sources.records import ROW, SourceSettings, has_id
-from feeder.sources.source import FileSource, Reader
+from feeder.sources.records import ROW, Limits, SourceSettings, has_id
+from feeder.sources.report import Note
+from feeder.sources.source import FileSource, Item, Reader
 from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
 from late_interaction.errors import CollectionError, UsageError
@@ -130,6 +131,14 @@ def _keys(paths: Sequence[Path]) -> list[str]:
         return [path.as_posix() for path in whole]
 
 
+def _read_corpus(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Item]]:
+    """Its records, and notes on files beside it that are not of the collection."""
+    for other in sorted(path.parent.iterdir()):
+        if not other.name.startswith((".", "corpus.", "queries.", "qrels")):
+            yield 0, Note("left_out", f"files left out, beside {path.name}", 1, (str(other),))
+    yield from read_json_lines(path, name, limits)
+
+
 def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, alone: bool) -> FileSource:
     if kind is None:
         given = FORMATS.get(settings.format)
@@ -137,6 +146,7 @@ def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, al
     path, read = Path(source), _delimited(kind.read, settings)
     if kind is FORMATS["beir"]:
         opened = open_corpus(path, settings)
+        opened.read = _read_corpus
         opened.key = f"{key}/{opened.path.name}" if key and not alone else ""
         return opened
     if kind is FORMATS["page"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,13 @@ def page_of(path: Path, name: str, id_: str, limits: Limits, types: MetadataType
     yield {"id": id_, "title": title, "text": page.text, "metadata": metadata}
 
 
-def markdown_types(files: list[Path], limits: Limits) -> MetadataTypes:
-    """Of the front matter of all of them. What cannot be read is left to whoever reads it next."""
+def markdown_types(files: Iterable[Path], limits: Limits) -> MetadataTypes:
+    """Of the front matter of all of them. What cannot be read is reported when it is read for its text."""
     types = MetadataTypes()
     for path in files:
         if PAGES.get(bare_suffix(path)) is _markdown:
-            try:
+            with contextlib.suppress(CollectionError):
                 types.add(_markdown(_bytes(path, path.name, limits), path.name, limits).fields)
-            except CollectionError:
-                continue
     return types
 
 

@@ -322,9 +322,10 @@ def test_a_folder_takes_what_can_be_taken_and_names_the_rest(tmp_path, monkeypat
         monkeypatch.chdir(tmp_path)  # a socket's path is short
         server.bind("socket.txt")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("x")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")).write_text('{"id": "own", "text": "x"}')
     (tmp_path / "a\x1bb.txt").write_text("x")
     documents, notes = noted(tmp_path)
-    assert [d.id for d in documents] == ["j", "c", "sub/c.txt"]
+    assert [d.id for d in documents] == ["j", "c", "own", "sub/c.txt"]
     assert set(notes) == {
         "1 hidden files and folders left out: .git",
         "3 files left out, of no known kind: Makefile, d.docx, e.xlsx",
@@ -391,6 +392,13 @@ def test_a_very_deep_folder(tmp_path, monkeypatch):
         assert [d.id for d in documents] == ["a.txt"] and note.startswith("1 files left out, whose names cannot be ids: d/d/d/")
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # shutil.rmtree cannot
+
+
+def test_a_collection_names_what_is_beside_it(tmp_path):
+    write(tmp_path, corpus_jsonl='{"_id": "1", "text": "x"}', queries_jsonl="", qrels__test_tsv="", README_md="x", extra_pdf="")
+    documents, notes = noted(tmp_path)
+    assert [d.id for d in documents] == ["1"]
+    assert notes == ["2 files left out, beside corpus.jsonl: README.md, extra.pdf"]
 
 
 # -- ids ---------------------------------------------------------------------------------------------------------------------
