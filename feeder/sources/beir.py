@@ -89,15 +89,16 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     for number, line in enumerate(text_lines(path), start=1):
         fields = line.split("\t") if "\t" in line else line.split(" ")
         fields = [field for field in (field.strip(BLANKS) for field in fields) if field]
-        if not fields or (number == 1 and not _is_number(fields[-1])):
+        if not fields or (number == 1 and _number(fields[-1]) is None):
             continue
         if len(fields) == 4:  # TREC: query, iteration, document, relevance
             fields = [fields[0], fields[2], fields[3]]
-        if len(fields) != 3 or not _is_number(fields[2]):
+        relevance = _number(fields[-1])
+        if len(fields) != 3 or relevance is None or not math.isfinite(relevance):
             raise CollectionError(
                 f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs, or TREC's four columns"
             )
-        judged.setdefault(fields[0], {})[fields[1]] = float(fields[2])
+        judged.setdefault(fields[0], {})[fields[1]] = relevance
     return judged
 
 
@@ -112,8 +113,8 @@ def text_lines(path: Path) -> list[str]:
         raise CollectionError(f"{path} cannot be read: {error}") from None
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return None

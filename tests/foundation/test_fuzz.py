@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory that counts is Linux's")
 TESTS = Path(__file__).resolve().parents[1]
 SOME = ["torch-pickle", "npy", "npz", "ids", "metadata-db", "bundle", "part"]
 KINDS = [

@@ -229,6 +229,7 @@ def test_settings_of_training(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
 def test_judgements(value: str, tmp_path: Path) -> None:
-    (tmp_path / "qrels.tsv").write_text(f"q1\td1\t1\nq1\td2\t{value}\n")
-    with pytest.raises(CollectionError, match=r"qrels.tsv:2: wanted query-id"):
-        read_qrels(tmp_path / "qrels.tsv")
+    for first in ("", "q1\td1\t1\n", "query-id\tcorpus-id\tscore\n"):
+        (tmp_path / "qrels.tsv").write_text(f"{first}q1\td2\t{value}\n")
+        with pytest.raises(CollectionError, match=r"qrels.tsv:\d: wanted query-id"):
+            read_qrels(tmp_path / "qrels.tsv")
