@@ -10,6 +10,7 @@ from pathlib import Path
 from colbert_vespa.plots import new_figure
 from colbert_vespa.training.measuring import METRICS, Difference, Measured, compare
 from late_interaction.files import atomic_write
+from late_interaction.json_values import finite_json
 
 __all__ = ["TrainingReport", "report_of"]
 
@@ -49,7 +50,7 @@ class TrainingReport:
 
     def write(self, folder: Path) -> None:
         """report.json and report.md."""
-        atomic_write(folder / "report.json", (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        atomic_write(folder / "report.json", (json.dumps(finite_json(self.to_json()), indent=1) + "\n").encode())
         lines = ["| | nDCG@10 | MRR@10 | recall@100 |", "|---|---|---|---|"]
         lines += [f"| {name} | " + " | ".join(f"{m[k]:.4f}" for k in METRICS) + " |" for name, m in self.systems.items()]
         lines += ["", *(f"- {name}: {value}" for name, value in self.rows().items() if name.startswith("gain"))]

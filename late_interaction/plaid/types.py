@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
@@ -26,8 +28,11 @@ class SearchSettings:
         """Raises: UsageError on a negative number."""
         for name, least in (("probes", 0), ("rerank", 1)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise UsageError(f"search setting {name} must be a whole number of at least {least}, got {value!r}")
+            object.__setattr__(self, name, int(value))  # not numpy's, which JSON does not take
 
 
 @dataclass(frozen=True, slots=True)

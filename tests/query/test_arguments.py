@@ -12,7 +12,7 @@ from plaid_tools import fake_bundle, passage, token_vectors
 
 from late_interaction.errors import ColbertVespaError, FilterError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, SearchSettings
 from query import AsyncClient, Client, ClientSettings
 
 VECTORS = token_vectors(np.random.default_rng(0), 20)
@@ -175,3 +175,10 @@ def test_a_client_with_a_transport_of_its_own_is_not_pickled(path):
         for copied in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(ColbertVespaError, match="transport of its own"):
                 copied(client)
+
+
+def test_settings_of_a_search_in_an_index_take_numbers_of_numpy():
+    settings = SearchSettings(np.int64(3), np.int32(2))
+    assert (settings.probes, settings.rerank) == (3, 2) and type(settings.probes) is int
+    with pytest.raises(UsageError, match="probes"):
+        SearchSettings(np.float64(3))
