@@ -16,6 +16,7 @@ from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import CollectionError
+from late_interaction.text import clean_text
 
 __all__ = ["Example", "RawExample", "TrainingData", "examples_of", "read_training_data", "split_by_query"]
 
@@ -98,19 +99,20 @@ def _parts(
     if len(item) != wanted or wanted not in (2, 3) or not isinstance(item[0], str):
         form = "(query, passage, label)" if labelled else "(query, positive) or (query, positive, negative)"
         raise CollectionError(f"{where} must be {form}, got {len(item)} values")
+    query = clean_text(item[0])
     if not labelled:
-        return item[0], _texts(item[1], where), _texts(item[2], where) if len(item) == 3 else ()
+        return query, _texts(item[1], where), _texts(item[2], where) if len(item) == 3 else ()
     if item[2] not in labels:
         raise CollectionError(f"{where} has label {item[2]!r}: known are {labels[0]} (positive) and {labels[1]} (negative)")
     passage = _texts(item[1], where)
-    return (item[0], passage, ()) if item[2] == labels[0] else (item[0], (), passage)
+    return (query, passage, ()) if item[2] == labels[0] else (query, (), passage)
 
 
 def _texts(value: object, where: str) -> list[str]:
     found = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
     if not found or not all(isinstance(text, str) for text in found):
         raise CollectionError(f"{where}: a passage must be text or a list of texts, got {value!r:.60}")
-    return found
+    return [clean_text(text) for text in found]
 
 
 def read_training_data(source: str | Path) -> TrainingData:
@@ -162,7 +164,7 @@ def _read_lines(path: Path) -> list[Example]:
         if not isinstance(query, str):
             raise CollectionError(f"{where} has no query: {FORMS}")
         if "documents" in record:
-            scored.append(_scored(record, query, where))
+            scored.append(_scored(record, clean_text(query), where))
         elif "passage" in record and "label" in record:
             labelled.append((query, _texts(record["passage"], where)[0], _label(record["label"], where)))
         elif "positive" in record:

@@ -219,3 +219,11 @@ def test_rag_trainer_trains_a_checkpoint(tmp_path, monkeypatch):
         trainer.train()
     trainer.prepare_training_data([("apple", CORPUS[0])], CORPUS, tmp_path / "data", num_new_negatives=4)
     assert load_checkpoint(tmp_path / trainer.train(batch_size=2, maxsteps=2)).model.get_embedding_dimension() == 16
+
+
+def test_texts_are_cleaned(tmp_path):
+    assert examples_of([("q\x00", "p\ud800", "n\x1f")])[0] == Example("q ", "p ", ("n ",))
+    assert examples_of([("q\x00", "p\x07", 1)], labelled=True)[0] == Example("q ", "p ")
+    path = tmp_path / "scored.jsonl"
+    path.write_text('{"query": "q\\u0000\\u2028", "documents": ["a\\u0001", "b"], "scores": [1, 0.5]}\n')
+    assert read_training_data(path).examples == [Example("q \u2028", "a ", ("b",), (1.0, 0.5))]
