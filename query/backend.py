@@ -56,6 +56,10 @@ class Index(Protocol):
         """
         ...
 
+    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+        """As `search` for each of them, side by side."""
+        ...
+
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
         ...

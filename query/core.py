@@ -157,18 +157,24 @@ class Core:
         indexes = self.named(names, deadline)
         check_comparable(indexes)
         questions = [self._encoded(query, indexes[0]) for query in queries]
-        return (yield from together([self._one(indexes, question, options, deadline) for question in questions]))
-
-    def _one(self, indexes: Sequence[Index], question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         if len(indexes) == 1:
-            result = yield from indexes[0].search(question, options, deadline)
+            results = yield from indexes[0].search_many(questions, options, deadline)
         else:
-            whole = replace(options, k=options.last, offset=None)
-            parts = yield from together(self._parts(indexes, question, whole, deadline))
-            result = merged([result for results in parts for result in results], options)
+            results = yield from together([self._merged(indexes, question, options, deadline) for question in questions])
+        bundle = indexes[0].bundle
+        return [self._finished(bundle, *pair, options) for pair in zip(questions, results, strict=True)]
+
+    def _merged(
+        self, indexes: Sequence[Index], question: Question, options: SearchOptions, deadline: float
+    ) -> Plan[SearchResult]:
+        whole = replace(options, k=options.last, offset=None)
+        parts = yield from together(self._parts(indexes, question, whole, deadline))
+        return merged([result for results in parts for result in results], options)
+
+    def _finished(self, bundle: Bundle, question: Question, result: SearchResult, options: SearchOptions) -> SearchResult:
         if options.explain and question.text:
             start = time.perf_counter()
-            hits = explained(self.encoder(indexes[0].bundle), question, result.hits)
+            hits = explained(self.encoder(bundle), question, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
         elif options.explain:

@@ -8,10 +8,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
+from late_interaction.cores import cores
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter, parse_where
@@ -86,6 +88,18 @@ class LocalSearch:
 
     def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return at_once(lambda: self._search(question, options, deadline))
+
+    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+        """On all cores; the processes of shards are that already, for one query after the other."""
+        threads = 1 if isinstance(self.index, ShardedIndex) else min(cores(), len(questions))
+
+        def search() -> list[SearchResult]:
+            if threads < 2:
+                return [self._search(question, options, deadline) for question in questions]
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(lambda question: self._search(question, options, deadline), questions))
+
+        return at_once(search)
 
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         def score() -> ById[float]:

@@ -124,6 +124,9 @@ class VespaIndex:
     def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return (yield from search_joined([self], question, options, deadline))[0]
 
+    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+        return together([self.search(question, options, deadline) for question in questions])
+
     def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """Raises: UsageError where there are more than 10,000 ids or the index is of mode streaming."""
         found: dict[str, float] = {}
