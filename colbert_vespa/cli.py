@@ -31,6 +31,7 @@ from colbert_vespa.option_types import (
     source,
     whole,
 )
+from late_interaction.addresses import locate
 from late_interaction.errors import ColbertVespaError, FilterError, UsageError
 from late_interaction.files import atomic_write
 
@@ -311,7 +312,7 @@ def feed(
     split: Annotated[str | None, typer.Option("--split", help="Passages of a document: none, sentences or markdown.")] = None,
     retry: Annotated[Path | None, typer.Option("--retry", help="Feed a dead-letter file again.", parser=path)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete the documents with these ids instead.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete these ids instead; a .txt file has one a line.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Change the metadata given, and nothing else.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; write nothing.")] = False,
     skip_bad: Annotated[
@@ -360,7 +361,7 @@ def feed(
     from feeder import FeedOptions, open_sources, start_feed
     from feeder.metrics import FeedMetrics
     from feeder.settings import FeedSettings, read_feed_settings
-    from feeder.sources import DeadLetterSource
+    from feeder.sources import DeadLetterSource, open_id_lists
     from late_interaction.plaid import Storage
     from late_interaction.plaid.shards import Sharding
 
@@ -369,13 +370,16 @@ def feed(
         raise UsageError("give sources or --retry FILE, and --delete or --update or neither; a retry knows what it was")
     how = FeedSettings() if settings is None else read_feed_settings(settings)
     splitting = how.splitting if split is None else dataclasses.replace(how.splitting, method=split)
-    files = open_sources(sources or [], dataclasses.replace(how.source, skip_bad=skip_bad))
+    opening = open_id_lists if delete else open_sources
+    files = opening(sources or [], dataclasses.replace(how.source, skip_bad=skip_bad))
     letters = None if retry is None else DeadLetterSource(retry)
     paths = [file.path for file in files] if letters is None else [letters.path]
     places = [str(path.absolute()) for path in paths]
     operation = letters.operation if letters else "delete" if delete else "update" if update else "put"
     verb = {"put": "fed", "delete": "deleted", "update": "updated"}[operation]
-    key = hashlib.sha256(json.dumps([to, places]).encode()).hexdigest()[:16]
+    target = locate(to, "--to")
+    place = target.resolve() if isinstance(target, Path) else target
+    key = hashlib.sha256(json.dumps([str(place), operation, places]).encode()).hexdigest()[:16]
     storage = Storage.chosen(codec, bits, refine)
     if shard_by is not None and shards is None:
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")

@@ -74,7 +74,8 @@ class DocumentStore:
         return self._client
 
     def put(self, documents: Sequence[Document]) -> Outcome:
-        """Of documents with the same id the last counts. What is blank fails, and what the index refuses.
+        """Of documents with the same id the last counts. What is blank fails, and is removed if it was there; so does what the
+        index refuses.
 
         Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
         """
@@ -93,14 +94,12 @@ class DocumentStore:
         return [whole_document(passages) for passages in self._client.get(wanted, where=where).check_full().values()]
 
     def delete(self, ids: Sequence[str]) -> Outcome:
-        """Ids that are not there are in neither list."""
-        wanted = checked_ids(ids)
+        """Ids that are not there are in neither list. Raises: UsageError where `ids` is a text; LocalIndexError, VespaError."""
+        documents = [Document(id_) for id_ in checked_ids(ids)]
         with self._writing:
-            client = self._client
-            there = list(client.get(wanted).check_full()) if client is not None else []
-            if client is None or not there:
+            if self._client is None or not documents:
                 return Outcome((), {})
-            return self._fed([Document(id_) for id_ in there], client, "delete")
+            return self._fed(documents, self._client, "delete")
 
     def delete_where(self, where: Mapping[str, object] | None) -> None:
         """The documents that a filter selects; all without one.
@@ -108,8 +107,14 @@ class DocumentStore:
         Raises: FilterError, LocalIndexError, VespaError; LocalIndexError or VespaRefused where some could not be deleted.
         """
         while self._client is not None and (ids := self._client.select(where).check_full()):
-            for id_, why in self.delete(ids).failed.items():
+            outcome = self.delete(ids)
+            for id_, why in outcome.failed.items():
                 raise self.refusal(f"document {id_!r} could not be deleted: {why}")
+            if not outcome.succeeded:
+                raise self.refusal(
+                    f"{len(ids)} documents that the filter selects cannot be found to delete them, such as {ids[0]!r}: "
+                    "try again"
+                )
 
     def refusal(self, message: str) -> ColbertVespaError:
         """The error of a document that this index did not take."""
@@ -133,14 +138,17 @@ class DocumentStore:
         with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
             options = FeedOptions(
                 to=self._place, journal=Path(folder) / "journal", bundle=client.bundle, operation=operation,
-                splitting=self._splitting, encoder=client.encoder if operation == "put" else None,
+                splitting=self._splitting, encoder=client.encoder if operation == "put" else None, named=len(documents),
             )  # fmt: skip
             with start_feed([documents], options) as run:
                 summary = run.go()
-            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank")
+            if summary.outcome == "interrupted":
+                raise KeyboardInterrupt
+            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank: nothing of it is in the index")
             if summary.dead_letter_file is not None:
                 failed |= _refusals(Path(summary.dead_letter_file))
-        return Outcome(tuple(id_ for id_ in dict.fromkeys(d.id for d in documents) if id_ not in failed), failed)
+        missing = {*failed, *summary.absent_ids}
+        return Outcome(tuple(id_ for id_ in dict.fromkeys(d.id for d in documents) if id_ not in missing), failed)
 
 
 def whole_metadata(metadata: Mapping[str, Value]) -> dict[str, object]:

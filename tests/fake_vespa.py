@@ -138,7 +138,9 @@ class FakeVespa(LocalServer):
     def took(self, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
         there = self.documents.get(id_)
         if method == "GET":
-            return (200, json.dumps(there).encode()) if there else (404, b'{"message":"not found"}')
+            return (
+                (200, json.dumps(there).encode()) if there else (404, json.dumps({"id": id_, "message": "not found"}).encode())
+            )
         if method == "DELETE":
             self.documents.pop(id_, None)
         elif method == "POST":

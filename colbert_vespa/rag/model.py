@@ -183,7 +183,8 @@ class RAGPretrainedModel:
         )  # fmt: skip
         summary = add_documents(address, documents, bundle, remote=self._place.remote)
         self._remember(index_name)
-        self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are")
+        blank = f"; {summary.skipped_blank} are blank and not in it" if summary.skipped_blank else ""
+        self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are{blank}")
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
         """Deletes these documents; unknown ids change nothing. The next search does not find them.
@@ -191,7 +192,9 @@ class RAGPretrainedModel:
         Raises: UsageError without an index, LocalIndexError, VespaError.
         """
         address = self._address(index_name)
-        delete_documents(address, listed(document_ids), self._bundle if self._place.remote else None)
+        summary = delete_documents(address, listed(document_ids), self._bundle if self._place.remote else None)
+        absent = f"; {summary.absent} were not there" if summary.absent else ""
+        self._say(f"deleted {summary.acknowledged} documents from {address}{absent}")
         self._remember(index_name)
 
     def search(

@@ -8,6 +8,7 @@ manifest.json           what all that is, with checksums: written last, so that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,10 +39,12 @@ class BackupTarget:
     def __init__(self, folder: Path, source: StoredIndex, *, batches: int) -> None:
         """batches: how many an earlier run has brought."""
         self.name, self._folder, self._source = str(folder), folder, source
+        self.place, self.built = str(folder.resolve()), ""
         self._batches = batches
         self._outcomes: list[Settled] = []
         self.schema, self.counted, self.digest_basis = source.schema, False, ""
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        with _disk_errors(folder):
+            (folder / "parts").mkdir(parents=True, exist_ok=True)
 
     @property
     def kept(self) -> Kept:
@@ -56,7 +59,8 @@ class BackupTarget:
 
     def put(self, batch: Sequence[StoredDocument]) -> None:
         data, _ = pack_part(batch, self._source.bundle.manifest.dim)
-        atomic_write(self._part(self._batches), data)
+        with _disk_errors(self._folder):
+            atomic_write(self._part(self._batches), data)
         self._batches += 1
         self._outcomes += [Settled(document.document.id) for document in batch]
 
@@ -65,7 +69,11 @@ class BackupTarget:
         return found
 
     def finish(self) -> Finished:
-        """Raises: CollectionError where a part is not as it was written."""
+        """Raises: CollectionError where a part is not as it was written, or the disk refuses."""
+        with _disk_errors(self._folder):
+            return self._finished()
+
+    def _finished(self) -> Finished:
         bundle = self._folder / "bundle"
         with replace_folder(bundle, owned=is_bundle_folder) as staging:
             self._source.bundle.copy_to(staging)
@@ -104,6 +112,15 @@ class BackupTarget:
         return PartNote(file, size, len(found), passages, _token_vectors(found))
 
 
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Raises: CollectionError where the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise CollectionError(f"backup {folder} cannot be written ({error.strerror}): see to the disk, then --resume") from None
+
+
 def _token_vectors(documents: Sequence[StoredDocument]) -> int:
     return sum(len(rows) for document in documents for rows in document.vectors)
 
@@ -128,7 +145,7 @@ class BackupStored:
 
         Raises: CollectionError naming the file, BundleError where the bundle was changed.
         """
-        self.name, self._folder = str(folder), folder
+        self.name, self.place, self._folder = str(folder), str(folder.resolve()), folder
         self._manifest = BackupManifest.read(folder)
         self.bundle = Bundle.open(folder / "bundle")
         if self.bundle.sha256 != self._manifest.bundle_sha256:

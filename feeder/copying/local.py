@@ -47,7 +47,7 @@ class LocalStored:
         index = open_index(path).pinned()
         if index.missing:
             raise LocalIndexError(f"{path} cannot be copied: {'; '.join(index.missing.values())}")
-        self.name, self._index = str(path), index
+        self.name, self.place, self._index = str(path), str(path.resolve()), index
         self.version = repr(index.current)
         readers = list(index.readers().values()) if isinstance(index, ShardedIndex) else [index]
         self._parts = [_Part(reader.snapshot, living) for reader in readers for living in reader.snapshot.living]

@@ -62,7 +62,7 @@ def backup_index(source: str, folder: Path, options: CopyOptions | None = None, 
         check_free(folder)
     place = _opened(source, options.bundle)
     with contextlib.closing(place), contextlib.ExitStack() as open_things:
-        identity = _identity(place, str(folder), place.kept.key)
+        identity = _identity(place, "backup", place.kept.key)
         progress = open_things.enter_context(_progress(folder / PROGRESS, identity, resume=options.resume))
         target = BackupTarget(folder, place, batches=progress.last.batches)
         return Copy(place, Destination(target, place.kept, moves=False), progress, report=report).run()
@@ -80,8 +80,8 @@ def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Repo
     with contextlib.closing(source), contextlib.ExitStack() as open_things:
         to = open_things.enter_context(_destination(target, source, options))
         register_bundle(source.bundle)  # as a feed does
-        identity = _identity(source, to.sink.name, to.kept.key)
-        journal = options.journal or _journal(source.name, target)
+        identity = _identity(source, f"{to.sink.place} {to.sink.built}", to.kept.key)
+        journal = options.journal or _journal(source.place, to.sink.place)
         progress = open_things.enter_context(_progress(journal, identity, resume=options.resume))
         return Copy(source, to, progress, merge=options.merge, report=report).run()
 
@@ -131,7 +131,7 @@ def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destin
 
 def _identity(source: StoredIndex, target: str, kept: str) -> str:
     """Of a copy: a journal of another one is not taken up."""
-    parts = [source.name, source.version, source.bundle.sha256, target, kept]
+    parts = [source.place, source.version, source.bundle.sha256, target, kept]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -34,6 +34,10 @@ class Sink(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def place(self) -> str: ...
+    @property
+    def built(self) -> str: ...
+    @property
     def schema(self) -> MetadataSchema: ...
     @property
     def digest_basis(self) -> str: ...
@@ -153,7 +157,9 @@ class Copy:
             self._report(state.passages if self._source.counted else state.documents, total)
             if stop():
                 return True
-        self._settle(wait=True)
+        unsettled -= self._settle(wait=True)
+        if unsettled:
+            raise CollectionError(f"{sink.name} does not say what became of {unsettled} documents: copy again with --resume")
         self._progress.note(state)
         return False
 

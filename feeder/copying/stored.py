@@ -58,6 +58,11 @@ class StoredIndex(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def place(self) -> str:
+        """Where it is, wherever this process was started."""
+        ...
+
+    @property
     def version(self) -> str:
         """Another one where it is known that there are other documents."""
         ...

@@ -21,12 +21,12 @@ from feeder.targets.vespa_stored import StoredRows
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
-from late_interaction.errors import VespaRefused
+from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.thresholds import plain_thresholds
 from vespa_app.application import Application, bundle_books
-from vespa_app.http import answer_json, connect, mapped_errors
+from vespa_app.http import answer_json, connect, error_text, mapped_errors
 from vespa_app.layouts import document_path, documents_path
 from vespa_app.stored import StoredPassage, stored_field_set, stored_passages
 
@@ -45,7 +45,7 @@ class VespaStored:
     def __init__(self, application: Application, bundle: Bundle, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Raises: BundleError where the bundle lacks a codebook that the application needs."""
         self.bundle, self._application, self._settings = bundle, application, application.settings
-        self.name = f"{application.url}#{self._settings.schema}"
+        self.name = self.place = f"{application.url}#{self._settings.schema}"
         self.counted = self._settings.layout != "chunks"
         self.kept = kept_by_vespa(application, bundle)
         self._books = application.books(bundle)
@@ -111,7 +111,10 @@ class VespaStored:
         parameters = {"wantedDocumentCount": str(page), "timeout": f"{TIMEOUT_S}s", "concurrency": "4"}
         parameters |= {"selection": FIRST} if self.counted else {}
         parameters |= {"continuation": continuation} if continuation else {}
-        return self._asked(documents_path(self._settings), parameters) or {}
+        answer = self._asked(documents_path(self._settings), parameters)
+        if answer is None:
+            raise VespaRefused(f"{self._application.url} has no documents of {self._settings.schema} to visit: is it deployed?")
+        return answer
 
     def _asked(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any] | None:
         """The answer; None where there is no such document."""
@@ -120,7 +123,14 @@ class VespaStored:
         def ask() -> Mapping[str, Any] | None:
             with mapped_errors(self._application.url):
                 response = self._client.get(path, params=query)
-            return None if response.status_code == httpx.codes.NOT_FOUND else answer_json(response)
+            if response.status_code == httpx.codes.NOT_FOUND and _names_document(response):
+                return None
+            answer = answer_json(response)
+            if "message" in answer:  # what was cut off by an error on Vespa's side ends as if there were nothing more
+                raise VespaBusy(
+                    f"{self._application.url} cannot give all documents: {error_text(answer)}", response.status_code
+                )
+            return answer
 
         return insistent(ask, self._sleep, random.Random())
 
@@ -170,6 +180,15 @@ class VespaStored:
     def _fetch(self, passage_id: str, first: Passage) -> StoredPassage | None:
         answer = self._asked(document_path(self._settings, passage_id, first.metadata), {})
         return None if answer is None else stored_passages(answer["fields"], self._settings, self._books)[0]
+
+
+def _names_document(response: httpx.Response) -> bool:
+    """Whether document/v1 has answered, and not something between us and Vespa."""
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return False
+    return isinstance(body, dict) and "id" in body
 
 
 def _count(first: Passage) -> int | None:

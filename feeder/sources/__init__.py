@@ -1,7 +1,7 @@
 """Document sources: one file and one line of the table in `opening.py` for each kind."""
 
 from feeder.sources.beir import Collection, Query, read_collection, read_qrels
-from feeder.sources.opening import open_sources
+from feeder.sources.opening import open_id_lists, open_sources
 from feeder.sources.records import Columns, Limits, SourceSettings
 from feeder.sources.report import Note, Report
 from feeder.sources.retry import DeadLetterSource
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "SourceSettings",
     "Spool",
+    "open_id_lists",
     "open_sources",
     "read_collection",
     "read_qrels",

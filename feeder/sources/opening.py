@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from feeder.sources.arrow import is_dataset, read_arrow, read_dataset, read_parquet
 from feeder.sources.beir import corpus_of, open_corpus
 from feeder.sources.folders import has_files, read_folder
+from feeder.sources.ids import read_any_ids, read_ids, read_json_ids
 from feeder.sources.jsonl import read_json, read_json_lines, read_vespa
 from feeder.sources.packed import bare_suffix
 from feeder.sources.pages import PAGES, read_page
@@ -22,7 +24,7 @@ from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
 from late_interaction.errors import CollectionError, UsageError
 
-__all__ = ["FORMATS", "open_sources"]
+__all__ = ["FORMATS", "open_id_lists", "open_sources"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,26 @@ FORMATS: dict[str, Kind] = {
         folder=lambda path: has_files(path, _file_reader),
     ),
 }
+
+
+# what a source is where its ids alone are wanted, by its suffix; `-`: standard input
+ID_LISTS: dict[str, Reader] = {
+    ".txt": read_ids, ".jsonl": read_json_ids, ".ndjson": read_json_ids, ".json": read_any_ids, "-": read_any_ids,
+}  # fmt: skip
+
+
+def open_id_lists(sources: Sequence[str], settings: SourceSettings | None = None) -> list[FileSource]:
+    """As `open_sources`, of which the ids alone are wanted: also text files with an id a line, and JSON lines that are ids.
+
+    Raises: as open_sources.
+    """
+    settings = settings or SourceSettings()
+    columns = dataclasses.replace(settings.columns, title=(), text=(), metadata=())
+    found = open_sources(sources, dataclasses.replace(settings, columns=columns))
+    for source, opened in zip(sources, found, strict=True):
+        kind = "" if settings.format else "-" if source == "-" else bare_suffix(opened.path)
+        opened.read = opened.read if opened.path.is_dir() else ID_LISTS.get(kind, opened.read)
+    return found
 
 
 def open_sources(sources: Sequence[str], settings: SourceSettings | None = None) -> list[FileSource]:

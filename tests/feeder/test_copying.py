@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -442,3 +445,62 @@ def test_the_commands(cli, local, application, vespa, tmp_path, codebook_bundle)
     assert set(vespa.documents) == set(contents(index))
     assert "has 60 passages already" in cli("index", "restore", str(tmp_path / "backup"), "--to", url, code=2).stderr
     assert "is not a URL" in cli("index", "push", str(index), "--to", str(tmp_path / "x"), code=2).stderr
+
+
+def test_a_relative_place_and_an_absolute_one_are_the_same_copy(local, application, tmp_path, vespa, monkeypatch):
+    local()
+    vespa.faults["d#7 ü#0"] = [400]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CollectionError, match="refuses document"):
+        copy_index("index", application(), options())
+    monkeypatch.chdir("/")
+    summary = copy_index(str(tmp_path / "index"), vespa.url, options(resume=True))
+    assert (summary.outcome, summary.documents) == ("complete", DOCUMENTS)
+
+
+def test_a_target_that_was_built_anew_is_not_where_the_copy_stopped(local, tmp_path, monkeypatch):
+    index, target = local(), tmp_path / "target"
+    with monkeypatch.context() as patch:
+        patch.setattr("feeder.copying.run.Stop.__call__", lambda self: True)
+        assert copy_index(str(index), str(target), options()).outcome == "interrupted"
+    shutil.rmtree(target)
+    with pytest.raises(CollectionError, match="of another copy"):
+        copy_index(str(index), str(target), options(resume=True))
+
+
+def test_a_visit_that_vespa_cut_off_or_another_server_answers_is_not_the_end(local, application, tmp_path, vespa, monkeypatch):
+    copy_index(str(local()), application(), options())
+    visited = vespa.visited
+
+    def cut_off(query):
+        status, body = visited(query)
+        answer = json.loads(body) | {"message": "a node went away"}
+        answer.pop("continuation", None)
+        return status, json.dumps(answer).encode()
+
+    monkeypatch.setattr("feeder.copying.visiting.insistent", lambda ask, *_: ask())
+    for fault, error in ((cut_off, VespaBusy), (lambda query: (404, b"<html>no such page</html>"), VespaRefused)):
+        monkeypatch.setattr(vespa, "visited", fault)
+        with pytest.raises(error):
+            backup_index(vespa.url, tmp_path / "backup", options())
+        assert not (tmp_path / "backup" / "manifest.json").exists()
+        shutil.rmtree(tmp_path / "backup")
+
+
+@pytest.mark.parametrize("name", ["000000.gz", "manifest.json"])
+def test_a_full_disk_ends_a_backup_in_one_line(local, tmp_path, monkeypatch, name):
+    import feeder.copying.backup as backup
+
+    write = backup.atomic_write
+
+    def full(path, data, **more):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data, **more)
+
+    index = local()
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "atomic_write", full)
+        with pytest.raises(CollectionError, match="backup .* cannot be written .*--resume"):
+            backup_index(str(index), tmp_path / "backup", options())
+    assert backup_index(str(index), tmp_path / "backup", options(resume=True)).outcome == "complete"

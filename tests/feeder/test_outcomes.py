@@ -15,6 +15,7 @@ import feeder.pipeline
 from feeder import FeedOptions, start_feed
 from feeder.encoding import HereEncoding
 from feeder.journal import DeadLetters, Journal
+from feeder.sources import open_id_lists
 from feeder.survey import survey
 from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Document
@@ -267,3 +268,24 @@ def test_changes_that_were_left_are_looked_at_before_anything_is_read(go, to, ve
         go(Unread())
     summary, error = go(resume=True)
     assert error is None and summary.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.txt", "d3\r\n\r\nnobody\n d5\nd7"),
+        ("ids.jsonl", '"d3"\n{"id": "nobody"}\n{"id": "d7", "text": 5, "metadata": {"year": "x"}}\n'),
+        ("ids.json", '[{"id": "d3"}, {"_id": "nobody"}, {"id": "d7"}]'),
+        ("ids.csv", "id,title,year\nd3,,x\nnobody,1,y\nd7,,\n"),
+    ],
+)
+def test_lists_of_ids(go, to, vespa, tmp_path, name, content):
+    go()
+    (tmp_path / name).write_text("\ufeff" + content, encoding="utf-8")
+    [source] = open_id_lists([str(tmp_path / name)])
+    found = [document.id for document in source]
+    assert found == ["d3", "nobody", *([" d5"] if name == "ids.txt" else []), "d7"]
+    summary, error = go(source, operation="delete")
+    assert error is None
+    assert (summary.acknowledged, summary.absent, summary.notes) == (2, len(found) - 2, ())
+    assert set(texts(to, vespa, tmp_path)) == {document.id for document in DOCUMENTS} - {"d3", "d7"}

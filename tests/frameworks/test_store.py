@@ -129,3 +129,50 @@ def test_a_text_is_no_list_of_ids(tmp_path, tiny_bundle):
         store.delete("abc")
     assert sorted(store.client.select()) == ["a", "abc"]
     store.close()
+
+
+def test_every_blank_document_fails_however_many_there_are(store):
+    documents = [Document(f"d{n}", "", "" if n % 2 else "a text") for n in range(60)]
+    outcome = store.put(documents)
+    assert outcome.succeeded == tuple(f"d{n}" for n in range(0, 60, 2))
+    assert set(outcome.failed) == {f"d{n}" for n in range(1, 60, 2)}
+    outcome = store.put([Document("d0", "", "new"), Document("d0"), Document("d2"), Document("d2", "", "newer")])
+    assert (outcome.succeeded, set(outcome.failed)) == (("d2",), {"d0"})
+    assert [(found.id, found.text) for found in store.get(["d0", "d2"])] == [("d2", "newer")]
+
+
+@pytest.mark.parametrize("ids", ["abc", b"abc", ["a", 1.5], {"a": 1}])
+def test_a_text_is_not_taken_for_a_list_of_ids(store, ids):
+    store.put([Document(id_, "", "text") for id_ in ("a", "b", "c", "abc")])
+    with pytest.raises(UsageError):
+        store.delete(ids)
+    assert len(store.get(["a", "b", "c", "abc"])) == 4
+
+
+def test_what_is_deleted_is_what_was_there(store):
+    store.put([Document(f"d{n}", "", "text") for n in range(3)])
+    outcome = store.delete(["nobody", "d1", *(f"none{n}" for n in range(50)), "d2", "d1"])
+    assert (outcome.succeeded, outcome.failed) == (("d1", "d2"), {})
+
+
+def test_documents_that_are_selected_and_cannot_be_found_end_a_deletion_by_filter(store, monkeypatch):
+    store.put([Document("a", "", "text")])
+    select = store.client.select
+
+    def haunted(where):
+        found = select(where)
+        return type(found)((*found, "ghost"), found.coverage)
+
+    monkeypatch.setattr(store.client, "select", haunted)
+    with pytest.raises(LocalIndexError, match="1 documents that the filter selects cannot be found.*'ghost'"):
+        store.delete_where(None)
+    assert store.get(["a"]) == []
+
+
+def test_an_interrupted_feed_is_no_success(store, monkeypatch):
+    store.put([Document("a", "", "text")])
+    monkeypatch.setattr("feeder.run.Stop.__call__", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        store.put([Document("b", "", "text")])
+    with pytest.raises(KeyboardInterrupt):
+        store.delete(["a"])

@@ -1,0 +1,41 @@
+"""Lists of ids, as a deletion takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from feeder.sources.jsonl import json_object, read_json
+from feeder.sources.packed import lines, opened
+from feeder.sources.records import Limits, Record
+from late_interaction.errors import CollectionError
+
+__all__ = ["read_any_ids", "read_ids", "read_json_ids"]
+
+
+def read_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    """Text with an id a line, as it stands there; blank lines are none."""
+    for number, line in lines(path, name, limits):
+        try:
+            yield number, {"id": line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")}
+        except UnicodeDecodeError as error:
+            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None
+
+
+def read_json_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    """JSON lines: an id each, a text or a whole number, or an object that has one."""
+    for number, line in lines(path, name, limits):
+        try:
+            found = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            found = None
+        yield number, {"id": found} if isinstance(found, (str, int)) else json_object(line, f"{name}:{number}")
+
+
+def read_any_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+    """JSON where it begins as an object, an array or a text does; else an id a line."""
+    with opened(path, name, limits) as file:
+        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    read = {b"{": read_json_ids, b'"': read_json_ids, b"[": read_json}.get(start, read_ids)
+    yield from read(path, name, limits)
