@@ -144,7 +144,7 @@ class DocumentStore:
                 summary = run.go()
             if summary.outcome == "interrupted":
                 raise KeyboardInterrupt
-            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank: nothing of it is in the index")
+            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank")
             if summary.dead_letter_file is not None:
                 failed |= _refusals(Path(summary.dead_letter_file))
         missing = {*failed, *summary.absent_ids}
