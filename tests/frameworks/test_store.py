@@ -6,6 +6,7 @@ import pytest
 from animals import ANIMALS
 
 from colbert_vespa.store import METADATA_JSON, DocumentStore, whole_metadata
+from late_interaction.addresses import locate
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
 
@@ -114,7 +115,7 @@ def test_what_is_not_a_list_of_ids_is_refused(store, ids):
 @pytest.mark.parametrize(("address", "kind"), [("index", LocalIndexError), ("http://node:8080", VespaRefused)])
 def test_what_an_index_does_not_take_is_an_error_of_that_index(address, kind):
     store = object.__new__(DocumentStore)
-    store.address = address
+    store._place, store.address = locate(address), address
     error = store.refusal("document 'a': no")
     assert type(error) is kind and str(error) == f"{address}: document 'a': no"
 
