@@ -29,6 +29,7 @@ from colbert_vespa.option_types import (
     path,
     real,
     source,
+    text,
     whole,
 )
 from late_interaction.addresses import locate
@@ -415,12 +416,12 @@ def _journal_folder() -> Path:
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="What to look for.", parser=text)],
     address: Annotated[
         list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.", parser=address)
     ],
     k: Annotated[int, typer.Option("-k", help="Number of passages.", parser=COUNT)] = 10,
-    where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.')] = None,
+    where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.', parser=text)] = None,
     candidates: Candidates = "auto",
     index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application; several in one.")] = None,
     rerank: Rerank = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ __all__ = [
     "path",
     "real",
     "source",
+    "text",
     "whole",
 ]
 
@@ -68,6 +70,15 @@ PORT = whole(1, 65535)
 NUMBER = whole(0)
 SECONDS = real(0, 1e9, above=True)
 MILLISECONDS = SECONDS
+
+
+def text(given: object) -> str:
+    """In UTF-8 whatever the locale, as the command line is bytes."""
+    value = str(given)
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def path(given: object) -> Path:
