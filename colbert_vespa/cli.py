@@ -174,10 +174,9 @@ def export(
 def _length(text: str | None) -> int | str | None:
     if text is None or text == "auto":
         return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--query-length must be a number or auto, got {text!r}") from None
+    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) == 0:
+        raise UsageError(f"--query-length must be a number above 0, or auto, got {text[:40]!r}")
+    return int(text)
 
 
 @app.command("app")

@@ -175,7 +175,7 @@ def rollback(
 
     out = Output(json_output=json_output)
     with open_index(index).writer() as writer:
-        summary = writer.rollback(int(to) if to.isdecimal() else to)
+        summary = writer.rollback(int(to) if to.isdecimal() and len(to) < 19 else to)
     out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
     out.result({"version": summary.version, "passages": summary.passages})
 

@@ -40,7 +40,7 @@ class Exporter(Collector):
 def parse_listen(text: str) -> tuple[str, int]:
     """`PORT`, heard on this machine alone, or `HOST:PORT`. Raises: UsageError."""
     host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdecimal() or int(port) > LAST_PORT:
+    if not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > LAST_PORT:
         raise UsageError(f"--prometheus must be PORT or HOST:PORT, as 9108 or 0.0.0.0:9108, got {text!r}")
     return host.strip("[]") or LOCAL, int(port)
 
