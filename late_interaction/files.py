@@ -28,6 +28,7 @@ __all__ = [
     "check_apart",
     "check_folder",
     "check_output_file",
+    "check_own_output",
     "check_writable",
     "claim_folder",
     "copy_file",
@@ -179,6 +180,18 @@ def check_output_file(path: Path) -> None:
             raise FileNotFoundError(errno.ENOENT, "the folder does not exist")
         if not place.exists() or place.is_file():
             check_writable(place.parent)
+
+
+def check_own_output(path: Path, mark: str) -> None:
+    """Whether there is nothing at `path`, an empty file, or one that has `mark` near its beginning, as each of ours has.
+
+    Raises: UsageError where there is something else.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(1000)
+        if start and mark.encode() not in start:
+            raise UsageError(f"{path} was not written by this command, so it is not written over: give another file")
 
 
 def check_writable(folder: Path) -> None:

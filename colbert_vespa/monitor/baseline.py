@@ -18,7 +18,7 @@ from colbert_vespa.monitor.report import OK, WARNING, WRONG, Row, Sample, Sectio
 from colbert_vespa.monitor.sampling import beginnings, sample_of
 from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
-from late_interaction.files import atomic_write
+from late_interaction.files import atomic_write, check_own_output
 from late_interaction.plaid.training import bundle_codebook
 from query import Client
 
@@ -47,6 +47,7 @@ class Profile:
 
     def write(self, path: Path) -> None:
         data = {"format": KIND, "version": FORMAT, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        check_own_output(path, KIND)
         atomic_write(path, (json.dumps(data, ensure_ascii=False) + "\n").encode())
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 
 from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, Row, Sample, Section
 from late_interaction.errors import UsageError, VespaError
-from late_interaction.files import atomic_write
+from late_interaction.files import atomic_write, check_own_output
 from late_interaction.metrics import percentile
 from late_interaction.reading import read_regular
 from query import Client
@@ -50,6 +50,7 @@ class Canaries:
         canaries = [{"query": item.query, "expected": [list(hit) for hit in item.expected]} for item in self.canaries]
         head = {name: getattr(self, name) for name in ("bundle", "candidates", "k", "tolerance")}
         data = {"format": "colbert-vespa canaries", "version": FORMAT, **head, "canaries": canaries}
+        check_own_output(path, "colbert-vespa canaries")
         atomic_write(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
 
     @classmethod

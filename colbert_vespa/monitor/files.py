@@ -8,7 +8,7 @@ from pathlib import Path
 from colbert_vespa.monitor.dashboard import DATASOURCE, dashboard_file
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.rules import rules_file
-from late_interaction.files import atomic_write
+from late_interaction.files import atomic_write, check_own_output
 
 __all__ = ["EXPORTER_PORT", "monitoring_files", "write_files"]
 
@@ -55,8 +55,10 @@ def monitoring_files(limits: Limits) -> Mapping[str, str]:
 
 
 def write_files(folder: Path, limits: Limits) -> tuple[str, ...]:
-    """Their paths in `folder`."""
+    """Their paths in `folder`. Raises: UsageError where one of them is there and not of ours; nothing is written then."""
     files = monitoring_files(limits)
+    for name in files:
+        check_own_output(folder / name, "colbert-vespa")
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

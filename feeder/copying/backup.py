@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from feeder.copying.manifest import MANIFEST, BackupManifest, FileNote, PartNote
+from feeder.copying.manifest import MANIFEST, PART, BackupManifest, FileNote, PartNote
 from feeder.copying.parts import pack_part, read_part
 from feeder.copying.progress import KIND
 from feeder.copying.stored import Batch, Kept, StoredDocument, StoredIndex
@@ -23,7 +23,7 @@ from feeder.targets import Finished, Settled, Stored
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.codebook import Codebook
 from late_interaction.errors import CollectionError, UsageError
-from late_interaction.files import atomic_write, replace_folder, sha256_file
+from late_interaction.files import atomic_write, remove_file, replace_folder, sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 
@@ -81,9 +81,10 @@ class BackupTarget:
         if self._source.codebook is not None:
             self._source.codebook.save(self._folder / CODEBOOK)
             codebook = FileNote.of(self._folder / CODEBOOK)
+        written = {self._part(number) for number in range(self._batches)}
         for leftover in sorted((self._folder / "parts").iterdir()):
-            if leftover not in {self._part(number) for number in range(self._batches)}:
-                leftover.unlink()
+            if PART.fullmatch(leftover.name) and leftover not in written:
+                remove_file(leftover)
         notes = tuple(self._note(self._part(number)) for number in range(self._batches))
         source = self._source
         manifest = BackupManifest(

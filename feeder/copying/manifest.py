@@ -18,12 +18,12 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.reading import read_regular
 
-__all__ = ["MANIFEST", "BackupManifest", "FileNote", "PartNote"]
+__all__ = ["MANIFEST", "PART", "BackupManifest", "FileNote", "PartNote"]
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "colbert-vespa backup", 1
 MAX_BYTES = 256 << 20
-_PART = re.compile(r"\d{6,9}\.gz")
+PART = re.compile(r"\d{6,9}\.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,6 @@ def _file(data: dict[str, Any]) -> FileNote:
 def _part(data: dict[str, Any]) -> PartNote:
     counts = (whole_count(data[name]) for name in ("unpacked", "documents", "passages", "token_vectors"))
     found = PartNote(_file(data["file"]), *counts)
-    if not _PART.fullmatch(found.file.name) or not 0 <= found.unpacked <= LARGEST:
+    if not PART.fullmatch(found.file.name) or not 0 <= found.unpacked <= LARGEST:
         raise ValueError(f"part {found.file.name!r} cannot be")
     return found

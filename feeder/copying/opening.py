@@ -58,8 +58,7 @@ def backup_index(source: str, folder: Path, options: CopyOptions | None = None, 
     Raises: as copy_index; UsageError where the folder holds something else.
     """
     options = options or CopyOptions()
-    if not options.resume:
-        check_free(folder)
+    check_free(folder)
     place = _opened(source, options.bundle)
     with contextlib.closing(place), contextlib.ExitStack() as open_things:
         identity = _identity(place, "backup", place.kept.key)

@@ -77,7 +77,7 @@ def test_what_is_the_users_stays(cli, home, tmp_path, command, target):
 def test_it_is_refused_by_name_before_the_work(cli, home, command):
     for target, reason in (("..", "is not empty"), ("../documents.jsonl", "is a file"), ("../link", "is not empty")):
         assert f"{target} {reason}" in " ".join(cli(*COMMANDS[command], target, code=2).stderr.split())
-    assert ".git/HEAD/below" in cli(*COMMANDS[command], ".git/HEAD/below", code=1).stderr
+    assert ".git/HEAD/below" in cli(*COMMANDS[command], ".git/HEAD/below", code=2).stderr
 
 
 @pytest.fixture
@@ -144,6 +144,31 @@ def test_the_model_that_is_trained_from_is_not_replaced(tmp_path):
     with pytest.raises(UsageError, match=r"out\.run is not the folder of a training run"):
         train(model, data, tmp_path / "out")
     assert (tmp_path / "out.run" / "scores.jsonl").read_text() == "mine"
+
+
+def test_a_backup_that_is_resumed_touches_no_folder_of_others(cli, sample_index, tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "parts" / "mine.txt").write_text("mine")
+    (folder / "manifest.json").write_text("{}")
+    for progress in (None, '{"id": "a"}\n'):
+        if progress is not None:
+            (folder / "manifest.json").unlink()
+            (folder / "progress.jsonl").write_text(progress)
+        before = tree(folder)
+        for more in ((), ("--resume",)):
+            cli("index", "backup", str(sample_index), "-o", str(folder), *more, code=2)
+        assert tree(folder) == before
+
+
+def test_monitoring_writes_over_no_file_of_others(cli, tmp_path):
+    (tmp_path / "prometheus").mkdir()
+    (tmp_path / "prometheus" / "prometheus.yml").write_text("scrape_configs: []\n")
+    before = tree(tmp_path)
+    assert "was not written by this command" in " ".join(cli("monitor", "files", str(tmp_path), code=2).stderr.split())
+    assert tree(tmp_path) == before
+    for _ in range(2):
+        cli("monitor", "files", str(tmp_path / "new"))
 
 
 def test_a_demo_folder_keeps_what_else_is_in_it(cli, tmp_path):

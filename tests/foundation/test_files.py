@@ -11,6 +11,7 @@ from late_interaction.files import (
     atomic_write,
     check_folder,
     check_output_file,
+    check_own_output,
     claim_folder,
     is_claimed,
     nothing_owned,
@@ -206,6 +207,16 @@ def test_what_a_killed_replacement_has_put_aside_comes_back(tmp_path):
     old.mkdir()
     remove_abandoned(tmp_path / "folder")
     assert names(tmp_path) == ["folder"]
+
+
+def test_an_output_is_written_over_where_it_was_ours(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "ours").write_text("# Made by `colbert-vespa")
+    (tmp_path / "empty").touch()
+    for name in ("ours", "empty", "none"):
+        check_own_output(tmp_path / name, "colbert-vespa")
+    with pytest.raises(UsageError, match="mine was not written by this command"):
+        check_own_output(tmp_path / "mine", "colbert-vespa")
 
 
 def test_a_folder_is_claimed_for_one_kind_of_work(tmp_path):
