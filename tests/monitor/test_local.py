@@ -89,8 +89,8 @@ def test_no_index_is_one_line_in_the_table(cli, tmp_path):
     ("arguments", "message"),
     [
         (["--canaries", "no-such-file"], "cannot be read"),
-        (["--timeout", "0"], "--timeout must be above 0"),
-        (["--p99", "nan"], "--p99 must be above 0"),
+        (["--timeout", "0"], "'--timeout': '0' is not above 0"),
+        (["--p99", "nan"], "'--p99': 'nan' is not above 0"),
         (["--prometheus", "x"], "--prometheus must be PORT or HOST:PORT"),
         (["--config", "http://localhost:19071"], "a local index has no config server"),
         (["--no-such-option"], "No such option"),
