@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.demo import minilm_folder
-from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
+from colbert_vespa.cli.demo import minilm_folder
+from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions, export
 from exporter.plain import make_plain_checkpoint
 from feeder import read_collection

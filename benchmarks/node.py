@@ -7,9 +7,9 @@ from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from vespa_app import build_package
-from vespa_app.deploy import deploy
-from vespa_app.sections import ClusterSettings
-from vespa_app.settings import AppSettings
+from vespa_app.deploying.deploy import deploy
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.sections import ClusterSettings
 
 __all__ = ["CLUSTER", "replace_application"]
 

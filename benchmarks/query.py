@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.demo import minilm_folder
-from colbert_vespa.stdlib_docs import first_sentence, stdlib_documents
+from colbert_vespa.cli.demo import minilm_folder
+from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from late_interaction.bundle import Bundle
@@ -39,10 +39,10 @@ from query import AsyncClient, Client
 from query.options import SearchOptions
 from query.types import Question
 from query.vespa_request import search_request
-from vespa_app.application import bundle_books
 from vespa_app.candidates import StrategyRequest
-from vespa_app.description import Description, codebook_sha256
-from vespa_app.settings import AppSettings
+from vespa_app.running.application import bundle_books
+from vespa_app.running.description import Description, codebook_sha256
+from vespa_app.settings.application_settings import AppSettings
 
 CACHE = Path(".cache/benchmarks/query-bundle")
 HITS = 10

@@ -42,7 +42,7 @@ def part_of(document: Any) -> str:
 
 def collections(quick: bool, data: Path, scifact_documents: int | None) -> dict[str, Any]:
     """medquad's test and dev, scifact: judged; train: examples and documents."""
-    from colbert_vespa.evaluation import Judged
+    from colbert_vespa.evaluation.evaluating import Judged
     from colbert_vespa.training import Example, TrainingData, clean
     from colbert_vespa.training.data import text_of_document
     from colbert_vespa.training.measuring import smaller
@@ -180,7 +180,7 @@ def main() -> None:
 def proof(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from colbert_vespa.demo import minilm_folder
+    from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.training import HoldOut, MiningSettings, QualitySettings, TrainingSettings, adapt, train
     from colbert_vespa.training.measuring import compare, dense_rankings, keyword_rankings, model_rankings
     from exporter.loading import load_checkpoint

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from colbert_vespa.demo import minilm_folder
+from colbert_vespa.cli.demo import minilm_folder
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from feeder.sources import Query, open_sources, read_collection

@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.vespa_collections import DATA, open_collection
-from colbert_vespa.demo import minilm_folder
-from colbert_vespa.evaluation import Judged
-from colbert_vespa.measures.baselines import Hits, dense_run, fused_run
-from colbert_vespa.measures.metrics import Metric, means
-from colbert_vespa.measures.runs import rankings_of
-from colbert_vespa.measures.significance import paired
-from colbert_vespa.measures.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
+from colbert_vespa.cli.demo import minilm_folder
+from colbert_vespa.evaluation.baselines import Hits, dense_run, fused_run
+from colbert_vespa.evaluation.evaluating import Judged
+from colbert_vespa.evaluation.metrics import Metric, means
+from colbert_vespa.evaluation.runs import rankings_of
+from colbert_vespa.evaluation.significance import paired
+from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
 from exporter.dense import DenseEncoder
 from feeder.sources import Query, read_collection
 from late_interaction.bm25 import Bm25

@@ -13,7 +13,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _quit)
-    from colbert_vespa.cli import main as run
+    from colbert_vespa.cli.commands import main as run
 
     signal.signal(signal.SIGINT, before)
     run()

@@ -25,8 +25,8 @@ from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference
 from late_interaction.plaid import LocalIndex
 from late_interaction.text import checked_ids, given_list
 from query import Client
-from vespa_app.names import check_field
-from vespa_app.schema import OWN_FIELDS
+from vespa_app.package.schema import OWN_FIELDS
+from vespa_app.settings.names import check_field
 
 __all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "whole_document", "whole_metadata"]
 

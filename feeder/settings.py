@@ -28,7 +28,7 @@ from typing import Any
 from feeder.passages import Splitting
 from feeder.sources import Columns, Limits, SourceSettings
 from late_interaction.errors import SettingsError
-from vespa_app.sections import read_section
+from vespa_app.settings.sections import read_section
 
 __all__ = ["FeedSettings", "read_feed_settings"]
 

@@ -122,7 +122,7 @@ class Codebook:
 
     def encode_residuals(self, vectors: Matrix, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Packed `residuals [n, residual_bytes]` of `vectors [n, d]` with `codes [n]`."""
-        from late_interaction.plaid import kernels
+        from late_interaction.plaid.searching import kernels
 
         vectors = self._checked(vectors)
         residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
@@ -138,7 +138,7 @@ class Codebook:
 
         Raises: ValueError where a code names no centroid or a residual has another width.
         """
-        from late_interaction.plaid import kernels
+        from late_interaction.plaid.searching import kernels
 
         if residuals.shape != (len(codes), self.residual_bytes):
             raise ValueError(f"residuals have shape {residuals.shape}, not {(len(codes), self.residual_bytes)}")
@@ -291,7 +291,7 @@ def unit_rows(rows: Matrix) -> Matrix:
 
 def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
     """Lloyd-Max quantizer of the residuals' common shape, times each dimension's spread: cutoffs `[d, 2^bits - 1]`, weights
-    `[d, 2^bits]`. One table then serves all dimensions in the kernels (plaid/simd.py).
+    `[d, 2^bits]`. One table then serves all dimensions in the kernels (simd.py).
 
     A few vectors say little about the residuals to come, so that they are joined by what a normal distribution of the
     same spread has, and where even the spread is unknown, by that of a unit vector's dimension.

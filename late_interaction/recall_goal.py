@@ -1,7 +1,7 @@
 """The least effort of a search that finds a share of the right answers, for anything that can be searched with more or less.
 
-Who searches, and what effort is, the caller says: the local engine tries probes and rerank (plaid/tuning.py), `evaluate --goal`
-those of any address, by strategy (colbert_vespa/recall.py).
+The caller says who searches and what effort is: the local engine tries probes and rerank (plaid/searching/tuning.py),
+`evaluate --goal` those of any address, by strategy (colbert_vespa/evaluation/recall.py).
 """
 
 from __future__ import annotations

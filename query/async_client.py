@@ -21,7 +21,7 @@ from query.exchange import AsyncExchange
 from query.options import AUTO, ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan
 from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
-from vespa_app.settings import MAX_HITS
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["AsyncClient"]
 

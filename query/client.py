@@ -23,7 +23,7 @@ from query.exchange import Exchange
 from query.options import AUTO, ClientSettings, SearchOptions, Weights
 from query.steps import Plan
 from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
-from vespa_app.settings import MAX_HITS
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Client", "Given", "make_options"]
 

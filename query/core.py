@@ -35,8 +35,8 @@ from query.several import check_comparable, merged
 from query.steps import Plan, together
 from query.types import ById, Covered, Hit, Ids, Matrix, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
-from vespa_app.application import Application
-from vespa_app.description import read_description
+from vespa_app.running.application import Application
+from vespa_app.running.description import read_description
 
 __all__ = ["Addresses", "Core", "Names"]
 

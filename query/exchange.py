@@ -22,9 +22,9 @@ from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTime
 from query.options import ClientSettings
 from query.steps import Answer, Ask
 from query.vespa_answer import checked_answer
-from vespa_app.addresses import parse_address
-from vespa_app.credentials import tls_context, token_header
-from vespa_app.http import Body, mapped_errors
+from vespa_app.running.addresses import parse_address
+from vespa_app.running.credentials import tls_context, token_header
+from vespa_app.running.http import Body, mapped_errors
 
 __all__ = ["AsyncExchange", "Exchange"]
 

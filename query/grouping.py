@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from query.types import Hit, SearchResult
-from vespa_app.settings import MAX_HITS
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["best_passages", "grouped"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.text import checked_ids, checked_text, given_list
-from vespa_app.settings import MAX_HITS
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = [
     "AUTO",

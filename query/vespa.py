@@ -34,10 +34,10 @@ from query.vespa_request import (
     vectors_request,
 )
 from query.yql import filter_to_yql
-from vespa_app.application import Application
 from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.schema import STORED
-from vespa_app.settings import MAX_HITS
+from vespa_app.package.schema import STORED
+from vespa_app.running.application import Application
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["VespaIndex", "search_joined"]
 

@@ -15,8 +15,8 @@ from late_interaction.metadata import FieldType, MetadataSchema, Value
 from query.types import Hit
 from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, MAXSIM
 from vespa_app.candidates.hybrid import WORDS
-from vespa_app.http import check, error_text
-from vespa_app.layouts import CHUNK
+from vespa_app.running.http import check, error_text
+from vespa_app.settings.layouts import CHUNK
 
 __all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
 

@@ -12,13 +12,13 @@ from late_interaction.filters import parse_where
 from query.options import SearchOptions
 from query.types import Question
 from query.yql import filter_to_yql, string_literal
-from vespa_app.asking import layout_parameters
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import EXPLAINED, rerank_parameters
 from vespa_app.codecs import Books
-from vespa_app.description import Description
-from vespa_app.schema import SUMMARY, VECTORS_SUMMARY
-from vespa_app.settings import AppSettings
+from vespa_app.package.schema import SUMMARY, VECTORS_SUMMARY
+from vespa_app.running.description import Description
+from vespa_app.running.request_features import layout_parameters
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "Request",

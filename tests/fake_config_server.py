@@ -6,8 +6,8 @@ import json
 
 from local_server import LocalServer, QuietHandler
 
-from vespa_app.deploy import deploy
-from vespa_app.description import DESCRIPTION_PATH
+from vespa_app.deploying.deploy import deploy
+from vespa_app.running.description import DESCRIPTION_PATH
 
 __all__ = ["ACCEPTED", "Clock", "FakeConfigServer", "deploy_to"]
 

@@ -41,11 +41,11 @@ from late_interaction.plaid.imports.fast_plaid import _array, open_fast_plaid
 from late_interaction.plaid.imports.json_lists import iterate_texts
 from late_interaction.plaid.imports.pylate_ids import pylate_ids
 from late_interaction.plaid.imports.torch_files import read_torch_file
-from late_interaction.plaid.pending import PUT, PendingLog
 from late_interaction.plaid.shards.intent import Intent, read_intent, write_intent
 from late_interaction.plaid.shards.layout import Sharding, checksum, read_sharding, write_sharding
-from late_interaction.plaid.storage import Strings, StringsWriter, open_array, write_array
-from late_interaction.plaid.versions import SegmentEntry, Version
+from late_interaction.plaid.store.storage import Strings, StringsWriter, open_array, write_array
+from late_interaction.plaid.store.versions import SegmentEntry, Version
+from late_interaction.plaid.writing.pending import PUT, PendingLog
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 MEMORY = 192 << 20  # bytes past what the process has before the first file

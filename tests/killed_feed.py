@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 
-from colbert_vespa.cli import main
-from late_interaction.plaid.storage import ArrayWriter
+from colbert_vespa.cli.commands import main
+from late_interaction.plaid.store.storage import ArrayWriter
 
 done = 0
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from late_interaction.errors import VespaRefused, VespaTimeout
-from vespa_app.http import answer_json, connect, mapped_errors
+from vespa_app.running.http import answer_json, connect, mapped_errors
 
 __all__ = ["AT_ONCE", "Asker"]
 

@@ -19,7 +19,7 @@ from colbert_vespa.monitor.sampling import beginnings, sample_of
 from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write, check_own_output
-from late_interaction.plaid.training import bundle_codebook
+from late_interaction.plaid.writing.training import bundle_codebook
 from query import Client
 
 __all__ = ["Profile", "drift_rows", "measure"]

@@ -12,7 +12,7 @@ from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
 from colbert_vespa.monitor.services import Service
 from late_interaction.errors import VespaError
-from vespa_app.services import CONTENT_CLUSTER
+from vespa_app.package.services import CONTENT_CLUSTER
 
 __all__ = ["content_rows", "look_at_content"]
 

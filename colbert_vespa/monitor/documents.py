@@ -9,8 +9,8 @@ from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
 from late_interaction.errors import ColbertVespaError, VespaError, VespaUnreachable
 from query.vespa_answer import Coverage, checked_answer, coverage_of
-from vespa_app.description import Description, read_description
-from vespa_app.settings import AppSettings
+from vespa_app.running.description import Description, read_description
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Seen", "counted", "look_at_application"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from colbert_vespa.monitor.asking import AT_ONCE, Asker
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
 from late_interaction.errors import VespaError, VespaRefused
-from vespa_app.config_server import APPLICATION_PATH, CONVERGE_PATH
+from vespa_app.deploying.config_server import APPLICATION_PATH, CONVERGE_PATH
 
 __all__ = ["Service", "look_at_services", "service_rows", "services_of"]
 

@@ -23,7 +23,7 @@ from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json
 from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
-from late_interaction.plaid.versions import CURRENT
+from late_interaction.plaid.store.versions import CURRENT
 
 __all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from colbert_vespa.evaluation import Judged
-from colbert_vespa.measures.baselines import bm25_run, dense_run
-from colbert_vespa.measures.runs import rankings_of
-from colbert_vespa.measures.significance import paired
+from colbert_vespa.evaluation.baselines import bm25_run, dense_run
+from colbert_vespa.evaluation.evaluating import Judged
+from colbert_vespa.evaluation.runs import rankings_of
+from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.training.data import TrainingData
 from exporter.dense import DenseEncoder
 from exporter.quiet import quiet

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colbert_vespa.evaluation import Judged
+from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.training.data import Example, TrainingData, split_by_query, text_of_document
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (

@@ -18,7 +18,7 @@ from sentence_transformers.multi_vector_encoder.modules.token_pooling import Hie
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from colbert_vespa.evaluation import Judged
+from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.training.data import Example
 from colbert_vespa.training.loading import dataset_of
 from colbert_vespa.training.objectives import make_loss

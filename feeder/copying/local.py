@@ -19,8 +19,8 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
-from late_interaction.plaid.snapshot import Living, Snapshot, index_thresholds
-from late_interaction.plaid.training import bundle_codebook
+from late_interaction.plaid.store.snapshot import Living, Snapshot, index_thresholds
+from late_interaction.plaid.writing.training import bundle_codebook
 from vespa_app.codecs.base import Packed
 
 __all__ = ["LocalStored", "PackedTarget", "kept_locally"]

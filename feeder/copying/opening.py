@@ -23,7 +23,7 @@ from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import Sharding, open_index
-from vespa_app.application import Application
+from vespa_app.running.application import Application
 
 __all__ = ["CopyOptions", "backup_index", "copy_index", "restore_index"]
 

@@ -25,10 +25,10 @@ from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.thresholds import plain_thresholds
-from vespa_app.application import Application, bundle_books
-from vespa_app.http import answer_json, connect, error_text, mapped_errors
-from vespa_app.layouts import document_path, documents_path
-from vespa_app.stored import StoredPassage, stored_field_set, stored_passages
+from vespa_app.running.application import Application, bundle_books
+from vespa_app.running.http import answer_json, connect, error_text, mapped_errors
+from vespa_app.running.stored import StoredPassage, stored_field_set, stored_passages
+from vespa_app.settings.layouts import document_path, documents_path
 
 __all__ = ["VespaStored", "kept_by_vespa"]
 

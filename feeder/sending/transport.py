@@ -20,7 +20,7 @@ import httpx
 import pycurl
 
 from feeder.sending.verdicts import Answer
-from vespa_app.credentials import tls_files, token_header
+from vespa_app.running.credentials import tls_files, token_header
 
 if TYPE_CHECKING:
     from feeder.sending.dispatcher import Attempt

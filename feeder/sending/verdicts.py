@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from feeder.operations import Operation
-from vespa_app.credentials import NOT_LET_IN, RENEW
+from vespa_app.running.credentials import NOT_LET_IN, RENEW
 
 __all__ = ["Answer", "Verdict", "judge"]
 

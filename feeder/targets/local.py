@@ -12,9 +12,9 @@ from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid.lock import LOCK
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, ShardedWriter, Sharding, open_index
-from late_interaction.plaid.writer import IndexWriter
+from late_interaction.plaid.store.lock import LOCK
+from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = ["LocalTarget", "is_there"]
 

@@ -22,11 +22,11 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.addresses import is_local, parse_address
-from vespa_app.application import Application, sent_metadata
-from vespa_app.layouts import document_path
-from vespa_app.presence import PRESENT, present_marks
-from vespa_app.schema import DIGEST
+from vespa_app.package.field_presence import PRESENT, present_marks
+from vespa_app.package.schema import DIGEST
+from vespa_app.running.addresses import is_local, parse_address
+from vespa_app.running.application import Application, sent_metadata
+from vespa_app.settings.layouts import document_path
 
 __all__ = ["VespaTarget", "open_vespa"]
 

@@ -2,7 +2,7 @@
 
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, LocalScores, SearchSettings, Storage
-from late_interaction.plaid.writer import IndexWriter
+from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = [
     "CommitSummary",

@@ -17,24 +17,24 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.changes import Changes
-from late_interaction.plaid.codecs import CODECS
-from late_interaction.plaid.columns import evaluate
-from late_interaction.plaid.creating import check_free, new_index
-from late_interaction.plaid.history import known_versions, verify_versions, version_named
 from late_interaction.plaid.inputs import Question, checked_count, chosen_bits
-from late_interaction.plaid.pending import PendingLog
-from late_interaction.plaid.scoring import exact_scores
-from late_interaction.plaid.search import search, search_selected
-from late_interaction.plaid.snapshot import Living, Snapshot
-from late_interaction.plaid.training import bundle_codebook
-from late_interaction.plaid.tuning import find_effort
+from late_interaction.plaid.searching.scoring import exact_scores
+from late_interaction.plaid.searching.search import search, search_selected
+from late_interaction.plaid.searching.tuning import find_effort
+from late_interaction.plaid.store.codecs import CODECS
+from late_interaction.plaid.store.columns import evaluate
+from late_interaction.plaid.store.creating import check_free, new_index
+from late_interaction.plaid.store.history import known_versions, verify_versions, version_named
+from late_interaction.plaid.store.selection import WantedIds
+from late_interaction.plaid.store.snapshot import Living, Snapshot
+from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current, read_version
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
-from late_interaction.plaid.versions import Tuned, Version, now, publish, read_current, read_version
-from late_interaction.plaid.wanted import WantedIds
+from late_interaction.plaid.writing.changes import Changes
+from late_interaction.plaid.writing.pending import PendingLog
+from late_interaction.plaid.writing.training import bundle_codebook
 
 if TYPE_CHECKING:
-    from late_interaction.plaid.writer import IndexWriter
+    from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = ["LocalIndex", "Planned", "own_bundle"]
 
@@ -135,7 +135,7 @@ class LocalIndex:
             raise UsageError(
                 f"{self.path} was opened at version {self.version}, for reading: open it without a version to write"
             )
-        from late_interaction.plaid.writer import IndexWriter
+        from late_interaction.plaid.writing.writer import IndexWriter
 
         return IndexWriter(self, resume=resume)
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from colbert_vespa.console import Output, json_line, prepare_streams, print_error
-from colbert_vespa.option_types import text
+from colbert_vespa.cli.console import Output, json_line, prepare_streams, print_error
+from colbert_vespa.cli.option_types import text
 
 NASTY = "\x1b]0;owned\x07\x1b[31m red \x9b2J \u202egnp \r over \u2028 \u2603 caf\u00e9 \U0001f600"
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
@@ -68,7 +68,7 @@ def test_a_closed_stream_takes_everything(monkeypatch):
 
 def test_a_query_is_utf_8_in_every_locale():
     assert text(os.fsdecode("caf\u00e9".encode())) == "caf\u00e9"
-    code = "from colbert_vespa.option_types import text; import sys; print(ascii(text(sys.argv[1])))"
+    code = "from colbert_vespa.cli.option_types import text; import sys; print(ascii(text(sys.argv[1])))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", code, "caf\u00e9"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 import typer
 
-from colbert_vespa.cli import app
+from colbert_vespa.cli.commands import app
 
 BAD_NUMBERS = ("-1", "1e400", "nan", "-inf", "many", "", "9" * 5000)
 # "0", where it is in range; "-1" likewise

@@ -12,7 +12,7 @@ from late_interaction.errors import UsageError
 from late_interaction.files import claim_folder
 from late_interaction.plaid.shards.layout import is_index_folder
 from vespa_app import build_package, default_settings
-from vespa_app.package import is_package_folder
+from vespa_app.package.building import is_package_folder
 
 COMMANDS = {
     "export": ("export", "no/such/checkpoint", "-o"),

@@ -7,8 +7,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from colbert_vespa.console import Output
-from colbert_vespa.terminal import Terminal
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.terminal import Terminal
 from feeder.ledger import FeedSummary
 from feeder.sources import Note
 

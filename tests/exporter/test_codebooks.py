@@ -10,8 +10,8 @@ from exporter.codebooks import add_codebook
 from exporter.options import ExportOptions
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.application import bundle_books
-from vespa_app.package import build_package, default_settings
+from vespa_app.package.building import build_package, default_settings
+from vespa_app.running.application import bundle_books
 
 
 def encoder(dim=16):

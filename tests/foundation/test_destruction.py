@@ -25,12 +25,12 @@ OWN = "of a file that is recognised by its first line or record"
 PLOT = "the file that --plot names"
 RUN = "in the folder of a training run, which claim_folder marked"
 ALLOWED = {
-    "late_interaction/plaid/build.py": ({"rmtree"}, INDEX),
-    "late_interaction/plaid/history.py": ({"unlink", "rmtree"}, INDEX),
-    "late_interaction/plaid/lock.py": ({"open"}, INDEX),
-    "late_interaction/plaid/pending.py": ({"unlink", "ftruncate", "os.open"}, INDEX),
-    "late_interaction/plaid/storage.py": ({"open"}, INDEX),
-    "late_interaction/plaid/training.py": ({"save"}, INDEX),
+    "late_interaction/plaid/writing/build.py": ({"rmtree"}, INDEX),
+    "late_interaction/plaid/store/history.py": ({"unlink", "rmtree"}, INDEX),
+    "late_interaction/plaid/store/lock.py": ({"open"}, INDEX),
+    "late_interaction/plaid/writing/pending.py": ({"unlink", "ftruncate", "os.open"}, INDEX),
+    "late_interaction/plaid/store/storage.py": ({"open"}, INDEX),
+    "late_interaction/plaid/writing/training.py": ({"save"}, INDEX),
     "late_interaction/plaid/shards/index.py": ({"link", "os.replace"}, INDEX),
     "late_interaction/plaid/shards/intent.py": ({"unlink"}, INDEX),
     "late_interaction/vector_cache.py": ({"open", "truncate"}, OWN),
@@ -44,10 +44,10 @@ ALLOWED = {
     "exporter/weights.py": ({"symlink_to", "write_bytes", "save_file"}, SCRATCH),
     "late_interaction/arrays.py": ({"savez"}, "into memory"),
     "late_interaction/reading.py": ({"os.open"}, "for reading"),
-    "vespa_app/cloud.py": ({"copytree", "write_bytes"}, SCRATCH),
-    "colbert_vespa/cli.py": ({"os.open"}, "of /dev/null"),
-    "colbert_vespa/exporting.py": ({"rename", "rmdir"}, STAGING),
-    "colbert_vespa/packaging.py": ({"copytree"}, SCRATCH),
+    "vespa_app/deploying/cloud.py": ({"copytree", "write_bytes"}, SCRATCH),
+    "colbert_vespa/cli/commands.py": ({"os.open"}, "of /dev/null"),
+    "colbert_vespa/cli/exporting.py": ({"rename", "rmdir"}, STAGING),
+    "colbert_vespa/cli/packaging.py": ({"copytree"}, SCRATCH),
     "colbert_vespa/rag/building.py": ({"rmtree"}, SCRATCH),
     "colbert_vespa/training/running.py": ({"touch"}, RUN),
     "colbert_vespa/training/saving.py": (
@@ -55,8 +55,8 @@ ALLOWED = {
     ),
     "colbert_vespa/training/scorers.py": ({"open", "truncate"}, RUN),
     "colbert_vespa/training/report.py": ({"savefig"}, PLOT),
-    "colbert_vespa/measures/tradeoffs.py": ({"savefig"}, PLOT),
-    "colbert_vespa/recall.py": ({"savefig"}, PLOT),
+    "colbert_vespa/evaluation/tradeoffs.py": ({"savefig"}, PLOT),
+    "colbert_vespa/evaluation/recall.py": ({"savefig"}, PLOT),
 }  # fmt: skip
 
 

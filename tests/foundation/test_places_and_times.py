@@ -11,7 +11,7 @@ from late_interaction.errors import FilterError, MetadataError
 from late_interaction.filters import Near, Range, parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema, coerce
 from late_interaction.places_and_times import degrees, near, position
-from late_interaction.plaid.columns import column_of, evaluate
+from late_interaction.plaid.store.columns import column_of, evaluate
 from query.yql import filter_to_yql
 
 SCHEMA = MetadataSchema(

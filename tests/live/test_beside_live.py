@@ -10,9 +10,9 @@ from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from query import Client
 from vespa_app import AppSettings, build_package
-from vespa_app.application import Application
-from vespa_app.beside import build_beside
-from vespa_app.deploy import deploy
+from vespa_app.changes.blue_green import build_beside
+from vespa_app.deploying.deploy import deploy
+from vespa_app.running.application import Application
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]  # four deployments
 
@@ -23,9 +23,9 @@ COUNT = 60  # documents
 @pytest.fixture(scope="module")
 def green(tmp_path_factory, stdlib_sample):
     """The same model at 64 dimensions, with a codebook of its own; in int8, so that a config server holds both."""
-    from colbert_vespa.console import Output
-    from colbert_vespa.demo import minilm_folder
-    from colbert_vespa.exporting import make_bundle
+    from colbert_vespa.cli.console import Output
+    from colbert_vespa.cli.demo import minilm_folder
+    from colbert_vespa.cli.exporting import make_bundle
 
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
     path = tmp_path_factory.mktemp("green") / "bundle"

@@ -14,8 +14,8 @@ from late_interaction.errors import IncompleteAnswer, VespaRefused, VespaTimeout
 from query import Client, ClientSettings
 from query.exchange import Exchange
 from query.steps import Ask
-from vespa_app.application import Application
-from vespa_app.layouts import document_path
+from vespa_app.running.application import Application
+from vespa_app.settings.layouts import document_path
 
 pytestmark = pytest.mark.live
 

@@ -19,10 +19,10 @@ from late_interaction.metrics import overlap_at_k
 from late_interaction.thresholds import Thresholds
 from query import Client
 from vespa_app import build_package
-from vespa_app.application import Application
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.deploy import deploy
+from vespa_app.deploying.deploy import deploy
+from vespa_app.running.application import Application
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

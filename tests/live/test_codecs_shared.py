@@ -13,9 +13,9 @@ from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim
 from late_interaction.metrics import overlap_at_k
 from query import Client
-from vespa_app.application import Application
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
+from vespa_app.running.application import Application
 
 pytestmark = pytest.mark.live
 

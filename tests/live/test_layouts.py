@@ -17,8 +17,8 @@ from late_interaction.errors import UsageError
 from late_interaction.plaid import LocalIndex
 from query import Client
 from vespa_app import build_package
-from vespa_app.application import Application, chunked_fields
-from vespa_app.layouts import document_path
+from vespa_app.running.application import Application, chunked_fields
+from vespa_app.settings.layouts import document_path
 
 pytestmark = pytest.mark.live
 

@@ -18,9 +18,9 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.metrics import overlap_at_k
 from query import explain
 from vespa_app import build_package
-from vespa_app.application import Application
 from vespa_app.candidates import STRATEGIES
-from vespa_app.deploy import deploy
+from vespa_app.deploying.deploy import deploy
+from vespa_app.running.application import Application
 
 pytestmark = pytest.mark.live
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from colbert_vespa.evaluation import Judged
-from colbert_vespa.measures.baselines import dense_run, fused_run
-from colbert_vespa.measures.tradeoffs import front, measure_tradeoffs, plot_tradeoffs
+from colbert_vespa.evaluation.baselines import dense_run, fused_run
+from colbert_vespa.evaluation.evaluating import Judged
+from colbert_vespa.evaluation.tradeoffs import front, measure_tradeoffs, plot_tradeoffs
 from feeder.sources import Query, read_collection
 from late_interaction.documents import Document
 from late_interaction.plaid import Storage

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from colbert_vespa.measures.significance import paired
+from colbert_vespa.evaluation.significance import paired
 
 
 def test_few_queries_are_counted_in_full():

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from colbert_vespa.measures.metrics import Metric, means, parse_metric
-from colbert_vespa.measures.runs import rankings_of, read_run, write_run
+from colbert_vespa.evaluation.metrics import Metric, means, parse_metric
+from colbert_vespa.evaluation.runs import rankings_of, read_run, write_run
 from feeder.sources import read_qrels
 from late_interaction.errors import CollectionError, UsageError
 

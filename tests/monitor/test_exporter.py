@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from colbert_vespa.console import Output
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.monitor_command import go_on
 from colbert_vespa.monitor.checks import Monitor, Target
-from colbert_vespa.monitor.command import go_on
 from colbert_vespa.monitor.exporter import parse_listen, serving
 from colbert_vespa.monitor.report import METRICS, PREFIX
 from late_interaction.errors import UsageError

@@ -10,8 +10,8 @@ from colbert_vespa.monitor.checks import Monitor, Target, config_urls
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.report import METRICS, OK, UNKNOWN, WARNING, WRONG
 from late_interaction.errors import UsageError, VespaRefused, VespaTimeout
-from vespa_app.config_server import CONVERGE_PATH
-from vespa_app.description import DESCRIPTION_PATH
+from vespa_app.deploying.config_server import CONVERGE_PATH
+from vespa_app.running.description import DESCRIPTION_PATH
 
 PATIENT = 60.0  # seconds: a busy machine is no fault
 
@@ -185,7 +185,7 @@ def test_nothing_deployed(cluster, look):
 
 def test_a_config_server_that_passes_no_health_on_is_enough(cluster, look):
     """Older ones have no such path; that a service told its generation is then all that is known."""
-    from vespa_app.config_server import APPLICATION_PATH
+    from vespa_app.deploying.config_server import APPLICATION_PATH
 
     for host, kind in cluster.services():
         cluster.replies[f"{APPLICATION_PATH}/service/{kind}/{host}/state/v1/health"] = 404, {}

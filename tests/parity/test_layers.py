@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colbert_vespa.parity.comparison import Case, Comparison, compare_orders
-from colbert_vespa.parity.indexes import Answers, Place, compare_addresses, compare_index
-from colbert_vespa.parity.thresholds import THRESHOLDS, checks_of, parse_thresholds
+from colbert_vespa.evaluation.parity.comparison import Case, Comparison, compare_orders
+from colbert_vespa.evaluation.parity.indexes import Answers, Place, compare_addresses, compare_index
+from colbert_vespa.evaluation.parity.thresholds import THRESHOLDS, checks_of, parse_thresholds
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
 from query.types import Hit, SearchResult

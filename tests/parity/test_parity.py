@@ -9,12 +9,12 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 
 import checkpoints
 
-from colbert_vespa.parity.comparison import Case, Comparison
-from colbert_vespa.parity.encoders import compare_encoders
-from colbert_vespa.parity.report import html_page, junit_xml
-from colbert_vespa.parity.run import ParityReport
-from colbert_vespa.parity.texts import Texts
-from colbert_vespa.parity.thresholds import checks_of
+from colbert_vespa.evaluation.parity.comparison import Case, Comparison
+from colbert_vespa.evaluation.parity.encoders import compare_encoders
+from colbert_vespa.evaluation.parity.report import html_page, junit_xml
+from colbert_vespa.evaluation.parity.run import ParityReport
+from colbert_vespa.evaluation.parity.texts import Texts
+from colbert_vespa.evaluation.parity.thresholds import checks_of
 from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle
 from late_interaction.errors import CheckpointError

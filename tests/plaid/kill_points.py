@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from late_interaction.plaid.storage import ArrayWriter
+from late_interaction.plaid.store.storage import ArrayWriter
 
 
 def before_every_file_operation(root, copies, act):

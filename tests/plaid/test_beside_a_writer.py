@@ -15,9 +15,9 @@ from plaid_tools import fake_bundle, finished, passage, token_vectors
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid.history import known_versions, remove_unused, verify_versions
 from late_interaction.plaid.shards import ShardedIndex, Sharding
-from late_interaction.plaid.storage import check_file
+from late_interaction.plaid.store.history import known_versions, remove_unused, verify_versions
+from late_interaction.plaid.store.storage import check_file
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import Question
@@ -167,7 +167,7 @@ def test_verify_of_a_version_that_is_pruned_meanwhile_starts_over(index, monkeyp
         return check_file(root, name, entry, checksum=checksum)
 
     reader = LocalIndex.open(index.path)
-    monkeypatch.setattr("late_interaction.plaid.history.check_file", check)
+    monkeypatch.setattr("late_interaction.plaid.store.history.check_file", check)
     reader.verify()
     assert any(name.startswith("segments/3") for name in checked)
     assert reader.version == 1
@@ -183,8 +183,10 @@ def test_a_version_comes_never_back_without_its_files(index, monkeypatch):
             writer.put(passage(f"d{number}"), VECTORS[number])
             writer.commit(compact=True)
     events = []
-    monkeypatch.setattr("late_interaction.plaid.history.fsync_folder", lambda path: events.append(path.name))
-    monkeypatch.setattr("late_interaction.plaid.history._remove_others", lambda root, folder, needed: events.append(folder))
+    monkeypatch.setattr("late_interaction.plaid.store.history.fsync_folder", lambda path: events.append(path.name))
+    monkeypatch.setattr(
+        "late_interaction.plaid.store.history._remove_others", lambda root, folder, needed: events.append(folder)
+    )
     removed = remove_unused(index.path, known_versions(index.path), index.snapshot.version, 1)
     assert removed == [2]
     assert events == ["versions", "segments", "deletions", "codebooks"]

@@ -11,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
 
+from late_interaction import simd
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.maxsim import maxsim, maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings, simd, storage
-from late_interaction.plaid.codecs import Binary, Float32, Residual, payload_form
-from late_interaction.plaid.sixteen import Centroids16, Query16
-from late_interaction.plaid.snapshot import Snapshot
+from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.store import storage
+from late_interaction.plaid.store.codecs import Binary, Float32, Residual, payload_form
+from late_interaction.plaid.store.int16_scoring import Centroids16, Query16
+from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.thresholds import Thresholds
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from plaid_tools import DIM, fake_bundle, passage, token_vectors, unit
 
-import late_interaction.plaid.versions as versions_module
-import late_interaction.plaid.writer as writer_module
+import late_interaction.plaid.store.versions as versions_module
+import late_interaction.plaid.writing.writer as writer_module
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
@@ -92,7 +92,7 @@ def test_a_commit_that_ends_before_current_leaves_no_version(index, monkeypatch,
     with monkeypatch.context() as patch, index.writer() as writer:
         refusing("CURRENT", patch)
         if how == "killed":
-            patch.setattr("late_interaction.plaid.writer.remove_uncommitted", lambda root: None)
+            patch.setattr("late_interaction.plaid.writing.writer.remove_uncommitted", lambda root: None)
         writer.put(passage("ghost"), VECTORS[7])
         with pytest.raises(LocalIndexError, match=r"version 1 stands.*No space"):
             writer.commit("release")

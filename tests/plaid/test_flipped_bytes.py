@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from plaid_tools import fake_bundle, passage, token_vectors
 
-import late_interaction.plaid.storage as storage_module
+import late_interaction.plaid.store.storage as storage_module
 from late_interaction.errors import ColbertVespaError, LocalIndexError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema

@@ -18,7 +18,7 @@ import pytest
 from plaid_tools import fake_bundle, unit
 from typer.testing import CliRunner
 
-from colbert_vespa.cli import app
+from colbert_vespa.cli.commands import app
 from late_interaction.codebook import train_codebook
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError, MetadataError

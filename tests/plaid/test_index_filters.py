@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid.columns import column_of, evaluate, join_columns, open_columns, write_columns
+from late_interaction.plaid.store.columns import column_of, evaluate, join_columns, open_columns, write_columns
 
 SCHEMA = MetadataSchema(
     {

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plaid_tools import DIM, fake_bundle, passage, token_vectors, unit
 
-import late_interaction.plaid.writer as writer_module
+import late_interaction.plaid.writing.writer as writer_module
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
-from late_interaction.plaid.versions import Tuned
+from late_interaction.plaid.store.versions import Tuned
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS})
 VECTORS = token_vectors(np.random.default_rng(0), 64)

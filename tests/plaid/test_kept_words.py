@@ -10,9 +10,9 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
-from late_interaction.plaid import segment as segment_module
-from late_interaction.plaid import words as words_module
 from late_interaction.plaid.shards import ShardedIndex, Sharding
+from late_interaction.plaid.store import segment as segment_module
+from late_interaction.plaid.store import words as words_module
 from query.words import Words
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
@@ -130,7 +130,7 @@ def test_damaged_words_are_an_error_and_not_an_answer(index):
 
 @pytest.mark.parametrize("number", [60, -1, 1 << 30])
 def test_words_that_name_other_passages_are_found_when_segments_are_joined(index, monkeypatch, number):
-    monkeypatch.setattr("late_interaction.plaid.storage.IN_MEMORY_BYTES", 0)  # large files are not compared with a checksum
+    monkeypatch.setattr("late_interaction.plaid.store.storage.IN_MEMORY_BYTES", 0)
     put(index, range(60))
     (path,) = index.path.glob("segments/*/words_postings.npy")
     whole = path.read_bytes()

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import late_interaction
-from late_interaction.plaid import kernels, simd
+from late_interaction import simd
+from late_interaction.plaid.searching import kernels
 
 SCORE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
-from late_interaction.plaid import kernels
+from late_interaction.plaid.searching import kernels
 assert kernels.__file__.startswith(sys.argv[1])
 out = np.zeros((4, 16), np.float32)
 kernels.centroid_scores(np.ones((4, 2), np.int16), np.ones((1, 1, 16, 2), np.int16), 1.0, out)
@@ -32,7 +33,7 @@ def test_kept_kernels_are_not_those_of_another_simd(tmp_path):
 
     assert score() == score() == "2"
     assert list((tmp_path / "cache").rglob("*.nbc"))
-    simd = tmp_path / "late_interaction/plaid/simd.py"
+    simd = tmp_path / "late_interaction/simd.py"
     simd.write_text(simd.read_text().replace("total[row] += ", "total[row] -= "))
     assert score() == "-2"
 

@@ -10,9 +10,9 @@ from late_interaction.errors import MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid import writer as writer_module
-from late_interaction.plaid.build import merge_segments
 from late_interaction.plaid.shards import ShardedIndex, Sharding
+from late_interaction.plaid.writing import writer as writer_module
+from late_interaction.plaid.writing.build import merge_segments
 
 SCHEMA = MetadataSchema({"year": FieldType.LONG, "tags": FieldType.STRINGS})
 COUNT = 40

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from plaid_tools import fake_bundle, passage, token_vectors
 
+from colbert_vespa.evaluation.parity.comparison import Comparison, compare_orders, row_cosines, worst_rows
+from colbert_vespa.evaluation.parity.thresholds import THRESHOLDS, Check, checks_of
 from colbert_vespa.monitor.baseline import Profile, drift_rows
 from colbert_vespa.monitor.canaries import Canaries, Canary, compare
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.metrics import Figures, metric_rows
 from colbert_vespa.monitor.report import OK
-from colbert_vespa.parity.comparison import Comparison, compare_orders, row_cosines, worst_rows
-from colbert_vespa.parity.thresholds import THRESHOLDS, Check, checks_of
 from colbert_vespa.training.settings import TrainingSettings
 from exporter.exporting import _judge
 from exporter.options import ExportOptions
@@ -29,7 +29,7 @@ from late_interaction.errors import BundleError, CheckpointError, CollectionErro
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.inputs import document_rows
-from late_interaction.plaid.versions import Fit, Version
+from late_interaction.plaid.store.versions import Fit, Version
 from late_interaction.recall_goal import Answer, least_effort
 from late_interaction.thresholds import Thresholds, recall_of, train_thresholds
 from query.types import Hit, SearchResult

@@ -20,7 +20,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
 from late_interaction.plaid.shards.layout import shard_path
-from late_interaction.plaid.writer import IndexWriter
+from late_interaction.plaid.writing.writer import IndexWriter
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import Question

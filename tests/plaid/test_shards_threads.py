@@ -10,10 +10,10 @@ from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.codebook import train_codebook
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import segment as segment_module
 from late_interaction.plaid.shards import ShardedIndex, Sharding, reading
-from late_interaction.plaid.snapshot import Snapshot
-from late_interaction.plaid.storage import open_array
+from late_interaction.plaid.store import segment as segment_module
+from late_interaction.plaid.store.snapshot import Snapshot
+from late_interaction.plaid.store.storage import open_array
 from query.local import LocalSearch
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})

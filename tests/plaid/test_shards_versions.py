@@ -14,8 +14,8 @@ from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
 from late_interaction.plaid.shards.intent import Intent, read_intent, remove_intent, write_intent
 from late_interaction.plaid.shards.layout import shard_path
-from late_interaction.plaid.versions import Tuned
-from late_interaction.plaid.writer import IndexWriter
+from late_interaction.plaid.store.versions import Tuned
+from late_interaction.plaid.writing.writer import IndexWriter
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 120)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, unit
 
-import late_interaction.plaid.search as search_module
+import late_interaction.plaid.searching.search as search_module
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings, candidates, kernels
+from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.searching import candidates, kernels
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import Question

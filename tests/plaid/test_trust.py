@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kill_points import before_every_file_operation
 from plaid_tools import DIM, fake_bundle, passage, token_vectors
 
-import late_interaction.plaid.writer as writer_module
+import late_interaction.plaid.writing.writer as writer_module
 from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema

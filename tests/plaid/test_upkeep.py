@@ -9,7 +9,8 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings, training
+from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.writing import training
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 400)

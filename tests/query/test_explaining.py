@@ -12,10 +12,10 @@ from late_interaction.encoder import Encoder
 from query import Client, Hit, explain
 from query.explain import explained
 from query.types import Question
-from vespa_app.application import bundle_books
 from vespa_app.codecs import CODECS
-from vespa_app.description import Description
-from vespa_app.settings import AppSettings
+from vespa_app.running.application import bundle_books
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
 
 QUERY = "wait for a thread to finish"
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colbert_vespa.recall import Goal, measure_recall, parse_goal
+from colbert_vespa.evaluation.recall import Goal, measure_recall, parse_goal
 from late_interaction.errors import UsageError
 from query.types import Hit, SearchResult
 

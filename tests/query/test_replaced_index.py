@@ -18,8 +18,8 @@ from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 from query import Client, ClientSettings
 from query.local import LocalSearch
-from vespa_app.description import Description
-from vespa_app.settings import AppSettings
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
 
 VECTORS = token_vectors(np.random.default_rng(0), 30)
 FORMS = ["plain", "two shards", "three shards"]
@@ -145,7 +145,7 @@ class Node:
 
 def test_an_application(bundles, monkeypatch):
     old, new = bundles
-    monkeypatch.setattr("vespa_app.application.find_bundle", lambda sha256: {b.sha256: b for b in bundles}[sha256])
+    monkeypatch.setattr("vespa_app.running.application.find_bundle", lambda sha256: {b.sha256: b for b in bundles}[sha256])
     node, now = Node(old), [0.0]
     with Client("http://node:8080", transport=httpx.MockTransport(node), clock=lambda: now[0]) as client:
         client.search("x")

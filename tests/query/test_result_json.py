@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from colbert_vespa.console import Output
+from colbert_vespa.cli.console import Output
 from query import Explanation, Hit, Match, SearchResult
 
 NOT_JSON = [math.nan, math.inf, -math.inf]

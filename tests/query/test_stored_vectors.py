@@ -9,10 +9,10 @@ import pytest
 from late_interaction.errors import UsageError
 from query import Client
 from query.vespa_request import vectors_request
-from vespa_app.application import bundle_books
 from vespa_app.codecs import CODECS, VECTORS
-from vespa_app.description import Description
-from vespa_app.settings import AppSettings
+from vespa_app.running.application import bundle_books
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
 
 
 class Node:

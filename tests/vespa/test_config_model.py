@@ -16,14 +16,14 @@ from late_interaction.codebook import unit_rows
 from late_interaction.documents import Passage
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.application import bundle_books, document_fields
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
 from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.embedder import embedder_of
-from vespa_app.names import RESERVED_BY_SCHEMAS, check_schema
-from vespa_app.package import build_package, default_settings
-from vespa_app.settings import AppSettings
+from vespa_app.package.building import build_package, default_settings
+from vespa_app.package.embedder import embedder_of
+from vespa_app.running.application import bundle_books, document_fields
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.names import RESERVED_BY_SCHEMAS, check_schema
 
 pytestmark = pytest.mark.oracle
 

@@ -13,11 +13,11 @@ from vespa_bundles import small_bundle
 from late_interaction.bundle import write_manifest
 from late_interaction.codebook import train_codebook
 from late_interaction.thresholds import Thresholds
-from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, VECTORS
-from vespa_app.package import build_package
-from vespa_app.settings import AppSettings
+from vespa_app.package.building import build_package
+from vespa_app.running.application import bundle_books
+from vespa_app.settings.application_settings import AppSettings
 
 EVAL = Path("/opt/vespa/bin/vespa-eval-expr")
 FUSED = "vespalib::eval::SumMaxDotProductFunction"

@@ -9,13 +9,13 @@ from test_config_model import BOOKS, bundle, certificate, settings_for, warnings
 
 from late_interaction.documents import Passage
 from late_interaction.errors import SettingsError
-from vespa_app.application import chunked_fields
 from vespa_app.candidates import STRATEGIES
-from vespa_app.checks import check_settings
 from vespa_app.codecs import CODECS
-from vespa_app.package import build_package
-from vespa_app.sections import CloudSettings, ClusterSettings
-from vespa_app.settings import ENCODINGS, LAYOUTS, MODES
+from vespa_app.package.building import build_package
+from vespa_app.package.checks import check_settings
+from vespa_app.running.application import chunked_fields
+from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, MODES
+from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 pytestmark = pytest.mark.oracle
 

@@ -8,15 +8,15 @@ from vespa_bundles import small_bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.application import Application, document_fields
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
 from vespa_app.candidates.base import declared_fields
 from vespa_app.candidates.best_centroids import best_centroids, weighted_sets
 from vespa_app.candidates.effort import EFFORTS, codec_for, effort_for
-from vespa_app.checks import check_settings
-from vespa_app.description import Description
-from vespa_app.package import default_settings
-from vespa_app.settings import AppSettings
+from vespa_app.package.building import default_settings
+from vespa_app.package.checks import check_settings
+from vespa_app.running.application import Application, document_fields
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
 CENTROIDS = np.eye(4, dtype=np.float32)

@@ -11,13 +11,13 @@ from fake_config_server import ACCEPTED, deploy_to
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused, VespaUnreachable
-from vespa_app.application import Application
-from vespa_app.deploy import deploy
-from vespa_app.description import read_description
-from vespa_app.package import build_package
-from vespa_app.sections import CloudSettings, ClusterSettings
-from vespa_app.settings import AppSettings
-from vespa_app.shipment import plan_shipment
+from vespa_app.deploying.deploy import deploy
+from vespa_app.deploying.shipment import plan_shipment
+from vespa_app.package.building import build_package
+from vespa_app.running.application import Application
+from vespa_app.running.description import read_description
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +192,10 @@ def cloud(monkeypatch):
     monkeypatch.setattr(VespaCloud, "get_prod_regions", lambda self, instance: fake.regions)
     monkeypatch.setattr(VespaCloud, "get_mtls_endpoint", lambda self, region, **_: f"http://{region}.example/")
     monkeypatch.setattr(VespaCloud, "get_application", lambda self, **_: SimpleNamespace(url="http://aws-us-east-1c.example/"))
-    monkeypatch.setattr("vespa_app.cloud.wait_until_serving", lambda folder, url, place, *_: fake.served.append(place))
-    monkeypatch.setattr("vespa_app.staleness.read_description", nothing_runs)
+    monkeypatch.setattr(
+        "vespa_app.deploying.cloud.wait_until_serving", lambda folder, url, place, *_: fake.served.append(place)
+    )
+    monkeypatch.setattr("vespa_app.changes.staleness.read_description", nothing_runs)
     return fake
 
 
@@ -269,7 +271,7 @@ def test_a_token_is_sent_and_never_shown(server, app, credentials, capfd, caplog
 def test_no_command_takes_a_credential():
     import inspect
 
-    from colbert_vespa import cli
+    from colbert_vespa.cli.commands import commands as cli
 
     names = {name for command in cli.app.registered_commands for name in inspect.signature(command.callback).parameters}
     assert not {name for name in names if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}

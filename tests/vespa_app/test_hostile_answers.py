@@ -16,9 +16,9 @@ from late_interaction.errors import CheckpointError, SettingsError, UsageError, 
 from query.exchange import AsyncExchange, Exchange
 from query.options import ClientSettings
 from query.steps import Ask
-from vespa_app.http import answer_json, connect
-from vespa_app.settings import AppSettings
-from vespa_app.zips import visible_files
+from vespa_app.package.zips import visible_files
+from vespa_app.running.http import answer_json, connect
+from vespa_app.settings.application_settings import AppSettings
 
 URL = "http://vespa.example:8080"
 SETTINGS = ClientSettings(retries=0)
@@ -68,7 +68,7 @@ def test_a_query_reads_no_further_than_a_limit(asynchronous, monkeypatch):
     assert ask(served(GOOD[:9], GOOD[9:]), asynchronous)["root"]["children"] == []
     packed = gzip.compress(GOOD)
     assert ask(served(packed, **{"Content-Encoding": "gzip"}), asynchronous)["root"]["children"] == []
-    monkeypatch.setattr("vespa_app.http.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("vespa_app.running.http.MOST_BYTES", 1 << 20)
     with pytest.raises(VespaRefused, match="answered more than 1 MiB"):
         ask(served(*[b" " * 65536] * 100), asynchronous)
     with pytest.raises(VespaRefused, match="answered more than 1 MiB"):
@@ -90,7 +90,7 @@ def test_a_query_that_is_answered_byte_by_byte_ends_with_its_time(asynchronous):
 
 
 def test_other_requests_read_no_further_than_a_limit(monkeypatch):
-    monkeypatch.setattr("vespa_app.http.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("vespa_app.running.http.MOST_BYTES", 1 << 20)
     with connect(URL, transport=served(b'{"a": ', b"1}")) as client:
         assert answer_json(client.get("/x")) == {"a": 1}
         assert client.get("/x").text == '{"a": 1}'

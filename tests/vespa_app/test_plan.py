@@ -13,10 +13,10 @@ from late_interaction.codebook import train_codebook
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, Books
-from vespa_app.places import check_places
 from vespa_app.planning import PlanRequest, make_plan
-from vespa_app.sections import CloudSettings, ClusterSettings
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.section_checks import check_places
+from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 REQUEST = PlanRequest(documents=1e6, tokens=80)
 

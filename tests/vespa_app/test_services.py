@@ -11,13 +11,13 @@ from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
-from vespa_app.cd_tests import cd_tests
 from vespa_app.codecs import Books
-from vespa_app.description import Description
-from vespa_app.package import build_package
-from vespa_app.places import check_places
-from vespa_app.sections import CloudSettings, ClusterSettings
-from vespa_app.settings import AppSettings
+from vespa_app.package.building import build_package
+from vespa_app.package.cd_tests import cd_tests
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.section_checks import check_places
+from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 ONE = np.full((1, 16), 0.25, np.float32)
 BASE = AppSettings(dim=16, query_rows=8, embedder=False)

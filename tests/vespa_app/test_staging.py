@@ -7,14 +7,14 @@ import pytest
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import UsageError
-from vespa_app.beside import build_beside
 from vespa_app.candidates import STRATEGIES
-from vespa_app.changes import package_changes
-from vespa_app.checks import check_package
-from vespa_app.package import build_package
-from vespa_app.sections import CloudSettings
-from vespa_app.settings import AppSettings
-from vespa_app.staging import check_staging, staging_fault
+from vespa_app.changes.blue_green import build_beside
+from vespa_app.changes.comparing import package_changes
+from vespa_app.deploying.staging import check_staging, staging_fault
+from vespa_app.package.building import build_package
+from vespa_app.package.checks import check_package
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.sections import CloudSettings
 
 BASE = AppSettings(dim=16, query_rows=8, candidates=("bm25",), embedder=False, cloud=CloudSettings(regions=("aws-us-east-1c",)))
 

@@ -26,7 +26,7 @@ from vespa_app.candidates.base import (
 from vespa_app.candidates.bm25 import BM25_SCORE, Bm25
 from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, Centroid
 from vespa_app.candidates.pooled import FIELD, Pooled
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["WORDS", "Hybrid"]
 

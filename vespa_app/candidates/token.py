@@ -24,7 +24,7 @@ from vespa_app.candidates.base import (
     vector_hex,
 )
 from vespa_app.codecs.base import VECTORS, blocks
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["BITS_FIELD", "Token"]
 

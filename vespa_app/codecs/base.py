@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "NO_BOOKS",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Float32"]
 

@@ -36,7 +36,7 @@ from vespa_app.codecs.base import (
     stacked,
     token_matrix,
 )
-from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["CODES", "Residual"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import BITS, CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, MAX_CENTROIDS, trained_centroids
 from late_interaction.errors import SettingsError
-from vespa_app.application import bundle_books
 from vespa_app.candidates import STRATEGIES
-from vespa_app.checks import LIMITS
 from vespa_app.codecs import CODECS
-from vespa_app.sections import LIMIT_RANGE
-from vespa_app.settings import LAYOUTS, AppSettings
+from vespa_app.package.checks import LIMITS
+from vespa_app.running.application import bundle_books
+from vespa_app.settings.application_settings import LAYOUTS, AppSettings
+from vespa_app.settings.sections import LIMIT_RANGE
 
 __all__ = ["DISK_LIMIT", "MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
 

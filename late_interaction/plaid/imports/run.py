@@ -13,17 +13,17 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema, SchemaInference
-from late_interaction.plaid.build import Encoded, build_encoded_segment
-from late_interaction.plaid.codecs import payload_form
-from late_interaction.plaid.creating import check_free, new_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES, open_colbert_ai
 from late_interaction.plaid.imports.fast_plaid import FAST_PLAID_FILES, open_fast_plaid
 from late_interaction.plaid.imports.peer import Peer
 from late_interaction.plaid.imports.texts import documents_of, with_documents
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.segment import PayloadForm, Segment
-from late_interaction.plaid.training import FIT_VECTORS, adopt, bundle_codebook
-from late_interaction.plaid.versions import now, publish
+from late_interaction.plaid.store.codecs import payload_form
+from late_interaction.plaid.store.creating import check_free, new_index
+from late_interaction.plaid.store.segment import PayloadForm, Segment
+from late_interaction.plaid.store.versions import now, publish
+from late_interaction.plaid.writing.build import Encoded, build_encoded_segment
+from late_interaction.plaid.writing.training import FIT_VECTORS, adopt, bundle_codebook
 
 __all__ = ["import_index"]
 

@@ -21,10 +21,9 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.creating import new_index
-from late_interaction.plaid.history import known_versions
 from late_interaction.plaid.index import LocalIndex, Planned, own_bundle
 from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
@@ -35,9 +34,10 @@ from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.shards.states import ShardedVersion, ShardState, first_readable, read_states
 from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
 from late_interaction.plaid.shards.writer import ShardedWriter
-from late_interaction.plaid.tuning import find_effort
+from late_interaction.plaid.store.creating import new_index
+from late_interaction.plaid.store.history import known_versions
+from late_interaction.plaid.store.versions import Tuned, Version
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, Storage
-from late_interaction.plaid.versions import Tuned, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import Any
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 from late_interaction.plaid.shards.layout import checksum
-from late_interaction.plaid.versions import Tuned, read_tuned
+from late_interaction.plaid.store.versions import Tuned, read_tuned
 
 __all__ = ["Intent", "read_intent", "remove_half_written", "remove_intent", "write_intent"]
 

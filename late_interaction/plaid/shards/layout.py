@@ -14,8 +14,8 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.storage import string_hash
-from late_interaction.plaid.versions import CURRENT
+from late_interaction.plaid.store.storage import string_hash
+from late_interaction.plaid.store.versions import CURRENT
 
 __all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "is_index_folder", "read_sharding", "shard_path", "write_sharding"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.shards.states import ShardState
-from late_interaction.plaid.snapshot import Snapshot
-from late_interaction.plaid.versions import read_current, read_version
+from late_interaction.plaid.store.snapshot import Snapshot
+from late_interaction.plaid.store.versions import read_current, read_version
 
 __all__ = ["OpenedShards", "ShardReaders", "VersionGone", "open_at"]
 

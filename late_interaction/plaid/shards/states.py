@@ -10,7 +10,7 @@ from typing import TypeAlias
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.shards.layout import shard_path
-from late_interaction.plaid.versions import Version, read_current, read_version, version_path
+from late_interaction.plaid.store.versions import Version, read_current, read_version, version_path
 
 __all__ = ["ShardState", "ShardedVersion", "first_readable", "read_states"]
 

@@ -20,15 +20,15 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.build import Encoded
-from late_interaction.plaid.history import check_version, known_versions, version_named
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.lock import WriterLock
 from late_interaction.plaid.shards.intent import Intent, read_intent, remove_half_written, remove_intent, write_intent
 from late_interaction.plaid.shards.layout import shard_path
+from late_interaction.plaid.store.history import check_version, known_versions, version_named
+from late_interaction.plaid.store.lock import WriterLock
+from late_interaction.plaid.store.versions import Tuned
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.versions import Tuned
-from late_interaction.plaid.writer import IndexWriter, left_over_error
+from late_interaction.plaid.writing.build import Encoded
+from late_interaction.plaid.writing.writer import IndexWriter, left_over_error
 from late_interaction.text import checked_id
 
 if TYPE_CHECKING:

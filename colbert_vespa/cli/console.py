@@ -1,0 +1,372 @@
+"""What a command prints. With --json: one JSON object as the last line of stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from colbert_vespa.cli.terminal import Terminal
+from colbert_vespa.evaluation.evaluating import Evaluation
+from colbert_vespa.evaluation.recall import RecallReport
+from feeder.ledger import FeedSummary
+from late_interaction.json_values import finite_json
+from query.types import Explanation, Hit, SearchResult
+from vespa_app.changes.comparing import KINDS, Change
+from vespa_app.planning import Plan
+
+if TYPE_CHECKING:
+    from colbert_vespa.evaluation.tradeoffs import Tradeoffs
+    from exporter.verification import ExportReport
+
+__all__ = ["INTERRUPTED", "Output", "json_line", "prepare_streams", "print_error"]
+
+INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
+_ESCAPED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # in JSON, where others are escaped anyway
+
+
+def prepare_streams() -> None:
+    """What the terminal's encoding does not have becomes a replacement; a closed stream takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def json_line(data: Mapping[str, object], encoding: str | None) -> str:
+    """One line of JSON, in escapes where the encoding lacks a character."""
+    finite = finite_json(data)
+    line = json.dumps(finite, ensure_ascii=False, allow_nan=False)
+    line = _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    try:
+        line.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(finite, allow_nan=False)
+    return line + "\n"
+
+
+class Output:
+    """Console and result channel of one command."""
+
+    def __init__(self, *, json_output: bool) -> None:
+        self.json_output = json_output
+        self.console = Terminal(stderr=json_output, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Plain text: nothing in it is taken as markup."""
+        self.console.print(escape(text))
+
+    def command(self, line: str) -> None:
+        """A shell command, in one line whatever the width, so that it can be copied."""
+        self.console.print(f"  {escape(line)}", soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        self.console.print(f"\n[bold]{escape(text)}[/bold]")
+
+    def table(self, rows: Mapping[str, object]) -> None:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(name, Text(str(value)))
+        self.console.print(table)
+
+    def result(self, data: Mapping[str, object]) -> None:
+        if self.json_output:
+            sys.stdout.write(json_line(data, sys.stdout.encoding))
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, expand=True) as progress:
+            yield progress
+
+    @contextmanager
+    def steps(self) -> Iterator[StepBars]:
+        with self.progress() as progress:
+            yield StepBars(progress)
+
+    def hits(self, result: SearchResult) -> None:
+        """Rank, score, id and the passage, with the words that matched in bold; of several indexes, which one each is from."""
+        if not result.hits:
+            self.say("  no passage matches")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(justify="right", style="dim", min_width=3)
+        grid.add_column(justify="right", style="cyan", min_width=7)
+        grid.add_column(overflow="fold")
+        several = len({hit.index for hit in result.hits}) > 1
+        for hit in result.hits:
+            origin = [Text(hit.index, style="dim")] if several else []
+            shown = Group(_title(hit, hit.explanation), _passage(hit.title, hit.text, hit.explanation), *origin)
+            grid.add_row(str(hit.rank), f"{hit.score:.3f}", shown)
+        self.console.print(grid)
+        for note in result.notes:
+            self.say(f"  note: {note}")
+
+    def explanation(self, result: SearchResult) -> None:
+        """Per hit: each query word with the passage word that matched it best; then what each stage took."""
+        for hit in result.hits:
+            stages = ", ".join(f"{name} {value:.3f}" for name, value in hit.stages.items())
+            self.console.print(f"\n[bold]{escape(hit.id)}[/bold]  {stages}", overflow="fold")
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for column in ("query word", "passage word", "similarity", "characters"):
+                table.add_column(column)
+            for match in hit.explanation.matches if hit.explanation else ():
+                place = f"{match.start}-{match.end}"
+                similarity = Text(f"{match.similarity:.3f}", style=similarity_style(match.similarity))
+                table.add_row(Text(match.query_word), Text(match.passage_word), similarity, place)
+            self.console.print(table)
+        matched = "" if result.matched is None else f"{result.matched} matched, "
+        took = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings_ms.items())
+        why = f" ({result.chosen})" if result.chosen else ""
+        self.say(f"\ncandidates by {result.candidates}{why}")
+        self.say(f"{matched}at most {result.reranked} reranked by MaxSim; {result.coverage:.1%} of the documents searched")
+        self.say(f"milliseconds: {took}")
+
+    def export_report(self, report: ExportReport) -> None:
+        """Each graph against torch, a line each; then what differs from the checkpoint's own loader."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("graph")
+        for name in ("cosine", "worst", "top-10", "tau", "docs/s", "query ms", "MB"):
+            table.add_column(name, justify="right")
+        if report.torch:
+            table.add_row("torch", "", "", "", "", f"{report.torch.documents_per_s:.0f}", f"{report.torch.query_ms:.1f}", "")
+        for precision, found in report.fidelity.items():
+            measured = (f"{value:.4f}" for value in (found.mean, found.worst))
+            ranks = (f"{value:.3f}" for value in (found.top10, found.tau))
+            speed = f"{found.speed.documents_per_s:.0f}", f"{found.speed.query_ms:.1f}"
+            table.add_row(precision, *measured, *ranks, *speed, f"{found.bytes / 1e6:.0f}")
+        self.console.print(table)
+        self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
+        for difference in report.differences:
+            self.say(f"  {difference}")
+        if report.vespa_rules:
+            rules = report.vespa_rules
+            self.say(
+                f"Vespa's rules against the trained ones: same ids {rules.ids_equal:.0%}, top-10 {rules.top10:.3f}, "
+                f"tau {rules.tau:.3f}"
+            )
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """A column for the client and for each baseline; in brackets the p-value of the difference by randomisation."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        size = f"{evaluation.passages:,} passages, " if evaluation.passages else ""
+        table.add_column(f"{evaluation.collection}: {size}{evaluation.queries:,} queries")
+        table.add_column(evaluation.candidates, justify="right")
+        for name in evaluation.baselines:
+            table.add_column(name, justify="right")
+        for key, value in evaluation.measured.items():
+            cells = []
+            for name, values in evaluation.baselines.items():
+                chance = evaluation.differences[name][key].randomisation
+                cells.append(f"{values[key]:.3f}" + ("" if chance is None else f" ({chance:.3f})"))
+            table.add_row(key.replace("_at_", "@"), f"{value:.3f}", *cells)
+        if evaluation.recall_at_10 is not None:
+            recall = f"{evaluation.recall_at_10:.3f} ({evaluation.recall_queries} queries)"
+            table.add_row("recall@10 against exact MaxSim", recall)
+        if evaluation.latency_ms:
+            table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms))
+        self.console.print(table)
+        if evaluation.baselines:
+            self.say("in brackets: p of the difference to the first column, by randomisation")
+
+    def tradeoffs(self, found: Tradeoffs) -> None:
+        """A line for each index and candidates; those that no other dominates are bold."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column(f"{found.collection}: {found.passages:,} passages, {found.queries:,} queries")
+        for name in ("pooled by", "candidates", "nDCG@10", "B a passage", "build s", "p50 ms", "p95 ms"):
+            table.add_column(name, justify="right")
+        for p in found.points:
+            sizes = f"{p.ndcg_at_10:.3f}", f"{p.bytes_per_passage:,.0f}", f"{p.build_s:.1f}"
+            row = (p.codec, str(p.pooling), p.candidates, *sizes, f"{p.p50_ms:.1f}", f"{p.p95_ms:.1f}")
+            table.add_row(*row, style="bold green" if p.by_bytes or p.by_latency else None)
+        self.console.print(table)
+
+    def recall(self, report: RecallReport) -> None:
+        """The curve, a bar for each setting's latency; then the least settings that reach the goal."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("candidates")
+        for name in ("probes", "rerank", "among candidates", f"recall@{report.goal.k}", "p50 ms", "p95 ms"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        slowest = max((effort.p50_ms for effort in report.curve), default=1.0)
+        for effort in report.curve:
+            best = effort in report.chosen
+            shares = f"{effort.candidates:.3f}", f"{effort.recall:.3f}"
+            times = f"{effort.p50_ms:.1f}", f"{effort.p95_ms:.1f}"
+            bar = "█" * max(1, round(30 * effort.p50_ms / slowest))
+            row = (effort.strategy, str(effort.probes or ""), str(effort.rerank), *shares, *times, bar)
+            table.add_row(*row, style="bold green" if best else None)
+        self.console.print(table)
+        self.say(f"{report.queries} queries; exhaustive MaxSim p50 {report.exact_p50_ms:.1f} ms")
+        for effort in report.chosen:
+            probes = f", {effort.probes} probes" if effort.probes else ""
+            self.say(f"{effort.strategy} reaches {report.goal.recall:.3g} with rerank {effort.rerank}{probes}")
+        if not report.chosen:
+            self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
+
+    def changes(self, changes: Sequence[Change]) -> None:
+        """One line for each, the costly ones last."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(style="dim", overflow="fold")
+        table.add_column(overflow="fold")
+        for change in sorted(changes, key=lambda change: KINDS.index(change.kind)):
+            note = f" (allow {change.allow})" if change.allow else ""
+            table.add_row(change.kind, change.where, Text(change.what + note))
+        self.console.print(table)
+
+    def plan(self, plan: Plan) -> None:
+        """Each figure with its formula and source below it; then what to note."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(justify="right", style="cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        for figure in plan.figures:
+            amount = f"{figure.value:,.4g}" if figure.value < 1e4 else f"{figure.value:,.0f}"
+            how = Text.assemble(figure.formula, "\n", (figure.source, "dim"))
+            table.add_row(figure.name, f"{amount} {figure.unit}".strip(), how)
+        self.console.print(table)
+        for note in plan.notes:
+            self.say(f"  note: {note}")
+
+    def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
+        if summary.outcome == "dry run":
+            there = f"{summary.already_there} are there as they are"
+            if summary.operation == "delete":
+                there = f"{summary.absent} are not there"
+            self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {there}")
+            self._feed_notes(summary)
+            return
+        per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
+        way = "from" if verb == "deleted" else "to"
+        self.say(
+            f"{verb} {summary.acknowledged} documents {way} {summary.target} in {summary.seconds:.1f} s ({per_second:.0f}/s)"
+        )
+        if summary.already_there:
+            self.say(f"  {summary.already_there} were already there")
+        if summary.skipped_blank:
+            self.say(
+                f"  {summary.skipped_blank} blank documents skipped: {_named(summary.skipped_blank_ids, summary.skipped_blank)}"
+            )
+        if summary.removed_blank:
+            self.say(f"  {summary.removed_blank} of them had a text before, which is removed")
+        if summary.absent:
+            self.say(f"  {summary.absent} ids were not there: {_named(summary.absent_ids, summary.absent)}")
+        if summary.duplicates:
+            self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
+        self._feed_notes(summary)
+        if summary.truncated:
+            self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
+        if summary.dead_lettered:
+            self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
+        if summary.outcome in ("interrupted", "failed"):
+            self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
+
+    def _feed_notes(self, summary: FeedSummary) -> None:
+        for note in summary.notes:
+            self.say(f"  {note}")
+
+
+def _named(ids: Sequence[str], count: int) -> str:
+    """The ids, which are the first of `count`."""
+    return ", ".join(ids) + (", ..." if count > len(ids) else "")
+
+
+class StepBars:
+    """One bar per named step of a longer work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, object] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+
+_SHOWN = 240
+_MATCH = "bold yellow"
+_STRENGTHS = ((0.75, "bold green"), (0.5, "green"), (0.25, "yellow"))  # of a similarity, and its colour
+
+
+def similarity_style(similarity: float) -> str:
+    return next((style for least, style in _STRENGTHS if similarity >= least), "dim")
+
+
+def _passage(title: str, text: str, explanation: Explanation | None) -> Text:
+    """Some 240 characters of the text, without the title, around where most of the match is."""
+    whole, spans = _collapsed(explanation.text, explanation.spans()) if explanation else _collapsed(text, [])
+    body = len(title) + 1 if explanation and title and whole.startswith(f"{title} ") else 0
+    inside = [span for span in spans if span[0] >= body]
+    first = _window_start(whole, inside, body)
+    last = min(len(whole), first + _SHOWN)
+    shown = Text("... " if first > body else "")
+    place = first
+    for start, end in inside:
+        if start >= place and end <= last:
+            shown.append(whole[place:start])
+            shown.append(whole[start:end], style=_MATCH)
+            place = end
+    shown.append(whole[place:last] + (" ..." if last < len(whole) else ""))
+    return shown
+
+
+def _title(hit: Hit, explanation: Explanation | None) -> Text:
+    """The id, and the title where it says more, with the words that matched."""
+    spans = explanation.spans() if explanation and explanation.text.startswith(hit.title) else []
+    title = Text(hit.title, style="bold")
+    for start, end in spans:
+        if end <= len(hit.title):
+            title.stylize(_MATCH, start, end)
+    if not hit.title or hit.title == hit.id:
+        return title if hit.title else Text(hit.id, style="bold")
+    return Text(f"{hit.id}  ", style="bold").append_text(title)
+
+
+def _window_start(text: str, spans: list[tuple[int, int]], body: int) -> int:
+    if len(text) - body <= _SHOWN or not spans:
+        return body
+    best = max(spans, key=lambda span: (sum(span[0] <= s and e <= span[0] + _SHOWN for s, e in spans), -span[0]))[0]
+    if best + 40 < body + _SHOWN:
+        return body
+    start = text.rfind(" ", 0, best - 40) + 1
+    return max(body, min(start, len(text) - _SHOWN))
+
+
+def _collapsed(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+    """Every run of white space as one blank, with the spans moved along."""
+    kept: list[str] = []
+    moved = []
+    for character in text:
+        moved.append(len(kept))
+        if not character.isspace():
+            kept.append(character)
+        elif kept and kept[-1] != " ":
+            kept.append(" ")
+    moved.append(len(kept))
+    return "".join(kept), [(moved[start], moved[end]) for start, end in spans]
+
+
+def print_error(message: str) -> None:
+    Terminal(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")

@@ -1,0 +1,153 @@
+"""`index push`, `pull`, `backup`, `restore`: stored documents from one place to another, without encoding them again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colbert_vespa.cli.console import INTERRUPTED, Output
+from colbert_vespa.cli.option_types import address, folder_to_write, path, whole
+from late_interaction.addresses import locate
+from late_interaction.errors import UsageError
+
+if TYPE_CHECKING:
+    from feeder.copying import CopySummary
+    from late_interaction.bundle import Bundle
+
+__all__ = ["add_copy_commands"]
+
+Merge = Annotated[
+    bool, typer.Option("--merge", help="Into an index that has documents: those of one id are replaced, the others stay.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+BundleFolder = Annotated[
+    Path | None, typer.Option("--bundle", help="Of the Vespa application, where this machine does not know it.", parser=path)
+]
+Codec = Annotated[
+    str | None, typer.Option("--codec", help="Of a new local index; default: one that keeps the vectors as they are.")
+]
+Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))]
+Refine = Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+
+
+def add_copy_commands(app: typer.Typer) -> None:
+    for command in (push, pull, backup, restore):
+        app.command()(command)
+
+
+def push(
+    index: Annotated[Path, typer.Argument(help="Local index folder.", parser=path)],
+    to: Annotated[
+        str, typer.Option("--to", help="URL of a deployed application, with #NAME for one of its indexes.", parser=address)
+    ],
+    merge: Merge = False,
+    resume: Resume = False,
+    json_output: Json = False,
+) -> None:
+    """Copies a local index to a Vespa application: same ids, same vectors; nothing is encoded again."""
+    from feeder.copying import CopyOptions, copy_index
+
+    _check_url(to, "push")
+    out = Output(json_output=json_output)
+    with _copying(out) as report:
+        summary = copy_index(str(index), to, CopyOptions(merge=merge, resume=resume), report)
+    _show(out, summary)
+
+
+def pull(
+    url: Annotated[
+        str, typer.Argument(help="URL of a deployed application, with #NAME for one of its indexes.", parser=address)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
+    bundle: BundleFolder = None,
+    codec: Codec = None,
+    bits: Bits = None,
+    refine: Refine = False,
+    merge: Merge = False,
+    resume: Resume = False,
+    json_output: Json = False,
+) -> None:
+    """Copies what a Vespa application has into a local index: same ids, vectors as the application keeps them."""
+    from feeder.copying import CopyOptions, copy_index
+    from late_interaction.plaid import Storage
+
+    _check_url(url, "pull")
+    out = Output(json_output=json_output)
+    options = CopyOptions(_bundle(bundle), Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
+    with _copying(out) as report:
+        summary = copy_index(url, str(output), options, report)
+    _show(out, summary)
+
+
+def backup(
+    address: Annotated[str, typer.Argument(help="Local index folder, or URL of an application.", parser=address)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Backup folder to make.", parser=folder_to_write)],
+    bundle: BundleFolder = None,
+    resume: Resume = False,
+    json_output: Json = False,
+) -> None:
+    """Writes an index's documents and vectors into a folder of compressed parts with checksums (docs/copying.md)."""
+    from feeder.copying import CopyOptions, backup_index
+
+    out = Output(json_output=json_output)
+    with _copying(out) as report:
+        summary = backup_index(address, output, CopyOptions(_bundle(bundle), resume=resume), report)
+    _show(out, summary)
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Backup folder.", parser=path)],
+    to: Annotated[str, typer.Option("--to", help="Local index to make, or URL of an application.", parser=address)],
+    codec: Codec = None,
+    bits: Bits = None,
+    refine: Refine = False,
+    merge: Merge = False,
+    resume: Resume = False,
+    json_output: Json = False,
+) -> None:
+    """Reads a backup whole, and copies it to an address if all of it is as it was written."""
+    from feeder.copying import CopyOptions, restore_index
+    from late_interaction.plaid import Storage
+
+    out = Output(json_output=json_output)
+    options = CopyOptions(storage=Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
+    with _copying(out) as report:
+        summary = restore_index(folder, to, options, report)
+    _show(out, summary)
+
+
+def _check_url(address: str, command: str) -> None:
+    if isinstance(locate(address), Path):
+        raise UsageError(f"{address!r} is not a URL of a Vespa application, and index {command} needs one")
+
+
+def _bundle(path: Path | None) -> Bundle | None:
+    from late_interaction.bundle import Bundle
+
+    return None if path is None else Bundle.open(path)
+
+
+@contextlib.contextmanager
+def _copying(out: Output) -> Iterator[functools.partial[None]]:
+    with out.steps() as bars:
+        yield functools.partial(bars, "copied")
+
+
+def _show(out: Output, summary: CopySummary) -> None:
+    there = f", {summary.already_there} of them there already" if summary.already_there else ""
+    out.say(
+        f"{summary.documents} documents{there}, {summary.passages} passages, {summary.token_vectors} token vectors "
+        f"to {summary.target} in {summary.seconds:.1f} s"
+    )
+    for note in summary.notes:
+        out.say(note)
+    out.result(summary.to_json())
+    if summary.outcome == "interrupted":
+        out.say("interrupted: --resume goes on")
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,84 @@
+"""What a feed shows while it runs: a bar, and under it rates, what is under way, and errors."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from colbert_vespa.cli.terminal import Terminal
+from feeder import FeedRun
+from feeder.ledger import FeedProgress, rates
+from feeder.metrics import FeedMetrics
+
+__all__ = ["FeedView", "details", "feed_view"]
+
+RECENT_S = 10.0  # that rates are of
+
+
+class FeedView(Progress):
+    """Shows `state`, which is asked four times a second; nothing where the console is no terminal."""
+
+    def __init__(self, console: Console, state: Callable[[], FeedProgress]) -> None:
+        self._state = state
+        self._recent: deque[FeedProgress] = deque([state()])
+        columns = (
+            TextColumn("feed"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+        )
+        super().__init__(*columns, console=console, expand=True, disable=not console.is_terminal, refresh_per_second=4)
+        self.add_task("feed", total=self._recent[0].total)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        now, recent = self._state(), self._recent
+        recent.append(now)
+        while len(recent) > 2 and now.seconds - recent[1].seconds >= RECENT_S:
+            recent.popleft()
+        for task in self.task_ids:  # none while it is being made
+            self.update(task, completed=now.done, total=now.total)
+        yield from super().get_renderables()
+        for line in details(now, recent[0]):
+            yield Text(line, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def details(now: FeedProgress, before: FeedProgress) -> list[str]:
+    """Lines of at most 80 columns; rates are of the time between the two."""
+    seconds = now.seconds - before.seconds
+    text_bytes, sent = now.bytes - before.bytes, now.sending
+    rate = rates(now.done - before.done, now.token_vectors - before.token_vectors, text_bytes, seconds)
+    found = [
+        f"  {rate['documents_per_s']:,.0f} documents/s, {rate['tokens_per_s']:,.0f} tokens/s, "
+        f"{rate['mb_per_s']:.2f} MB/s of text"
+    ]
+    under_way = f"  {now.in_flight:,} documents under way"
+    if sent is None:
+        return [*found, under_way, *_counted("refused", now.errors)]
+    if before.sending is not None and seconds > 0:
+        found[0] += f", {(sent.bytes_sent - before.sending.bytes_sent) / 1e6 / seconds:.1f} MB/s sent"
+    under_way += f", {sent.in_flight:,} of {sent.allowed:,} operations in flight"
+    if sent.latency_ms:
+        under_way += f", p50 {sent.latency_ms['p50']:,.0f} ms"
+    if sent.circuit != "closed":
+        found.append("  Vespa does not answer: one operation a second tries whether it is back")
+    return [*found, under_way, *_counted("sent again", sent.retries), *_counted("refused", now.errors)]
+
+
+def _counted(what: str, counts: Mapping[str, int]) -> list[str]:
+    return [f"  {what}: " + ", ".join(f"{count:,} for {reason}" for reason, count in counts.items())] if counts else []
+
+
+@contextmanager
+def feed_view(run: FeedRun, metrics: FeedMetrics | None = None) -> Iterator[None]:
+    """On standard error, and as Prometheus `metrics`."""
+    if metrics is not None:
+        metrics.state = lambda: run.state
+    with FeedView(Terminal(stderr=True, highlight=False), lambda: run.state):
+        yield

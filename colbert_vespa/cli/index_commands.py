@@ -1,0 +1,296 @@
+"""`index`: what can be done with a local index besides feeding and searching it."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import itertools
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.copy_commands import add_copy_commands
+from colbert_vespa.cli.option_types import COUNT, folder_to_write, path, real
+from feeder.sources.beir import text_lines
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.text import clean_text
+
+if TYPE_CHECKING:
+    from late_interaction.plaid.shards import AnyIndex, ShardedIndex
+    from late_interaction.plaid.store.versions import Tuned
+
+__all__ = ["index_app", "question_lines"]
+
+index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
+add_copy_commands(index_app)
+Index = Annotated[Path, typer.Argument(help="Local index folder.", parser=path)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+SEED = 7
+TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
+WORDS = 12  # of a passage's beginning, as a question about it
+
+
+@index_app.command()
+def info(index: Index, json_output: Json = False) -> None:
+    """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
+    from late_interaction.plaid.shards import ShardedIndex, open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index)
+    if isinstance(opened, ShardedIndex):
+        result = _info_of_shards(opened)
+        out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
+        for shard in result["shard_sizes"]:
+            out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
+        out.result(result)
+        return
+    version = opened.snapshot.version
+    codec = f"{opened.codec}, {opened.bits} bits" if opened.bits else opened.codec
+    effort = _effort(version.effort)
+    if version.effort is None and version.tuned is not None:
+        effort = "default: the index has more than doubled since it was tuned"
+    result = {
+        "version": opened.version,
+        "documents": opened.documents,
+        "passages": opened.passages,
+        "token_vectors": opened.token_vectors,
+        "dim": opened.dim,
+        "codec": codec + (", with int8 rows" if version.refine else ""),
+        "bytes_per_token": round(opened.bytes_per_token, 1),
+        "segments": len(version.segments),
+        "centroids": 0 if opened.codebook is None else len(opened.codebook.centroids),
+        "drift": None if opened.drift is None else round(opened.drift, 4),
+        "effort": effort,
+    }
+    out.table({name.replace("_", " "): str(value) for name, value in result.items()})
+    out.result(result)
+
+
+def _info_of_shards(index: ShardedIndex) -> dict[str, Any]:
+    readers, missing = index.readers(), index.missing
+    sizes = [
+        {"shard": n, "passages": readers[n].passages if n in readers else None, "error": missing.get(n, "")}
+        for n in range(index.sharding.count)
+    ]
+    return {
+        "version": index.version,
+        "shards": index.sharding.count,
+        "key": index.sharding.field or "id",
+        "documents": index.documents,
+        "passages": index.passages,
+        "token_vectors": index.token_vectors,
+        "dim": index.dim,
+        "codec": f"{index.codec}, {index.bits} bits" if index.bits else index.codec,
+        "effort": _effort(index.effort),
+        "shard_sizes": sizes,
+    }
+
+
+def _effort(tuned: Tuned | None) -> str:
+    if tuned is None:
+        return "default"
+    return f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}"
+
+
+@index_app.command("import")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of an index of colbert-ai, RAGatouille, PyLate or fast-plaid.", parser=path)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was made with.", parser=path)
+    ],
+    collection: Annotated[
+        Path | None,
+        typer.Option("--collection", help="Its documents, one a line and in its order: .jsonl or ColBERT's .tsv.", parser=path),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Takes over another engine's index as it is: nothing is encoded again, and no code in its files is run."""
+    from feeder.sources import open_sources
+    from late_interaction.bundle import Bundle
+    from late_interaction.plaid.imports import TsvCollection, import_index
+
+    out = Output(json_output=json_output)
+    documents = None
+    if collection is not None:
+        documents = TsvCollection(collection) if collection.suffix == ".tsv" else open_sources([str(collection)])[0]
+    with out.steps() as bars:
+        progress = functools.partial(bars, "passages")
+        index = import_index(source, output, bundle=Bundle.open(bundle), documents=documents, progress=progress)
+    result = {"index": str(output), "documents": index.documents, "passages": index.passages}
+    result |= {"token_vectors": index.token_vectors, "dim": index.dim, "bits": index.bits}
+    out.say(f"imported {index.passages} passages, {index.token_vectors} token vectors of {index.dim} x {index.bits} bits")
+    out.result(result)
+
+
+@index_app.command()
+def versions(index: Index, json_output: Json = False) -> None:
+    """The versions that are still there; of an index of shards, those that all shards have."""
+    from late_interaction.plaid.shards import open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index)
+    found = []
+    for version in opened.versions():
+        moment = datetime.datetime.fromtimestamp(version.created, datetime.timezone.utc)
+        row = {"version": version.number, "name": version.name, "passages": version.passages}
+        row |= {"created": moment.isoformat(), "current": version.number == opened.version}
+        found.append(row)
+        mark = "*" if row["current"] else " "
+        out.say(f"{mark} {version.number:>6}  {moment:%Y-%m-%d %H:%M:%S}  {version.passages:>9} passages  {version.name}")
+    for shard, why in opened.missing.items():
+        out.say(f"without shard-{shard}: {why}")
+    out.result({"versions": found})
+
+
+@index_app.command()
+def name(
+    index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
+) -> None:
+    """Names what the index holds now, so that it is kept."""
+    from late_interaction.plaid.shards import open_index
+
+    out = Output(json_output=json_output)
+    if not name:
+        raise UsageError("a version's name cannot be empty")
+    with open_index(index).writer() as writer:
+        summary = writer.commit(name)
+    out.say(f"version {summary.version} is named {name}")
+    out.result({"version": summary.version, "name": name})
+
+
+@index_app.command()
+def rollback(
+    index: Index,
+    to: Annotated[str, typer.Argument(help="Number or name of the version to go back to.")],
+    json_output: Json = False,
+) -> None:
+    """Makes a new version that holds what an older one held."""
+    from late_interaction.plaid.shards import open_index
+
+    out = Output(json_output=json_output)
+    with open_index(index).writer() as writer:
+        summary = writer.rollback(int(to) if to.isdecimal() and len(to) < 19 else to)
+    out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
+    out.result({"version": summary.version, "passages": summary.passages})
+
+
+@index_app.command()
+def prune(
+    index: Index,
+    keep: Annotated[
+        int, typer.Option("--keep", help="How many of the newest versions stay, besides the named ones.", parser=COUNT)
+    ] = 1,
+    json_output: Json = False,
+) -> None:
+    """Removes old versions that have no name, and the files that only they need."""
+    from late_interaction.plaid.shards import open_index
+
+    out = Output(json_output=json_output)
+    with open_index(index).writer() as writer:
+        removed = writer.prune(keep)
+    out.say(f"removed {len(removed)} versions" + (f": {', '.join(map(str, removed))}" if removed else ""))
+    out.result({"removed": removed})
+
+
+@index_app.command()
+def discard(index: Index, json_output: Json = False) -> None:
+    """Drops what an interrupted feed has left for `feed --resume`."""
+    from late_interaction.plaid.shards import open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index)
+    with opened.writer() as writer:
+        writer.discard()
+    out.say(f"version {opened.version} stands; nothing waits for a commit")
+    out.result({"version": opened.version})
+
+
+@index_app.command()
+def compact(index: Index, json_output: Json = False) -> None:
+    """One segment without what was deleted; a new codebook where the index has doubled or drifted (one of the bundle stays)."""
+    from late_interaction.plaid.shards import ShardedIndex, open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index)
+    before = _drift(opened)
+    with opened.writer() as writer:
+        summary = writer.commit(compact=True)
+    result = {"version": summary.version, "passages": summary.passages, "seconds": round(summary.seconds, 2)}
+    where = "one segment of every shard" if isinstance(opened, ShardedIndex) else "one segment"
+    out.say(f"version {summary.version}: {summary.passages} passages in {where}, {summary.seconds:.1f} s")
+    for was, now in zip(before, _drift(opened), strict=True):
+        if was is not None and now is not None:
+            out.say(f"drift {was:.4f}, now {now:.4f}")
+    out.result(result)
+
+
+def _drift(index: AnyIndex) -> list[float | None]:
+    """Of the index, or of every shard."""
+    from late_interaction.plaid.shards import ShardedIndex
+
+    return [reader.drift for reader in index.readers().values()] if isinstance(index, ShardedIndex) else [index.drift]
+
+
+@index_app.command()
+def verify(index: Index, json_output: Json = False) -> None:
+    """Reads every file and compares every checksum."""
+    from late_interaction.plaid.shards import ShardedIndex, open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index)
+    opened.verify()
+    if isinstance(opened, ShardedIndex):
+        out.say(f"{opened.sharding}: every passage is where it belongs")
+    out.say(f"version {opened.version}: every file is as it was written")
+    out.result({"version": opened.version, "ok": True})
+
+
+@index_app.command()
+def tune(
+    index: Index,
+    recall: Annotated[
+        float,
+        typer.Option("--recall", help="Share of the exact top k that searches shall find.", parser=real(0, 1, above=True)),
+    ] = 0.98,
+    k: Annotated[int, typer.Option("-k", help="Hits that are compared.", parser=COUNT)] = 10,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of 100 passages.", parser=path)
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
+    from late_interaction.encoder import Encoder
+    from late_interaction.plaid.shards import ShardSettings, open_index
+
+    out = Output(json_output=json_output)
+    opened = open_index(index, ShardSettings(timeout=TUNING_S))
+    texts = question_lines(queries) if queries else _beginnings(opened)
+    found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
+    reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}
+    out.say(f"probes {found.probes}, rerank {found.rerank}: recall@{k} {found.recall:.3f} over {found.queries} queries; stored")
+    out.result(reached)
+
+
+def question_lines(file: Path) -> list[str]:
+    """Raises: UsageError where the file has none."""
+    try:
+        texts = [clean_text(line).strip() for line in text_lines(file) if clean_text(line).strip()]
+    except CollectionError as error:
+        raise UsageError(f"queries {error}") from None
+    if not texts:
+        raise UsageError(f"queries {file} has no line with a question")
+    return texts
+
+
+def _beginnings(index: Any) -> list[str]:
+    """First words of a hundred passages, seeded."""
+    chosen = set(random.Random(SEED).sample(range(index.passages), min(100, index.passages)))
+    passages = (p for place, p in enumerate(index.iter_passages()) if place in chosen)
+    texts = [" ".join(itertools.islice((p.text or p.title).split(), WORDS)) for p in passages]
+    return [text for text in texts if text]

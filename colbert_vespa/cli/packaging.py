@@ -1,0 +1,179 @@
+"""`app`, `plan` and `deploy`: bundle and settings to application package, what it needs, and onto a Vespa."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.cli.console import Output
+from feeder.sources import open_sources
+from feeder.survey import survey
+from late_interaction.bundle import Bundle
+from late_interaction.bundle_cache import register_bundle
+from late_interaction.errors import UsageError
+from late_interaction.files import check_folder
+from late_interaction.metadata import MetadataSchema
+from vespa_app import AppSettings, build_package, check_package, default_settings
+from vespa_app.changes.blue_green import Beside, build_beside
+from vespa_app.changes.comparing import Change, package_changes
+from vespa_app.deploying.deploy import deploy
+from vespa_app.deploying.shipment import plan_shipment
+from vespa_app.deploying.targets import address_of
+from vespa_app.package.building import is_package_folder
+from vespa_app.package.checks import read_settings
+from vespa_app.package.embedder import embedder_differences
+from vespa_app.planning import PlanRequest, make_plan
+
+__all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageOptions:
+    """What `app` takes besides bundle and settings. diff: a package to compare with. beside: the package that runs, whose
+    indexes stay beside the new one; switch: the new one is asked by default. explain: also write README.md."""
+
+    diff: Path | None = None
+    beside: Path | None = None
+    switch: bool = False
+    explain: bool = False
+
+
+def write_package(
+    out: Output,
+    bundle: Path,
+    output: Path,
+    *,
+    settings: Path | None,
+    codec: str | None,
+    candidates: Sequence[str],
+    sample: Sequence[str],
+    recall: float | None = None,
+    options: PackageOptions = PackageOptions(),
+) -> dict[str, object]:
+    """Settings come from app.toml, or are made from the documents given as a sample."""
+    check_folder(output, owned=is_package_folder)
+    opened = Bundle.open(bundle)
+    if settings and (codec or candidates or sample or recall is not None):
+        raise UsageError(
+            "--settings has codec, candidates, fields and effort (probes, rerank): change them there, or leave --settings out"
+        )
+    if options.switch and not options.beside:
+        raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
+    if settings:
+        chosen = read_settings(settings)
+    else:
+        documents = [document for source in open_sources(sample) for document in source]
+        fields = survey(documents).schema if documents else MetadataSchema({})
+        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=recall)
+    if options.diff:
+        check_package(options.diff)
+    pair = build_beside(opened, chosen, options.beside, switch=options.switch) if options.beside else None
+    package = pair.package if pair else build_package(opened, chosen)
+    with tempfile.TemporaryDirectory() as scratch:  # --diff may name the folder that is about to be replaced
+        old = Path(shutil.copytree(options.diff, Path(scratch) / "old")) if options.diff else None
+        (package.explained() if options.explain else package).write(output)
+        changes = package_changes(old, output) if old else ()
+    register_bundle(opened)
+    out.say(f"application package written to {output}")
+    out.table(
+        {
+            "codec": chosen.codec,
+            "candidates": ", ".join(chosen.candidates),
+            "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
+        }
+    )
+    differences = embedder_differences(opened) if chosen.embedder else ()
+    for difference in differences:
+        out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
+    result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
+            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas),
+            "embedder_differences": list(differences)}  # fmt: skip
+    if options.diff:
+        _show_changes(out, bundle, output, options.diff, changes)
+        result["changes"] = [change.to_json() for change in changes]
+    if pair:
+        _show_steps(out, bundle, output, pair, options)
+    return result
+
+
+def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: Sequence[Change]) -> None:
+    out.heading(f"deploying it over {old}:")
+    if not changes:
+        out.say("nothing changes")
+        return
+    out.changes(changes)
+    if allow := dict.fromkeys(change.allow for change in changes if change.allow):
+        out.say("Vespa takes it only so:")
+        out.command(f"colbert-vespa deploy {output} " + " ".join(f"--allow {name}" for name in allow))
+    if any(change.kind in ("refeed", "reindex") for change in changes):
+        out.say("To keep answering from the old documents until the new ones are there:")
+        out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
+
+
+def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: PackageOptions) -> None:
+    """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
+    settings = f"--settings {output}/app.toml"
+    described = pair.package.described
+    asked, url = described.schemas[0], address_of(described.settings)
+    out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
+    out.command(f"colbert-vespa deploy {output}")
+    if not options.switch:
+        for new in pair.new:
+            out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
+        out.command(f"colbert-vespa search QUERY --from '{url}#{pair.old[0]}' --from '{url}#{pair.new[0]}'")
+        out.say("then switch:")
+        out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {output} --switch")
+        out.command("colbert-vespa deploy SWITCHED")
+    out.say(f"to go back, deploy the package before; to drop {', '.join(pair.old)} for good:")
+    out.command(f"colbert-vespa app {bundle} -o ALONE {settings}")
+    out.command("colbert-vespa deploy ALONE --allow schema-removal")
+
+
+def plan_application(
+    out: Output,
+    documents: float,
+    tokens: float,
+    settings: Path | None,
+    changes: Mapping[str, object],
+    bundle: Path | None = None,
+) -> dict[str, object]:
+    """changes: what the command line gives, which wins over `settings`; None is not given. bundle: has the codebook."""
+    known = PlanRequest.of(AppSettings.from_toml(settings), documents, tokens) if settings else PlanRequest(documents, tokens)
+    if bundle:
+        known = known.with_bundle(Bundle.open(bundle, verify=False))
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if "redundancy" in given and "searchable_copies" not in given:
+        given["searchable_copies"] = given["redundancy"]
+    plan = make_plan(dataclasses.replace(known, **given))
+    out.plan(plan)
+    if table := plan.cloud_toml():
+        out.say("\nnode resources for app.toml on Vespa Cloud:\n")
+        for line in table.splitlines():
+            out.command(line)
+    return plan.to_json()
+
+
+def deploy_package(
+    out: Output, package: Path, target: str, *, query_url: str | None, timeout: float | None, allow: Sequence[str]
+) -> dict[str, object]:
+    report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
+    out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")
+    return report.to_json()
+
+
+def show_deployment(
+    out: Output, package: Path, target: str, *, query_url: str | None, allow: Sequence[str]
+) -> dict[str, object]:
+    """What `deploy` would send; nothing is sent."""
+    shipment = plan_shipment(package, target, query_url=query_url, allow=allow)
+    out.say(f"would send {shipment.zip_bytes / 1e6:.3f} MB (zipped) to {shipment.session_url}")
+    out.table({name: f"{size:,} bytes" for name, size in shipment.files.items()})
+    out.table({name: "set" if known else "not set" for name, known in shipment.credentials.items()})
+    if shipment.query_url:
+        usual = "" if query_url else ", the usual port,"
+        out.say(f"then wait until {shipment.query_url}{usual} answers")
+    return shipment.to_json()

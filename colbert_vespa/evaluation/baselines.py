@@ -1,0 +1,67 @@
+"""What late interaction is compared with on the same texts: BM25, one vector a document, and fusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colbert_vespa.evaluation.runs import Run
+from feeder.sources import Query
+from late_interaction.bm25 import Bm25
+from late_interaction.documents import Document, passage_text
+from late_interaction.vector_cache import DocumentEncoder
+from query.fusion import fused
+from query.options import Weights
+from vespa_app.candidates.pooled import pool
+
+__all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
+
+Matrix = NDArray[np.float32]
+Hits = dict[str, list[tuple[str, float]]]
+Step = Callable[[str, int, int], None]
+BLOCK = 512
+
+
+def bm25_run(documents: Sequence[Document], queries: Sequence[Query], k: int) -> Hits:
+    """BM25 over the same texts that the encoder sees."""
+    keyword = Bm25([d.id for d in documents], [passage_text(d.title, d.text) for d in documents])
+    return {query.id: keyword.search(query.text, k) for query in queries}
+
+
+def pooled_run(
+    documents: Sequence[Document],
+    queries: Sequence[Query],
+    rows: Sequence[Matrix],
+    encoder: DocumentEncoder,
+    k: int,
+    step: Step,
+) -> Hits:
+    """Cosine of mean token vectors: what candidates `pooled` rank by. rows: `[q, d]` of each query."""
+    source, vectors = iter(documents), []
+    while part := list(islice(source, BLOCK)):
+        found = encoder.encode_documents([passage_text(d.title, d.text) for d in part])
+        vectors += [pool(D) for D in found]
+        step("dense", len(vectors), len(documents))
+    return dense_run(documents, queries, np.stack(vectors), np.stack([pool(Q) for Q in rows]), k)
+
+
+def dense_run(documents: Sequence[Document], queries: Sequence[Query], D: Matrix, Q: Matrix, k: int) -> Hits:
+    """Exact search. `D [n, d]` one unit row a document, `Q [m, d]` one a query."""
+    found = {}
+    for query, row in zip(queries, Q, strict=True):
+        scores = D @ row
+        best = np.argsort(-scores, kind="stable")[:k].tolist()
+        found[query.id] = [(documents[place].id, float(scores[place])) for place in best]
+    return found
+
+
+def fused_run(first: Run, second: Run, k: int) -> Hits:
+    """Reciprocal rank fusion of both."""
+    found = {}
+    for query, hits in first.items():
+        scores = fused(dict(hits), second.get(query, []), Weights())
+        found[query] = sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
+    return found

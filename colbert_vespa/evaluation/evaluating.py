@@ -1,0 +1,341 @@
+"""Quality, recall against exact MaxSim, and latency of a client on a judged collection, beside BM25, dense and fusions."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colbert_vespa.evaluation.baselines import bm25_run, dense_run, fused_run, pooled_run
+from colbert_vespa.evaluation.metrics import STANDARD, Metric, means
+from colbert_vespa.evaluation.recall import Goal, RecallReport, measure_recall
+from colbert_vespa.evaluation.runs import Run, rankings_of, read_run
+from colbert_vespa.evaluation.significance import Difference, paired
+from feeder.sources import Query, read_collection, read_qrels
+from late_interaction.bundle_cache import cache_folder
+from late_interaction.documents import Document, Passage, passage_text
+from late_interaction.encoder import check_finite
+from late_interaction.errors import CollectionError
+from late_interaction.maxsim import maxsim_many
+from late_interaction.metrics import overlap_at_k, percentile
+from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
+from query import Client, ClientSettings
+from query.options import AUTO
+
+__all__ = [
+    "Beside",
+    "Evaluation",
+    "Judged",
+    "compared",
+    "evaluate",
+    "evaluate_address",
+    "evaluate_run",
+    "exact_rankings",
+    "recall_at_address",
+]
+
+SEED = 13
+Qrels = Mapping[str, Mapping[str, float]]
+Rankings = Mapping[str, Sequence[str]]
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Documents, and the queries that have at least one relevant document among them."""
+
+    name: str
+    documents: Sequence[Document]
+    queries: Sequence[Query]
+    qrels: Qrels
+
+    @classmethod
+    def of(cls, name: str, documents: Iterable[Document], queries: Sequence[Query], qrels: Qrels, limit: int | None) -> Judged:
+        """`limit`: a seeded sample of so many queries. Raises: CollectionError where no query is judged."""
+        there = {document.id: document for document in documents if not document.blank}
+        judged = [q for q in queries if q.text.strip() and any(v > 0 and d in there for d, v in qrels.get(q.id, {}).items())]
+        if not judged:
+            raise CollectionError(f"collection {name} has no query with a relevant document in its corpus")
+        if limit is not None and limit < len(judged):
+            judged = random.Random(SEED).sample(judged, limit)
+        return cls(name, list(there.values()), judged, qrels)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the queries, of METRICS by key (`ndcg_at_10`); latencies in milliseconds, encoding of the query included.
+
+    baselines: the same means for each baseline. differences: by baseline and metric, whether the client is better by more than
+    chance. run: the client's hits, best first: those of a search of ten, as a user asks, and after them those of a deeper one.
+    """
+
+    collection: str
+    passages: int
+    queries: int
+    measured: Mapping[str, float]
+    recall_at_10: float | None
+    recall_queries: int
+    latency_ms: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    candidates: str
+    differences: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
+    run: Run = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """All but the run. `recall_at_10` is against exact MaxSim, `metrics` are against the judgements."""
+        return {
+            "collection": self.collection,
+            "passages": self.passages,
+            "queries": self.queries,
+            **{metric.key: self.measured[metric.key] for metric in STANDARD},
+            "metrics": dict(self.measured),
+            "recall_at_10": self.recall_at_10,
+            "recall_queries": self.recall_queries,
+            "latency_ms": dict(self.latency_ms),
+            "baselines": {name: dict(values) for name, values in self.baselines.items()},
+            "candidates": self.candidates,
+            "differences": {
+                name: {key: dataclasses.asdict(value) for key, value in found.items()}
+                for name, found in self.differences.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a client is compared with. metrics: further ones. dense: checkpoint of a single-vector model; None: the mean of the
+    bundle's token vectors. baseline: a run of the same queries."""
+
+    metrics: tuple[Metric, ...] = ()
+    dense: str | None = None
+    baseline: Run | None = None
+
+
+def evaluate(
+    client: Client,
+    judged: Judged,
+    encoder: DocumentEncoder | None,
+    *,
+    candidates: str = AUTO,
+    rerank: int | None = None,
+    recall_queries: int = 300,
+    beside: Beside | None = None,
+    step: Step | None = None,
+) -> Evaluation:
+    """`encoder`: encodes the corpus for exact MaxSim; None leaves recall_at_10 out, and the mean of token vectors.
+
+    Hits whose id is not in the collection count as not relevant, as they would for a user. recall_at_10 compares with exact
+    MaxSim over float32 vectors, for the first `recall_queries` of the queries.
+    """
+    report = step or (lambda _what, _done, _total: None)
+    beside = beside or Beside()
+    metrics = tuple(dict.fromkeys((*STANDARD, *beside.metrics)))
+    depth = max(metric.k for metric in metrics)
+    asked = _asked(client, judged, depth, candidates, rerank, report)
+    recall = None
+    sample = judged.queries[:recall_queries]
+    if encoder is not None:
+        exact = exact_rankings(client, judged.documents, sample, encoder, 10, report)
+        recall = float(np.mean([overlap_at_k([id_ for id_, _ in asked.run[q.id]], exact[q.id], 10) for q in sample]))
+    runs = _baseline_runs(client, judged, encoder, beside, asked.run, depth, report)
+    ids = [query.id for query in judged.queries]
+    ours = rankings_of(asked.run)
+    return Evaluation(
+        collection=judged.name,
+        passages=len(judged.documents),
+        queries=len(judged.queries),
+        measured=means(metrics, ours, judged.qrels, ids),
+        recall_at_10=recall,
+        recall_queries=len(sample) if encoder is not None else 0,
+        latency_ms={"p50": 1000 * percentile(asked.seconds, 0.5), "p95": 1000 * percentile(asked.seconds, 0.95)},
+        baselines={name: means(metrics, rankings_of(run), judged.qrels, ids) for name, run in runs.items()},
+        candidates=asked.candidates,
+        differences={name: compared(metrics, ours, rankings_of(run), judged.qrels, ids) for name, run in runs.items()},
+        run=asked.run,
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    run: dict[str, list[tuple[str, float]]]
+    seconds: list[float]
+    candidates: str
+
+
+def _asked(client: Client, judged: Judged, depth: int, candidates: str, rerank: int | None, report: Step) -> _Asked:
+    """Each query twice: ten hits, timed, and `depth`."""
+    run, seconds, used = {}, [], ""
+    client.search(judged.queries[0].text, depth, candidates=candidates, rerank=rerank)  # loads and compiles
+    for place, query in enumerate(judged.queries):
+        start = time.perf_counter()
+        found = client.search(query.text, 10, candidates=candidates, rerank=rerank)
+        seconds.append(time.perf_counter() - start)
+        used = found.candidates
+        deep = client.search(query.text, max(depth, 10), candidates=candidates, rerank=rerank)
+        scores: dict[str, float] = {}
+        for hit in (*found.hits, *deep.hits):
+            scores.setdefault(hit.id, hit.score)
+        run[query.id] = list(scores.items())[: max(depth, 10)]
+        report("queries", place + 1, len(judged.queries))
+    return _Asked(run, seconds, used)
+
+
+def _baseline_runs(
+    client: Client, judged: Judged, encoder: DocumentEncoder | None, beside: Beside, ours: Run, depth: int, report: Step
+) -> dict[str, Run]:
+    """`hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
+    documents, queries = judged.documents, judged.queries
+    words = bm25_run(documents, queries, depth)
+    runs: dict[str, Run] = {"bm25": words}
+    dense = None
+    if beside.dense is not None:
+        from exporter.dense import DenseEncoder
+
+        model = DenseEncoder(beside.dense)
+        report("dense", 0, len(documents))
+        D = model.encode_documents([passage_text(d.title, d.text) for d in documents])
+        report("dense", len(documents), len(documents))
+        dense = dense_run(documents, queries, D, model.encode_queries([q.text for q in queries]), depth)
+    elif encoder is not None:
+        rows = client.encoder.encode_queries([query.text for query in queries])
+        dense = pooled_run(documents, queries, rows, encoder, depth, report)
+    if dense is not None:
+        runs |= {"dense": dense, "bm25_dense": fused_run(dense, words, depth)}
+    runs["hybrid"] = fused_run(ours, words, depth)
+    if beside.baseline is not None:
+        runs["baseline"] = beside.baseline
+    return runs
+
+
+def compared(
+    metrics: Sequence[Metric], ours: Rankings, theirs: Rankings, qrels: Qrels, queries: Sequence[str]
+) -> dict[str, Difference]:
+    """By key of the metric."""
+    return {m.key: paired(m.values(ours, qrels, queries), m.values(theirs, qrels, queries)) for m in metrics}
+
+
+def evaluate_run(path: Path, qrels: Path, beside: Beside) -> Evaluation:
+    """A run of any engine against judgements, without an index: no latencies, no recall, `passages` 0.
+
+    Raises: CollectionError where no query of the judgements has a relevant document.
+    """
+    judged, run = read_qrels(qrels), read_run(path)
+    queries = [query for query, values in judged.items() if any(value > 0 for value in values.values())]
+    if not queries:
+        raise CollectionError(f"{qrels} has no query with a relevant document")
+    metrics = tuple(dict.fromkeys((*STANDARD, *beside.metrics)))
+    runs = {} if beside.baseline is None else {"baseline": beside.baseline}
+    ours = rankings_of(run)
+    return Evaluation(
+        collection=qrels.stem,
+        passages=0,
+        queries=len(queries),
+        measured=means(metrics, ours, judged, queries),
+        recall_at_10=None,
+        recall_queries=0,
+        latency_ms={},
+        baselines={name: means(metrics, rankings_of(found), judged, queries) for name, found in runs.items()},
+        candidates=path.name,
+        differences={name: compared(metrics, ours, rankings_of(found), judged, queries) for name, found in runs.items()},
+        run=run,
+    )
+
+
+def exact_rankings(
+    client: Client,
+    documents: Sequence[Document],
+    queries: Sequence[Query],
+    encoder: DocumentEncoder,
+    k: int,
+    step: Step,
+    block: int = 512,
+) -> dict[str, list[str]]:
+    """The best k by exact MaxSim over float32 vectors, a block of documents in memory at a time.
+
+    Equal scores keep the order of the documents, as the engine does.
+    """
+    rows = {query.id: client.encoder.encode_queries([query.text])[0] for query in queries}
+    best: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {
+        id_: (np.empty(0, np.float32), np.empty(0, np.int64)) for id_ in rows
+    }
+    source = iter(documents)
+    first = 0
+    while part := list(islice(source, block)):
+        vectors = encoder.encode_documents([Passage.of(document).encoded_text for document in part])
+        check_finite(vectors, encoder.bundle)
+        flat = np.concatenate(vectors)
+        lengths = np.array([len(item) for item in vectors])
+        places = np.arange(first, first + len(part))
+        for id_, Q in rows.items():
+            scores = np.concatenate([best[id_][0], maxsim_many(Q, flat, lengths)])
+            ids = np.concatenate([best[id_][1], places])
+            order = np.lexsort((ids, -scores))[:k]
+            best[id_] = scores[order], ids[order]
+        first += len(part)
+        step("exact MaxSim", first, len(documents))
+    return {id_: [documents[int(place)].id for place in places] for id_, (_, places) in best.items()}
+
+
+def evaluate_address(
+    address: str,
+    collection: Path,
+    *,
+    bundle: Path | None = None,
+    candidates: str = AUTO,
+    rerank: int | None = None,
+    queries: int | None = None,
+    recall_queries: int = 300,
+    qrels: Path | None = None,
+    beside: Beside | None = None,
+    settings: ClientSettings | None = None,
+    step: Step | None = None,
+) -> Evaluation:
+    """`evaluate` of a client at `address` on a collection folder; qrels: a file of judgements instead of the folder's own.
+
+    The corpus is encoded once per bundle and kept in the user's cache, for exact MaxSim.
+    Raises: CollectionError, LocalIndexError, BundleError, VespaError.
+    """
+    read = read_collection(collection, qrels)
+    judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
+    whole = dataclasses.replace(settings or ClientSettings(), require_full=True)  # a part of an answer measures nothing
+    with Client(address, bundle, settings=whole) as client:
+        if not recall_queries:
+            return evaluate(client, judged, None, candidates=candidates, rerank=rerank, beside=beside, step=step)
+        folder = cache_folder() / "vectors" / client.bundle.sha256[:16]
+        cache = VectorCache(folder, client.encoder.dim)
+        try:
+            return evaluate(
+                client, judged, CachedEncoder(client.encoder, cache), candidates=candidates, rerank=rerank,
+                recall_queries=recall_queries, beside=beside, step=step,
+            )  # fmt: skip
+        finally:
+            cache.close()
+
+
+def recall_at_address(
+    address: str,
+    collection: Path,
+    goal: Goal,
+    *,
+    bundle: Path | None = None,
+    strategies: Sequence[str] | None = None,
+    queries: int | None = None,
+    settings: ClientSettings | None = None,
+    step: Step | None = None,
+) -> RecallReport:
+    """`measure_recall` at `address` with the queries of a collection folder; `queries`: a seeded sample of so many.
+
+    Raises: as measure_recall and Client.
+    """
+    texts = [query.text for query in read_collection(collection).queries if query.text.strip()]
+    if queries is not None and queries < len(texts):
+        texts = random.Random(SEED).sample(texts, queries)
+    with Client(address, bundle, settings=settings) as client:
+        return measure_recall(client, texts, goal, strategies=strategies, step=step)

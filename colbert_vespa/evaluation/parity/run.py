@@ -1,0 +1,89 @@
+"""All comparisons that can be made with what there is, and whether each reaches its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+
+from colbert_vespa.evaluation.parity.comparison import LAYERS, Comparison
+from colbert_vespa.evaluation.parity.encoders import compare_encoders
+from colbert_vespa.evaluation.parity.indexes import Answers, ask, compare_addresses, compare_index, describe
+from colbert_vespa.evaluation.parity.texts import Texts
+from colbert_vespa.evaluation.parity.thresholds import Check, checks_of
+from late_interaction.bundle import Bundle
+from late_interaction.encoder import Encoder
+from query import Client, ClientSettings
+
+__all__ = ["ParityReport", "compare_all"]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """notes: what could not be compared, and why."""
+
+    bundle: str
+    queries: int
+    documents: int
+    comparisons: tuple[Comparison, ...]
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def guilty(self) -> tuple[str, ...]:
+        """Layers with a check that fails, in the order of the flow: the first is where to look."""
+        layers = {comparison.name: comparison.layer for comparison in self.comparisons}
+        failed = {layers[check.comparison] for check in self.failed}
+        return tuple(layer for layer in LAYERS if layer in failed)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "bundle": self.bundle,
+            "queries": self.queries,
+            "documents": self.documents,
+            "passed": not self.failed,
+            "guilty": list(self.guilty),
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
+            "notes": list(self.notes),
+        }
+
+
+def compare_all(
+    bundle: Bundle,
+    texts: Texts,
+    addresses: Sequence[str] = (),
+    *,
+    checkpoint: str | None = None,
+    k: int = 10,
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    settings: ClientSettings | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ParityReport:
+    """Raises: CheckpointError, MissingDependency, LocalIndexError, VespaError; UsageError where an index finds nothing."""
+    tell = say or (lambda _text: None)
+    found = compare_encoders(bundle, checkpoint, texts, k, tell)
+    encoder = Encoder(bundle)
+    rows = dict(zip(texts.queries, encoder.encode_queries(list(texts.queries.values())), strict=True))
+    asked: list[Answers] = []
+    notes: list[str] = []
+    for address in addresses:
+        tell(f"asking {address}")
+        with Client(address, bundle, settings=settings) as client:
+            answers = ask(client, describe(address), texts.queries, rows, k, 2 * k)
+            if client.bundle.sha256 != bundle.sha256:
+                notes.append(f"{address} was made with another bundle ({client.bundle.sha256[:12]}, not {bundle.sha256[:12]})")
+        notes += answers.notes
+        asked.append(answers)
+        found += compare_index(answers, rows, encoder, k)
+    found += [compare_addresses(left, right, k) for left, right in combinations(asked, 2)]
+    checks = [check for comparison in found for check in checks_of(comparison, thresholds or {})]
+    if checkpoint is None:
+        notes.append("torch was not compared: give --checkpoint")
+    return ParityReport(
+        str(bundle.path), len(texts.queries), len(texts.documents), tuple(found), tuple(checks), tuple(notes)
+    )  # fmt: skip

@@ -1,0 +1,182 @@
+"""How much of the exact answer a search finds, at what latency, and the least effort that reaches a goal."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from colbert_vespa.evaluation.plots import new_figure
+from late_interaction.errors import UsageError
+from late_interaction.metrics import percentile
+from late_interaction.recall_goal import Answer, counted_cost, least_effort
+from query import Client
+from query.types import Matrix, Query, SearchResult
+
+__all__ = ["Effort", "Goal", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
+
+RERANKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
+PROBES = (4, 8, 16, 32, 64)
+PROBED = ("centroid", "hybrid")  # strategies that `probes` means something to
+EXACT = "exhaustive"
+Step = Callable[[str, int, int], None]
+_Setting = tuple[int | None, int]  # probes, rerank
+_GOAL = re.compile(r"recall@(\d{1,4})=(0?\.\d+|1(?:\.0*)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The share `recall` of the exact top k."""
+
+    k: int = 10
+    recall: float = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """One setting, measured. candidates: share of the exact top k among the candidates that are reranked; recall: among the
+    first k hits. p50_ms, p95_ms: of a search of k hits, from ready query rows."""
+
+    strategy: str
+    probes: int | None
+    rerank: int
+    candidates: float
+    recall: float
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """curve: by strategy and probes, least effort first. chosen: of each strategy the least effort that reaches the goal, where
+    any does, by the same counted cost as `index tune` (late_interaction/recall_goal.py)."""
+
+    goal: Goal
+    queries: int
+    exact_p50_ms: float
+    curve: tuple[Effort, ...]
+    chosen: tuple[Effort, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def parse_goal(text: str) -> Goal:
+    """`recall@10=0.98`. Raises: UsageError."""
+    found = _GOAL.fullmatch(text.strip())
+    if not found or not 0 < float(found[2]) <= 1 or int(found[1]) < 1:
+        raise UsageError(f"--goal must be like recall@10=0.98, got {text!r}")
+    return Goal(int(found[1]), float(found[2]))
+
+
+def measure_recall(
+    client: Client, texts: Sequence[str], goal: Goal, *, strategies: Sequence[str] | None = None, step: Step | None = None
+) -> RecallReport:
+    """Against MaxSim over everything, by the same index and its stored vectors. strategies: None for all that order by MaxSim
+    and take ready rows.
+
+    Raises: UsageError where the index has no candidates `exhaustive`, or there are no queries.
+    """
+    say = step or (lambda _what, _done, _total: None)
+    if EXACT not in client.strategies:
+        raise UsageError(f"recall is measured against candidates {EXACT}, and {client.address} has none: add them in app.toml")
+    if not texts:
+        raise UsageError("recall needs queries: the collection has none")
+    chosen = list(strategies or (name for name in client.strategies if name not in (EXACT, "bm25", "hybrid")))
+    truth, exact_ms, kept = [], [], []
+    encoded = client.encoder.encode_queries(texts)
+    for place, query in enumerate(encoded):
+        result, took = _timed(client, query, goal.k, EXACT, None, None)
+        exact_ms.append(took)
+        if result.hits:
+            truth.append({hit.passage_id for hit in result.hits})
+            kept.append(place)
+        say("exact MaxSim", place + 1, len(encoded))
+    rows, texts = [encoded[place] for place in kept], [texts[place] for place in kept]
+    ladders = {name: _ladders(name, goal.k) for name in chosen}
+    total = sum(len(ladder) for own in ladders.values() for ladder in own)
+    curve: list[Effort] = []
+    best: list[Effort] = []
+    for name in chosen:
+        queries: Sequence[Query] = texts if name in ("bm25", "hybrid") else rows
+        before = len(curve)
+        tried, least = _climbed(client, name, ladders[name], queries, truth, goal, lambda n: say("settings", n, total), before)
+        curve += tried
+        best += [least] if least is not None else []
+    return RecallReport(goal, len(rows), 1000 * percentile(exact_ms, 0.5), tuple(curve), tuple(best))
+
+
+def _climbed(
+    client: Client,
+    strategy: str,
+    ladders: Sequence[Sequence[_Setting]],
+    queries: Sequence[Query],
+    truth: Sequence[set[str]],
+    goal: Goal,
+    say: Callable[[int], None],
+    before: int,
+) -> tuple[list[Effort], Effort | None]:
+    """All that was tried, and the least effort that reaches the goal."""
+    measured: dict[_Setting, Effort] = {}
+
+    def ask(setting: _Setting) -> list[Answer]:
+        answers, measured[setting] = _asked(client, queries, truth, goal.k, strategy, *setting)
+        say(before + len(measured))
+        return answers
+
+    found = least_effort(ladders, ask, [sorted(ids) for ids in truth], goal.recall, whole=True)
+    return [measured[tried.effort] for tried in found.tried], None if found.best is None else measured[found.best.effort]
+
+
+def _ladders(strategy: str, k: int) -> list[list[_Setting]]:
+    return [[(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in (PROBES if strategy in PROBED else (None,))]
+
+
+def _asked(
+    client: Client, queries: Sequence[Query], truth: Sequence[set[str]], k: int, strategy: str, probes: int | None, rerank: int
+) -> tuple[list[Answer], Effort]:
+    answers, recalls, among, seconds = [], [], [], []
+    for query, exact in zip(queries, truth, strict=True):
+        result, took = _timed(client, query, k, strategy, probes, rerank)
+        candidates = client.search(query, rerank, candidates=strategy, probes=probes, rerank=rerank).hits
+        seconds.append(took)
+        ids = [hit.passage_id for hit in result.hits]
+        answers.append(Answer(ids, counted_cost(result.matched or 0, result.reranked)))
+        recalls.append(len(exact & set(ids)) / len(exact))
+        among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
+    p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
+    return answers, Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _timed(
+    client: Client, query: Query | Matrix, k: int, strategy: str, probes: int | None, rerank: int | None
+) -> tuple[SearchResult, float]:
+    start = time.perf_counter()
+    result = client.search(query, k, candidates=strategy, probes=probes, rerank=rerank)
+    return result, time.perf_counter() - start
+
+
+def plot_recall(report: RecallReport, path: Path) -> None:
+    """Latency against recall, a line for each strategy and number of probes; the format is that of the file's ending.
+
+    Raises: MissingDependency without matplotlib.
+    """
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
+    for strategy, probes in dict.fromkeys((e.strategy, e.probes) for e in report.curve):
+        line = [e for e in report.curve if (e.strategy, e.probes) == (strategy, probes)]
+        label = strategy if probes is None else f"{strategy}, {probes} probes"
+        axes.plot([e.recall for e in line], [e.p50_ms for e in line], marker="o", label=label)
+    axes.axvline(report.goal.recall, color="grey", linestyle="--")
+    axes.set_xlabel(f"recall@{report.goal.k} against exhaustive MaxSim")
+    axes.set_ylabel("latency p50, ms")
+    axes.legend()
+    figure.savefig(path, bbox_inches="tight")

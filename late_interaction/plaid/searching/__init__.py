@@ -1,0 +1,1 @@
+"""PLAID's stages: candidates by centroids, decoded MaxSim, effort for a recall goal."""

@@ -1,0 +1,86 @@
+"""Stages 3 and 4 of a search: MaxSim of given passages in sixteen-bit products with a bound of their error, and in float32.
+
+The bound. A query row q is read as q' = q + e and a stored vector x as x' = x + f, so that a product is off by
+
+    |<q', x'> - <q, x>| = |<e, x'> + <q, f>| <= |e| |x'| + |q| |f|
+
+The largest of a row's products is off by no more than one of them may be, and a score by the sum over the rows. |e| is
+measured for every query (sixteen.py), |f| on the tables of the codec and each passage's vectors (codecs.py). Sums of products
+are exact; what float32 arithmetic adds on either side is at most (d + q + 16) 2^-23 |q| |x'| a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.maxsim import maxsim_many
+from late_interaction.plaid.store.codecs import Refined
+from late_interaction.plaid.store.int16_scoring import Query16
+from late_interaction.plaid.store.selection import ranges
+from late_interaction.plaid.store.snapshot import Snapshot
+
+__all__ = ["bounded_scores", "exact_scores", "within"]
+
+Matrix = NDArray[np.float32]
+Places = NDArray[np.int64]
+BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
+
+
+def bounded_scores(snapshot: Snapshot, query: Query16, places: Places, *, refined: bool) -> tuple[Matrix, Matrix]:
+    """MaxSim of the passages at global `places`, ascending, and how far `exact_scores` may be from it, both `[n]`; -inf without
+    rows.
+
+    refined: from the int8 rows where the index keeps them; else from the codec's vectors, where the bound is of those.
+    """
+    scores = np.full(len(places), -np.inf, np.float32)
+    errors = np.zeros(len(places), np.float32)
+    for part in snapshot.living:
+        first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
+        if first == last:
+            continue
+        rows, segment = places[first:last] - part.base, part.segment
+        if refined and segment.refine is not None:
+            scores[first:last], errors[first:last] = Refined().score(query, rows, segment.offsets, segment.refine)
+        else:
+            scores[first:last], errors[first:last] = snapshot.codec.score(query, rows, segment)
+    return scores, errors
+
+
+def within(scores: Matrix, errors: Matrix, k: int) -> Places:
+    """Places, ascending, of all that may be among the k best: k scores are at least `least`, and no other can reach it."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    sure = scores - errors
+    least = np.partition(sure, len(sure) - k)[len(sure) - k]
+    return np.flatnonzero(scores + errors >= least)
+
+
+def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places) -> Matrix:
+    """MaxSim `[n]` in float32 of the passages at global `places` over their stored vectors: the int8 rows where the index keeps
+    them, else the decoded ones; -inf without rows."""
+    scores = np.empty(len(places), np.float32)
+    order = np.argsort(places, kind="stable")
+    bases = [part.base for part in snapshot.living]
+    parts = np.searchsorted(bases, places[order], "right") - 1
+    for number, part in enumerate(snapshot.living):
+        chosen = order[parts == number]
+        rows = places[chosen] - part.base
+        lengths = part.segment.lengths_of(rows)
+        for block in _blocks(lengths):
+            starts = part.segment.offsets[rows[block]]
+            vectors = snapshot.best_vectors(part, ranges(starts, lengths[block]))
+            scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
+    return scores
+
+
+def _blocks(lengths: Places) -> Iterator[slice]:
+    """Runs of passages of some `BLOCK_ROWS` rows together, one at least."""
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
+        yield slice(first, max(last, first + 1))
+        first = max(last, first + 1)

@@ -1,0 +1,48 @@
+"""The least effort of a search that finds a share of the exact top k, measured on the index itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import UsageError
+from late_interaction.plaid.store.versions import Tuned
+from late_interaction.plaid.types import LocalResult, SearchSettings
+from late_interaction.recall_goal import Answer, counted_cost, least_effort
+
+__all__ = ["find_effort"]
+
+Matrix = NDArray[np.float32]
+Ask: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
+PROBES = (1, 2, 4, 8, 16, 32, 0)  # 0: every passage is scored by its centroids
+RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
+
+
+def find_effort(ask: Ask, queries: Sequence[Matrix], k: int, recall: float, token_vectors: int) -> Tuned:
+    """The cheapest of some hundred pairs of probes and rerank whose mean recall@k over `queries`, a `[q, d]` each, is `recall`.
+
+    ask: the k best for a query with such settings, or with None by exact search. token_vectors: of the index.
+
+    Raises: UsageError where recall is not within 0 and 1, no query has rows and hits, or no effort reaches the recall.
+    """
+    exact = [(Q, _ids(ask(Q, None))) for Q in queries]
+    asked = [(Q, ids) for Q, ids in exact if ids]
+
+    def answers(settings: SearchSettings) -> list[Answer]:
+        found = [ask(Q, settings) for Q, _ in asked]
+        return [Answer(_ids(result), counted_cost(result.candidates, result.reranked)) for result in found]
+
+    ladders = [[SearchSettings(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in PROBES]
+    best = least_effort(ladders, answers, [ids for _, ids in asked], recall).best
+    if best is None:
+        raise UsageError(f"no effort of this index reaches recall {recall}: search with exact=True")
+    probes, rerank = best.effort.probes, best.effort.rerank
+    assert probes is not None and rerank is not None
+    return Tuned(probes, rerank, round(best.recall, 6), k, len(asked), token_vectors)
+
+
+def _ids(result: LocalResult) -> list[str]:
+    return [hit.passage.id for hit in result.hits]

@@ -1,0 +1,1 @@
+"""Stored versions: segments, columns, codecs, history, the writer's lock."""

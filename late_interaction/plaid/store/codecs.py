@@ -1,0 +1,235 @@
+"""How a segment stores its token vectors. Every vector also has a code, its centroid, whatever the codec: the first stages of
+a search work on codes alone.
+
+    residual   1, 2 or 4 bits per dimension around the centroid (late_interaction.codebook)
+    binary     one bit per dimension, cut at the bundle's thresholds or at 0 (late_interaction.thresholds)
+    float32    the vectors themselves
+
+Scoring works on sixteen-bit copies, off by less than .001 for a query row of length one, and says by how much at most: hits
+are scored again in float32. Beside the codec there may be int8 rows (`Refined`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook
+from late_interaction.plaid.store.int16_scoring import Query16, padded_width, sixteen_bits
+from late_interaction.simd import SHARED
+from late_interaction.thresholds import Thresholds
+
+__all__ = ["CODECS", "Binary", "Codec", "Float32", "Refined", "Residual", "open_codec", "payload_form"]
+
+Matrix = NDArray[np.float32]
+Codes = NDArray[Any]
+Payload = NDArray[Any]
+Places = NDArray[np.int64]
+CODECS = ("residual", "binary", "float32")
+LARGEST_NORM = 46_000  # its square passes for an int32
+LARGEST_CELL = 32_000
+
+
+class Stored(Protocol):
+    """What a segment has of its vectors: rows of passage p are `offsets[p]` to `offsets[p + 1]` of `codes` and `payload`."""
+
+    offsets: Places
+    codes: Codes
+    payload: Payload
+
+
+class Codec(Protocol):
+    """`payload [n, width]` of n vectors, of the type that `payload_form` names."""
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload: ...
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        """`[n, d]`."""
+        ...
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        """MaxSim of `passages [p]` of a segment, and how far that of the decoded vectors may be from it, both `[p]`; -inf
+        without rows."""
+        ...
+
+
+def open_codec(name: str, codebook: Codebook, thresholds: Callable[[], Thresholds]) -> Codec:
+    """thresholds: asked only by codec binary."""
+    if name == "residual":
+        return Residual(codebook)
+    return Binary(thresholds()) if name == "binary" else Float32()
+
+
+def payload_form(codec: str, bits: int, dim: int) -> tuple[str, int]:
+    """Type and width of a payload row."""
+    if codec == "float32":
+        return "<f4", dim
+    return "|u1", -(-dim * (bits if codec == "residual" else 1) // 8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """What turns a payload byte into sixteen-bit cells: `base [C, d]` of each code, `cells [bytes, 256, d per byte]` seen as
+    int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions have
+    the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say the same as `cells`.
+    size, error: greatest length of a row before it is scaled, and of its distance to what it was rounded to.
+    """
+
+    base: NDArray[np.int16]
+    cells: NDArray[np.int32]
+    bits: int
+    unit: float
+    normalise: bool
+    shared: bool
+    table: NDArray[np.uint8]
+    spread: NDArray[np.int16]
+    size: float
+    error: float
+
+    @classmethod
+    def of(cls, base: Matrix, weights: Matrix, bits: int, normalise: bool) -> _Tables:
+        """weights: `[d, 2^bits]`."""
+        dim = len(weights)
+        per_byte = 8 // bits
+        width = -(-dim // per_byte)
+        largest = np.abs(weights).max(axis=1)
+        norm = float(np.linalg.norm(base, axis=1).max(initial=0) + np.linalg.norm(largest))
+        cell = float(np.abs(base).max(initial=0) + largest.max())
+        scale = min(1 << 14, LARGEST_NORM / max(norm, 1e-9), LARGEST_CELL / max(cell, 1e-9))
+        padded = np.zeros((width * per_byte, 1 << bits), np.float32)
+        padded[:dim] = weights
+        rounded = np.round(padded * scale).astype(np.int16).reshape(width, per_byte, 1 << bits)
+        cells = np.empty((width, 256, per_byte), np.int16)
+        for place in range(per_byte):
+            buckets = (np.arange(256) >> (8 - bits * (place + 1))) & ((1 << bits) - 1)
+            cells[:, :, place] = rounded[:, place][:, buckets]
+        shared, table, spread = _shared_tables(weights, scale, bits)
+        based = sixteen_bits(base, scale, padded_width(width * per_byte))
+        read = _products(table, spread, bits) if shared else rounded.reshape(-1, 1 << bits)[:dim]
+        error = float(np.linalg.norm(based[:, :dim] / np.float32(scale) - base, axis=1).max(initial=0))
+        error += float(np.linalg.norm(np.abs(read / scale - weights).max(axis=1)))
+        return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread, norm, error)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        from late_interaction.plaid.searching import kernels
+
+        # a row that is normalised has its own unit
+        unit = np.float32(query.unit if self.normalise else query.unit * self.unit)
+        out: Matrix = np.empty(len(passages), np.float32)
+        shortest: Matrix = np.full(len(passages), np.inf, np.float32)
+        kernels.maxsim_cells(
+            passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits,
+            self.shared, self.table, self.spread, self.normalise,
+            query.padded(self.base.shape[1]), unit, out, shortest,
+        )  # fmt: skip
+        if not self.normalise:
+            return out, query.bound(np.full_like(out, self.size + self.error), np.full_like(out, self.error))
+        # unit vectors of y and y' are 2 |y - y'| / (|y| + |y'|) apart at most (Dunkl and Williams 1964), and never more than 2
+        apart = 2 * self.error / np.maximum(2 * shortest * np.float32(self.unit) - self.error, self.error)
+        return out, query.bound(np.ones_like(out), np.minimum(2, apart).astype(np.float32))
+
+
+def _products(table: NDArray[np.uint8], spread: NDArray[np.int16], bits: int) -> NDArray[np.int32]:
+    """Cells `[d, 2^bits]` as `expand_shared` makes them: products of words and spreads, divided by 2^15 and rounded."""
+    words = np.ascontiguousarray(table.T).view("<i2")[: 1 << bits, 0].astype(np.int32)
+    cells: NDArray[np.int32] = (np.outer(spread.astype(np.int32), words) + (1 << 14)) >> 15
+    return cells
+
+
+def _shared_tables(weights: Matrix, scale: float, bits: int) -> tuple[bool, NDArray[np.uint8], NDArray[np.int16]]:
+    """Whether `weights [d, 2^bits]` are one row of buckets times a factor for each dimension, and the tables if so."""
+    largest = np.abs(weights).max(axis=1)
+    row = weights[largest.argmax()] / max(float(largest.max()), 1e-30)
+    dim = len(weights)
+    fits = SHARED and bits > 1 and (dim * bits) % (8 * 16) == 0 and np.allclose(largest[:, None] * row, weights, atol=1e-6)
+    if not fits:
+        return False, np.zeros((2, 16), np.uint8), np.zeros(1, np.int16)
+    words = np.zeros(16, "<i2")
+    words[: 1 << bits] = np.rint(row * 32_767)
+    spread = np.rint(largest * (scale * 32_768 / 32_767)).astype(np.int16)
+    return True, np.ascontiguousarray(words.view(np.uint8).reshape(16, 2).T), spread
+
+
+class Residual:
+    def __init__(self, codebook: Codebook) -> None:
+        self.codebook = codebook
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return self.codebook.encode_residuals(vectors, codes)
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        from late_interaction.plaid.searching import kernels
+
+        book = self.codebook
+        out: Matrix = np.empty((len(codes), book.dim), np.float32)
+        kernels.decode_rows(codes, payload, book.centroids, book.weights, book.bits, out)
+        return out
+
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        return _Tables.of(self.codebook.centroids, self.codebook.weights, self.codebook.bits, True)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        return self._tables.score(query, passages, stored)
+
+
+class Binary:
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.thresholds = thresholds
+
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return self.thresholds.encode(vectors)
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        return self.thresholds.decode(np.ascontiguousarray(payload))
+
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        cuts, spread = self.thresholds.cuts, self.thresholds.spread
+        nowhere = np.zeros((1, len(cuts)), np.float32)
+        return _Tables.of(nowhere, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        return self._tables.score(query, passages, stored)
+
+
+class Float32:
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        return vectors
+
+    def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        return np.array(payload, np.float32)
+
+    def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        from late_interaction.plaid.searching import kernels
+
+        dim = stored.payload.shape[1]
+        out, longest = np.empty(len(passages), np.float32), np.zeros(len(passages), np.float32)
+        rows = query.padded(padded_width(dim))
+        kernels.maxsim_rows(passages, stored.offsets, stored.payload, rows, np.float32(query.unit), out, longest)
+        apart = 0.51 * np.sqrt(dim) / LARGEST_CELL  # half a cell in every dimension, and some for float32
+        return out, query.bound(longest, (longest * apart).astype(np.float32))
+
+
+class Refined:
+    """int8 rows beside the codec's, each a unit vector times 127 / its largest cell; a row of zeros stays one."""
+
+    def decode(self, rows: NDArray[np.int8]) -> Matrix:
+        """`[n, d]`."""
+        vectors = rows.astype(np.float32)
+        unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
+        return unit
+
+    def score(self, query: Query16, passages: Places, offsets: Places, rows: NDArray[np.int8]) -> tuple[Matrix, Matrix]:
+        """As `Codec.score`; the rows are read as they are, so that only the query is rounded."""
+        from late_interaction.plaid.searching import kernels
+
+        out: Matrix = np.empty(len(passages), np.float32)
+        cells = query.padded(padded_width(rows.shape[1]))
+        kernels.maxsim_bytes(passages, offsets, rows, cells, np.float32(query.unit), out)
+        return out, query.bound(np.ones_like(out), np.zeros_like(out))

@@ -1,0 +1,170 @@
+"""The versions that an index still has: listed, checked, pruned, and cleared of what commits that did not end have left.
+
+A version is removed file of versions/ first, so that a reader that misses one of its files can tell pruning from damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from late_interaction.errors import LocalIndexError
+from late_interaction.files import fsync_folder, remove_abandoned
+from late_interaction.plaid.store.storage import check_file
+from late_interaction.plaid.store.versions import CURRENT, Version, read_current, read_version, version_path
+
+__all__ = [
+    "check_version",
+    "known_versions",
+    "remove_leftovers",
+    "remove_uncommitted",
+    "remove_unused",
+    "verify_versions",
+    "version_named",
+]
+
+KEPT_VERSIONS = 2
+Checked = set[tuple[str, str]]  # name and sha256 of files
+
+
+def known_versions(root: Path) -> list[Version]:
+    """The committed versions that are still there, oldest first.
+
+    Raises: LocalIndexError naming the file of a version that cannot be read.
+    """
+    current, _ = read_current(root)
+    found = []
+    for number in _numbers(root):
+        if number > current:
+            continue  # of a commit that did not end, or has ended since
+        try:
+            found.append(read_version(root, number))
+        except LocalIndexError as error:
+            if not version_path(root, number).exists():
+                continue  # pruned since
+            raise LocalIndexError(f"{error}: restore versions/{number}.json, or delete it to give that version up") from None
+    return found
+
+
+class Numbered(Protocol):
+    @property
+    def number(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+AnyVersion = TypeVar("AnyVersion", bound=Numbered)
+
+
+def version_named(root: Path, known: Sequence[AnyVersion], to: int | str) -> AnyVersion:
+    """That of `known` with the number or name `to`. Raises: LocalIndexError naming those that are there."""
+    found = [version for version in known if to in (version.number, version.name) and to != ""]
+    if not found:
+        names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
+        raise LocalIndexError(f"{root} has no version {to!r}; it has: {names}")
+    return found[0]
+
+
+def check_version(root: Path, version: Version, checked: Checked | None = None) -> None:
+    """Compares the checksum of every file of the version that is not among `checked`, and adds it there.
+
+    Raises: LocalIndexError naming the first file that is missing or was changed.
+    """
+    checked = set() if checked is None else checked
+    for named in version.files():
+        if (key := (named.name, named.entry.sha256)) not in checked:
+            check_file(root, named.name, named.entry, checksum=True)
+            checked.add(key)
+
+
+def verify_versions(root: Path) -> None:
+    """Reads every file of every version. Versions that a writer prunes meanwhile are left out.
+
+    Raises: LocalIndexError naming the first file that is missing or was changed.
+    """
+    checked: Checked = set()
+    while True:
+        current, digest = read_current(root)
+        try:
+            for version in [read_version(root, current, digest), *known_versions(root)]:
+                _check_unless_pruned(root, version, checked)
+        except LocalIndexError:
+            if version_path(root, current).exists() or read_current(root) == (current, digest):
+                raise
+        if version_path(root, current).exists():
+            return
+
+
+def _check_unless_pruned(root: Path, version: Version, checked: Checked) -> None:
+    try:
+        check_version(root, version, checked)
+    except LocalIndexError:
+        if version_path(root, version.number).exists():
+            raise
+
+
+def remove_unused(root: Path, known: Sequence[Version], current: Version, keep: int = KEPT_VERSIONS) -> list[int]:
+    """Removes all versions of `known` but the newest `keep`, those that have a name and the current one, and the files that
+    none of those needs; the numbers of the versions removed.
+
+    Readers that have mapped removed files keep them. What cannot be removed is left for the next time.
+    """
+    kept = {current.number, *(v.number for v in known if v.name), *sorted(v.number for v in known)[-keep:]}
+    needed: set[str] = set()
+    for version in known:
+        if version.number in kept:
+            needed.update(f"segments/{segment.name}" for segment in version.segments)
+            needed.update(file.name for file in version.files())
+    removed = [version.number for version in known if version.number not in kept]
+    with contextlib.suppress(OSError):
+        for number in removed:
+            version_path(root, number).unlink(missing_ok=True)
+        if removed:
+            fsync_folder(root / "versions")  # a version must not come back without its files
+        for folder in ("segments", "deletions", "codebooks"):
+            _remove_others(root, folder, needed)
+    return removed
+
+
+def _remove_others(root: Path, folder: str, needed: set[str]) -> None:
+    for path in (root / folder).iterdir():
+        if f"{folder}/{path.name}" in needed:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_uncommitted(root: Path) -> None:
+    """Removes what commits that did not end have written to versions/. Only for the writer.
+
+    Raises: LocalIndexError where the disk refuses.
+    """
+    current, _ = read_current(root)
+    for number in _numbers(root):
+        if number > current:
+            try:
+                version_path(root, number).unlink(missing_ok=True)
+            except OSError as error:
+                raise LocalIndexError(
+                    f"{root}: versions/{number}.json was not committed and cannot be removed: {error}"
+                ) from None
+
+
+def remove_leftovers(root: Path) -> None:
+    """Removes what a writer that was killed has left: versions that were not committed, temporary files, and staging folders
+    beside the index. Only for the writer."""
+    remove_uncommitted(root)
+    with contextlib.suppress(OSError):
+        for pattern in (f".{CURRENT}.*", "versions/.*.json.*", "codebooks/.*.npz.*", "pending/.log.*"):
+            for path in root.glob(pattern):
+                path.unlink(missing_ok=True)
+    remove_abandoned(root)
+
+
+def _numbers(root: Path) -> list[int]:
+    return sorted(int(file.stem) for file in (root / "versions").glob("*.json") if file.stem.isdecimal())

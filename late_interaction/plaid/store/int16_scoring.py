@@ -1,0 +1,86 @@
+"""Sixteen-bit copies of query rows and centroids, in the order that the kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.simd import CELLS, GROUP, TOKENS
+
+__all__ = ["Centroids16", "Query16", "padded_width", "sixteen_bits"]
+
+Matrix = NDArray[np.float32]
+LARGEST = 32_767
+
+
+def padded_width(dim: int) -> int:
+    """Cells of a row: whole registers."""
+    return -(-dim // CELLS) * CELLS
+
+
+def sixteen_bits(rows: Matrix, scale: float, width: int) -> NDArray[np.int16]:
+    """`rows * scale` rounded, `[n, width]`; cells past their own width are 0."""
+    out = np.zeros((len(rows), width), np.int16)
+    np.clip(np.rint(rows * np.float32(scale)), -LARGEST, LARGEST, out=out[:, : rows.shape[1]], casting="unsafe")
+    return out
+
+
+class Query16:
+    """`Q [q, d]` scaled by its longest row, so that no sum of products with a vector of length 2^15 passes 31 bits.
+
+    error, length: sums of the rows' distances to what they were rounded to, and of their lengths.
+    """
+
+    def __init__(self, Q: Matrix) -> None:
+        self.rows = len(Q)
+        self.groups = max(1, -(-len(Q) // GROUP))
+        longest = float(np.linalg.norm(Q, axis=1).max(initial=0))
+        self.unit = max(longest, 1e-12) / LARGEST
+        self._rounded = sixteen_bits(Q, 1 / self.unit, Q.shape[1])
+        self.error = float(np.linalg.norm(Q - self._rounded * np.float64(self.unit), axis=1).sum())
+        self.length = float(np.linalg.norm(Q, axis=1).sum(dtype=np.float64))
+        self._rounding = (Q.shape[1] + len(Q) + 16) * 2.0**-23
+        self._by_width: dict[int, NDArray[np.int16]] = {}
+
+    def bound(self, sizes: Matrix, errors: Matrix) -> Matrix:
+        """How far scores `[p]` may be off where no vector as read is longer than `sizes [p]`, or off by more than `errors [p]`
+        (scoring.py)."""
+        found: Matrix = self.error * sizes + self.length * (errors + self._rounding * sizes)
+        return found
+
+    def padded(self, width: int) -> NDArray[np.int16]:
+        """`[groups, width / 2, 16, 2]`: for each pair of dimensions the sixteen rows of a group; rows past the last are 0."""
+        if (known := self._by_width.get(width)) is not None:
+            return known
+        rows = np.zeros((self.groups * GROUP, width), np.int16)
+        rows[: self.rows, : self._rounded.shape[1]] = self._rounded
+        made = np.ascontiguousarray(rows.reshape(self.groups, GROUP, width // 2, 2).transpose(0, 2, 1, 3))
+        self._by_width[width] = made
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Centroids16:
+    """`cells [C, width]`, C filled up to a multiple of four; `count`: of centroids."""
+
+    cells: NDArray[np.int16]
+    unit: float
+    count: int
+
+    @classmethod
+    def of(cls, centroids: Matrix) -> Centroids16:
+        scale = 1 << 14  # of unit rows
+        count, dim = centroids.shape
+        cells = np.zeros((-(-count // TOKENS) * TOKENS, padded_width(dim)), np.int16)
+        cells[:count] = sixteen_bits(centroids, scale, padded_width(dim))
+        return cls(cells, 1 / scale, count)
+
+    def scores(self, query: Query16) -> Matrix:
+        """`S [C, 16 groups]`: each centroid with each query row; columns past the last row are 0."""
+        from late_interaction.plaid.searching import kernels
+
+        S: Matrix = np.empty((len(self.cells), query.groups * GROUP), np.float32)
+        kernels.centroid_scores(self.cells, query.padded(self.cells.shape[1]), np.float32(query.unit * self.unit), S)
+        return S[: self.count]

@@ -1,0 +1,193 @@
+"""One version of an index, opened: segments with what is alive in them, and the codebook. Never changes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import BundleError, LocalIndexError
+from late_interaction.filters import Filter
+from late_interaction.plaid.store.codecs import Codec, Refined, open_codec, payload_form
+from late_interaction.plaid.store.columns import evaluate
+from late_interaction.plaid.store.int16_scoring import Centroids16
+from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
+from late_interaction.plaid.store.selection import WantedIds
+from late_interaction.plaid.store.storage import check_file, open_array
+from late_interaction.plaid.store.versions import SegmentEntry, Version
+from late_interaction.thresholds import Thresholds, plain_thresholds
+
+__all__ = ["Living", "Snapshot"]
+
+Mask = NDArray[np.bool_]
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Living:
+    """A segment and which of its passages are alive, `mask [n]`; `base`: how many passages lie in segments before it."""
+
+    segment: Segment
+    mask: Mask
+    base: int
+
+
+class Snapshot:
+    """`living`: the segments in order of insertion. `codebook`: None as long as no vector was committed."""
+
+    def __init__(self, root: Path, version: Version, before: Snapshot | None = None) -> None:
+        """Opens all files of the version, taking segments and codebook that `before` has open already.
+
+        Raises: LocalIndexError naming the file that is missing or damaged.
+        """
+        self.version = version
+        dtype, width = payload_form(version.codec, version.bits, version.dim)
+        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0)
+        self._root = root
+        known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
+        living: list[Living] = []
+        base = 0
+        self.codebook = self._open_codebook(root, before)
+        for entry in version.segments:
+            segment = known.get(entry.name)
+            if segment is None or segment.entry.files != entry.files:
+                segment = Segment(root, entry, version.schema, self.form)
+            self._check_codes(root, segment)
+            living.append(Living(segment, _living_mask(root, entry), base))
+            base += entry.passages
+        self.living: tuple[Living, ...] = tuple(living)
+        self.rows = base  # passages, deleted ones too
+
+    def _open_codebook(self, root: Path, before: Snapshot | None) -> Codebook | None:
+        named = self.version.codebook
+        if named is None:
+            return None
+        if before is not None and before.version.codebook == named:
+            return before.codebook
+        path = check_file(root, named.name, named.entry, checksum=True)
+        try:
+            codebook = Codebook.load(path)
+        except BundleError as error:
+            raise LocalIndexError(f"{root} is damaged: {error}") from None
+        if codebook.dim != self.version.dim or codebook.bits != self.version.bits:
+            raise LocalIndexError(f"{root} is damaged: {named.name} has other dimensions or bits than the index")
+        return codebook
+
+    def _check_codes(self, root: Path, segment: Segment) -> None:
+        if not segment.entry.token_vectors:
+            return
+        if self.codebook is None:
+            raise LocalIndexError(f"{root} is damaged: version {self.version.number} has vectors but no codebook")
+        centroids = len(self.codebook.centroids)
+        # a codebook only grows, so that older segments may know fewer centroids
+        if not 1 < len(segment.ivf_offsets) <= centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
+            raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was not made with its codebook")
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Raises: LocalIndexError where the index has no vector yet, or a damaged bundle."""
+        if self.codebook is None:
+            raise LocalIndexError(f"{self._root} has no vectors yet")
+        return open_codec(
+            self.version.codec, self.codebook, lambda: index_thresholds(self._root, self.version.dim, self.version.bundle)
+        )
+
+    @functools.cached_property
+    def centroids16(self) -> Centroids16:
+        assert self.codebook is not None
+        return Centroids16.of(self.codebook.centroids)
+
+    def vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
+        """Decoded vectors `rows` of a segment, `[n, d]`."""
+        segment = part.segment
+        return self.codec.decode(segment.codes[rows], segment.payload[rows])
+
+    def best_vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
+        """As `vectors`, but from the rows kept for refining where there are any."""
+        if part.segment.refine is None:
+            return self.vectors(part, rows)
+        return Refined().decode(part.segment.refine[rows])
+
+    def find(self, passage_id: str) -> tuple[Living, int] | None:
+        """The living passage of that id: its segment and its row there."""
+        for part in reversed(self.living):
+            row = part.segment.find(passage_id)
+            if row is not None and part.mask[row]:
+                return part, row
+        return None
+
+    def at(self, place: int) -> tuple[Living, int]:
+        """Segment and row of the passage at a global place."""
+        bases = [part.base for part in self.living]
+        part = self.living[int(np.searchsorted(bases, place, "right")) - 1]
+        return part, place - part.base
+
+    def iter_passages(self) -> Iterator[Passage]:
+        for part in self.living:
+            for row in np.flatnonzero(part.mask).tolist():
+                yield part.segment.passage(row)
+
+    def select(self, where: Filter | None, ids: Iterable[str] | None = None) -> list[Mask]:
+        """Per segment the living passages that have rows, that the filter selects, and that are of the documents `ids`."""
+        wanted = None if ids is None else WantedIds(ids)
+        masks: list[Mask] = []
+        for part, findable in zip(self.living, self._findable, strict=True):
+            mask = findable
+            if wanted is not None and mask.any():
+                chosen = np.zeros(part.segment.passages, np.bool_)
+                chosen[wanted.document_rows(part.segment)] = True
+                mask = mask & chosen
+            if where is not None and mask.any():
+                mask = mask & evaluate(where, part.segment.columns, part.segment.passages)
+            masks.append(mask)
+        return masks
+
+    @functools.cached_property
+    def _findable(self) -> list[Mask]:
+        return [part.mask & (part.segment.lengths() > 0) for part in self.living]
+
+    @functools.cached_property
+    def documents(self) -> int:
+        """Distinct documents with a living passage."""
+        hashes = [p.segment.document_hashes[p.mask[p.segment.document_rows]] for p in self.living]
+        return len(np.unique(np.concatenate(hashes))) if hashes else 0
+
+    def stored_bytes(self) -> int:
+        """Bytes of codes, payload, inverted lists and rows for refining, deleted passages included."""
+        names = ("codes.npy", "payload.npy", "refine.npy", "ivf_offsets.npy", "ivf_passages.npy")
+        return sum(entry.files[name].bytes for entry in self.version.segments for name in names if name in entry.files)
+
+
+def index_thresholds(root: Path, dim: int, sha256: str) -> Thresholds:
+    """Where codec binary cuts: at the thresholds of the index's bundle, which has that checksum, or at 0.
+
+    Raises: LocalIndexError where they are damaged, or are of an index that has taken this one's place.
+    """
+    try:
+        bundle = Bundle.open(root / "bundle", verify=False)
+        if bundle.sha256 != sha256:
+            raise LocalIndexError(f"{root} is damaged, or another index has just taken its place: it has another bundle")
+        name = bundle.manifest.codebooks.get("binary")
+        found = plain_thresholds(dim) if name is None else Thresholds.load(bundle.file(name))
+    except BundleError as error:
+        raise LocalIndexError(f"{root} is damaged: {error}") from None
+    if found.dim != dim:
+        raise LocalIndexError(f"{root} is damaged: thresholds of its bundle have {found.dim} dimensions, the index {dim}")
+    return found
+
+
+def _living_mask(root: Path, entry: SegmentEntry) -> Mask:
+    mask = np.ones(entry.passages, np.bool_)
+    if entry.deleted is not None:
+        rows = open_array(root, entry.deleted.name, entry.deleted.entry, "<i4")
+        if len(rows) != entry.deleted_passages or (len(rows) and not 0 <= rows.min() <= rows.max() < entry.passages):
+            raise LocalIndexError(f"{root} is damaged: {entry.deleted.name} does not fit its segment")
+        mask[rows] = False
+    return mask

@@ -1,0 +1,317 @@
+"""Versions of an index: `versions/N.json` lists the files of one version, `CURRENT` names the version that counts.
+
+CURRENT holds the number and the sha256 of that version's file, so that a version is read whole or not at all. Every version's
+file also begins with the sha256 of the rest of it, for the versions that CURRENT does not name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from late_interaction.bundle import FileEntry
+from late_interaction.errors import LocalIndexError, MetadataError
+from late_interaction.files import atomic_write
+from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid.store.codecs import CODECS
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Fit",
+    "NamedFile",
+    "SegmentEntry",
+    "Tuned",
+    "Version",
+    "now",
+    "publish",
+    "read_current",
+    "read_version",
+    "version_path",
+]
+
+FORMAT_VERSION = 4
+CURRENT = "CURRENT"
+TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
+_CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
+_HEAD = b'{\n "sha256": "%b",\n'  # of a version's file; what follows is a JSON object without its first line, "{"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file of the index by its path below the index folder."""
+
+    name: str
+    entry: FileEntry
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """One immutable segment, `segments/NAME/`, and which of its passages are deleted in this version."""
+
+    name: str
+    passages: int
+    token_vectors: int
+    files: Mapping[str, FileEntry]
+    deleted: NamedFile | None = None
+    deleted_passages: int = 0
+    deleted_vectors: int = 0
+    fit: float = 0.0  # mean similarity of its vectors to their centroids
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How near vectors were to their centroids when the codebook was taken up: `mean`, and `low`, the lowest 5 % quantile."""
+
+    mean: float
+    low: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The least effort that found the share `recall` of the exact top `k` in `queries` queries, when the index had so many
+    `token_vectors`."""
+
+    probes: int
+    rerank: int
+    recall: float
+    k: int
+    queries: int
+    token_vectors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """codec, bits, refine: how vectors are stored (codecs.py); bits: of the codebook. trained_on: token vectors that the index
+    had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
+    none. name: given by the user; a named version is kept. created: seconds since 1970.
+    """
+
+    number: int
+    bits: int
+    dim: int
+    schema: MetadataSchema
+    bundle: str
+    codec: str = "residual"
+    refine: bool = False
+    codebook: NamedFile | None = None
+    segments: tuple[SegmentEntry, ...] = field(default=())
+    trained_on: int = 0
+    fit: Fit | None = None
+    tuned: Tuned | None = None
+    name: str = ""
+    created: int = 0
+
+    @property
+    def passages(self) -> int:
+        return sum(s.passages - s.deleted_passages for s in self.segments)
+
+    @property
+    def token_vectors(self) -> int:
+        return sum(s.token_vectors - s.deleted_vectors for s in self.segments)
+
+    @property
+    def residual_bits(self) -> int | None:
+        """None of codecs without residuals, whose codebook has `bits` all the same."""
+        return self.bits if self.codec == "residual" else None
+
+    @property
+    def effort(self) -> Tuned | None:
+        """What the index was tuned to, unless it has more than twice the token vectors by now."""
+        if self.tuned is None or self.token_vectors > TUNED_UP_TO * self.tuned.token_vectors:
+            return None
+        return self.tuned
+
+    def to_json(self) -> bytes:
+        data = {
+            "format_version": FORMAT_VERSION,
+            "version": self.number,
+            "name": self.name,
+            "created": self.created,
+            "codec": self.codec,
+            "bits": self.bits,
+            "refine": self.refine,
+            "dim": self.dim,
+            "schema": self.schema.to_json(),
+            "bundle": self.bundle,
+            "codebook": _named_json(self.codebook),
+            "trained_on": self.trained_on,
+            "fit": None if self.fit is None else dataclasses.asdict(self.fit),
+            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
+            "segments": [
+                {
+                    "name": s.name,
+                    "passages": s.passages,
+                    "token_vectors": s.token_vectors,
+                    "files": {name: {"sha256": e.sha256, "bytes": e.bytes} for name, e in sorted(s.files.items())},
+                    "deleted": _named_json(s.deleted),
+                    "deleted_passages": s.deleted_passages,
+                    "deleted_vectors": s.deleted_vectors,
+                    "fit": s.fit,
+                }
+                for s in self.segments
+            ],
+        }
+        text = (json.dumps(data, indent=1) + "\n").encode()
+        return _head(text) + text[2:]
+
+    @classmethod
+    def from_json(cls, text: bytes, where: str) -> Version:
+        """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
+        try:
+            data = json.loads(text)
+            found = data["format_version"]
+            if found != FORMAT_VERSION:
+                raise LocalIndexError(f"{where}: format version {found!r} unknown, this release reads {FORMAT_VERSION}")
+            size = len(_HEAD % (b"0" * 64))
+            if text[:size] != _head(b"{\n" + text[size:]):
+                raise LocalIndexError(f"{where} was changed (its checksum differs)")
+            return cls(
+                number=_count(data["version"]),
+                name=str(data["name"]),
+                created=_count(data["created"]),
+                codec=_known(data["codec"], CODECS),
+                refine=data["refine"] is True,
+                bits=_count(data["bits"]),
+                dim=_count(data["dim"]),
+                schema=MetadataSchema.from_json(data["schema"]),
+                bundle=str(data["bundle"]),
+                codebook=_named(data["codebook"]),
+                segments=tuple(_segment(item) for item in data["segments"]),
+                trained_on=_count(data["trained_on"]),
+                fit=None if data["fit"] is None else Fit(_finite(data["fit"]["mean"]), _finite(data["fit"]["low"])),
+                tuned=None if data["tuned"] is None else read_tuned(data["tuned"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MetadataError) as error:
+            raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
+
+    def files(self) -> Iterator[NamedFile]:
+        """Every file that this version needs, its own and the bundle's apart."""
+        if self.codebook is not None:
+            yield self.codebook
+        for segment in self.segments:
+            for name, entry in segment.files.items():
+                yield NamedFile(f"segments/{segment.name}/{name}", entry)
+            if segment.deleted is not None:
+                yield segment.deleted
+
+
+def _head(text: bytes) -> bytes:
+    """The first lines of a version's file whose object alone is `text`."""
+    return _HEAD % hashlib.sha256(text).hexdigest().encode()
+
+
+def _named_json(file: NamedFile | None) -> dict[str, object] | None:
+    return None if file is None else {"file": file.name, "sha256": file.entry.sha256, "bytes": file.entry.bytes}
+
+
+def _named(data: Any) -> NamedFile | None:
+    return None if data is None else NamedFile(str(data["file"]), _entry(data))
+
+
+def _entry(data: Any) -> FileEntry:
+    return FileEntry(str(data["sha256"]), _count(data["bytes"]))
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{str(value)[:40]!r} is no count")
+    return value
+
+
+def _finite(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{str(value)[:40]!r} is no finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _known(value: object, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(known)}")
+    return str(value)
+
+
+def read_tuned(data: Any) -> Tuned:
+    """Raises: ValueError, KeyError, TypeError where it is none."""
+    counts = {name: _count(data[name]) for name in ("probes", "rerank", "k", "queries")}
+    return Tuned(recall=_finite(data["recall"]), token_vectors=_count(data.get("token_vectors", 0)), **counts)
+
+
+def _segment(data: Any) -> SegmentEntry:
+    return SegmentEntry(
+        str(data["name"]),
+        _count(data["passages"]),
+        _count(data["token_vectors"]),
+        {str(name): _entry(item) for name, item in data["files"].items()},
+        _named(data["deleted"]),
+        _count(data["deleted_passages"]),
+        _count(data["deleted_vectors"]),
+        _finite(data["fit"]),
+    )
+
+
+def now() -> int:
+    """Seconds since 1970, or SOURCE_DATE_EPOCH where it is set, so that a build can be repeated byte for byte."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+
+def read_current(root: Path) -> tuple[int, str]:
+    """Number and sha256 of the version that counts.
+
+    Raises: LocalIndexError where the folder is no index or CURRENT is damaged.
+    """
+    if not root.is_dir():
+        raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
+    try:
+        match = _CURRENT.fullmatch((root / CURRENT).read_bytes())
+    except FileNotFoundError:
+        raise LocalIndexError(f"{root} is no index (it has no {CURRENT} file)") from None
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read ({error})") from None
+    if match is None:
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} names no version")
+    return int(match[1]), match[2].decode()
+
+
+def version_path(root: Path, number: int) -> Path:
+    return root / "versions" / f"{number}.json"
+
+
+def read_version(root: Path, number: int, digest: str | None = None) -> Version:
+    """digest: sha256 of its file, as CURRENT has it.
+
+    Raises: LocalIndexError naming the version's file where it is missing, changed or of an unknown format.
+    """
+    name = f"versions/{number}.json"
+    try:
+        text = version_path(root, number).read_bytes()
+    except FileNotFoundError:
+        raise LocalIndexError(f"{root} is damaged: {name} is missing") from None
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
+    if digest is not None and hashlib.sha256(text).hexdigest() != digest:
+        raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+    version = Version.from_json(text, f"{root}/{name}")
+    if version.number != number:
+        raise LocalIndexError(f"{root} is damaged: {name} is that of version {version.number}")
+    return version
+
+
+def publish(root: Path, version: Version) -> str:
+    """Makes `version`, whose files are all durable, the one that counts, and returns the sha256 that CURRENT has of it.
+
+    A crash leaves the old version or this one; so does an OSError.
+    """
+    text = version.to_json()
+    digest = hashlib.sha256(text).hexdigest()
+    atomic_write(version_path(root, version.number), text)
+    atomic_write(root / CURRENT, f"{version.number} {digest}\n".encode())
+    return digest

@@ -1,0 +1,1 @@
+"""The one writer: pending changes, codebook training, segments, commits."""

@@ -1,0 +1,249 @@
+"""Writes segments: from passages with vectors, or from the living passages of older segments."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import FileEntry
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage, passage_text
+from late_interaction.files import fsync_folder
+from late_interaction.metadata import MetadataSchema, Value
+from late_interaction.plaid.store.codecs import Codec
+from late_interaction.plaid.store.columns import Column, column_of, join_columns, write_columns
+from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
+from late_interaction.plaid.store.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
+from late_interaction.plaid.store.versions import SegmentEntry
+from late_interaction.plaid.store.words import WordsWriter
+
+__all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
+
+BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
+TEXTS = ("ids", "documents", "titles", "texts", "digests")
+Matrix = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
+Rows = TypeVar("Rows")  # what a passage has: vectors, or codes and residuals
+
+
+class _SegmentWriter:
+    """Appends passages to the files of `segments/NAME`; what an earlier crash left there is removed."""
+
+    def __init__(self, root: Path, name: str, codebook: Codebook | None, form: PayloadForm) -> None:
+        self.folder = root / "segments" / name
+        self.name = name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.centroids = 0 if codebook is None else len(codebook.centroids)
+        self.codes = ArrayWriter(self.folder / "codes.npy", codes_dtype(self.centroids))
+        self.payload = ArrayWriter(self.folder / "payload.npy", form.dtype, (form.width,))
+        self.refine = ArrayWriter(self.folder / "refine.npy", "|i1", (form.refine,)) if form.refine else None
+        self.nearness = 0.0  # sum of the vectors' similarities to their centroids
+        self.texts = {name: StringsWriter(self.folder, name) for name in TEXTS}
+        self.lengths: list[NDArray[np.int64]] = []
+        self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
+        self.words = WordsWriter(self.folder)
+
+    def abandon(self) -> None:
+        self.codes.abandon()
+        self.payload.abandon()
+        if self.refine is not None:
+            self.refine.abandon()
+        for texts in self.texts.values():
+            texts.abandon()
+        self.words.abandon()
+
+    def finish(self, schema: MetadataSchema, columns: dict[str, Column]) -> SegmentEntry:
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        files: dict[str, FileEntry] = {"codes.npy": self.codes.close(), "payload.npy": self.payload.close()}
+        if self.refine is not None:
+            files["refine.npy"] = self.refine.close()
+        for texts in self.texts.values():
+            files.update(texts.close())
+        files.update(self.words.close())
+        arrays: dict[str, NDArray[Any]] = {"offsets": offsets, **self._ivf(offsets)}
+        for name, parts in self.hashes.items():
+            hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
+            order = np.argsort(hashes, kind="stable")
+            arrays[f"{name}_hashes"], arrays[f"{name}_rows"] = hashes[order], order.astype(np.int32)
+        for name, array in arrays.items():
+            files[f"{name}.npy"] = write_array(self.folder / f"{name}.npy", array)
+        files.update(write_columns(self.folder, schema, columns))
+        fsync_folder(self.folder)
+        fsync_folder(self.folder.parent)
+        fit = self.nearness / max(1, int(offsets[-1]))
+        return SegmentEntry(self.name, len(lengths), int(offsets[-1]), files, fit=round(fit, 6))
+
+    def _ivf(self, offsets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        from late_interaction.plaid.searching import kernels
+
+        codes = np.load(self.folder / "codes.npy", mmap_mode="r" if offsets[-1] else None, allow_pickle=False)
+        starts = np.zeros(self.centroids + 1, np.int64)
+        kernels.fill_ivf(np.asarray(codes), offsets, starts, np.zeros(0, np.int32), True)
+        passages = np.zeros(starts[-1], np.int32)
+        kernels.fill_ivf(np.asarray(codes), offsets, starts, passages, False)
+        return {"ivf_offsets": starts, "ivf_passages": passages}
+
+
+def build_segment(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook | None,
+    codec: Codec | None,
+    form: PayloadForm,
+    items: Iterable[tuple[Passage, Matrix]],
+) -> SegmentEntry:
+    """A segment of `items`, encoded block by block. Memory: one block, 28 bytes a passage, and the metadata columns.
+
+    codebook, codec: None only where no passage has a row.
+    """
+    writer = _SegmentWriter(root, name, codebook, form)
+    metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
+    try:
+        for block in _blocks(items, len):
+            _append_passages(writer, metadata, [passage for passage, _ in block], [len(vectors) for _, vectors in block])
+            if codebook is not None and codec is not None:
+                _append_vectors(writer, codebook, codec, np.concatenate([vectors for _, vectors in block]))
+        fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
+        return writer.finish(schema, fields)
+    finally:
+        writer.abandon()
+
+
+def build_encoded_segment(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook,
+    form: PayloadForm,
+    items: Iterable[tuple[Passage, Encoded]],
+) -> SegmentEntry:
+    """A segment of passages that are encoded already, by codec residual with `codebook`. No int8 rows. Memory: as above."""
+    writer = _SegmentWriter(root, name, codebook, form)
+    metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
+    try:
+        for block in _blocks(items, lambda encoded: len(encoded[0])):
+            _append_passages(writer, metadata, [passage for passage, _ in block], [len(encoded[0]) for _, encoded in block])
+            codes = np.concatenate([encoded[0] for _, encoded in block])
+            residuals = np.concatenate([encoded[1] for _, encoded in block])
+            for start in range(0, len(codes), BLOCK_ROWS):
+                rows = slice(start, start + BLOCK_ROWS)
+                writer.codes.append(codes[rows])
+                writer.payload.append(residuals[rows])
+                decoded = codebook.decode(codes[rows], residuals[rows])
+                writer.nearness += float(np.einsum("ij,ij->", decoded, codebook.centroids[codes[rows]]))
+        fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
+        return writer.finish(schema, fields)
+    finally:
+        writer.abandon()
+
+
+def _append_passages(
+    writer: _SegmentWriter, metadata: dict[str, list[Value]], passages: Sequence[Passage], lengths: Sequence[int]
+) -> None:
+    writer.lengths.append(np.array(lengths, np.int64))
+    columns = ([p.id for p in passages], [p.document_id for p in passages])
+    texts = ([p.title for p in passages], [p.text for p in passages], [p.digest for p in passages])
+    for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
+        writer.texts[text_name].append(values)
+    writer.words.append([passage_text(p.title, p.text) for p in passages])
+    for hashed, values in zip(("ids", "documents"), columns, strict=True):
+        writer.hashes[hashed].append(hash_all(values))
+    for field, collected in metadata.items():
+        collected.extend(passage.metadata.get(field) for passage in passages)
+
+
+def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, vectors: Matrix) -> None:
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = vectors[start : start + BLOCK_ROWS]
+        codes = codebook.assign_near(block)
+        writer.codes.append(codes)
+        writer.payload.append(codec.encode(block, codes))
+        if writer.refine is not None:
+            largest = np.abs(block).max(axis=1, keepdims=True, initial=1e-20)
+            writer.refine.append(np.rint(block * (127 / largest)).astype(np.int8))
+        writer.nearness += float(np.einsum("ij,ij->", block, codebook.centroids[codes]))
+
+
+def _blocks(items: Iterable[tuple[Passage, Rows]], rows_of: Callable[[Rows], int]) -> Iterator[list[tuple[Passage, Rows]]]:
+    block: list[tuple[Passage, Rows]] = []
+    rows = 0
+    for item in items:
+        block.append(item)
+        rows += rows_of(item[1])
+        if rows >= BLOCK_ROWS or len(block) >= BLOCK_ROWS:
+            yield block
+            block, rows = [], 0
+    if block:
+        yield block
+
+
+def merge_segments(
+    root: Path,
+    name: str,
+    schema: MetadataSchema,
+    codebook: Codebook | None,
+    form: PayloadForm,
+    parts: Sequence[tuple[Segment, Mask]],
+    changed: Sequence[Passage] | None = None,
+) -> SegmentEntry:
+    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again.
+
+    changed: those passages, where their metadata and digests, or the fields that there are, differ from what the parts say.
+    """
+    writer = _SegmentWriter(root, name, codebook, form)
+    selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
+    try:
+        for segment, living in parts:
+            rows = np.flatnonzero(living)
+            writer.lengths.append(segment.lengths()[rows])
+            writer.words.append_words(segment.words, living)
+            writer.nearness += segment.entry.fit * float(writer.lengths[-1].sum())
+            for first, last in _runs(living):
+                start, stop = int(segment.offsets[first]), int(segment.offsets[last])
+                writer.codes.append(segment.codes[start:stop])
+                writer.payload.append(segment.payload[start:stop])
+                if writer.refine is not None and segment.refine is not None:
+                    writer.refine.append(segment.refine[start:stop])
+                for text_name, strings in _texts(segment):
+                    if changed is not None and text_name == "digests":
+                        continue
+                    begin, end = int(strings.offsets[first]), int(strings.offsets[last])
+                    sizes = np.diff(strings.offsets[first : last + 1])
+                    writer.texts[text_name].append_encoded(strings.blob[begin:end], sizes)
+            for hashed, hashes, places in (
+                ("ids", segment.id_hashes, segment.id_rows),
+                ("documents", segment.document_hashes, segment.document_rows),
+            ):
+                by_row = np.empty(segment.passages, np.uint64)
+                by_row[places] = hashes
+                writer.hashes[hashed].append(by_row[rows])
+            if changed is None:
+                for field, columns in selected.items():
+                    columns.append(segment.columns[field].select(rows))
+        if changed is None:
+            return writer.finish(schema, {field: join_columns(columns) for field, columns in selected.items()})
+        writer.texts["digests"].append([passage.digest for passage in changed])
+        metadata = {name: [passage.metadata.get(name) for passage in changed] for name in schema.fields}
+        return writer.finish(schema, {name: column_of(type_, metadata[name]) for name, type_ in schema.fields.items()})
+    finally:
+        writer.abandon()
+
+
+def _texts(segment: Segment) -> Iterator[tuple[str, Strings]]:
+    texts = (segment.ids, segment.documents, segment.titles, segment.texts, segment.digests)
+    yield from zip(TEXTS, texts, strict=True)
+
+
+def _runs(mask: Mask) -> list[tuple[int, int]]:
+    """First and one-past-last place of every run of set places."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]

@@ -1,0 +1,123 @@
+"""The codebook of an index: taken from its bundle or trained on its vectors, and grown where new vectors lie far from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import Bundle, FileEntry
+from late_interaction.codebook import Codebook, default_centroids, grown, train_codebook
+from late_interaction.errors import BundleError
+from late_interaction.files import sha256_file
+from late_interaction.plaid.store.versions import Fit, NamedFile
+
+__all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
+
+Matrix = NDArray[np.float32]
+SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
+LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
+HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
+FIT_VECTORS = 1 << 14
+GROW_VECTORS = 1 << 16
+PER_CENTROID = 32
+LOW = 0.05  # share of the vectors that lie farther from their centroids than `Fit.low`
+DRIFTED = 3  # times that share among new vectors: then they get centroids of their own
+TWO_BYTES = 1 << 16  # centroids that a code of two bytes can name
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A codebook with its file in the index. trained_on: token vectors there were; 0 where the bundle brought it."""
+
+    codebook: Codebook
+    named: NamedFile
+    trained_on: int
+    fit: Fit
+
+
+def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Matrix], total: int) -> Taken:
+    """The bundle's codebook, or one of at most 65,536 centroids, trained on a sample of the `total` rows of `vectors`: 262,144
+    at most, or where it has more than 15,420 centroids, 17 for each."""
+    codebook, trained_on = bundle_codebook(bundle), 0
+    count = min(total, FIT_VECTORS)
+    if codebook is None:
+        trained_on, centroids = total, min(default_centroids(total), TWO_BYTES)
+        enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
+        count = min(total, max(enough, LEAST_PER_CENTROID * centroids))
+    sample = sample_of(vectors, count, total, bundle.manifest.dim)
+    if codebook is None:
+        codebook = train_codebook(sample, bits=bits, centroids=centroids)
+    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS].astype(np.float32)))
+
+
+def adopt(root: Path, codebook: Codebook, trained_on: int, sample: Matrix) -> Taken:
+    """A codebook that was trained elsewhere, on `trained_on` token vectors as near to it as `sample [n, d]`."""
+    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS]))
+
+
+def grow(root: Path, taken: Taken, vectors: Iterable[Matrix], total: int) -> Taken:
+    """With more centroids where many of the `total` rows of `vectors` lie far from all; else `taken` as it is.
+
+    A codebook of the bundle never changes: Vespa has the same.
+    """
+    room = TWO_BYTES - len(taken.codebook.centroids) if len(taken.codebook.centroids) <= TWO_BYTES else total
+    if not taken.trained_on or not total or room <= 0:
+        return taken
+    sample = sample_of(vectors, min(total, GROW_VECTORS), total, taken.codebook.dim)
+    far = sample[_nearness(taken.codebook, sample) < taken.fit.low]
+    wanted = len(far) * total // (len(sample) * PER_CENTROID)
+    if len(far) < DRIFTED * LOW * len(sample) or not wanted:
+        return taken
+    codebook = grown(taken.codebook, far, min(wanted, room))
+    return Taken(codebook, _saved(root, codebook), taken.trained_on, taken.fit)
+
+
+def sample_of(vectors: Iterable[Matrix], count: int, total: int, dim: int) -> NDArray[Any]:
+    """`[count, dim]` of the `total` rows of `vectors`, in their order: one at random of each of `count` runs of one length, so
+    that no table of all rows is held. float16 for a sample of more than 524,288."""
+    edges = np.arange(count + 1) * total // max(1, count)
+    chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
+    sample = np.empty((count, dim), np.float16 if count > HALF_ABOVE else np.float32)
+    first = done = 0
+    for rows in vectors:
+        stop = int(np.searchsorted(chosen, first + len(rows)))
+        sample[done:stop] = rows[chosen[done:stop] - first]
+        done = stop
+        first += len(rows)
+    return sample
+
+
+def bundle_codebook(bundle: Bundle) -> Codebook | None:
+    """The bundle's codebook `residual`, or None.
+
+    Raises: BundleError where it is damaged or of another width than the model.
+    """
+    name = bundle.manifest.codebooks.get("residual")
+    if name is None:
+        return None
+    codebook = Codebook.load(bundle.file(name))
+    if codebook.dim != bundle.manifest.dim:
+        raise BundleError(f"{bundle.path}: {name} has {codebook.dim} dimensions, the model {bundle.manifest.dim}")
+    return codebook
+
+
+def _fit(codebook: Codebook, sample: Matrix) -> Fit:
+    near = _nearness(codebook, sample)
+    return Fit(round(float(near.mean()), 6), round(float(np.quantile(near, LOW)), 6))
+
+
+def _nearness(codebook: Codebook, vectors: Matrix) -> Matrix:
+    near: Matrix = np.einsum("ij,ij->i", vectors, codebook.centroids[codebook.assign_near(vectors)])
+    return near
+
+
+def _saved(root: Path, codebook: Codebook) -> NamedFile:
+    name = f"codebooks/{codebook.sha256[:16]}.npz"
+    path = root / name
+    codebook.save(path)
+    return NamedFile(name, FileEntry(sha256_file(path), path.stat().st_size))

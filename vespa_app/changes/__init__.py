@@ -1,0 +1,1 @@
+"""What Vespa will do with a new package; a new bundle beside the old one."""

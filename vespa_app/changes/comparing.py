@@ -1,0 +1,191 @@
+"""What deploying a package over another one does: Vespa's own rules for fields and services, and ours for models.
+
+Kinds, from harmless to costly:
+
+    live      takes effect at once
+    restart   Vespa asks for a restart of the named services before it takes effect
+    reindex   Vespa indexes its documents again (it does so by itself, once told to)
+    refeed    documents must be fed again before the change means anything
+    breaks    requests that were answered are refused from now on, or Vespa Cloud's tests fail
+    refused   Vespa takes the change only with the named override (`deploy --allow ID`)
+
+`deploy` refuses a refeed that Vespa does not ask for, unless it is allowed as `refeed`, where stored documents mean something
+else; where they only lack a field, it goes on.
+
+tests/vespa/test_changes_model.py compares this with Vespa's own config model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import declared_fields
+from vespa_app.changes.service_changes import embedder_changes, service_changes
+from vespa_app.changes.staleness import stale_documents
+from vespa_app.deploying.overrides import REFEED
+from vespa_app.deploying.staging import staging_fault
+from vespa_app.package.checks import check_package
+from vespa_app.package.schema_reader import Block, read_blocks
+from vespa_app.running.description import DESCRIPTION_SCHEMA, Description
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = ["KINDS", "Change", "package_changes"]
+
+KINDS = ("live", "restart", "reindex", "refeed", "breaks", "refused")
+
+_RESTARTING = ("attribute", "dictionary", "rank", "match")
+
+
+@dataclass(frozen=True)
+class Change:
+    """what: in words. where: schema and field, or services. allow: name of the override without which it is refused.
+    vespa: whether Vespa itself asks for it; the rest is what this project knows of its own fields."""
+
+    kind: str
+    where: str
+    what: str
+    allow: str = ""
+    vespa: bool = True
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
+    """Both are package folders. Empty where nothing changes.
+
+    Raises: SettingsError where a folder is no package.
+    """
+    before, after = check_package(old), check_package(new)
+    found: list[Change] = []
+    ours = {index.settings.schema: index for index in before.all}
+    theirs = {index.settings.schema: index for index in after.all}
+    for name in ours:
+        if name not in theirs:
+            found.append(Change("refused", name, "the index and all its documents are removed", "schema-removal"))
+    for name, index in theirs.items():
+        if name not in ours:
+            found.append(Change("live", name, "a new index, empty until it is fed"))
+            continue
+        found += _document_changes(ours[name], index)
+        found += _schema_changes(name, _schema(old, name), _schema(new, name))
+    if before.settings.schema != after.settings.schema and after.settings.schema in ours:
+        found.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
+    if before.settings.mode != after.settings.mode:
+        what = f"mode {before.settings.mode} -> {after.settings.mode}"
+        for name in (*(name for name in theirs if name in ours), DESCRIPTION_SCHEMA):
+            found += [Change("refused", name, what, "indexing-mode-change"), Change("reindex", name, what)]
+        found.append(Change("restart", "content nodes", what))
+    found += [Change(*change) for change in service_changes(Path(old), Path(new))]
+    found += [Change(*change, vespa=False) for change in embedder_changes(Path(old), Path(new))]
+    if after.settings.cloud is not None and (fault := staging_fault(new, before)):
+        found.append(Change("breaks", "Vespa Cloud's staging", fault, vespa=False))
+    return tuple(dict.fromkeys(found))
+
+
+def _document_changes(old: Description, new: Description) -> Iterator[Change]:
+    """Of what Vespa does not see: what the documents that are there mean, and which fields they lack."""
+    name = new.settings.schema
+    for reason in stale_documents(old, new):
+        yield Change("refeed", name, reason, REFEED, vespa=False)
+    before = _needed(old.settings)
+    for candidates, fields in _needed(new.settings).items():
+        lacking = sorted(fields - frozenset().union(*before.values()))
+        if lacking:
+            what = f"candidates {candidates} need {', '.join(lacking)}, and find only documents that are fed from now on"
+            yield Change("refeed", name, what, vespa=False)
+
+
+def _needed(settings: AppSettings) -> dict[str, frozenset[str]]:
+    return {name: declared_fields(STRATEGIES[name], settings) for name in settings.candidates}
+
+
+def _schema(folder: str | Path, name: str) -> Block:
+    file = Path(folder) / "schemas" / f"{name}.sd"
+    return next(read_blocks(file.read_text(encoding="utf-8"), str(file)).named("schema"))
+
+
+def _fields(schema: Block) -> dict[str, tuple[str, Block]]:
+    """Name -> type and block."""
+    blocks = [*(field for document in schema.named("document") for field in document.named("field")), *schema.named("field")]
+    words = ((block.head.split(maxsplit=3), block) for block in blocks)
+    return {parts[1]: (parts[3], block) for parts, block in words}
+
+
+def _schema_changes(name: str, old: Block, new: Block) -> Iterator[Change]:
+    before, after = _fields(old), _fields(new)
+    made = {field.head.split()[1] for field in new.named("field")}
+    for field in sorted(set(before) - set(after)):
+        yield Change("live", f"{name}.{field}", "the field and its values are dropped")
+    for field in sorted(set(after) - set(before)):
+        yield Change("live", f"{name}.{field}", "a new field, without a value in documents that are there")
+        if after[field][0] == "position" or field in made:
+            yield Change(
+                "reindex", f"{name}.{field}", "Vespa makes it of other fields, for documents that are there by indexing"
+            )
+    for field in after:
+        if field in before:
+            yield from _field_changes(f"{name}.{field}", before[field], after[field])
+    profiles = [{_text(profile) for profile in schema.named("rank-profile")} for schema in (old, new)]
+    if profiles[0] != profiles[1]:
+        yield Change("live", name, "rank profiles")
+
+
+def _field_changes(where: str, old: tuple[str, Block], new: tuple[str, Block]) -> Iterator[Change]:
+    if old[0].replace(" ", "") != new[0].replace(" ", ""):
+        what = f"type {old[0]} -> {new[0]}"
+        yield Change("refused", where, what, "field-type-change")
+        yield Change("refeed", where, what)
+    was, is_ = (_indexing(block, type_) for type_, block in (old, new))
+    if was != is_ or ("index" in is_ and old[0] != new[0] and "tensor" not in new[0]):
+        what = f"indexing {' | '.join(was)} -> {' | '.join(is_)}" if was != is_ else "its texts are indexed in another way"
+        yield Change("refused", where, what, "indexing-change")
+        yield Change("reindex", where, what)
+    yield from _hnsw_changes(where, old[1], new[1])
+    paged = [any("paged" in line for line in _lines(block)) for _, block in (old, new)]
+    if paged == [True, False]:
+        yield Change("refused", where, "no longer paged: its memory must be there at once", "paged-setting-removal")
+    if _attribute(old[1]) != _attribute(new[1]):
+        yield Change("restart", where, "settings of the attribute")
+
+
+def _indexing(block: Block, type_: str) -> list[str]:
+    """Without the HNSW graph of a tensor, which Vespa builds of what is stored when it starts."""
+    braced = [inner.head + str(inner.lines) for inner in block.blocks if inner.head.startswith("indexing:")]
+    text = " ".join([block.value("indexing") or "", *braced, *(line for line in block.lines if line.startswith("|"))])
+    parts = [part.strip() for part in text.split("|") if part.strip()]
+    return [part for part in parts if part != "index" or "tensor" not in type_]
+
+
+def _hnsw_changes(where: str, old: Block, new: Block) -> Iterator[Change]:
+    before, after = _hnsw(old), _hnsw(new)
+    for name in before:
+        if name in after and before[name] != after[name]:
+            what = f"HNSW {name} {before[name]} -> {after[name]}"
+            if name == "max-links-per-node":
+                yield Change("refused", where, f"{what}: the graph is built again at start", "hnsw-settings-change")
+            yield Change("restart", where, what)
+
+
+def _hnsw(block: Block) -> dict[str, str]:
+    found = [hnsw for index in block.named("index") for hnsw in index.named("hnsw")]
+    pairs = (line.partition(":") for hnsw in found for line in hnsw.lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _attribute(block: Block) -> list[str]:
+    return sorted(line for line in _lines(block) if line.startswith(_RESTARTING))
+
+
+def _lines(block: Block, path: str = "") -> Iterator[str]:
+    for line in block.lines:
+        yield f"{path} {line}".strip()
+    for inner in block.blocks:
+        yield from _lines(inner, f"{path} {inner.head}".strip())
+
+
+def _text(block: Block) -> str:
+    return f"{block.head} {sorted(_lines(block))}"

@@ -1,0 +1,1 @@
+"""A package to docker, a config server or Vespa Cloud, and waiting until it serves."""

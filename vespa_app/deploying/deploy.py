@@ -1,0 +1,76 @@
+"""Deploying a package: to a config server of one's own (docker compose or any URL), or to Vespa Cloud.
+
+A package under which the documents of the running application would mean nothing is refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import httpx
+
+from vespa_app.changes.staleness import documents_to_feed, read_running
+from vespa_app.deploying.cloud import CloudZone
+from vespa_app.deploying.config_server import ConfigServer
+from vespa_app.deploying.overrides import REFEED, overriding
+from vespa_app.deploying.serving import DeployReport, Poll, Progress
+from vespa_app.deploying.staging import check_staging
+from vespa_app.deploying.targets import CLOUD_TARGETS, check_named, check_target, choose_timeout, choose_urls
+from vespa_app.package.checks import check_package
+
+__all__ = ["DeployReport", "deploy"]
+
+
+def deploy(
+    package_folder: str | Path,
+    target: str,
+    *,
+    query_url: str | None = None,
+    timeout: float | None = None,
+    allow: Collection[str] = (),
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    transport: httpx.BaseTransport | None = None,
+) -> DeployReport:
+    """Deploys and waits until the application serves.
+
+    target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server; query_url: of that server's
+    container, by default port 8080 of the same host where the target has the usual port 19071. timeout in seconds, for
+    everything after Vespa has accepted the package; by default what suits the target. allow: Vespa's names of changes that
+    it refuses unless told, such as field-type-change, allowed for this deployment alone; and `refeed`, for a package under
+    which the documents that the running application holds mean nothing.
+
+    Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
+    answers or services do not come up in time, UsageError on an unknown target, a package made for another, or one that
+    makes documents meaningless.
+    """
+    folder = Path(package_folder)
+    poll = Poll(choose_timeout(target, timeout), progress or _silent, clock, sleep)
+    description = check_package(folder)
+    check_target(description.settings, target, query_url)
+    more = overriding(description, allow)
+    place: CloudZone | ConfigServer
+    if target in CLOUD_TARGETS:
+        place = CloudZone(folder, description.settings.name, CLOUD_TARGETS[target], poll)
+    else:
+        config_url, answers = choose_urls(target, query_url)
+        check_named(target, query_url)
+        if query_url is None:
+            poll.say(f"the application answers at {answers}, the usual port; --query-url names another")
+        place = ConfigServer(folder, config_url, answers, poll, transport)
+    running = read_running(place.running_urls(), transport)
+    stale = documents_to_feed(running, description, allowed=REFEED in allow)
+    if target == "cloud-prod":
+        check_staging(folder, running)
+    report = place.deploy(more)
+    for message in stale:
+        poll.say(message)
+    return dataclasses.replace(report, refeed=(*report.refeed, *stale))
+
+
+def _silent(message: str) -> None:
+    pass

@@ -1,0 +1,62 @@
+"""Whether Vespa Cloud's staging can succeed: its setup is run on the application that is in production."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from late_interaction.errors import SettingsError, UsageError
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import declared_fields
+from vespa_app.codecs import CODECS
+from vespa_app.package.schema import OWN_FIELDS
+from vespa_app.running.description import Description
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = ["check_staging", "staging_fault"]
+
+
+def staging_fault(folder: str | Path, running: Description) -> str | None:
+    """What the package in `folder` feeds in staging-setup, and the running application cannot take; None where it can."""
+    indexes = {index.settings.schema: _fields(index.settings) for index in running.all}
+    for file in sorted((Path(folder) / "tests" / "staging-setup").glob("*.json")):
+        for schema, fields in _fed(file):
+            where = f"tests/staging-setup/{file.name} feeds"
+            if schema not in indexes:
+                return f"{where} index {schema}, and the running application has {', '.join(indexes)}"
+            if unknown := sorted(fields - indexes[schema]):
+                return f"{where} field {unknown[0]}, which index {schema} of the running application has not"
+    return None
+
+
+def check_staging(folder: Path, running: Iterable[Description | SettingsError]) -> None:
+    """For a deployment to production. Raises: UsageError on what an application that runs cannot take."""
+    for described in running:
+        if isinstance(described, Description) and (fault := staging_fault(folder, described)):
+            raise UsageError(
+                f"nothing was sent: {fault}, so Vespa Cloud would refuse it in staging; deploy the package with both indexes "
+                "first (app --beside), or edit that file"
+            )
+
+
+def _fields(settings: AppSettings) -> frozenset[str]:
+    of_strategies = [declared_fields(STRATEGIES[candidates], settings) for candidates in settings.candidates]
+    own = {*OWN_FIELDS, *settings.metadata.fields, *CODECS[settings.codec].more_fields(settings)}
+    return frozenset(own).union(*of_strategies)
+
+
+def _fed(file: Path) -> list[tuple[str, frozenset[str]]]:
+    """Schema and names of the fields of every document that the file feeds; files of another form are Vespa's to judge."""
+    try:
+        steps: list[Any] = json.loads(file.read_text(encoding="utf-8"))["steps"]
+        requests = [step["request"] for step in steps]
+        return [(_schema(request["uri"]), frozenset(request["body"]["fields"])) for request in requests if "body" in request]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return []
+
+
+def _schema(uri: str) -> str:
+    """Of `/document/v1/NAMESPACE/SCHEMA/...`."""
+    return uri.split("/")[4]

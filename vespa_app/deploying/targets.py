@@ -1,0 +1,84 @@
+"""Where a package can be sent to: docker, a config server of one's own, Vespa Cloud's dev and prod zones."""
+
+from __future__ import annotations
+
+import httpx
+
+from late_interaction.errors import UsageError
+from vespa_app.running.addresses import parse_address
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = [
+    "CLOUD_TARGETS",
+    "CONFIG_PORT",
+    "CURL_CREDENTIALS",
+    "DOCKER_CONFIG_URL",
+    "QUERY_PORT",
+    "address_of",
+    "check_named",
+    "check_target",
+    "choose_timeout",
+    "choose_urls",
+]
+
+CLOUD_TARGETS = {"cloud": "dev", "cloud-prod": "prod"}  # --target -> environment
+CONFIG_PORT = 19071
+DOCKER_CONFIG_URL = f"http://localhost:{CONFIG_PORT}"
+QUERY_PORT = 8080  # of a container, unless told otherwise
+CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
+# nodes are allocated first, and production goes through the tests and one region after the other
+_TIMEOUTS_S = {"cloud": 1800.0, "cloud-prod": 7200.0}
+_TIMEOUT_S = 300.0
+
+
+def check_target(settings: AppSettings, target: str, query_url: str | None) -> None:
+    """Raises: UsageError where a package with these settings cannot run there."""
+    if target not in CLOUD_TARGETS:
+        if settings.cloud is not None:
+            raise UsageError("the package has a table [cloud]: send it to --target cloud or cloud-prod, or make it without")
+        return
+    if settings.cluster.hosts:
+        raise UsageError("the package has a table [cluster]: send it to the URL of its config server, or make it without")
+    if query_url is not None:
+        raise UsageError(f"--query-url is not for --target {target}: Vespa Cloud says where the application answers")
+
+
+def choose_timeout(target: str, timeout: float | None) -> float:
+    """Seconds; what suits the target where none is given. Raises: UsageError unless it is a number above 0."""
+    if timeout is None:
+        return _TIMEOUTS_S.get(target, _TIMEOUT_S)
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"--timeout must be a number of seconds above 0, got {timeout:g}")
+    return timeout
+
+
+def choose_urls(target: str, query_url: str | None) -> tuple[str, str]:
+    """Of the config server, and of the container. Raises: UsageError on a target or a query URL that is none."""
+    if target != "docker" and "://" not in target:
+        shown = "" if "@" in target else f" {target!r}"
+        raise UsageError(f"deploy target{shown} unknown: docker, cloud, cloud-prod, or the http(s) URL of a config server")
+    address = parse_address(DOCKER_CONFIG_URL if target == "docker" else target, "--target")
+    if query_url is not None:
+        return _text(address), _text(parse_address(query_url, "--query-url"))
+    return _text(address), _text(address.copy_with(port=QUERY_PORT))
+
+
+def check_named(target: str, query_url: str | None) -> None:
+    """Raises: UsageError where what answers at the usual port of the container may be of another application."""
+    if query_url is None and target != "docker" and parse_address(target, "--target").port != CONFIG_PORT:
+        raise UsageError(
+            f"--target {target} does not have the usual port {CONFIG_PORT} of a config server: "
+            "name the container as well, with --query-url http(s)://host:port"
+        )
+
+
+def _text(address: httpx.URL) -> str:
+    return str(address).rstrip("/")
+
+
+def address_of(settings: AppSettings) -> str:
+    """Where an application with these settings answers, for commands that are shown; on Vespa Cloud a place to fill in."""
+    if settings.cloud is not None:
+        return "https://ENDPOINT"
+    host = settings.cluster.container_hosts[0] if settings.cluster.hosts else "localhost"
+    return f"http://{host}:{QUERY_PORT}"

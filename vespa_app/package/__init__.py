@@ -1,0 +1,1 @@
+"""Settings and bundle -> the files of an application package, checked."""

@@ -1,0 +1,256 @@
+"""An application package: bundle and settings in, files out."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from late_interaction.bundle import Bundle
+from late_interaction.errors import SettingsError
+from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
+from late_interaction.metadata import MetadataSchema
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.effort import Effort, codec_for, effort_for
+from vespa_app.codecs import CODECS
+from vespa_app.package.cd_tests import cd_tests
+from vespa_app.package.checks import check_package, check_settings, of_index
+from vespa_app.package.constants import constant_path, tensor_file
+from vespa_app.package.embedder import embedder_component, embedder_differences, embedder_of
+from vespa_app.package.explain import README, explain_package
+from vespa_app.package.schema import schema_text
+from vespa_app.package.services import deployment_xml, hosts_xml, overrides_xml, services_xml
+from vespa_app.package.zips import write_zip
+from vespa_app.running.application import bundle_books
+from vespa_app.running.description import (
+    CODEBOOK,
+    DESCRIPTION_FILE,
+    DESCRIPTION_SCHEMA,
+    Description,
+    codebook_sha256,
+    description_schema,
+)
+from vespa_app.settings.application_settings import MAX_HITS, AppSettings
+from vespa_app.settings.section_checks import check_still_allowed
+
+SETTINGS_FILE = "app.toml"
+QUERY_PROFILE = "search/query-profiles/default.xml"
+_OWN_FILES = re.compile(
+    r"(services|hosts|deployment|validation-overrides)\.xml|app\.toml|colbert-vespa\.json|README\.md|schemas/\w+\.sd"
+    r"|search/query-profiles/default\.xml|codebooks/\w+\.tbf|embedder/\w+\.(onnx|tokenizer\.json)"
+    r"|tests/(system-test|staging-setup|staging-test)/[\w-]+\.json"
+)  # of a package
+
+__all__ = [
+    "Package",
+    "build_package",
+    "check_package",
+    "complete",
+    "default_settings",
+    "embedder_components",
+    "is_package_folder",
+]
+
+
+@dataclass(frozen=True)
+class Package:
+    """files: path inside the package -> its bytes, or the file to copy. description: what the application says of itself."""
+
+    files: Mapping[str, bytes | Path]
+    description: dict[str, Any]
+
+    @property
+    def described(self) -> Description:
+        return Description.from_json(json.dumps(self.description), DESCRIPTION_FILE)
+
+    def explained(self, query_url: str | None = None) -> Package:
+        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands; default: where
+        the settings say that it runs."""
+        texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
+        schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
+        text = explain_package(self.files, schemas, self.described, query_url)
+        return Package({**self.files, README: text.encode()}, self.description)
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes the package as `folder`, in place of an older one of ours; never half-written.
+
+        Raises: UsageError where something else is there, or the older one has files that no package of ours has.
+        """
+        target = Path(folder)
+        with replace_folder(target, owned=is_package_folder) as staging:
+            for name, content in self.files.items():
+                file = safe_join(staging, name)
+                if isinstance(content, Path):
+                    copy_file(content, file)
+                else:
+                    make_folders(file.parent)
+                    atomic_write(file, content)
+            check_package(staging)
+        return target
+
+    def to_zip(self, target: str | Path | io.BytesIO) -> None:
+        """The same package always gives the same bytes."""
+        write_zip(self.files, target)
+
+
+def is_package_folder(folder: Path) -> bool:
+    """Whether `folder` is a package of ours, known by its description, and holds nothing else: one that may be replaced."""
+    try:
+        described = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    names = list(files_below(folder))
+    return isinstance(described, dict) and "bundle_sha256" in described and all(_OWN_FILES.fullmatch(name) for name in names)
+
+
+def _text(content: bytes | Path) -> str:
+    return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
+
+
+def default_settings(
+    bundle: Bundle,
+    metadata: MetadataSchema,
+    *,
+    codec: str | None = None,
+    candidates: tuple[str, ...] = (),
+    recall: float | None = None,
+) -> AppSettings:
+    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`. recall: share of the exact top 10
+    that the first of the candidates should find; it chooses effort, and the codec where none is given
+    (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
+
+    Raises: SettingsError where Vespa, or we, would refuse the settings, or the goal was never reached.
+    """
+    books = bundle_books(bundle)
+    names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
+    bits = books.codebook.bits if books.codebook else None
+    if codec is None:
+        codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
+    effort = Effort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
+    settings = AppSettings(
+        dim=bundle.manifest.dim,
+        probes=effort.probes,
+        rerank=effort.rerank,
+        residual_bits=bits if codec == "residual" and bits else AppSettings.residual_bits,
+        thresholds=codec == "binary" and books.thresholds is not None,
+        query_rows=bundle.manifest.query.length,
+        metadata=metadata,
+        codec=codec,
+        candidates=names,
+    )
+    check_settings(settings)
+    return settings
+
+
+def build_package(bundle: Bundle, settings: AppSettings) -> Package:
+    """Everything Vespa needs, in memory but for the model.
+
+    Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
+    """
+    check_settings(settings)
+    check_still_allowed(settings)
+    indexes = settings.index_settings
+    for name, own in indexes.items():
+        with of_index(settings, name):
+            _check_fit(bundle, own)
+    descriptions = [_describe(bundle, own) for own in indexes.values()]
+    main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
+    files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
+    for own in indexes.values():
+        files |= _constants(bundle, own)
+    if settings.embedder:
+        embedder = embedder_of(bundle.sha256, settings)
+        files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
+        files[embedder.tokenizer] = bundle.file("tokenizer.json")
+    modes = {own.schema: own.mode for own in indexes.values()}
+    if settings.cloud is not None:
+        codec = CODECS[settings.codec]
+        wanted = codec.needs_codebook or settings.thresholds
+        books = bundle_books(bundle, thresholds=settings.thresholds) if wanted else None
+        files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
+    return complete(files, main, modes, embedder_components(bundle, settings), settings)
+
+
+def complete(
+    files: Mapping[str, bytes | Path],
+    main: Description,
+    modes: Mapping[str, str],
+    components: Iterable[ET.Element],
+    settings: AppSettings,
+) -> Package:
+    """`files` of the indexes, and what an application has once: services, description, where it runs. Vespa discourages
+    indexed and streaming documents in one cluster, so the description's is of the same mode. settings: that were given."""
+    threads = max(index.settings.search_threads for index in main.all)
+    services = services_xml(settings, {**modes, DESCRIPTION_SCHEMA: settings.mode}, threads, components)
+    description = main.to_json()
+    texts = {
+        "services.xml": services,
+        f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema(),
+        QUERY_PROFILE: _query_profile(),
+        DESCRIPTION_FILE: json.dumps(description, indent=1, sort_keys=True) + "\n",
+        SETTINGS_FILE: settings.to_toml(),
+    }
+    if settings.cluster.content:
+        texts["hosts.xml"] = hosts_xml(settings.cluster)
+    if settings.cloud is not None and settings.cloud.regions:
+        texts["deployment.xml"] = deployment_xml(settings.cloud)
+    if settings.allow:
+        texts["validation-overrides.xml"] = overrides_xml(settings.allow)
+    return Package({**files, **{name: text.encode() for name, text in texts.items()}}, description)
+
+
+def _describe(bundle: Bundle, settings: AppSettings) -> Description:
+    differences = embedder_differences(bundle) if settings.embedder else ()
+    return Description(settings, bundle.sha256, codebook_sha256(bundle), differences)
+
+
+def _schema(bundle: Bundle, settings: AppSettings) -> bytes:
+    return schema_text(settings, embedder_of(bundle.sha256, settings).id).encode()
+
+
+def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]:
+    codec = CODECS[settings.codec]
+    types = codec.constants(settings)
+    values = codec.constant_values(settings, bundle_books(bundle)) if types else {}
+    return {constant_path(settings.schema, name): tensor_file(type_, values[name]) for name, type_ in types.items()}
+
+
+def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Element]:
+    """One for all indexes of the bundle: a package carries a model once."""
+    return [embedder_component(bundle, embedder_of(bundle.sha256, settings))] if settings.embedder else []
+
+
+def _query_profile() -> str:
+    return f"""\
+<query-profile id="default">
+    <field name="maxHits">{MAX_HITS}</field>
+    <field name="maxOffset">{MAX_HITS}</field>
+</query-profile>
+"""
+
+
+def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
+    manifest = bundle.manifest
+    if settings.dim != manifest.dim:
+        raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
+    if settings.query_rows < manifest.query.length:
+        raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
+    if settings.precision and settings.precision not in manifest.models:
+        known = ", ".join(manifest.models)
+        raise SettingsError(f"setting precision: {bundle.path} has no model {settings.precision!r}; it has: {known}")
+    codec = CODECS[settings.codec]
+    if codec.needs_codebook or settings.thresholds:
+        codec.check_books(settings, bundle_books(bundle))
+    if CODEBOOK not in manifest.codebooks:
+        for candidates in settings.candidates:
+            if STRATEGIES[candidates].needs_codebook:
+                raise SettingsError(
+                    f"setting candidates: {candidates} needs a codebook, and {bundle.path} has none; "
+                    "export it with --sample, or choose other candidates"
+                )

@@ -1,0 +1,123 @@
+"""Tests that Vespa Cloud runs before it lets a package into production: Vespa's basic HTTP tests, which feed and query.
+
+system-test: on an empty application, two passages are fed, and a query finds the right one first. staging-setup and
+staging-test: what was fed before an upgrade is found after it. Vespa Cloud runs staging-setup on the application that is in
+production, so it feeds only fields that every application of ours has, and staging-test asks for nothing else
+(staging.py checks it). `vespa test` runs the same files against any application.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.metadata import Value
+from vespa_app.candidates import STRATEGIES, StrategyRequest
+from vespa_app.candidates.base import BASE_PROFILE, Parameter
+from vespa_app.codecs import Books
+from vespa_app.running.application import document_fields
+from vespa_app.running.description import Description
+from vespa_app.running.request_features import encoded_by_vespa, query_body
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.layouts import document_path
+
+__all__ = ["STAGING_FILE", "cd_tests"]
+
+STAGING_FILE = "tests/staging-setup/feed.json"
+
+_TEXTS = {"cd-test-1": "passages about threads", "cd-test-2": "recipes with onions"}
+_GROUP = "cdtest"
+
+
+def _ends(dim: int) -> NDArray[np.float32]:
+    """`[2, dim]`: a vector and its opposite, which stay apart whatever a codec makes of them."""
+    one = np.full((1, dim), dim**-0.5, np.float32)
+    return np.concatenate([one, -one])
+
+
+class _Ends:
+    """Stands in for the bundle's codebook: the vectors of the tests are the centroids."""
+
+    def __init__(self, dim: int) -> None:
+        self.centroids = _ends(dim)
+
+    def assign(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+        return np.asarray((vectors @ self.centroids.T).argmax(axis=1))
+
+
+def cd_tests(description: Description, books: Books | None = None) -> dict[str, str]:
+    """Path in the package -> content. books: of the bundle, where the codec needs them."""
+    settings = description.settings
+    books = books or Books(codebook=cast(Codebook, _Ends(settings.dim)))
+    feeding = [_feed(settings, id_, books) for id_ in _TEXTS]
+    asking = _ask(description, books, settings.candidates[0])
+    found = _ask(description, books, "exhaustive") if "exhaustive" in settings.candidates else _look_up(settings)
+    return {
+        "tests/system-test/feed-and-search.json": _test("feed two passages and find the right one", [*feeding, asking]),
+        STAGING_FILE: _test("feed before the upgrade", [_without_strategies(step) for step in feeding]),
+        "tests/staging-test/search.json": _test("find after the upgrade", [found]),
+    }
+
+
+def _without_strategies(feeding: dict[str, Any]) -> dict[str, Any]:
+    """Without the fields that an application has or has not."""
+    optional = {name for strategy in STRATEGIES.values() for name in strategy.own_fields}
+    fields = {name: value for name, value in feeding["request"]["body"]["fields"].items() if name not in optional}
+    return {**feeding, "request": {**feeding["request"], "body": {"fields": fields}}}
+
+
+def _test(name: str, steps: list[dict[str, Any]]) -> str:
+    defaults = {"parameters": {"timeout": "20s"}}
+    return json.dumps({"name": name, "defaults": defaults, "steps": steps}, indent=1) + "\n"
+
+
+def _metadata(settings: AppSettings) -> dict[str, Value]:
+    """The group, where there are groups; else nothing is needed."""
+    return {settings.group_field: _GROUP} if settings.mode == "streaming" else {}
+
+
+def _feed(settings: AppSettings, id_: str, books: Books) -> dict[str, Any]:
+    place = list(_TEXTS).index(id_)
+    vectors = _ends(settings.dim)[[place]]
+    passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
+    fields = document_fields(passage, vectors, settings, books.codebook, books.thresholds)
+    path = document_path(settings, passage.id, passage.metadata)
+    return {
+        "name": f"feed {id_}",
+        "request": {"method": "POST", "uri": path, "body": {"fields": fields}},
+        "response": {"code": 200},
+    }
+
+
+def _ask(description: Description, books: Books, candidates: str) -> dict[str, Any]:
+    settings = description.settings
+    request = StrategyRequest(
+        rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings, codebook=books.codebook,
+        thresholds=books.thresholds,
+    )  # fmt: skip
+    parts = STRATEGIES[candidates].query(request)
+    body = {**query_body(settings, parts.yql_where, parts.profile, 1), **parts.parameters}
+    if settings.encoding == "embedder":
+        body |= encoded_by_vespa(description, "threads")
+    return _finding("the passage about threads is found first", settings, body)
+
+
+def _look_up(settings: AppSettings) -> dict[str, Any]:
+    """By its id, where no rank profile would do without the fields of a strategy."""
+    body = query_body(settings, f'document_id contains "{next(iter(_TEXTS))}"', BASE_PROFILE, 1)
+    return _finding("the passage about threads is there", settings, body)
+
+
+def _finding(name: str, settings: AppSettings, body: dict[str, Parameter]) -> dict[str, Any]:
+    if settings.mode == "streaming":
+        body["streaming.groupname"] = _GROUP
+    return {
+        "name": name,
+        "request": {"method": "POST", "uri": "/search/", "body": body},
+        "response": {"code": 200, "body": {"root": {"children": [{"fields": {"document_id": next(iter(_TEXTS))}}]}}},
+    }

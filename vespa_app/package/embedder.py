@@ -1,0 +1,97 @@
+"""Vespa's colbert-embedder, configured with a bundle's model and rules."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from late_interaction.bundle import Bundle, SideRules
+from late_interaction.errors import BundleError
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = ["EMBEDDER_FOLDER", "EMBEDDER_TYPE", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
+
+EMBEDDER_ID = "colbert"
+EMBEDDER_TYPE = "colbert-embedder"
+# not models/: Vespa imports whatever is there for ranking too, which takes a config server several times the model's size
+EMBEDDER_FOLDER = "embedder"
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """id: by which schemas and queries name it. model, tokenizer: paths in the package."""
+
+    id: str
+    model: str
+    tokenizer: str
+
+
+def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
+    """Named after the bundle, and the precision of its model where the settings name one: another model is another component
+    with files of its own, and its vectors never meet those of this one."""
+    version = bundle_sha256[:8]
+    model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
+    name = f"{EMBEDDER_ID}_{model}"
+    return Embedder(name, f"{EMBEDDER_FOLDER}/{name}.onnx", f"{EMBEDDER_FOLDER}/{EMBEDDER_ID}_{version}.tokenizer.json")
+
+
+def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
+    manifest = bundle.manifest
+    start, end = _special_ids(bundle.file("tokenizer.json"))
+    component = ET.Element("component", id=embedder.id, type=EMBEDDER_TYPE)
+    ET.SubElement(component, "transformer-model", path=embedder.model)
+    ET.SubElement(component, "tokenizer-model", path=embedder.tokenizer)
+    expansion = manifest.query.expansion
+    values = {
+        "max-tokens": manifest.max_tokens,
+        "max-query-tokens": manifest.query.length,
+        "max-document-tokens": manifest.document.length,
+        "transformer-start-sequence-token": start,
+        "transformer-end-sequence-token": end,
+        "transformer-mask-token": expansion.token_id if expansion else None,
+        "transformer-pad-token": manifest.pad_id,
+        "query-token-id": manifest.query.marker_id,
+        "document-token-id": manifest.document.marker_id,
+        # Vespa's word for it: whether rows of padding are emitted
+        "attend-to-expansion-tokens": None if expansion else "false",
+    }
+    for tag, value in values.items():
+        if value is not None:
+            ET.SubElement(component, tag).text = str(value)
+    return component
+
+
+def _special_ids(tokenizer_file: Path) -> tuple[int, int]:
+    """Ids put before and after every text: [CLS] and [SEP], <s> and </s>."""
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(tokenizer_file)).encode("", add_special_tokens=True).ids
+    if len(ids) < 2:
+        raise BundleError(f"{tokenizer_file} puts no start and end tokens around a text, as Vespa's colbert-embedder does")
+    return ids[0], ids[-1]
+
+
+def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
+    """Where Vespa's colbert-embedder cannot do what the bundle's rules say, so that its vectors differ from ours."""
+    manifest = bundle.manifest
+    found = []
+    for side, rules in (("query", manifest.query), ("document", manifest.document)):
+        found += _side_differences(side, rules)
+    expansion = manifest.query.expansion
+    if expansion is not None and expansion.attend:
+        found.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
+    if manifest.document.skip_ids:
+        found.append("document: Vespa drops punctuation before encoding, the bundle after")
+    if manifest.pooling is not None:
+        found.append("document: the bundle pools rows, Vespa does not")
+    return tuple(found)
+
+
+def _side_differences(side: str, rules: SideRules) -> list[str]:
+    found = []
+    if rules.marker_id is None:
+        found.append(f"{side}: Vespa inserts a marker token, the bundle has none")
+    if rules.prompt:
+        found.append(f"{side}: Vespa knows no prompt, the bundle has {rules.prompt!r}")
+    return found

@@ -1,0 +1,153 @@
+"""The passage schema as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from late_interaction.metadata import FieldType
+from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.base import BASE_PROFILE, BEST, CANDIDATE_SCORE, MAXSIM
+from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.package.constants import constant_path
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.layouts import best_similarities, embedded, maxsim, vectors_type
+
+__all__ = ["DIGEST", "OWN_FIELDS", "STORED", "SUMMARY", "VECTORS_SUMMARY", "schema_text", "stored_fields"]
+
+SUMMARY = "passage_hit"  # document summary: all that a hit shows
+VECTORS_SUMMARY = "passage_vectors"  # and with its vectors, for clients that score
+STORED = "passage_stored"  # what the feeder asks before it sends
+DIGEST = "digest"  # of the document and of what its vectors depend on, by the feeder
+
+# fields of ours in the passage schema, besides those of the strategies
+OWN_FIELDS = ("id", "document_id", "title", "text", "present", DIGEST, VECTORS)
+
+_PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
+# equality of texts is exact: no lower-casing, no splitting into words
+_EXACT = """\
+            match {
+                word
+                cased
+            }
+            dictionary {
+                hash
+                cased
+            }
+"""
+
+
+def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
+    """embedder_id: of Vespa's embedder, where it makes the vectors (setting encoding)."""
+    name = settings.schema
+    made = settings.encoding == "embedder"
+    codec = CODECS[settings.codec]
+    strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
+    fields = [
+        _attribute("id", "string"),
+        _attribute("document_id", "string"),
+        _text("title", "string"),
+        _text("text", "array<string>" if settings.layout == "chunks" else "string"),
+        *(_attribute(field, type_.vespa) for field, type_ in settings.metadata.fields.items()),
+        _attribute("present", "array<string>"),
+        f"        field {DIGEST} type string {{\n            indexing: summary\n        }}\n",
+        "" if made else _vectors(settings, "attribute"),
+        *(_tensor(name, type_, "attribute", settings) for name, type_ in codec.more_fields(settings).items()),
+        *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
+    ]
+    return (
+        f"schema {name} {{\n    document {name} {{\n"
+        + "".join(field for field in fields if field)
+        + "    }\n"
+        + (_outdented(_vectors(settings, embedded(settings, embedder_id))) if made else "")
+        + "    fieldset default {\n        fields: title, text\n    }\n"
+        + _summary(SUMMARY, ("id", "document_id", "title", "text", *settings.metadata.fields, "present"))
+        + _summary(VECTORS_SUMMARY, (VECTORS, *codec.more_fields(settings)), SUMMARY)
+        + _summary(STORED, stored_fields(settings))
+        + _base_profile(settings)
+        + "".join(strategy.profile(settings) + strategy.explained(settings) for strategy in strategies)
+        + "}\n"
+    )
+
+
+def _attribute(name: str, type_: str) -> str:
+    text = FieldType.STRING.value in type_
+    lines = [
+        f"        field {name} type {type_} {{\n",
+        "            indexing: attribute | summary\n",
+        "" if type_ in _PLAIN else "            attribute: fast-search\n            rank: filter\n",
+        _EXACT if text else "",
+        "        }\n",
+    ]
+    return "".join(lines)
+
+
+def _text(name: str, type_: str) -> str:
+    return f"""\
+        field {name} type {type_} {{
+            indexing: index | summary
+            index: enable-bm25
+        }}
+"""
+
+
+def _outdented(field: str) -> str:
+    """A field that the schema makes stands beside the document block."""
+    return "".join(line[4:] for line in field.splitlines(keepends=True))
+
+
+def _vectors(settings: AppSettings, indexing: str) -> str:
+    """In the field `vectors`, and not in those that a codec has besides, strategies may keep an index."""
+    lines = "".join(STRATEGIES[candidates].vectors_lines(settings) for candidates in settings.candidates)
+    return _tensor(VECTORS, vectors_type(settings), indexing + (" | index" if lines else ""), settings, lines)
+
+
+def _tensor(name: str, type_: str, indexing: str, settings: AppSettings, lines: str = "") -> str:
+    paged = "            attribute: paged\n" if settings.paged else ""
+    return f"        field {name} type {type_} {{\n            indexing: {indexing}\n{paged}{lines}        }}\n"
+
+
+def stored_fields(settings: AppSettings) -> tuple[str, ...]:
+    """Of the document summary for the feeder; in mode streaming with the group, which is part of a document's path."""
+    return ("id", "document_id", "present", DIGEST, *([settings.group_field] if settings.mode == "streaming" else []))
+
+
+def _summary(name: str, fields: Sequence[str], inherits: str = "") -> str:
+    lines = "".join(f"        summary {field} {{}}\n" for field in fields)
+    return f"    document-summary {name}{inherits and f' inherits {inherits}'} {{\n{lines}    }}\n"
+
+
+def _base_profile(settings: AppSettings) -> str:
+    return f"""\
+    rank-profile {BASE_PROFILE} {{
+        num-threads-per-search: {settings.search_threads}
+        inputs {{
+            query(qt) tensor<float>(qt{{}}, x[{settings.dim}])
+        }}
+{_constants(settings)}{_functions(settings)}        function {MAXSIM}() {{
+            expression: {maxsim(settings)}
+        }}
+        first-phase {{
+            expression: 0
+        }}
+        function {BEST}() {{
+            expression: {best_similarities(settings)}
+        }}
+        match-features: {CANDIDATE_SCORE}
+    }}
+"""
+
+
+def _constants(settings: AppSettings) -> str:
+    constants = CODECS[settings.codec].constants(settings)
+    if not constants:
+        return ""
+    lines = [f"            {name} {type_}: file:{constant_path(settings.schema, name)}\n" for name, type_ in constants.items()]
+    return "        constants {\n" + "".join(lines) + "        }\n"
+
+
+def _functions(settings: AppSettings) -> str:
+    functions = CODECS[settings.codec].functions(settings)
+    return "".join(
+        f"        function {name}() {{\n            expression: {expression}\n        }}\n"
+        for name, expression in functions.items()
+    )

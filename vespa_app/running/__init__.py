@@ -1,0 +1,1 @@
+"""Talking to a deployed application: its description, requests, stored fields."""

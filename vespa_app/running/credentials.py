@@ -1,0 +1,77 @@
+"""What lets one into Vespa, from the environment only, and never shown:
+
+COLBERT_VESPA_CERT, COLBERT_VESPA_KEY    paths of PEM files, mutual TLS
+COLBERT_VESPA_TOKEN_FILE                 path of a file with a bearer token in its one line
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from late_interaction.errors import UsageError
+from vespa_app.running.addresses import is_local
+
+__all__ = ["NOT_LET_IN", "RENEW", "TlsFiles", "tls_context", "tls_files", "token_header"]
+
+NOT_LET_IN = (401, 403)
+RENEW = "renew the token or the certificate, or have it let you in"
+
+_TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """What the TLS of another library than Python's is given. authorities: of the other side's certificates."""
+
+    certificate: str | None
+    key: str | None
+    authorities_file: str | None
+    authorities_folder: str | None
+
+
+def tls_files() -> TlsFiles:
+    """The files that tls_context uses. Raises: UsageError where ours cannot be read."""
+    tls_context()
+    certificate = os.environ.get("COLBERT_VESPA_CERT") or None
+    paths = ssl.get_default_verify_paths()
+    return TlsFiles(certificate, os.environ.get("COLBERT_VESPA_KEY") or certificate, paths.cafile, paths.capath)
+
+
+def tls_context() -> ssl.SSLContext:
+    """Certificates of the other side are always verified. Raises: UsageError where ours cannot be read."""
+    context = ssl.create_default_context()
+    certificate, key = os.environ.get("COLBERT_VESPA_CERT"), os.environ.get("COLBERT_VESPA_KEY")
+    if certificate or key:
+        try:
+            context.load_cert_chain(certificate or "", key)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"COLBERT_VESPA_CERT and COLBERT_VESPA_KEY must name PEM files: {error}") from None
+    return context
+
+
+def token_header(address: httpx.URL) -> dict[str, str]:
+    """Empty without a token. Raises: UsageError where its file has none, or it would be readable on the way to `address`."""
+    file = os.environ.get(_TOKEN_FILE)
+    if not file:
+        return {}
+    token = _token(Path(file))
+    if address.scheme != "https" and not is_local(address):
+        raise UsageError(f"{address.host}: a token ({_TOKEN_FILE}) is sent over https only; use https://, or unset it")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _token(file: Path) -> str:
+    try:
+        lines = file.read_bytes().removesuffix(b"\n").removesuffix(b"\r").split(b"\n")
+    except OSError as error:
+        raise UsageError(f"{_TOKEN_FILE} {file} cannot be read: {error.strerror}") from None
+    if len(lines) != 1 or not lines[0].strip():
+        raise UsageError(f"{_TOKEN_FILE} {file} must hold one line, the token, and nothing else")
+    if not all(0x21 <= byte <= 0x7E for byte in lines[0]):
+        raise UsageError(f"{_TOKEN_FILE} {file} must hold a token of printable ASCII without spaces")
+    return lines[0].decode("ascii")

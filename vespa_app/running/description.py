@@ -1,0 +1,139 @@
+"""What an application says about itself: one document in a schema of its own, readable at the query port."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from late_interaction.bundle import Bundle
+from late_interaction.errors import SettingsError, UsageError, VespaRefused
+from vespa_app.running.http import answer_json, connect, mapped_errors
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = [
+    "CODEBOOK",
+    "DESCRIPTION_FILE",
+    "DESCRIPTION_PATH",
+    "DESCRIPTION_SCHEMA",
+    "DESCRIPTION_VERSION",
+    "THRESHOLDS",
+    "Description",
+    "codebook_sha256",
+    "description_document",
+    "description_schema",
+    "read_description",
+]
+
+DESCRIPTION_VERSION = 2  # its indexes have the field digest
+CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
+THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
+DESCRIPTION_FILE = "colbert-vespa.json"  # in the package
+DESCRIPTION_SCHEMA = "colbert_application"
+_FIELD = "description"
+# the namespace is fixed: a reader does not know the settings yet
+DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/current"
+
+
+@dataclass(frozen=True)
+class Description:
+    """bundle_sha256: of the bundle that made the package. codebook_sha256: of its centroids, None without.
+    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules. beside: the application's further
+    indexes, each with settings and bundle of its own; empty in theirs."""
+
+    settings: AppSettings
+    bundle_sha256: str
+    codebook_sha256: str | None
+    embedder_differences: tuple[str, ...] = ()
+    beside: tuple[Description, ...] = ()
+
+    @property
+    def all(self) -> tuple[Description, ...]:
+        """Of every index, the one that is asked by default first."""
+        return (dataclasses.replace(self, beside=()), *self.beside)
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        return tuple(index.settings.schema for index in self.all)
+
+    def index(self, name: str) -> Description:
+        """Raises: UsageError where the application has no index `name`."""
+        for index in self.all:
+            if index.settings.schema == name:
+                return index
+        raise UsageError(f"the application has no index {name!r}; it has: {', '.join(self.schemas)}")
+
+    def to_json(self) -> dict[str, Any]:
+        own = {
+            "version": DESCRIPTION_VERSION,
+            "settings": self.settings.to_json(),
+            "bundle_sha256": self.bundle_sha256,
+            "codebook_sha256": self.codebook_sha256,
+            "embedder_differences": list(self.embedder_differences),
+        }
+        return own | ({"beside": [index.to_json() for index in self.beside]} if self.beside else {})
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Description:
+        """Raises: SettingsError where the text is no description of a version known here."""
+        try:
+            return cls._of(json.loads(text), where)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise SettingsError(f"{where}: not a description of a colbert-vespa application ({error})") from None
+
+    @classmethod
+    def _of(cls, data: Mapping[str, Any], where: str) -> Description:
+        version = data["version"]
+        if version != DESCRIPTION_VERSION:
+            raise SettingsError(f"{where}: description version {version!r} unknown, this release reads {DESCRIPTION_VERSION}")
+        codebook = data["codebook_sha256"]
+        return cls(
+            settings=AppSettings.from_json(data["settings"], where),
+            bundle_sha256=str(data["bundle_sha256"]),
+            codebook_sha256=None if codebook is None else str(codebook),
+            embedder_differences=tuple(str(item) for item in data["embedder_differences"]),
+            beside=tuple(cls._of(item, where) for item in data.get("beside", ())),
+        )
+
+
+def codebook_sha256(bundle: Bundle) -> str | None:
+    file = bundle.manifest.codebooks.get(CODEBOOK)
+    return bundle.manifest.files[file].sha256 if file else None
+
+
+def description_schema() -> str:
+    return f"""\
+schema {DESCRIPTION_SCHEMA} {{
+    document {DESCRIPTION_SCHEMA} {{
+        field {_FIELD} type string {{
+            indexing: summary
+        }}
+    }}
+}}
+"""
+
+
+def description_document(text: str) -> bytes:
+    """The body of the put that stores the description."""
+    return json.dumps({"fields": {_FIELD: text}}).encode()
+
+
+def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Description:
+    """The description of the application behind a query port.
+
+    Raises: VespaUnreachable, VespaBusy, VespaRefused where it has none, SettingsError where it is not readable here.
+    """
+    with connect(query_url, timeout=timeout, transport=transport) as client, mapped_errors(query_url):
+        response = client.get(DESCRIPTION_PATH)
+    advice = f"{query_url} holds no colbert-vespa application: deploy one with `colbert-vespa deploy`"
+    if response.status_code in (400, 404):
+        raise VespaRefused(advice, response.status_code)
+    fields = answer_json(response).get("fields")
+    text = fields.get(_FIELD) if isinstance(fields, dict) else None
+    if not isinstance(text, str):
+        raise VespaRefused(advice, response.status_code)
+    return Description.from_json(text, query_url)

@@ -1,0 +1,95 @@
+"""What Vespa has stored of a document as passages and vectors again: the way back of `application.document_fields`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from late_interaction.documents import Passage
+from late_interaction.errors import VespaRefused
+from late_interaction.metadata import FieldType, Value
+from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.codecs.base import Floats, Packed
+from vespa_app.package.field_presence import PRESENT
+from vespa_app.package.schema import DIGEST
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.layouts import CHUNK
+
+__all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """vectors: `[t, d]` as the codec decodes them. packed: what codec residual has stored of them."""
+
+    passage: Passage
+    vectors: Floats
+    packed: Packed | None = None
+
+
+def stored_field_set(settings: AppSettings) -> str:
+    """The fields that `stored_passages` reads, as document/v1 takes them."""
+    own = ("id", "document_id", "title", "text", PRESENT, DIGEST, VECTORS, *CODECS[settings.codec].more_fields(settings))
+    return f"{settings.schema}:{','.join((*own, *settings.metadata.fields))}"
+
+
+def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Books) -> list[StoredPassage]:
+    """The passages of one document of Vespa: one, or in layout `chunks` all, with title and metadata of the first.
+
+    Raises: VespaRefused where the fields are not those of a passage; MetadataError.
+    """
+    try:
+        document_id, digest = str(fields["document_id"]), str(fields.get(DIGEST, ""))
+        title, text = str(fields.get("title", "")), fields.get("text", "")
+        metadata = settings.metadata.check(_metadata(fields, settings))
+        if settings.layout != "chunks":
+            passage = Passage(str(fields["id"]), document_id, title, str(text), metadata, digest)
+            return [_decoded(passage, fields, settings, books)]
+        chunks = _chunks(fields.get(VECTORS, {}), len(text))
+        return [
+            _decoded(
+                Passage(Passage.id_of(document_id, n), document_id, title, str(part), metadata, digest), own, settings, books
+            )
+            for n, (part, own) in enumerate(zip(text, chunks, strict=True))
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VespaRefused(f"document {str(fields.get('id', ''))!r} is not as the feeder writes them: {error}") from None
+
+
+def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings, books: Books) -> StoredPassage:
+    codec = CODECS[settings.codec]
+    values = {name: fields[name] for name in (VECTORS, *codec.more_fields(settings)) if name in fields}
+    if VECTORS not in values:
+        return StoredPassage(passage, np.zeros((0, settings.dim), np.float32))
+    packed = codec.packed(values, books)
+    if packed is not None and books.codebook is not None:
+        return StoredPassage(passage, books.codebook.decode(*packed), packed)
+    return StoredPassage(passage, codec.decode(values, books).reshape(-1, settings.dim))
+
+
+def _metadata(fields: Mapping[str, Any], settings: AppSettings) -> dict[str, Value]:
+    """Of the fields that are marked as present; Vespa leaves out a text that is empty."""
+    found: dict[str, Value] = {}
+    present = set(fields.get(PRESENT, ()))
+    for name, type_ in settings.metadata.fields.items():
+        if name in present and name in fields:
+            found[name] = _place(fields[name]) if type_ is FieldType.POSITION else fields[name]
+        elif name in present and type_ is FieldType.STRING:
+            found[name] = ""
+    return found
+
+
+def _place(value: Mapping[str, Any]) -> Value:
+    return {"lat": float(value["lat"]), "lng": float(value["lng"])}
+
+
+def _chunks(value: Mapping[str, Any], count: int) -> list[dict[str, object]]:
+    """A tensor with a chunk dimension as one tensor of rows for each chunk."""
+    found: list[dict[str, object]] = [{} for _ in range(count)]
+    for block in value.get("blocks", ()):
+        address = block["address"]
+        found[int(address[CHUNK])][str(address["dt"])] = block["values"]
+    return [{VECTORS: {"blocks": rows}} if rows else {} for rows in found]

@@ -1,0 +1,1 @@
+"""What a user sets: app.toml, its tables, their checks."""

@@ -1,0 +1,186 @@
+"""The settings of an application: one frozen object, and the same as app.toml:
+
+    name = "colbert"
+    dim = 128
+    query_rows = 32
+    codec = "bfloat16"
+    candidates = ["centroid", "bm25", "exhaustive"]
+
+    [metadata]
+    year = "long"
+
+The first of `candidates` is what queries use by default. Tables `[cluster]` and `[cloud]` say where it runs (sections.py);
+`[indexes.NAME]` adds an index (schema) that differs from the main one in what the table names; `[allow]` lists changes that
+Vespa refuses by default, each with the last day on which it is allowed: `"field-type-change" = "2026-12-24"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from late_interaction.errors import MetadataError, SettingsError
+from late_interaction.metadata import MetadataSchema
+from vespa_app.settings.sections import CloudSettings, ClusterSettings, read_section, section_json, toml_table, toml_value
+
+__all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "MAX_HITS", "MODES", "AppSettings"]
+
+LAYOUTS = ("passages", "chunks")
+MODES = ("index", "streaming")
+ENCODINGS = ("client", "embedder")
+# what a further index may have of its own; all else is of the whole application
+INDEX_SETTINGS = (
+    "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
+    "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
+    "drop_limits",
+)  # fmt: skip
+_SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
+_TABLES = ("metadata", "drop_limits", "cluster", "cloud", "indexes", "allow")
+MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
+
+tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """What the generator, the feeder and the query side must agree on.
+
+    dim, query_rows: of the bundle. residual_bits: of the bundle's codebook, for codec residual. thresholds: codec binary cuts
+    at the bundle's thresholds instead of 0. paged: token vectors lie on disk, and are read through the page cache.
+    rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per query row. target_hits: candidates
+    that HNSW and BM25 are asked for; token_hits: the same for each query row, by candidates token. search_threads: per query
+    and node.
+    keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer than
+    are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit.
+    embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
+    jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
+    passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
+    every query reads one group, named by the metadata field group_field. encoding: token vectors come from the client, or
+    Vespa's colbert-embedder makes them ("embedder").
+    """
+
+    dim: int
+    query_rows: int
+    metadata: MetadataSchema = field(default_factory=lambda: MetadataSchema({}))
+    name: str = "colbert"
+    schema: str = "passage"
+    namespace: str = "colbert"
+    codec: str = "bfloat16"
+    residual_bits: int = 4
+    thresholds: bool = False
+    paged: bool = False
+    candidates: tuple[str, ...] = ("pooled", "bm25", "exhaustive")
+    rerank: int = 500
+    probes: int = 32
+    target_hits: int = 400
+    token_hits: int = 100
+    hnsw_links: int = 16
+    hnsw_explore: int = 200
+    search_threads: int = 2
+    keep_rank_count: int = 0
+    drop_limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    embedder: bool = True
+    precision: str = ""
+    jvm_heap_mb: int = 512
+    layout: str = "passages"
+    mode: str = "index"
+    group_field: str = ""
+    encoding: str = "client"
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    cloud: CloudSettings | None = None
+    indexes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    allow: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Tables that say nothing are left out."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
+        tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
+        for name in ("indexes", "drop_limits"):
+            tables[name] = {key: dict(own) for key, own in getattr(self, name).items()}
+        kept = {name: table for name, table in tables.items() if table}
+        if self.cloud is not None:
+            kept["cloud"] = section_json(self.cloud)
+        return {name: value for name, value in data.items() if name not in (*tables, "cloud")} | kept
+
+    @property
+    def index_settings(self) -> dict[str, AppSettings]:
+        """The settings of each index (schema) by its name, the main one first.
+
+        Raises: SettingsError naming the table and key of an index that has a setting it cannot have.
+        """
+        found = {self.schema: self}
+        for name, own in self.indexes.items():
+            where = f"indexes.{name}"
+            if name == self.schema:
+                raise SettingsError(f"setting {where}: the name is taken by the main index (setting schema)")
+            if unknown := sorted(set(own) - set(INDEX_SETTINGS)):
+                raise SettingsError(f"unknown setting '{where}.{unknown[0]}'; known: {', '.join(INDEX_SETTINGS)}")
+            merged = {**self.to_json(), **own, "schema": name, "indexes": {}}
+            if "drop_limits" not in own:
+                kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
+                merged["drop_limits"] = kept
+            found[name] = AppSettings.from_json(merged, where)
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "settings") -> AppSettings:
+        """Raises: SettingsError naming the key that is unknown, missing or of a wrong type."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - set(fields)):
+            raise SettingsError(f"{where}: unknown setting {unknown[0]!r}; known: {', '.join(fields)}")
+        if missing := [name for name in ("dim", "query_rows") if name not in data]:
+            raise SettingsError(f"{where}: setting {missing[0]!r} is missing")
+        values: dict[str, Any] = {name: _typed(name, value, str(fields[name].type), where) for name, value in data.items()}
+        return cls(**values)
+
+    def to_toml(self) -> str:
+        data = self.to_json()
+        lines = [f"{name} = {toml_value(value)}" for name, value in sorted(data.items()) if name not in _TABLES]
+        for name in _TABLES:
+            if name in data:
+                lines += toml_table(name, data[name])
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> AppSettings:
+        """Raises: SettingsError naming the file and the line or key."""
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"settings {path} cannot be read: {error}") from None
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise SettingsError(f"settings {path} are no TOML: {error}") from None
+        return cls.from_json(data, str(path))
+
+
+def _typed(name: str, value: object, annotation: str, where: str) -> object:
+    if annotation == "MetadataSchema" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        try:
+            return MetadataSchema.from_json(value)
+        except MetadataError as error:
+            raise SettingsError(f"{where}: {error}") from None
+    if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if name in _SECTIONS:
+        return read_section(_SECTIONS[name], name, value, where)
+    if (
+        name in ("indexes", "drop_limits")
+        and isinstance(value, Mapping)
+        and all(isinstance(v, Mapping) for v in value.values())
+    ):
+        return {str(key): dict(own) for key, own in value.items()}
+    if name == "allow" and isinstance(value, Mapping):
+        return {str(key): str(day) for key, day in value.items()}
+    if type(value).__name__ == annotation:
+        return value
+    wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}
+    wanted |= {"Mapping[str, str]": "a table"}
+    wanted |= dict.fromkeys(("Mapping[str, Mapping[str, Any]]", "Mapping[str, Mapping[str, float]]"), "a table of tables")
+    expected = wanted.get(annotation, annotation)
+    raise SettingsError(f"{where}: setting {name!r} must be {expected}, got {str(value)[:60]!r}")
