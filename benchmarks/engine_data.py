@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.vespa_collections import open_collection
+from late_interaction.array_types import Matrix
 
 __all__ = ["write_collection", "write_synthetic"]
 
-Matrix = NDArray[np.float32]
 ROWS, DIM = 32, 128  # of a made-up passage
 WORDS, TOPICS = 4_096, 512
 BLOCK = 10_000

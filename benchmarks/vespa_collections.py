@@ -14,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from colbert_vespa.cli.demo import minilm_folder
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from feeder.sources import Query, open_sources, read_collection
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, passage_text
@@ -68,7 +66,7 @@ class Benched:
     name: str
     bundle: Bundle
     documents: Sequence[Document]
-    queries: Sequence[tuple[str, NDArray[np.float32]]]
+    queries: Sequence[tuple[str, Matrix]]
     encoder: CachedEncoder
     cache: VectorCache
 
@@ -79,7 +77,7 @@ class Benched:
         """Another collection of the same source has the same cache."""
         self.cache.close()
 
-    def blocks(self) -> Iterator[tuple[Sequence[Document], list[NDArray[np.float32]]]]:
+    def blocks(self) -> Iterator[tuple[Sequence[Document], list[Matrix]]]:
         """Documents with their vectors `[t, d]`, some hundred at a time."""
         for first in range(0, len(self.documents), BLOCK):
             part = self.documents[first : first + BLOCK]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import CheckpointError, MissingDependency
 
 __all__ = ["DenseEncoder"]
@@ -37,14 +37,14 @@ class DenseEncoder:
         except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own
             raise CheckpointError(f"{folder} cannot be loaded as a dense encoder: {error}") from None
 
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_documents(self, texts: Sequence[str]) -> Matrix:
         return self._rows(self._model.encode_document, texts)
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
         return self._rows(self._model.encode_query, texts)
 
     @staticmethod
-    def _rows(encode: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _rows(encode: Any, texts: Sequence[str]) -> Matrix:
         from exporter.quiet import quiet
 
         with quiet():

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeder.passages import Cut, Range, Splitting, cut_documents
+from late_interaction.array_types import Matrix
 from late_interaction.documents import passage_text
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["Encoded", "Encoding", "HereEncoding", "encode_batch"]
 
-Matrix = NDArray[np.float32]
 Text = tuple[str, str]  # title and text of a document
 
 

@@ -12,14 +12,14 @@ import bm25s
 import numpy as np
 import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
-from numpy.typing import NDArray
+
+from late_interaction.array_types import Mask
 
 __all__ = ["K1", "B", "Bm25", "word_counts"]
 
 K1, B = 1.2, 0.75
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets DEBUG on import
-
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 _STOPPED = frozenset(STOPWORDS_EN)
@@ -63,7 +63,7 @@ class Bm25:
     def _tokens(self, texts: Sequence[str]) -> Any:
         return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
 
-    def search(self, query: str, k: int, allowed: NDArray[np.bool_] | None = None) -> list[tuple[str, float]]:
+    def search(self, query: str, k: int, allowed: Mask | None = None) -> list[tuple[str, float]]:
         """The best k of the texts that share a word with the query, as (id, score). allowed: `[n]`, which may be found."""
         if self._empty or not any(self._tokens([query]).ids):
             return []

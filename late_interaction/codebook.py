@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
 
 __all__ = ["Codebook", "default_centroids", "grown", "train_codebook", "trained_centroids", "unit_rows"]
 
-Matrix = NDArray[np.float32]
 BITS = (1, 2, 4)
 MAX_BYTES = 1 << 30
 MAX_CENTROIDS = 1 << 20

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT, Bundle
 from late_interaction.cores import cores
 from late_interaction.errors import BundleError
@@ -20,7 +20,6 @@ from late_interaction.tokenizing import Tokenizing, TokenRows
 
 __all__ = ["Encoder", "check_finite", "open_graph"]
 
-Matrix = NDArray[np.float32]
 TOKEN_BUDGET = 1024  # padded tokens of a batch: what stays in a core's cache
 MAX_BATCH = 64
 WINDOW = 512  # texts that a stream sorts by length at a time

@@ -10,11 +10,12 @@ Khattab and Zaharia, "ColBERT" (2020), arXiv 2004.12832.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from late_interaction.array_types import Matrix
 
 __all__ = ["maxsim", "maxsim_many", "similarities"]
 
-Matrix = NDArray[np.float32]
 BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask
 from late_interaction.errors import MetadataError
 
 __all__ = ["degrees", "near", "position", "show_position", "show_timestamp", "timestamp"]
@@ -91,9 +92,9 @@ def show_position(number: int) -> dict[str, float]:
     return {"lat": lat, "lng": lng}
 
 
-def near(numbers: NDArray[np.int64], lat: float, lng: float, km: float) -> NDArray[np.bool_]:
+def near(numbers: NDArray[np.int64], lat: float, lng: float, km: float) -> Mask:
     """Which of the positions `[n]` are within `km`, by Vespa's own measure: a plane, longitudes shortened as at the centre."""
     north = (numbers >> _HALF).astype(np.float64) - round((lat + 90) * _MICRO)
     east = (numbers & ((1 << _HALF) - 1)).astype(np.float64) - round((lng + 180) * _MICRO)
-    inside: NDArray[np.bool_] = north**2 + (east * math.cos(math.radians(lat))) ** 2 <= (km * _MICRO_PER_KM) ** 2
+    inside: Mask = north**2 + (east * math.cos(math.radians(lat))) ** 2 <= (km * _MICRO_PER_KM) ** 2
     return inside

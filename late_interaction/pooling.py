@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Pooling
 from late_interaction.errors import UsageError
 
 __all__ = ["METHODS", "check_pooling", "pool"]
 
-Matrix = NDArray[np.float32]
 MAX_FACTOR = 6
 
 

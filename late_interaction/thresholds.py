@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError
 from late_interaction.maxsim import maxsim_many
@@ -29,7 +30,6 @@ from late_interaction.metrics import overlap_at_k
 
 __all__ = ["Thresholds", "plain_thresholds", "recall_of", "train_thresholds"]
 
-Matrix = NDArray[np.float32]
 MAX_BYTES = 1 << 24
 TESTED_PASSAGES, TESTED_QUERIES, QUERY_ROWS = 500, 32, 16
 GAIN = 0.01  # recall that thresholds must bring, or zero stays: less is noise of the sample

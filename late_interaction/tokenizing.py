@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from late_interaction.array_types import Mask
 from late_interaction.bundle import Bundle, Manifest, SideRules
 from late_interaction.errors import BundleError
 from late_interaction.text import without_surrogates
@@ -33,7 +34,7 @@ class TokenRows:
 
     ids: NDArray[np.int64]
     attention: NDArray[np.int64]
-    keep: NDArray[np.bool_]
+    keep: Mask
     offsets: tuple[Offset, ...]
     truncated: bool
 

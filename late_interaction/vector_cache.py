@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.errors import ColbertVespaError
 from late_interaction.tokenizing import TokenRows
 
 __all__ = ["CachedEncoder", "DocumentEncoder", "VectorCache"]
 
-Matrix = NDArray[np.float32]
 MAGIC = b"CVVECTORCACHE02\n"
 _RECORD = struct.Struct("<16sQIIII")
 _CHECKED = _RECORD.size - 8  # bytes of a record that its checksum is of

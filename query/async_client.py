@@ -13,6 +13,7 @@ from typing import TypeVar, overload
 
 import httpx
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from query.client import Client, Given, make_options
@@ -20,7 +21,7 @@ from query.core import Addresses, Core, Names
 from query.exchange import AsyncExchange
 from query.options import AUTO, ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan
-from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Queries, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["AsyncClient"]

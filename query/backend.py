@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.encoder import Encoder, check_finite
@@ -16,7 +17,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.text import clean_text
 from query.options import AUTO, SearchOptions
 from query.steps import Plan
-from query.types import ById, Ids, Matrix, Query, Question, SearchResult
+from query.types import ById, Ids, Query, Question, SearchResult
 
 __all__ = ["Index", "Where", "check_query", "choose_strategy", "encoded"]
 

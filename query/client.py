@@ -12,6 +12,7 @@ from typing import TypeVar, overload
 
 import httpx
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
@@ -22,7 +23,7 @@ from query.core import Addresses, Core, Names
 from query.exchange import Exchange
 from query.options import AUTO, ClientSettings, SearchOptions, Weights
 from query.steps import Plan
-from query.types import ById, Hit, Ids, Matrix, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Queries, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Client", "Given", "make_options"]

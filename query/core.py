@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 import httpx
 
 from late_interaction.addresses import locate
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
@@ -33,7 +34,7 @@ from query.options import (
 from query.reranking import reranked
 from query.several import check_comparable, merged
 from query.steps import Plan, together
-from query.types import ById, Covered, Hit, Ids, Matrix, Query, Question, SearchResult
+from query.types import ById, Covered, Hit, Ids, Query, Question, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.running.application import Application
 from vespa_app.running.description import read_description

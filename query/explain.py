@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import similarities
 from late_interaction.tokenizing import TokenRows
-from query.types import Explanation, Hit, Match, Matrix, Question
+from query.types import Explanation, Hit, Match, Question
 
 __all__ = ["explain", "explained"]
 

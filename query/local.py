@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Passage
@@ -28,7 +29,7 @@ from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
 from query.steps import Plan, at_once
-from query.types import ById, Hit, Ids, Matrix, Question, SearchResult
+from query.types import ById, Hit, Ids, Question, SearchResult
 from query.words import Words
 
 __all__ = ["LocalSearch"]

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import IncompleteAnswer
 from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value
@@ -29,7 +29,6 @@ __all__ = [
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Covered")
-Matrix: TypeAlias = NDArray[np.float32]
 Query: TypeAlias = str | Matrix
 Queries: TypeAlias = list[str] | list[Matrix] | list[Query] | tuple[Query, ...]
 

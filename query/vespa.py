@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
@@ -22,7 +23,7 @@ from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
 from query.steps import Answer, Ask, Plan, together
-from query.types import ById, Hit, Ids, Matrix, Question, SearchResult
+from query.types import ById, Hit, Ids, Question, SearchResult
 from query.vespa_answer import Coverage, coverage_of, hits_of, joint, timings_of
 from query.vespa_request import (
     Request,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float32]
+from late_interaction.array_types import Matrix
+
 WARM_UP = 3
 K = 10
 Search = Callable[[Matrix], list[int]]  # a query's rows to its ten best passages

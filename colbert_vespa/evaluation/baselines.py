@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from colbert_vespa.evaluation.runs import Run
 from feeder.sources import Query
+from late_interaction.array_types import Matrix
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import Document, passage_text
 from late_interaction.vector_cache import DocumentEncoder
@@ -19,7 +19,6 @@ from vespa_app.candidates.pooled import pool
 
 __all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
 
-Matrix = NDArray[np.float32]
 Hits = dict[str, list[tuple[str, float]]]
 Step = Callable[[str, int, int], None]
 BLOCK = 512

@@ -19,6 +19,7 @@ from colbert_vespa.evaluation.recall import Goal, RecallReport, measure_recall
 from colbert_vespa.evaluation.runs import Run, rankings_of, read_run
 from colbert_vespa.evaluation.significance import Difference, paired
 from feeder.sources import Query, read_collection, read_qrels
+from late_interaction.array_types import Matrix
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import check_finite
@@ -262,9 +263,7 @@ def exact_rankings(
     Equal scores keep the order of the documents, as the engine does.
     """
     rows = {query.id: client.encoder.encode_queries([query.text])[0] for query in queries}
-    best: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {
-        id_: (np.empty(0, np.float32), np.empty(0, np.int64)) for id_ in rows
-    }
+    best: dict[str, tuple[Matrix, NDArray[np.int64]]] = {id_: (np.empty(0, np.float32), np.empty(0, np.int64)) for id_ in rows}
     source = iter(documents)
     first = 0
     while part := list(islice(source, block)):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from colbert_vespa.evaluation.plots import new_figure
+from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.metrics import percentile
 from late_interaction.recall_goal import Answer, counted_cost, least_effort
 from query import Client
-from query.types import Matrix, Query, SearchResult
+from query.types import Query, SearchResult
 
 __all__ = ["Effort", "Goal", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
 

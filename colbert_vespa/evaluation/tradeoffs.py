@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.evaluation.metrics import Metric
@@ -51,7 +50,6 @@ CANDIDATES = ("centroid", "exhaustive", "bm25", "hybrid")
 NDCG = Metric("ndcg", 10)
 BLOCK = 256
 Step = Callable[[str, int, int], None]
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from colbert_vespa.monitor.asking import Asker
@@ -16,6 +15,7 @@ from colbert_vespa.monitor.canaries import read_json
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG, Row, Sample, Section
 from colbert_vespa.monitor.sampling import beginnings, sample_of
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write, check_own_output
@@ -97,7 +97,7 @@ def measure(client: Client, ask: Asker, queries: Sequence[str] = ()) -> Profile:
     )
 
 
-def _nearness(codebook: Codebook, rows: NDArray[np.float32]) -> float:
+def _nearness(codebook: Codebook, rows: Matrix) -> float:
     """Mean similarity of rows `[n, d]` with their nearest centroids."""
     nearest = codebook.centroids[codebook.assign_near(rows)]
     return round(float(np.einsum("nd,nd->n", rows, nearest).mean()), 5)

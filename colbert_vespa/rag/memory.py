@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.maxsim import maxsim_many
 
 __all__ = ["EncodedDocuments"]
-
-Matrix = NDArray[np.float32]
 
 
 class EncodedDocuments:

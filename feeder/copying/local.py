@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeder.copying.stored import END, Batch, Kept, StoredDocument, stored_document
 from feeder.targets import EncodedDocument, Settled
 from feeder.targets.local import LocalTarget
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -145,7 +145,7 @@ def _number(passage: Passage) -> int:
     return int(rest) if passage.id.startswith(start) and rest.isdecimal() else 0
 
 
-def _rows(part: _Part, row: int) -> NDArray[np.float32]:
+def _rows(part: _Part, row: int) -> Matrix:
     start, stop = part.living.segment.offsets[row : row + 2].tolist()
     if start == stop:
         return np.zeros((0, part.snapshot.version.dim), np.float32)

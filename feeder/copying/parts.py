@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeder.copying.stored import StoredDocument, stored_document
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError
@@ -32,7 +32,6 @@ LARGEST = 4 << 30  # bytes of a part, unpacked
 MAX_HEAD = 1 << 30
 _LEVEL = 1
 _LENGTH = struct.Struct("<Q")
-Matrix = NDArray[np.float32]
 
 
 def pack_part(documents: Sequence[StoredDocument], dim: int) -> tuple[bytes, int]:

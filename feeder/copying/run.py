@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeder.copying.progress import Progress, Stretch
 from feeder.copying.stored import Kept, StoredDocument, StoredIndex
 from feeder.pipeline import moved_digest, stored_digest
 from feeder.signals import Stop
 from feeder.targets import Finished, Settled, Stored
+from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.metadata import MetadataSchema
@@ -234,9 +234,9 @@ def _after(state: Stretch, resume: str, documents: Sequence[StoredDocument], the
     )
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(rows: Matrix) -> Matrix:
     """Rows of length one; those that are nearly so stay as they are."""
     lengths = np.linalg.norm(rows, axis=1)
     off = np.abs(lengths - 1) > NOT_UNIT
-    unit: NDArray[np.float32] = np.where(off[:, None], rows / np.maximum(lengths, TINY)[:, None], rows).astype(np.float32)
+    unit: Matrix = np.where(off[:, None], rows / np.maximum(lengths, TINY)[:, None], rows).astype(np.float32)
     return unit if off.any() else rows

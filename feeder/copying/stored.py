@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from feeder.targets import EncodedDocument
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Document, Passage
@@ -97,7 +95,7 @@ class StoredIndex(Protocol):
 
 
 def stored_document(
-    passages: Sequence[Passage], vectors: Sequence[NDArray[np.float32]], packed: Sequence[Packed], *, counted: bool
+    passages: Sequence[Passage], vectors: Sequence[Matrix], packed: Sequence[Packed], *, counted: bool
 ) -> StoredDocument:
     """passages: all of a document. counted: whether their digest says how many there are, as Target.counted."""
     document = Document(passages[0].document_id, passages[0].title, "", passages[0].metadata)

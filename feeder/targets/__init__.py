@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
@@ -29,7 +27,7 @@ class EncodedDocument:
 
     document: Document
     passages: tuple[Passage, ...]
-    vectors: tuple[NDArray[np.float32], ...]
+    vectors: tuple[Matrix, ...]
     digest: str = ""
     stale: tuple[str, ...] = ()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.cores import cores
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalIndex", "Planned", "own_bundle"]
 
-Matrix = NDArray[np.float32]
 Planned: TypeAlias = Callable[[str], Mapping[str, str]]  # document id -> ids of its passages, and their digests
 
 
@@ -359,13 +358,13 @@ class LocalIndex:
         for part, mask in self._selected(where):
             yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
 
-    def _selected(self, where: Filter | None) -> Iterator[tuple[Living, NDArray[np.bool_]]]:
+    def _selected(self, where: Filter | None) -> Iterator[tuple[Living, Mask]]:
         """Segments and which of their living passages the filter selects, those without rows too."""
         for part in self.snapshot.living:
             segment = part.segment
             yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
 
-    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
+    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> Mask:
         """Which of the living passages, in the order of `iter_passages`, are of the documents `ids` and selected by the filter;
         none without rows."""
         snapshot = self.snapshot

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult
 
 __all__ = ["Question", "checked_count", "chosen_bits", "document_rows"]
 
-Matrix = NDArray[np.float32]
 TOLERANCE = 0.01  # of a unit row's length
 LONGEST = 1_000  # row of codec float32
 BITS = (1, 2, 4)

@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
 from vespa_app.settings.application_settings import AppSettings
@@ -29,7 +30,7 @@ __all__ = [
     "MAXSIM",
     "Centroids",
     "DocumentContext",
-    "Floats",
+    "Matrix",
     "Parameter",
     "PlainStrategy",
     "QueryParts",
@@ -47,7 +48,6 @@ __all__ = [
     "vector_hex",
 ]
 
-Floats = NDArray[np.float32]
 Parameter: TypeAlias = str | int | float | bool | Mapping[str, object]
 
 BASE_PROFILE = "late_interaction"
@@ -61,11 +61,11 @@ class Centroids(Protocol):
     """The part of late_interaction.codebook.Codebook that strategies use."""
 
     @property
-    def centroids(self) -> Floats:
+    def centroids(self) -> Matrix:
         """`[C, d]` float32."""
         ...
 
-    def assign(self, vectors: Floats) -> NDArray[np.integer]:
+    def assign(self, vectors: Matrix) -> NDArray[np.integer]:
         """The nearest centroid of each row: `[t, d]` -> `[t]`."""
         ...
 
@@ -85,7 +85,7 @@ class StrategyRequest:
     score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them. weights: of MaxSim
     and BM25, for the strategy that fuses them."""
 
-    rows: Floats
+    rows: Matrix
     text: str | None
     rerank: int
     settings: AppSettings
@@ -94,9 +94,9 @@ class StrategyRequest:
     weights: tuple[float, float] = (1.0, 1.0)
 
     @functools.cached_property
-    def centroid_scores(self) -> Floats:
+    def centroid_scores(self) -> Matrix:
         """`[q, C]`, computed once however many parts of a query need it. Raises: SettingsError where there is no codebook."""
-        scores: Floats = self.rows @ codebook_of(self.codebook).centroids.T
+        scores: Matrix = self.rows @ codebook_of(self.codebook).centroids.T
         return scores
 
     @property
@@ -152,7 +152,7 @@ class Strategy(Protocol):
         """Its twin that explains the scores."""
         ...
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         """What the feeder adds to each document. vectors: `[t, d]`."""
         ...
 
@@ -177,7 +177,7 @@ class PlainStrategy:
     def vectors_lines(self, settings: AppSettings) -> str:
         return ""
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         return {}
 
 
@@ -233,13 +233,13 @@ def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
     return {"input.query(qt)": tensor_hex(request.rows), "ranking.secondPhase.totalRerankCount": request.rerank}
 
 
-def tensor_hex(rows: Floats) -> dict[str, object]:
+def tensor_hex(rows: Matrix) -> dict[str, object]:
     """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
     text, width = vector_hex(rows), 8 * rows.shape[1]
     return {str(number): text[number * width : (number + 1) * width] for number in range(len(rows))}
 
 
-def vector_hex(vector: Floats) -> str:
+def vector_hex(vector: Matrix) -> str:
     """`[d]` as the cells of tensor<float>(x[d]): big-endian hex."""
     return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
 

@@ -7,14 +7,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
+
 __all__ = ["best_centroids", "weighted_sets"]
 
-Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 _DIGITS = 19  # of the greatest long
 
 
-def best_centroids(scores: Floats, probes: int) -> Ids:
+def best_centroids(scores: Matrix, probes: int) -> Ids:
     """`[q, probes]`: ids of the best centroids of each row of `scores [q, C]`, best first; of equal scores the lower ids first.
     probes: at most C."""
     best = np.empty((len(scores), probes), np.int64)
@@ -58,7 +59,7 @@ def _write(ids: Ids, weights: Ids, text: NDArray[np.uint8], ends: NDArray[np.int
 
 
 @numba.njit("void(float32[:,::1], int64[:,::1])", cache=True, nogil=True)
-def _best(scores: Floats, best: Ids) -> None:
+def _best(scores: Matrix, best: Ids) -> None:
     """A centroid is compared with the last of the best so far, and moves up from there where it is better."""
     probes = best.shape[1]
     values = np.empty(probes, np.float32)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
-    Floats,
     PlainStrategy,
     QueryParts,
     StrategyRequest,
@@ -52,7 +52,7 @@ class Centroid(PlainStrategy):
 {first_phase(settings, self.name, SCORE)}{second_phase(settings, self.name)}    }}
 """
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         ids = np.unique(codebook_of(context.codebook).assign(vectors))
         return {FIELD: {str(int(id_)): 1 for id_ in ids}}
 

@@ -8,12 +8,12 @@ cluster's candidates, in the global phase, and is the score of a hit: weight / (
 
 from __future__ import annotations
 
+from late_interaction.array_types import Matrix
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     CANDIDATE_SCORE,
     MAXSIM,
     DocumentContext,
-    Floats,
     Parameter,
     PlainStrategy,
     QueryParts,
@@ -72,7 +72,7 @@ class Hybrid(PlainStrategy):
     def explained(self, settings: AppSettings) -> str:
         return explained_profile(self.name, FEATURES)
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         return _dense(context.settings).document_fields(vectors, context) if context.settings else {}
 
     def query(self, request: StrategyRequest) -> QueryParts:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
-    Floats,
     PlainStrategy,
     QueryParts,
     StrategyRequest,
@@ -24,9 +24,9 @@ __all__ = ["Pooled", "nearest", "pool"]
 FIELD = "pooled"
 
 
-def pool(rows: Floats) -> Floats:
+def pool(rows: Matrix) -> Matrix:
     """`[n, d]` -> `[d]`, the mean of the rows at length 1 (without a direction it is the first axis: cosine needs one)."""
-    mean: Floats = np.asarray(rows, np.float32).sum(axis=0) / max(1, len(rows))
+    mean: Matrix = np.asarray(rows, np.float32).sum(axis=0) / max(1, len(rows))
     length = float(np.linalg.norm(mean))
     if length > 0:
         return np.asarray(mean / length, np.float32)
@@ -60,7 +60,7 @@ class Pooled(PlainStrategy):
 {first_phase(settings, self.name, f"closeness(field, {FIELD})")}{second_phase(settings, self.name)}    }}
 """
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         return {FIELD: {"values": vector_hex(pool(vectors))}}
 
     def query(self, request: StrategyRequest) -> QueryParts:

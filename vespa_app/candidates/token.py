@@ -7,12 +7,12 @@ the similarities that its rows were found with; a query row that found nothing i
 
 from __future__ import annotations
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.thresholds import plain_thresholds
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
-    Floats,
     Parameter,
     PlainStrategy,
     QueryParts,
@@ -62,7 +62,7 @@ class Token(PlainStrategy):
 {first_phase(settings, self.name, found)}{second_phase(settings, self.name)}    }}
 """
 
-    def document_fields(self, vectors: Floats, context: DocumentContext) -> dict[str, object]:
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         if context.settings is None or context.settings.codec != "residual":
             return {}
         packed = (context.thresholds or plain_thresholds(vectors.shape[1])).encode(vectors)

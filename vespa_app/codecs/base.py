@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
@@ -23,7 +24,7 @@ __all__ = [
     "VECTORS",
     "Books",
     "Codec",
-    "Floats",
+    "Matrix",
     "Packed",
     "PlainCodec",
     "Values",
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 VECTORS = "vectors"  # the schema field
-Floats = NDArray[np.float32]
 Packed = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, bytes]
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
 
@@ -86,7 +86,7 @@ class Codec(Protocol):
         """Tensor types of the constants that the package carries."""
         ...
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
         """Cells of each constant: `[x]`, or `[labels, x]` where its first dimension is mapped."""
         ...
 
@@ -106,11 +106,11 @@ class Codec(Protocol):
         """Bytes of cells and labels of one token vector in Vespa's attributes. bits: of the codec residual."""
         ...
 
-    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
         """`[t, d]` as tensor values by field."""
         ...
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
         """`[t, d]` of the tensor values that document/v1 gave back."""
         ...
 
@@ -146,14 +146,14 @@ class PlainCodec:
     def constants(self, settings: AppSettings) -> Mapping[str, str]:
         return {}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
         return {}
 
     def functions(self, settings: AppSettings) -> Mapping[str, str]:
         return {}
 
 
-def token_matrix(vectors: Floats) -> Floats:
+def token_matrix(vectors: Matrix) -> Matrix:
     """Raises: ValueError unless `vectors` is a finite `[t, d]`."""
     matrix = np.ascontiguousarray(vectors, np.float32)
     if matrix.ndim != 2 or not np.isfinite(matrix).all():

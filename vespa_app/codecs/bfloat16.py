@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from late_interaction.array_types import Matrix
+from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["BFloat16"]
@@ -26,10 +27,10 @@ class BFloat16(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 2 * dim + 4
 
-    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
         return {VECTORS: blocks(_upper_halves(token_matrix(vectors)).astype(">u2"))}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
         return stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.float32)
 
 
@@ -39,6 +40,6 @@ def _cells(row: object) -> NDArray[np.generic]:
     return np.asarray(row, np.float32)
 
 
-def _upper_halves(matrix: Floats) -> NDArray[np.uint16]:
+def _upper_halves(matrix: Matrix) -> NDArray[np.uint16]:
     bits = matrix.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

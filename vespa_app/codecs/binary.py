@@ -14,13 +14,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds, plain_thresholds
 from vespa_app.codecs.base import (
     NO_BOOKS,
     VECTORS,
     Books,
-    Floats,
     PlainCodec,
     Values,
     blocks,
@@ -56,7 +56,7 @@ class Binary(PlainCodec):
     def constants(self, settings: AppSettings) -> Mapping[str, str]:
         return dict.fromkeys((SCALE, SHIFT), f"tensor<float>(x[{settings.dim}])") if settings.thresholds else {}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
         if not settings.thresholds:
             return {}
         assert books.thresholds is not None
@@ -79,11 +79,11 @@ class Binary(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return dim // 8 + 4
 
-    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
         matrix = token_matrix(vectors)
         return {VECTORS: blocks(_thresholds(books, matrix.shape[1]).encode(matrix))}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
         packed = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not packed.size:
             return np.zeros((0, 0), np.float32)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, Floats, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from late_interaction.array_types import Matrix
+from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Float32"]
@@ -25,10 +26,10 @@ class Float32(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 4 * dim + 4
 
-    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
         return {VECTORS: blocks(token_matrix(vectors).astype(">f4"))}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
         return stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.float32)
 
 

@@ -20,13 +20,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.base import (
     NO_BOOKS,
     VECTORS,
     Books,
-    Floats,
     Packed,
     PlainCodec,
     Values,
@@ -70,7 +70,7 @@ class Residual(PlainCodec):
         terms = dict.fromkeys(_terms(settings.residual_bits), f"tensor<float>(x[{settings.dim}])")
         return {CENTROIDS: f"tensor<float>(c{{}}, x[{settings.dim}])", **terms}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Floats]:
+    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
         """The weight of bucket 0, which every row has, is added to the centroids."""
         book = _book(books)
         terms = _coefficients(book.weights)
@@ -94,7 +94,7 @@ class Residual(PlainCodec):
         """A label and the planes; two labels and a cell of the centroid id."""
         return 4 + bits * dim // 8 + 9
 
-    def encode(self, vectors: Floats, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
         book = _book(books)
         codes, packed = book.encode(token_matrix(vectors))
         buckets = np.unpackbits(packed, axis=1, count=book.dim * book.bits).reshape(len(codes), book.dim, book.bits)
@@ -102,7 +102,7 @@ class Residual(PlainCodec):
         cells = [{"address": {"c": str(code), "dt": str(row)}, "value": 1} for row, code in enumerate(codes.tolist())]
         return {VECTORS: blocks(planes), CODES: {"cells": cells}}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Floats:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
         return _book(books).decode(*self.packed(values, books))
 
     def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed:
@@ -128,7 +128,7 @@ def _terms(bits: int) -> dict[str, int]:
     return {f"residual_{mask}": mask for mask in range(1, 1 << bits)}
 
 
-def _coefficients(weights: Floats) -> Floats:
+def _coefficients(weights: Matrix) -> Matrix:
     """`[d, B]` weights of buckets -> `[B, d]` coefficients: row m is that of the product of the planes in mask m."""
     terms = weights.T.astype(np.float64).copy()
     step = 1

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
@@ -34,7 +35,7 @@ _TEXTS = {"cd-test-1": "passages about threads", "cd-test-2": "recipes with onio
 _GROUP = "cdtest"
 
 
-def _ends(dim: int) -> NDArray[np.float32]:
+def _ends(dim: int) -> Matrix:
     """`[2, dim]`: a vector and its opposite, which stay apart whatever a codec makes of them."""
     one = np.full((1, dim), dim**-0.5, np.float32)
     return np.concatenate([one, -one])
@@ -46,7 +47,7 @@ class _Ends:
     def __init__(self, dim: int) -> None:
         self.centroids = _ends(dim)
 
-    def assign(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+    def assign(self, vectors: Matrix) -> NDArray[np.intp]:
         return np.asarray((vectors @ self.centroids.T).argmax(axis=1))
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from numpy.typing import NDArray
+
+from late_interaction.array_types import Matrix
 
 __all__ = ["constant_path", "tensor_file"]
 
@@ -26,7 +27,7 @@ def constant_path(schema: str, name: str) -> str:
     return f"codebooks/{schema}_{name}.tbf"
 
 
-def tensor_file(type_: str, cells: NDArray[np.float32]) -> bytes:
+def tensor_file(type_: str, cells: Matrix) -> bytes:
     """`tensor<float>(x[d])` from `[d]`, or `tensor<float>(c{}, x[d])` from `[C, d]` with row numbers as labels.
 
     Raises: ValueError on another type, or cells of another shape.

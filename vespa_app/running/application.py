@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.addresses import VespaUrl, vespa_url
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle
 from late_interaction.codebook import Codebook
@@ -22,14 +23,14 @@ from late_interaction.errors import BundleError
 from late_interaction.metadata import FieldType, Value
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES, DocumentContext
-from vespa_app.candidates.base import Floats, declared_fields
+from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS, VECTORS, Books
 from vespa_app.package.field_presence import PRESENT, present_marks
 from vespa_app.running.description import CODEBOOK, THRESHOLDS, Description, read_description
 from vespa_app.settings.application_settings import AppSettings
 from vespa_app.settings.layouts import chunked_blocks
 
-Unit = tuple[Sequence[Passage], Sequence[Floats]]  # a document's passages, and `[t, d]` of each
+Unit = tuple[Sequence[Passage], Sequence[Matrix]]  # a document's passages, and `[t, d]` of each
 
 __all__ = ["Application", "Unit", "bundle_books", "chunked_fields", "document_fields", "sent_metadata"]
 
@@ -79,7 +80,7 @@ class Application:
         found = any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
         return found or CODECS[self.settings.codec].needs_codebook
 
-    def document_fields(self, passage: Passage, vectors: Floats, bundle: Bundle) -> dict[str, object]:
+    def document_fields(self, passage: Passage, vectors: Matrix, bundle: Bundle) -> dict[str, object]:
         """The fields of one passage for document/v1. vectors: `[t, d]` float32."""
         books = self.books(bundle)
         return document_fields(passage, vectors, self.settings, books.codebook, books.thresholds)
@@ -119,7 +120,7 @@ class Application:
         return found
 
 
-def _assigned(book: Codebook | None, matrices: Sequence[Floats]) -> list[Codebook | None]:
+def _assigned(book: Codebook | None, matrices: Sequence[Matrix]) -> list[Codebook | None]:
     if book is None or not matrices:
         return [None] * len(matrices)
     codes = np.split(book.assign_near(np.concatenate(matrices)), np.cumsum([len(rows) for rows in matrices])[:-1])
@@ -137,10 +138,10 @@ class _Assigned(Codebook):
         made.__dict__.update({field.name: getattr(book, field.name) for field in dataclasses.fields(book)}, known=codes)
         return made
 
-    def assign(self, vectors: Floats) -> NDArray[np.int32]:
+    def assign(self, vectors: Matrix) -> NDArray[np.int32]:
         return self.known
 
-    def assign_near(self, vectors: Floats) -> NDArray[np.int32]:
+    def assign_near(self, vectors: Matrix) -> NDArray[np.int32]:
         return self.known
 
 
@@ -170,7 +171,7 @@ def _load_thresholds(file: Path, sha256: str) -> Thresholds:
 
 def document_fields(
     passage: Passage,
-    vectors: Floats,
+    vectors: Matrix,
     settings: AppSettings,
     codebook: Codebook | None = None,
     thresholds: Thresholds | None = None,
@@ -188,7 +189,7 @@ def document_fields(
 
 def chunked_fields(
     passages: Sequence[Passage],
-    vectors: Sequence[Floats],
+    vectors: Sequence[Matrix],
     settings: AppSettings,
     codebook: Codebook | None = None,
     thresholds: Thresholds | None = None,
@@ -206,7 +207,7 @@ def chunked_fields(
     return fields if settings.encoding == "embedder" else fields | {VECTORS: value}
 
 
-def _common_fields(passage: Passage, vectors: Floats, settings: AppSettings, books: Books) -> dict[str, object]:
+def _common_fields(passage: Passage, vectors: Matrix, settings: AppSettings, books: Books) -> dict[str, object]:
     metadata = settings.metadata.check(passage.metadata)
     fields: dict[str, object] = {
         "id": passage.id,

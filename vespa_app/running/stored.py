@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaRefused
 from late_interaction.metadata import FieldType, Value
 from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.codecs.base import Floats, Packed
+from vespa_app.codecs.base import Packed
 from vespa_app.package.field_presence import PRESENT
 from vespa_app.package.schema import DIGEST
 from vespa_app.settings.application_settings import AppSettings
@@ -26,7 +27,7 @@ class StoredPassage:
     """vectors: `[t, d]` as the codec decodes them. packed: what codec residual has stored of them."""
 
     passage: Passage
-    vectors: Floats
+    vectors: Matrix
     packed: Packed | None = None
 
 

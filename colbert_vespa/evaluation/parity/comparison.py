@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.metrics import overlap_at_k
 
 __all__ = ["LAYERS", "MEASURES", "Case", "Comparison", "compare_orders", "row_cosines"]
 
-Matrix = NDArray[np.float32]
 LAYERS = {
     "encoder": "the exported graph against the checkpoint in torch",
     "quantization": "a smaller graph against fp32",

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from colbert_vespa.evaluation.parity.comparison import Case, Comparison, compare_orders, row_cosines, worst_rows
 from late_interaction.addresses import locate
+from late_interaction.array_types import Matrix
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -22,7 +22,6 @@ from vespa_app.running.application import Application
 
 __all__ = ["Answers", "Place", "ask", "compare_addresses", "compare_index", "describe"]
 
-Matrix = NDArray[np.float32]
 Scores = dict[str, dict[str, float]]
 EXACT = "exhaustive"
 TIE = 1e-3  # difference of two scores that float noise may exchange

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.codebook import Codebook, unit_rows
 from late_interaction.errors import LocalIndexError
 from late_interaction.reading import read_regular
 
 __all__ = ["Chunk", "Peer", "chunk_lengths", "from_lowest_bit_first", "peer_codebook", "read_json", "whole_number"]
 
-Matrix = NDArray[np.float32]
 BITS = (1, 2, 4)
 KEPT_OFF = 1e-3  # a centroid's length may be that far from one
 MENDED_OFF = 1e-2
@@ -40,13 +40,13 @@ class Peer:
     name: str
     folder: Path
     codebook: Codebook
-    unusable: NDArray[np.bool_]
+    unusable: Mask
     lengths: tuple[NDArray[np.int64], ...]
     chunk: Callable[[int], Chunk]
     gone: bool
 
     @property
-    def living(self) -> NDArray[np.bool_]:
+    def living(self) -> Mask:
         """Which passages are there `[n]`, by the peer's numbers."""
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
         return lengths > 0 if self.gone else np.ones(len(lengths), np.bool_)
@@ -94,7 +94,7 @@ class Peer:
 
 def peer_codebook(
     where: Path, centroids: NDArray[Any], cutoffs: NDArray[Any], weights: NDArray[Any], bits: object
-) -> tuple[Codebook, NDArray[np.bool_]]:
+) -> tuple[Codebook, Mask]:
     """The peer's codebook, its one set of buckets for every dimension, and which centroids `[C]` cannot be used.
 
     Centroids within 1e-3 of length one are taken as they are; half-precision numbers alone are less than 5e-4 off. Rows up to
@@ -114,7 +114,7 @@ def peer_codebook(
         return _codebook(where, rows, cut, weigh, bits)
 
 
-def _codebook(where: Path, rows: Matrix, cutoffs: Matrix, weights: Matrix, bits: int) -> tuple[Codebook, NDArray[np.bool_]]:
+def _codebook(where: Path, rows: Matrix, cutoffs: Matrix, weights: Matrix, bits: int) -> tuple[Codebook, Mask]:
     if not np.isfinite(rows).all():
         raise LocalIndexError(f"{where} is damaged: a centroid is not finite")
     off = np.abs(np.linalg.norm(rows, axis=1) - 1)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask
 from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.imports.databases import metadata_rows
@@ -18,8 +18,6 @@ from late_interaction.plaid.imports.peer import Peer, read_json
 from late_interaction.plaid.imports.pylate_ids import pylate_ids
 
 __all__ = ["TsvCollection", "documents_of", "with_documents"]
-
-Living = NDArray[np.bool_]
 
 
 def documents_of(peer: Peer) -> Iterable[Document]:
@@ -85,7 +83,7 @@ class _Named:
 class _Living:
     """Items of a list that is about all passages, or about the living ones alone."""
 
-    def __init__(self, documents: Iterable[Document], living: Living, where: str) -> None:
+    def __init__(self, documents: Iterable[Document], living: Mask, where: str) -> None:
         self._documents = documents
         count, wanted = sum(1 for _ in documents), int(living.sum())
         if count not in (wanted, len(living)):
@@ -101,7 +99,7 @@ class _Ragatouille:
     on from the highest number left. So the k-th living passage has the k-th number of the map and the k-th text.
     """
 
-    def __init__(self, folder: Path, living: Living) -> None:
+    def __init__(self, folder: Path, living: Mask) -> None:
         self._collection = folder / "collection.json"
         path = folder / "pid_docid_map.json"
         numbers = np.flatnonzero(living).tolist()

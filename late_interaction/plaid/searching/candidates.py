@@ -11,14 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix, Places
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 
 __all__ = ["Found", "best_by_centroids", "top_centroids"]
 
-Matrix = NDArray[np.float32]
-Places = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 LEVELS = 255  # of a score rounded to eight bits
 MOST_PROBES = 64  # probes of a widened search; where more are needed, scoring all that is selected costs less
 SCANNED_PROBES = 16  # from here on partitioning every row costs less than keeping its best in one pass

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+
+from late_interaction.array_types import F32, I8, I16, I32, I64, U8, Codes
 
 __all__ = [
     "approximate_scores",
@@ -33,13 +34,6 @@ __all__ = [
 from late_interaction import simd
 from late_interaction.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
 
-F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
-I8 = NDArray[np.int8]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-Codes = NDArray[Any]  # uint16 or int32
 BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
 
 # numba binds kept machine code to the file of the function alone, but functions of simd.py are inlined here: their text

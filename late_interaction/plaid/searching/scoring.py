@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix, Places
 from late_interaction.maxsim import maxsim_many
 from late_interaction.plaid.store.codecs import Refined
 from late_interaction.plaid.store.int16_scoring import Query16
@@ -24,8 +24,6 @@ from late_interaction.plaid.store.snapshot import Snapshot
 
 __all__ = ["bounded_scores", "exact_scores", "within"]
 
-Matrix = NDArray[np.float32]
-Places = NDArray[np.int64]
 BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
 
 

@@ -21,8 +21,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
 from late_interaction.plaid.searching.candidates import Found, best_by_centroids
@@ -32,10 +32,6 @@ from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = ["check_query", "search", "search_selected"]
-
-Matrix = NDArray[np.float32]
-Places = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
 DEFAULT_PROBES = 4

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.plaid.store.versions import Tuned
 from late_interaction.plaid.types import LocalResult, SearchSettings
@@ -15,7 +13,6 @@ from late_interaction.recall_goal import Answer, counted_cost, least_effort
 
 __all__ = ["find_effort"]
 
-Matrix = NDArray[np.float32]
 Ask: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
 PROBES = (1, 2, 4, 8, 16, 32, 0)  # 0: every passage is scored by its centroids
 RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Passage
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from late_interaction.plaid.shards.router import Worker
 
 __all__ = ["ShardedIndex"]
-
-Matrix = NDArray[np.float32]
 
 
 class ShardedIndex:
@@ -338,7 +336,7 @@ class ShardedIndex:
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
         return opened.readers
 
-    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> NDArray[np.bool_]:
+    def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> Mask:
         """As LocalIndex.selected."""
         wanted = None if ids is None else list(ids)
         parts = (reader.selected(where, wanted) for reader in self.readers().values())

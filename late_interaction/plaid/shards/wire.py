@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
@@ -40,7 +40,6 @@ __all__ = [
 MARK = b"CVSH"
 BLOCK = 1 << 20  # bytes that are read at a time
 _HEADER = struct.Struct("<4sQIQ")
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

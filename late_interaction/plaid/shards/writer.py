@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from late_interaction.plaid.shards.index import ShardedIndex
 
 __all__ = ["ShardedWriter"]
-
-Matrix = NDArray[np.float32]
 
 
 class ShardedWriter:

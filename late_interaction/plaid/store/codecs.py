@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Codes, Matrix, Places
 from late_interaction.codebook import Codebook
 from late_interaction.plaid.store.int16_scoring import Query16, padded_width, sixteen_bits
 from late_interaction.simd import SHARED
@@ -26,10 +27,7 @@ from late_interaction.thresholds import Thresholds
 
 __all__ = ["CODECS", "Binary", "Codec", "Float32", "Refined", "Residual", "open_codec", "payload_form"]
 
-Matrix = NDArray[np.float32]
-Codes = NDArray[Any]
 Payload = NDArray[Any]
-Places = NDArray[np.int64]
 CODECS = ("residual", "binary", "float32")
 LARGEST_NORM = 46_000  # its square passes for an int32
 LARGEST_CELL = 32_000

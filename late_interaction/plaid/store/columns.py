@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask
 from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range
@@ -25,7 +26,6 @@ from late_interaction.plaid.store.storage import Strings, StringsWriter, open_ar
 
 __all__ = ["Column", "Columns", "column_of", "evaluate", "join_columns", "open_columns", "write_columns"]
 
-Mask = NDArray[np.bool_]
 _DTYPES = {
     FieldType.INT: "<i4",
     FieldType.LONG: "<i8",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.simd import CELLS, GROUP, TOKENS
 
 __all__ = ["Centroids16", "Query16", "padded_width", "sixteen_bits"]
 
-Matrix = NDArray[np.float32]
 LARGEST = 32_767
 
 

@@ -30,7 +30,6 @@ from late_interaction.plaid.store.words import SegmentWords, word_run
 __all__ = ["PayloadForm", "Segment", "codes_dtype"]
 
 CODE_DTYPES = ("<u2", "<i4")
-Mask = NDArray[np.bool_]
 
 
 def codes_dtype(centroids: int) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Places
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.storage import Strings, hash_all
 
 __all__ = ["WantedIds", "ranges"]
-
-Places = NDArray[np.int64]
 
 
 class WantedIds:
@@ -35,12 +33,12 @@ class WantedIds:
         rows = segment.document_rows[ranges(first, counts)].astype(np.int64)
         return rows[self._equal(which, segment.documents, rows)]
 
-    def _equal(self, which: Places, texts: Strings, rows: Places) -> NDArray[np.bool_]:
+    def _equal(self, which: Places, texts: Strings, rows: Places) -> Mask:
         """Whether each of the ids `which [n]` is the text of `rows [n]`: two ids may share a hash."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(texts):
             raise LocalIndexError("the index is damaged: a table of ids names a passage that is not there")
         starts, sizes = texts.offsets[rows], self._sizes[which]
-        equal: NDArray[np.bool_] = texts.offsets[rows + 1] - starts == sizes
+        equal: Mask = texts.offsets[rows + 1] - starts == sizes
         starts, sizes, which = starts[equal], sizes[equal], which[equal]
         if len(starts) and not (starts.min() >= 0 and int((starts + sizes).max()) <= len(texts.blob)):
             raise LocalIndexError("the index is damaged: offsets of its ids do not ascend")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -25,9 +26,6 @@ from late_interaction.plaid.store.versions import SegmentEntry, Version
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
-
-Mask = NDArray[np.bool_]
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

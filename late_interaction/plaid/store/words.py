@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import I64, Mask
 from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.store.storage import ArrayWriter, hash_all, write_array
@@ -27,8 +28,6 @@ __all__ = ["Candidates", "SegmentWords", "WordsWriter", "best_by_words", "word_r
 
 RUN_CHARACTERS = 1 << 22  # of texts whose words are counted at a time
 BLOCK_POSTINGS = 1 << 21  # postings that are merged at a time: some 100 MiB with what sorting takes
-Mask = NDArray[np.bool_]
-I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.bundle import FileEntry
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage, passage_text
@@ -26,8 +27,6 @@ __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts", "digests")
-Matrix = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
 Rows = TypeVar("Rows")  # what a passage has: vectors, or codes and residuals
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
@@ -40,7 +40,6 @@ FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
 BUFFER_BYTES = 1 << 20
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

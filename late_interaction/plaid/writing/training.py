@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, FileEntry
 from late_interaction.codebook import Codebook, default_centroids, grown, train_codebook
 from late_interaction.errors import BundleError
@@ -18,7 +19,6 @@ from late_interaction.plaid.store.versions import Fit, NamedFile
 
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
-Matrix = NDArray[np.float32]
 SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
 LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
 HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB

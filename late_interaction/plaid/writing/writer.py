@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from late_interaction.array_types import Mask, Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -59,7 +59,6 @@ MAX_SEGMENTS = 8
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
 COMPACTED = 2  # the same, where the index is compacted
 DRIFTED = 0.03  # drift from which on a compaction trains a codebook
-Matrix = NDArray[np.float32]
 
 
 class IndexWriter:
@@ -420,7 +419,7 @@ class IndexWriter:
 
     def _updated(self, snapshot: Snapshot, number: int, taken: Taken | None) -> SegmentEntry | None:
         """A segment of the passages whose metadata change, with their vectors as they are stored. Memory: their metadata."""
-        parts: list[tuple[Segment, NDArray[np.bool_]]] = []
+        parts: list[tuple[Segment, Mask]] = []
         places: list[int] = []
         for part in snapshot.living:
             if updates := self._changes.updates(part.segment.entry.name):
@@ -490,7 +489,7 @@ class IndexWriter:
                 yield passage, vectors
         yield from self._read(self._changes.places)
 
-    def _with_deletions(self, segment: Segment, mask: NDArray[np.bool_], number: int) -> SegmentEntry:
+    def _with_deletions(self, segment: Segment, mask: Mask, number: int) -> SegmentEntry:
         entry = next(e for e in self._index.snapshot.version.segments if e.name == segment.entry.name)
         removed = [*self._changes.removed(entry.name), *self._changes.updates(entry.name)]
         if not removed:

@@ -1,0 +1,21 @@
+"""Types of arrays by what their cells hold. Shapes are in the docstring where an array is an argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["F32", "I8", "I16", "I32", "I64", "U8", "Codes", "Mask", "Matrix", "Places"]
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+Matrix = F32  # vectors by row, or scores
+Mask = NDArray[np.bool_]
+Places = I64  # passages by number
+Codes = NDArray[Any]  # numbers of centroids: uint16 or int32
