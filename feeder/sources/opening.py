@@ -14,12 +14,12 @@ from feeder.sources.arrow import is_dataset, read_arrow, read_dataset, read_parq
 from feeder.sources.beir import corpus_of, open_corpus
 from feeder.sources.folders import has_files, read_folder
 from feeder.sources.ids import read_any_ids, read_ids, read_json_ids
-from feeder.sources.jsonl import read_json, read_json_lines, read_vespa
-from feeder.sources.packed import bare_suffix
+from feeder.sources.jsonl import json_object, read_json, read_json_lines, read_vespa
+from feeder.sources.packed import bare_suffix, lines
 from feeder.sources.pages import PAGES, read_page
 from feeder.sources.records import ROW, Limits, SourceSettings, has_id
 from feeder.sources.report import Note
-from feeder.sources.source import FileSource, Item, Reader
+from feeder.sources.source import BadRecord, FileSource, Item, Reader
 from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
 from late_interaction.errors import CollectionError, UsageError
@@ -46,8 +46,17 @@ def _delimited(read: Reader, settings: SourceSettings) -> Reader:
     return partial(read, delimiter=settings.delimiter) if settings.delimiter and read in (read_csv, read_tsv) else read
 
 
+def _read_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Item]]:
+    """Records, or what is wrong with one."""
+    for number, line in lines(path, name, limits):
+        try:
+            yield number, json_object(line, f"{name}:{number}")
+        except CollectionError as error:
+            yield number, BadRecord(str(error))
+
+
 FORMATS: dict[str, Kind] = {
-    "jsonl": Kind(read_json_lines, (".jsonl", ".ndjson")),
+    "jsonl": Kind(_read_lines, (".jsonl", ".ndjson")),
     "json": Kind(read_json, (".json",)),
     "vespa": Kind(read_vespa),
     "csv": Kind(read_csv, (".csv",)),

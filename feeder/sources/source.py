@@ -13,8 +13,14 @@ from feeder.sources.report import Note, Report
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 
-__all__ = ["FileSource", "Item", "Reader"]
+__all__ = ["BadRecord", "FileSource", "Item", "Reader"]
 
+
+class BadRecord(CollectionError):
+    """One record of a file cannot be read; those after it can."""
+
+
+RECORDS = "records skipped"
 SKIP = " (--skip-bad feeds the rest of the folder)"
 # what a reader yields: a record, a note on something that was not read, or what is wrong with a part after which it goes on
 Item: TypeAlias = Record | Note | CollectionError
@@ -48,14 +54,14 @@ class FileSource:
             if isinstance(item, Note):
                 self.report.add(item)
             elif isinstance(item, CollectionError):
-                self._skip(item, "files skipped, from where they cannot be read")
+                self._skip(item, RECORDS if isinstance(item, BadRecord) else "files skipped, from where they cannot be read")
             else:
                 use.add(item)
                 where = f"{self.name}{'/' if folder else ':'}{place}"
                 try:
                     yield document_of(item, where, self.settings.columns, f"{self.key or self.path.name}:{place}")
                 except CollectionError as error:
-                    self._skip(error, "records skipped")
+                    self._skip(error, RECORDS)
 
     def _items(self) -> Iterator[tuple[int | str, Item]]:
         try:
