@@ -17,17 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from colbert_vespa.cli.terminal import Terminal
-from colbert_vespa.evaluation.evaluating import Evaluation
-from colbert_vespa.evaluation.recall import RecallReport
-from feeder.ledger import FeedSummary
 from late_interaction.json_values import finite_json
-from query.types import Explanation, Hit, SearchResult
-from vespa_app.changes.comparing import KINDS, Change
-from vespa_app.planning import Plan
 
 if TYPE_CHECKING:
+    from colbert_vespa.evaluation.evaluating import Evaluation
+    from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
+    from feeder.ledger import FeedSummary
+    from query.types import Explanation, Hit, SearchResult
+    from vespa_app.changes.comparing import Change
+    from vespa_app.planning import Plan
 
 __all__ = ["INTERRUPTED", "Output", "json_line", "prepare_streams", "print_error"]
 
@@ -226,6 +226,8 @@ class Output:
 
     def changes(self, changes: Sequence[Change]) -> None:
         """One line for each, the costly ones last."""
+        from vespa_app.changes.comparing import KINDS
+
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(style="dim", overflow="fold")

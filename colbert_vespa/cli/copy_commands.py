@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colbert_vespa.cli.console import INTERRUPTED, Output
-from colbert_vespa.cli.option_types import address, folder_to_write, path, whole
+from colbert_vespa.cli.option_types import Json, address, folder_to_write, path, whole
 from late_interaction.addresses import locate
 from late_interaction.errors import UsageError
 
@@ -33,7 +33,6 @@ Codec = Annotated[
 ]
 Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))]
 Refine = Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 
 
 def add_copy_commands(app: typer.Typer) -> None:

@@ -13,8 +13,7 @@ import typer
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.copy_commands import add_copy_commands
-from colbert_vespa.cli.option_types import COUNT, folder_to_write, path, real
-from feeder.sources.beir import text_lines
+from colbert_vespa.cli.option_types import COUNT, Json, folder_to_write, path, real
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.text import clean_text
 
@@ -27,7 +26,6 @@ __all__ = ["index_app", "question_lines"]
 index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
 add_copy_commands(index_app)
 Index = Annotated[Path, typer.Argument(help="Local index folder.", parser=path)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 SEED = 7
 TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
 WORDS = 12  # of a passage's beginning, as a question about it
@@ -279,6 +277,8 @@ def tune(
 
 def question_lines(file: Path) -> list[str]:
     """Raises: UsageError where the file has none."""
+    from feeder.sources.beir import text_lines
+
     try:
         texts = [clean_text(line).strip() for line in text_lines(file) if clean_text(line).strip()]
     except CollectionError as error:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,12 @@ __all__ = [
     "NUMBER",
     "PORT",
     "SECONDS",
+    "BundleOption",
+    "Candidates",
+    "Json",
+    "RequireFull",
+    "Rerank",
+    "Timeout",
     "address",
     "file_to_write",
     "folder_to_write",
@@ -129,3 +136,16 @@ def _why(found: Path, error: OSError | UsageError) -> str:
 def _shown(given: object) -> str:
     text = str(given)
     return repr(text if len(text) <= 40 else text[:40] + "...")
+
+
+Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.", parser=path),
+]
+Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: as the index describes itself.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.", parser=SECONDS)
+]
+RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
+Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.", parser=COUNT)]

@@ -271,9 +271,9 @@ def test_a_token_is_sent_and_never_shown(server, app, credentials, capfd, caplog
 def test_no_command_takes_a_credential():
     import inspect
 
-    from colbert_vespa.cli.commands import commands as cli
+    from colbert_vespa.cli.commands import app
 
-    names = {name for command in cli.app.registered_commands for name in inspect.signature(command.callback).parameters}
+    names = {name for command in app.registered_commands for name in inspect.signature(command.callback).parameters}
     assert not {name for name in names if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}
 
 

@@ -1,0 +1,177 @@
+"""`export` and `train`: checkpoint to bundle, examples to checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.option_types import COUNT, NUMBER, Json, file_to_write, folder_to_write, path, real, whole
+from late_interaction.errors import UsageError
+
+__all__ = ["export", "train"]
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
+    quantize: Annotated[
+        list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
+    ] = None,
+    sample: Annotated[
+        Path | None, typer.Option("--sample", help="JSONL of your documents; trains the codebook.", parser=path)
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
+    ] = None,
+    centroids: Annotated[
+        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits the sample.", parser=COUNT)
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.", parser=COUNT)
+    ] = None,
+    rules: Annotated[str, typer.Option("--rules", help="Tokenization: trained, or vespa as its colbert-embedder.")] = "trained",
+    query_length: Annotated[str | None, typer.Option("--query-length", help="Rows of a query, or auto.")] = None,
+    document_length: Annotated[
+        int | None, typer.Option("--document-length", help="Rows of a document at most.", parser=COUNT)
+    ] = None,
+    pool_factor: Annotated[
+        int, typer.Option("--pool-factor", help="Keep one document row of so many, 1 to 6.", parser=whole(1, 6))
+    ] = 1,
+    pool_method: Annotated[str, typer.Option("--pool-method", help="hierarchical or sequential.")] = "hierarchical",
+    pool_protected: Annotated[
+        int, typer.Option("--pool-protected", help="First rows that pooling leaves alone.", parser=NUMBER)
+    ] = 1,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read tensors from pickled weights.")] = False,
+    least_fp32: Annotated[
+        float, typer.Option("--least-fp32", help="Worst cosine with torch that fp32 may have.", parser=real(-1, 1))
+    ] = 0.9999,
+    least_quantized: Annotated[
+        float, typer.Option("--least-quantized", help="Mean cosine of a quantized graph.", parser=real(-1, 1))
+    ] = 0.99,
+    force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Turn a checkpoint into a bundle, verified against torch."""
+    from colbert_vespa.cli.exporting import export_bundle
+    from exporter import ExportOptions
+    from late_interaction.bundle import Pooling
+
+    options = ExportOptions(
+        quantize=tuple(quantize or ()), dim=dim, rules=rules, query_length=_length(query_length),
+        document_length=document_length, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
+        least_fp32=least_fp32, least_quantized=least_quantized, force=force, bits=bits, centroids=centroids,
+        pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
+    )  # fmt: skip
+    out = Output(json_output=json_output)
+    out.result(export_bundle(out, checkpoint, output, options, sample))
+
+
+def _length(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) == 0:
+        raise UsageError(f"--query-length must be a number above 0, or auto, got {text[:40]!r}")
+    return int(text)
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="JSONL of examples, a collection, or bare documents.", parser=path)],
+    model: Annotated[str, typer.Option("--model", help="Checkpoint or plain encoder to start from: folder or hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint folder to write.", parser=folder_to_write)],
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", help="contrastive, cached-contrastive, n-way, kl, margin-mse or colbertv2."),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Times through the data; default: 1.", parser=real(0, above=True))
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps at most.", parser=COUNT)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Queries of a step; default: 32.", parser=COUNT)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="At its highest; default: 3e-5.", parser=real(0, above=True))
+    ] = None,
+    document_length: Annotated[
+        int | None, typer.Option("--document-length", help="Tokens while training; 128.", parser=COUNT)
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option("--negatives", help="Hard negatives of a query; default: 1.", parser=NUMBER)
+    ] = None,
+    mine_by: Annotated[list[str] | None, typer.Option("--mine-by", help="bm25 or model; several times.")] = None,
+    first_rank: Annotated[
+        int | None, typer.Option("--first-rank", help="Negatives rank no better; default: 1.", parser=COUNT)
+    ] = None,
+    last_rank: Annotated[
+        int | None, typer.Option("--last-rank", help="Negatives rank no worse; default: 30.", parser=COUNT)
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="A negative scores so much below the positive.", parser=real(-math.inf))
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option("--ratio", help="A negative has at most this share of the positive's score.", parser=real(0, above=True)),
+    ] = None,
+    remine: Annotated[bool, typer.Option("--remine", help="Mine again before each epoch.")] = False,
+    keep_start: Annotated[
+        float | None, typer.Option("--keep-start", help="Share of the start's weights kept.", parser=real(0, 1))
+    ] = None,
+    pool_factor: Annotated[
+        int | None, typer.Option("--pool-factor", help="Train through token pooling.", parser=whole(1, 6))
+    ] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option("--evaluate-every", help="Steps; default: a tenth of them.", parser=COUNT)
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="Stop after so many evaluations without gain.", parser=COUNT)
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.", parser=NUMBER)] = None,
+    documents: Annotated[
+        Path | None, typer.Option("--documents", help="Source of further texts to mine from.", parser=path)
+    ] = None,
+    collection: Annotated[
+        Path | None, typer.Option("--collection", help="Held out for evaluation and report.", parser=path)
+    ] = None,
+    hold_out: Annotated[
+        float, typer.Option("--hold-out", help="Share of queries held out; 0 for none.", parser=real(0, 1))
+    ] = 0.1,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Cross-encoder: folder or hub name.")] = None,
+    dense: Annotated[
+        str | None, typer.Option("--dense", help="Dense encoder to compare with; default: MiniLM where it is installed.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option("--layout", help="sentence-transformers, pylate or stanford.")
+    ] = "sentence-transformers",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Also export the result to this folder.", parser=folder_to_write)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write the report's plot here as well.", parser=file_to_write)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Train a checkpoint on examples or bare documents, with a before/after report."""
+    from colbert_vespa.cli.train_command import TrainRequest, run_training
+    from colbert_vespa.training import MiningSettings
+
+    mining = {"by": tuple(mine_by) if mine_by else None, "first_rank": first_rank, "last_rank": last_rank, "margin": margin,
+              "ratio": ratio}  # fmt: skip
+    out = Output(json_output=json_output)
+    request = TrainRequest(
+        data, model, output, documents, collection, hold_out, teacher, dense, layout, bundle, plot, resume
+    )  # fmt: skip
+    changes: dict[str, object] = {
+        "objective": objective, "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
+        "document_length": document_length, "negatives": negatives, "keep_start": keep_start, "patience": patience,
+        "precision": precision, "seed": seed, "remine": remine, "pool_factor": pool_factor, "evaluate_every": evaluate_every,
+        "mining": MiningSettings(**{name: value for name, value in mining.items() if value is not None}),  # type: ignore[arg-type]
+    }  # fmt: skip
+    out.result(run_training(out, request, changes))

@@ -1,0 +1,129 @@
+"""`search` and `serve`: questions answered, at the terminal or for agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.option_types import (
+    COUNT,
+    NUMBER,
+    PORT,
+    BundleOption,
+    Candidates,
+    Json,
+    RequireFull,
+    Rerank,
+    Timeout,
+    address,
+    file_to_write,
+    text,
+)
+from late_interaction.errors import FilterError, UsageError
+from late_interaction.files import atomic_write
+
+__all__ = ["search", "serve"]
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.", parser=text)],
+    address: Annotated[
+        list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.", parser=address)
+    ],
+    k: Annotated[int, typer.Option("-k", help="Number of passages.", parser=COUNT)] = 10,
+    where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.', parser=text)] = None,
+    candidates: Candidates = "auto",
+    index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application; several in one.")] = None,
+    rerank: Rerank = None,
+    probes: Annotated[
+        int | None, typer.Option("--probes", help="Centroids looked up for each query row.", parser=COUNT)
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Option("--offset", help="Hits before this page; give it on all pages.", parser=NUMBER)
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0 or bm25=1.0. Several times.")
+    ] = None,
+    scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
+    timeout: Timeout = None,
+    require_full: RequireFull = False,
+    heatmap: Annotated[
+        Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.", parser=file_to_write)
+    ] = None,
+    group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
+    bundle: BundleOption = None,
+    json_output: Json = False,
+) -> None:
+    """Search: candidates first, then late-interaction reranking."""
+    from query import Client, ClientSettings
+    from query.heatmap import heatmap_page
+
+    out = Output(json_output=json_output)
+    filter_, weights = _where(where), _weights(weight or [])
+    settings = ClientSettings(require_full=require_full)
+    with Client(address, bundle, settings=settings) as client:
+        found = client.search(
+            query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
+            group=group, weights=weights, scored=scored, timeout=timeout,
+            explain=explain or heatmap is not None or not json_output,  # people see which words matched
+        )  # fmt: skip
+    out.hits(found)
+    if explain:
+        out.explanation(found)
+    if heatmap is not None:
+        atomic_write(heatmap, heatmap_page(query, found).encode())
+        out.say(f"words against words: {heatmap}")
+    out.result({"from": address[0] if len(address) == 1 else address, **found.to_json()})
+
+
+def _weights(given: Sequence[str]) -> dict[str, float] | None:
+    found = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
+    return found or None
+
+
+def _where(text: str | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    from late_interaction.filters import where_from_json
+
+    try:
+        return where_from_json(text)
+    except FilterError as error:
+        raise UsageError(f"--where: {error}") from None
+
+
+def serve(
+    address: Annotated[
+        str, typer.Argument(help="Local index folder or Vespa URL, with #NAME for one of its indexes.", parser=address)
+    ],
+    mcp: Annotated[bool, typer.Option("--mcp", help="As an MCP server with tools search and fetch.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", help="Streamable HTTP on this machine, at /mcp; default: standard input and output.", parser=PORT
+        ),
+    ] = None,
+    candidates: Candidates = "auto",
+    url_field: Annotated[str, typer.Option("--url-field", help="Metadata field with a document's URL.")] = "url",
+    timeout: Timeout = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Serve an index to agents."""
+    if not mcp:
+        raise UsageError("serve has the MCP server only, so far: give --mcp (an HTTP API and a page come in a later version)")
+    from colbert_vespa.mcp_server import ServerOptions, serve_mcp
+    from query import Client
+
+    with Client(address, bundle) as client:
+        serve_mcp(client, ServerOptions(candidates, url_field, timeout), port)
