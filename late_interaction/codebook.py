@@ -122,11 +122,11 @@ class Codebook:
 
     def encode_residuals(self, vectors: Matrix, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Packed `residuals [n, residual_bytes]` of `vectors [n, d]` with `codes [n]`."""
-        from late_interaction.plaid.searching import kernels
+        from late_interaction import residual_kernels
 
         vectors = self._checked(vectors)
         residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
-        kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
+        residual_kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
         return residuals
 
     @functools.cached_property
@@ -138,7 +138,7 @@ class Codebook:
 
         Raises: ValueError where a code names no centroid or a residual has another width.
         """
-        from late_interaction.plaid.searching import kernels
+        from late_interaction import residual_kernels
 
         if residuals.shape != (len(codes), self.residual_bytes):
             raise ValueError(f"residuals have shape {residuals.shape}, not {(len(codes), self.residual_bytes)}")
@@ -146,7 +146,7 @@ class Codebook:
         if len(codes) and (codes.min() < 0 or codes.max() >= len(self.centroids)):
             raise ValueError(f"a code is outside the {len(self.centroids)} centroids")
         out: Matrix = np.empty((len(codes), self.dim), np.float32)
-        kernels.decode_rows(codes, np.ascontiguousarray(residuals), self.centroids, self.weights, self.bits, out)
+        residual_kernels.decode_rows(codes, np.ascontiguousarray(residuals), self.centroids, self.weights, self.bits, out)
         return out
 
     def _checked(self, vectors: Matrix) -> Matrix:

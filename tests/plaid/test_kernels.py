@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import late_interaction
-from late_interaction import simd
-from late_interaction.plaid.searching import kernels
+import pytest
 
+import late_interaction
+from late_interaction import residual_kernels
+from late_interaction.plaid.searching import kernels as searching_kernels
+from late_interaction.plaid.store import kernels as store_kernels
+
+TYPES_AND_OPTIONS = {"late_interaction.array_types", "late_interaction.compiling"}
 SCORE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
-from late_interaction.plaid.searching import kernels
+from late_interaction.plaid.store import kernels
 assert kernels.__file__.startswith(sys.argv[1])
 out = np.zeros((4, 16), np.float32)
 kernels.centroid_scores(np.ones((4, 2), np.int16), np.ones((1, 1, 16, 2), np.int16), 1.0, out)
@@ -38,7 +42,13 @@ def test_kept_kernels_are_not_those_of_another_simd(tmp_path):
     assert score() == "-2"
 
 
-def test_every_source_that_kernels_take_code_from_is_in_their_names():
-    imports = [node for node in ast.walk(ast.parse(Path(kernels.__file__).read_text())) if isinstance(node, ast.ImportFrom)]
-    ours = {node.module for node in imports if node.module.startswith("late_interaction")}
-    assert ours == {"late_interaction.plaid", simd.__name__}  # another one becomes part of _SOURCES
+@pytest.mark.parametrize("kernels", [residual_kernels, searching_kernels, store_kernels])
+def test_every_source_that_kernels_take_code_from_is_in_their_names(kernels):
+    tree = ast.parse(Path(kernels.__file__).read_text())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    inlined = {node.module for node in imports} - {"__future__", "late_interaction", *TYPES_AND_OPTIONS}
+    compilers = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "compiler"]
+    assert compilers
+    for compiler in compilers:
+        sources = [ast.unparse(source).removesuffix(".__file__") for source in compiler.args]
+        assert sources == ["__file__", *(module.rpartition(".")[2] for module in sorted(inlined))]

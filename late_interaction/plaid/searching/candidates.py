@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Mask, Matrix, Places
+from late_interaction.plaid.searching import kernels
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 
@@ -58,8 +59,6 @@ def _interaction(snapshot: Snapshot, S: Matrix, rows: Sequence[Places]) -> tuple
     Every column is counted from its own least value: a constant for a column changes no order, and similarities that are
     all negative stay apart in eight bits.
     """
-    from late_interaction.plaid.searching import kernels
-
     lows, highs = np.empty(S.shape[1], np.float32), np.empty(S.shape[1], np.float32)
     kernels.column_ranges(S, lows, highs)
     scale = LEVELS / max(1e-30, float((highs - lows).max()))
@@ -93,8 +92,6 @@ def _candidates(snapshot: Snapshot, S: Matrix, masks: Sequence[Mask], keep: int,
 
 def _probed(snapshot: Snapshot, S: Matrix, masks: Sequence[Mask], probes: int) -> list[Places]:
     """Per segment the selected rows in the lists of each column's `probes` best centroids, ascending."""
-    from late_interaction.plaid.searching import kernels
-
     centroids = np.unique(top_centroids(S, probes)).astype(np.int32)
     found: list[Places] = []
     for part, mask in zip(snapshot.living, masks, strict=True):
@@ -109,8 +106,6 @@ def _probed(snapshot: Snapshot, S: Matrix, masks: Sequence[Mask], probes: int) -
 
 def top_centroids(S: Matrix, probes: int) -> NDArray[np.int32]:
     """Ids `[q, probes]` of the `probes` best centroids of each column of `S [C, q]`, in no order; probes < C."""
-    from late_interaction.plaid.searching import kernels
-
     if probes > SCANNED_PROBES:
         columns = np.ascontiguousarray(S.T)
         return np.argpartition(columns, len(S) - probes, axis=1)[:, len(S) - probes :].astype(np.int32)

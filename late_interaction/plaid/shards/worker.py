@@ -68,8 +68,6 @@ class Shard:
 
 def serve(shard: Shard, connection: socket.socket) -> None:
     """Until the other side closes."""
-    from late_interaction.plaid.searching import kernels  # noqa: F401 - compiled or loaded before the first query waits for it
-
     buffer = bytearray()
     try:
         connection.sendall(pack(HELLO, {}))

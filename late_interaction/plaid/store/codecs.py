@@ -19,8 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction import residual_kernels
 from late_interaction.array_types import Codes, Matrix, Places
 from late_interaction.codebook import Codebook
+from late_interaction.plaid.store import kernels
 from late_interaction.plaid.store.int16_scoring import Query16, padded_width, sixteen_bits
 from late_interaction.simd import SHARED
 from late_interaction.thresholds import Thresholds
@@ -114,8 +116,6 @@ class _Tables:
         return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread, norm, error)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
-        from late_interaction.plaid.searching import kernels
-
         # a row that is normalised has its own unit
         unit = np.float32(query.unit if self.normalise else query.unit * self.unit)
         out: Matrix = np.empty(len(passages), np.float32)
@@ -161,11 +161,9 @@ class Residual:
         return self.codebook.encode_residuals(vectors, codes)
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
-        from late_interaction.plaid.searching import kernels
-
         book = self.codebook
         out: Matrix = np.empty((len(codes), book.dim), np.float32)
-        kernels.decode_rows(codes, payload, book.centroids, book.weights, book.bits, out)
+        residual_kernels.decode_rows(codes, payload, book.centroids, book.weights, book.bits, out)
         return out
 
     @functools.cached_property
@@ -204,8 +202,6 @@ class Float32:
         return np.array(payload, np.float32)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
-        from late_interaction.plaid.searching import kernels
-
         dim = stored.payload.shape[1]
         out, longest = np.empty(len(passages), np.float32), np.zeros(len(passages), np.float32)
         rows = query.padded(padded_width(dim))
@@ -225,8 +221,6 @@ class Refined:
 
     def score(self, query: Query16, passages: Places, offsets: Places, rows: NDArray[np.int8]) -> tuple[Matrix, Matrix]:
         """As `Codec.score`; the rows are read as they are, so that only the query is rounded."""
-        from late_interaction.plaid.searching import kernels
-
         out: Matrix = np.empty(len(passages), np.float32)
         cells = query.padded(padded_width(rows.shape[1]))
         kernels.maxsim_bytes(passages, offsets, rows, cells, np.float32(query.unit), out)

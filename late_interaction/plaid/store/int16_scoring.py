@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
+from late_interaction.plaid.store import kernels
 from late_interaction.simd import CELLS, GROUP, TOKENS
 
 __all__ = ["Centroids16", "Query16", "padded_width", "sixteen_bits"]
@@ -79,8 +80,6 @@ class Centroids16:
 
     def scores(self, query: Query16) -> Matrix:
         """`S [C, 16 groups]`: each centroid with each query row; columns past the last row are 0."""
-        from late_interaction.plaid.searching import kernels
-
         S: Matrix = np.empty((len(self.cells), query.groups * GROUP), np.float32)
         kernels.centroid_scores(self.cells, query.padded(self.cells.shape[1]), np.float32(query.unit * self.unit), S)
         return S[: self.count]

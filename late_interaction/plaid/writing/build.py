@@ -16,6 +16,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage, passage_text
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
+from late_interaction.plaid.store import kernels
 from late_interaction.plaid.store.codecs import Codec
 from late_interaction.plaid.store.columns import Column, column_of, join_columns, write_columns
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
@@ -81,8 +82,6 @@ class _SegmentWriter:
         return SegmentEntry(self.name, len(lengths), int(offsets[-1]), files, fit=round(fit, 6))
 
     def _ivf(self, offsets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        from late_interaction.plaid.searching import kernels
-
         codes = np.load(self.folder / "codes.npy", mmap_mode="r" if offsets[-1] else None, allow_pickle=False)
         starts = np.zeros(self.centroids + 1, np.int64)
         kernels.fill_ivf(np.asarray(codes), offsets, starts, np.zeros(0, np.int32), True)

@@ -1,0 +1,217 @@
+"""Compiled loops over what segments store: MaxSim of codecs, products with centroids, inverted lists.
+
+Shapes: n token vectors of d dimensions, C centroids, q query rows in G groups of 16 (simd.py), P passages.
+Every index that comes from a file is checked against its array, so that a damaged file cannot read foreign memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from late_interaction import simd
+from late_interaction.array_types import F32, I8, I16, I32, I64, U8, Codes
+from late_interaction.compiling import FAST, compiler
+from late_interaction.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
+
+__all__ = ["centroid_scores", "fill_ivf", "maxsim_bytes", "maxsim_cells", "maxsim_rows"]
+
+BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
+
+_jit = compiler(__file__, simd.__file__)
+_fast = compiler(__file__, simd.__file__, fastmath=FAST)
+
+
+@_fast
+def _expand(residual: U8, cells: I32, bits: int, out: I32) -> None:
+    """Cells of every byte, two to an int32, into `out [width / 2]`."""
+    if bits == 4:
+        for b in range(residual.shape[0]):
+            out[b] = cells[b, residual[b], 0]
+    elif bits == 2:
+        for b in range(residual.shape[0]):
+            out[2 * b] = cells[b, residual[b], 0]
+            out[2 * b + 1] = cells[b, residual[b], 1]
+    else:
+        for b in range(residual.shape[0]):
+            for word in range(4):
+                out[4 * b + word] = cells[b, residual[b], word]
+
+
+@_fast
+def _best_of_block(vectors: I16, scales: F32, count: int, query: I16, sums: I32, best: F32) -> None:
+    """Raises `best [G, 16]` to the similarities of `count` vectors; there is room for three more."""
+    filled = count
+    while filled % TOKENS:
+        vectors[filled] = vectors[count - 1]
+        scales[filled] = scales[count - 1]
+        filled += 1
+    for group in range(query.shape[0]):
+        row = best[group]
+        for at in range(0, filled, TOKENS):
+            dot_block(vectors[at : at + TOKENS], query[group], sums)
+            for i in range(TOKENS):
+                scale = scales[at + i]
+                for j in range(GROUP):
+                    row[j] = max(row[j], np.float32(sums[i, j]) * scale)
+
+
+@_fast
+def maxsim_cells(
+    passages: I64,
+    offsets: I64,
+    codes: Codes,
+    payload: U8,
+    base: I16,
+    cells: I32,
+    bits: int,
+    shared: bool,
+    table: U8,
+    spread: I16,
+    normalise: bool,
+    query: I16,
+    unit: float,
+    out: F32,
+    shortest: F32,
+) -> None:
+    """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`, or where `shared` the same by
+    `table[bucket] * spread`; -inf without rows. `shortest [p]`: the least length of those rows, where they are normalised."""
+    width = base.shape[1]
+    last = codes.shape[0]
+    top = base.shape[0] - 1
+    vectors = np.zeros((BLOCK, width), np.int16)
+    words = vectors.view(np.int32)
+    scales = np.full(BLOCK, unit, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        least = np.float32(np.inf)
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                prefetch(base, max(0, min(np.int64(codes[at + i]), top)))
+            for i in range(count):
+                from_ = base[max(0, min(np.int64(codes[at + i]), top))]
+                if shared:
+                    square = expand_shared(payload[at + i], table, spread, from_, vectors[i])
+                else:
+                    _expand(payload[at + i], cells, bits, words[i])
+                    square = add_base(vectors[i], from_)
+                if normalise:
+                    length = np.sqrt(np.float32(square))
+                    least = min(least, length)
+                    scales[i] = unit / length if square > 0 else np.float32(0)
+                else:
+                    scales[i] = unit
+            _best_of_block(vectors, scales, count, query, sums, best)
+        total = np.float32(0)
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
+        out[p] = total
+        shortest[p] = least
+
+
+@_fast
+def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32, longest: F32) -> None:
+    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows. `longest [p]`: of them."""
+    last, dim = rows.shape
+    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
+    scales = np.empty(BLOCK, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        largest = np.float32(0)
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                row = rows[at + i]
+                square = np.float32(0)
+                for j in range(dim):
+                    square += row[j] * row[j]
+                norm = np.sqrt(square)
+                largest = max(largest, norm)
+                scale = np.float32(32000) / norm if norm > 1e-20 else np.float32(0)
+                for j in range(dim):
+                    vectors[i, j] = np.int16(np.rint(row[j] * scale))
+                scales[i] = unit * norm / np.float32(32000)
+            _best_of_block(vectors, scales, count, query, sums, best)
+        total = np.float32(0)
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
+        out[p] = total
+        longest[p] = largest
+
+
+@_fast
+def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float, out: F32) -> None:
+    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]` divided by their lengths; -inf without rows."""
+    last, dim = rows.shape
+    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
+    scales = np.empty(BLOCK, np.float32)
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    best = np.empty((query.shape[0], GROUP), np.float32)
+    for p in range(passages.shape[0]):
+        start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
+        if start >= stop:
+            out[p] = -np.inf
+            continue
+        best[:] = -np.inf
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            for i in range(count):
+                square = np.int32(0)
+                for j in range(dim):
+                    cell = np.int16(rows[at + i, j])
+                    vectors[i, j] = cell
+                    square += np.int32(cell) * np.int32(cell)
+                scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
+            _best_of_block(vectors, scales, count, query, sums, best)
+        total = np.float32(0)
+        for group in range(query.shape[0]):
+            for j in range(GROUP):
+                total += best[group, j]
+        out[p] = total
+
+
+@_fast
+def centroid_scores(centroids: I16, query: I16, unit: float, out: F32) -> None:
+    """`out [C, 16 G]`, C a multiple of four: products of all centroids and query rows."""
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    for at in range(0, centroids.shape[0], TOKENS):
+        for group in range(query.shape[0]):
+            dot_block(centroids[at : at + TOKENS], query[group], sums)
+            for i in range(TOKENS):
+                for j in range(GROUP):
+                    out[at + i, group * GROUP + j] = np.float32(sums[i, j]) * unit
+
+
+@_jit
+def fill_ivf(codes: Codes, offsets: I64, ivf_offsets: I64, ivf_passages: I32, count_only: bool) -> None:
+    """First call (count_only): `ivf_offsets [C+1]`, zeroed, gets the lengths' running sum. Second: `ivf_passages` too."""
+    centroids = ivf_offsets.shape[0] - 1
+    seen = np.full(centroids, -1, np.int64)
+    place = ivf_offsets.copy()
+    for passage in range(offsets.shape[0] - 1):
+        for row in range(offsets[passage], offsets[passage + 1]):
+            code = np.int64(codes[row])
+            if seen[code] != passage:
+                seen[code] = passage
+                if count_only:
+                    ivf_offsets[code + 1] += 1
+                else:
+                    ivf_passages[place[code]] = passage
+                    place[code] += 1
+    if count_only:
+        for c in range(centroids):
+            ivf_offsets[c + 1] += ivf_offsets[c]
