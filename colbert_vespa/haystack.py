@@ -9,13 +9,12 @@ from typing import Any
 
 from colbert_vespa.store import whole_metadata
 from late_interaction.documents import Document as OurDocument
-from late_interaction.errors import FilterError, MissingDependency
+from late_interaction.errors import FilterError
+from late_interaction.extras import required
 from query import AsyncClient, Client, Hit
 
-try:
+with required("haystack", "Haystack's interface"):
     from haystack import Document, component, default_from_dict, default_to_dict
-except ImportError:
-    raise MissingDependency("Haystack is not installed: pip install 'colbert-vespa[haystack]'") from None
 
 __all__ = ["ColbertRanker", "ColbertRetriever", "where_of"]
 

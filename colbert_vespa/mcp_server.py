@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from colbert_vespa.store import whole_document, whole_metadata
-from late_interaction.errors import ColbertVespaError, MissingDependency, UsageError
+from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.extras import required
 from late_interaction.metadata import Value
 from query import AsyncClient, Client
 
-try:
+with required("serve", "the MCP server"):
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp_types import ToolAnnotations
-except ImportError:
-    raise MissingDependency("the MCP server needs mcp: pip install 'colbert-vespa[serve]'") from None
 from pydantic import BaseModel, Field
 
 __all__ = ["FetchedDocument", "SearchResults", "ServerOptions", "build_server", "serve_mcp"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.options import ExportOptions
-from late_interaction.errors import MissingDependency
+from late_interaction.extras import require
 
 if TYPE_CHECKING:
     from exporter.verification import ExportReport
@@ -27,9 +26,7 @@ def export(
 
     Raises: CheckpointError, UsageError, MissingDependency.
     """
-    for needed in ("onnx", "sentence_transformers", "torch"):
-        if find_spec(needed) is None:
-            raise MissingDependency(f"export needs {needed}, which is not installed: pip install 'colbert-vespa[export]'")
+    require(("onnx", "sentence_transformers", "torch"), "export", "export")
     from exporter.exporting import export_checkpoint
 
     return export_checkpoint(checkpoint, Path(output), options or ExportOptions(), progress or (lambda _text: None))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from late_interaction.array_types import Matrix
-from late_interaction.errors import CheckpointError, MissingDependency
+from late_interaction.errors import CheckpointError
+from late_interaction.extras import required
 
 __all__ = ["DenseEncoder"]
 
@@ -20,9 +20,8 @@ class DenseEncoder:
 
     def __init__(self, checkpoint: str | Path) -> None:
         """Raises: MissingDependency, CheckpointError."""
-        if find_spec("sentence_transformers") is None:
-            raise MissingDependency("a dense baseline needs sentence-transformers: pip install 'colbert-vespa[export]'")
-        from sentence_transformers import SentenceTransformer
+        with required("export", "a dense baseline"):
+            from sentence_transformers import SentenceTransformer
 
         from exporter.loading import find_checkpoint
         from exporter.quiet import quiet

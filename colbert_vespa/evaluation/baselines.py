@@ -10,7 +10,6 @@ import numpy as np
 from colbert_vespa.evaluation.runs import Run
 from feeder.sources import Query
 from late_interaction.array_types import Matrix
-from late_interaction.bm25 import Bm25
 from late_interaction.documents import Document, passage_text
 from late_interaction.vector_cache import DocumentEncoder
 from query.fusion import fused
@@ -26,6 +25,8 @@ BLOCK = 512
 
 def bm25_run(documents: Sequence[Document], queries: Sequence[Query], k: int) -> Hits:
     """BM25 over the same texts that the encoder sees."""
+    from late_interaction.bm25 import Bm25
+
     keyword = Bm25([d.id for d in documents], [passage_text(d.title, d.text) for d in documents])
     return {query.id: keyword.search(query.text, k) for query in queries}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from late_interaction.errors import MissingDependency
+from late_interaction.extras import required
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,8 +17,6 @@ def new_figure(width: float, height: float, *, constrained: bool = False) -> Fig
 
     Raises: MissingDependency without matplotlib.
     """
-    try:
+    with required("plot", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency('a plot needs matplotlib: pip install "colbert-vespa[plot]"') from None
     return Figure(figsize=(width, height), layout="constrained" if constrained else None)

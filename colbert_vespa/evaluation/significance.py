@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from late_interaction.extras import required
+
 __all__ = ["Difference", "paired"]
 
 RESAMPLES = 9_999  # sign flips; all of them where there are fewer
@@ -30,7 +32,8 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
 
     Fisher's randomisation test exchanges the two values of a query (Smucker, Allan and Carterette 2007).
     """
-    from scipy.stats import permutation_test, ttest_rel
+    with required("local", "a test of significance"):
+        from scipy.stats import permutation_test, ttest_rel
 
     differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
     mean, better, worse = float(differences.mean()), int((differences > 0).sum()), int((differences < 0).sum())

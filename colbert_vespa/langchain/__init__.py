@@ -1,11 +1,9 @@
 """LangChain: a retriever, a reranker, a document index, and a tool for agents."""
 
-from late_interaction.errors import MissingDependency
+from late_interaction.extras import required
 
-try:
+with required("langchain", "LangChain's interface"):
     import langchain_core  # noqa: F401 - so that what is missing has a name
-except ImportError:
-    raise MissingDependency("LangChain is not installed: pip install 'colbert-vespa[langchain]'") from None
 
 from colbert_vespa.langchain.index import ColbertDocumentIndex
 from colbert_vespa.langchain.reranker import ColbertReranker

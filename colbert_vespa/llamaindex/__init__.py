@@ -1,11 +1,9 @@
 """LlamaIndex: a retriever, a reranker, a vector store, a splitter for ingestion, and a tool for agents."""
 
-from late_interaction.errors import MissingDependency
+from late_interaction.extras import required
 
-try:
+with required("llamaindex", "LlamaIndex's interface"):
     import llama_index.core  # noqa: F401 - so that what is missing has a name
-except ImportError:
-    raise MissingDependency("LlamaIndex is not installed: pip install 'colbert-vespa[llamaindex]'") from None
 
 from colbert_vespa.llamaindex.reranker import ColbertReranker
 from colbert_vespa.llamaindex.retriever import ColbertRetriever

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.canaries import read_json
@@ -18,6 +17,7 @@ from colbert_vespa.monitor.sampling import beginnings, sample_of
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
+from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_own_output
 from late_interaction.plaid.writing.training import bundle_codebook
 from query import Client
@@ -146,6 +146,9 @@ def _distance(before: Sequence[float], now: Sequence[float]) -> float:
     """Kolmogorov-Smirnov: the largest distance of the cumulative distributions, 0 to 1."""
     if not before or not now:
         return float(bool(before) != bool(now))
+    with required("monitor", "drift from a baseline"):
+        from scipy.stats import ks_2samp
+
     return round(float(ks_2samp(before, now, method="asymp").statistic), 4)
 
 

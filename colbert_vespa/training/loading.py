@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from exporter.layouts import detect_layout
 from exporter.loading import find_checkpoint, load_checkpoint
 from exporter.plain import make_plain_checkpoint
 from exporter.quiet import quiet
-from late_interaction.errors import MissingDependency, UsageError
+from late_interaction.errors import UsageError
+from late_interaction.extras import require
 
 __all__ = ["dataset_of", "load_start", "require_training"]
 
@@ -21,9 +21,7 @@ PLAIN_SAMPLE = 4_000  # texts that the projection of a plain encoder is fitted o
 
 def require_training() -> None:
     """Raises: MissingDependency."""
-    for needed in ("torch", "sentence_transformers", "datasets", "accelerate", "tensorboard"):
-        if find_spec(needed) is None:
-            raise MissingDependency(f"training needs {needed}, which is not installed: pip install 'colbert-vespa[train]'")
+    require(("torch", "sentence_transformers", "datasets", "accelerate", "tensorboard"), "train", "training")
 
 
 def load_start(model: str | Path, texts: Sequence[str], work: Path, *, dim: int = 128) -> tuple[Any, Path]:

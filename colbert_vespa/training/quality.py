@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from colbert_vespa.training.data import Example, TrainingData
-from late_interaction.errors import CollectionError, MissingDependency
+from late_interaction.errors import CollectionError
+from late_interaction.extras import required
 
 __all__ = ["DataReport", "QualitySettings", "clean"]
 
@@ -150,12 +151,8 @@ def _representatives(texts: Sequence[str], near: float) -> dict[str, str]:
 
 
 def _near_duplicates(texts: Sequence[str], near: float) -> Callable[[str], str]:
-    try:
+    with required("train", "the search for near-duplicates"):
         from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise MissingDependency(
-            "near-duplicates need datasketch, which is not installed: pip install 'colbert-vespa[train]'"
-        ) from None
     index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS)
     hashes = MinHash.bulk([_shingles(text) for text in texts], num_perm=PERMUTATIONS, seed=1)
     found: dict[str, str] = {}

@@ -11,7 +11,8 @@ from typing import Any
 
 from feeder.sources.packed import unpacked
 from feeder.sources.records import Limits, Record
-from late_interaction.errors import CollectionError, MissingDependency
+from late_interaction.errors import CollectionError
+from late_interaction.extras import required
 
 __all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet"]
 
@@ -130,10 +131,8 @@ def _plain(value: object) -> object:
 
 
 def _arrow(path: Path) -> Any:
-    try:
+    with required("sources", str(path)):
         import pyarrow
-    except ImportError:
-        raise MissingDependency(f"{path} needs pyarrow: pip install 'colbert-vespa[sources]'") from None
     return pyarrow
 
 

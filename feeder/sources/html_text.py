@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from late_interaction.errors import CollectionError, MissingDependency
+from late_interaction.errors import CollectionError
+from late_interaction.extras import required
 
 __all__ = ["html_text"]
 
@@ -19,10 +20,8 @@ _CUT = {"ERR_RESOURCE_LIMIT", "ERR_INTERNAL_ERROR", "ERR_NO_MEMORY", "ERR_USER_S
 
 def html_text(text: str, name: str) -> tuple[str, str]:
     """Raises: CollectionError where the parser did not read all of it; MissingDependency."""
-    try:
+    with required("sources", name):
         from lxml import etree
-    except ImportError:
-        raise MissingDependency(f"{name} needs lxml: pip install 'colbert-vespa[sources]'") from None
     visible = _Visible()
     if not text.strip():
         return "", ""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from feeder.sources.records import Limits
-from late_interaction.errors import CollectionError, MissingDependency
+from late_interaction.errors import CollectionError
+from late_interaction.extras import required
 
 __all__ = ["bare_name", "bare_suffix", "lines", "opened", "text_lines", "unpacked"]
 
@@ -102,10 +103,8 @@ def errors_named(name: str) -> Iterator[None]:
 
 
 def _zstandard(path: Path):  # type: ignore[no-untyped-def]
-    try:
+    with required("sources", str(path)):
         import zstandard
-    except ImportError:
-        raise MissingDependency(f"{path} needs zstandard: pip install 'colbert-vespa[sources]'") from None
     return zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
 

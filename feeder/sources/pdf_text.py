@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterator
 
 from feeder.sources.report import Note
-from late_interaction.errors import CollectionError, MissingDependency
+from late_interaction.errors import CollectionError
+from late_interaction.extras import required
 
 __all__ = ["pdf_text"]
 
@@ -17,10 +18,8 @@ MAX_PAGES = 5000
 
 def pdf_text(data: bytes, name: str, most_mb: int) -> tuple[str, str, tuple[Note, ...]]:
     """Raises: CollectionError where it cannot be read, or has more text than allowed; MissingDependency."""
-    try:
+    with required("sources", name):
         import pypdf
-    except ImportError:
-        raise MissingDependency(f"{name} needs pypdf: pip install 'colbert-vespa[sources]'") from None
     pages: list[str] = []
     size = 0
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from late_interaction.errors import ColbertVespaError, UsageError, VespaError, VespaRefused, VespaUnreachable
+from late_interaction.extras import required
 from vespa_app.deploying.serving import DeployReport, Poll, wait_until_serving
 from vespa_app.package.services import CLIENTS_FILE
 from vespa_app.package.zips import zip_folder
@@ -175,9 +176,10 @@ def _credential(variable: str, advice: str) -> Path:
 
 def _connect(access: _Access, application: str, folder: Path, output: io.StringIO) -> Any:
     """pyvespa's client with our credentials and our zip; it neither logs in nor makes a key pair by itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-    from vespa.deployment import VespaCloud
+    with required("cloud", "Vespa Cloud"):
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from vespa.deployment import VespaCloud
 
     class Cloud(VespaCloud):  # type: ignore[misc]
         def _load_certificate_pair(self, generate_cert: bool = True) -> tuple[Any, Any]:

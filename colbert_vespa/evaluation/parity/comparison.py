@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
+from late_interaction.extras import required
 from late_interaction.metrics import overlap_at_k
 
 __all__ = ["LAYERS", "MEASURES", "Case", "Comparison", "compare_orders", "row_cosines"]
@@ -82,7 +83,8 @@ def compare_orders(
     Passages without rows score minus infinity and have no error; a score that is no number makes every measure one. Cases are
     the queries with the least overlap, where it is not whole, and the largest error.
     """
-    from scipy.stats import kendalltau
+    with required("local", "parity"):
+        from scipy.stats import kendalltau
 
     overlaps, taus, errors = {}, [], {}
     for query in left:
