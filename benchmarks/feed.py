@@ -35,8 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from feeder.operations import put
 from feeder.sending import Job, open_sender
+from feeder.sending.operations import put
 from late_interaction.bundle_cache import cache_folder
 
 HERE = Path(__file__).parent
@@ -282,9 +282,9 @@ def encoder(*, quick: bool, codec: str) -> dict[str, object]:
     """Documents a second. alone: batches as the feed makes them, tokenized and encoded on the first core with nothing beside
     them. fed: the same in a feed. here, workers: a feed as it is by default, and with two encoding processes."""
     from benchmarks.vespa_collections import open_collection
-    from feeder.encoding import HereEncoding
-    from feeder.passages import Splitting
-    from feeder.pipeline import BATCH
+    from feeder.encoding.batches import HereEncoding
+    from feeder.encoding.passages import Splitting
+    from feeder.feeding.pipeline import BATCH
     from late_interaction.encoder import Encoder
     from late_interaction.metadata import MetadataSchema
     from vespa_app import default_settings

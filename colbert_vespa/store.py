@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder import FeedOptions, Splitting, start_feed
-from feeder.journal import read_letters
+from feeder.feeding.dead_letters import read_letters
 from feeder.sources.spool import checked_document
 from feeder.targets.local import is_there
 from late_interaction.addresses import locate

@@ -1,8 +1,9 @@
 """Documents in: sources, survey, encoding, and two targets (a Vespa application, a local index)."""
 
-from feeder.ledger import FeedProgress, FeedSummary
-from feeder.passages import Splitting
-from feeder.run import FeedOptions, FeedRun, feed, feed_async, start_feed
+from feeder.encoding.passages import Splitting
+from feeder.feeding.ledger import FeedProgress, FeedSummary
+from feeder.feeding.options import FeedOptions
+from feeder.feeding.run import FeedRun, feed, feed_async, start_feed
 from feeder.sources import Collection, FileSource, Query, open_sources, read_collection
 
 __all__ = [

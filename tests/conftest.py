@@ -271,7 +271,7 @@ def world(
     """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
     url, config_url = vespa_node
     from feeder import FeedOptions, start_feed
-    from feeder.survey import survey
+    from feeder.feeding.survey import survey
     from query import Client
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES

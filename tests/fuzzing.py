@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from exporter.weights import tensor_names
+from feeder.copying.journal import Progress, Stretch
 from feeder.copying.manifest import BackupManifest, _checksum
 from feeder.copying.parts import pack_part, read_part
-from feeder.copying.progress import Progress, Stretch
-from feeder.copying.stored import stored_document
-from feeder.journal import Journal
+from feeder.copying.source import stored_document
+from feeder.feeding.journal import Journal
 from late_interaction.bundle import Bundle, FileEntry, Manifest, SideRules
 from late_interaction.codebook import Codebook, train_codebook
 from late_interaction.documents import Passage

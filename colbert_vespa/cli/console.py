@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
-    from feeder.ledger import FeedSummary
+    from feeder.feeding.ledger import FeedSummary
     from query.types import Explanation, Hit, SearchResult
     from vespa_app.changes.comparing import Change
     from vespa_app.planning import Plan

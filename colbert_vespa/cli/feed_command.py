@@ -93,9 +93,10 @@ def feed(
     """Feed documents into Vespa or a local index."""
     from colbert_vespa.cli.feed_view import feed_view
     from feeder import FeedOptions, open_sources, start_feed
-    from feeder.metrics import FeedMetrics
-    from feeder.settings import FeedSettings, read_feed_settings
-    from feeder.sources import DeadLetterSource, open_id_lists
+    from feeder.feeding.dead_letters import DeadLetterSource
+    from feeder.feeding.metrics import FeedMetrics
+    from feeder.feeding.settings import FeedSettings, read_feed_settings
+    from feeder.sources import open_id_lists
     from late_interaction.plaid import Storage
     from late_interaction.plaid.shards import Sharding
 

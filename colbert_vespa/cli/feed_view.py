@@ -12,8 +12,8 @@ from rich.text import Text
 
 from colbert_vespa.cli.terminal import Terminal
 from feeder import FeedRun
-from feeder.ledger import FeedProgress, rates
-from feeder.metrics import FeedMetrics
+from feeder.feeding.ledger import FeedProgress, rates
+from feeder.feeding.metrics import FeedMetrics
 
 __all__ = ["FeedView", "details", "feed_view"]
 

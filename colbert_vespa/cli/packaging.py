@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from colbert_vespa.cli.console import Output
+from feeder.feeding.survey import survey
 from feeder.sources import open_sources
-from feeder.survey import survey
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError

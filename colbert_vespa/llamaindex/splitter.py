@@ -14,7 +14,7 @@ from llama_index.core.schema import BaseNode, Document, MetadataMode
 
 from colbert_vespa.llamaindex.nodes import titled
 from feeder import Splitting
-from feeder.passages import Cut, cut_documents
+from feeder.encoding.passages import Cut, cut_documents
 from late_interaction.bundle import Bundle
 from late_interaction.tokenizing import Tokenizing
 

@@ -12,8 +12,8 @@ from colbert_vespa.rag.checks import checked_ids, checked_metadatas, checked_tex
 from colbert_vespa.rag.corpus import CorpusProcessor, ModelSplitter, Preprocessing, Splitter, sentence_splitter
 from colbert_vespa.rag.places import check_replaceable
 from feeder import FeedOptions, FeedSummary, Splitting, start_feed
-from feeder.journal import read_letters
-from feeder.passages import MARK
+from feeder.encoding.passages import MARK
+from feeder.feeding.dead_letters import read_letters
 from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from colbert_vespa.rag.checks import checked_ids, checked_texts
-from feeder.passages import Counting, Cut, Splitting, cut_documents
+from feeder.encoding.passages import Counting, Cut, Splitting, cut_documents
 from late_interaction.errors import ArgumentError, CollectionError
 from late_interaction.tokenizing import Tokenizing, TokenRows
 

@@ -1,8 +1,8 @@
 """Stored documents from one place to another, with their vectors: nothing is encoded again.
 
-    stored.py     what a place with stored documents offers, and what it keeps of a vector
-    local.py, visiting.py, backup.py     the three places: a local index, a Vespa application, a backup folder
-    progress.py   how far a copy is, on disk
+    source.py     what a place with stored documents offers, and what it keeps of a vector
+    local.py, vespa.py, backup.py     the three places: a local index, a Vespa application, a backup folder
+    journal.py    how far a copy is, on disk
     run.py        one copy: read, put, count
 
 Where documents go is a target of the feeder, or a backup folder that behaves as one.

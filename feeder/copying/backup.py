@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from feeder.copying.journal import KIND
 from feeder.copying.manifest import MANIFEST, PART, BackupManifest, FileNote, PartNote
 from feeder.copying.parts import pack_part, read_part
-from feeder.copying.progress import KIND
-from feeder.copying.stored import Batch, Kept, StoredDocument, StoredIndex
-from feeder.journal import check_own_file
-from feeder.targets import Finished, Settled, Stored
+from feeder.copying.source import Batch, Kept, StoredDocument, StoredIndex
+from feeder.outcomes import Finished, Settled, StoredDigest
+from feeder.own_files import check_own_file
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.codebook import Codebook
 from late_interaction.errors import CollectionError, UsageError
@@ -54,7 +54,7 @@ class BackupTarget:
         """A backup is of this copy alone."""
         return 0
 
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
         return {}
 
     def put(self, batch: Sequence[StoredDocument]) -> None:

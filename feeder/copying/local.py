@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feeder.copying.stored import END, Batch, Kept, StoredDocument, stored_document
-from feeder.targets import EncodedDocument, Settled
+from feeder.copying.source import END, Batch, Kept, StoredDocument, stored_document
+from feeder.outcomes import Settled
+from feeder.targets import EncodedDocument
 from feeder.targets.local import LocalTarget
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle

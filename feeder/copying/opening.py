@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder.copying.backup import PROGRESS, BackupStored, BackupTarget, check_free
+from feeder.copying.journal import Progress
 from feeder.copying.local import LocalStored, PackedTarget, kept_locally
-from feeder.copying.progress import Progress
 from feeder.copying.run import Copy, CopySummary, Destination, Report
-from feeder.copying.stored import StoredIndex
-from feeder.copying.visiting import VespaStored, kept_by_vespa
+from feeder.copying.source import StoredIndex
+from feeder.copying.vespa import VespaStored, kept_by_vespa
 from feeder.targets.local import is_there
 from feeder.targets.vespa import VespaTarget
 from late_interaction.addresses import VespaUrl, locate

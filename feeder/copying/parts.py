@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from feeder.copying.stored import StoredDocument, stored_document
+from feeder.copying.source import StoredDocument, stored_document
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage

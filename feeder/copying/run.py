@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from feeder.copying.progress import Progress, Stretch
-from feeder.copying.stored import Kept, StoredDocument, StoredIndex
-from feeder.pipeline import moved_digest, stored_digest
+from feeder.copying.journal import Progress, Stretch
+from feeder.copying.source import Kept, StoredDocument, StoredIndex
+from feeder.digests import moved_digest, stored_digest
+from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.signals import Stop
-from feeder.targets import Finished, Settled, Stored
 from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError, MetadataError, UsageError
@@ -44,7 +44,7 @@ class Sink(Protocol):
     @property
     def counted(self) -> bool: ...
     def size(self) -> int: ...
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]: ...
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]: ...
     def put(self, batch: Sequence[StoredDocument]) -> None: ...
     def settled(self, *, wait: bool = False) -> list[Settled]: ...
     def finish(self) -> Finished: ...

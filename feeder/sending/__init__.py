@@ -5,6 +5,8 @@
     throttle.py     how many operations may be in flight
     retrying.py     how often and when something is sent again
     breaker.py      whether anything may be sent at all
+    operations.py   requests of document/v1
+    jobs.py         what is sent for one document
     dispatcher.py   which operation is next; no input or output, no thread
     sender.py       the thread that runs these
     statistics.py   what happened so far
@@ -12,7 +14,7 @@
 The model for behaviour is the feed client of Vespa's own command line.
 """
 
-from feeder.sending.dispatcher import Job
+from feeder.sending.jobs import Job
 from feeder.sending.sender import Sender, open_sender
 from feeder.sending.statistics import FeedStatistics
 

@@ -12,48 +12,22 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from feeder.operations import Operation
+from feeder.outcomes import Failure
 from feeder.sending.breaker import Breaker
+from feeder.sending.jobs import Attempt, Job
 from feeder.sending.retrying import MAX_ATTEMPTS, jittered, pause
 from feeder.sending.statistics import Counts, FeedStatistics
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
-from feeder.targets import Failure
 from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUnreachable
 
-__all__ = ["Attempt", "Dispatcher", "Job"]
+__all__ = ["Dispatcher"]
 
 FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S = 0.05, 2.0
 PROBE_S = 1.0  # between two operations that try whether Vespa is back
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """key: the document's id. Once settled, `failure` says what went wrong, or is None."""
-
-    key: str
-    stages: Sequence[Sequence[Operation]]
-    failure: Failure | None = None
-    _stage: int = 0
-    _open: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of its bodies."""
-        return sum(len(operation.body) for stage in self.stages for operation in stage)
-
-
-@dataclass(eq=False, slots=True)
-class Attempt:
-    """One operation on its way. failures, refusals: how often it failed in passing, and met 429."""
-
-    job: Job
-    operation: Operation
-    failures: int = 0
-    refusals: int = 0
 
 
 @dataclass(eq=False)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from feeder.sending.breaker import Breaker
-from feeder.sending.dispatcher import Attempt, Dispatcher, Job
+from feeder.sending.dispatcher import Dispatcher
+from feeder.sending.jobs import Attempt, Job
 from feeder.sending.statistics import FeedStatistics
 from feeder.sending.throttle import Throttle
 from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
@@ -77,11 +78,6 @@ class Sender:
         self._closing = self._over = False  # over: nothing is sent any more, and all that was settled is in the outbox
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
-
-    @property
-    def open_jobs(self) -> int:
-        """Jobs that were handed over and are not settled."""
-        return self._jobs
 
     def submit(self, job: Job) -> None:
         """Hands a job over; blocks while there is as much as can be taken. Raises: the error that ended the sending."""

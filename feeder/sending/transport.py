@@ -14,16 +14,14 @@ import os
 import selectors
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pycurl
 
+from feeder.sending.jobs import Attempt
 from feeder.sending.verdicts import Answer
 from vespa_app.running.credentials import tls_files, token_header
-
-if TYPE_CHECKING:
-    from feeder.sending.dispatcher import Attempt
 
 __all__ = ["CONNECTIONS", "STREAMS", "CurlTransport"]
 

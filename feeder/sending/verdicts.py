@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
-from feeder.operations import Operation
+from feeder.sending.operations import Operation
 from vespa_app.running.credentials import NOT_LET_IN, RENEW
 
 __all__ = ["Answer", "Verdict", "judge"]

@@ -4,14 +4,12 @@ from feeder.sources.beir import Collection, Query, read_collection, read_qrels
 from feeder.sources.opening import open_id_lists, open_sources
 from feeder.sources.records import Columns, Limits, SourceSettings
 from feeder.sources.report import Note, Report
-from feeder.sources.retry import DeadLetterSource
 from feeder.sources.source import FileSource
 from feeder.sources.spool import Spool, spooled
 
 __all__ = [
     "Collection",
     "Columns",
-    "DeadLetterSource",
     "FileSource",
     "Limits",
     "Note",

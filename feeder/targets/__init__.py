@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from feeder.outcomes import Finished, Settled, StoredDigest
+from feeder.sending.statistics import FeedStatistics
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
 
-if TYPE_CHECKING:
-    from feeder.sending import FeedStatistics
-
-__all__ = ["EncodedDocument", "Failure", "Finished", "Settled", "Stored", "Target"]
+__all__ = ["EncodedDocument", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +29,6 @@ class EncodedDocument:
     vectors: tuple[Matrix, ...]
     digest: str = ""
     stale: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A document that the target refused for good. `status` is the HTTP status, or 0."""
-
-    document_id: str
-    status: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The outcome of one document that was handed over; durable where failure is None. absent: it was to be deleted, and was
-    not there."""
-
-    document_id: str
-    failure: Failure | None = None
-    absent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a target has of a document: digest is '' where its passages do not agree on one."""
-
-    digest: str
-    passage_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """`version` of a local index after the commit, of shards the highest; None for Vespa, where operations are live at once."""
-
-    version: int | None = None
 
 
 class Target(Protocol):
@@ -112,7 +77,7 @@ class Target(Protocol):
         """Those of the documents, all updated by an earlier run, that are sure to be as that run has left them."""
         ...
 
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
         """Those of the documents that are there, by document id."""
         ...
 

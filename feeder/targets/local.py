@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
+from feeder.outcomes import Failure, Finished, Settled, StoredDigest
+from feeder.targets import EncodedDocument
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
@@ -115,12 +116,12 @@ class LocalTarget:
         """None: what an earlier run has changed may have been discarded since."""
         return ()
 
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
-        found: dict[str, Stored] = {}
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
+        found: dict[str, StoredDigest] = {}
         for id_ in document_ids:
             if digests := self._planned(id_):
                 agreed = set(digests.values())
-                found[id_] = Stored(agreed.pop() if len(agreed) == 1 else "", tuple(digests))
+                found[id_] = StoredDigest(agreed.pop() if len(agreed) == 1 else "", tuple(digests))
         return found
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from feeder.operations import Compression, Operation, put, remove, update
+from feeder.outcomes import Failure, Finished, Settled, StoredDigest
 from feeder.sending import FeedStatistics, Job, Sender, open_sender
-from feeder.targets import EncodedDocument, Failure, Finished, Settled, Stored
-from feeder.targets.vespa_stored import Row, StoredRows
+from feeder.sending.operations import Compression, Operation, put, remove, update
+from feeder.targets import EncodedDocument
+from feeder.targets.stored_rows import Row, StoredRows
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
@@ -101,7 +102,7 @@ class VespaTarget:
         """Of all operations so far."""
         return self._sender.statistics()
 
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, Stored]:
+    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
         """Raises: VespaUnreachable, VespaBusy when retries are used up."""
         found = self._settled_rows(document_ids)
         self._remember(found)
@@ -234,7 +235,7 @@ class VespaTarget:
         return document_path(self._settings, row.passage_id, {self._settings.group_field: row.group})
 
 
-def _stored(document_id: str, rows: Sequence[Row]) -> Stored:
+def _stored(document_id: str, rows: Sequence[Row]) -> StoredDigest:
     digests = {row.digest for row in rows}
     whole = len(digests) == 1 and any(row.is_first for row in rows)
-    return Stored(digests.pop() if whole else "", tuple(row.passage_id for row in rows))
+    return StoredDigest(digests.pop() if whole else "", tuple(row.passage_id for row in rows))

@@ -109,7 +109,7 @@ def test_metrics_on_a_port_that_is_taken_are_refused_before_anything_is_written(
 
 
 def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeypatch):
-    from feeder import pipeline
+    from feeder.feeding import pipeline
     from feeder.targets.local import LocalTarget
 
     monkeypatch.setattr(pipeline, "BATCH", 8)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.terminal import Terminal
-from feeder.ledger import FeedSummary
+from feeder.feeding.ledger import FeedSummary
 from feeder.sources import Note
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\x7fe\rf\x08g"

@@ -10,7 +10,7 @@ import pytest
 
 from feeder.copying import CopyOptions, backup_index, restore_index
 from feeder.copying.parts import read_part
-from feeder.pipeline import moved_digest
+from feeder.digests import moved_digest
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, ColbertVespaError, CollectionError, LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema

@@ -15,7 +15,7 @@ from feeder import FeedOptions, start_feed
 from feeder.copying import CopyOptions, backup_index, copy_index, restore_index
 from feeder.copying.backup import BackupTarget
 from feeder.copying.run import Copy
-from feeder.pipeline import moved_digest
+from feeder.digests import moved_digest
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import (
@@ -308,7 +308,7 @@ def test_passages_that_are_not_numbered_are_no_documents_of_vespa(tmp_path, code
 def test_a_visit_is_asked_again_and_paged(local, application, vespa, tmp_path, codebook_bundle, monkeypatch):
     url, index = application(), local()
     copy_index(str(index), url)
-    monkeypatch.setattr("feeder.copying.visiting.PAGE", 4)
+    monkeypatch.setattr("feeder.copying.vespa.PAGE", 4)
     monkeypatch.setattr("feeder.sending.retrying.pause", lambda count: 0.0)
     vespa.visit_faults = [503, "reset", 429]
     copy_index(url, str(tmp_path / "back"), options(bundle=codebook_bundle))
@@ -353,7 +353,7 @@ def test_what_vespa_gives_is_cut_by_bytes(local, application, vespa, tmp_path, c
     """Formerly all passages of 256 documents were in memory at once, and in one part."""
     url, index = application(), local()
     copy_index(str(index), url)
-    monkeypatch.setattr("feeder.copying.visiting.BATCH_BYTES", 1000)
+    monkeypatch.setattr("feeder.copying.vespa.BATCH_BYTES", 1000)
     batches = []
 
     def put(target, batch, real=BackupTarget.put):
@@ -383,7 +383,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_copy_that_was_killed_goes_on(local, application, vespa, tmp_path, codebook_bundle, monkeypatch, kind, after):
     monkeypatch.setattr("feeder.copying.local.BATCH_DOCUMENTS", 6)
-    monkeypatch.setattr("feeder.copying.visiting.PAGE", 6)
+    monkeypatch.setattr("feeder.copying.vespa.PAGE", 6)
     url, index, back = application(), local(), tmp_path / "back"
     if kind in ("pull", "restore"):
         copy_index(str(index), url) if kind == "pull" else backup_index(str(index), tmp_path / "backup")
@@ -478,7 +478,7 @@ def test_a_visit_that_vespa_cut_off_or_another_server_answers_is_not_the_end(loc
         answer.pop("continuation", None)
         return status, json.dumps(answer).encode()
 
-    monkeypatch.setattr("feeder.copying.visiting.insistent", lambda ask, *_: ask())
+    monkeypatch.setattr("feeder.copying.vespa.insistent", lambda ask, *_: ask())
     for fault, error in ((cut_off, VespaBusy), (lambda query: (404, b"<html>no such page</html>"), VespaRefused)):
         monkeypatch.setattr(vespa, "visited", fault)
         with pytest.raises(error):

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
-from feeder.operations import Operation, put, remove
 from feeder.sending import Job
 from feeder.sending.breaker import Breaker
 from feeder.sending.dispatcher import Dispatcher
+from feeder.sending.operations import Operation, put, remove
 from feeder.sending.throttle import Throttle
 from feeder.sending.verdicts import Answer, Verdict, judge
 from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable

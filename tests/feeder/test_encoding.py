@@ -3,7 +3,7 @@
 import threading
 
 from feeder import Splitting
-from feeder.encoding import HereEncoding
+from feeder.encoding.batches import HereEncoding
 
 
 def test_the_batch_under_way_is_done_when_it_is_closed(monkeypatch):

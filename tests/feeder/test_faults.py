@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-import feeder.pipeline
+import feeder.feeding.pipeline
 from feeder import FeedOptions, start_feed
-from feeder.journal import read_letters
-from feeder.sources import DeadLetterSource, open_sources
+from feeder.feeding.dead_letters import DeadLetterSource, read_letters
+from feeder.sources import open_sources
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError, CollectionError, UsageError, VespaRefused
 
@@ -23,8 +23,8 @@ PARTS = ("acknowledged", "already_there", "dead_lettered", "skipped_blank", "dup
 @pytest.fixture
 def go(vespa, application, tiny_bundle, tmp_path, monkeypatch):
     """Feeds in batches of five; gives the summary and the error that ended the feed, if one did."""
-    defaults = feeder.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 5}
-    monkeypatch.setattr(feeder.pipeline.Feed.__init__, "__kwdefaults__", defaults)
+    defaults = feeder.feeding.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 5}
+    monkeypatch.setattr(feeder.feeding.pipeline.Feed.__init__, "__kwdefaults__", defaults)
 
     def go(documents=DOCUMENTS, **options):
         options = {"to": vespa.url, "bundle": tiny_bundle, "journal": tmp_path / "j", "workers": 0} | options

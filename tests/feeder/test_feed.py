@@ -12,11 +12,13 @@ import pytest
 from fake_vespa import SkippedTime
 
 from feeder import FeedOptions, start_feed
-from feeder.encoding import HereEncoding
-from feeder.journal import DeadLetters, Journal
-from feeder.passages import Splitting
-from feeder.pipeline import Digests, Feed
-from feeder.survey import survey
+from feeder.digests import Digests
+from feeder.encoding.batches import HereEncoding
+from feeder.encoding.passages import Splitting
+from feeder.feeding.dead_letters import DeadLetters
+from feeder.feeding.journal import Journal
+from feeder.feeding.pipeline import Feed
+from feeder.feeding.survey import survey
 from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder

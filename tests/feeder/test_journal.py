@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from power_loss import Disk
 
-from feeder.copying.progress import Progress
-from feeder.id_table import DigestTableBuilder, last_places, short_hash
-from feeder.journal import DeadLetters, Journal, read_letters
-from feeder.pipeline import Digests
-from feeder.targets import Failure
+from feeder.copying.journal import Progress
+from feeder.digests import Digests
+from feeder.feeding.dead_letters import DeadLetters, read_letters
+from feeder.feeding.id_table import DigestTableBuilder, last_places, short_hash
+from feeder.feeding.journal import Journal
+from feeder.outcomes import Failure
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
 

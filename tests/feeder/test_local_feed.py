@@ -8,12 +8,11 @@ import signal
 import numpy as np
 import pytest
 
-import feeder.pipeline
 from feeder import FeedOptions, Splitting, feed, feed_async, start_feed
-from feeder.journal import read_letters
-from feeder.sources import DeadLetterSource
+from feeder.encoding.workers import WorkerEncoding
+from feeder.feeding.dead_letters import DeadLetterSource, read_letters
+from feeder.feeding.pipeline import Feed, Pacing
 from feeder.targets.local import LocalTarget
-from feeder.workers import WorkerEncoding
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, CollectionError, LocalIndexError, MetadataError, UsageError
@@ -295,7 +294,9 @@ def interrupting(monkeypatch, at, times=1):
 
     monkeypatch.setattr(LocalTarget, "put", put)
     monkeypatch.setattr(
-        feeder.pipeline.Feed.__init__, "__kwdefaults__", feeder.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 5}
+        Feed.__init__,
+        "__kwdefaults__",
+        Feed.__init__.__kwdefaults__ | {"batch_size": 5},
     )
 
 
@@ -332,8 +333,8 @@ def test_a_failed_feed_says_how_far_it_came(tiny_bundle, tmp_path, monkeypatch):
                     raise CollectionError("broken.jsonl:29: not JSON")
                 yield item
 
-    defaults = feeder.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 5}
-    monkeypatch.setattr(feeder.pipeline.Feed.__init__, "__kwdefaults__", defaults)
+    defaults = Feed.__init__.__kwdefaults__ | {"batch_size": 5}
+    monkeypatch.setattr(Feed.__init__, "__kwdefaults__", defaults)
     options = FeedOptions(to=str(tmp_path / "index"), bundle=tiny_bundle, journal=tmp_path / "j")
     with start_feed([Breaks()], options) as run:
         with pytest.raises(CollectionError, match="broken"):
@@ -351,7 +352,7 @@ def test_a_rate_is_kept(tiny_bundle):
         slept.append(seconds)
         now[0] += seconds
 
-    pacing = feeder.pipeline.Pacing(50.0, clock=lambda: now[0], sleep=sleep)
+    pacing = Pacing(50.0, clock=lambda: now[0], sleep=sleep)
     assert pacing.step == 5
     for _ in range(21):
         pacing.take(pacing.step)

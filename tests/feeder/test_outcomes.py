@@ -11,12 +11,13 @@ import shutil
 
 import pytest
 
-import feeder.pipeline
+import feeder.feeding.pipeline
 from feeder import FeedOptions, start_feed
-from feeder.encoding import HereEncoding
-from feeder.journal import DeadLetters, Journal
+from feeder.encoding.batches import HereEncoding
+from feeder.feeding.dead_letters import DeadLetters
+from feeder.feeding.journal import Journal
+from feeder.feeding.survey import survey
 from feeder.sources import open_id_lists
-from feeder.survey import survey
 from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, LocalIndexError, VespaBusy
@@ -35,8 +36,8 @@ def to(request, vespa, application, tmp_path):
 @pytest.fixture
 def go(to, tiny_bundle, tmp_path, monkeypatch):
     """Feeds in batches of four; gives the summary, which balances, and the error that ended the feed, if one did."""
-    defaults = feeder.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 4}
-    monkeypatch.setattr(feeder.pipeline.Feed.__init__, "__kwdefaults__", defaults)
+    defaults = feeder.feeding.pipeline.Feed.__init__.__kwdefaults__ | {"batch_size": 4}
+    monkeypatch.setattr(feeder.feeding.pipeline.Feed.__init__, "__kwdefaults__", defaults)
 
     def go(documents=DOCUMENTS, **options):
         options = {"to": to, "bundle": tiny_bundle, "journal": tmp_path / "j", "workers": 0} | options
@@ -204,7 +205,7 @@ def stopped(monkeypatch, after):
     """A feed that stops after so many looks."""
     looks = []
     with monkeypatch.context() as patch:
-        patch.setattr(feeder.run.Stop, "__call__", lambda self: looks.append(1) or len(looks) > after)
+        patch.setattr(feeder.feeding.run.Stop, "__call__", lambda self: looks.append(1) or len(looks) > after)
         yield
 
 

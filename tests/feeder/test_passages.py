@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder.passages import MARK, MAX_PASSAGES, Splitting, cut_documents, passages_of
+from feeder.encoding.passages import MARK, MAX_PASSAGES, Splitting, cut_documents, passages_of
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.tokenizing import Tokenizing

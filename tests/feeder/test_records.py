@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from feeder import feed, open_sources
-from feeder.settings import read_feed_settings
-from feeder.sources import DeadLetterSource, read_qrels
+from feeder.feeding.dead_letters import DeadLetterSource
+from feeder.feeding.settings import read_feed_settings
+from feeder.sources import read_qrels
 from feeder.sources.records import Cell, Columns, SourceSettings
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from feeder.settings import read_feed_settings
+from feeder.feeding.settings import read_feed_settings
 from feeder.sources import Columns, Limits, SourceSettings, open_sources, read_collection, spooled
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, SettingsError, UsageError

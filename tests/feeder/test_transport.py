@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fake_vespa import FakeVespa, SkippedTime
 
-from feeder.operations import Operation, put, remove, update
 from feeder.sending import Job, open_sender, transport
+from feeder.sending.operations import Operation, put, remove, update
 from feeder.sending.verdicts import Answer, Verdict, judge
 from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaUnreachable
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from fake_vespa import SkippedTime
 
-from feeder.targets import EncodedDocument, Stored
+from feeder.outcomes import StoredDigest
+from feeder.targets import EncodedDocument
+from feeder.targets.stored_rows import StoredRows, stored_query
 from feeder.targets.vespa import VespaTarget
-from feeder.targets.vespa_stored import StoredRows, stored_query
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
@@ -74,7 +75,7 @@ def test_in_layout_chunks_a_document_is_one_of_vespas(vespa, open_target):
     fields = vespa.documents["a#0"]["fields"]
     assert fields["text"] == ["text 0", "text 1", "text 2"]
     assert {block["address"]["chunk"] for block in fields["vectors"]["blocks"]} == {"0", "1", "2"}
-    assert target.stored(["a"]) == {"a": Stored("D1", ("a#0",))}
+    assert target.stored(["a"]) == {"a": StoredDigest("D1", ("a#0",))}
 
 
 def test_what_is_stored_is_found_by_one_query_whose_ids_are_parameters(vespa, open_target):
@@ -82,7 +83,7 @@ def test_what_is_stored_is_found_by_one_query_whose_ids_are_parameters(vespa, op
     ids = ["plain", "it's", 'say "so"', """both "' """, "comma, and @ids) or true"]
     target.put([encoded(id_, 2) for id_ in ids])
     target.settled(wait=True)
-    assert target.stored([*ids, "not there"]) == {id_: Stored("D1", (f"{id_}#0", f"{id_}#1")) for id_ in ids}
+    assert target.stored([*ids, "not there"]) == {id_: StoredDigest("D1", (f"{id_}#0", f"{id_}#1")) for id_ in ids}
     (body,) = vespa.search_bodies
     assert body["yql"].endswith("where document_id in (@ids) or document_id contains @id0 order by id")
     assert body["id0"] == ids[3]
@@ -191,7 +192,7 @@ def test_in_mode_streaming_the_group_is_in_the_path_and_a_new_group_replaces_the
     assert failures["a"] is None
     assert "names the document's group" in failures["b"].message
     assert sorted(vespa.documents) == ["en/a#0", "en/a#1"]
-    assert target.stored(["a"]) == {"a": Stored("D1", ("a#0", "a#1"))}
+    assert target.stored(["a"]) == {"a": StoredDigest("D1", ("a#0", "a#1"))}
     target.put([encoded("a", 1, metadata={"lang": "de"}, stale=["a#1"])])
     assert outcomes(target) == {"a": None}
     assert sorted(vespa.documents) == ["de/a#0"]

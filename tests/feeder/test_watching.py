@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from colbert_vespa.cli.feed_view import FeedView, details
-from feeder.ledger import FeedProgress, FeedSummary
-from feeder.metrics import FeedMetrics
+from feeder.feeding.ledger import FeedProgress, FeedSummary
+from feeder.feeding.metrics import FeedMetrics
 from feeder.sending.statistics import LATENCY_BOUNDS_S, Counts, FeedStatistics
 from late_interaction.errors import UsageError
 

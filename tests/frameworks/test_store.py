@@ -172,7 +172,7 @@ def test_documents_that_are_selected_and_cannot_be_found_end_a_deletion_by_filte
 
 def test_an_interrupted_feed_is_no_success(store, monkeypatch):
     store.put([Document("a", "", "text")])
-    monkeypatch.setattr("feeder.run.Stop.__call__", lambda self: True)
+    monkeypatch.setattr("feeder.feeding.run.Stop.__call__", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
         store.put([Document("b", "", "text")])
     with pytest.raises(KeyboardInterrupt):

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from feeder import FeedOptions, start_feed
-from feeder.survey import survey
-from feeder.targets import EncodedDocument, Stored
+from feeder.feeding.survey import survey
+from feeder.outcomes import StoredDigest
+from feeder.targets import EncodedDocument
 from feeder.targets.vespa import open_vespa
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
@@ -255,7 +256,7 @@ def test_a_feed_goes_on_while_hosts_are_cut_off_and_die(hosts):
         assert not any(done.failure for done in target.settled(wait=True))
         wanted = len({d.id for d in hosts.documents}) + len(ids)
         wait_until(f"{wanted} documents", lambda: (found := covered(container(1))) == (wanted, wanted) or found)
-        assert target.stored(ids) == {id_: Stored("new", (f"{id_}#0",)) for id_ in ids}
+        assert target.stored(ids) == {id_: StoredDigest("new", (f"{id_}#0",)) for id_ in ids}
     finally:
         target.delete(ids)
         target.settled(wait=True)

@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from feeder.targets import EncodedDocument, Stored
+from feeder.outcomes import StoredDigest
+from feeder.targets import EncodedDocument
 from feeder.targets.vespa import open_vespa
 from late_interaction.documents import Document, Passage
 
@@ -59,7 +60,7 @@ def text_of(made, passage_id):
 def test_ids_of_every_form_are_stored_found_and_removed(target):
     target.target.put([target.encoded(id_, 3) for id_ in IDS])
     assert failures(target.target) == {}
-    assert target.target.stored([*IDS, "not there"]) == {id_: Stored("D1", stored_ids(target, id_, 3)) for id_ in IDS}
+    assert target.target.stored([*IDS, "not there"]) == {id_: StoredDigest("D1", stored_ids(target, id_, 3)) for id_ in IDS}
     target.target.delete(IDS[:4])
     assert failures(target.target) == {}
     assert set(target.target.stored(IDS)) == set(IDS[4:])
@@ -70,7 +71,7 @@ def test_a_document_replaces_its_passages(target):
     stale = () if target.schema == "chunked" else ("fed#1", "fed#2")
     target.target.put([target.encoded("fed", 1, digest="D2", text="new", stale=stale)])
     assert failures(target.target) == {}
-    assert target.target.stored(["fed"]) == {"fed": Stored("D2", ("fed#0",))}
+    assert target.target.stored(["fed"]) == {"fed": StoredDigest("D2", ("fed#0",))}
 
 
 def test_an_update_changes_metadata_and_what_filters_see(target, world):
@@ -123,7 +124,7 @@ def test_a_service_that_dies_in_the_middle_of_a_feed_loses_nothing(target, fault
     assert failures(target.target) == {}
     assert fault == "content node" or sum(target.target.statistics().retries.values()) > 0
     found = target.target.stored(ids)
-    assert found == {id_: Stored("D2", (f"{id_}#0",)) for id_ in ids}
+    assert found == {id_: StoredDigest("D2", (f"{id_}#0",)) for id_ in ids}
     assert "new 0" in text_of(target, "many7#0")
 
 

@@ -154,7 +154,7 @@ def activate(package, config_url):
 def hosts(minilm_bundle, minilm_encoder, stdlib_sample, tmp_path):
     """Three hosts with two copies of the sample, seen from outside their network: their names mean nothing to the monitor."""
     from feeder import FeedOptions, start_feed
-    from feeder.survey import survey
+    from feeder.feeding.survey import survey
     from vespa_app import build_package, default_settings
     from vespa_app.settings.sections import ClusterSettings
 

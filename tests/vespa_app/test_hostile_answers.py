@@ -11,7 +11,7 @@ import pytest
 
 from exporter.hub import find_checkpoint
 from exporter.layouts import read_json
-from feeder.settings import read_feed_settings
+from feeder.feeding.settings import read_feed_settings
 from late_interaction.errors import CheckpointError, SettingsError, UsageError, VespaError, VespaRefused, VespaTimeout
 from query.exchange import AsyncExchange, Exchange
 from query.options import ClientSettings

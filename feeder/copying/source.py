@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from feeder.digests import bare_digest
 from feeder.targets import EncodedDocument
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
@@ -15,7 +16,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from vespa_app.codecs.base import Packed
 
-__all__ = ["END", "Batch", "Kept", "StoredDocument", "StoredIndex", "bare_digest", "stored_document"]
+__all__ = ["END", "Batch", "Kept", "StoredDocument", "StoredIndex", "stored_document"]
 
 END = "end"  # as the place to go on: there is nothing more
 FLOAT32 = "float32"
@@ -103,9 +104,3 @@ def stored_document(
     digest = digests.pop() if len(digests) == 1 else ""
     bare = bare_digest(digest, len(passages) if counted else None)
     return StoredDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed))
-
-
-def bare_digest(digest: str, passages: int | None) -> str:
-    """The digest without the number of passages, which has to be `passages`, unless that is None; else empty."""
-    bare, _, count = digest.partition("-")
-    return bare if count == ("" if passages is None else str(passages)) else ""

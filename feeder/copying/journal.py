@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeder.copying.parts import whole_count
-from feeder.journal import AppendedFile, check_own_file, first_line
+from feeder.own_files import AppendedFile, check_own_file, first_line
 from late_interaction.errors import CollectionError
 
 __all__ = ["KIND", "Progress", "Stretch"]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from feeder.passages import Cut, Range, Splitting, cut_documents
+from feeder.encoding.passages import Cut, Range, Splitting, cut_documents
 from late_interaction.array_types import Matrix
 from late_interaction.documents import passage_text
 from late_interaction.tokenizing import Tokenizing

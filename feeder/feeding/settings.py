@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from feeder.passages import Splitting
+from feeder.encoding.passages import Splitting
 from feeder.sources import Columns, Limits, SourceSettings
 from late_interaction.errors import SettingsError
 from vespa_app.settings.sections import read_section

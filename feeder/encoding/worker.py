@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from feeder.encoding import Encoded, encode_batch
-from feeder.passages import Splitting
+from feeder.encoding.batches import Encoded, encode_batch
+from feeder.encoding.passages import Splitting
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from feeder.copying.stored import END, Batch, Kept, StoredDocument, stored_document
+from feeder.copying.source import END, Batch, Kept, StoredDocument, stored_document
 from feeder.sending.retrying import insistent
-from feeder.targets.vespa_stored import StoredRows
+from feeder.targets.stored_rows import StoredRows
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage

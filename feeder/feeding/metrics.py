@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from feeder.ledger import FeedProgress
+from feeder.feeding.ledger import FeedProgress
 from feeder.sending import FeedStatistics
 from feeder.sending.breaker import Circuit
 from feeder.sending.statistics import LATENCY_BOUNDS_S

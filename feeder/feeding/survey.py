@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from feeder.id_table import last_places, short_hash
+from feeder.feeding.id_table import last_places, short_hash
 from feeder.sources.report import EXAMPLES
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError

@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-from feeder.encode_worker import answer_of, batch_body
-from feeder.encoding import Encoded, Text
-from feeder.passages import Splitting
+from feeder.encoding.batches import Encoded, Text
+from feeder.encoding.passages import Splitting
+from feeder.encoding.worker import answer_of, batch_body
 from late_interaction.bundle import Bundle
 from late_interaction.errors import ColbertVespaError
 from late_interaction.plaid.shards.process import WorkerProcess
@@ -24,7 +24,7 @@ from late_interaction.plaid.shards.wire import pack, read_frame
 __all__ = ["WorkerEncoding"]
 
 PIPELINED = 2  # batches that a worker has: one is encoded while the next is there already
-MODULE = "feeder.encode_worker"
+MODULE = "feeder.encoding.worker"
 
 
 @dataclass(slots=True)

@@ -7,20 +7,24 @@ import contextlib
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from itertools import chain, islice
 from pathlib import Path
 
-from feeder.encoding import Encoding, HereEncoding
-from feeder.journal import JOURNAL, DeadLetters, Journal, check_appendable, check_own_file
-from feeder.ledger import FeedProgress, FeedSummary, Ledger
-from feeder.passages import Splitting
-from feeder.pipeline import Digests, Feed, Pacing
+from feeder.digests import Digests
+from feeder.encoding.batches import Encoding, HereEncoding
+from feeder.encoding.passages import Splitting
+from feeder.feeding.dead_letters import DeadLetters
+from feeder.feeding.journal import JOURNAL, Journal
+from feeder.feeding.ledger import FeedProgress, FeedSummary, Ledger
+from feeder.feeding.options import FeedOptions
+from feeder.feeding.pipeline import Feed, Pacing
+from feeder.feeding.survey import Survey, survey
+from feeder.own_files import check_appendable, check_own_file
 from feeder.signals import Stop
 from feeder.sources import FileSource, Note, Report, Spool, spooled
 from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
-from feeder.survey import NAMED, Survey, survey
 from feeder.targets import Target
 from feeder.targets.local import LocalTarget, is_there
 from late_interaction.addresses import VespaUrl, locate
@@ -32,59 +36,12 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.files import check_apart
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import Storage
-from late_interaction.plaid.shards import Sharding
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 
-__all__ = ["FeedOptions", "FeedRun", "feed", "feed_async", "start_feed"]
+__all__ = ["FeedRun", "feed", "feed_async", "start_feed"]
 
-OPERATIONS = ("put", "update", "delete")
 WORTH_WORKERS = 2000  # documents: fewer are encoded before worker processes have their model loaded
-
-
-@dataclass(frozen=True)
-class FeedOptions:
-    """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
-    update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
-    encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
-    before. encoder: default is the bundle's own. storage, sharding: of a new local index. named: so many ids of each kind are
-    in the summary."""
-
-    to: str | Path | VespaUrl
-    journal: Path
-    bundle: Path | Bundle | None = None
-    operation: str = "put"
-    resume: bool = False
-    dry_run: bool = False
-    splitting: Splitting = field(default_factory=Splitting)
-    limit: int | None = None
-    rate: float | None = None
-    workers: int | None = None
-    cache: Path | None = None
-    dead_letters: Path | None = None
-    schema: MetadataSchema | None = None
-    encoder: DocumentEncoder | None = None
-    storage: Storage | None = None
-    sharding: Sharding | None = None
-    add_fields: bool = False
-    named: int = NAMED
-
-    def __post_init__(self) -> None:
-        """Raises: UsageError on what cannot be."""
-        if self.operation not in OPERATIONS:
-            raise UsageError(f"operation {self.operation!r} is unknown; known: {', '.join(OPERATIONS)}")
-        for name, value, least in (("limit", self.limit, 1), ("workers", self.workers, 0)):
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
-        if self.rate is not None and not 0 < self.rate < float("inf"):
-            raise UsageError(f"rate must be more than 0 documents a second, got {self.rate}")
-        if self.workers and (self.cache is not None or self.encoder is not None):
-            raise UsageError("a vector cache, or an encoder of your own, belongs to one process: leave workers out")
-
-    @property
-    def dead_letter_path(self) -> Path:
-        return self.dead_letters or self.journal.with_name(self.journal.name + ".dead.jsonl")
 
 
 class FeedRun:
@@ -210,7 +167,7 @@ class FeedRun:
         if workers is None:
             workers = cores() if self.total >= WORTH_WORKERS and cores() > 1 else 0
         if workers and encoder is not None:
-            from feeder.workers import WorkerEncoding
+            from feeder.encoding.workers import WorkerEncoding
 
             return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers)
         return HereEncoding(options.splitting, Tokenizing(target.bundle), encoder)

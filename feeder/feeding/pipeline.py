@@ -7,8 +7,6 @@ the encoding takes (`Encoding.ahead`), so that memory stays flat. Everything tha
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,53 +14,24 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 
-from feeder.encoding import Encoded, Encoding
-from feeder.journal import DeadLetters, Journal
-from feeder.ledger import FeedProgress, Ledger
-from feeder.passages import passages_of
-from feeder.survey import NAMED, Survey
-from feeder.targets import EncodedDocument, Failure, Settled, Target
+from feeder.digests import Digests, stored_digest
+from feeder.encoding.batches import Encoded, Encoding
+from feeder.encoding.passages import passages_of
+from feeder.feeding.dead_letters import DeadLetters
+from feeder.feeding.journal import Journal
+from feeder.feeding.ledger import FeedProgress, Ledger
+from feeder.feeding.survey import NAMED, Survey
+from feeder.outcomes import Failure, Settled
+from feeder.targets import EncodedDocument, Target
 from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError
 from late_interaction.metadata import Value
 
-__all__ = ["BATCH", "Digests", "Feed", "Pacing", "moved_digest", "stored_digest"]
+__all__ = ["BATCH", "Feed", "Pacing"]
 
 BATCH = 256
 BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
-MADE = 24  # hex digits of a digest that say what was encoded, and how
 LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
-
-
-class Digests:
-    """24 hex digits over all that is fed of a document and how it is encoded, then 8 over how the target keeps it, so that
-    what is copied to another target as it was encoded keeps the first part (`moved_digest`)."""
-
-    def __init__(self, made: str, kept: str) -> None:
-        """made: what passages and their vectors depend on besides the document. kept: the target's `digest_basis`."""
-        self._start, self._end = hashlib.sha256(made.encode()), _kept(kept)
-
-    def of(self, document: Document, metadata: Mapping[str, Value]) -> str:
-        """metadata: typed, in place of the document's."""
-        content = [document.id, document.title, document.text, dict(metadata)]
-        found = self._start.copy()
-        found.update(json.dumps(content, sort_keys=True).encode())
-        return found.hexdigest()[:MADE] + self._end
-
-
-def moved_digest(digest: str, kept: str) -> str:
-    """The digest of a document as a target with that `digest_basis` has it, of the one that another target has."""
-    return digest[:MADE] + _kept(kept)
-
-
-def stored_digest(digest: str, passages: int, *, counted: bool) -> str:
-    """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole.
-    counted: Target.counted."""
-    return f"{digest}-{passages}" if counted else digest
-
-
-def _kept(basis: str) -> str:
-    return hashlib.sha256(basis.encode()).hexdigest()[:8]
 
 
 class Pacing:

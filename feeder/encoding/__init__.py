@@ -1,0 +1,1 @@
+"""Texts to passages with token vectors: here, or in worker processes."""
