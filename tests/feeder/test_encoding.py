@@ -16,7 +16,7 @@ def test_the_batch_under_way_is_done_when_it_is_closed(monkeypatch):
         done.append(batch)
         return []
 
-    monkeypatch.setattr("feeder.encoding.encode_batch", encode)
+    monkeypatch.setattr("feeder.encoding.batches.encode_batch", encode)
     encoding = HereEncoding(Splitting(), None, None)
     waiting = [encoding.submit([]) for _ in range(3)]
     begun.wait(10)
