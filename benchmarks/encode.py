@@ -23,9 +23,9 @@ import numpy as np
 
 from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
+from colbert_vespa.evaluation.collection import read_collection
 from exporter import ExportOptions, export
 from exporter.plain import make_plain_checkpoint
-from feeder import read_collection
 from late_interaction.bundle import Bundle
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.metrics import overlap_at_k, percentile
+from colbert_vespa.evaluation.metrics import percentile
+from late_interaction.metrics import overlap_at_k
 
 __all__ = ["figures", "plot", "table"]
 

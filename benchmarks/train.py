@@ -42,11 +42,11 @@ def part_of(document: Any) -> str:
 
 def collections(quick: bool, data: Path, scifact_documents: int | None) -> dict[str, Any]:
     """medquad's test and dev, scifact: judged; train: examples and documents."""
+    from colbert_vespa.evaluation.collection import read_collection
     from colbert_vespa.evaluation.evaluating import Judged
     from colbert_vespa.training import Example, TrainingData, clean
     from colbert_vespa.training.data import text_of_document
     from colbert_vespa.training.measuring import smaller
-    from feeder.sources import read_collection
 
     read = read_collection(data / "medquad")
     parts: dict[str, list[Any]] = {"test": [], "dev": [], "train": []}

@@ -23,13 +23,14 @@ import numpy as np
 
 from benchmarks.node import CLUSTER, replace_application
 from benchmarks.vespa_collections import Benched, open_collection
+from colbert_vespa.evaluation.metrics import percentile
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import open_vespa
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
-from late_interaction.metrics import overlap_at_k, percentile
+from late_interaction.metrics import overlap_at_k
 from query import Client
 from vespa_app.candidates import STRATEGIES
 from vespa_app.package.building import default_settings

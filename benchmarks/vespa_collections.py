@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbert_vespa.cli.demo import minilm_folder
+from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
-from feeder.sources import Query, open_sources, read_collection
+from feeder.sources import open_sources
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import cache_folder
@@ -113,7 +114,7 @@ def _folder_name(name: str) -> str:
     return f"{Path(name).name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _documents(spec: Spec) -> tuple[list[Document], list[Query]]:
+def _documents(spec: Spec) -> tuple[list[Document], list[CollectionQuery]]:
     source = DATA / (spec.source or spec.name)
     documents = [d for d in open_sources([str(source)])[0] if not d.blank]
     if spec.passages:
@@ -130,11 +131,11 @@ def _sample(documents: list[Document], count: int) -> list[Document]:
     return chosen + random.Random(SEED).sample(rest, count - len(chosen))
 
 
-def _heading_queries(documents: Sequence[Document], count: int) -> list[Query]:
+def _heading_queries(documents: Sequence[Document], count: int) -> list[CollectionQuery]:
     """Different headings of at least four words, a seeded sample."""
     headings = sorted({str(d.metadata.get("heading", "")) for d in documents})
     asked = [heading for heading in headings if len(heading.split()) >= 4]
-    return [Query(f"q{number}", text) for number, text in enumerate(random.Random(SEED).sample(asked, count))]
+    return [CollectionQuery(f"q{number}", text) for number, text in enumerate(random.Random(SEED).sample(asked, count))]
 
 
 def _make_bundle(spec: Spec, texts: Sequence[str], folder: Path) -> None:

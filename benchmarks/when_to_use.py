@@ -29,17 +29,16 @@ import numpy as np
 from benchmarks.vespa_collections import DATA, open_collection
 from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.evaluation.baselines import Hits, dense_run, fused_run
+from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from colbert_vespa.evaluation.evaluating import Judged
-from colbert_vespa.evaluation.metrics import Metric, means
+from colbert_vespa.evaluation.metrics import Metric, means, percentile
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
 from exporter.dense import DenseEncoder
-from feeder.sources import Query, read_collection
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
-from late_interaction.metrics import percentile
 from late_interaction.plaid import Storage
 from query import Client
 
@@ -67,7 +66,7 @@ class Row:
     p95_ms: float
 
 
-def timed(queries: Sequence[Query], search: Callable[[str], list[tuple[str, float]]]) -> tuple[Hits, list[float]]:
+def timed(queries: Sequence[CollectionQuery], search: Callable[[str], list[tuple[str, float]]]) -> tuple[Hits, list[float]]:
     search(queries[0].text)
     run, seconds = {}, []
     for query in queries:
@@ -100,7 +99,7 @@ def dense_row(judged: Judged, texts: Sequence[str]) -> tuple[Hits, list[float], 
     D = model.encode_documents(texts)
 
     def search(text: str) -> list[tuple[str, float]]:
-        return dense_run(judged.documents, [Query("q", text)], D, model.encode_queries([text]), DEPTH)["q"]
+        return dense_run(judged.documents, [CollectionQuery("q", text)], D, model.encode_queries([text]), DEPTH)["q"]
 
     run, seconds = timed(judged.queries, search)
     return run, seconds, D.nbytes / len(texts), build

@@ -4,20 +4,17 @@ from feeder.encoding.passages import Splitting
 from feeder.feeding.ledger import FeedProgress, FeedSummary
 from feeder.feeding.options import FeedOptions
 from feeder.feeding.run import FeedRun, feed, feed_async, start_feed
-from feeder.sources import Collection, FileSource, Query, open_sources, read_collection
+from feeder.sources import FileSource, open_sources
 
 __all__ = [
-    "Collection",
     "FeedOptions",
     "FeedProgress",
     "FeedRun",
     "FeedSummary",
     "FileSource",
-    "Query",
     "Splitting",
     "feed",
     "feed_async",
     "open_sources",
-    "read_collection",
     "start_feed",
 ]

@@ -18,9 +18,10 @@ from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.exporting import make_bundle
 from colbert_vespa.cli.feed_view import feed_view
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
+from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from colbert_vespa.evaluation.evaluating import Evaluation, Judged, evaluate
 from exporter import ExportOptions
-from feeder import FeedOptions, FeedSummary, Query, read_collection, start_feed
+from feeder import FeedOptions, FeedSummary, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document, passage_text
@@ -203,7 +204,7 @@ def _known_items(
     usable = [id_ for id_, (sentence, rest) in split.items() if rest and times[sentence] == 1 and len(sentence.split()) >= 4]
     chosen = set(random.Random(SEED).sample(usable, min(KNOWN_ITEMS, len(usable))))
     changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
-    queries = [Query(d.id, split[d.id][0]) for d in documents if d.id in chosen]
+    queries = [CollectionQuery(d.id, split[d.id][0]) for d in documents if d.id in chosen]
     judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
     with tempfile.TemporaryDirectory(prefix="known-item-", dir=folder) as scratch:
         index = Path(scratch) / "index"

@@ -277,7 +277,7 @@ def tune(
 
 def question_lines(file: Path) -> list[str]:
     """Raises: UsageError where the file has none."""
-    from feeder.sources.beir import text_lines
+    from colbert_vespa.evaluation.collection import text_lines
 
     try:
         texts = [clean_text(line).strip() for line in text_lines(file) if clean_text(line).strip()]

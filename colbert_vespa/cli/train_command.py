@@ -36,12 +36,12 @@ class TrainRequest:
 
 def run_training(out: Output, request: TrainRequest, changes: dict[str, object]) -> dict[str, object]:
     """changes: TrainingSettings by name, None for the default. Raises: as colbert_vespa.training.train."""
+    from colbert_vespa.evaluation.collection import read_collection
     from colbert_vespa.evaluation.evaluating import Judged
     from colbert_vespa.training import HoldOut, TrainingData, TrainingSettings, read_training_data, train
     from colbert_vespa.training.data import text_of_document
     from colbert_vespa.training.saving import is_checkpoint_folder
     from colbert_vespa.training.scorers import cross_encoder
-    from feeder.sources import read_collection
 
     check_folder(request.output, owned=is_checkpoint_folder)
     settings = TrainingSettings(**{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]

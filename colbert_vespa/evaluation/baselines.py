@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
+from colbert_vespa.evaluation.collection import CollectionQuery
 from colbert_vespa.evaluation.runs import Run
-from feeder.sources import Query
 from late_interaction.array_types import Matrix
 from late_interaction.documents import Document, passage_text
 from late_interaction.vector_cache import DocumentEncoder
@@ -23,7 +23,7 @@ Step = Callable[[str, int, int], None]
 BLOCK = 512
 
 
-def bm25_run(documents: Sequence[Document], queries: Sequence[Query], k: int) -> Hits:
+def bm25_run(documents: Sequence[Document], queries: Sequence[CollectionQuery], k: int) -> Hits:
     """BM25 over the same texts that the encoder sees."""
     from late_interaction.bm25 import Bm25
 
@@ -33,7 +33,7 @@ def bm25_run(documents: Sequence[Document], queries: Sequence[Query], k: int) ->
 
 def pooled_run(
     documents: Sequence[Document],
-    queries: Sequence[Query],
+    queries: Sequence[CollectionQuery],
     rows: Sequence[Matrix],
     encoder: DocumentEncoder,
     k: int,
@@ -48,7 +48,7 @@ def pooled_run(
     return dense_run(documents, queries, np.stack(vectors), np.stack([pool(Q) for Q in rows]), k)
 
 
-def dense_run(documents: Sequence[Document], queries: Sequence[Query], D: Matrix, Q: Matrix, k: int) -> Hits:
+def dense_run(documents: Sequence[Document], queries: Sequence[CollectionQuery], D: Matrix, Q: Matrix, k: int) -> Hits:
     """Exact search. `D [n, d]` one unit row a document, `Q [m, d]` one a query."""
     found = {}
     for query, row in zip(queries, Q, strict=True):

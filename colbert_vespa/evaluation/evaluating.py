@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colbert_vespa.evaluation.baselines import bm25_run, dense_run, fused_run, pooled_run
-from colbert_vespa.evaluation.metrics import STANDARD, Metric, means
+from colbert_vespa.evaluation.collection import CollectionQuery, Qrels, read_collection, read_qrels
+from colbert_vespa.evaluation.metrics import STANDARD, Metric, Rankings, means, percentile
 from colbert_vespa.evaluation.recall import Goal, RecallReport, measure_recall
 from colbert_vespa.evaluation.runs import Run, rankings_of, read_run
 from colbert_vespa.evaluation.significance import Difference, paired
-from feeder.sources import Query, read_collection, read_qrels
 from late_interaction.array_types import Matrix
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import check_finite
 from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
-from late_interaction.metrics import overlap_at_k, percentile
+from late_interaction.metrics import overlap_at_k
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 from query import Client, ClientSettings
 from query.options import AUTO
@@ -43,8 +43,6 @@ __all__ = [
 ]
 
 SEED = 13
-Qrels = Mapping[str, Mapping[str, float]]
-Rankings = Mapping[str, Sequence[str]]
 Step = Callable[[str, int, int], None]
 
 
@@ -54,11 +52,13 @@ class Judged:
 
     name: str
     documents: Sequence[Document]
-    queries: Sequence[Query]
+    queries: Sequence[CollectionQuery]
     qrels: Qrels
 
     @classmethod
-    def of(cls, name: str, documents: Iterable[Document], queries: Sequence[Query], qrels: Qrels, limit: int | None) -> Judged:
+    def of(
+        cls, name: str, documents: Iterable[Document], queries: Sequence[CollectionQuery], qrels: Qrels, limit: int | None
+    ) -> Judged:
         """`limit`: a seeded sample of so many queries. Raises: CollectionError where no query is judged."""
         there = {document.id: document for document in documents if not document.blank}
         judged = [q for q in queries if q.text.strip() and any(v > 0 and d in there for d, v in qrels.get(q.id, {}).items())]
@@ -252,7 +252,7 @@ def evaluate_run(path: Path, qrels: Path, beside: Beside) -> Evaluation:
 def exact_rankings(
     client: Client,
     documents: Sequence[Document],
-    queries: Sequence[Query],
+    queries: Sequence[CollectionQuery],
     encoder: DocumentEncoder,
     k: int,
     step: Step,

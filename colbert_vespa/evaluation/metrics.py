@@ -1,20 +1,72 @@
-"""Metrics by name, as `ndcg@10`, over the rankings of many queries."""
+"""Ranking metrics over one query (`ranking` is ids best first, `judged` maps id to relevance), and by name, as `ndcg@10`, over
+the rankings of many."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from colbert_vespa.evaluation.collection import Qrels
 from late_interaction.errors import UsageError
-from late_interaction.metrics import average_precision_at_k, ndcg_at_k, recall_at_k, reciprocal_rank_at_k
 
-__all__ = ["METRICS", "STANDARD", "Metric", "means", "parse_metric"]
+__all__ = [
+    "METRICS",
+    "STANDARD",
+    "Metric",
+    "Rankings",
+    "average_precision_at_k",
+    "means",
+    "ndcg_at_k",
+    "parse_metric",
+    "percentile",
+    "recall_at_k",
+    "reciprocal_rank_at_k",
+]
 
-Qrels = Mapping[str, Mapping[str, float]]
 Rankings = Mapping[str, Sequence[str]]
+
+
+def ndcg_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Linear gain, log2 discount, as trec_eval's ndcg_cut. 0 where nothing is relevant."""
+    gains = sorted((value for value in judged.values() if value > 0), reverse=True)[:k]
+    ideal = sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))
+    found = sum(max(judged.get(id_, 0.0), 0.0) / math.log2(rank + 2) for rank, id_ in enumerate(ranking[:k]))
+    return found / ideal if ideal else 0.0
+
+
+def reciprocal_rank_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    for rank, id_ in enumerate(ranking[:k], start=1):
+        if judged.get(id_, 0.0) > 0:
+            return 1.0 / rank
+    return 0.0
+
+
+def recall_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    relevant = {id_ for id_, value in judged.items() if value > 0}
+    return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
+
+
+def average_precision_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Mean, over all relevant documents, of the precision where each is found; trec_eval's map_cut."""
+    relevant = sum(value > 0 for value in judged.values())
+    found, total = 0, 0.0
+    for rank, id_ in enumerate(ranking[:k], start=1):
+        if judged.get(id_, 0.0) > 0:
+            found += 1
+            total += found / rank
+    return total / relevant if relevant else 0.0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile, `share` in (0, 1]."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
 METRICS: dict[str, Callable[[Sequence[str], Mapping[str, float], int], float]] = {
     "ndcg": ndcg_at_k,
     "mrr": reciprocal_rank_at_k,

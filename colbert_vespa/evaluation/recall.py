@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from colbert_vespa.evaluation.metrics import percentile
 from colbert_vespa.evaluation.plots import new_figure
 from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
-from late_interaction.metrics import percentile
 from late_interaction.recall_goal import Answer, counted_cost, least_effort
 from query import Client
 from query.types import Query, SearchResult

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feeder.sources.beir import BLANKS, text_lines
+from colbert_vespa.evaluation.collection import BLANKS, text_lines
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write
 

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from colbert_vespa.evaluation.collection import read_collection
 from colbert_vespa.evaluation.evaluating import Judged
-from colbert_vespa.evaluation.metrics import Metric
+from colbert_vespa.evaluation.metrics import Metric, percentile
 from colbert_vespa.evaluation.plots import new_figure
-from feeder.sources import read_collection
 from late_interaction.bundle import Bundle, Pooling
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
-from late_interaction.metrics import percentile
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.pooling import pool
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache

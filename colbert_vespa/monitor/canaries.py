@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colbert_vespa.evaluation.metrics import percentile
 from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, Row, Sample, Section
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.files import atomic_write, check_own_output
-from late_interaction.metrics import percentile
 from late_interaction.reading import read_regular
 from query import Client
 from query.types import Hit, SearchResult

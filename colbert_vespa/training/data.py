@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from feeder.sources import open_sources, read_collection
-from feeder.sources.beir import corpus_of
+from colbert_vespa.evaluation.collection import read_collection
+from feeder.sources import open_sources
+from feeder.sources.corpus import corpus_of
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits
 from late_interaction.documents import Document, passage_text

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from colbert_vespa.evaluation.baselines import bm25_run, dense_run
+from colbert_vespa.evaluation.collection import CollectionQuery
 from colbert_vespa.evaluation.evaluating import Judged
+from colbert_vespa.evaluation.metrics import Rankings, ndcg_at_k, recall_at_k, reciprocal_rank_at_k
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.training.data import TrainingData
 from exporter.dense import DenseEncoder
 from exporter.quiet import quiet
-from feeder.sources import Query
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import ColbertVespaError
 from late_interaction.maxsim import maxsim_many
-from late_interaction.metrics import ndcg_at_k, recall_at_k, reciprocal_rank_at_k
 
 __all__ = [
     "METRICS",
@@ -35,7 +35,6 @@ __all__ = [
     "smaller",
 ]
 
-Rankings = Mapping[str, Sequence[str]]
 METRICS = {"ndcg_at_10": (ndcg_at_k, 10), "mrr_at_10": (reciprocal_rank_at_k, 10), "recall_at_100": (recall_at_k, 100)}
 DEPTH = 100
 BLOCK = 256  # documents in memory at a time
@@ -78,7 +77,7 @@ def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judg
     for example in data.examples:
         qrels.setdefault(asked[example.query], {}).update((place[part], 1.0) for part in parts[example.whole])
     corpus = [Document(id_, "", text) for text, id_ in place.items()]
-    return Judged.of(name, corpus, [Query(id_, text) for text, id_ in asked.items()], qrels, None)
+    return Judged.of(name, corpus, [CollectionQuery(id_, text) for text, id_ in asked.items()], qrels, None)
 
 
 def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:

@@ -1,6 +1,5 @@
 """Document sources: one file and one line of the table in `opening.py` for each kind."""
 
-from feeder.sources.beir import Collection, Query, read_collection, read_qrels
 from feeder.sources.opening import open_id_lists, open_sources
 from feeder.sources.records import Columns, Limits, SourceSettings
 from feeder.sources.report import Note, Report
@@ -8,18 +7,14 @@ from feeder.sources.source import FileSource
 from feeder.sources.spool import Spool, spooled
 
 __all__ = [
-    "Collection",
     "Columns",
     "FileSource",
     "Limits",
     "Note",
-    "Query",
     "Report",
     "SourceSettings",
     "Spool",
     "open_id_lists",
     "open_sources",
-    "read_collection",
-    "read_qrels",
     "spooled",
 ]

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from feeder.sources.arrow import is_dataset, read_arrow, read_dataset, read_parquet
-from feeder.sources.beir import corpus_of, open_corpus
+from feeder.sources.corpus import corpus_of, open_corpus
 from feeder.sources.folders import has_files, read_folder
 from feeder.sources.ids import read_any_ids, read_ids, read_json_ids
 from feeder.sources.jsonl import json_object, read_json, read_json_lines, read_vespa
 from feeder.sources.packed import bare_suffix, lines
 from feeder.sources.pages import PAGES, read_page
 from feeder.sources.records import ROW, Limits, SourceSettings, has_id
-from feeder.sources.report import Note
 from feeder.sources.source import BadRecord, FileSource, Item, Reader
 from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
@@ -162,14 +161,6 @@ def _keys(paths: Sequence[Path]) -> list[str]:
         return [path.as_posix() for path in whole]
 
 
-def _read_corpus(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Item]]:
-    """Its records, and notes on files beside it that are not of the collection."""
-    for other in sorted(path.parent.iterdir()):
-        if not other.name.startswith((".", "corpus.", "queries.", "qrels")):
-            yield 0, Note("left_out", f"files left out, beside {path.name}", 1, (str(other),))
-    yield from read_json_lines(path, name, limits)
-
-
 def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, alone: bool) -> FileSource:
     if kind is None:
         given = FORMATS.get(settings.format)
@@ -177,7 +168,6 @@ def _open(source: str, kind: Kind | None, settings: SourceSettings, key: str, al
     path, read = Path(source), _delimited(kind.read, settings)
     if kind is FORMATS["beir"]:
         opened = open_corpus(path, settings)
-        opened.read = _read_corpus
         opened.key = f"{key}/{opened.path.name}" if key and not alone else ""
         return opened
     if kind is FORMATS["page"]:

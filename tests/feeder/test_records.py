@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from colbert_vespa.evaluation.collection import read_qrels
 from feeder import feed, open_sources
 from feeder.feeding.dead_letters import DeadLetterSource
 from feeder.feeding.settings import read_feed_settings
-from feeder.sources import read_qrels
 from feeder.sources.records import Cell, Columns, SourceSettings
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from colbert_vespa.evaluation.collection import read_collection
 from feeder.feeding.settings import read_feed_settings
-from feeder.sources import Columns, Limits, SourceSettings, open_sources, read_collection, spooled
+from feeder.sources import Columns, Limits, SourceSettings, open_sources, spooled
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, SettingsError, UsageError
 from late_interaction.text import clean_text

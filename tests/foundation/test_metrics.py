@@ -1,7 +1,8 @@
 import math
 
+from colbert_vespa.evaluation.metrics import ndcg_at_k, percentile, recall_at_k, reciprocal_rank_at_k
 from late_interaction.bm25 import Bm25
-from late_interaction.metrics import ndcg_at_k, overlap_at_k, percentile, recall_at_k, reciprocal_rank_at_k
+from late_interaction.metrics import overlap_at_k
 
 JUDGED = {"a": 2.0, "b": 1.0, "c": 0.0}
 

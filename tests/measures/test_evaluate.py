@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from colbert_vespa.evaluation.baselines import dense_run, fused_run
+from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.evaluation.tradeoffs import front, measure_tradeoffs, plot_tradeoffs
-from feeder.sources import Query, read_collection
 from late_interaction.documents import Document
 from late_interaction.plaid import Storage
 
@@ -62,7 +62,7 @@ def test_options_that_do_not_go_together(cli, evaluated, sample_collection):
 def test_dense_search_and_fusion_by_hand():
     documents = [Document("a", text="a"), Document("b", text="b"), Document("c", text="c")]
     D = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
-    dense = dense_run(documents, [Query("q", "x")], D, np.array([[0, 1]], np.float32), 2)
+    dense = dense_run(documents, [CollectionQuery("q", "x")], D, np.array([[0, 1]], np.float32), 2)
     assert dense == {"q": [("b", pytest.approx(1.0)), ("c", pytest.approx(0.8))]}
     fused = fused_run(dense, {"q": [("c", 7.0), ("a", 1.0)]}, 3)
     assert fused == {"q": [("c", 1 / 62 + 1 / 61), ("b", 1 / 61), ("a", 1 / 62)]}

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from colbert_vespa.evaluation.collection import read_qrels
 from colbert_vespa.evaluation.metrics import Metric, means, parse_metric
 from colbert_vespa.evaluation.runs import rankings_of, read_run, write_run
-from feeder.sources import read_qrels
 from late_interaction.errors import CollectionError, UsageError
 
 pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval-terrier is not installed")

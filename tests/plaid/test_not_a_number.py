@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from plaid_tools import fake_bundle, passage, token_vectors
 
+from colbert_vespa.evaluation.collection import read_qrels
 from colbert_vespa.evaluation.parity.comparison import Comparison, compare_orders, row_cosines, worst_rows
 from colbert_vespa.evaluation.parity.thresholds import THRESHOLDS, Check, checks_of
 from colbert_vespa.monitor.baseline import Profile, drift_rows
@@ -22,7 +23,6 @@ from colbert_vespa.training.settings import TrainingSettings
 from exporter.exporting import _judge
 from exporter.options import ExportOptions
 from exporter.verification import ExportReport, Fidelity, Speed, fidelity_of
-from feeder.sources.beir import read_qrels
 from late_interaction.codebook import Codebook, train_codebook
 from late_interaction.encoder import check_finite
 from late_interaction.errors import BundleError, CheckpointError, CollectionError, LocalIndexError, UsageError

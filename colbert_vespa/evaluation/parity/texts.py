@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from colbert_vespa.evaluation.collection import read_collection
 from exporter.verification import verification_texts
-from feeder.sources import open_sources, read_collection
+from feeder.sources import open_sources
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
 

@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from feeder.sources.corpus import open_corpus
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import Limits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
 from late_interaction.errors import CollectionError
 from late_interaction.text import checked_id, checked_text
 
-__all__ = ["BLANKS", "Collection", "Query", "corpus_of", "open_corpus", "read_collection", "read_qrels"]
+__all__ = ["BLANKS", "Collection", "CollectionQuery", "Qrels", "read_collection", "read_qrels", "text_lines"]
 
+Qrels = Mapping[str, Mapping[str, float]]  # by query, documents and their relevance
 BLANKS = " \t\r\n"  # ids may have other signs that Python takes for blanks
 SPLITS = ("test", "dev", "train")  # of qrels/, the first that is there
 WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's qrels/test.tsv)"
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class CollectionQuery:
     """Id and text are cleaned and checked as those of documents."""
 
     id: str
@@ -39,20 +41,8 @@ class Collection:
 
     name: str
     corpus: FileSource
-    queries: tuple[Query, ...]
-    qrels: Mapping[str, Mapping[str, float]]
-
-
-def corpus_of(folder: Path) -> Path | None:
-    names = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def open_corpus(folder: Path, settings: SourceSettings) -> FileSource:
-    file = corpus_of(folder)
-    if file is None:
-        raise CollectionError(f"{folder} has no corpus.jsonl or corpus.jsonl.gz: give a file or a collection folder")
-    return FileSource(file, str(file), read_json_lines, settings)
+    queries: tuple[CollectionQuery, ...]
+    qrels: Qrels
 
 
 def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection:
@@ -72,7 +62,7 @@ def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection
     found = read_qrels(judged)
     records = read_json_lines(queries, str(queries), Limits())
     asked = tuple(
-        Query(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
+        CollectionQuery(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
         for number, record in records
     )
     if judged.parent != root:  # BEIR's queries are those of all splits
