@@ -25,7 +25,7 @@ p.how { color: #555; }
 def heatmap_page(query: str, result: SearchResult) -> str:
     """A page without scripts or addresses. Hits without an explanation have no table."""
     parts = [
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>",
+        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=generator content=colbert-vespa>",
         f"<title>{escape(query)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(query)}</h1>",
         f"<p class=how>{escape(_how(result))}</p>",

@@ -10,7 +10,11 @@ import typer
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import (
     COUNT,
+    JUNIT,
     NUMBER,
+    PAGE,
+    PLOT,
+    TREC_RUN,
     BundleOption,
     Candidates,
     Json,
@@ -18,7 +22,6 @@ from colbert_vespa.cli.option_types import (
     Rerank,
     Timeout,
     address,
-    file_to_write,
     path,
 )
 
@@ -48,7 +51,7 @@ def evaluate(
         str | None, typer.Option("--dense", help="Checkpoint of the dense baseline; default: mean token vectors.")
     ] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="TREC run to compare with.", parser=path)] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.", parser=file_to_write)] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.", parser=TREC_RUN)] = None,
     recall: Annotated[
         bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
@@ -58,7 +61,7 @@ def evaluate(
         typer.Option("--tradeoffs", help="Quality, bytes and latency over codecs, pooling and candidates; needs --bundle."),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Of --recall or --tradeoffs: write it as .png or .svg.", parser=file_to_write)
+        Path | None, typer.Option("--plot", help="Of --recall or --tradeoffs: write it as .png or .svg.", parser=PLOT)
     ] = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
@@ -94,8 +97,8 @@ def parity(
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Instead of the default, as codec.mean_cosine=0.98. Several times.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.", parser=file_to_write)] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page.", parser=file_to_write)] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.", parser=JUNIT)] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page.", parser=PAGE)] = None,
     json_output: Json = False,
 ) -> None:
     """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""

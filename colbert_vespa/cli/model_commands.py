@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from colbert_vespa.cli.console import Output
-from colbert_vespa.cli.option_types import COUNT, NUMBER, Json, file_to_write, folder_to_write, path, real, whole
+from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, folder_to_write, path, real, whole
 from late_interaction.errors import UsageError
 
 __all__ = ["export", "train"]
@@ -153,7 +153,7 @@ def train(
         Path | None, typer.Option("--bundle", help="Also export the result to this folder.", parser=folder_to_write)
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the report's plot here as well.", parser=file_to_write)
+        Path | None, typer.Option("--plot", help="Write the report's plot here as well, as .png or .svg.", parser=PLOT)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     json_output: Json = False,

@@ -12,14 +12,18 @@ import typer
 
 from late_interaction.addresses import as_path, locate
 from late_interaction.errors import UsageError
-from late_interaction.files import check_folder, check_output_file
+from late_interaction.files import check_folder, check_output_file, check_own_output
 
 __all__ = [
     "COUNT",
+    "JUNIT",
     "MILLISECONDS",
     "NUMBER",
+    "PAGE",
+    "PLOT",
     "PORT",
     "SECONDS",
+    "TREC_RUN",
     "BundleOption",
     "Candidates",
     "Json",
@@ -104,6 +108,29 @@ def file_to_write(given: object) -> Path:
     except (OSError, UsageError) as error:
         raise typer.BadParameter(_why(found, error)) from None
     return found
+
+
+def _report(mark: str, *endings: str) -> Callable[[object], Path]:
+    """Of files to write that are new or have `mark` near their beginning, as each of that kind has. endings: of their names."""
+
+    def file_to_write(given: object) -> Path:
+        found = path(given)
+        if endings and found.suffix.lower() not in endings:
+            raise typer.BadParameter(f"{found} does not end in {' or '.join(endings)}")
+        try:
+            check_output_file(found)
+            check_own_output(found, mark)
+        except (OSError, UsageError) as error:
+            raise typer.BadParameter(_why(found, error)) from None
+        return found
+
+    return file_to_write
+
+
+JUNIT = _report('<testsuites name="parity"')
+PAGE = _report("<meta name=generator content=colbert-vespa>")
+PLOT = _report("colbert-vespa plot", ".png", ".svg")
+TREC_RUN = _report(" colbert-vespa\n")
 
 
 def folder_to_write(given: object) -> Path:

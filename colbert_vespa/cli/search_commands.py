@@ -12,6 +12,7 @@ from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import (
     COUNT,
     NUMBER,
+    PAGE,
     PORT,
     BundleOption,
     Candidates,
@@ -20,7 +21,6 @@ from colbert_vespa.cli.option_types import (
     Rerank,
     Timeout,
     address,
-    file_to_write,
     text,
 )
 from late_interaction.errors import FilterError, UsageError
@@ -52,7 +52,7 @@ def search(
     timeout: Timeout = None,
     require_full: RequireFull = False,
     heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.", parser=file_to_write)
+        Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.", parser=PAGE)
     ] = None,
     group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,

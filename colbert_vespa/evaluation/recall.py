@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from colbert_vespa.evaluation.metrics import percentile
-from colbert_vespa.evaluation.plots import new_figure
+from colbert_vespa.evaluation.plots import new_figure, save_figure
 from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.recall_goal import Answer, counted_cost, least_effort
@@ -180,4 +180,4 @@ def plot_recall(report: RecallReport, path: Path) -> None:
     axes.set_xlabel(f"recall@{report.goal.k} against exhaustive MaxSim")
     axes.set_ylabel("latency p50, ms")
     axes.legend()
-    figure.savefig(path, bbox_inches="tight")
+    save_figure(figure, path, tight=True)

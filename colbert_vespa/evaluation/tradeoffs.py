@@ -14,7 +14,7 @@ import numpy as np
 from colbert_vespa.evaluation.collection import read_collection
 from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.evaluation.metrics import Metric, percentile
-from colbert_vespa.evaluation.plots import new_figure
+from colbert_vespa.evaluation.plots import new_figure, save_figure
 from late_interaction.bundle import Bundle, Pooling
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage
@@ -220,4 +220,4 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
     panels[0].set_ylabel("nDCG@10")
     panels[0].set_title(f"{found.collection}: {found.passages:,} passages, {found.queries} queries", loc="left", fontsize=10)
     panels[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), title="smaller marks: pooled", title_fontsize=7)
-    figure.savefig(path, bbox_inches="tight")
+    save_figure(figure, path, tight=True)

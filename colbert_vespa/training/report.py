@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from colbert_vespa.evaluation.plots import new_figure
+from colbert_vespa.evaluation.plots import new_figure, save_figure
 from colbert_vespa.training.measuring import METRICS, Difference, Measured, compare
 from late_interaction.files import atomic_write
 from late_interaction.json_values import finite_json
@@ -77,7 +77,7 @@ class TrainingReport:
             other.set_ylabel("nDCG@10")
         curve.set_xlabel("step")
         curve.set_ylabel("loss")
-        figure.savefig(path)
+        save_figure(figure, path)
 
 
 def _tests(difference: Difference) -> str:

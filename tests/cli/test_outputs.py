@@ -176,3 +176,50 @@ def test_a_demo_folder_keeps_what_else_is_in_it(cli, tmp_path):
     (tmp_path / "demo" / "notes.txt").write_text("mine")
     cli("demo", "--collection", "/no/such", "-o", str(tmp_path / "demo"), code=1)
     assert (tmp_path / "demo" / "notes.txt").read_text() == "mine"
+
+
+REPORTS = {
+    "heatmap.html": ("search", "x", "--from", "no/such/index", "--heatmap"),
+    "junit.xml": ("parity", "--bundle", "no/such/bundle", "--junit"),
+    "page.html": ("parity", "--bundle", "no/such/bundle", "--html"),
+    "run.txt": ("evaluate", "--from", "no/such/index", "--run"),
+    "recall.png": ("evaluate", "--from", "no/such/index", "--plot"),
+    "trained.svg": ("train", "no/such/data.jsonl", "--model", "no/such/model", "-o", "no-such-output", "--plot"),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_is_written_over_no_file_of_others(cli, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / name
+    for content in ("mine\n", "<!doctype html>\n<html><title>about colbert-vespa</title>", "q1 Q0 d1 1 2.5 another\n"):
+        file.write_text(content)
+        assert "was not written by this command" in " ".join(cli(*REPORTS[name], name, code=2).stderr.split())
+        assert file.read_text() == content
+
+
+def test_a_report_is_written_over_one_of_before(cli, sample_index, tmp_path):
+    page = tmp_path / "heatmap.html"
+    for query in ("a thread", "a list"):
+        cli("search", query, "--from", str(sample_index), "--heatmap", str(page))
+        assert f"<title>{query}</title>" in page.read_text()
+
+
+def test_every_kind_of_report_is_known_as_ours(tmp_path):
+    from colbert_vespa.cli.option_types import JUNIT, PAGE, PLOT, TREC_RUN
+    from colbert_vespa.evaluation.parity.report import html_page, junit_xml
+    from colbert_vespa.evaluation.parity.run import ParityReport
+    from colbert_vespa.evaluation.plots import new_figure, save_figure
+    from colbert_vespa.evaluation.runs import write_run
+
+    report = ParityReport("bundle", 0, 0, (), (), ())
+    (tmp_path / "junit.xml").write_bytes(junit_xml(report))
+    (tmp_path / "page.html").write_text(html_page(report))
+    write_run(tmp_path / "run.txt", {"q": [("d", 1.0)]})
+    for name in ("plot.png", "plot.svg"):
+        save_figure(new_figure(2, 2), tmp_path / name)
+        assert PLOT(str(tmp_path / name))
+    for kind, name in ((JUNIT, "junit.xml"), (PAGE, "page.html"), (TREC_RUN, "run.txt")):
+        assert kind(str(tmp_path / name)) == tmp_path / name
+    with pytest.raises(UsageError, match=r"ends in \.png or \.svg"):
+        save_figure(new_figure(2, 2), tmp_path / "plot.txt")

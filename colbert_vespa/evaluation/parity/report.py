@@ -56,7 +56,7 @@ def html_page(report: ParityReport) -> str:
     verdict = f"failed in: {', '.join(report.guilty)}" if report.failed else "all thresholds are reached"
     kind = "failed" if report.failed else "passed"
     parts = [
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>",
+        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=generator content=colbert-vespa>",
         f"<title>Parity of {escape(report.bundle)}</title><style>{_STYLE}</style>",
         f"<h1>Parity of {escape(report.bundle)}</h1><p class={kind}>{escape(verdict)}</p>",
         f"<p class=how>{report.queries} queries, {report.documents} documents</p>",
