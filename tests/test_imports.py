@@ -6,8 +6,6 @@ import pytest
 LEFT = [  # being taken apart; nothing is added here
     ["colbert_vespa.training.data", "colbert_vespa.training.synthetic"],
     ["feeder.sending", "feeder.sending.dispatcher", "feeder.sending.sender", "feeder.sending.transport", "feeder.targets"],
-    ["late_interaction.plaid.index", "late_interaction.plaid.writing.writer"],
-    ["late_interaction.plaid.shards.index", "late_interaction.plaid.shards.writer"],
 ]
 PACKAGES = ("colbert_vespa", "exporter", "feeder", "late_interaction", "query", "vespa_app")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -25,18 +25,17 @@ from late_interaction.plaid.store.codecs import CODECS
 from late_interaction.plaid.store.columns import evaluate
 from late_interaction.plaid.store.creating import check_free, new_index
 from late_interaction.plaid.store.history import known_versions, verify_versions, version_named
+from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.snapshot import Living, Snapshot
-from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current, read_version
+from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import bundle_codebook
+from late_interaction.plaid.writing.writer import IndexWriter
 
-if TYPE_CHECKING:
-    from late_interaction.plaid.writing.writer import IndexWriter
-
-__all__ = ["LocalIndex", "Planned", "own_bundle"]
+__all__ = ["LocalIndex", "Planned"]
 
 Planned: TypeAlias = Callable[[str], Mapping[str, str]]  # document id -> ids of its passages, and their digests
 
@@ -47,12 +46,9 @@ class LocalIndex:
     Searches may run in several threads; `refresh` in between is safe, as a search keeps the version it started with.
     """
 
-    def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str], *, fixed: bool = False) -> None:
-        """current: number and checksum of the snapshot's version. fixed: `refresh` does not move it."""
-        self.path = path
-        self._fixed = fixed
-        self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
-        self._bundle: Bundle | None = None
+    def __init__(self, opened: OpenedVersion) -> None:
+        self.path = opened.path
+        self._opened = opened
 
     @classmethod
     def create(
@@ -99,44 +95,32 @@ class LocalIndex:
         """
         root = Path(path)
         if version is None:
-            index = cls(root, *_open_newest(root, None))
+            index = cls(OpenedVersion.newest(root))
         else:
             found = version_named(root, known_versions(root), version)
-            index = cls(root, Snapshot(root, found), (found.number, ""), fixed=True)
+            index = cls(OpenedVersion(root, Snapshot(root, found), (found.number, ""), fixed=True))
         if verify:
             index.verify()
         return index
 
     def refresh(self) -> bool:
         """Moves to the newest version; whether there was a newer one than this reader had."""
-        snapshot, current = self._opened
-        if self._fixed or read_current(self.path) == current:
-            return False
-        self._opened = _open_newest(self.path, snapshot)
-        return True
-
-    def move_to(self, snapshot: Snapshot, current: tuple[int, str]) -> None:
-        """Takes up a version that was opened already: for the writer that has just published it."""
-        self._opened = snapshot, current
+        return self._opened.refresh()
 
     def pinned(self) -> LocalIndex:
         """A reader of the same version that `refresh` of this one does not move."""
-        other = LocalIndex(self.path, *self._opened)
-        other._bundle = self._bundle
-        return other
+        return LocalIndex(self._opened.pinned())
 
     def writer(self, *, resume: bool = False) -> IndexWriter:
         """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
 
         Raises: LocalIndexError where another writer has the index; UsageError where an older version was opened.
         """
-        if self._fixed:
+        if self._opened.fixed:
             raise UsageError(
                 f"{self.path} was opened at version {self.version}, for reading: open it without a version to write"
             )
-        from late_interaction.plaid.writing.writer import IndexWriter
-
-        return IndexWriter(self, resume=resume)
+        return IndexWriter(self._opened, resume=resume)
 
     def planned(self, *, resume: bool = False) -> Planned:
         """As `passages_of` of a writer that is opened with that `resume`, without opening one: nothing is locked or changed.
@@ -154,10 +138,7 @@ class LocalIndex:
 
         Raises: BundleError where a file of it is missing or of another size; LocalIndexError where it is another index's.
         """
-        wanted, known = self.snapshot.version.bundle, self._bundle
-        if known is None or known.sha256 != wanted:
-            known = self._bundle = own_bundle(self.path, wanted)
-        return known
+        return self._opened.bundle
 
     @property
     def schema(self) -> MetadataSchema:
@@ -212,11 +193,7 @@ class LocalIndex:
     def drift(self) -> float | None:
         """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
         taken up with; None in an empty index. From .03 on, `compact` trains better centroids."""
-        version = self.snapshot.version
-        stored = sum(entry.token_vectors for entry in version.segments)
-        if version.fit is None or not stored:
-            return None
-        return version.fit.mean - sum(entry.fit * entry.token_vectors for entry in version.segments) / stored
+        return self.snapshot.version.drift
 
     def versions(self) -> list[Version]:
         """Those that are still there, oldest first; `rollback` of a writer goes to any of them."""
@@ -230,12 +207,12 @@ class LocalIndex:
     @property
     def current(self) -> tuple[int, str]:
         """Number and checksum of the version that this reader has open."""
-        return self._opened[1]
+        return self._opened.current
 
     @property
     def snapshot(self) -> Snapshot:
         """The version that this reader has open."""
-        return self._opened[0]
+        return self._opened.snapshot
 
     def search(
         self,
@@ -388,26 +365,3 @@ class LocalIndex:
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
         PendingLog(self.path, self.dim, read_current(self.path)[0]).check()
-
-
-def own_bundle(root: Path, sha256: str) -> Bundle:
-    """The bundle in an index's folder. Raises: BundleError; LocalIndexError where it has another checksum."""
-    found = Bundle.open(root / "bundle", verify=False)
-    if found.sha256 != sha256:
-        raise LocalIndexError(
-            f"{root} is damaged, or another index has just taken its place: its bundle has checksum {found.sha256[:12]}, "
-            f"the version that is open was made with {sha256[:12]}"
-        )
-    return found
-
-
-def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:
-    current = read_current(root)
-    while True:
-        try:
-            return Snapshot(root, read_version(root, *current), before), current
-        except LocalIndexError:
-            newer = read_current(root)  # commits since may have removed the files of the version just named
-            if newer == current:
-                raise
-            current = newer

@@ -8,10 +8,10 @@ import pytest
 from plaid_tools import DIM, fake_bundle, passage, token_vectors, unit
 
 import late_interaction.plaid.store.versions as versions_module
-import late_interaction.plaid.writing.writer as writer_module
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
+from late_interaction.plaid.writing import committing
 
 VECTORS = token_vectors(np.random.default_rng(0), 40)
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -69,7 +69,7 @@ def test_rollback_to_a_damaged_version_changes_nothing(index):
 
 def test_a_version_that_does_not_open_is_never_published(index, monkeypatch):
     fill(index, range(5))
-    build = writer_module.build_segment
+    build = committing.build_segment
 
     def damaging(root, name, *args):
         entry = build(root, name, *args)
@@ -79,7 +79,7 @@ def test_a_version_that_does_not_open_is_never_published(index, monkeypatch):
     with index.writer() as writer:
         writer.put(passage("new"), VECTORS[7])
         with monkeypatch.context() as patch:
-            patch.setattr(writer_module, "build_segment", damaging)
+            patch.setattr(committing, "build_segment", damaging)
             with pytest.raises(LocalIndexError, match=r"codes\.npy is missing"):
                 writer.commit()
         assert LocalIndex.open(index.path).version == 1

@@ -19,6 +19,7 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.store.versions import Tuned
+from late_interaction.plaid.writing import committing
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS})
 VECTORS = token_vectors(np.random.default_rng(0), 64)
@@ -75,7 +76,7 @@ OPERATIONS = st.lists(
 def test_histories_equal_those_of_a_dictionary(tmp_path_factory, bundle, operations):
     index = LocalIndex.create(tmp_path_factory.mktemp("h") / "i", bundle=bundle, schema=SCHEMA)
     committed, waiting = {}, {}
-    limit, writer_module.MAX_SEGMENTS = writer_module.MAX_SEGMENTS, 2
+    limit, committing.MAX_SEGMENTS = committing.MAX_SEGMENTS, 2
     writer = index.writer()
     try:
         for name, *args in operations:
@@ -117,7 +118,7 @@ def test_histories_equal_those_of_a_dictionary(tmp_path_factory, bundle, operati
         assert len(list((index.path / "versions").iterdir())) <= 2
         assert len(list((index.path / "segments").iterdir())) <= 4
     finally:
-        writer_module.MAX_SEGMENTS = limit
+        committing.MAX_SEGMENTS = limit
         writer.__exit__(None, None, None)
 
 
@@ -166,7 +167,7 @@ def test_merges_write_each_passage_a_few_times():
         for size in commits.tolist():
             sizes.append(size)
             if len(sizes) > 8:
-                first = writer_module.merged_from(sizes)
+                first = committing.merged_from(sizes)
                 sizes[first:] = [sum(sizes[first:])]
                 written += sizes[-1]
             assert len(sizes) <= 8

@@ -11,7 +11,7 @@ from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
-from late_interaction.plaid.writing import writer as writer_module
+from late_interaction.plaid.writing import committing
 from late_interaction.plaid.writing.build import merge_segments
 
 SCHEMA = MetadataSchema({"year": FieldType.LONG, "tags": FieldType.STRINGS})
@@ -163,7 +163,7 @@ def test_updates_hold_no_texts_in_memory(index, monkeypatch):
         held.extend(changed)
         return merge_segments(root, name, schema, codebook, form, parts, changed)
 
-    monkeypatch.setattr(writer_module, "merge_segments", merging)
+    monkeypatch.setattr(committing, "merge_segments", merging)
     with index.writer() as writer:
         writer.update_metadata("d1", {"year": 1999})
         writer.commit()

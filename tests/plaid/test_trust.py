@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from kill_points import before_every_file_operation
 from plaid_tools import DIM, fake_bundle, passage, token_vectors
 
-import late_interaction.plaid.writing.writer as writer_module
 from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.writing import committing
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 64)
@@ -104,7 +104,7 @@ def lived_through(root, bundle, form, steps):
 @given(st.sampled_from(FORMS), STEPS)
 def test_histories(tmp_path_factory, bundle, form, steps):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer_module, "MAX_SEGMENTS", 2)
+        patch.setattr(committing, "MAX_SEGMENTS", 2)
         lived_through(tmp_path_factory.mktemp("h"), bundle, form, steps)
 
 
@@ -113,7 +113,7 @@ def test_histories(tmp_path_factory, bundle, form, steps):
 @given(st.sampled_from(FORMS), STEPS)
 def test_a_thousand_histories(tmp_path_factory, bundle, form, steps):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer_module, "MAX_SEGMENTS", 2)
+        patch.setattr(committing, "MAX_SEGMENTS", 2)
         folder = tmp_path_factory.mktemp("h")
         lived_through(folder, bundle, form, steps)
         shutil.rmtree(folder)

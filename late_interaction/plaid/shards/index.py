@@ -21,21 +21,21 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.index import LocalIndex, Planned, own_bundle
+from late_interaction.plaid.index import LocalIndex, Planned
 from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
-from late_interaction.plaid.shards.layout import Sharding, read_sharding, shard_path, write_sharding
+from late_interaction.plaid.shards.layout import Sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import Coverage, merged
 from late_interaction.plaid.shards.process import WorkerProcess
 from late_interaction.plaid.shards.reading import OpenedShards, ShardReaders
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
-from late_interaction.plaid.shards.states import ShardedVersion, ShardState, first_readable, read_states
+from late_interaction.plaid.shards.states import OpenedStates, ShardedVersion, ShardState, first_readable
 from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
 from late_interaction.plaid.shards.writer import ShardedWriter
 from late_interaction.plaid.store.creating import new_index
-from late_interaction.plaid.store.history import known_versions
+from late_interaction.plaid.store.opened import opened_bundle
 from late_interaction.plaid.store.versions import Tuned, Version
 from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, Storage
 
@@ -65,10 +65,8 @@ class ShardedIndex:
         """launch: starts the worker of a shard, by default a process. Raises: as `open`."""
         self.path = path
         self.settings = settings or ShardSettings()
-        self.sharding = read_sharding(path)
+        self._shards = OpenedStates(path)
         self._threads = max(1, cores() // self.sharding.count)
-        self._states = read_states(path, self.sharding.count, ())
-        first_readable(self._states)
         self._readers = ShardReaders()
         self._opened: OpenedShards | None = None
         self._bundle: Bundle | None = None
@@ -122,19 +120,17 @@ class ShardedIndex:
 
     def refresh(self) -> bool:
         """Moves to the newest version that all shards have; whether anything has changed."""
-        found = read_states(self.path, self.sharding.count, self._states)
-        if found == self._states:
-            return False
-        self._states = found
-        return True
+        return self._shards.refresh()
 
     def pinned(self) -> ShardedIndex:
         """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
-        return copy.copy(self)
+        pinned = copy.copy(self)
+        pinned._shards = copy.copy(self._shards)
+        return pinned
 
     def writer(self, *, resume: bool = False) -> ShardedWriter:
         """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
-        return ShardedWriter(self, resume=resume)
+        return ShardedWriter(self._shards, resume=resume)
 
     def planned(self, *, resume: bool = False) -> Planned:
         """As LocalIndex.planned. Raises: LocalIndexError where a shard cannot be read, or the log of one is damaged."""
@@ -147,12 +143,21 @@ class ShardedIndex:
         first, known = first_readable(self._states), self._bundle
         wanted = first.opened[1].bundle
         if known is None or known.sha256 != wanted:
-            known = self._bundle = own_bundle(first.path, wanted)
+            known = self._bundle = opened_bundle(first.path, wanted)
         return known
 
     @property
+    def sharding(self) -> Sharding:
+        """Into how many shards the index is cut, and by what."""
+        return self._shards.sharding
+
+    @property
     def _form(self) -> Version:
-        return first_readable(self._states).opened[1]
+        return self._shards.form
+
+    @property
+    def _states(self) -> tuple[ShardState, ...]:
+        return self._shards.states
 
     @property
     def schema(self) -> MetadataSchema:
@@ -191,10 +196,7 @@ class ShardedIndex:
 
     def versions(self) -> list[ShardedVersion]:
         """Those that all shards that can be read still have, oldest first; `rollback` of a writer goes to any of them."""
-        known = [known_versions(state.path) for state in self._states if state.version is not None]
-        by_number = [{version.number: version for version in versions} for versions in known]
-        found = [[versions[first.number] for versions in by_number if first.number in versions] for first in known[0]]
-        return [ShardedVersion.of(versions) for versions in found if len(versions) == len(known)]
+        return self._shards.versions()
 
     @property
     def passages(self) -> int:

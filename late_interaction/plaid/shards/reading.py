@@ -10,6 +10,7 @@ from pathlib import Path
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.shards.states import ShardState
+from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.plaid.store.versions import read_current, read_version
 
@@ -33,7 +34,7 @@ def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> 
         if read_current(root) != current and not (root / "versions" / f"{current[0]}.json").exists():
             raise VersionGone(f"{root}: version {current[0]} was removed by later commits") from None
         raise
-    return LocalIndex(root, snapshot, current)
+    return LocalIndex(OpenedVersion(root, snapshot, current))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TypeAlias
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import sha256_file
-from late_interaction.plaid.shards.layout import shard_path
+from late_interaction.plaid.shards.layout import read_sharding, shard_path
+from late_interaction.plaid.store.history import known_versions
 from late_interaction.plaid.store.versions import Version, read_current, read_version, version_path
 
-__all__ = ["ShardState", "ShardedVersion", "first_readable", "read_states"]
+__all__ = ["OpenedStates", "ShardState", "ShardedVersion", "first_readable", "read_states"]
 
 Current: TypeAlias = tuple[int, str]  # number and checksum of a version
 
@@ -56,6 +57,37 @@ class ShardedVersion:
         """versions: of each shard."""
         passages, vectors = sum(v.passages for v in versions), sum(v.token_vectors for v in versions)
         return cls(versions[0].number, versions[0].name, versions[0].created, passages, vectors)
+
+
+class OpenedStates:
+    """The state of every shard that is open: `refresh` moves to the newest version that all have."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises: LocalIndexError where SHARDS.json is damaged, no shard can be read, or they do not belong together."""
+        self.path = root
+        self.sharding = read_sharding(root)
+        self.states = read_states(root, self.sharding.count, ())
+        first_readable(self.states)
+
+    @property
+    def form(self) -> Version:
+        """The version of the first shard that can be read, in whatever is the same in all."""
+        return first_readable(self.states).opened[1]
+
+    def refresh(self) -> bool:
+        """Whether anything has changed."""
+        found = read_states(self.path, self.sharding.count, self.states)
+        if found == self.states:
+            return False
+        self.states = found
+        return True
+
+    def versions(self) -> list[ShardedVersion]:
+        """Those that all shards that can be read still have, oldest first."""
+        known = [known_versions(state.path) for state in self.states if state.version is not None]
+        by_number = [{version.number: version for version in versions} for versions in known]
+        found = [[versions[first.number] for versions in by_number if first.number in versions] for first in known[0]]
+        return [ShardedVersion.of(versions) for versions in found if len(versions) == len(known)]
 
 
 def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[ShardState, ...]:

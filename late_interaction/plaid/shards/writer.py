@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
@@ -21,6 +20,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.shards.intent import Intent, read_intent, remove_half_written, remove_intent, write_intent
 from late_interaction.plaid.shards.layout import shard_path
+from late_interaction.plaid.shards.states import OpenedStates
 from late_interaction.plaid.store.history import check_version, known_versions, version_named
 from late_interaction.plaid.store.lock import WriterLock
 from late_interaction.plaid.store.versions import Tuned
@@ -29,32 +29,29 @@ from late_interaction.plaid.writing.build import Encoded
 from late_interaction.plaid.writing.writer import IndexWriter, left_over_error
 from late_interaction.text import checked_id
 
-if TYPE_CHECKING:
-    from late_interaction.plaid.shards.index import ShardedIndex
-
 __all__ = ["ShardedWriter"]
 
 
 class ShardedWriter:
     """As IndexWriter; use it as a context manager."""
 
-    def __init__(self, index: ShardedIndex, *, resume: bool) -> None:
+    def __init__(self, states: OpenedStates, *, resume: bool) -> None:
         """Raises: LocalIndexError where a shard is missing or damaged, or another writer has the index."""
-        self._index = index
-        self._root = index.path
+        self._states = states
+        self._root = states.path
         with contextlib.ExitStack() as opening:
             opening.callback(WriterLock(self._root).release)
             remove_half_written(self._root)
             self._unfinished = read_intent(self._root)
             self._shards: list[LocalIndex] = []
             self._writers: list[IndexWriter] = []
-            for shard in range(index.sharding.count):
+            for shard in range(states.sharding.count):
                 opened = LocalIndex.open(shard_path(self._root, shard))
                 self._writers.append(opening.enter_context(opened.writer(resume=resume or self._unfinished is not None)))
                 self._shards.append(opened)
             self._check_aligned()
             self._finish()
-            index.refresh()
+            states.refresh()
             self._open = opening.pop_all()
 
     def _check_aligned(self) -> None:
@@ -101,16 +98,16 @@ class ShardedWriter:
     def update_metadata(self, document_id: str, metadata: Mapping[str, object]) -> int:
         """As IndexWriter.update_metadata. Raises also: UsageError where a field is the one that decides on the shard."""
         self.check_usable()
-        if (field := self._index.sharding.field) is not None and field in metadata:
+        if (field := self._states.sharding.field) is not None and field in metadata:
             raise UsageError(f"metadata field {field!r} decides on the shard of a passage: feed the whole document instead")
         return sum(writer.update_metadata(document_id, metadata) for writer in self._writers_of(document_id))
 
     def put(self, passage: Passage, vectors: Matrix) -> None:
         """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
         self.check_usable()
-        sharding = self._index.sharding
+        sharding = self._states.sharding
         passage = passage.checked()
-        home = sharding.of_passage(passage, self._index.schema)
+        home = sharding.of_passage(passage, self._states.form.schema)
         self._writers[home].put(passage, vectors)
         if sharding.field is not None:
             self._remove(passage.id, but=home)
@@ -122,8 +119,8 @@ class ShardedWriter:
     def put_encoded(self, passage: Passage, encoded: Encoded) -> None:
         """As IndexWriter.put_encoded, into the shard of the passage."""
         self.check_usable()
-        sharding = self._index.sharding
-        home = sharding.of_passage(passage, self._index.schema)
+        sharding = self._states.sharding
+        home = sharding.of_passage(passage, self._states.form.schema)
         self._writers[home].put_encoded(passage, encoded)
         if sharding.field is not None:
             self._remove(passage.id, but=home)
@@ -135,7 +132,7 @@ class ShardedWriter:
         return sum(writer.delete_document(document_id) for writer in self._writers_of(document_id))
 
     def _writers_of(self, document_id: str) -> list[IndexWriter]:
-        home = self._index.sharding.of_document(document_id)
+        home = self._states.sharding.of_document(document_id)
         return self._writers if home is None else [self._writers[home]]
 
     def delete_passage(self, passage_id: str) -> int:
@@ -178,7 +175,7 @@ class ShardedWriter:
         """As IndexWriter.rollback, in all shards; nothing is changed where a file of the version is damaged in one."""
         start = time.perf_counter()
         self.check_usable()
-        chosen = version_named(self._root, self._index.versions(), to)
+        chosen = version_named(self._root, self._states.versions(), to)
         for shard in self._shards:
             check_version(shard.path, version_named(shard.path, known_versions(shard.path), chosen.number))
         self._bring_all(Intent(self._next_number(), to=chosen.number))
@@ -199,7 +196,7 @@ class ShardedWriter:
         self.check_usable()
         if any(writer.changed for writer in self._writers):
             raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
-        if further.fields.items() - self._index.schema.fields.items():
+        if further.fields.items() - self._states.form.schema.fields.items():
             self._bring_all(Intent(self._next_number(), fields=further.to_json()))
         return self._done(start)
 
@@ -242,7 +239,7 @@ class ShardedWriter:
         self._unfinished = None
 
     def _done(self, start: float) -> CommitSummary:
-        self._index.refresh()
+        self._states.refresh()
         passages = sum(shard.passages for shard in self._shards)
         vectors = sum(shard.token_vectors for shard in self._shards)
         return CommitSummary(self._shards[0].version, passages, vectors, time.perf_counter() - start)

@@ -119,6 +119,14 @@ class Version:
         return sum(s.token_vectors - s.deleted_vectors for s in self.segments)
 
     @property
+    def drift(self) -> float | None:
+        """As LocalIndex.drift."""
+        stored = sum(segment.token_vectors for segment in self.segments)
+        if self.fit is None or not stored:
+            return None
+        return self.fit.mean - sum(segment.fit * segment.token_vectors for segment in self.segments) / stored
+
+    @property
     def residual_bits(self) -> int | None:
         """None of codecs without residuals, whose codebook has `bits` all the same."""
         return self.bits if self.codec == "residual" else None

@@ -1,0 +1,89 @@
+"""The version of an index that is open: what a reader reads, and what its writer goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from late_interaction.bundle import Bundle
+from late_interaction.errors import LocalIndexError
+from late_interaction.plaid.store.snapshot import Snapshot
+from late_interaction.plaid.store.versions import Version, read_current, read_version
+
+__all__ = ["OpenedVersion", "opened_bundle"]
+
+
+class OpenedVersion:
+    """`refresh` moves it to the newest version, and the writer to the one it has just published."""
+
+    def __init__(self, path: Path, snapshot: Snapshot, current: tuple[int, str], *, fixed: bool = False) -> None:
+        """current: number and checksum of the snapshot's version. fixed: `refresh` does not move it."""
+        self.path = path
+        self.fixed = fixed
+        self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
+        self._bundle: Bundle | None = None
+
+    @classmethod
+    def newest(cls, path: Path) -> OpenedVersion:
+        """Raises: LocalIndexError where there is no index, or it is damaged."""
+        return cls(path, *_open_newest(path, None))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._opened[0]
+
+    @property
+    def current(self) -> tuple[int, str]:
+        """Number and checksum of the version."""
+        return self._opened[1]
+
+    @property
+    def version(self) -> Version:
+        return self.snapshot.version
+
+    @property
+    def bundle(self) -> Bundle:
+        """The index's copy. Raises: as `opened_bundle`."""
+        if self._bundle is None or self._bundle.sha256 != self.version.bundle:
+            self._bundle = opened_bundle(self.path, self.version.bundle)
+        return self._bundle
+
+    def refresh(self) -> bool:
+        """Moves to the newest version; whether there was a newer one."""
+        snapshot, current = self._opened
+        if self.fixed or read_current(self.path) == current:
+            return False
+        self._opened = _open_newest(self.path, snapshot)
+        return True
+
+    def move_to(self, snapshot: Snapshot, current: tuple[int, str]) -> None:
+        """Takes up a version that was opened already."""
+        self._opened = snapshot, current
+
+    def pinned(self) -> OpenedVersion:
+        """The same version, which `refresh` of this one does not move."""
+        other = OpenedVersion(self.path, *self._opened)
+        other._bundle = self._bundle
+        return other
+
+
+def opened_bundle(root: Path, sha256: str) -> Bundle:
+    """The bundle in an index's folder. Raises: BundleError; LocalIndexError where it has another checksum."""
+    bundle = Bundle.open(root / "bundle", verify=False)
+    if bundle.sha256 != sha256:
+        raise LocalIndexError(
+            f"{root} is damaged, or another index has just taken its place: its bundle has checksum {bundle.sha256[:12]}, "
+            f"the version that is open was made with {sha256[:12]}"
+        )
+    return bundle
+
+
+def _open_newest(root: Path, before: Snapshot | None) -> tuple[Snapshot, tuple[int, str]]:
+    current = read_current(root)
+    while True:
+        try:
+            return Snapshot(root, read_version(root, *current), before), current
+        except LocalIndexError:
+            newer = read_current(root)  # commits since may have removed the files of the version just named
+            if newer == current:
+                raise
+            current = newer

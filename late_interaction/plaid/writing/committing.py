@@ -1,0 +1,253 @@
+"""What a commit writes: the segments of a new version, from what waits in the log and what is stored already."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from late_interaction.array_types import Mask, Matrix
+from late_interaction.codebook import Codebook
+from late_interaction.documents import Passage
+from late_interaction.errors import LocalIndexError
+from late_interaction.files import fsync_folder
+from late_interaction.plaid.store.codecs import open_codec
+from late_interaction.plaid.store.opened import OpenedVersion
+from late_interaction.plaid.store.segment import Segment
+from late_interaction.plaid.store.snapshot import Snapshot, index_thresholds
+from late_interaction.plaid.store.storage import write_array
+from late_interaction.plaid.store.versions import Fit, NamedFile, SegmentEntry, Version, now
+from late_interaction.plaid.writing.build import Encoded, build_encoded_segment, build_segment, merge_segments
+from late_interaction.plaid.writing.changes import Changes
+from late_interaction.plaid.writing.pending import PendingLog
+from late_interaction.plaid.writing.training import FIT_VECTORS, Taken, adopt, bundle_codebook, grow, sample_of, take_codebook
+
+__all__ = ["Commit", "Uncommitted", "code_bytes", "merged_from", "packed_rows"]
+
+MAX_SEGMENTS = 8
+OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
+COMPACTED = 2  # the same, where the index is compacted
+DRIFTED = 0.03  # drift from which on a compaction trains a codebook
+
+
+def code_bytes(codebook: Codebook) -> int:
+    """Of a code and its residual in the log."""
+    return 4 + codebook.residual_bytes
+
+
+def packed_rows(encoded: Encoded, dim: int) -> Matrix:
+    """Codes and residuals in the place of vectors `[t, dim]`, for the log."""
+    codes, residuals = encoded
+    rows = np.zeros((len(codes), 4 * dim), np.uint8)
+    rows[:, :4] = codes.astype("<i4")[:, None].view(np.uint8)
+    rows[:, 4 : 4 + residuals.shape[1]] = residuals
+    return rows.view("<f4")
+
+
+@dataclass(frozen=True)
+class Uncommitted:
+    """What waits for a commit. adopted: codebook of the codes among it, where the index has none yet."""
+
+    opened: OpenedVersion
+    log: PendingLog
+    changes: Changes
+    adopted: Codebook | None
+
+    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
+        """Passages and vectors at those places of the log; codes and residuals are decoded."""
+        encoded = self.changes.encoded
+        for place, (passage, rows) in zip(places, self.log.read(places), strict=True):
+            yield passage, self.codebook().decode(*self._unpacked(rows)) if place in encoded else rows
+
+    def read_encoded(self) -> Iterator[tuple[Passage, Encoded]]:
+        """Passages with codes and residuals."""
+        places = [place for place in self.changes.places if place in self.changes.encoded]
+        return ((passage, self._unpacked(rows)) for passage, rows in self.log.read(places))
+
+    def _unpacked(self, rows: Matrix) -> Encoded:
+        """Of `packed_rows`. Raises: LocalIndexError where they name centroids that are not there."""
+        book, root = self.codebook(), self.opened.path
+        data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 4 * self.opened.version.dim)
+        codes = np.ascontiguousarray(data[:, :4]).view("<i4")[:, 0].astype(np.int32)
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(book.centroids):
+            raise LocalIndexError(f"{root}: codes that wait for a commit are of another codebook: discard them")
+        return codes, np.ascontiguousarray(data[:, 4 : code_bytes(book)])
+
+    def codebook(self) -> Codebook:
+        """Of the codes that wait."""
+        book, root = self.opened.snapshot.codebook or self.adopted, self.opened.path
+        if book is None:
+            raise LocalIndexError(
+                f"{root}: an interrupted copy has left codes without their codebook: go on with that copy (--resume), or "
+                f"drop them with `colbert-vespa index discard {root}`"
+            )
+        return book
+
+
+class Commit:
+    """Writes the segments of the next version; publishing it is the writer's."""
+
+    def __init__(self, uncommitted: Uncommitted) -> None:
+        self._uncommitted = uncommitted
+        self._opened = uncommitted.opened
+        self._changes = uncommitted.changes
+        self._root = uncommitted.opened.path
+        self._snapshot = uncommitted.opened.snapshot
+        self._number = self._snapshot.version.number + 1
+
+    def write(self, *, compact: bool) -> Version:
+        """compact: as IndexWriter.commit."""
+        old, rows = self._snapshot.version, self._changes.rows
+        taken = self._taken() or (self._adopted(rows) if self._changes.encoded else None)
+        total = self._living_rows() + rows
+        if (taken is None or self._snapshot.codebook is not None) and self._trains(rows, total, compact):
+            taken = take_codebook(self._root, self._opened.bundle, old.bits, _vectors(self._everything()), total)
+            segments = self._built(self._everything(), taken)
+            if segments:  # drift is counted from all vectors, not from the sample that k-means saw
+                taken = dataclasses.replace(taken, fit=Fit(segments[-1].fit, taken.fit.low))
+        else:
+            segments, taken = self._appended(taken, rows)
+        version = dataclasses.replace(old, number=self._number, segments=tuple(segments), created=now())
+        if taken is not None:
+            version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
+        whole = len(segments) == 1 and not segments[0].deleted_passages
+        if compact and segments and not whole:
+            return self._merged(version, 0)
+        sizes = [s.passages - s.deleted_passages + s.token_vectors - s.deleted_vectors for s in segments]
+        return self._merged(version, merged_from(sizes)) if len(segments) > MAX_SEGMENTS else version
+
+    def _taken(self) -> Taken | None:
+        """The codebook that the index has."""
+        version = self._snapshot.version
+        if self._snapshot.codebook is None or version.codebook is None or version.fit is None:
+            return None
+        return Taken(self._snapshot.codebook, version.codebook, version.trained_on, version.fit)
+
+    def _adopted(self, rows: int) -> Taken:
+        """The codebook of the codes that are put into an index without one."""
+        codebook, vectors = self._uncommitted.codebook(), _vectors(self._uncommitted.read(self._changes.places))
+        sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim).astype(np.float32)
+        return adopt(self._root, codebook, 0 if bundle_codebook(self._opened.bundle) is not None else rows, sample)
+
+    def _trains(self, rows: int, total: int, compact: bool) -> bool:
+        """Whether this commit of `rows` vectors trains a codebook: the first, or where the last was trained on far fewer. A
+        compaction to `total` vectors does so earlier, but not each time: decoded vectors lose a little when encoded again."""
+        version = self._snapshot.version
+        trained_on, drift = version.trained_on, version.drift
+        if rows and (self._snapshot.codebook is None or (trained_on > 0 and total >= OUTGROWN * trained_on)):
+            return True
+        drifted = drift is not None and not drift < DRIFTED
+        return compact and trained_on > 0 and total > 0 and (drifted or total >= COMPACTED * trained_on)
+
+    def _living_rows(self) -> int:
+        """Token vectors of the committed passages that this commit leaves alive."""
+        rows = self._snapshot.version.token_vectors
+        for part in self._snapshot.living:
+            removed = self._changes.removed(part.segment.entry.name)
+            rows -= int(part.segment.lengths()[removed].sum())
+        return rows
+
+    def _everything(self) -> Iterator[tuple[Passage, Matrix]]:
+        """Living passages with their decoded vectors, then what waits in the log."""
+        for part in self._snapshot.living:
+            living = part.mask.copy()
+            living[self._changes.removed(part.segment.entry.name)] = False
+            updates = self._changes.updates(part.segment.entry.name)
+            for row in np.flatnonzero(living).tolist():
+                start, stop = part.segment.offsets[row : row + 2].tolist()
+                vectors = np.empty((0, self._snapshot.version.dim), np.float32)
+                if self._snapshot.codebook is not None:
+                    vectors = self._snapshot.best_vectors(part, slice(start, stop))
+                passage = part.segment.passage(row)
+                if row in updates:
+                    passage, _ = next(self._uncommitted.log.read([updates[row]]))
+                yield passage, vectors
+        yield from self._uncommitted.read(self._changes.places)
+
+    def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:
+        """The segments that stay, and those of what is new; the codebook may have grown for it."""
+        log, encoded = self._uncommitted.log, self._changes.encoded
+        entries = [self._with_deletions(part.segment, part.mask) for part in self._snapshot.living]
+        fsync_folder(self._root / "deletions")
+        segments = [entry for entry in entries if entry.deleted_passages < entry.passages]
+        places = [place for place in self._changes.places if place not in encoded]
+        if taken is not None and encoded:
+            fields = (self._snapshot.version.schema, taken.codebook, self._snapshot.form)
+            packed = self._uncommitted.read_encoded()
+            segments.append(build_encoded_segment(self._root, f"{self._number}e", *fields, packed))
+        elif taken is not None and places:
+            taken = grow(self._root, taken, _vectors(log.read(places)), rows)
+        return [*segments, *self._built(log.read(places), taken), *self._updated(taken)], taken
+
+    def _built(self, items: Iterator[tuple[Passage, Matrix]], taken: Taken | None) -> list[SegmentEntry]:
+        """A segment of those passages; none where there are none."""
+        old, codec = self._snapshot.version, None
+        first = next(items, None)
+        if first is None:
+            return []
+        codebook = None if taken is None else taken.codebook
+        if codebook is not None:
+            codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim, old.bundle))
+        passages = itertools.chain([first], items)
+        fields = (old.schema, codebook, codec, self._snapshot.form)
+        return [build_segment(self._root, str(self._number), *fields, passages)]
+
+    def _updated(self, taken: Taken | None) -> list[SegmentEntry]:
+        """A segment of the passages whose metadata change, with their vectors as they are stored. Memory: their metadata."""
+        parts: list[tuple[Segment, Mask]] = []
+        places: list[int] = []
+        for part in self._snapshot.living:
+            if updates := self._changes.updates(part.segment.entry.name):
+                mask = np.zeros(part.segment.passages, np.bool_)
+                mask[list(updates)] = True
+                parts.append((part.segment, mask))
+                places += updates.values()
+        if not parts:
+            return []
+        passages = self._uncommitted.log.read(places)
+        changed = [Passage("", "", "", "", passage.metadata, passage.digest) for passage, _ in passages]
+        fields = (self._snapshot.version.schema, None if taken is None else taken.codebook, self._snapshot.form)
+        return [merge_segments(self._root, f"{self._number}u", *fields, parts, changed)]
+
+    def _with_deletions(self, segment: Segment, mask: Mask) -> SegmentEntry:
+        entry = next(e for e in self._snapshot.version.segments if e.name == segment.entry.name)
+        removed = [*self._changes.removed(entry.name), *self._changes.updates(entry.name)]
+        if not removed:
+            return entry
+        living = mask.copy()
+        living[removed] = False
+        rows = np.flatnonzero(~living).astype(np.int32)
+        name = f"deletions/{entry.name}-{self._number}.npy"
+        file = NamedFile(name, write_array(self._root / name, rows))
+        vectors = int(segment.lengths()[rows].sum())
+        return dataclasses.replace(entry, deleted=file, deleted_passages=len(rows), deleted_vectors=vectors)
+
+    def _merged(self, version: Version, first: int) -> Version:
+        """The segments from the `first` on become one."""
+        snapshot = Snapshot(self._root, version, self._snapshot)
+        parts = [(part.segment, part.mask) for part in snapshot.living[first:]]
+        fields = (version.schema, snapshot.codebook, snapshot.form)
+        entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
+        return dataclasses.replace(version, segments=(*version.segments[:first], entry))
+
+
+def _vectors(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[Matrix]:
+    return (vectors for _, vectors in items)
+
+
+def merged_from(sizes: Sequence[int]) -> int:
+    """Place of the first of the segments that a merge makes one: the last two, and those before them as long as each is no
+    larger than all behind it.
+
+    So a passage that is written again comes into a segment of at least twice the size, and all commits together write each
+    passage some four times for 1,000 commits of one size, and eight for 10,000.
+    """
+    first = max(0, len(sizes) - 2)
+    total = sum(sizes[first:])
+    while first and sizes[first - 1] <= total:
+        first -= 1
+        total += sizes[first]
+    return first
