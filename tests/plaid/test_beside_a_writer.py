@@ -17,6 +17,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 from late_interaction.plaid.store.history import known_versions, remove_unused, verify_versions
+from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.storage import check_file
 from query.local import LocalSearch
 from query.options import SearchOptions
@@ -195,20 +196,20 @@ def test_a_version_comes_never_back_without_its_files(index, monkeypatch):
 def test_a_refresh_is_one_assignment(index):
     """Two, and threads that refresh at once leave the snapshot of one version with the number of another."""
 
-    class Watched(LocalIndex):
+    class Watched(OpenedVersion):
         def __setattr__(self, name, value):
             assigned.append(name)
             super().__setattr__(name, value)
 
     assigned = []
-    reader = Watched.open(index.path)
+    opened = Watched.newest(index.path)
     with index.writer() as writer:
         writer.put(passage("a"), VECTORS[0])
         writer.commit()
     assigned.clear()
-    assert reader.refresh()
+    assert opened.refresh()
     assert len(assigned) == 1
-    assert not reader.refresh()
+    assert not opened.refresh()
 
 
 @pytest.mark.parametrize("strategy", ["bm25", "hybrid"])

@@ -217,7 +217,7 @@ def killed(index, code):
     """Runs `code` with `index` and `writer` in a process that ends by os._exit, as if it were killed."""
     program = f"""
         import os, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         import numpy as np
         from plaid_tools import passage, token_vectors
         from late_interaction.plaid import LocalIndex
