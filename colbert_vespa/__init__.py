@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from colbert_vespa.rag import RAGPretrainedModel
     from colbert_vespa.training.rag_trainer import RAGTrainer
-    from feeder import FeedSummary, feed
+    from feeder import FeedOptions, FeedSummary, feed
     from late_interaction.bundle import Bundle
     from late_interaction.documents import Document
     from late_interaction.errors import ColbertVespaError
@@ -24,6 +24,7 @@ __all__ = [
     "ClientSettings",
     "ColbertVespaError",
     "Document",
+    "FeedOptions",
     "FeedSummary",
     "Hit",
     "RAGPretrainedModel",
@@ -39,7 +40,7 @@ __all__ = [
 _HOMES = {
     "colbert_vespa.rag": ("RAGPretrainedModel",),
     "colbert_vespa.training.rag_trainer": ("RAGTrainer",),
-    "feeder": ("FeedSummary", "feed"),
+    "feeder": ("FeedOptions", "FeedSummary", "feed"),
     "late_interaction.bundle": ("Bundle",),
     "late_interaction.documents": ("Document",),
     "late_interaction.errors": ("ColbertVespaError",),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from feeder.digests import Digests
 from feeder.encoding.batches import Encoding, HereEncoding
-from feeder.encoding.passages import Splitting
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
 from feeder.feeding.ledger import FeedProgress, FeedSummary, Ledger
@@ -312,48 +311,23 @@ def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple
 
 def feed(
     documents: Iterable[Document] | AsyncIterable[Document],
-    *,
-    to: str | Path,
-    journal: Path,
-    bundle: Path | Bundle | None = None,
-    operation: str = "put",
-    resume: bool = False,
-    splitting: Splitting | None = None,
-    workers: int | None = None,
-    cache: Path | None = None,
-    encoder: DocumentEncoder | None = None,
-    dead_letters: Path | None = None,
+    options: FeedOptions,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
     """Feeds `documents`; what can be read only once (an iterator, an async iterable) is spooled to a temporary file first.
-    The options are those of FeedOptions.
 
     Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError; UsageError where an async iterable is
     given inside a running event loop, which `feed_async` is for.
     """
     if isinstance(documents, AsyncIterable):
         documents = _run_collecting(documents)
-    options = FeedOptions(
-        to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting or Splitting(),
-        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters,
-    )  # fmt: skip
     with start_feed([documents], options) as run:
         return run.go(progress)
 
 
 async def feed_async(
     documents: Iterable[Document] | AsyncIterable[Document],
-    *,
-    to: str | Path,
-    journal: Path,
-    bundle: Path | Bundle | None = None,
-    operation: str = "put",
-    resume: bool = False,
-    splitting: Splitting | None = None,
-    workers: int | None = None,
-    cache: Path | None = None,
-    encoder: DocumentEncoder | None = None,
-    dead_letters: Path | None = None,
+    options: FeedOptions,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
     """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop, `progress` is called
@@ -362,10 +336,7 @@ async def feed_async(
     Raises: as `feed`.
     """
     ready = await _collected(documents) if isinstance(documents, AsyncIterable) else documents
-    return await asyncio.to_thread(
-        feed, ready, to=to, journal=journal, bundle=bundle, operation=operation, resume=resume, splitting=splitting,
-        workers=workers, cache=cache, encoder=encoder, dead_letters=dead_letters, progress=progress,
-    )  # fmt: skip
+    return await asyncio.to_thread(feed, ready, options, progress)
 
 
 def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:

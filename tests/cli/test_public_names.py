@@ -9,7 +9,8 @@ import colbert_vespa
 def test_the_promised_names():
     assert colbert_vespa.__all__ == sorted(colbert_vespa.__all__)
     assert set(colbert_vespa.__all__) == {
-        "AppSettings", "AsyncClient", "Bundle", "Client", "ClientSettings", "ColbertVespaError", "Document", "FeedSummary",
+        "AppSettings", "AsyncClient", "Bundle", "Client", "ClientSettings", "ColbertVespaError", "Document",
+        "FeedOptions", "FeedSummary",
         "Hit", "RAGPretrainedModel", "RAGTrainer", "SearchResult", "build_package", "default_settings", "deploy",
         "explain", "feed",
     }  # fmt: skip

@@ -366,12 +366,12 @@ async def some():
 
 
 def test_async_iterables(tiny_bundle, tmp_path):
-    assert feed(some(), to=str(tmp_path / "a"), bundle=tiny_bundle, journal=tmp_path / "j").acknowledged == 5
+    assert feed(some(), FeedOptions(to=str(tmp_path / "a"), bundle=tiny_bundle, journal=tmp_path / "j")).acknowledged == 5
 
     async def inside():
         with pytest.raises(UsageError, match="feed_async"):
-            feed(some(), to=str(tmp_path / "b"), bundle=tiny_bundle, journal=tmp_path / "j")
-        return await feed_async(some(), to=str(tmp_path / "b"), bundle=tiny_bundle, journal=tmp_path / "j")
+            feed(some(), FeedOptions(to=str(tmp_path / "b"), bundle=tiny_bundle, journal=tmp_path / "j"))
+        return await feed_async(some(), FeedOptions(to=str(tmp_path / "b"), bundle=tiny_bundle, journal=tmp_path / "j"))
 
     assert asyncio.run(inside()).acknowledged == 5
 

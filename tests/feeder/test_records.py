@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from colbert_vespa.evaluation.collection import read_qrels
-from feeder import feed, open_sources
+from feeder import FeedOptions, feed, open_sources
 from feeder.feeding.dead_letters import DeadLetterSource
 from feeder.feeding.settings import read_feed_settings
 from feeder.sources.records import Cell, Columns, SourceSettings
@@ -69,7 +69,9 @@ def test_whole_numbers_beside_fractions_in_json_are_never_rounded(tmp_path, tiny
     for order in (lines, lines[::-1], [{"id": "c", "text": "z", "n": [0.5, 2**53 + 1]}]):
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, order)))
         with pytest.raises(MetadataError, match="not exact as a double"):
-            feed(read(tmp_path / "a.jsonl"), to=str(tmp_path / "index"), journal=tmp_path / "j", bundle=tiny_bundle)
+            feed(
+                read(tmp_path / "a.jsonl"), FeedOptions(to=str(tmp_path / "index"), journal=tmp_path / "j", bundle=tiny_bundle)
+            )
         assert not (tmp_path / "index").exists()
     assert SchemaInference.of([("a", {"n": 2**53 + 1}), ("b", {"n": 2**60})]).to_json() == {"n": "long"}
 
@@ -193,7 +195,10 @@ def test_a_relevance_is_a_finite_number(tmp_path, relevance):
 def test_a_feed_without_a_text_column_is_refused_and_told_which_it_may_be(tmp_path, tiny_bundle, column):
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a", "title": "t", column: "words"}))
     with pytest.raises(CollectionError, match=rf'no document has a text: .*text = "{column}"'):
-        feed(open_sources([str(tmp_path / "a.jsonl")])[0], to=str(tmp_path / "i"), journal=tmp_path / "j", bundle=tiny_bundle)
+        feed(
+            open_sources([str(tmp_path / "a.jsonl")])[0],
+            FeedOptions(to=str(tmp_path / "i"), journal=tmp_path / "j", bundle=tiny_bundle),
+        )
     assert not (tmp_path / "i").exists()
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from feeder import feed, open_sources
+from feeder import FeedOptions, feed, open_sources
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
 from query import AsyncClient, Client
@@ -18,7 +18,7 @@ ODD = {"id": "a\u2028b", "title": "t\x00", "text": "hello \ud800 wor\x1eld\ufffe
 def index(tmp_path_factory, tiny_bundle):
     folder = tmp_path_factory.mktemp("odd")
     documents = [Document(**ODD), Document(7, text="second text", metadata={"year": np.int64(4)})]
-    feed(documents, to=str(folder / "index"), journal=folder / "journal", bundle=tiny_bundle)
+    feed(documents, FeedOptions(to=str(folder / "index"), journal=folder / "journal", bundle=tiny_bundle))
     return folder / "index"
 
 
@@ -33,14 +33,14 @@ def test_a_list_a_generator_and_a_file_of_the_same_documents_are_the_same(index,
     for number, documents in enumerate(
         ([Document(**ODD)], iter([Document(**ODD)]), open_sources([str(tmp_path / "a.jsonl")])[0])
     ):
-        done = feed(documents, to=str(index), journal=tmp_path / str(number), bundle=tiny_bundle)
+        done = feed(documents, FeedOptions(to=str(index), journal=tmp_path / str(number), bundle=tiny_bundle))
         assert (done.already_there, done.acknowledged) == (1, 0)
 
 
 @pytest.mark.parametrize("documents", [[{"id": "a"}], "abc", [None], None, 5, iter([5])])
 def test_a_feed_of_something_else_is_refused(documents, index, tmp_path, tiny_bundle):
     with pytest.raises((CollectionError, UsageError), match="document"):
-        feed(documents, to=str(index), journal=tmp_path / "journal", bundle=tiny_bundle)
+        feed(documents, FeedOptions(to=str(index), journal=tmp_path / "journal", bundle=tiny_bundle))
 
 
 @pytest.mark.parametrize("query", ["hello \ud800", "hello\x00", "hello \udce9"])
