@@ -40,8 +40,8 @@ from query.options import SearchOptions
 from query.types import Question
 from query.vespa_request import search_request
 from vespa_app.candidates import StrategyRequest
-from vespa_app.running.application import bundle_books
-from vespa_app.running.description import Description, codebook_sha256
+from vespa_app.codecs import bundle_codebooks, codebook_sha256
+from vespa_app.running.description import Description
 from vespa_app.settings.application_settings import AppSettings
 
 CACHE = Path(".cache/benchmarks/query-bundle")
@@ -153,7 +153,7 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
     try:
         Q = np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32)
         Q /= np.linalg.norm(Q, axis=1, keepdims=True)
-        books = bundle_books(bundle)
+        books = bundle_codebooks(bundle)
         assert books.codebook is not None
         centroids = books.codebook.centroids
         product = median_ms(lambda: Q @ centroids.T, rounds)

@@ -20,13 +20,13 @@ from feeder.targets.local import is_there
 from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
-from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, SettingsError, UsageError, VespaRefused
+from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
 from late_interaction.plaid import LocalIndex
 from late_interaction.text import checked_ids, given_list
 from query import Client
-from vespa_app.package.schema import OWN_FIELDS
-from vespa_app.settings.names import check_field
+from vespa_app.running.passage_fields import OWN_FIELDS
+from vespa_app.settings.names import field_fault
 
 __all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "whole_document", "whole_metadata"]
 
@@ -201,9 +201,10 @@ def _inferred(documents: Iterable[Document]) -> MetadataSchema:
     fields: list[tuple[str, str, object]] = [(d.id, name, value) for d in documents for name, value in d.metadata.items()]
     for _, name, value in fields:
         try:
-            check_field(name)
             SchemaInference().add("", {name: value})
-        except (SettingsError, MetadataError):
+        except MetadataError:
+            unfit.add(name)
+        if field_fault(name):
             unfit.add(name)
     for id_, name, value in fields:
         if name not in unfit and name not in OWN_FIELDS:

@@ -22,9 +22,8 @@ from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTime
 from query.options import ClientSettings
 from query.steps import Answer, Ask
 from query.vespa_answer import checked_answer
-from vespa_app.running.addresses import parse_address
 from vespa_app.running.credentials import tls_context, token_header
-from vespa_app.running.http import Body, mapped_errors
+from vespa_app.running.http import Body, mapped_errors, parse_address
 
 __all__ = ["AsyncExchange", "Exchange"]
 

@@ -35,9 +35,9 @@ from query.vespa_request import (
     vectors_request,
 )
 from query.yql import filter_to_yql
-from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.package.schema import STORED
+from vespa_app.codecs import CODECS, VECTORS, Codebooks
 from vespa_app.running.application import Application
+from vespa_app.running.passage_fields import STORED
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["VespaIndex", "search_joined"]
@@ -110,7 +110,7 @@ class VespaIndex:
         return self.application.settings.candidates
 
     @functools.cached_property
-    def books(self) -> Books:
+    def books(self) -> Codebooks:
         return self.application.books(self.bundle)
 
     def strategy(self, question: Question, options: SearchOptions) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from query.types import Hit
 from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, MAXSIM
 from vespa_app.candidates.hybrid import WORDS
 from vespa_app.running.http import check, error_text
-from vespa_app.settings.layouts import CHUNK
+from vespa_app.running.layouts import CHUNK
 
 __all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
 

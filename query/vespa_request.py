@@ -14,9 +14,9 @@ from query.types import Question
 from query.yql import filter_to_yql, string_literal
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import EXPLAINED, rerank_parameters
-from vespa_app.codecs import Books
-from vespa_app.package.schema import SUMMARY, VECTORS_SUMMARY
+from vespa_app.codecs import Codebooks
 from vespa_app.running.description import Description
+from vespa_app.running.passage_fields import SUMMARY, VECTORS_SUMMARY
 from vespa_app.running.request_features import layout_parameters
 from vespa_app.settings.application_settings import AppSettings
 
@@ -64,7 +64,7 @@ def unfit_strategies(settings: AppSettings, question: Question) -> dict[str, str
 
 
 def search_request(
-    description: Description, books: Books, question: Question, options: SearchOptions, strategy: str
+    description: Description, books: Codebooks, question: Question, options: SearchOptions, strategy: str
 ) -> Request:
     """Raises: FilterError, UsageError, SettingsError."""
     settings = description.settings
@@ -103,7 +103,7 @@ def search_request(
     return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
 
 
-def score_request(description: Description, books: Books, question: Question, passage_ids: Sequence[str]) -> Request:
+def score_request(description: Description, books: Codebooks, question: Question, passage_ids: Sequence[str]) -> Request:
     """MaxSim of the passages with those ids. Raises: UsageError where the index reads one group a query, or encodes itself and
     there is no text."""
     settings = description.settings

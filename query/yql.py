@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from late_interaction.filters import And, Exists, Filter, In, Near, Not, Or, Range, Scalar
 from query.yql_ranges import equals_whole, whole_range
-from vespa_app.package.field_presence import PRESENT, empty_mark
+from vespa_app.running.passage_fields import PRESENT, empty_mark
 
 __all__ = ["filter_to_yql", "string_literal"]
 

@@ -22,10 +22,10 @@ from vespa_app.changes.blue_green import Beside, build_beside
 from vespa_app.changes.comparing import Change, package_changes
 from vespa_app.deploying.deploy import deploy
 from vespa_app.deploying.shipment import plan_shipment
-from vespa_app.deploying.targets import address_of
 from vespa_app.package.building import is_package_folder
-from vespa_app.package.checks import read_settings
 from vespa_app.package.embedder import embedder_differences
+from vespa_app.package.explain import address_of
+from vespa_app.package.settings_checks import read_settings
 from vespa_app.planning import PlanRequest, make_plan
 
 __all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]

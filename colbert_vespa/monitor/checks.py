@@ -21,9 +21,10 @@ from colbert_vespa.monitor.services import look_at_services
 from late_interaction.addresses import locate, vespa_url
 from late_interaction.errors import ColbertVespaError, UsageError
 from query import Client, ClientSettings
-from vespa_app.deploying.targets import CONFIG_PORT, QUERY_PORT
-from vespa_app.running.addresses import parse_address
+from vespa_app.deploying.targets import CONFIG_PORT
 from vespa_app.running.credentials import tls_context, token_header
+from vespa_app.running.http import parse_address
+from vespa_app.settings.application_settings import QUERY_PORT
 
 __all__ = ["Monitor", "Target", "config_urls"]
 

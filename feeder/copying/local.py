@@ -22,7 +22,7 @@ from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
 from late_interaction.plaid.store.snapshot import Living, Snapshot, index_thresholds
 from late_interaction.plaid.writing.training import bundle_codebook
-from vespa_app.codecs.base import Packed
+from vespa_app.codecs import Packed
 
 __all__ = ["LocalStored", "PackedTarget", "kept_locally"]
 

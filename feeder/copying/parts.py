@@ -24,7 +24,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.codecs.base import Packed
+from vespa_app.codecs import Packed
 
 __all__ = ["LARGEST", "pack_part", "read_part", "whole_count"]
 

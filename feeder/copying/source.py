@@ -14,7 +14,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
-from vespa_app.codecs.base import Packed
+from vespa_app.codecs import Packed
 
 __all__ = ["END", "Batch", "Kept", "StoredDocument", "StoredIndex", "stored_document"]
 

@@ -25,10 +25,11 @@ from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.thresholds import plain_thresholds
-from vespa_app.running.application import Application, bundle_books
+from vespa_app.codecs import bundle_codebooks
+from vespa_app.running.application import Application
 from vespa_app.running.http import answer_json, connect, error_text, mapped_errors
+from vespa_app.running.layouts import document_path, documents_path
 from vespa_app.running.stored import StoredPassage, stored_field_set, stored_passages
-from vespa_app.settings.layouts import document_path, documents_path
 
 __all__ = ["VespaStored", "kept_by_vespa"]
 
@@ -68,7 +69,7 @@ class VespaStored:
         """float32 holds bfloat16, too, and bits that are cut elsewhere than a local index cuts them."""
         if self._settings.codec == "residual":
             return Storage("residual", self._settings.residual_bits)
-        here = bundle_books(self.bundle, codebook=False).thresholds or plain_thresholds(self._settings.dim)
+        here = bundle_codebooks(self.bundle, codebook=False).thresholds or plain_thresholds(self._settings.dim)
         return Storage("binary" if self.kept.key == f"binary {here.sha256}" else "float32")
 
     @property

@@ -19,7 +19,7 @@ from feeder.sending.statistics import FeedStatistics
 from feeder.sending.throttle import Throttle
 from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
 from feeder.sending.verdicts import Answer
-from vespa_app.running.addresses import parse_address
+from vespa_app.running.http import parse_address
 
 __all__ = ["Sender", "Transport", "open_sender"]
 

@@ -23,11 +23,12 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.package.field_presence import PRESENT, present_marks
-from vespa_app.package.schema import DIGEST
-from vespa_app.running.addresses import is_local, parse_address
-from vespa_app.running.application import Application, sent_metadata
-from vespa_app.settings.layouts import document_path
+from vespa_app.running.application import Application
+from vespa_app.running.credentials import is_local
+from vespa_app.running.documents import sent_metadata
+from vespa_app.running.http import parse_address
+from vespa_app.running.layouts import document_path
+from vespa_app.running.passage_fields import DIGEST, PRESENT, present_marks
 
 __all__ = ["VespaTarget", "open_vespa"]
 

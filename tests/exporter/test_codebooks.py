@@ -10,8 +10,8 @@ from exporter.codebooks import add_codebook
 from exporter.options import ExportOptions
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
+from vespa_app.codecs import bundle_codebooks
 from vespa_app.package.building import build_package, default_settings
-from vespa_app.running.application import bundle_books
 
 
 def encoder(dim=16):
@@ -29,7 +29,7 @@ def encoder(dim=16):
 def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
     """Formerly always four bits."""
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), bits=bits, centroids=32)
-    book = bundle_books(bundle).codebook
+    book = bundle_codebooks(bundle).codebook
     assert (book.bits, len(book.centroids)) == (bits, 32)
     settings = default_settings(bundle, MetadataSchema({}), codec="residual")
     assert settings.residual_bits == bits
@@ -39,7 +39,7 @@ def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
 
 def test_never_more_centroids_than_the_sample_bears(tmp_path):
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), centroids=1000)
-    assert len(bundle_books(bundle).codebook.centroids) == (1200 - 60) // 16
+    assert len(bundle_codebooks(bundle).codebook.centroids) == (1200 - 60) // 16
 
 
 @pytest.mark.parametrize(

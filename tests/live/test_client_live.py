@@ -15,7 +15,7 @@ from query import Client, ClientSettings
 from query.exchange import Exchange
 from query.steps import Ask
 from vespa_app.running.application import Application
-from vespa_app.settings.layouts import document_path
+from vespa_app.running.layouts import document_path
 
 pytestmark = pytest.mark.live
 

@@ -13,7 +13,7 @@ from late_interaction.documents import Passage
 from late_interaction.plaid import LocalIndex
 from query import Client
 from vespa_app.running.application import Application
-from vespa_app.settings.layouts import document_path
+from vespa_app.running.layouts import document_path
 
 pytestmark = pytest.mark.live
 

@@ -17,8 +17,9 @@ from late_interaction.errors import UsageError
 from late_interaction.plaid import LocalIndex
 from query import Client
 from vespa_app import build_package
-from vespa_app.running.application import Application, chunked_fields
-from vespa_app.settings.layouts import document_path
+from vespa_app.running.application import Application
+from vespa_app.running.documents import document_fields
+from vespa_app.running.layouts import document_path
 
 pytestmark = pytest.mark.live
 
@@ -73,7 +74,7 @@ def test_a_document_scores_as_its_best_chunk(world, several):
     members = several.documents[:5]
     passages = [Passage.of(dataclasses.replace(document, id="five", metadata={})) for document in members]
     settings = Application.read(f"{world.url}#chunked").settings
-    fields = chunked_fields(passages, [world.vectors[d.id] for d in members], settings)
+    fields = document_fields(passages, [world.vectors[d.id] for d in members], settings)
     path = document_path(settings, "five#0", {})
     httpx.post(world.url + path, json={"fields": fields}, timeout=30).raise_for_status()
     retriever = several.ask("chunked")

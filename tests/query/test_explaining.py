@@ -12,8 +12,7 @@ from late_interaction.encoder import Encoder
 from query import Client, Hit, explain
 from query.explain import explained
 from query.types import Question
-from vespa_app.codecs import CODECS
-from vespa_app.running.application import bundle_books
+from vespa_app.codecs import CODECS, bundle_codebooks
 from vespa_app.running.description import Description
 from vespa_app.settings.application_settings import AppSettings
 
@@ -68,7 +67,7 @@ def test_vespa(tiny_bundle, encoded, layout):
     """Rows travel with the hits where each passage has a document of its own, and none is missing."""
     settings = AppSettings(dim=16, query_rows=64, codec="float32", candidates=("exhaustive",), layout=layout)
     texts = ["a thread that waits", "the end of a file", "to finish is to wait"]
-    rows = [CODECS["float32"].encode(D, bundle_books(tiny_bundle)) for D in Encoder(tiny_bundle).encode_documents(texts)]
+    rows = [CODECS["float32"].encode(D, bundle_codebooks(tiny_bundle)) for D in Encoder(tiny_bundle).encode_documents(texts)]
     encoded.clear()
     bodies = []
 

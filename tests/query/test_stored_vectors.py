@@ -9,8 +9,7 @@ import pytest
 from late_interaction.errors import UsageError
 from query import Client
 from query.vespa_request import vectors_request
-from vespa_app.codecs import CODECS, VECTORS
-from vespa_app.running.application import bundle_books
+from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks
 from vespa_app.running.description import Description
 from vespa_app.settings.application_settings import AppSettings
 
@@ -35,7 +34,7 @@ class Node:
 def test_rows_as_the_codec_decodes_them(tiny_bundle, codec):
     rng = np.random.default_rng(0)
     settings = AppSettings(dim=16, query_rows=16, codec=codec, candidates=("exhaustive",))
-    books = bundle_books(tiny_bundle)
+    books = bundle_codebooks(tiny_bundle)
     made = {f"d{n}#0": rng.standard_normal((n + 1, 16)).astype(np.float32) for n in range(150)}
     stored = {id_: {VECTORS: CODECS[codec].encode(D, books)[VECTORS]} for id_, D in made.items()}
     node = Node(Description(settings, tiny_bundle.sha256, None), stored)
@@ -65,7 +64,7 @@ def test_ids_are_escaped():
 def test_candidates_without_rows_are_left_out_of_scores_at_the_client(tiny_bundle, filled):
     """A passage of skipped words alone has no rows; all candidates may be such."""
     settings = AppSettings(dim=16, query_rows=16, codec="float32", candidates=("token",))
-    rows = CODECS["float32"].encode(np.eye(16, dtype=np.float32)[:1], bundle_books(tiny_bundle))[VECTORS]
+    rows = CODECS["float32"].encode(np.eye(16, dtype=np.float32)[:1], bundle_codebooks(tiny_bundle))[VECTORS]
     stored = {"a#0": {VECTORS: rows if filled else {"blocks": {}}}, "b#0": {VECTORS: {"blocks": {}}}}
 
     def answer(request):

@@ -14,16 +14,15 @@ from vespa_bundles import small_bundle, small_codebook
 from exporter.codebooks import add_codebook
 from late_interaction.codebook import unit_rows
 from late_interaction.documents import Passage
-from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
-from vespa_app.codecs import CODECS, VECTORS, Books
+from vespa_app.codecs import CODECS, VECTORS, Codebooks, bundle_codebooks
 from vespa_app.package.building import build_package, default_settings
-from vespa_app.package.embedder import embedder_of
-from vespa_app.running.application import bundle_books, document_fields
+from vespa_app.running.documents import document_fields
+from vespa_app.running.layouts import embedder_of
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.names import RESERVED_BY_SCHEMAS, check_schema
+from vespa_app.settings.names import RESERVED_BY_SCHEMAS, schema_fault
 
 pytestmark = pytest.mark.oracle
 
@@ -53,7 +52,7 @@ UNSEEN = {
 }  # fmt: skip
 
 
-BOOKS = Books(codebook=small_codebook(16))
+BOOKS = Codebooks(codebook=small_codebook(16))
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +161,7 @@ def test_names_that_vespa_refuses_for_schemas_are_refused_by_us_first(vespa_orac
         (folder / "services.xml").write_text(services.replace('"passage"', f'"{name}"'))
         assert not vespa_oracle.validate(folder)["ok"], name
         (folder / f"schemas/{name}.sd").unlink()
-        with pytest.raises(SettingsError, match="reserved by Vespa"):
-            check_schema(name)
+        assert "reserved by Vespa" in schema_fault(name)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -197,7 +195,7 @@ def test_residuals_of_an_exported_bundle_decode_as_the_local_codec(vespa_oracle,
     texts = [str(number) for number in range(60)]
     encoder = SimpleNamespace(encode_documents=lambda texts: [sample[int(text)] for text in texts])
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), texts, encoder, bits=bits, centroids=16)
-    book = bundle_books(bundle).codebook
+    book = bundle_codebooks(bundle).codebook
     settings = default_settings(bundle, MetadataSchema({}), codec="residual", candidates=("exhaustive",))
     settings = dataclasses.replace(settings, embedder=False)
     app = build_package(bundle, settings).write(tmp_path / "app")
@@ -205,7 +203,7 @@ def test_residuals_of_an_exported_bundle_decode_as_the_local_codec(vespa_oracle,
     codec = CODECS["residual"]
     types = {VECTORS: codec.field_type(settings), **codec.more_fields(settings)}
     inputs = {
-        f"attribute({name})": {"type": types[name], "value": value} for name, value in codec.encode(D, Books(book)).items()
+        f"attribute({name})": {"type": types[name], "value": value} for name, value in codec.encode(D, Codebooks(book)).items()
     }
     inputs["query(qt)"] = {"type": "tensor<float>(qt{}, x[16])", "value": tensor_hex(Q)}
     reply = vespa_oracle.ask(
@@ -225,7 +223,7 @@ def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
     metadata |= lists
     passage = Passage("d/1#0", "d/1", "Title", "text", metadata)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
-    fields = document_fields(passage, D, settings_for(codec), BOOKS.codebook)
+    fields = document_fields([passage], [D], settings_for(codec), BOOKS)
     reply = vespa_oracle.ask("feed", app=str(apps[codec]), op={"fields": fields}, id="id:colbert:passage::d/1#0", method="PUT")
     assert reply["ok"], reply
     assert reply["fullyApplied"]

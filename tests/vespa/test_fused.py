@@ -14,9 +14,8 @@ from late_interaction.bundle import write_manifest
 from late_interaction.codebook import train_codebook
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES
-from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks
 from vespa_app.package.building import build_package
-from vespa_app.running.application import bundle_books
 from vespa_app.settings.application_settings import AppSettings
 
 EVAL = Path("/opt/vespa/bin/vespa-eval-expr")
@@ -110,7 +109,7 @@ def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     Q = random.standard_normal((3, DIM)).astype(np.float32)
     D = random.standard_normal((5, DIM)).astype(np.float32)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
-    books = bundle_books(bundle, thresholds=settings.thresholds)
+    books = bundle_codebooks(bundle, thresholds=settings.thresholds)
     fed = codec.encode(D, books)
     types = {VECTORS: codec.field_type(settings), **codec.more_fields(settings)}
     constants = codec.constant_values(settings, books)

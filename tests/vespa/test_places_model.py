@@ -12,8 +12,8 @@ from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.package.building import build_package
-from vespa_app.package.checks import check_settings
-from vespa_app.running.application import chunked_fields
+from vespa_app.package.settings_checks import check_settings
+from vespa_app.running.documents import document_fields
 from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, MODES
 from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
@@ -108,7 +108,7 @@ def test_chunks_are_read_and_scored_as_they_were_meant(vespa_oracle, bundle, tmp
     random = np.random.default_rng(5)
     matrices = [random.standard_normal((rows, 16)).astype(np.float32) for rows in (3, 12)]
     passages = [Passage(f"d#{n}", "d", "Title", f"text {n}", {"kind": "x"}) for n in range(2)]
-    fields = chunked_fields(passages, matrices, settings, BOOKS.codebook)
+    fields = document_fields(passages, matrices, settings, BOOKS)
     reply = vespa_oracle.ask("feed", app=str(app), op={"fields": fields}, id="id:colbert:passage::d#0", method="PUT")
     assert reply["ok"], reply
     assert reply["fullyApplied"]

@@ -12,10 +12,12 @@ from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
 from vespa_app.candidates.base import declared_fields
 from vespa_app.candidates.best_centroids import best_centroids, weighted_sets
 from vespa_app.candidates.effort import EFFORTS, codec_for, effort_for
+from vespa_app.codecs import Codebooks
 from vespa_app.package.building import default_settings
-from vespa_app.package.checks import check_settings
-from vespa_app.running.application import Application, document_fields
+from vespa_app.package.settings_checks import check_settings
+from vespa_app.running.application import Application
 from vespa_app.running.description import Description
+from vespa_app.running.documents import document_fields
 from vespa_app.settings.application_settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
@@ -106,14 +108,14 @@ def test_document_fields_have_all_that_the_schema_has():
         SETTINGS, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS, "year": FieldType.LONG})
     )
     passage = Passage("a#0", "a", "Title", "Text", {"kind": "", "tags": ["x", ""], "year": None})
-    fields = document_fields(passage, CENTROIDS, settings, BOOK)
+    fields = document_fields([passage], [CENTROIDS], settings, Codebooks(BOOK))
     assert fields["present"] == ["kind", "kind=", "tags", "tags="]
     assert "year" not in fields
     assert set(fields) == {
         "id", "document_id", "title", "text", "kind", "tags", "present", "vectors", "centroids", "pooled",
     }  # fmt: skip
     with pytest.raises(MetadataError, match="not in the index"):
-        document_fields(Passage("a#0", "a", "", "x", {"other": 1}), CENTROIDS, settings, BOOK)
+        document_fields([Passage("a#0", "a", "", "x", {"other": 1})], [CENTROIDS], settings, Codebooks(BOOK))
 
 
 def test_token_asks_for_the_neighbours_of_each_row():
@@ -185,7 +187,8 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     vectors = [random.standard_normal((count, 16)).astype(np.float32) for count in (3, 0, 5)]
     vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
     passages = [Passage(f"{n}#0", str(n), "", "text", {}) for n in range(3)]
-    alone = [application.document_fields(p, v, bundle) for p, v in zip(passages, vectors)]
+    books = application.books(bundle)
+    alone = [document_fields([p], [v], settings, books) for p, v in zip(passages, vectors)]
     together = application.units([(passages[:2], vectors[:2]), (passages[2:], vectors[2:])], bundle)
     assert together == [alone[:2], alone[2:]]
     assert application.units([], bundle) == []
@@ -269,7 +272,7 @@ def test_what_is_known_of_a_strategy_stands_in_its_own_file():
         assert needed <= {name for other in STRATEGIES.values() for name in other.own_fields}
         assert set(strategy.own_fields) <= needed
     for name in ("centroids", "pooled", "token_bits", "codes"):
-        with pytest.raises(SettingsError, match=f"'{name}': the name is taken"):
+        with pytest.raises(SettingsError, match=f"setting metadata.{name}: the name is taken"):
             check_settings(dataclasses.replace(SETTINGS, metadata=MetadataSchema({name: FieldType.STRING})))
 
 

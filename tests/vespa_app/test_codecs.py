@@ -7,8 +7,9 @@ from hypothesis.extra import numpy as hn
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
-from vespa_app.codecs import CODECS, NO_BOOKS, VECTORS, Books
+from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks
 from vespa_app.package.constants import tensor_file
+from vespa_app.package.settings_checks import check_settings
 from vespa_app.settings.application_settings import AppSettings
 
 FINITE = st.floats(-1, 1, width=32, allow_subnormal=False)
@@ -22,10 +23,10 @@ def rows(count, dim, seed=0):
 
 
 def books(dim, bits=4):
-    return Books(train_codebook(rows(2000, dim, 9), bits=bits, centroids=16))
+    return Codebooks(train_codebook(rows(2000, dim, 9), bits=bits, centroids=16))
 
 
-def through(codec, D, books=NO_BOOKS):
+def through(codec, D, books=NO_CODEBOOKS):
     return codec.decode(codec.encode(D, books), books).reshape(D.shape)
 
 
@@ -59,8 +60,10 @@ def test_binary_sets_a_bit_for_what_is_above_zero():
 def test_binary_sets_a_bit_for_what_is_above_the_threshold():
     cuts = Thresholds(np.full(8, 0.4, np.float32), np.full(8, 0.5, np.float32))
     D = np.array([[1, -1, 0, 0.5, -0.5, 2, -2, 0.3]], np.float32)
-    assert CODECS["binary"].encode(D, Books(thresholds=cuts)) == {VECTORS: {"blocks": {"0": "94"}}}
-    assert np.allclose(through(CODECS["binary"], D, Books(thresholds=cuts)), [[0.9, -0.1, -0.1, 0.9, -0.1, 0.9, -0.1, -0.1]])
+    assert CODECS["binary"].encode(D, Codebooks(thresholds=cuts)) == {VECTORS: {"blocks": {"0": "94"}}}
+    assert np.allclose(
+        through(CODECS["binary"], D, Codebooks(thresholds=cuts)), [[0.9, -0.1, -0.1, 0.9, -0.1, 0.9, -0.1, -0.1]]
+    )
 
 
 @given(MATRICES.filter(len))
@@ -98,10 +101,11 @@ def test_residual_needs_the_codebook_that_the_settings_name():
     codec = CODECS["residual"]
     with pytest.raises(SettingsError, match="needs a codebook"):
         codec.encode(rows(1, 16))
-    with pytest.raises(SettingsError, match="residual_bits is 2, and the bundle's codebook has 4"):
-        codec.check_books(AppSettings(dim=16, query_rows=8, codec="residual", residual_bits=2), books(16))
-    with pytest.raises(SettingsError, match="thresholds is true, and the bundle has none"):
-        CODECS["binary"].check_books(AppSettings(dim=16, query_rows=8, codec="binary", thresholds=True), NO_BOOKS)
+    settings = AppSettings(dim=16, query_rows=8, codec="residual", residual_bits=2)
+    assert [*codec.codebook_faults(settings, books(16))] == [("residual_bits", "is 2, and the bundle's codebook has 4")]
+    settings = AppSettings(dim=16, query_rows=8, codec="binary", thresholds=True)
+    ((name, what),) = CODECS["binary"].codebook_faults(settings, NO_CODEBOOKS)
+    assert name == "thresholds" and what.startswith("is true, and the bundle has none")
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -149,7 +153,7 @@ def test_residual_bytes_are_planes_and_a_centroid_with_their_labels(bits):
 @pytest.mark.parametrize("name", ["binary", "residual"])
 def test_bits_need_whole_bytes(name):
     with pytest.raises(SettingsError, match="packs 8 dimensions"):
-        CODECS[name].check_dim(12)
+        check_settings(AppSettings(dim=12, query_rows=8, codec=name))
 
 
 def test_constant_files_are_in_vespas_binary_format():

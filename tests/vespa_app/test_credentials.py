@@ -9,9 +9,8 @@ from feeder import FeedOptions, start_feed
 from late_interaction.errors import UsageError
 from query import Client
 from vespa_app.deploying.targets import check_named, choose_urls
-from vespa_app.running.addresses import parse_address
 from vespa_app.running.credentials import token_header
-from vespa_app.running.http import connect
+from vespa_app.running.http import connect, parse_address
 
 LOCAL = httpx.URL("http://localhost:8080")
 SECRET = "vespa_cloud_topsecret"

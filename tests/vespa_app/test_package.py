@@ -10,12 +10,12 @@ from golden.make_packages import CASES, PACKAGES, golden_package, texts
 from vespa_bundles import small_bundle, with_thresholds
 
 from late_interaction.codebook import train_codebook, unit_rows
-from late_interaction.errors import SettingsError
+from late_interaction.errors import SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.package.building import Package, build_package, check_package, default_settings
-from vespa_app.package.embedder import embedder_of
+from vespa_app.running.layouts import embedder_of
 from vespa_app.settings.application_settings import AppSettings
 
 SUBSETS = [subset for n in (1, 2, len(STRATEGIES)) for subset in itertools.combinations(STRATEGIES, n)]
@@ -135,8 +135,8 @@ def test_defaults_follow_the_bundle(bundle, tmp_path):
 def test_settings_that_do_not_fit_the_bundle(bundle, tmp_path):
     plain = small_bundle(tmp_path / "plain", codebook=False)
     for used, settings, message in (
-        (bundle, AppSettings(dim=32, query_rows=8), "dim is 32"),
-        (bundle, AppSettings(dim=16, query_rows=4), "query_rows is 4"),
+        (bundle, AppSettings(dim=32, query_rows=8), "dim: is 32"),
+        (bundle, AppSettings(dim=16, query_rows=4), "query_rows: is 4"),
         (plain, AppSettings(dim=16, query_rows=8, candidates=("centroid",)), "needs a codebook"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -147,13 +147,14 @@ def test_writing_replaces_a_package_and_nothing_else(bundle, tmp_path):
     package = build_package(bundle, AppSettings(dim=16, query_rows=8))
     target = tmp_path / "app"
     package.write(target)
-    (target / "left.txt").write_text("over")
     package.write(target)
-    assert not (target / "left.txt").exists()
+    (target / "left.txt").write_text("mine")
+    with pytest.raises(UsageError, match="did not write"):
+        package.write(target)
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("mine")
-    with pytest.raises(SettingsError, match="no application package"):
+    with pytest.raises(UsageError, match="did not write"):
         package.write(other)
     assert (other / "precious.txt").read_text() == "mine"
 

@@ -12,10 +12,10 @@ from vespa_bundles import small_bundle, small_codebook
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
-from vespa_app.codecs import CODECS, Books
+from vespa_app.codecs import CODECS, Codebooks
+from vespa_app.package.settings_checks import check_settings
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.section_checks import check_places
 from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 REQUEST = PlanRequest(documents=1e6, tokens=80)
@@ -32,7 +32,7 @@ def test_token_vectors_take_the_bytes_that_the_codec_makes(codec, dim):
     tokens = 37
     vectors = np.random.default_rng(0).standard_normal((tokens, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    values = CODECS[codec].encode(vectors, Books(codebook=small_codebook(dim)))
+    values = CODECS[codec].encode(vectors, Codebooks(codebook=small_codebook(dim)))
     plan = make_plan(change(codec=codec, dim=dim, tokens=tokens))
     assert plan.value("token vectors") == sum(bytes_of(value) for value in values.values())
     assert str(CODECS[codec].bytes_per_token(dim)) in plan.figures[0].formula
@@ -282,7 +282,7 @@ def test_a_cloud_table_that_app_refuses_is_not_given(cli):
     assert "[cloud]" not in cli("plan", "--documents", "1e12", "--tokens", "80").stdout
     nearly = make_plan(change(documents=6e8))
     assert 500 < nearly.value("content nodes") < 1000
-    check_places(AppSettings(dim=128, query_rows=32, cloud=nearly.cloud()))
+    check_settings(AppSettings(dim=128, query_rows=32, cloud=nearly.cloud()))
     assert nearly.cloud().content_nodes[1] == 1000
 
 
@@ -345,5 +345,5 @@ def test_the_command(cli, tmp_path):
     figures = {figure["name"]: figure for figure in answer["figures"]}
     assert figures["token vectors"]["value"] == 80 * 516
     assert answer["request"]["codec"] == "float32"
-    failed = cli("plan", "--documents", "1e6", "--tokens", "0", code=1)
-    assert "tokens must be" in failed.stderr
+    failed = cli("plan", "--documents", "1e6", "--tokens", "0", code=2)
+    assert "--tokens" in failed.stderr

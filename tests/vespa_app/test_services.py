@@ -11,12 +11,12 @@ from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
-from vespa_app.codecs import Books
+from vespa_app.codecs import Codebooks
 from vespa_app.package.building import build_package
 from vespa_app.package.cd_tests import cd_tests
+from vespa_app.package.settings_checks import check_settings
 from vespa_app.running.description import Description
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.section_checks import check_places
 from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 ONE = np.full((1, 16), 0.25, np.float32)
@@ -123,7 +123,7 @@ def test_cd_tests_feed_and_query(bundle, candidates):
 
 def test_cd_tests_ask_with_the_thresholds_that_they_feed_with():
     cuts = np.linspace(-0.6, 0.6, 16, dtype=np.float32)
-    books = Books(thresholds=Thresholds(cuts, np.full(16, 0.1, np.float32)))
+    books = Codebooks(thresholds=Thresholds(cuts, np.full(16, 0.1, np.float32)))
     settings = dataclasses.replace(BASE, codec="binary", thresholds=True, candidates=("token",))
     found = cd_tests(Description(settings, "0" * 64, None), books)
     fed, other, asked = json.loads(found["tests/system-test/feed-and-search.json"])["steps"]
@@ -150,44 +150,44 @@ def cloud(**change):
     ("change", "message"),
     [
         ({"cluster": HOSTS, "cloud": CLOUD}, r"\[cluster\] and \[cloud\] exclude"),
-        ({"cluster": ClusterSettings(container=("a",))}, "cluster.content is empty"),
-        (cluster(content=("a", "b", "a")), "cluster.content names a host twice"),
+        ({"cluster": ClusterSettings(container=("a",))}, "cluster.content: is empty"),
+        (cluster(content=("a", "b", "a")), "cluster.content: names a host twice"),
         (cluster(content=("a b", "c")), "'a b' is no host name"),
-        (cluster(config=("a", "b")), "cluster.config names 2 hosts"),
+        (cluster(config=("a", "b")), "cluster.config: names 2 hosts"),
         (cluster(content=("a", "A")), "names 'a' and 'A', which Vespa cannot tell apart"),
         (cluster(container=("Node",), content=("node", "b", "c")), "names 'Node' and 'node', which"),
         (cluster(content=("10.0.0.1", "host-10.0.0.1")), "names '10.0.0.1' and 'host-10.0.0.1', which"),
-        (cluster(disk_limit=80.0), "cluster.disk_limit must be from 0.1 to 0.98, or 0 for Vespa's own, got 80"),
+        (cluster(disk_limit=80.0), "cluster.disk_limit: must be from 0.1 to 0.98, or 0 for Vespa's own, got 80"),
         ({"cluster": ClusterSettings(memory_limit=0.7), "cloud": CLOUD}, r"\[cluster\] and \[cloud\] exclude"),
-        (cluster(redundancy=4), r"cluster.redundancy must be from 1 to the content nodes \(3\)"),
-        (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies must be from 1 to redundancy"),
-        (cluster(groups=2), "cluster.groups is 2, and 3 content hosts"),
-        (cluster(groups=3), "cluster.redundancy is 2, and each of 3 groups"),
-        (cluster(groups=3, redundancy=3), "cluster.searchable_copies is 2, and each of 3 groups"),
+        (cluster(redundancy=4), r"cluster.redundancy: must be from 1 to the content nodes \(3\)"),
+        (cluster(redundancy=1, searchable_copies=2), "cluster.searchable_copies: must be from 1 to redundancy"),
+        (cluster(groups=2), "cluster.groups: is 2, and 3 content hosts"),
+        (cluster(groups=3), "cluster.redundancy: is 2, and each of 3 groups"),
+        (cluster(groups=3, redundancy=3), "cluster.searchable_copies: is 2, and each of 3 groups"),
         (cloud(regions=("us east",)), "cloud.regions: 'us east'"),
         (cloud(read_tokens=("vespa cloud secret",)), "names of tokens"),
         (cloud(read_tokens=("vespa_cloud_abc123",)), "names of tokens .* never their values$"),
         (cloud(write_tokens=("VESPA_CLOUD_abc123",)), "names of tokens"),
-        (cloud(regions=("aws-us-east-1c", "aws-eu-west-1a", "aws-us-east-1c")), "cloud.regions names a region twice"),
+        (cloud(regions=("aws-us-east-1c", "aws-eu-west-1a", "aws-us-east-1c")), "cloud.regions: names a region twice"),
         (
             {**cloud(content_vcpu=(2, 8)), "search_threads": 3},
-            "search_threads is 3, and a content node has cloud.content_vcpu 2",
+            "search_threads: is 3, and a content node has cloud.content_vcpu 2",
         ),
-        (cloud(content_nodes=(4, 2)), r"cloud.content_nodes must be \[number\] or \[least, most\]"),
-        (cloud(content_nodes=()), "cloud.content_nodes must be"),
-        (cloud(content_nodes=(2.5,)), "cloud.content_nodes must be whole"),
-        (cloud(container_vcpu=(0,)), "cloud.container_vcpu must be"),
-        (cloud(groups=3), "cloud.groups is 3"),
+        (cloud(content_nodes=(4, 2)), r"cloud.content_nodes: must be \[number\] or \[least, most\]"),
+        (cloud(content_nodes=()), "cloud.content_nodes: must be"),
+        (cloud(content_nodes=(2.5,)), "cloud.content_nodes: must be whole"),
+        (cloud(container_vcpu=(0,)), "cloud.container_vcpu: must be"),
+        (cloud(groups=3), "cloud.groups: is 3"),
         (cloud(redundancy=1), "at least 2 in production"),
-        (cloud(redundancy=3), r"cloud.redundancy must be from 1 to the content nodes \(2\)"),
+        (cloud(redundancy=3), r"cloud.redundancy: must be from 1 to the content nodes \(2\)"),
         ({"allow": {"everything": "2026-12-24"}}, "'everything' is no change that Vespa knows"),
-        ({"allow": {"schema-removal": "soon"}}, "allow.schema-removal must be a day"),
+        ({"allow": {"schema-removal": "soon"}}, "allow.schema-removal: must be a day"),
         ({"allow": {"schema-removal": "2026-12-24"}}, "at most 30 days ahead"),
     ],
 )
 def test_places_that_cannot_work(change, message):
     with pytest.raises(SettingsError, match=message):
-        check_places(dataclasses.replace(BASE, **change), today=datetime.date(2026, 11, 1))
+        check_settings(dataclasses.replace(BASE, **change), today=datetime.date(2026, 11, 1))
 
 
 def test_an_allowance_that_is_past_is_refused_for_a_new_package_alone(bundle, tmp_path):
@@ -196,7 +196,7 @@ def test_an_allowance_that_is_past_is_refused_for_a_new_package_alone(bundle, tm
     settings = dataclasses.replace(BASE, allow={"schema-removal": yesterday})
     with pytest.raises(SettingsError, match=f"allow.schema-removal: {yesterday} is past"):
         build_package(bundle, settings)
-    check_places(settings)
+    check_settings(settings)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     build_package(bundle, dataclasses.replace(BASE, allow={"schema-removal": today})).write(tmp_path / "app")
 

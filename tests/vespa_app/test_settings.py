@@ -8,8 +8,8 @@ from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.package.checks import check_settings, read_settings
 from vespa_app.package.schema_reader import read_blocks
+from vespa_app.package.settings_checks import check_settings, read_settings
 from vespa_app.settings.application_settings import AppSettings
 from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
@@ -83,24 +83,24 @@ def with_metadata(*names):
     ("change", "message"),
     [
         ({"codec": "zip"}, "codec: 'zip' unknown; known: float32, bfloat16, binary"),
-        ({"candidates": ()}, "candidates is empty"),
+        ({"candidates": ()}, "candidates: is empty"),
         ({"candidates": ("bm25", "magic")}, "candidates: 'magic' unknown"),
         ({"candidates": ("bm25", "bm25")}, "names 'bm25' twice"),
         ({"codec": "binary", "dim": 20}, "packs 8 dimensions into a byte, and the vectors have 20"),
-        ({"dim": 0}, "dim must be from 1"),
-        ({"dim": 10_000}, "dim must be from 1 to 4096"),
-        ({"rerank": 0}, "rerank must be"),
-        ({"search_threads": 0}, "search_threads must be"),
-        ({"rerank": 1.5}, "rerank must be"),
-        ({"name": "My App"}, "setting name 'My App'"),
-        ({"schema": "Passage"}, "setting schema 'Passage'"),
+        ({"dim": 0}, "dim: must be from 1"),
+        ({"dim": 10_000}, "dim: must be from 1 to 4096"),
+        ({"rerank": 0}, "rerank: must be"),
+        ({"search_threads": 0}, "search_threads: must be"),
+        ({"rerank": 1.5}, "rerank: must be"),
+        ({"name": "My App"}, "setting name: 'My App'"),
+        ({"schema": "Passage"}, "setting schema: 'Passage'"),
         ({"schema": "string"}, "reserved by Vespa"),
-        *(({"schema": name}, f"setting schema '{name}': the name is reserved") for name in ("content", "id", "not", "now")),
+        *(({"schema": name}, f"setting schema: '{name}': the name is reserved") for name in ("content", "id", "not", "now")),
         ({"paged": True, "candidates": ("token",)}, "setting paged: candidates token keep an HNSW graph"),
         ({"schema": "colbert_application"}, "taken by the application's description"),
-        ({"namespace": "a:b"}, "setting namespace 'a:b'"),
-        (with_metadata("and"), "metadata field 'and': the name is reserved"),
-        (with_metadata("Index"), "metadata field 'Index': the name is reserved"),
+        ({"namespace": "a:b"}, "setting namespace: 'a:b'"),
+        (with_metadata("and"), "setting metadata.and: the name is reserved"),
+        (with_metadata("Index"), "setting metadata.Index: the name is reserved"),
         (with_metadata("documentid"), "reserved"),
         (with_metadata("with-dash"), "ASCII letter"),
         (with_metadata("_hidden"), "ASCII letter"),
@@ -123,11 +123,11 @@ def with_metadata(*names):
         ({"mode": "streaming", "candidates": ("pooled",)}, "keeps no index for candidates 'pooled'"),
         ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is no metadata field"),
         ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is no metadata field"),
-        ({"group_field": "kind"}, "group_field is for mode streaming alone"),
+        ({"group_field": "kind"}, "group_field: is for mode streaming alone"),
         ({"indexes": {"notes": {"dim": 8}}}, "unknown setting 'indexes.notes.dim'"),
         ({"indexes": {"notes": {"codec": 1}}}, "indexes.notes: setting 'codec' must be str"),
-        ({"indexes": {"notes": {"codec": "zip"}}}, "^indexes.notes: setting codec: 'zip' unknown"),
-        ({"indexes": {"Notes": {}}}, "^indexes.Notes: setting schema 'Notes'"),
+        ({"indexes": {"notes": {"codec": "zip"}}}, "^setting indexes.notes.codec: 'zip' unknown"),
+        ({"indexes": {"Notes": {}}}, "^setting indexes.Notes: 'Notes'"),
         ({"indexes": {"passage": {}}}, "indexes.passage: the name is taken"),
     ],
 )
@@ -140,7 +140,7 @@ def test_settings_that_are_refused(change, message):
     ("table", "message"),
     [
         ("codec = 1", "indexes.notes: setting 'codec' must be str"),
-        ("codec = 'zip'", "indexes.notes: setting codec: 'zip' unknown"),
+        ("codec = 'zip'", "setting indexes.notes.codec: 'zip' unknown"),
         ("colour = 1", "unknown setting 'indexes.notes.colour'"),
     ],
 )
@@ -196,13 +196,13 @@ def test_a_further_index_inherits_the_limits_of_the_candidates_it_has():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keep_rank_count": 100}, "keep_rank_count must be 0 or from rerank"),
-        ({"keep_rank_count": -1}, "keep_rank_count must be"),
+        ({"keep_rank_count": 100}, "keep_rank_count: must be 0 or from rerank"),
+        ({"keep_rank_count": -1}, "keep_rank_count: must be"),
         ({"drop_limits": {"bm26": {"first": 1}}}, "drop_limits.bm26: these candidates are not in setting candidates"),
         ({"drop_limits": {"bm25": {"global": 1}}}, "drop_limits.bm25: 'global' unknown; known: first, second"),
         ({"drop_limits": {"exhaustive": {"second": 1}}}, "drop_limits.exhaustive: 'second' unknown; known: first"),
-        ({"drop_limits": {"bm25": {"first": "1"}}}, "drop_limits.bm25.first must be a number"),
-        ({"drop_limits": {"bm25": {"first": float("nan")}}}, "drop_limits.bm25.first must be a number"),
+        ({"drop_limits": {"bm25": {"first": "1"}}}, "drop_limits.bm25.first: must be a number"),
+        ({"drop_limits": {"bm25": {"first": float("nan")}}}, "drop_limits.bm25.first: must be a number"),
     ],
 )
 def test_limits_that_make_no_sense(change, message):

@@ -10,7 +10,7 @@ from late_interaction.errors import UsageError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.changes.blue_green import build_beside
 from vespa_app.changes.comparing import package_changes
-from vespa_app.deploying.staging import check_staging, staging_fault
+from vespa_app.changes.staging import check_staging, staging_fault
 from vespa_app.package.building import build_package
 from vespa_app.package.checks import check_package
 from vespa_app.settings.application_settings import AppSettings

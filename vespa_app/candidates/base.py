@@ -72,11 +72,13 @@ class Centroids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """What document_fields may need besides the vectors: what the bundle has, and the settings."""
+    """What document_fields may need besides the vectors: what the bundle has, the settings, and the centroid of each row where
+    it is known."""
 
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
     settings: AppSettings | None = None
+    codes: NDArray[np.integer] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,21 @@ class Strategy(Protocol):
         """Whether the query must be a text, not ready rows alone."""
         ...
 
+    @property
+    def of_vectors(self) -> bool:
+        """Whether its documents carry something that the client makes of their token vectors."""
+        ...
+
+    @property
+    def of_chunks(self) -> bool:
+        """Whether it finds documents of layout `chunks`."""
+        ...
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Phases of its rank profile, whose hits a limit may drop."""
+        ...
+
     def fields(self, settings: AppSettings) -> str:
         """Schema fields of this strategy, indented for the document block; may be empty."""
         ...
@@ -167,6 +184,9 @@ class PlainStrategy:
     own_fields: tuple[str, ...] = ()
     needs_codebook = False
     needs_text = False
+    of_vectors = True
+    of_chunks = True
+    phases: tuple[str, ...] = ("first", "second")
 
     def fields(self, settings: AppSettings) -> str:
         return ""

@@ -31,6 +31,7 @@ class Bm25(PlainStrategy):
     name = "bm25"
     about = "candidates that share words with the query; MaxSim over the best"
     needs_text = True
+    of_vectors = False
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\

@@ -53,8 +53,8 @@ class Centroid(PlainStrategy):
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        ids = np.unique(codebook_of(context.codebook).assign(vectors))
-        return {FIELD: {str(int(id_)): 1 for id_ in ids}}
+        codes = codebook_of(context.codebook).assign(vectors) if context.codes is None else context.codes
+        return {FIELD: {str(int(id_)): 1 for id_ in np.unique(codes)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
         from vespa_app.candidates.best_centroids import best_centroids, weighted_sets  # numba takes half a second to import

@@ -97,7 +97,8 @@ def codec_for(recall: float, strategy: str, dim: int, bits: int | None) -> str:
     Raises: SettingsError where none does.
     """
     _check(recall)
-    possible = [name for name in CODECS if not (name == "residual" and bits is None) and _fits(name, dim)]
+    able = (name for name, codec in CODECS.items() if not (codec.needs_codebook and bits is None))
+    possible = [name for name in able if dim % CODECS[name].dims_per_cell == 0]
     for name in sorted(possible, key=lambda name: CODECS[name].bytes_per_token(dim, bits or _BITS)):
         if any(recall <= effort.recall for effort in _measured(name, strategy, bits or _BITS)):
             return name
@@ -106,14 +107,6 @@ def codec_for(recall: float, strategy: str, dim: int, bits: int | None) -> str:
 
 def _measured(codec: str, strategy: str, bits: int) -> tuple[Effort, ...]:
     return () if codec == "residual" and bits != _BITS else EFFORTS.get((codec, strategy), ())
-
-
-def _fits(codec: str, dim: int) -> bool:
-    try:
-        CODECS[codec].check_dim(dim)
-    except SettingsError:
-        return False
-    return True
 
 
 def _check(recall: float) -> None:

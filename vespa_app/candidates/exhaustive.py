@@ -19,6 +19,8 @@ __all__ = ["Exhaustive"]
 class Exhaustive(PlainStrategy):
     name = "exhaustive"
     about = "MaxSim over everything that the filter selects; exact"
+    of_vectors = False
+    phases = ("first",)
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\

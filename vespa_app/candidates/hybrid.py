@@ -41,6 +41,7 @@ class Hybrid(PlainStrategy):
     name = "hybrid"
     about = "candidates of several kinds, joined by reciprocal rank fusion"
     needs_text = True
+    phases = ("first", "second", "global")
 
     def fields(self, settings: AppSettings) -> str:
         return _dense(settings).fields(settings)

@@ -23,7 +23,8 @@ from vespa_app.candidates.base import (
     second_phase,
     vector_hex,
 )
-from vespa_app.codecs.base import VECTORS, blocks
+from vespa_app.codecs import CODECS, VECTORS
+from vespa_app.codecs.base import blocks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["BITS_FIELD", "Token"]
@@ -36,9 +37,10 @@ class Token(PlainStrategy):
     name = "token"
     about = "candidates with token vectors near the query's rows (HNSW); MaxSim over the best"
     own_fields = (BITS_FIELD,)
+    of_chunks = False  # HNSW over rows takes one mapped dimension
 
     def fields(self, settings: AppSettings) -> str:
-        if settings.codec != "residual":
+        if CODECS[settings.codec].distance:
             return ""
         return f"""\
         field {BITS_FIELD} type tensor<int8>(dt{{}}, x[{settings.dim // 8}]) {{
@@ -47,7 +49,7 @@ class Token(PlainStrategy):
 """
 
     def vectors_lines(self, settings: AppSettings) -> str:
-        return "" if settings.codec == "residual" else _index(settings)
+        return _index(settings) if CODECS[settings.codec].distance else ""
 
     def profile(self, settings: AppSettings) -> str:
         cells = "float" if _floats(settings) else "int8"
@@ -63,7 +65,7 @@ class Token(PlainStrategy):
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        if context.settings is None or context.settings.codec != "residual":
+        if context.settings is None or CODECS[context.settings.codec].distance:
             return {}
         packed = (context.thresholds or plain_thresholds(vectors.shape[1])).encode(vectors)
         return {BITS_FIELD: blocks(packed)}
@@ -76,7 +78,7 @@ class Token(PlainStrategy):
                 f"{settings.query_rows}: choose other candidates, or raise setting query_rows"
             )
         parameters: dict[str, Parameter] = rerank_parameters(request)
-        field = BITS_FIELD if settings.codec == "residual" else VECTORS
+        field = VECTORS if CODECS[settings.codec].distance else BITS_FIELD
         if _floats(settings):
             rows = [vector_hex(row) for row in request.rows]
         else:
@@ -91,7 +93,7 @@ class Token(PlainStrategy):
 
 
 def _floats(settings: AppSettings) -> bool:
-    return settings.codec in ("float32", "bfloat16")
+    return CODECS[settings.codec].distance == "prenormalized-angular"
 
 
 def _row_name(settings: AppSettings, row: int) -> str:
@@ -105,4 +107,4 @@ def _floor(settings: AppSettings) -> float:
 
 
 def _index(settings: AppSettings) -> str:
-    return hnsw_lines(settings, "prenormalized-angular" if _floats(settings) else "hamming")
+    return hnsw_lines(settings, CODECS[settings.codec].distance or "hamming")

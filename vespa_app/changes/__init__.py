@@ -1,1 +1,1 @@
-"""What Vespa will do with a new package; a new bundle beside the old one."""
+"""What Vespa, and stored documents, make of a new package; a new bundle beside the old one."""

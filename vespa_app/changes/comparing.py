@@ -24,9 +24,8 @@ from pathlib import Path
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import declared_fields
 from vespa_app.changes.service_changes import embedder_changes, service_changes
-from vespa_app.changes.staleness import stale_documents
-from vespa_app.deploying.overrides import REFEED
-from vespa_app.deploying.staging import staging_fault
+from vespa_app.changes.staging import staging_fault
+from vespa_app.changes.staleness import REFEED, stale_documents
 from vespa_app.package.checks import check_package
 from vespa_app.package.schema_reader import Block, read_blocks
 from vespa_app.running.description import DESCRIPTION_SCHEMA, Description

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 import httpx
 
 from late_interaction.errors import SettingsError, UsageError, VespaError
-from vespa_app.deploying.overrides import REFEED
 from vespa_app.running.description import Description, read_description
 
-__all__ = ["documents_to_feed", "read_running", "stale_documents", "stale_indexes"]
+__all__ = ["REFEED", "documents_to_feed", "read_running", "stale_documents", "stale_indexes"]
 
+REFEED = "refeed"  # a package under which the documents that are there mean nothing; Vespa does not know this one
 _OF_VECTORS = ("dim", "codec", "residual_bits", "thresholds", "encoding")
 _OF_DOCUMENTS = {
     "namespace": "documents that are there keep their old ids, and are found beside the new ones",

@@ -6,24 +6,21 @@ query's and the document's token dimensions both mapped. tests/vespa/test_fused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
-from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
-from late_interaction.thresholds import Thresholds
+from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
-    "NO_BOOKS",
     "VECTORS",
-    "Books",
     "Codec",
+    "Codes",
     "Matrix",
     "Packed",
     "PlainCodec",
@@ -36,19 +33,9 @@ __all__ = [
 ]
 
 VECTORS = "vectors"  # the schema field
-Packed = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, bytes]
+Codes = NDArray[np.int32]  # the nearest centroid of each row, [t]
+Packed = tuple[Codes, NDArray[np.uint8]]  # and residuals [t, bytes]
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
-
-
-@dataclass(frozen=True)
-class Books:
-    """What the bundle holds for codecs: residual buckets, binary thresholds; None where it has none."""
-
-    codebook: Codebook | None = None
-    thresholds: Thresholds | None = None
-
-
-NO_BOOKS = Books()
 
 
 class Codec(Protocol):
@@ -66,12 +53,26 @@ class Codec(Protocol):
     @property
     def needs_codebook(self) -> bool: ...
 
-    def check_dim(self, dim: int) -> None:
-        """Raises: SettingsError where this codec cannot store vectors of `dim`."""
+    @property
+    def takes_thresholds(self) -> bool: ...
+
+    @property
+    def embeddable(self) -> bool:
+        """Whether Vespa's embedder can make its vectors, of chunks too."""
         ...
 
-    def check_books(self, settings: AppSettings, books: Books) -> None:
-        """Raises: SettingsError where the bundle lacks what the settings name, or has another form of it."""
+    @property
+    def distance(self) -> str:
+        """Vespa's metric of an HNSW graph over its rows: prenormalized-angular of floats, hamming of bits; "" for none."""
+        ...
+
+    @property
+    def dims_per_cell(self) -> int:
+        """Of vectors, whose number of dimensions must be a multiple of it."""
+        ...
+
+    def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
+        """Settings that name what the bundle lacks, or has in another form, each with what is wrong."""
         ...
 
     def field_type(self, settings: AppSettings) -> str:
@@ -86,7 +87,7 @@ class Codec(Protocol):
         """Tensor types of the constants that the package carries."""
         ...
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
+    def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
         """Cells of each constant: `[x]`, or `[labels, x]` where its first dimension is mapped."""
         ...
 
@@ -106,15 +107,15 @@ class Codec(Protocol):
         """Bytes of cells and labels of one token vector in Vespa's attributes. bits: of the codec residual."""
         ...
 
-    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
-        """`[t, d]` as tensor values by field."""
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+        """`[t, d]` as tensor values by field. codes: of the rows, where they are known."""
         ...
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         """`[t, d]` of the tensor values that document/v1 gave back."""
         ...
 
-    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed | None:
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Codebooks) -> Packed | None:
         """Codes and residuals as `Codebook.encode` gave them; None of a codec that stores none."""
         ...
 
@@ -124,21 +125,22 @@ class PlainCodec:
 
     own_fields: tuple[str, ...] = ()
     needs_codebook = False
+    takes_thresholds = False
+    embeddable = True
+    distance = ""
+    dims_per_cell = 1
 
     def best(self, settings: AppSettings) -> str:
         raise NotImplementedError
 
-    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed | None:
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Codebooks) -> Packed | None:
         return None
 
     def maxsim(self, settings: AppSettings) -> str:
         return f"sum({self.best(settings)}, qt)"
 
-    def check_dim(self, dim: int) -> None:
-        pass
-
-    def check_books(self, settings: AppSettings, books: Books) -> None:
-        pass
+    def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
+        yield from ()
 
     def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
         return {}
@@ -146,7 +148,7 @@ class PlainCodec:
     def constants(self, settings: AppSettings) -> Mapping[str, str]:
         return {}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
+    def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
         return {}
 
     def functions(self, settings: AppSettings) -> Mapping[str, str]:

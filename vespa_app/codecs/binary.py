@@ -10,25 +10,14 @@ Vespa evaluates once for a query.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from late_interaction.array_types import Matrix
-from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds, plain_thresholds
-from vespa_app.codecs.base import (
-    NO_BOOKS,
-    VECTORS,
-    Books,
-    PlainCodec,
-    Values,
-    blocks,
-    byte_cells,
-    rows_of,
-    stacked,
-    token_matrix,
-)
+from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Binary"]
@@ -39,16 +28,13 @@ SCALE, SHIFT = "binary_scale", "binary_shift"
 
 class Binary(PlainCodec):
     name = "binary"
+    takes_thresholds = True
+    distance = "hamming"
+    dims_per_cell = 8
 
-    def check_dim(self, dim: int) -> None:
-        if dim % 8:
-            raise SettingsError(f"setting codec: binary packs 8 dimensions into a byte, and the vectors have {dim}")
-
-    def check_books(self, settings: AppSettings, books: Books) -> None:
+    def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
         if settings.thresholds and books.thresholds is None:
-            raise SettingsError(
-                "setting thresholds is true, and the bundle has none: zero measured as well, or it has no sample"
-            )
+            yield "thresholds", "is true, and the bundle has none: zero measured as well, or it has no sample"
 
     def field_type(self, settings: AppSettings) -> str:
         return f"tensor<int8>(dt{{}}, x[{settings.dim // 8}])"
@@ -56,7 +42,7 @@ class Binary(PlainCodec):
     def constants(self, settings: AppSettings) -> Mapping[str, str]:
         return dict.fromkeys((SCALE, SHIFT), f"tensor<float>(x[{settings.dim}])") if settings.thresholds else {}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
+    def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
         if not settings.thresholds:
             return {}
         assert books.thresholds is not None
@@ -79,16 +65,16 @@ class Binary(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return dim // 8 + 4
 
-    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
         matrix = token_matrix(vectors)
         return {VECTORS: blocks(_thresholds(books, matrix.shape[1]).encode(matrix))}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         packed = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not packed.size:
             return np.zeros((0, 0), np.float32)
         return _thresholds(books, 8 * packed.shape[1]).decode(packed)
 
 
-def _thresholds(books: Books, dim: int) -> Thresholds:
+def _thresholds(books: Codebooks, dim: int) -> Thresholds:
     return books.thresholds or plain_thresholds(dim)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
-from vespa_app.codecs.base import NO_BOOKS, VECTORS, Books, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Float32"]
@@ -16,6 +17,7 @@ __all__ = ["Float32"]
 
 class Float32(PlainCodec):
     name = "float32"
+    distance = "prenormalized-angular"
 
     def field_type(self, settings: AppSettings) -> str:
         return f"tensor<float>(dt{{}}, x[{settings.dim}])"
@@ -26,10 +28,10 @@ class Float32(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 4 * dim + 4
 
-    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
         return {VECTORS: blocks(token_matrix(vectors).astype(">f4"))}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         return stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ lowest two, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,8 @@ from numpy.typing import NDArray
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import (
-    NO_BOOKS,
-    VECTORS,
-    Books,
-    Packed,
-    PlainCodec,
-    Values,
-    blocks,
-    byte_cells,
-    rows_of,
-    stacked,
-    token_matrix,
-)
+from vespa_app.codecs.base import VECTORS, Codes, Packed, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["CODES", "Residual"]
@@ -43,21 +32,21 @@ __all__ = ["CODES", "Residual"]
 CODES = "codes"
 CENTROIDS = "centroid_vectors"
 DECODED = "token_vectors"
+NO_CODEBOOK = "residual needs a codebook: export the bundle with --sample"
 
 
 class Residual(PlainCodec):
     name = "residual"
     own_fields = (CODES,)
     needs_codebook = True
+    embeddable = False
+    dims_per_cell = 8
 
-    def check_dim(self, dim: int) -> None:
-        if dim % 8:
-            raise SettingsError(f"setting codec: residual packs 8 dimensions into a byte, and the vectors have {dim}")
-
-    def check_books(self, settings: AppSettings, books: Books) -> None:
-        bits = _book(books).bits
-        if settings.residual_bits != bits:
-            raise SettingsError(f"setting residual_bits is {settings.residual_bits}, and the bundle's codebook has {bits}")
+    def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
+        if books.codebook is None:
+            yield "codec", NO_CODEBOOK
+        elif settings.residual_bits != books.codebook.bits:
+            yield "residual_bits", f"is {settings.residual_bits}, and the bundle's codebook has {books.codebook.bits}"
 
     def field_type(self, settings: AppSettings) -> str:
         planes = f"p[{settings.residual_bits}], " if settings.residual_bits > 1 else ""
@@ -70,7 +59,7 @@ class Residual(PlainCodec):
         terms = dict.fromkeys(_terms(settings.residual_bits), f"tensor<float>(x[{settings.dim}])")
         return {CENTROIDS: f"tensor<float>(c{{}}, x[{settings.dim}])", **terms}
 
-    def constant_values(self, settings: AppSettings, books: Books) -> Mapping[str, Matrix]:
+    def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
         """The weight of bucket 0, which every row has, is added to the centroids."""
         book = _book(books)
         terms = _coefficients(book.weights)
@@ -94,18 +83,20 @@ class Residual(PlainCodec):
         """A label and the planes; two labels and a cell of the centroid id."""
         return 4 + bits * dim // 8 + 9
 
-    def encode(self, vectors: Matrix, books: Books = NO_BOOKS) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
         book = _book(books)
-        codes, packed = book.encode(token_matrix(vectors))
+        rows = token_matrix(vectors)
+        codes = book.assign_near(rows) if codes is None else codes
+        packed = book.encode_residuals(rows, codes)
         buckets = np.unpackbits(packed, axis=1, count=book.dim * book.bits).reshape(len(codes), book.dim, book.bits)
         planes = np.packbits(buckets.transpose(0, 2, 1), axis=2).reshape(len(codes), book.bits * book.dim // 8)
         cells = [{"address": {"c": str(code), "dt": str(row)}, "value": 1} for row, code in enumerate(codes.tolist())]
         return {VECTORS: blocks(planes), CODES: {"cells": cells}}
 
-    def decode(self, values: Mapping[str, Mapping[str, object]], books: Books = NO_BOOKS) -> Matrix:
+    def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         return _book(books).decode(*self.packed(values, books))
 
-    def packed(self, values: Mapping[str, Mapping[str, object]], books: Books) -> Packed:
+    def packed(self, values: Mapping[str, Mapping[str, object]], books: Codebooks) -> Packed:
         book = _book(books)
         planes = stacked([byte_cells(row) for row in rows_of(values[VECTORS])]).astype(np.uint8)
         if not planes.size:
@@ -117,9 +108,9 @@ class Residual(PlainCodec):
         return codes, np.packbits(bits.reshape(len(planes), -1), axis=1)
 
 
-def _book(books: Books) -> Codebook:
+def _book(books: Codebooks) -> Codebook:
     if books.codebook is None:
-        raise SettingsError("setting codec: residual needs a codebook: export the bundle with --sample")
+        raise SettingsError(f"setting codec: {NO_CODEBOOK}")
     return books.codebook
 
 

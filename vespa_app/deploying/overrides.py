@@ -6,14 +6,14 @@ from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 
 from late_interaction.errors import UsageError
+from vespa_app.changes.staleness import REFEED
 from vespa_app.package.services import overrides_xml
 from vespa_app.running.description import Description
-from vespa_app.settings.section_checks import CHANGES
+from vespa_app.settings.names import CHANGES
 
-__all__ = ["OVERRIDES_FILE", "REFEED", "overriding"]
+__all__ = ["OVERRIDES_FILE", "overriding"]
 
 OVERRIDES_FILE = "validation-overrides.xml"
-REFEED = "refeed"  # a package under which the documents that are there mean nothing; Vespa does not know this one
 
 
 def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import httpx
 
 from late_interaction.errors import UsageError
-from vespa_app.running.addresses import parse_address
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running.http import parse_address
+from vespa_app.settings.application_settings import QUERY_PORT, AppSettings
 
 __all__ = [
     "CLOUD_TARGETS",
     "CONFIG_PORT",
-    "CURL_CREDENTIALS",
     "DOCKER_CONFIG_URL",
-    "QUERY_PORT",
-    "address_of",
     "check_named",
     "check_target",
     "choose_timeout",
@@ -24,8 +21,6 @@ __all__ = [
 CLOUD_TARGETS = {"cloud": "dev", "cloud-prod": "prod"}  # --target -> environment
 CONFIG_PORT = 19071
 DOCKER_CONFIG_URL = f"http://localhost:{CONFIG_PORT}"
-QUERY_PORT = 8080  # of a container, unless told otherwise
-CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
 # nodes are allocated first, and production goes through the tests and one region after the other
 _TIMEOUTS_S = {"cloud": 1800.0, "cloud-prod": 7200.0}
 _TIMEOUT_S = 300.0
@@ -74,11 +69,3 @@ def check_named(target: str, query_url: str | None) -> None:
 
 def _text(address: httpx.URL) -> str:
     return str(address).rstrip("/")
-
-
-def address_of(settings: AppSettings) -> str:
-    """Where an application with these settings answers, for commands that are shown; on Vespa Cloud a place to fill in."""
-    if settings.cloud is not None:
-        return "https://ENDPOINT"
-    host = settings.cluster.container_hosts[0] if settings.cluster.hosts else "localhost"
-    return f"http://{host}:{QUERY_PORT}"

@@ -1,1 +1,1 @@
-"""Settings and bundle -> the files of an application package, checked."""
+"""Settings and bundle -> the files of an application package; both are checked."""

@@ -13,31 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from late_interaction.bundle import Bundle
-from late_interaction.errors import SettingsError
 from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
 from late_interaction.metadata import MetadataSchema
-from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.effort import Effort, codec_for, effort_for
-from vespa_app.codecs import CODECS
+from vespa_app.codecs import CODEBOOK, CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
-from vespa_app.package.checks import check_package, check_settings, of_index
+from vespa_app.package.checks import check_package
 from vespa_app.package.constants import constant_path, tensor_file
-from vespa_app.package.embedder import embedder_component, embedder_differences, embedder_of
+from vespa_app.package.embedder import embedder_component, embedder_differences
 from vespa_app.package.explain import README, explain_package
 from vespa_app.package.schema import schema_text
 from vespa_app.package.services import deployment_xml, hosts_xml, overrides_xml, services_xml
+from vespa_app.package.settings_checks import check_bundle, check_new_settings, check_settings
 from vespa_app.package.zips import write_zip
-from vespa_app.running.application import bundle_books
-from vespa_app.running.description import (
-    CODEBOOK,
-    DESCRIPTION_FILE,
-    DESCRIPTION_SCHEMA,
-    Description,
-    codebook_sha256,
-    description_schema,
-)
+from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, Description, description_schema
+from vespa_app.running.layouts import embedder_of
 from vespa_app.settings.application_settings import MAX_HITS, AppSettings
-from vespa_app.settings.section_checks import check_still_allowed
 
 SETTINGS_FILE = "app.toml"
 QUERY_PROFILE = "search/query-profiles/default.xml"
@@ -127,18 +118,19 @@ def default_settings(
 
     Raises: SettingsError where Vespa, or we, would refuse the settings, or the goal was never reached.
     """
-    books = bundle_books(bundle)
+    books = bundle_codebooks(bundle)
     names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
     bits = books.codebook.bits if books.codebook else None
     if codec is None:
         codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
+    known = CODECS.get(codec)
     effort = Effort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
     settings = AppSettings(
         dim=bundle.manifest.dim,
         probes=effort.probes,
         rerank=effort.rerank,
-        residual_bits=bits if codec == "residual" and bits else AppSettings.residual_bits,
-        thresholds=codec == "binary" and books.thresholds is not None,
+        residual_bits=bits if bits and known and known.needs_codebook else AppSettings.residual_bits,
+        thresholds=known is not None and known.takes_thresholds and books.thresholds is not None,
         query_rows=bundle.manifest.query.length,
         metadata=metadata,
         codec=codec,
@@ -153,12 +145,9 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
 
     Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
     """
-    check_settings(settings)
-    check_still_allowed(settings)
+    check_new_settings(settings)
+    check_bundle(bundle, settings)
     indexes = settings.index_settings
-    for name, own in indexes.items():
-        with of_index(settings, name):
-            _check_fit(bundle, own)
     descriptions = [_describe(bundle, own) for own in indexes.values()]
     main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
     files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
@@ -172,7 +161,7 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
         wanted = codec.needs_codebook or settings.thresholds
-        books = bundle_books(bundle, thresholds=settings.thresholds) if wanted else None
+        books = bundle_codebooks(bundle, thresholds=settings.thresholds) if wanted else NO_CODEBOOKS
         files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
     return complete(files, main, modes, embedder_components(bundle, settings), settings)
 
@@ -217,7 +206,7 @@ def _schema(bundle: Bundle, settings: AppSettings) -> bytes:
 def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]:
     codec = CODECS[settings.codec]
     types = codec.constants(settings)
-    values = codec.constant_values(settings, bundle_books(bundle)) if types else {}
+    values = codec.constant_values(settings, bundle_codebooks(bundle)) if types else {}
     return {constant_path(settings.schema, name): tensor_file(type_, values[name]) for name, type_ in types.items()}
 
 
@@ -233,24 +222,3 @@ def _query_profile() -> str:
     <field name="maxOffset">{MAX_HITS}</field>
 </query-profile>
 """
-
-
-def _check_fit(bundle: Bundle, settings: AppSettings) -> None:
-    manifest = bundle.manifest
-    if settings.dim != manifest.dim:
-        raise SettingsError(f"setting dim is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}")
-    if settings.query_rows < manifest.query.length:
-        raise SettingsError(f"setting query_rows is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}")
-    if settings.precision and settings.precision not in manifest.models:
-        known = ", ".join(manifest.models)
-        raise SettingsError(f"setting precision: {bundle.path} has no model {settings.precision!r}; it has: {known}")
-    codec = CODECS[settings.codec]
-    if codec.needs_codebook or settings.thresholds:
-        codec.check_books(settings, bundle_books(bundle))
-    if CODEBOOK not in manifest.codebooks:
-        for candidates in settings.candidates:
-            if STRATEGIES[candidates].needs_codebook:
-                raise SettingsError(
-                    f"setting candidates: {candidates} needs a codebook, and {bundle.path} has none; "
-                    "export it with --sample, or choose other candidates"
-                )

@@ -9,23 +9,21 @@ production, so it feeds only fields that every application of ours has, and stag
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
-from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, StrategyRequest
 from vespa_app.candidates.base import BASE_PROFILE, Parameter
-from vespa_app.codecs import Books
-from vespa_app.running.application import document_fields
+from vespa_app.codecs import NO_CODEBOOKS, Codebooks, Codes
 from vespa_app.running.description import Description
+from vespa_app.running.documents import document_fields
+from vespa_app.running.layouts import document_path
 from vespa_app.running.request_features import encoded_by_vespa, query_body
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.layouts import document_path
 
 __all__ = ["STAGING_FILE", "cd_tests"]
 
@@ -47,14 +45,13 @@ class _Ends:
     def __init__(self, dim: int) -> None:
         self.centroids = _ends(dim)
 
-    def assign(self, vectors: Matrix) -> NDArray[np.intp]:
-        return np.asarray((vectors @ self.centroids.T).argmax(axis=1))
+    def assign(self, vectors: Matrix) -> Codes:
+        return np.asarray((vectors @ self.centroids.T).argmax(axis=1), np.int32)
 
 
-def cd_tests(description: Description, books: Books | None = None) -> dict[str, str]:
+def cd_tests(description: Description, books: Codebooks = NO_CODEBOOKS) -> dict[str, str]:
     """Path in the package -> content. books: of the bundle, where the codec needs them."""
     settings = description.settings
-    books = books or Books(codebook=cast(Codebook, _Ends(settings.dim)))
     feeding = [_feed(settings, id_, books) for id_ in _TEXTS]
     asking = _ask(description, books, settings.candidates[0])
     found = _ask(description, books, "exhaustive") if "exhaustive" in settings.candidates else _look_up(settings)
@@ -82,11 +79,12 @@ def _metadata(settings: AppSettings) -> dict[str, Value]:
     return {settings.group_field: _GROUP} if settings.mode == "streaming" else {}
 
 
-def _feed(settings: AppSettings, id_: str, books: Books) -> dict[str, Any]:
+def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
     place = list(_TEXTS).index(id_)
     vectors = _ends(settings.dim)[[place]]
     passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
-    fields = document_fields(passage, vectors, settings, books.codebook, books.thresholds)
+    codes = _Ends(settings.dim).assign(vectors) if books.codebook is None else None
+    fields = document_fields([passage], [vectors], settings, books, codes)
     path = document_path(settings, passage.id, passage.metadata)
     return {
         "name": f"feed {id_}",
@@ -95,11 +93,11 @@ def _feed(settings: AppSettings, id_: str, books: Books) -> dict[str, Any]:
     }
 
 
-def _ask(description: Description, books: Books, candidates: str) -> dict[str, Any]:
+def _ask(description: Description, books: Codebooks, candidates: str) -> dict[str, Any]:
     settings = description.settings
     request = StrategyRequest(
-        rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings, codebook=books.codebook,
-        thresholds=books.thresholds,
+        rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings,
+        codebook=books.codebook or _Ends(settings.dim), thresholds=books.thresholds,
     )  # fmt: skip
     parts = STRATEGIES[candidates].query(request)
     body = {**query_body(settings, parts.yql_where, parts.profile, 1), **parts.parameters}

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from pathlib import Path
 
 from late_interaction.bundle import Bundle, SideRules
 from late_interaction.errors import BundleError
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running.layouts import EMBEDDER_TYPE, Embedder
 
-__all__ = ["EMBEDDER_FOLDER", "EMBEDDER_TYPE", "Embedder", "embedder_component", "embedder_differences", "embedder_of"]
-
-EMBEDDER_ID = "colbert"
-EMBEDDER_TYPE = "colbert-embedder"
-# not models/: Vespa imports whatever is there for ranking too, which takes a config server several times the model's size
-EMBEDDER_FOLDER = "embedder"
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """id: by which schemas and queries name it. model, tokenizer: paths in the package."""
-
-    id: str
-    model: str
-    tokenizer: str
-
-
-def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
-    """Named after the bundle, and the precision of its model where the settings name one: another model is another component
-    with files of its own, and its vectors never meet those of this one."""
-    version = bundle_sha256[:8]
-    model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
-    name = f"{EMBEDDER_ID}_{model}"
-    return Embedder(name, f"{EMBEDDER_FOLDER}/{name}.onnx", f"{EMBEDDER_FOLDER}/{EMBEDDER_ID}_{version}.tokenizer.json")
+__all__ = ["embedder_component", "embedder_differences"]
 
 
 def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:

@@ -9,14 +9,14 @@ from typing import Any
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, declared_fields
 from vespa_app.codecs import CODECS, VECTORS
-from vespa_app.deploying.targets import CURL_CREDENTIALS, address_of
-from vespa_app.package.embedder import EMBEDDER_FOLDER, embedder_of
 from vespa_app.package.schema_reader import read_blocks
+from vespa_app.running.credentials import CURL_CREDENTIALS
 from vespa_app.running.description import DESCRIPTION_PATH, Description
+from vespa_app.running.layouts import EMBEDDER_FOLDER, embedder_of
 from vespa_app.running.request_features import encoded_by_vespa, query_body
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.application_settings import QUERY_PORT, AppSettings
 
-__all__ = ["README", "explain_package"]
+__all__ = ["README", "address_of", "explain_package"]
 
 README = "README.md"
 _FILES = {
@@ -155,3 +155,11 @@ def _question(description: Description) -> dict[str, Any]:
 def _post(curl: str, url: str, body: Mapping[str, Any]) -> str:
     data = json.dumps(body).replace("'", "\\u0027")
     return f"{curl} {url}/search/ -H 'Content-Type: application/json' -d '{data}'"
+
+
+def address_of(settings: AppSettings) -> str:
+    """Where an application with these settings answers, for commands that are shown; on Vespa Cloud a place to fill in."""
+    if settings.cloud is not None:
+        return "https://ENDPOINT"
+    host = settings.cluster.container_hosts[0] if settings.cluster.hosts else "localhost"
+    return f"http://{host}:{QUERY_PORT}"

@@ -9,18 +9,11 @@ from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, BEST, CANDIDATE_SCORE, MAXSIM
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package.constants import constant_path
+from vespa_app.running.layouts import embedded, maxsim, vectors_type
+from vespa_app.running.passage_fields import DIGEST, STORED, SUMMARY, VECTORS_SUMMARY, stored_fields
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.layouts import best_similarities, embedded, maxsim, vectors_type
 
-__all__ = ["DIGEST", "OWN_FIELDS", "STORED", "SUMMARY", "VECTORS_SUMMARY", "schema_text", "stored_fields"]
-
-SUMMARY = "passage_hit"  # document summary: all that a hit shows
-VECTORS_SUMMARY = "passage_vectors"  # and with its vectors, for clients that score
-STORED = "passage_stored"  # what the feeder asks before it sends
-DIGEST = "digest"  # of the document and of what its vectors depend on, by the feeder
-
-# fields of ours in the passage schema, besides those of the strategies
-OWN_FIELDS = ("id", "document_id", "title", "text", "present", DIGEST, VECTORS)
+__all__ = ["schema_text"]
 
 _PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
 # equality of texts is exact: no lower-casing, no splitting into words
@@ -106,11 +99,6 @@ def _tensor(name: str, type_: str, indexing: str, settings: AppSettings, lines: 
     return f"        field {name} type {type_} {{\n            indexing: {indexing}\n{paged}{lines}        }}\n"
 
 
-def stored_fields(settings: AppSettings) -> tuple[str, ...]:
-    """Of the document summary for the feeder; in mode streaming with the group, which is part of a document's path."""
-    return ("id", "document_id", "present", DIGEST, *([settings.group_field] if settings.mode == "streaming" else []))
-
-
 def _summary(name: str, fields: Sequence[str], inherits: str = "") -> str:
     lines = "".join(f"        summary {field} {{}}\n" for field in fields)
     return f"    document-summary {name}{inherits and f' inherits {inherits}'} {{\n{lines}    }}\n"
@@ -130,7 +118,7 @@ def _base_profile(settings: AppSettings) -> str:
             expression: 0
         }}
         function {BEST}() {{
-            expression: {best_similarities(settings)}
+            expression: {CODECS[settings.codec].best(settings)}
         }}
         match-features: {CANDIDATE_SCORE}
     }}

@@ -10,9 +10,9 @@ from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
 from vespa_app.codecs import VECTORS
 from vespa_app.package.schema_reader import Block, read_blocks
+from vespa_app.running.layouts import vectors_type
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.layouts import vectors_type
-from vespa_app.settings.names import check_field
+from vespa_app.settings.names import field_fault
 
 __all__ = ["check_schema_text"]
 
@@ -69,7 +69,8 @@ def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
         if match is None:
             raise SettingsError(f"{where}: {block.head!r} is no field")
         name, type_ = match[1], match[2]
-        check_field(name, f"{where}: field")
+        if fault := field_fault(name):
+            raise SettingsError(f"{where}: field {name!r}: {fault}")
         if name.lower() in seen:
             raise SettingsError(f"{where}: field {name!r} is declared twice (case does not count)")
         seen.add(name.lower())

@@ -3,18 +3,17 @@ on Vespa Cloud."""
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 
 from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.names import host_alias
 from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 __all__ = [
     "CLIENTS_FILE",
     "CONTENT_CLUSTER",
     "deployment_xml",
-    "host_alias",
     "hosts_xml",
     "overrides_xml",
     "services_xml",
@@ -23,9 +22,6 @@ __all__ = [
 
 CONTENT_CLUSTER = "content"
 CLIENTS_FILE = "security/clients.pem"  # certificates that may feed and query on Vespa Cloud; put there by `deploy`
-
-
-_XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def services_xml(
@@ -81,11 +77,6 @@ def _redundancy(settings: AppSettings) -> int:
     if settings.cloud is not None:
         return settings.cloud.redundancy
     return settings.cluster.redundancy if settings.cluster.content else 1
-
-
-def host_alias(host: str) -> str:
-    """Aliases are XML names: an address like 10.0.0.1 is none."""
-    return host if _XML_NAME.fullmatch(host) else f"host-{host}"
 
 
 def _admin(cluster: ClusterSettings) -> ET.Element:

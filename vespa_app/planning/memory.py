@@ -84,7 +84,7 @@ def _vectors(request: PlanRequest) -> Figure:
 def _bookkeeping(request: PlanRequest) -> Figure:
     """Of a document; with layout chunks its passages share it."""
     share = request.passages_per_document if request.layout == "chunks" else 1.0
-    tensors = 1 + (request.codec == "residual") + request.token_bits
+    tensors = 1 + len(CODECS[request.codec].own_fields) + request.token_bits
     rest = META_STORE_B + 2 * (ID_B + request.id_bytes) + FIELD_B * (request.fields + 1) + tensors * TENSOR_B
     formula = (
         f"{META_STORE_B} B + 2 x ({ID_B} + {request.id_bytes:g}) B ids + {request.fields} fields + present, {FIELD_B} B each"

@@ -9,10 +9,8 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import BITS, CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, MAX_CENTROIDS, trained_centroids
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
-from vespa_app.codecs import CODECS
-from vespa_app.package.checks import LIMITS
-from vespa_app.running.application import bundle_books
-from vespa_app.settings.application_settings import LAYOUTS, AppSettings
+from vespa_app.codecs import CODECS, bundle_codebooks
+from vespa_app.settings.application_settings import LAYOUTS, LIMITS, AppSettings
 from vespa_app.settings.sections import LIMIT_RANGE
 
 __all__ = ["DISK_LIMIT", "MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
@@ -104,7 +102,7 @@ class PlanRequest:
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
         found = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
-        book = bundle_books(bundle).codebook
+        book = bundle_codebooks(bundle).codebook
         if book:
             found = replace(found, centroids=len(book.centroids), residual_bits=book.bits)
         return replace(found, indexes=tuple((name, own.with_bundle(bundle)) for name, own in self.indexes))
@@ -132,7 +130,7 @@ class PlanRequest:
     @property
     def token_bits(self) -> bool:
         """Whether rows are kept once more as bits, for `token` over a codec that has no distance."""
-        return "token" in self.candidates and self.codec == "residual"
+        return "token" in self.candidates and not CODECS[self.codec].distance
 
 
 def check_request(request: PlanRequest) -> None:
@@ -157,7 +155,8 @@ def _check_index(request: PlanRequest, prefix: str = "") -> None:
             _check_number(prefix, field.name, value)
     if request.codec not in CODECS:
         raise SettingsError(f"plan: {prefix}codec {request.codec!r} unknown; known: {', '.join(CODECS)}")
-    CODECS[request.codec].check_dim(request.dim)
+    if request.dim % (packed := CODECS[request.codec].dims_per_cell):
+        raise SettingsError(f"plan: {prefix}codec {request.codec} packs {packed} dimensions into a byte, not {request.dim}")
     for name in request.candidates:
         if name not in STRATEGIES:
             raise SettingsError(f"plan: {prefix}candidates {name!r} unknown; known: {', '.join(STRATEGIES)}")

@@ -1,1 +1,1 @@
-"""Talking to a deployed application: its description, requests, stored fields."""
+"""What a running application is to those who feed and ask it: its description, documents, requests, connections."""

@@ -14,13 +14,14 @@ from pathlib import Path
 import httpx
 
 from late_interaction.errors import UsageError
-from vespa_app.running.addresses import is_local
 
-__all__ = ["NOT_LET_IN", "RENEW", "TlsFiles", "tls_context", "tls_files", "token_header"]
+__all__ = ["CURL_CREDENTIALS", "NOT_LET_IN", "RENEW", "TlsFiles", "is_local", "tls_context", "tls_files", "token_header"]
 
 NOT_LET_IN = (401, 403)
 RENEW = "renew the token or the certificate, or have it let you in"
 
+CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 
@@ -52,6 +53,11 @@ def tls_context() -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"COLBERT_VESPA_CERT and COLBERT_VESPA_KEY must name PEM files: {error}") from None
     return context
+
+
+def is_local(address: httpx.URL) -> bool:
+    """Whether what is sent there stays on this machine."""
+    return address.host in _LOCAL_HOSTS
 
 
 def token_header(address: httpx.URL) -> dict[str, str]:

@@ -10,28 +10,22 @@ from typing import Any
 
 import httpx
 
-from late_interaction.bundle import Bundle
 from late_interaction.errors import SettingsError, UsageError, VespaRefused
 from vespa_app.running.http import answer_json, connect, mapped_errors
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
-    "CODEBOOK",
     "DESCRIPTION_FILE",
     "DESCRIPTION_PATH",
     "DESCRIPTION_SCHEMA",
     "DESCRIPTION_VERSION",
-    "THRESHOLDS",
     "Description",
-    "codebook_sha256",
     "description_document",
     "description_schema",
     "read_description",
 ]
 
 DESCRIPTION_VERSION = 2  # its indexes have the field digest
-CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
-THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
 DESCRIPTION_FILE = "colbert-vespa.json"  # in the package
 DESCRIPTION_SCHEMA = "colbert_application"
 _FIELD = "description"
@@ -98,11 +92,6 @@ class Description:
             embedder_differences=tuple(str(item) for item in data["embedder_differences"]),
             beside=tuple(cls._of(item, where) for item in data.get("beside", ())),
         )
-
-
-def codebook_sha256(bundle: Bundle) -> str | None:
-    file = bundle.manifest.codebooks.get(CODEBOOK)
-    return bundle.manifest.files[file].sha256 if file else None
 
 
 def description_schema() -> str:

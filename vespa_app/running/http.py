@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 
+from late_interaction.addresses import vespa_url
 from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
-from vespa_app.running.addresses import parse_address
 from vespa_app.running.credentials import NOT_LET_IN, RENEW, tls_context, token_header
 
-__all__ = ["Body", "answer_json", "check", "connect", "mapped_errors"]
+__all__ = ["Body", "answer_json", "check", "connect", "mapped_errors", "parse_address"]
 
 BUSY = (429, 503, 507)
 MAX_MESSAGE = 500
@@ -57,6 +57,21 @@ def connect(
             "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: wanted http://host:port; correct it, "
             f"or put {parsed.host} into NO_PROXY"
         ) from None
+
+
+def parse_address(url: str, name: str = "") -> httpx.URL:
+    """Of a server, without the name of an index. name: of the setting or option that it comes from.
+
+    Raises: UsageError where it is not an http(s) URL with a host, or has a user, password, path or index in it.
+    """
+    said = f"{name}: " if name else ""
+    place = vespa_url(url, name)
+    if place.index:
+        raise UsageError(f"{said}{url!r} names an index, where the URL of a server is needed: leave #{place.index} out")
+    try:
+        return httpx.URL(place.url)
+    except (httpx.InvalidURL, ValueError):
+        raise UsageError(f"{said}{url!r} is not an address: write http(s)://host:port") from None
 
 
 class Body:

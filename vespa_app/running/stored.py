@@ -1,4 +1,4 @@
-"""What Vespa has stored of a document as passages and vectors again: the way back of `application.document_fields`."""
+"""What Vespa has stored of a document as passages and vectors again: the way back of `documents.document_fields`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from late_interaction.array_types import Matrix
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaRefused
 from late_interaction.metadata import FieldType, Value
-from vespa_app.codecs import CODECS, VECTORS, Books
-from vespa_app.codecs.base import Packed
-from vespa_app.package.field_presence import PRESENT
-from vespa_app.package.schema import DIGEST
+from vespa_app.codecs import CODECS, VECTORS, Codebooks, Packed
+from vespa_app.running.layouts import CHUNK
+from vespa_app.running.passage_fields import DIGEST, PRESENT
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.layouts import CHUNK
 
 __all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
 
@@ -37,7 +35,7 @@ def stored_field_set(settings: AppSettings) -> str:
     return f"{settings.schema}:{','.join((*own, *settings.metadata.fields))}"
 
 
-def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Books) -> list[StoredPassage]:
+def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> list[StoredPassage]:
     """The passages of one document of Vespa: one, or in layout `chunks` all, with title and metadata of the first.
 
     Raises: VespaRefused where the fields are not those of a passage; MetadataError.
@@ -60,7 +58,7 @@ def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Boo
         raise VespaRefused(f"document {str(fields.get('id', ''))!r} is not as the feeder writes them: {error}") from None
 
 
-def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings, books: Books) -> StoredPassage:
+def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> StoredPassage:
     codec = CODECS[settings.codec]
     values = {name: fields[name] for name in (VECTORS, *codec.more_fields(settings)) if name in fields}
     if VECTORS not in values:

@@ -28,7 +28,7 @@ from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.settings.sections import CloudSettings, ClusterSettings, read_section, section_json, toml_table, toml_value
 
-__all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "MAX_HITS", "MODES", "AppSettings"]
+__all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT", "AppSettings"]
 
 LAYOUTS = ("passages", "chunks")
 MODES = ("index", "streaming")
@@ -41,7 +41,20 @@ INDEX_SETTINGS = (
 )  # fmt: skip
 _SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
 _TABLES = ("metadata", "drop_limits", "cluster", "cloud", "indexes", "allow")
+QUERY_PORT = 8080  # of a container, unless told otherwise
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
+LIMITS = {
+    "dim": (1, 4096),
+    "query_rows": (1, 1024),
+    "rerank": (1, 100_000),
+    "probes": (1, 4096),
+    "target_hits": (1, 100_000),
+    "token_hits": (1, 10_000),
+    "hnsw_links": (2, 512),
+    "hnsw_explore": (2, 10_000),
+    "search_threads": (1, 64),
+    "jvm_heap_mb": (128, 1 << 20),
+}
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 

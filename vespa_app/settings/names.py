@@ -1,12 +1,20 @@
-"""Names that Vespa takes. Both lists were found by trying 340 names on Vespa's config model and on a running node."""
+"""Names that Vespa takes, and its names of changes. The reserved words were found by trying 340 names on Vespa's config model
+and on a running node."""
 
 from __future__ import annotations
 
 import re
 
-from late_interaction.errors import SettingsError
-
-__all__ = ["RESERVED_BY_QUERIES", "RESERVED_BY_SCHEMAS", "check_application", "check_field", "check_namespace", "check_schema"]
+__all__ = [
+    "CHANGES",
+    "RESERVED_BY_QUERIES",
+    "RESERVED_BY_SCHEMAS",
+    "application_fault",
+    "field_fault",
+    "host_alias",
+    "namespace_fault",
+    "schema_fault",
+]
 
 _SCHEMA_WORDS = """
     attribute case documentid else expression host if index index_url matchfeatures position rankfeatures relevancy sddocname
@@ -21,36 +29,49 @@ _TYPE_NAMES = frozenset(_TYPE_WORDS.split())
 # as schemas only: Vespa's ReservedDocumentTypeNameValidator and its selections; `content` is the cluster, which queries and
 # selections can name too
 _DOCUMENT_WORDS = frozenset(("content", "id", "not", "now"))
+# names of changes that Vespa refuses unless an override allows them: com.yahoo.config.application.api.ValidationId
+_CHANGES = """
+    access-control certificate-removal cluster-size-reduction content-cluster-removal content-type-removal
+    data-plane-token-removal deployment-removal field-type-change global-document-change global-endpoint-change
+    hnsw-settings-change indexing-change indexing-mode-change minimum-node-count paged-setting-removal redundancy-increase
+    redundancy-one resources-reduction schema-removal tensor-type-change zone-endpoint-change
+"""
+CHANGES = frozenset(_CHANGES.split())
 
 _FIELD = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,127}")
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAMESPACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _APPLICATION = re.compile(r"[a-z][a-z0-9]{0,19}")
+_XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
-def check_field(name: str, where: str = "field") -> None:
-    """Raises: SettingsError where a field cannot have that name."""
+def field_fault(name: str) -> str:
+    """Why a field cannot have that name; empty where it can, as of all functions here."""
     if not _FIELD.fullmatch(name):
-        raise SettingsError(f"{where} {name!r}: Vespa's field names are an ASCII letter, then letters, digits and _")
-    if name.lower() in RESERVED_BY_SCHEMAS or name.lower() in RESERVED_BY_QUERIES:
-        raise SettingsError(f"{where} {name!r}: the name is reserved by Vespa; rename the field")
+        return "Vespa's field names are an ASCII letter, then letters, digits and _"
+    reserved = name.lower() in RESERVED_BY_SCHEMAS or name.lower() in RESERVED_BY_QUERIES
+    return "the name is reserved by Vespa; rename the field" if reserved else ""
 
 
-def check_schema(name: str) -> None:
-    """Raises: SettingsError where a schema cannot have that name."""
+def schema_fault(name: str) -> str:
     if not _SCHEMA.fullmatch(name):
-        raise SettingsError(f"setting schema {name!r}: wanted a lower-case letter, then lower-case letters, digits and _")
-    if name in RESERVED_BY_SCHEMAS | RESERVED_BY_QUERIES | _TYPE_NAMES | _DOCUMENT_WORDS:
-        raise SettingsError(f"setting schema {name!r}: the name is reserved by Vespa; take another")
+        return f"{name!r} must be a lower-case letter, then lower-case letters, digits and _"
+    reserved = name in RESERVED_BY_SCHEMAS | RESERVED_BY_QUERIES | _TYPE_NAMES | _DOCUMENT_WORDS
+    return f"{name!r}: the name is reserved by Vespa; take another" if reserved else ""
 
 
-def check_namespace(name: str) -> None:
-    """Raises: SettingsError where document ids cannot have that namespace."""
-    if not _NAMESPACE.fullmatch(name):
-        raise SettingsError(f"setting namespace {name!r}: wanted letters, digits and _ . -")
+def namespace_fault(name: str) -> str:
+    """Of document ids."""
+    return "" if _NAMESPACE.fullmatch(name) else f"{name!r} must be letters, digits and _ . -"
 
 
-def check_application(name: str) -> None:
-    """Raises: SettingsError where Vespa Cloud would not take that application name."""
-    if not _APPLICATION.fullmatch(name):
-        raise SettingsError(f"setting name {name!r}: wanted a lower-case letter, then at most 19 lower-case letters and digits")
+def application_fault(name: str) -> str:
+    """On Vespa Cloud."""
+    if _APPLICATION.fullmatch(name):
+        return ""
+    return f"{name!r} must be a lower-case letter, then at most 19 lower-case letters and digits"
+
+
+def host_alias(host: str) -> str:
+    """Aliases are XML names: an address like 10.0.0.1 is none."""
+    return host if _XML_NAME.fullmatch(host) else f"host-{host}"

@@ -22,9 +22,19 @@ from typing import Any, TypeVar
 
 from late_interaction.errors import SettingsError
 
-__all__ = ["LIMIT_RANGE", "CloudSettings", "ClusterSettings", "read_section", "section_json", "toml_table", "toml_value"]
+__all__ = [
+    "LIMIT_RANGE",
+    "MOST_NODES",
+    "CloudSettings",
+    "ClusterSettings",
+    "read_section",
+    "section_json",
+    "toml_table",
+    "toml_value",
+]
 
 LIMIT_RANGE = (0.1, 0.98)  # of a node, that may be full
+MOST_NODES = 1000  # of a cluster on Vespa Cloud
 _WANTED = {
     "tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers", "Mapping[str, str]": "a table of texts",
 }  # fmt: skip

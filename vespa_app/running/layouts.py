@@ -10,68 +10,50 @@ mode `streaming`: no index is kept; a query reads one group, which is part of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
-from late_interaction.errors import MetadataError, SettingsError
-from late_interaction.metadata import FieldType
+from late_interaction.errors import MetadataError
 from vespa_app.codecs import CODECS
-from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, MODES, AppSettings
+from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "CHUNK",
-    "best_similarities",
-    "check_layout",
+    "EMBEDDER_FOLDER",
+    "EMBEDDER_TYPE",
+    "Embedder",
     "chunked_blocks",
     "document_path",
     "documents_path",
     "embedded",
+    "embedder_of",
     "maxsim",
     "vectors_type",
 ]
 
 CHUNK = "chunk"
-_EMBEDDABLE = ("float32", "bfloat16", "binary")
-_CHUNKED = ("centroid", "pooled", "bm25", "hybrid", "exhaustive")  # HNSW over rows wants one mapped dimension
-_WITHOUT_VECTORS = ("bm25", "exhaustive")  # strategies whose documents carry nothing that is made from token vectors
-_CHOICES = {"layout": LAYOUTS, "mode": MODES, "encoding": ENCODINGS}
+EMBEDDER_ID = "colbert"
+EMBEDDER_TYPE = "colbert-embedder"
+# not models/: Vespa imports whatever is there for ranking too, which takes a config server several times the model's size
+EMBEDDER_FOLDER = "embedder"
 
 
-def check_layout(settings: AppSettings) -> None:
-    """Raises: SettingsError naming the setting of a combination that cannot work."""
-    for name, known in _CHOICES.items():
-        if getattr(settings, name) not in known:
-            raise SettingsError(f"setting {name}: {getattr(settings, name)!r} unknown; known: {', '.join(known)}")
-    if settings.paged and "token" in settings.candidates and settings.codec != "residual":  # which has its rows' bits apart
-        raise SettingsError("setting paged: candidates token keep an HNSW graph over the vectors, which must be in memory then")
-    if settings.layout == "chunks":
-        _only("layout: chunks cannot store", "codec", (settings.codec,), _EMBEDDABLE)
-        _only("layout: chunks cannot have", "candidates", settings.candidates, _CHUNKED)
-    if settings.encoding == "embedder":
-        if not settings.embedder:
-            raise SettingsError("setting encoding: embedder makes vectors in Vespa, and setting embedder is false")
-        if settings.thresholds:
-            raise SettingsError("setting encoding: Vespa's embedder cuts bits at 0, and setting thresholds is true")
-        _only("encoding: Vespa's embedder cannot make", "codec", (settings.codec,), _EMBEDDABLE)
-        _only("encoding: embedder leaves no client vectors for", "candidates", settings.candidates, _WITHOUT_VECTORS)
-    _check_streaming(settings)
+@dataclass(frozen=True)
+class Embedder:
+    """id: by which schemas and queries name it. model, tokenizer: paths in the package."""
+
+    id: str
+    model: str
+    tokenizer: str
 
 
-def _only(what: str, name: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for value in given:
-        if value not in known:
-            raise SettingsError(f"setting {what} {name} {value!r}; it takes: {', '.join(known)}")
-
-
-def _check_streaming(settings: AppSettings) -> None:
-    if settings.mode != "streaming":
-        if settings.group_field:
-            raise SettingsError("setting group_field is for mode streaming alone: set mode, or leave group_field out")
-        return
-    _only("mode: streaming reads a whole group and keeps no index for", "candidates", settings.candidates, _WITHOUT_VECTORS)
-    if settings.metadata.fields.get(settings.group_field) is not FieldType.STRING:
-        raise SettingsError(
-            f"setting group_field: {settings.group_field!r} is no metadata field of type string, and mode streaming needs one"
-        )
+def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
+    """Named after the bundle, and the precision of its model where the settings name one: another model is another component
+    with files of its own, and its vectors never meet those of this one."""
+    version = bundle_sha256[:8]
+    model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
+    name = f"{EMBEDDER_ID}_{model}"
+    return Embedder(name, f"{EMBEDDER_FOLDER}/{name}.onnx", f"{EMBEDDER_FOLDER}/{EMBEDDER_ID}_{version}.tokenizer.json")
 
 
 def vectors_type(settings: AppSettings) -> str:
@@ -84,11 +66,6 @@ def maxsim(settings: AppSettings) -> str:
     """The MaxSim expression of a document: of its passage, or of the best of its chunks."""
     expression = CODECS[settings.codec].maxsim(settings)
     return f"reduce({expression}, max, {CHUNK})" if settings.layout == "chunks" else expression
-
-
-def best_similarities(settings: AppSettings) -> str:
-    """What each query row found at best, of each chunk where there are chunks."""
-    return CODECS[settings.codec].best(settings)
 
 
 def embedded(settings: AppSettings, embedder_id: str) -> str:

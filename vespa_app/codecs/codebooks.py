@@ -1,0 +1,57 @@
+"""What a bundle holds for codecs: a codebook of centroids and residual buckets, thresholds of bits."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
+from late_interaction.thresholds import Thresholds
+
+__all__ = ["CODEBOOK", "NO_CODEBOOKS", "THRESHOLDS", "Codebooks", "bundle_codebooks", "codebook_sha256"]
+
+CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
+THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """None where the bundle has none, or none is asked for."""
+
+    codebook: Codebook | None = None
+    thresholds: Thresholds | None = None
+
+
+NO_CODEBOOKS = Codebooks()
+
+
+def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool = True) -> Codebooks:
+    """The codebooks that a bundle has, of those asked for.
+
+    Raises: BundleError where one is damaged.
+    """
+    found: dict[str, Codebook | Thresholds] = {}
+    for kind, wanted, load in ((CODEBOOK, codebook, _load_codebook), (THRESHOLDS, thresholds, _load_thresholds)):
+        name = bundle.manifest.codebooks.get(kind)
+        if wanted and name is not None:
+            found[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
+    return Codebooks(found.get(CODEBOOK), found.get(THRESHOLDS))  # type: ignore[arg-type]
+
+
+# sha256 is part of the key: a codebook that was trained again is read again
+@functools.lru_cache(maxsize=2)
+def _load_codebook(file: Path, sha256: str) -> Codebook:
+    return Codebook.load(file)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_thresholds(file: Path, sha256: str) -> Thresholds:
+    return Thresholds.load(file)
+
+
+def codebook_sha256(bundle: Bundle) -> str | None:
+    """Of the codebook whose centroids are used."""
+    file = bundle.manifest.codebooks.get(CODEBOOK)
+    return bundle.manifest.files[file].sha256 if file else None

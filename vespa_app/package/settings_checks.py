@@ -1,0 +1,335 @@
+"""Whether settings make an application that Vespa takes. Every setting is judged here and nowhere else, in one pass.
+
+A fault is a setting, with its table, and what is wrong with it; the first one is raised, as `setting cluster.groups: is 3`.
+Later rules count on earlier ones, so only the first fault is looked at.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from late_interaction.bundle import Bundle
+from late_interaction.codebook import BITS
+from late_interaction.errors import SettingsError
+from late_interaction.metadata import FieldType
+from vespa_app.candidates import STRATEGIES
+from vespa_app.codecs import CODEBOOK, CODECS, bundle_codebooks
+from vespa_app.running.description import DESCRIPTION_SCHEMA
+from vespa_app.running.passage_fields import OWN_FIELDS
+from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, LIMITS, MODES, AppSettings
+from vespa_app.settings.names import (
+    CHANGES,
+    application_fault,
+    field_fault,
+    host_alias,
+    namespace_fault,
+    schema_fault,
+)
+from vespa_app.settings.sections import LIMIT_RANGE, MOST_NODES, CloudSettings, ClusterSettings
+
+__all__ = ["check_bundle", "check_new_settings", "check_settings", "read_settings"]
+
+Fault: TypeAlias = tuple[str, str]  # name of a setting, and what is wrong
+
+MOST_KEPT = 10_000_000
+LONGEST_ALLOWANCE_DAYS = 30
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+_TOKEN_VALUE = "vespa_cloud_"  # values begin so  # noqa: S105
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def read_settings(path: str | Path) -> AppSettings:
+    """app.toml, checked. Raises: SettingsError naming the file, and the table and key in it."""
+    settings = AppSettings.from_toml(path)
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return settings
+
+
+def check_settings(settings: AppSettings, today: datetime.date | None = None) -> None:
+    """Raises: SettingsError naming the setting that Vespa, or we, would refuse."""
+    _raise_first(_faults(settings, today or _today()))
+
+
+def check_new_settings(settings: AppSettings) -> None:
+    """For a package that is about to be made: as check_settings, and [allow] has no day that is past."""
+    now = _today().isoformat()
+    past = (
+        (f"allow.{name}", f"{day} is past, and allows nothing; take it out, or give a later day")
+        for name, day in settings.allow.items()
+        if day < now
+    )
+    _raise_first(itertools.chain(_faults(settings, _today()), past))
+
+
+def check_bundle(bundle: Bundle, settings: AppSettings) -> None:
+    """Raises: SettingsError naming the setting that does not fit the bundle."""
+    indexes = settings.index_settings.values()
+    _raise_first(itertools.chain.from_iterable(_of_index(settings, own, _bundle_faults(bundle, own)) for own in indexes))
+
+
+def _raise_first(faults: Iterator[Fault]) -> None:
+    for name, what in faults:
+        raise SettingsError(f"setting {name}: {what}")
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
+def _faults(settings: AppSettings, today: datetime.date) -> Iterator[Fault]:
+    if fault := application_fault(settings.name):
+        yield "name", fault
+    if fault := namespace_fault(settings.namespace):
+        yield "namespace", fault
+    yield from _place_faults(settings, today)
+    for own in settings.index_settings.values():
+        yield from _of_index(settings, own, _index_faults(own))
+
+
+def _of_index(settings: AppSettings, own: AppSettings, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Those of a further index with its table; its own name is that of the table."""
+    table = "" if own.schema == settings.schema else f"indexes.{own.schema}"
+    for name, what in faults:
+        yield (f"{table}.{name}" if name != "schema" else table) if table else name, what
+
+
+def _index_faults(settings: AppSettings) -> Iterator[Fault]:
+    if fault := schema_fault(settings.schema):
+        yield "schema", fault
+    if settings.schema == DESCRIPTION_SCHEMA:
+        yield "schema", f"{settings.schema!r}: the name is taken by the application's description"
+    for name, (least, most) in LIMITS.items():
+        value = getattr(settings, name)
+        if type(value) is not int or not least <= value <= most:
+            yield name, f"must be from {least} to {most}, got {value!r}"
+    yield from _codec_faults(settings)
+    if not settings.candidates:
+        yield "candidates", f"is empty; known: {', '.join(STRATEGIES)}"
+    for position, name in enumerate(settings.candidates):
+        yield from _choice_faults("candidates", name, STRATEGIES)
+        if name in settings.candidates[:position]:
+            yield "candidates", f"names {name!r} twice"
+    yield from _drop_limit_faults(settings)
+    yield from _metadata_faults(settings)
+    yield from _layout_faults(settings)
+    yield from _encoding_faults(settings)
+    yield from _mode_faults(settings)
+    if settings.cloud is not None and settings.search_threads > settings.cloud.content_vcpu[0]:
+        vcpu = settings.cloud.content_vcpu[0]
+        yield "search_threads", f"is {settings.search_threads}, and a content node has cloud.content_vcpu {vcpu:g}: take fewer"
+
+
+def _choice_faults(setting: str, value: str, known: Collection[str]) -> Iterator[Fault]:
+    if value not in known:
+        yield setting, f"{value!r} unknown; known: {', '.join(known)}"
+
+
+def _codec_faults(settings: AppSettings) -> Iterator[Fault]:
+    yield from _choice_faults("codec", settings.codec, CODECS)
+    codec = CODECS[settings.codec]
+    if settings.dim % codec.dims_per_cell:
+        what = f"{codec.name} packs {codec.dims_per_cell} dimensions into a byte, and the vectors have {settings.dim}"
+        yield "codec", what
+    if settings.residual_bits not in BITS:
+        yield "residual_bits", f"must be 1, 2 or 4, got {settings.residual_bits!r}"
+    if settings.thresholds and not codec.takes_thresholds:
+        able = ", ".join(name for name, other in CODECS.items() if other.takes_thresholds)
+        yield "thresholds", f"is of codec {able} alone, and codec is {settings.codec}"
+    if settings.paged and "token" in settings.candidates and codec.distance:  # or its rows' bits are kept apart
+        yield "paged", "candidates token keep an HNSW graph over the vectors, which must be in memory then"
+
+
+def _drop_limit_faults(settings: AppSettings) -> Iterator[Fault]:
+    kept = settings.keep_rank_count
+    if type(kept) is not int or (kept and not settings.rerank <= kept <= MOST_KEPT):
+        yield "keep_rank_count", f"must be 0 or from rerank ({settings.rerank}) to {MOST_KEPT}, got {kept!r}"
+    for name, limits in settings.drop_limits.items():
+        if name not in settings.candidates:
+            given = ", ".join(settings.candidates)
+            yield f"drop_limits.{name}", f"these candidates are not in setting candidates ({given})"
+        for phase, limit in limits.items():
+            yield from _choice_faults(f"drop_limits.{name}", phase, STRATEGIES[name].phases)
+            if type(limit) not in (int, float) or not math.isfinite(limit):
+                yield f"drop_limits.{name}.{phase}", f"must be a number, got {limit!r}"
+
+
+def _metadata_faults(settings: AppSettings) -> Iterator[Fault]:
+    of_parts = [*(part.own_fields for part in STRATEGIES.values()), *(part.own_fields for part in CODECS.values())]
+    ours = (*OWN_FIELDS, *itertools.chain.from_iterable(of_parts))
+    taken = dict.fromkeys(ours, "a field of every application")
+    for name in settings.metadata.fields:
+        if fault := field_fault(name):
+            yield f"metadata.{name}", fault
+        if other := taken.get(name.lower()):
+            yield f"metadata.{name}", f"the name is taken by {other} (case does not count); rename it"
+        taken[name.lower()] = f"metadata field {name!r}"
+
+
+def _layout_faults(settings: AppSettings) -> Iterator[Fault]:
+    yield from _choice_faults("layout", settings.layout, LAYOUTS)
+    if settings.layout == "chunks":
+        codecs = [name for name, codec in CODECS.items() if codec.embeddable]
+        strategies = [name for name, strategy in STRATEGIES.items() if strategy.of_chunks]
+        yield from _only("layout", "chunks cannot store codec", (settings.codec,), codecs)
+        yield from _only("layout", "chunks cannot have candidates", settings.candidates, strategies)
+
+
+def _encoding_faults(settings: AppSettings) -> Iterator[Fault]:
+    yield from _choice_faults("encoding", settings.encoding, ENCODINGS)
+    if settings.encoding != "embedder":
+        return
+    if not settings.embedder:
+        yield "encoding", "embedder makes vectors in Vespa, and setting embedder is false"
+    if settings.thresholds:
+        yield "encoding", "Vespa's embedder cuts bits at 0, and setting thresholds is true"
+    codecs = [name for name, codec in CODECS.items() if codec.embeddable]
+    yield from _only("encoding", "Vespa's embedder cannot make codec", (settings.codec,), codecs)
+    yield from _only("encoding", "embedder leaves no client vectors for candidates", settings.candidates, _without_index())
+
+
+def _mode_faults(settings: AppSettings) -> Iterator[Fault]:
+    yield from _choice_faults("mode", settings.mode, MODES)
+    if settings.mode != "streaming":
+        if settings.group_field:
+            yield "group_field", "is for mode streaming alone: set mode, or leave group_field out"
+        return
+    what = "streaming reads a whole group and keeps no index for candidates"
+    yield from _only("mode", what, settings.candidates, _without_index())
+    if settings.metadata.fields.get(settings.group_field) is not FieldType.STRING:
+        what = f"{settings.group_field!r} is no metadata field of type string, and mode streaming needs one"
+        yield "group_field", what
+
+
+def _without_index() -> list[str]:
+    """Strategies whose documents carry nothing that is made from token vectors."""
+    return [name for name, strategy in STRATEGIES.items() if not strategy.of_vectors]
+
+
+def _only(setting: str, what: str, given: Iterable[str], known: Collection[str]) -> Iterator[Fault]:
+    for value in given:
+        if value not in known:
+            yield setting, f"{what} {value!r}; it takes: {', '.join(known)}"
+
+
+def _place_faults(settings: AppSettings, today: datetime.date) -> Iterator[Fault]:
+    """Where an application runs: hosts of one's own, Vespa Cloud; and changes that are allowed there."""
+    if settings.cloud is not None and settings.cluster != ClusterSettings():
+        yield "cluster", "[cluster] and [cloud] exclude each other: hosts of your own, or Vespa Cloud's"
+    yield from _cluster_faults(settings.cluster)
+    if settings.cloud is not None:
+        yield from _cloud_faults(settings.cloud)
+    for name, day in settings.allow.items():
+        if name not in CHANGES:
+            yield "allow", f"{name!r} is no change that Vespa knows; known: {', '.join(sorted(CHANGES))}"
+        try:
+            until = datetime.datetime.strptime(day, "%Y-%m-%d").date()
+        except ValueError:
+            yield f"allow.{name}", f"must be a day such as 2026-12-24, got {day!r}"
+        else:
+            if (until - today).days > LONGEST_ALLOWANCE_DAYS:
+                yield f"allow.{name}", f"is {day}: Vespa takes at most {LONGEST_ALLOWANCE_DAYS} days ahead"
+
+
+def _cluster_faults(cluster: ClusterSettings) -> Iterator[Fault]:
+    for kind in ("config", "container", "content"):
+        hosts = getattr(cluster, kind)
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                yield f"cluster.{kind}", f"{host!r} is no host name"
+        if len(set(hosts)) != len(hosts):
+            yield f"cluster.{kind}", "names a host twice"
+    yield from _host_faults(cluster.hosts)
+    for name in ("memory_limit", "disk_limit"):
+        limit, (least, most) = getattr(cluster, name), LIMIT_RANGE
+        if limit and not least <= limit <= most:
+            yield f"cluster.{name}", f"must be from {least} to {most}, or 0 for Vespa's own, got {limit:g}"
+    if cluster.hosts and not cluster.content:
+        yield "cluster.content", "is empty: name the hosts that hold the documents"
+    if len(cluster.config) % 2 == 0 and cluster.config:
+        yield "cluster.config", f"names {len(cluster.config)} hosts: config servers need an odd number"
+    if not cluster.content:
+        return
+    nodes = len(cluster.content)
+    if not 1 <= cluster.groups <= nodes or nodes % cluster.groups:
+        yield "cluster.groups", f"is {cluster.groups}, and {nodes} content hosts make no such equal groups"
+    yield from _copy_faults("cluster", cluster.redundancy, cluster.groups, nodes)
+    copies = cluster.searchable_copies
+    if not 1 <= copies <= cluster.redundancy:
+        yield "cluster.searchable_copies", f"must be from 1 to redundancy ({cluster.redundancy}), got {copies}"
+    if copies % cluster.groups:
+        yield "cluster.searchable_copies", f"is {copies}, and each of {cluster.groups} groups needs as many"
+
+
+def _host_faults(hosts: Iterable[str]) -> Iterator[Fault]:
+    """Host names have no case, and each needs an alias of its own."""
+    seen: dict[str, str] = {}
+    for host in hosts:
+        for name in dict.fromkeys((host.lower(), host_alias(host).lower())):
+            if (other := seen.setdefault(name, host)) != host:
+                yield "cluster", f"names {other!r} and {host!r}, which Vespa cannot tell apart: give one name"
+
+
+def _copy_faults(table: str, redundancy: int, groups: int, nodes: float) -> Iterator[Fault]:
+    if not 1 <= redundancy <= nodes:
+        yield f"{table}.redundancy", f"must be from 1 to the content nodes ({nodes:g}), got {redundancy}"
+    if groups > 1 and (redundancy < groups or redundancy % groups):
+        what = f"is {redundancy}, and each of {groups} groups has whole copies: take a multiple of it"
+        yield f"{table}.redundancy", what
+
+
+def _cloud_faults(cloud: CloudSettings) -> Iterator[Fault]:
+    for region in cloud.regions:
+        if not _REGION.fullmatch(region):
+            yield "cloud.regions", f"{region!r} is no region of Vespa Cloud, such as aws-us-east-1c"
+    if len(set(cloud.regions)) != len(cloud.regions):
+        yield "cloud.regions", "names a region twice"
+    for name in ("read_tokens", "write_tokens"):
+        for token in getattr(cloud, name):
+            if not _TOKEN.fullmatch(token) or token.lower().startswith(_TOKEN_VALUE):
+                yield f"cloud.{name}", "wanted names of tokens (letters, digits, _ and -), never their values"
+    for kind in ("container", "content"):
+        for what in ("nodes", "vcpu", "memory_gb", "disk_gb"):
+            yield from _range_faults(f"cloud.{kind}_{what}", getattr(cloud, f"{kind}_{what}"), whole=what == "nodes")
+    if cloud.groups < 1 or any(count % cloud.groups for count in cloud.content_nodes):
+        yield "cloud.groups", f"is {cloud.groups}, and cloud.content_nodes make no such equal groups"
+    yield from _copy_faults("cloud", cloud.redundancy, cloud.groups, cloud.content_nodes[0])
+    if cloud.regions and cloud.redundancy < 2:
+        yield "cloud.redundancy", "must be at least 2 in production (cloud.regions)"
+    if cloud.regions and cloud.container_nodes[0] < 2:
+        yield "cloud.container_nodes", "must be at least 2 in production (cloud.regions)"
+
+
+def _range_faults(name: str, values: tuple[float, ...], *, whole: bool) -> Iterator[Fault]:
+    if len(values) not in (1, 2) or list(values) != sorted(values) or values[0] <= 0:
+        yield name, f"must be [number] or [least, most], above 0, got {list(values)}"
+    if whole and (any(value != int(value) for value in values) or values[-1] > MOST_NODES):
+        yield name, f"must be whole numbers up to {MOST_NODES}, got {list(values)}"
+
+
+def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
+    manifest = bundle.manifest
+    if settings.dim != manifest.dim:
+        yield "dim", f"is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}"
+    if settings.query_rows < manifest.query.length:
+        yield "query_rows", f"is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}"
+    if settings.precision and settings.precision not in manifest.models:
+        known = ", ".join(manifest.models)
+        yield "precision", f"{bundle.path} has no model {settings.precision!r}; it has: {known}"
+    codec = CODECS[settings.codec]
+    if codec.needs_codebook or settings.thresholds:
+        yield from codec.codebook_faults(settings, bundle_codebooks(bundle))
+    if CODEBOOK not in manifest.codebooks:
+        for name in settings.candidates:
+            if STRATEGIES[name].needs_codebook:
+                what = f"{name} needs a codebook, and {bundle.path} has none"
+                yield "candidates", f"{what}; export it with --sample, or choose other candidates"

@@ -1,0 +1,58 @@
+"""A passage, or in layout `chunks` a document with its passages, as the fields of a document of Vespa."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from late_interaction.array_types import Matrix
+from late_interaction.documents import Passage
+from late_interaction.metadata import FieldType, Value
+from vespa_app.candidates import STRATEGIES, DocumentContext
+from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks, Codes
+from vespa_app.running.layouts import chunked_blocks
+from vespa_app.running.passage_fields import PRESENT, present_marks
+from vespa_app.settings.application_settings import AppSettings
+
+__all__ = ["document_fields", "sent_metadata"]
+
+
+def document_fields(
+    passages: Sequence[Passage],
+    vectors: Sequence[Matrix],
+    settings: AppSettings,
+    books: Codebooks = NO_CODEBOOKS,
+    codes: Codes | None = None,
+) -> dict[str, object]:
+    """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
+    of the first. vectors: `[t, d]` float32 of each passage. codes: of all their rows, where they are known.
+
+    Raises: MetadataError on metadata that does not fit the settings, SettingsError where a codebook is needed.
+    """
+    first, codec, chunked = passages[0], CODECS[settings.codec], settings.layout == "chunks"
+    rows = np.concatenate(vectors) if len(vectors) > 1 else vectors[0]
+    metadata = settings.metadata.check(first.metadata)
+    fields: dict[str, object] = {
+        "id": first.id,
+        "document_id": first.document_id,
+        "title": first.title,
+        **sent_metadata(metadata, settings),
+        PRESENT: present_marks(metadata),
+    }
+    context = DocumentContext(books.codebook, books.thresholds, settings, codes)
+    for candidates in settings.candidates:
+        fields.update(STRATEGIES[candidates].document_fields(rows, context))
+    fields["text"] = [passage.text for passage in passages] if chunked else first.text
+    if settings.encoding == "embedder":
+        return fields
+    if chunked:
+        return fields | {VECTORS: chunked_blocks([codec.encode(chunk, books)[VECTORS] for chunk in vectors])}
+    return fields | codec.encode(rows, books, codes)
+
+
+def sent_metadata(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:
+    """Positions in degrees; all else as it is kept."""
+    shown = settings.metadata.shown(metadata)
+    types = settings.metadata.fields
+    return {name: shown[name] if types[name] is FieldType.POSITION else value for name, value in metadata.items()}
