@@ -99,7 +99,7 @@ def test_nobody_answers(app):
 
 def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch):
     for module in ("targets", "config_server"):
-        monkeypatch.setattr(f"vespa_app.{module}.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
+        monkeypatch.setattr(f"vespa_app.deploying.{module}.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
     with pytest.raises(VespaUnreachable, match="docker compose up -d --wait"):
         deploy(app, "docker", query_url="http://127.0.0.1:9")
 
