@@ -16,7 +16,6 @@ from pathlib import Path
 from feeder import FeedOptions, Splitting, start_feed
 from feeder.feeding.dead_letters import read_letters
 from feeder.sources.spool import checked_document
-from feeder.targets.local import is_there
 from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage

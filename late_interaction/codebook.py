@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
 from late_interaction.arrays import load_arrays, save_arrays
-from late_interaction.errors import BundleError
+from late_interaction.errors import BundleError, MissingDependency
 
 __all__ = ["Codebook", "default_centroids", "grown", "train_codebook", "trained_centroids", "unit_rows"]
 
@@ -122,11 +122,9 @@ class Codebook:
 
     def encode_residuals(self, vectors: Matrix, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Packed `residuals [n, residual_bytes]` of `vectors [n, d]` with `codes [n]`."""
-        from late_interaction import residual_kernels
-
         vectors = self._checked(vectors)
         residuals = np.zeros((len(vectors), self.residual_bytes), np.uint8)
-        residual_kernels.encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
+        _loops().encode_residuals(vectors, codes, self.centroids, self.cutoffs, self.bits, residuals)
         return residuals
 
     @functools.cached_property
@@ -138,21 +136,31 @@ class Codebook:
 
         Raises: ValueError where a code names no centroid or a residual has another width.
         """
-        from late_interaction import residual_kernels
-
         if residuals.shape != (len(codes), self.residual_bytes):
             raise ValueError(f"residuals have shape {residuals.shape}, not {(len(codes), self.residual_bytes)}")
         codes = np.ascontiguousarray(codes, np.int32)
         if len(codes) and (codes.min() < 0 or codes.max() >= len(self.centroids)):
             raise ValueError(f"a code is outside the {len(self.centroids)} centroids")
         out: Matrix = np.empty((len(codes), self.dim), np.float32)
-        residual_kernels.decode_rows(codes, np.ascontiguousarray(residuals), self.centroids, self.weights, self.bits, out)
+        _loops().decode_rows(codes, np.ascontiguousarray(residuals), self.centroids, self.weights, self.bits, out)
         return out
 
     def _checked(self, vectors: Matrix) -> Matrix:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(f"vectors have shape {vectors.shape}, the codebook takes [n, {self.dim}]")
         return np.ascontiguousarray(vectors, np.float32)
+
+
+@functools.cache
+def _loops() -> Any:
+    """Those of the codec: compiled, or in numpy where the extra `local` is not installed."""
+    try:
+        from late_interaction import residual_kernels
+    except MissingDependency:
+        from late_interaction import residual_arrays
+
+        return residual_arrays
+    return residual_kernels
 
 
 def _assign(vectors: Matrix, centroids: Matrix) -> tuple[NDArray[np.int32], Matrix]:

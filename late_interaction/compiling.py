@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
+from late_interaction.extras import required
+
+with required("local", "a local index"):
+    import numba
 
 __all__ = ["FAST", "compiler"]
 

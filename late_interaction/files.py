@@ -35,6 +35,7 @@ __all__ = [
     "files_below",
     "fsync_folder",
     "is_claimed",
+    "is_there",
     "make_folders",
     "nothing_owned",
     "remove_abandoned",
@@ -131,6 +132,11 @@ def files_below(folder: Path) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
         for name in (*files, *(name for name in folders if Path(root, name).is_symlink())):
             yield Path(root, name).relative_to(folder).as_posix()
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything at `path` but an empty folder."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def make_folders(path: Path) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,9 @@ from colbert_vespa.cli.option_types import (
 )
 from late_interaction.addresses import locate
 from late_interaction.errors import ColbertVespaError, UsageError
+
+if TYPE_CHECKING:
+    from feeder.feeding.metrics import FeedMetrics
 
 __all__ = ["feed"]
 
@@ -94,11 +97,9 @@ def feed(
     from colbert_vespa.cli.feed_view import feed_view
     from feeder import FeedOptions, open_sources, start_feed
     from feeder.feeding.dead_letters import DeadLetterSource
-    from feeder.feeding.metrics import FeedMetrics
     from feeder.feeding.settings import FeedSettings, read_feed_settings
     from feeder.sources import open_id_lists
     from late_interaction.plaid import Storage
-    from late_interaction.plaid.shards import Sharding
 
     out = Output(json_output=json_output)
     if (retry is None) == (not sources) or (delete and update) or (retry is not None and (delete or update)):
@@ -118,13 +119,18 @@ def feed(
     storage = Storage.chosen(codec, bits, refine)
     if shard_by is not None and shards is None:
         raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
+    sharding = None
+    if shards is not None:
+        from late_interaction.plaid.shards import Sharding
+
+        sharding = Sharding(shards, shard_by)
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
-        sharding=None if shards is None else Sharding(shards, shard_by), add_fields=add_fields,
+        sharding=sharding, add_fields=add_fields,
     )  # fmt: skip
     with (
-        contextlib.nullcontext() if metrics is None else FeedMetrics(metrics) as served,  # before anything is written
+        _serving(metrics) as served,  # before anything is written
         start_feed([letters] if letters else files, options) as run,
         feed_view(run, served),
     ):
@@ -140,6 +146,14 @@ def feed(
         raise typer.Exit(INTERRUPTED)
     if summary.dead_lettered:
         raise typer.Exit(1)
+
+
+def _serving(port: int | None) -> contextlib.AbstractContextManager[FeedMetrics | None]:
+    if port is None:
+        return contextlib.nullcontext()
+    from feeder.feeding.metrics import FeedMetrics
+
+    return FeedMetrics(port)
 
 
 def _journal_folder() -> Path:

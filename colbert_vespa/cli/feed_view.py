@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,7 +14,9 @@ from rich.text import Text
 from colbert_vespa.cli.terminal import Terminal
 from feeder import FeedRun
 from feeder.feeding.ledger import FeedProgress, rates
-from feeder.feeding.metrics import FeedMetrics
+
+if TYPE_CHECKING:
+    from feeder.feeding.metrics import FeedMetrics
 
 __all__ = ["FeedView", "details", "feed_view"]
 

@@ -72,7 +72,6 @@ def check(
     from colbert_vespa.monitor.baseline import Profile
     from colbert_vespa.monitor.canaries import Canaries
     from colbert_vespa.monitor.checks import Monitor, Target, config_urls
-    from colbert_vespa.monitor.exporter import parse_listen
     from colbert_vespa.monitor.limits import Limits
     from query.options import check_seconds
 
@@ -82,7 +81,11 @@ def check(
         baseline=None if baseline is None else Profile.read(baseline),
         timeout=check_seconds("--timeout", timeout), limits=Limits(p99_s=check_seconds("--p99", p99 / 1000)),
     )  # fmt: skip
-    listen = None if prometheus is None else parse_listen(prometheus)
+    listen = None
+    if prometheus is not None:
+        from colbert_vespa.monitor.exporter import parse_listen
+
+        listen = parse_listen(prometheus)
     out = Output(json_output=json_output)
     if target.folder is None and not config:
         asked = f"{target.config[0]} is asked, the usual port beside 8080" if target.config else "none is asked"
@@ -115,12 +118,13 @@ def go_on(
     """Until something ends it, as Ctrl-C does. wait: between two looks, seconds. Raises: UsageError."""
     from rich.live import Live
 
-    from colbert_vespa.monitor.exporter import serving
     from colbert_vespa.monitor.table import render
 
     with contextlib.ExitStack() as stack:
         exporter = None
         if listen is not None:
+            from colbert_vespa.monitor.exporter import serving
+
             exporter, url = stack.enter_context(serving(listen))
             out.say(f"metrics at {url}, every {interval:g} s; Ctrl-C ends")
         live = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from colbert_vespa.monitor.report import METRICS, PREFIX, Report, Sample
 from late_interaction.errors import UsageError
+from late_interaction.extras import required
+
+with required("monitor", "--prometheus"):
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
 
 __all__ = ["Exporter", "parse_listen", "serving"]
 

@@ -14,12 +14,11 @@ from colbert_vespa.rag.places import check_replaceable
 from feeder import FeedOptions, FeedSummary, Splitting, start_feed
 from feeder.encoding.passages import MARK
 from feeder.feeding.dead_letters import read_letters
-from feeder.targets.local import is_there
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
-from late_interaction.files import replace_folder
+from late_interaction.files import is_there, replace_folder
 from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.tokenizing import Tokenizing

@@ -14,10 +14,10 @@ from typing import Any
 
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_name
-from feeder.targets.local import is_there
 from late_interaction.addresses import VespaUrl, as_path
 from late_interaction.bundle import Bundle
 from late_interaction.errors import LocalIndexError
+from late_interaction.files import is_there
 from late_interaction.plaid.imports import import_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json

@@ -8,22 +8,24 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feeder.copying.backup import PROGRESS, BackupStored, BackupTarget, check_free
 from feeder.copying.journal import Progress
-from feeder.copying.local import LocalStored, PackedTarget, kept_locally
 from feeder.copying.run import Copy, CopySummary, Destination, Report
 from feeder.copying.source import StoredIndex
 from feeder.copying.vespa import VespaStored, kept_by_vespa
-from feeder.targets.local import is_there
 from feeder.targets.vespa import VespaTarget
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.errors import UsageError
-from late_interaction.plaid import Storage
-from late_interaction.plaid.shards import Sharding, open_index
+from late_interaction.files import is_there
 from vespa_app.running.application import Application
+
+if TYPE_CHECKING:
+    from late_interaction.plaid import Storage
+    from late_interaction.plaid.shards import Sharding
 
 __all__ = ["CopyOptions", "backup_index", "copy_index", "restore_index"]
 
@@ -88,6 +90,8 @@ def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Repo
 def _opened(source: str, bundle: Bundle | None) -> StoredIndex:
     place = locate(source)
     if isinstance(place, Path):
+        from feeder.copying.local import LocalStored
+
         return LocalStored(place)
     application = Application.read(place)
     return VespaStored(application, application.choose_bundle(bundle))
@@ -115,6 +119,9 @@ def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Des
 
 def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
     """A new index stores vectors as the source keeps them, as far as a local index can."""
+    from feeder.copying.local import PackedTarget, kept_locally
+    from late_interaction.plaid.shards import open_index
+
     storage = options.storage or (None if is_there(path) else source.storage)
     target = PackedTarget(
         path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding

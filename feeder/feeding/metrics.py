@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from feeder.feeding.ledger import FeedProgress
 from feeder.sending import FeedStatistics
 from feeder.sending.breaker import Circuit
 from feeder.sending.statistics import LATENCY_BOUNDS_S
 from late_interaction.errors import UsageError
+from late_interaction.extras import required
+
+with required("monitor", "--metrics"):
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.registry import Collector
 
 __all__ = ["FeedMetrics"]
 

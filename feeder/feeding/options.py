@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feeder.encoding.passages import Splitting
 from feeder.feeding.survey import NAMED
@@ -11,9 +12,11 @@ from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import Storage
-from late_interaction.plaid.shards import Sharding
 from late_interaction.vector_cache import DocumentEncoder
+
+if TYPE_CHECKING:
+    from late_interaction.plaid import Storage
+    from late_interaction.plaid.shards import Sharding
 
 __all__ = ["OPERATIONS", "FeedOptions"]
 

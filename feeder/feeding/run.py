@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feeder.digests import Digests
 from feeder.encoding.batches import Encoding, HereEncoding
@@ -25,7 +26,6 @@ from feeder.sources import FileSource, Note, Report, Spool, spooled
 from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.targets import Target
-from feeder.targets.local import LocalTarget, is_there
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
@@ -33,10 +33,13 @@ from late_interaction.cores import cores
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import CollectionError, MetadataError, UsageError
-from late_interaction.files import check_apart
+from late_interaction.files import check_apart, is_there
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
+
+if TYPE_CHECKING:
+    from feeder.targets.local import LocalTarget
 
 __all__ = ["FeedRun", "feed", "feed_async", "start_feed"]
 
@@ -255,6 +258,8 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.dry_run:
         return surveyed, None
+    from feeder.targets.local import LocalTarget
+
     target = LocalTarget(
         path, bundle, MetadataSchema({}) if surveyed is None else surveyed.schema, resume=options.resume,
         create=options.operation == "put", dry=options.dry_run, storage=options.storage, sharding=options.sharding,

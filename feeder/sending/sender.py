@@ -17,7 +17,6 @@ from feeder.sending.dispatcher import Dispatcher
 from feeder.sending.jobs import Attempt, Job
 from feeder.sending.statistics import FeedStatistics
 from feeder.sending.throttle import Throttle
-from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
 from feeder.sending.verdicts import Answer
 from vespa_app.running.http import parse_address
 
@@ -54,6 +53,8 @@ def open_sender(
 
     Raises: UsageError where the address or the credentials of the environment cannot be used.
     """
+    from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
+
     transport = CurlTransport(parse_address(url), timeout=timeout)
     throttle = Throttle(clock, most=CONNECTIONS * STREAMS)
     return Sender(Dispatcher(url, clock, throttle, Breaker(clock)), transport, sleep=sleep)

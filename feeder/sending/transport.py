@@ -17,11 +17,14 @@ import time
 from typing import Any
 
 import httpx
-import pycurl
 
 from feeder.sending.jobs import Attempt
 from feeder.sending.verdicts import Answer
+from late_interaction.extras import required
 from vespa_app.running.credentials import tls_files, token_header
+
+with required("feed", "feeding Vespa"):
+    import pycurl
 
 __all__ = ["CONNECTIONS", "STREAMS", "CurlTransport"]
 

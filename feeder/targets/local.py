@@ -11,13 +11,14 @@ from feeder.targets import EncodedDocument
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
+from late_interaction.files import is_there
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import AnyIndex, ShardedIndex, ShardedWriter, Sharding, open_index
 from late_interaction.plaid.store.lock import LOCK
 from late_interaction.plaid.writing.writer import IndexWriter
 
-__all__ = ["LocalTarget", "is_there"]
+__all__ = ["LocalTarget"]
 
 
 class LocalTarget:
@@ -160,11 +161,6 @@ class LocalTarget:
     def close(self) -> None:
         if self._opened is not None:
             self._opened.__exit__(None, None, None)
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is anything at `path` but an empty folder."""
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def _created(path: Path, bundle: Bundle, schema: MetadataSchema, form: Storage, sharding: Sharding | None) -> AnyIndex:

@@ -8,9 +8,8 @@ from vespa_bundles import small_bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest
+from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, best_centroids, centroid_arrays
 from vespa_app.candidates.base import declared_fields
-from vespa_app.candidates.best_centroids import best_centroids, weighted_sets
 from vespa_app.candidates.effort import EFFORTS, codec_for, effort_for
 from vespa_app.codecs import Codebooks
 from vespa_app.package.building import default_settings
@@ -41,16 +40,18 @@ def test_centroid_asks_for_the_best_of_each_row_above_the_last_of_them():
     assert parts.profile == "centroid"
 
 
+@pytest.mark.parametrize("loops", [best_centroids, centroid_arrays])
 @pytest.mark.parametrize(("count", "probes"), [(1, 1), (7, 7), (300, 32), (5000, 5)])
-def test_the_best_centroids_are_those_of_a_stable_sort(count, probes):
+def test_the_best_centroids_are_those_of_a_stable_sort(count, probes, loops):
     scores = np.random.default_rng(count).integers(-20, 20, (6, count)).astype(np.float32)  # many are equal
-    assert best_centroids(scores, probes).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :probes].tolist()
+    assert loops.best_centroids(scores, probes).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :probes].tolist()
 
 
-def test_weighted_sets_hold_whole_numbers_of_any_length():
+@pytest.mark.parametrize("loops", [best_centroids, centroid_arrays])
+def test_weighted_sets_hold_whole_numbers_of_any_length(loops):
     ids = np.array([[0, 9, 10], [99, 100, 2**31 - 1]], np.int64)
     weights = np.array([[2**63 - 1, 10**18, 5], [0, 0, 1234567890]], np.int64)
-    assert weighted_sets(ids, weights) == [
+    assert loops.weighted_sets(ids, weights) == [
         "{" + ",".join(f"{id_}:{weight}" for id_, weight in zip(*rows)) + "}" for rows in zip(ids.tolist(), weights.tolist())
     ]
 

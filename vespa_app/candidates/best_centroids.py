@@ -3,11 +3,14 @@ loops: building a request from given scores has to stay well under a millisecond
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
+from late_interaction.extras import required
+
+with required("local", "a compiled loop"):
+    import numba
 
 __all__ = ["best_centroids", "weighted_sets"]
 

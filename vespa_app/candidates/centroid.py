@@ -8,9 +8,13 @@ itself weighs one thousandth more, so that M = 1 counts the rows that match.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from late_interaction.array_types import Matrix
+from late_interaction.errors import MissingDependency
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
@@ -57,13 +61,23 @@ class Centroid(PlainStrategy):
         return {FIELD: {str(int(id_)): 1 for id_ in np.unique(codes)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        from vespa_app.candidates.best_centroids import best_centroids, weighted_sets  # numba takes half a second to import
-
-        scores = request.centroid_scores
-        best = best_centroids(scores, min(request.settings.probes, scores.shape[1]))
+        loops, scores = _loops(), request.centroid_scores
+        best = loops.best_centroids(scores, min(request.settings.probes, scores.shape[1]))
         found = np.take_along_axis(scores, best, axis=1)
         weights = np.maximum(1, np.rint(WEIGHT_SCALE * (found - found[:, -1:]))).astype(np.int64)
         parameters = rerank_parameters(request)
-        parameters |= {f"w{row}": text for row, text in enumerate(weighted_sets(best, weights))}
+        parameters |= {f"w{row}": text for row, text in enumerate(loops.weighted_sets(best, weights))}
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])
         return QueryParts(f"({items})", parameters, self.name)
+
+
+@functools.cache
+def _loops() -> Any:
+    """Compiled, or in numpy where the extra `local` is not installed; numba takes half a second to import."""
+    try:
+        from vespa_app.candidates import best_centroids
+    except MissingDependency:
+        from vespa_app.candidates import centroid_arrays
+
+        return centroid_arrays
+    return best_centroids
