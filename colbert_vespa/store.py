@@ -20,6 +20,7 @@ from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
+from late_interaction.files import is_there
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
 from late_interaction.plaid import LocalIndex
 from late_interaction.text import checked_ids, given_list
