@@ -4,7 +4,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from colbert_vespa.store import whole_document, whole_metadata
@@ -20,7 +19,7 @@ with required("serve", "the MCP server"):
     from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-__all__ = ["FetchedDocument", "SearchResults", "ServerOptions", "build_server", "serve_mcp"]
+__all__ = ["FetchedDocument", "SearchResults", "build_server", "serve_mcp"]
 
 MAX_QUERY = 4_000  # characters
 MAX_RESULTS = 50
@@ -33,7 +32,7 @@ READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 INSTRUCTIONS = "Search the documents of this index with `search`, then read one in full with `fetch` and its id."
 
 
-class Found(BaseModel):
+class FoundDocument(BaseModel):
     id: str = Field(description="Id of the document, for fetch.")
     title: str
     text: str = Field(description="The passage that fits best.")
@@ -42,7 +41,7 @@ class Found(BaseModel):
 
 
 class SearchResults(BaseModel):
-    results: list[Found]
+    results: list[FoundDocument]
 
 
 class FetchedDocument(BaseModel):
@@ -54,19 +53,12 @@ class FetchedDocument(BaseModel):
     truncated: bool = Field(description=f"Whether the text was cut off after {MAX_TEXT:,} characters.")
 
 
-@dataclass(frozen=True)
-class ServerOptions:
-    """candidates: a strategy of the index, or `auto`. url_field: metadata field with a document's URL. timeout: seconds for a
-    call; None for the client's."""
-
-    candidates: str = "auto"
-    url_field: str = "url"
-    timeout: float | None = None
-
-
-def build_server(client: Client, options: ServerOptions | None = None) -> MCPServer[None]:
-    """A server for any of the SDK's transports. Whoever opened the client closes it."""
-    settings, asking = options or ServerOptions(), AsyncClient.beside(client)
+def build_server(
+    client: Client, *, candidates: str = "auto", url_field: str = "url", timeout: float | None = None
+) -> MCPServer[None]:
+    """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
+    `auto`. url_field: metadata field with a document's URL. timeout: seconds for a call; None for the client's."""
+    async_client = AsyncClient.beside(client)
     fields = ", ".join(f"{name} ({type_.value})" for name, type_ in client.schema.fields.items())
 
     @asynccontextmanager
@@ -74,7 +66,7 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
         try:
             yield
         finally:
-            await asking.close()
+            await async_client.close()
 
     server = MCPServer[None](
         "colbert-vespa", instructions=INSTRUCTIONS, lifespan=lifespan, log_level="WARNING", subscriptions=False
@@ -88,16 +80,14 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
         ] = None,
     ) -> SearchResults:
         try:
-            found = await asking.search(
-                query, k, where=where, candidates=settings.candidates, group=True, timeout=settings.timeout
-            )
+            found = await async_client.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
         return SearchResults(
             results=[
-                Found(
+                FoundDocument(
                     id=hit.id, title=hit.title or hit.id, text=hit.text[:MAX_PASSAGE], score=hit.score,
-                    url=_url(hit.metadata.get(settings.url_field)),
+                    url=_url(hit.metadata.get(url_field)),
                 )
                 for hit in found.hits
             ]
@@ -107,7 +97,7 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
         id: Annotated[str, Field(min_length=1, max_length=MAX_ID, description="Id of a document, as search gives it.")],  # noqa: A002 - agents know it so
     ) -> FetchedDocument:
         try:
-            found = await asking.get([id], timeout=settings.timeout)
+            found = await async_client.get([id], timeout=timeout)
             if id not in found:
                 found.check_full()
         except ColbertVespaError as error:
@@ -117,7 +107,7 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
         document = whole_document(found[id])
         return FetchedDocument(
             id=id, title=document.title or id, text=document.text[:MAX_TEXT], truncated=len(document.text) > MAX_TEXT,
-            url=_url(document.metadata.get(settings.url_field)), metadata=whole_metadata(document.metadata),
+            url=_url(document.metadata.get(url_field)), metadata=whole_metadata(document.metadata),
         )  # fmt: skip
 
     server.add_tool(
@@ -130,12 +120,11 @@ def build_server(client: Client, options: ServerOptions | None = None) -> MCPSer
     return server
 
 
-def serve_mcp(client: Client, options: ServerOptions, port: int | None = None) -> None:
+def serve_mcp(server: MCPServer[None], port: int | None = None) -> None:
     """Serves until the other side closes, or Ctrl-C. port: of streamable HTTP on this machine alone, at /mcp; None for stdio.
 
     Raises: UsageError on a port that cannot be.
     """
-    server = build_server(client, options)
     if port is None:
         server.run("stdio")
         return

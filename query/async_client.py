@@ -6,22 +6,21 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import httpx
 
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
-from query.client import Client, Given, make_options
-from query.core import Addresses, Core, Names
+from query.client import Client, Given
+from query.core import Addresses, Core
 from query.exchange import AsyncExchange
-from query.options import AUTO, ClientSettings, SearchOptions
+from query.options import ClientSettings, Names, SearchOptions, takes_options
 from query.steps import Answer, Ask, Plan
-from query.types import ById, Hit, Ids, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["AsyncClient"]
@@ -68,95 +67,31 @@ class AsyncClient:
         """A copy, also one that was pickled, opens the same indexes anew."""
         return self._given.reopening(AsyncClient)
 
-    @overload
-    async def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> SearchResult: ...
-    @overload
-    async def search(
-        self,
-        query: Queries,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> list[SearchResult]: ...
-    async def search(
-        self,
-        query: Query | Queries,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> SearchResult | list[SearchResult]:
+    @takes_options(SearchOptions)
+    async def search(self, query: Query, options: SearchOptions) -> SearchResult:
         """As Client.search. A search that is cancelled asks nothing more."""
-        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain)
-        queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
-        results = await self._search(queries, index, options, timeout)
-        return results if isinstance(query, (list, tuple)) else results[0]
+        core = await self._opened()
+        return await self._run(core.search(query, options))
 
-    async def stages(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> AsyncIterator[SearchResult]:
+    @takes_options(SearchOptions)
+    async def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
+        """As Client.search_many."""
+        core = await self._opened()
+        return await self._run(core.search_many(queries, options))
+
+    @takes_options(SearchOptions)
+    async def stages(self, query: Query, options: SearchOptions) -> AsyncIterator[SearchResult]:
         """First the k best candidates as the first stage orders them (`stage` is `candidates`), then the reranked hits
         (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
-        is all that comes. Arguments as `search` has them.
+        is all that comes. Arguments as `search` has them, without offset and scored.
         """
-        options = make_options(k, where, None, candidates, rerank, probes, None, group, weights, "engine", explain)
-        early = replace(options, first_stage=True, explain=False)
-        first, last = (asyncio.ensure_future(self._search([query], index, each, timeout)) for each in (early, options))
+        core, early = await self._opened(), options.for_first_stage()
+        first, last = (asyncio.ensure_future(self._run(core.search(query, each))) for each in (early, options))
         try:
             await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not last.done():
-                yield first.result()[0]
-            yield (await last)[0]
+                yield first.result()
+            yield await last
         finally:
             for task in (first, last):
                 task.cancel()
@@ -224,12 +159,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _search(
-        self, queries: Sequence[Query], index: Names, options: SearchOptions, timeout: float | None
-    ) -> list[SearchResult]:
-        core = await self._opened()
-        return await self._run(core.search(queries, index, options, timeout))
 
     async def _opened(self) -> Core:
         if self._core is not None:

@@ -109,7 +109,7 @@ def choose_strategy(
     raise UsageError(f"no candidates at {address} can take this query: " + "; ".join(f"{n}: {why}" for n, why in unfit.items()))
 
 
-def check_query(query: Query, dim: int) -> Query:
+def check_query(query: object, dim: int) -> Query:
     """A cleaned text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
     if isinstance(query, str):
         text = clean_text(query)
@@ -127,7 +127,7 @@ def check_query(query: Query, dim: int) -> Query:
     return rows
 
 
-def encoded(query: Query, dim: int, encoder: Callable[[], Encoder]) -> Question:
+def encoded(query: object, dim: int, encoder: Callable[[], Encoder]) -> Question:
     """dim: of the rows. encoder: asked for where the query is a text. Raises: UsageError as check_query."""
     checked = check_query(query, dim)
     if not isinstance(checked, str):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import httpx
 
@@ -19,14 +19,14 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.backend import Index
-from query.core import Addresses, Core, Names
+from query.core import Addresses, Core
 from query.exchange import Exchange
-from query.options import AUTO, ClientSettings, SearchOptions, Weights
+from query.options import ClientSettings, Names, SearchOptions, takes_options
 from query.steps import Plan
-from query.types import ById, Hit, Ids, Queries, Query, SearchResult
+from query.types import ById, Hit, Ids, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
-__all__ = ["Client", "Given", "make_options"]
+__all__ = ["Client", "Given"]
 
 T = TypeVar("T")
 
@@ -101,78 +101,19 @@ class Client:
     def encoder(self) -> Encoder:
         return self._core.encoder(self._core.bundle)
 
-    @overload
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> SearchResult: ...
-    @overload
-    def search(
-        self,
-        query: Queries,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> list[SearchResult]: ...
-    def search(
-        self,
-        query: Query | Queries,
-        k: int = 10,
-        *,
-        where: Mapping[str, object] | None = None,
-        ids: Sequence[str] | None = None,
-        candidates: str = AUTO,
-        index: Names = None,
-        rerank: int | None = None,
-        probes: int | None = None,
-        offset: int | None = None,
-        group: bool = False,
-        weights: Mapping[str, float] | None = None,
-        scored: str = "engine",
-        explain: bool = False,
-        timeout: float | None = None,
-    ) -> SearchResult | list[SearchResult]:
-        """The best k passages for a text or ready rows `[q, d]`; for a list of these, a list of results.
-
-        where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, or `auto`. index: name
-        or names; None for the default. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids
-        looked up for each query row. offset: hits before this page; give it on all pages, also as 0. group: the best passage
-        of each of k documents. weights: of candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in the `engine`,
-        or at the `client` over vectors that it fetches. explain: words that matched, and scores by query row. timeout:
-        seconds, encoding included.
+    @takes_options(SearchOptions)
+    def search(self, query: Query, options: SearchOptions) -> SearchResult:
+        """The best k passages for a text or ready rows `[q, d]`. Arguments: the fields of SearchOptions, k also by position.
 
         Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
         LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
         """
-        options = make_options(k, where, ids, candidates, rerank, probes, offset, group, weights, scored, explain)
-        queries: Sequence[Query] = query if isinstance(query, (list, tuple)) else [query]
-        results = self._run(self._core.search(queries, index, options, timeout))
-        return results if isinstance(query, (list, tuple)) else results[0]
+        return self._run(self._core.search(query, options))
+
+    @takes_options(SearchOptions)
+    def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
+        """As `search` for each of them, side by side: one result for each, in order."""
+        return self._run(self._core.search_many(queries, options))
 
     def score(self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[float]:
         """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out. Where the
@@ -256,23 +197,3 @@ class Client:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             answers = self._exchange.ask(asks)
-
-
-def make_options(
-    k: int,
-    where: Mapping[str, object] | None,
-    ids: Sequence[str] | None,
-    candidates: str,
-    rerank: int | None,
-    probes: int | None,
-    offset: int | None,
-    group: bool,
-    weights: Mapping[str, float] | None,
-    scored: str,
-    explain: bool,
-) -> SearchOptions:
-    """Raises: UsageError."""
-    return SearchOptions(
-        k=k, where=where, candidates=candidates, rerank=rerank, probes=probes, offset=offset, group=group,
-        weights=Weights.of(weights), scored=scored, explain=explain, ids=ids,  # type: ignore[arg-type]  # any list, which becomes a tuple
-    )  # fmt: skip

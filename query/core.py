@@ -19,10 +19,12 @@ from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
+from late_interaction.text import given_list
 from query.backend import Index, Where, encoded
 from query.explain import explained
 from query.options import (
     ClientSettings,
+    Names,
     SearchOptions,
     check_count,
     check_documents,
@@ -39,10 +41,9 @@ from query.vespa import VespaIndex, search_joined
 from vespa_app.running.application import Application
 from vespa_app.running.description import read_description
 
-__all__ = ["Addresses", "Core", "Names"]
+__all__ = ["Addresses", "Core"]
 
 Addresses: TypeAlias = str | Path | Sequence[str | Path]
-Names: TypeAlias = str | Sequence[str] | None
 C = TypeVar("C", bound=Covered)
 ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
 
@@ -143,21 +144,25 @@ class Core:
                 self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
             return self._encoders[bundle.sha256]
 
-    def _encoded(self, query: Query, index: Index) -> Question:
+    def _encoded(self, query: object, index: Index) -> Question:
         return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
         """Raises: UsageError on a timeout that is not above 0."""
         return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
 
-    def search(
-        self, queries: Sequence[Query], names: Names, options: SearchOptions, timeout: float | None
-    ) -> Plan[list[SearchResult]]:
+    def search(self, query: Query, options: SearchOptions) -> Plan[SearchResult]:
+        """Raises: as Client.search."""
+        if isinstance(query, (list, tuple)):
+            raise UsageError("search takes one query: give a list of queries to search_many")
+        return (yield from self.search_many([query], options))[0]
+
+    def search_many(self, queries: Sequence[Query], options: SearchOptions) -> Plan[list[SearchResult]]:
         """One result for each query, in order. Raises: as Client.search."""
-        deadline = self.deadline(timeout)
-        indexes = self.named(names, deadline)
+        deadline = self.deadline(options.timeout)
+        indexes = self.named(options.index, deadline)
         check_comparable(indexes)
-        questions = [self._encoded(query, indexes[0]) for query in queries]
+        questions = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
             results = yield from indexes[0].search_many(questions, options, deadline)
         else:

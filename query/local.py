@@ -237,7 +237,7 @@ class LocalSearch:
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             passages = {hit.passage.id: hit.passage for hit in found.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
-            scores = fused(finite, words, options.weights)
+            scores = fused(finite, words, options.fusion)
         by_words = dict(words)
         if options.first_stage:
             scores = by_words

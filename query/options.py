@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,6 +20,7 @@ __all__ = [
     "AUTO",
     "SCORED",
     "ClientSettings",
+    "Names",
     "SearchOptions",
     "Weights",
     "check_count",
@@ -25,7 +29,15 @@ __all__ = [
     "check_ids",
     "check_names",
     "check_seconds",
+    "takes_options",
 ]
+
+P = ParamSpec("P")
+S = TypeVar("S")
+Q = TypeVar("Q")
+R = TypeVar("R")
+A = TypeVar("A")
+Names: TypeAlias = str | Sequence[str] | None
 
 AUTO = "auto"
 SCORED = ("engine", "client")
@@ -54,21 +66,32 @@ class Weights:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """As `Client.search` takes them. rerank, probes: None for the index's own. offset: None where there is one page. ids: of
-    documents, None for all."""
+    """What a search takes besides the query: the one definition, from which the clients' `search`, `search_many` and `stages`
+    have their arguments. A field that is added here is one of theirs.
+
+    where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, or `auto`. index: name or
+    names; None for the default. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids looked up
+    for each query row; both None for the index's own. offset: hits before this page; give it on all pages, also as 0. group:
+    the best passage of each of k documents. weights: of candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in
+    the `engine`, or at the `client` over vectors that it fetches. explain: words that matched, and scores by query row.
+    timeout: seconds, encoding included; None for the client's.
+    """
 
     k: int = 10
+    _: KW_ONLY
     where: Mapping[str, object] | None = None
+    ids: Sequence[str] | None = None
     candidates: str = AUTO
+    index: Names = None
     rerank: int | None = None
     probes: int | None = None
     offset: int | None = None
     group: bool = False
-    weights: Weights = field(default_factory=Weights)
+    weights: Mapping[str, float] | None = None
     scored: str = "engine"
     explain: bool = False
-    ids: tuple[str, ...] | None = None
-    first_stage: bool = False
+    timeout: float | None = None
+    first_stage: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raises: UsageError naming the argument that is out of range."""
@@ -89,6 +112,7 @@ class SearchOptions:
             raise UsageError(f"scored {self.scored!r} unknown; known: {', '.join(SCORED)}")
         if self.ids is not None:
             checked["ids"] = tuple(check_ids(self.ids))
+        Weights.of(self.weights)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -101,6 +125,16 @@ class SearchOptions:
     def last(self) -> int:
         """Hits to the end of the page."""
         return self.first + self.k
+
+    @property
+    def fusion(self) -> Weights:
+        return Weights.of(self.weights)
+
+    def for_first_stage(self) -> SearchOptions:
+        """The same search without its reranking. Raises: UsageError where there is nothing without it."""
+        if self.offset is not None or self.scored == "client":
+            raise UsageError("stages are of one page that the engine scores: leave out offset and scored")
+        return _FirstStageOptions(**{**vars(self), "explain": False})
 
     def reranked(self, default: int) -> int:
         """How many candidates get their MaxSim: every page of one search must have the same, or pages would not fit together.
@@ -115,6 +149,35 @@ class SearchOptions:
                 f"this page ends at hit {self.last}, and {wanted} candidates are reranked: raise rerank, on all pages"
             )
         return wanted
+
+
+class _FirstStageOptions(SearchOptions):
+    first_stage = True
+
+
+def takes_options(options: Callable[P, A]) -> Callable[[Callable[[S, Q, A], R]], Callable[Concatenate[S, Q, P], R]]:
+    """A method that takes the arguments of `options` in place of its value. Type checkers and `inspect.signature` see them."""
+
+    def decorated(method: Callable[[S, Q, A], R]) -> Callable[Concatenate[S, Q, P], R]:
+        own = inspect.signature(method)
+        _, query, _ = own.parameters.values()
+        plain: Any = method
+
+        @functools.wraps(method)
+        def call(self: S, *args: Any, **named: Any) -> Any:
+            by_name = {query.name: named.pop(query.name)} if query.name in named else {}
+            return plain(self, *args[:1], **by_name, options=options(*args[1:], **named))
+
+        @functools.wraps(method)
+        async def call_async(self: S, *args: Any, **named: Any) -> Any:
+            return await call(self, *args, **named)
+
+        chosen: Any = call_async if inspect.iscoroutinefunction(method) else call
+        parameters = [*list(own.parameters.values())[:2], *inspect.signature(options).parameters.values()]
+        chosen.__signature__ = own.replace(parameters=parameters)
+        return chosen  # type: ignore[no-any-return]
+
+    return decorated
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ __all__ = [
     "Ids",
     "Match",
     "Matrix",
-    "Queries",
     "Query",
     "Question",
     "SearchResult",
@@ -30,7 +29,6 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", bound="Covered")
 Query: TypeAlias = str | Matrix
-Queries: TypeAlias = list[str] | list[Matrix] | list[Query] | tuple[Query, ...]
 
 
 class Covered:

@@ -330,7 +330,7 @@ def _scored_here(
     if strategy == "hybrid":
         words = [(hit.passage_id, hit.stages["bm25"]) for hit in hits if hit.stages["bm25"] > 0]
         words.sort(key=lambda pair: -pair[1])
-        final = fused(scored, words, options.weights)
+        final = fused(scored, words, options.fusion)
     by_id = {hit.passage_id: (hit, D) for hit, D in zip(hits, matrices, strict=True)}
     best = sorted(final, key=lambda id_: (-final[id_], id_))[options.first : options.last]
     found = []

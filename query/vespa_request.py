@@ -80,7 +80,7 @@ def search_request(
             settings=settings,
             codebook=books.codebook,
             thresholds=books.thresholds,
-            weights=(options.weights.maxsim, options.weights.bm25),
+            weights=(options.fusion.maxsim, options.fusion.bm25),
         )
     )
     page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}

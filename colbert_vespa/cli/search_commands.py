@@ -122,8 +122,8 @@ def serve(
     """Serve an index to agents."""
     if not mcp:
         raise UsageError("serve has the MCP server only, so far: give --mcp (an HTTP API and a page come in a later version)")
-    from colbert_vespa.mcp_server import ServerOptions, serve_mcp
+    from colbert_vespa.mcp_server import build_server, serve_mcp
     from query import Client
 
     with Client(address, bundle) as client:
-        serve_mcp(client, ServerOptions(candidates, url_field, timeout), port)
+        serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout), port)

@@ -223,7 +223,7 @@ class RAGPretrainedModel:
         queries = listed_queries(query)
         client = self._client(self._named(index_name, index_names))
         self._remember(index_name)
-        results = client.search(
+        results = client.search_many(
             queries, k, where=where, ids=None if doc_ids is None else listed(doc_ids), probes=1 if force_fast else None,
             rerank=k if force_fast else None, explain=explain,
         )  # fmt: skip

@@ -16,13 +16,14 @@ from mcp import Client as McpClient
 from mcp import StdioServerParameters
 
 from colbert_vespa import mcp_server
-from colbert_vespa.mcp_server import MAX_QUERY, MAX_RESULTS, ServerOptions, build_server
+from colbert_vespa.mcp_server import MAX_QUERY, MAX_RESULTS, build_server
 from late_interaction.errors import VespaTimeout
+from query.options import SearchOptions
 
 
-def opened(client, options=None):
+def opened(client, **options):
     """An agent: a context manager, as it must be left by the task that entered it."""
-    return McpClient(build_server(client, options))
+    return McpClient(build_server(client, **options))
 
 
 async def call(agent, tool, **arguments):
@@ -44,16 +45,18 @@ async def test_the_tools_say_what_they_take_and_give(client):
         tools = {tool.name: tool for tool in (await agent.list_tools()).tools}
         assert set(tools) == {"search", "fetch"}
         assert tools["search"].input_schema["required"] == ["query"]
+        options = {n: p["default"] for n, p in tools["search"].input_schema["properties"].items() if n != "query"}
+        assert options == {"k": SearchOptions.k, "where": SearchOptions.where}
         assert "legs (long)" in tools["search"].input_schema["properties"]["where"]["description"]
         assert tools["fetch"].input_schema["required"] == ["id"]
         result = tools["search"].output_schema
-        assert {"id", "title", "text", "url"} <= set(result["$defs"]["Found"]["required"])
+        assert {"id", "title", "text", "url"} <= set(result["$defs"]["FoundDocument"]["required"])
         assert {"id", "title", "text", "url", "metadata"} <= set(tools["fetch"].output_schema["required"])
         assert all(tool.annotations.read_only_hint for tool in tools.values())
 
 
 async def test_search_gives_documents_and_fetch_gives_one(client):
-    async with opened(client, ServerOptions(url_field="home")) as agent:
+    async with opened(client, url_field="home") as agent:
         found = (await call(agent, "search", query=QUERY, k=3))["results"]
         hits = client.search(QUERY, 3).hits
         assert [(item["id"], item["score"]) for item in found] == [(hit.id, pytest.approx(hit.score)) for hit in hits]

@@ -108,10 +108,7 @@ def test_an_explained_answer_says_what_each_phase_took(world, candidates):
 
 def test_the_candidates_of_the_first_stage_are_those_of_the_first_phase(world):
     first = [
-        hit.stages["candidates"]
-        for hit in world.vespa._run(
-            world.vespa._core.search([QUERY], None, dataclasses.replace(_options(), first_stage=True), None)
-        )[0].hits
+        hit.stages["candidates"] for hit in world.vespa._run(world.vespa._core.search(QUERY, _options().for_first_stage())).hits
     ]
     assert len(first) == 10
     assert first == sorted(first, reverse=True) or first[1:] == sorted(first[1:], reverse=True)  # one has its MaxSim

@@ -80,6 +80,39 @@ def test_queries(client, query):
         client.score(query, ["1#0"])
 
 
+def test_one_query_or_a_list_of_them(client, path):
+    for several in ([ROWS, ROWS], (ROWS,), ["x"], []):
+        with pytest.raises(UsageError, match="search_many"):
+            client.search(several)
+    for single in ("a text", b"x", 3, None, {"a": 1}):
+        with pytest.raises(UsageError, match="queries must be a list"):
+            client.search_many(single)
+    one = client.search(query=ROWS, k=3)
+    assert [[hit.id for hit in result.hits] for result in client.search_many([ROWS, ROWS], 3)] == 2 * [
+        [hit.id for hit in one.hits]
+    ]
+    assert client.search_many(queries=[]) == []
+    with pytest.raises(TypeError, match="query"):
+        client.search()
+
+    async def ask():
+        async with AsyncClient(path) as other:
+            return await other.search_many(queries=[ROWS], k=3), await other.search(query=ROWS, k=3)
+
+    (first,), second = asyncio.run(ask())
+    assert first.hits == second.hits
+
+
+@pytest.mark.parametrize("wrong", [{"offset": 0}, {"scored": "client"}, {"k": 0}])
+def test_stages_are_of_one_page_that_the_engine_scores(path, wrong):
+    async def ask():
+        async with AsyncClient(path) as other:
+            return [result async for result in other.stages(ROWS, **wrong)]
+
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        asyncio.run(ask())
+
+
 @pytest.mark.parametrize("ids", IDS)
 @pytest.mark.parametrize("call", ["score", "get", "vectors"])
 def test_ids(client, call, ids):

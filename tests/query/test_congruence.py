@@ -57,7 +57,7 @@ def shown(hits):
 
 @pytest.mark.parametrize("candidates", BY_MAXSIM)
 def test_scores_are_maxsim_and_the_best_are_found(client, backend, exact, candidates):
-    for query, result in zip(QUERIES, client.search(QUERIES, 10, candidates=candidates, rerank=400), strict=True):
+    for query, result in zip(QUERIES, client.search_many(QUERIES, 10, candidates=candidates, rerank=400), strict=True):
         scores = [hit.score for hit in result.hits]
         assert scores == sorted(scores, reverse=True)
         for hit in result.hits:
@@ -83,7 +83,7 @@ def test_text_rows_and_several_ask_the_same(client, minilm_encoder):
     rows = minilm_encoder.encode_queries([QUERIES[0]])[0]
     text = client.search(QUERIES[0], 5, candidates="exhaustive").hits
     assert shown(client.search(rows, 5, candidates="exhaustive").hits) == shown(text)
-    several = client.search([QUERIES[1], rows, QUERIES[0]], 5, candidates="exhaustive")
+    several = client.search_many([QUERIES[1], rows, QUERIES[0]], 5, candidates="exhaustive")
     assert [shown(result.hits) for result in several[1:]] == [shown(text), shown(text)]
 
 
@@ -200,19 +200,21 @@ def test_what_is_wrong_is_refused_alike(client, wrong, error):
     for query in ("  ", [[0.0]], ["x", ""]):
         with pytest.raises(UsageError):
             client.search(query)
+    with pytest.raises(UsageError, match="blank"):
+        client.search_many(["x", ""])
 
 
 def test_async_answers_as_sync(client, address, minilm_bundle):
     async def ask():
         async with AsyncClient(address, minilm_bundle) as other:
-            several = await other.search(QUERIES, 5, where={"kind": "function"})
+            several = await other.search_many(QUERIES, 5, where={"kind": "function"})
             scores = await other.score(QUERIES[0], [several[0].hits[0].passage_id])
             reranked = await other.rerank(QUERIES[0], ["one", "two"])
             stages = [result async for result in other.stages(QUERIES[0], 5, candidates="centroid")]
             return several, scores, reranked, stages
 
     several, scores, reranked, stages = asyncio.run(ask())
-    for mine, theirs in zip(client.search(QUERIES, 5, where={"kind": "function"}), several, strict=True):
+    for mine, theirs in zip(client.search_many(QUERIES, 5, where={"kind": "function"}), several, strict=True):
         assert shown(theirs.hits) == shown(mine.hits)
     assert list(scores.values()) == pytest.approx([several[0].hits[0].score], abs=1e-3)
     assert len(reranked) == 2
