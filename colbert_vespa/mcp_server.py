@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from colbert_vespa.store import whole_document, whole_metadata
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import ColbertVespaError
 from late_interaction.extras import required
 from late_interaction.metadata import Value
 from query import AsyncClient, Client
@@ -121,15 +121,10 @@ def build_server(
 
 
 def serve_mcp(server: MCPServer[None], port: int | None = None) -> None:
-    """Serves until the other side closes, or Ctrl-C. port: of streamable HTTP on this machine alone, at /mcp; None for stdio.
-
-    Raises: UsageError on a port that cannot be.
-    """
+    """Serves until the other side closes, or Ctrl-C. port: of streamable HTTP on this machine alone, at /mcp; None: stdio."""
     if port is None:
         server.run("stdio")
         return
-    if not 0 < port < 1 << 16:
-        raise UsageError(f"--port must be a number from 1 to 65535, got {port}")
     names = [f"{name}:{port}" for name in (HOST, "localhost")]
     security = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
     server.run("streamable-http", host=HOST, port=port, transport_security=security)

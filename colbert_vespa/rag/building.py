@@ -10,7 +10,7 @@ from typing import Any
 
 from colbert_vespa.rag.checks import checked_ids, checked_metadatas, checked_texts
 from colbert_vespa.rag.corpus import CorpusProcessor, ModelSplitter, Preprocessing, Splitter, sentence_splitter
-from colbert_vespa.rag.places import check_replaceable
+from colbert_vespa.rag.places import check_replaceable, is_colbert_ai
 from feeder import FeedOptions, FeedSummary, Splitting, start_feed
 from feeder.encoding.passages import MARK
 from feeder.feeding.dead_letters import read_letters
@@ -56,12 +56,16 @@ def made_documents(
 
 def build_index(path: Path, documents: Sequence[Document], bundle: Bundle, overwrite: bool | str, *, named: bool) -> None:
     """A local index of these documents. overwrite: as `RAGPretrainedModel.index` has it; an index that is replaced stays until
-    the new one is complete. named: whether the ids are the user's, so that they are the same the next time.
+    the new one is complete, and one that RAGatouille wrote is never replaced: there may be no other copy of it. named: whether
+    the ids are the user's, so that they are the same the next time.
 
     Raises: ArgumentError, LocalIndexError, MetadataError, CollectionError.
     """
+    if is_colbert_ai(path) and overwrite != "reuse":
+        raise LocalIndexError(f"{path} was written by RAGatouille and is not replaced: give another index_name, or remove it")
     if overwrite == "reuse" and is_there(path):
-        open_index(path)
+        if not is_colbert_ai(path):  # such an index is imported when it is searched
+            open_index(path)
         return
     if overwrite == "resume":
         if not named:

@@ -25,7 +25,7 @@ from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.store.versions import CURRENT
 
-__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_index", "listed_versions"]
+__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_colbert_ai", "is_index", "listed_versions"]
 
 DEFAULT_ROOT = ".ragatouille/"
 IMPORTED = ".imported"
@@ -65,7 +65,7 @@ class Place:
         imported = path.with_name(path.name + IMPORTED)
         if is_index(imported):
             return str(imported)
-        if not _is_colbert_ai(path):
+        if not is_colbert_ai(path):
             raise LocalIndexError(f"no index {name!r} in {self.root}; there are: {', '.join(self._names()) or 'none'}")
         say(f"importing {path} into {imported}")
         import_index(path, imported, bundle=_bundle_for(path, bundle, say))
@@ -74,7 +74,7 @@ class Place:
     def _names(self) -> list[str]:
         assert isinstance(self.root, Path)
         found = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        return [path.name for path in found if is_index(path) or _is_colbert_ai(path)]
+        return [path.name for path in found if is_index(path) or is_colbert_ai(path)]
 
 
 def is_index(path: Path) -> bool:
@@ -103,7 +103,8 @@ def listed_versions(address: str) -> list[dict[str, Any]]:
     ]
 
 
-def _is_colbert_ai(path: Path) -> bool:
+def is_colbert_ai(path: Path) -> bool:
+    """Whether there is an index that RAGatouille or colbert-ai wrote."""
     return all((path / name).is_file() for name in COLBERT_AI_FILES)
 
 

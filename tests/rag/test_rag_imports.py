@@ -73,8 +73,13 @@ def test_the_checkpoint_is_the_one_that_it_names(theirs, tiny32_bundle):
     assert old._bundle.manifest.document.length == described["config"]["doc_maxlen"] == 220
 
 
-def test_it_is_found_by_its_name_and_replaced_by_an_index_of_that_name(theirs, tiny32_bundle, tmp_path):
+@pytest.mark.parametrize("overwrite", [True, False, "resume", "force_silent_overwrite"])
+def test_it_is_found_by_its_name_and_never_replaced(theirs, tiny32_bundle, tmp_path, overwrite):
     rag = RAGPretrainedModel.from_pretrained(tiny32_bundle.path, index_root=str(tmp_path / ".ragatouille"))
     assert passages(rag.search("anything", index_name="old", k=100)).keys() == wanted().keys()
-    assert rag.index(["one text"], ["mine"], index_name="old") == str(theirs)
-    assert passages(rag.search("anything", k=100)) == {"mine": "one text"}
+    before = {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()}
+    with pytest.raises(LocalIndexError, match="written by RAGatouille .* another index_name"):
+        rag.index(["one text"], ["mine"], index_name="old", overwrite_index=overwrite)
+    rag.index(["one text"], ["mine"], index_name="old", overwrite_index="reuse")
+    assert {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()} == before
+    assert passages(rag.search("anything", index_name="old", k=100)).keys() == wanted().keys()
