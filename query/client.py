@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import httpx
 
+from late_interaction.addresses import as_path, locate
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
@@ -19,7 +20,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.backend import Index
-from query.core import Addresses, Core
+from query.core import Addresses, Core, addresses_of
 from query.exchange import Exchange
 from query.options import ClientSettings, Names, SearchOptions, takes_options
 from query.steps import Plan
@@ -40,6 +41,15 @@ class Given:
     settings: ClientSettings | None
     precision: str | None
     own_parts: bool
+
+    def __post_init__(self) -> None:
+        """Paths are made absolute, as a copy may be opened in another folder."""
+        places = [
+            place.absolute() if isinstance(place := locate(one), Path) else str(place) for one in addresses_of(self.address)
+        ]
+        object.__setattr__(self, "address", places)
+        if isinstance(self.bundle, (str, Path)):
+            object.__setattr__(self, "bundle", as_path(self.bundle).absolute())
 
     def reopening(self, kind: type) -> tuple[object, ...]:
         """As `__reduce__` gives it. Raises: UsageError where a transport was given."""

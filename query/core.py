@@ -41,11 +41,20 @@ from query.vespa import VespaIndex, search_joined
 from vespa_app.running.application import Application
 from vespa_app.running.description import read_description
 
-__all__ = ["Addresses", "Core"]
+__all__ = ["Addresses", "Core", "addresses_of"]
 
 Addresses: TypeAlias = str | Path | Sequence[str | Path]
 C = TypeVar("C", bound=Covered)
 ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
+
+
+def addresses_of(given: Addresses) -> list[str | Path]:
+    """One address, or several. Raises: UsageError on what is neither."""
+    if isinstance(given, (str, os.PathLike)):
+        return [given]
+    if not isinstance(given, Sequence) or isinstance(given, bytes):
+        raise UsageError(f"an address is a text, a Path or a list of them, got {type(given).__name__}")
+    return list(given)
 
 
 class Core:
@@ -69,7 +78,7 @@ class Core:
         self._precision = precision
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
-        given = [addresses] if isinstance(addresses, (str, os.PathLike)) else list(addresses)
+        given = addresses_of(addresses)
         own = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
         if (not given and own is None) or len({str(address) for address in given}) < len(given):
             raise UsageError("give at least one index, and each once")

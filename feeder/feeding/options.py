@@ -33,7 +33,7 @@ class FeedOptions:
 
     to: str | Path | VespaUrl
     journal: Path
-    bundle: Path | Bundle | None = None
+    bundle: str | Path | Bundle | None = None
     operation: str = "put"
     resume: bool = False
     dry_run: bool = False

@@ -188,7 +188,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
         check_appendable(options.journal, options.dead_letter_path)
     letters = DeadLetters(options.dead_letter_path, options.operation)
     documents = _Limited([spooled(source) for source in sources], options.limit)
-    bundle = Bundle.open(options.bundle) if isinstance(options.bundle, Path) else options.bundle
+    bundle = Bundle.open(options.bundle) if isinstance(options.bundle, (str, Path)) else options.bundle
     if isinstance(place, Path):
         surveyed, target = _open_local(documents, place, bundle, options)
     else:

@@ -43,7 +43,8 @@ class ColumnUse:
 
     def notes(self, source: str) -> Iterator[Note]:
         """source: its name."""
-        if not self._records or len(self._seen) >= NAMED:
+        only_ids = not self._columns.text and self._columns.metadata == ()
+        if not self._records or len(self._seen) >= NAMED or only_ids:
             return
         columns, default = self._columns, Columns()
         asked = [*(columns.metadata or ()), *columns.names]

@@ -102,8 +102,10 @@ def document_of(record: Record, where: str, columns: Columns, row: str) -> Docum
 def id_of(record: Record, where: str, column: str = "") -> str:
     raw = record.get(column) if column else record.get("id", record.get("_id"))
     if raw is None or (isinstance(raw, str) and not raw.strip()):
+        like = next((name for name in record if not column and name.strip().lower() in ("id", "_id")), "")
+        hint = f"; there is {like!r}: set [columns] id = {like!a} in feed.toml, --settings" if like and raw is None else ""
         raise CollectionError(
-            f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}'
+            f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
         )
     try:
         return checked_id(raw, f"{where}: id")

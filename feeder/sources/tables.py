@@ -3,6 +3,7 @@ cell is no value. A number that its type would round makes its column text."""
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import math
 import re
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feeder.sources.packed import text_lines
-from feeder.sources.records import Cell, Limits, Record
+from feeder.sources.records import Cell, Limits
 from feeder.sources.report import Note
+from feeder.sources.source import BadRecord, Item
 from late_interaction.errors import CollectionError
 
 __all__ = ["read_csv", "read_tsv"]
@@ -25,25 +27,26 @@ MOST_DIGITS = 400  # of a number; longer ones are text
 Row = tuple[int, list[str]]
 
 
-def read_csv(path: Path, name: str, limits: Limits, delimiter: str = ",") -> Iterator[tuple[int, Record | Note]]:
+def read_csv(path: Path, name: str, limits: Limits, delimiter: str = ",") -> Iterator[tuple[int, Item]]:
     """The whole file is read once to find the type of each column."""
     types: dict[str, _Type] = {}
-    for item in _rows(path, name, limits, delimiter):
-        if not isinstance(item, Note):
-            for key, cell in item[1].items():
-                types.setdefault(key, _Type()).add(cell)
-    for item in _rows(path, name, limits, delimiter):
-        if isinstance(item, Note):
-            yield 1, item
-        else:
-            yield item[0], {key: Cell(cell, types[key].value(cell)) for key, cell in item[1].items()}
+    with contextlib.suppress(CollectionError):  # which the second reading comes to, behind the rows before it
+        for _, item in _rows(path, name, limits, delimiter):
+            if isinstance(item, dict):
+                for key, cell in item.items():
+                    types.setdefault(key, _Type()).add(cell)
+    for number, item in _rows(path, name, limits, delimiter):
+        yield (
+            number,
+            {key: Cell(cell, types[key].value(cell)) for key, cell in item.items()} if isinstance(item, dict) else item,
+        )
 
 
-def read_tsv(path: Path, name: str, limits: Limits, delimiter: str = "\t") -> Iterator[tuple[int, Record | Note]]:
+def read_tsv(path: Path, name: str, limits: Limits, delimiter: str = "\t") -> Iterator[tuple[int, Item]]:
     return read_csv(path, name, limits, delimiter)
 
 
-def _rows(path: Path, name: str, limits: Limits, delimiter: str) -> Iterator[tuple[int, dict[str, str]] | Note]:
+def _rows(path: Path, name: str, limits: Limits, delimiter: str) -> Iterator[tuple[int, dict[str, str] | Note | BadRecord]]:
     """Rows that are not blank, by column, with the number of the line they begin at."""
     rows = _cells(text_lines(path, name, limits), name, limits, delimiter)
     number, header = next(rows, (1, []))
@@ -51,13 +54,13 @@ def _rows(path: Path, name: str, limits: Limits, delimiter: str) -> Iterator[tup
     _check_header(columns, f"{name}:{number}", delimiter)
     for number, row in rows:
         if not any(cell.strip() for cell in row):
-            yield Note("blank_rows", "blank rows skipped", 1, (f"{name}:{number}",))
+            yield number, Note("blank_rows", "blank rows skipped", 1, (f"{name}:{number}",))
         elif len(row) != len(columns):
-            raise CollectionError(f"{name}:{number}: {len(row)} cells, but the header has {len(columns)}")
+            yield number, BadRecord(f"{name}:{number}: {len(row)} cells, but the header has {len(columns)}")
         else:
             yield number, {column: cell for column, cell in zip(columns, row, strict=True) if column}
     if unnamed := columns.count(""):
-        yield Note("unnamed_columns", "columns without a name in the header, not read", unnamed, (name,))
+        yield 1, Note("unnamed_columns", "columns without a name in the header, not read", unnamed, (name,))
 
 
 def _check_header(columns: list[str], where: str, delimiter: str) -> None:

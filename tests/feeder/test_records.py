@@ -10,7 +10,10 @@ from colbert_vespa.evaluation.collection import read_qrels
 from feeder import FeedOptions, feed, open_sources
 from feeder.feeding.dead_letters import DeadLetterSource
 from feeder.feeding.settings import read_feed_settings
+from feeder.sources.opening import open_id_lists
 from feeder.sources.records import Cell, Columns, SourceSettings
+from feeder.sources.source import FileSource
+from feeder.sources.tables import read_csv
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.metadata import SchemaInference
@@ -242,3 +245,28 @@ def test_odd_values_of_arrow(tmp_path):
     parquet.write_table(twice, tmp_path / "c.parquet")
     with pytest.raises(CollectionError, match="'v' stands twice"):
         read(tmp_path / "c.parquet")
+
+
+def test_rows_after_a_broken_one_and_before_a_quote_without_end_are_fed(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("id,text,n\n1,one,1\n2,two,2,3\n3,three\n4,four,4\n")
+    source = FileSource(file, "x.csv", read_csv, SourceSettings(skip_bad=True))
+    assert [(d.id, d.metadata) for d in source] == [("1", {"n": 1}), ("4", {"n": 4})]
+    assert [(note.message, note.count) for note in source.report.notes if note.kind == "skipped"] == [("records skipped", 2)]
+    file.write_text('id,text\n1,one\n2,"two\n3,three\n')
+    assert [d.id for d in source] == ["1"]
+
+
+def test_a_column_like_id_is_named(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(" ID,text\n1,one\n")
+    with pytest.raises(CollectionError, match=r"x\.csv:2: no id.*there is 'ID': set \[columns\] id = 'ID'"):
+        list(FileSource(file, "x.csv", read_csv))
+
+
+def test_a_deletion_says_nothing_of_columns(tmp_path):
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "one", "year": 1}\n')
+    for source in open_id_lists([str(tmp_path / "ids.txt"), str(tmp_path / "docs.jsonl")]):
+        assert list(source)
+        assert source.report.notes == ()

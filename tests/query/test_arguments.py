@@ -215,3 +215,18 @@ def test_settings_of_a_search_in_an_index_take_numbers_of_numpy():
     assert (settings.probes, settings.rerank) == (3, 2) and type(settings.probes) is int
     with pytest.raises(UsageError, match="probes"):
         SearchSettings(np.float64(3))
+
+
+@pytest.mark.parametrize("address", [None, 5, b"index", {"index"}])
+def test_an_address_of_another_type_is_told(address):
+    with pytest.raises(UsageError, match="an address is a text, a Path or a list of them"):
+        Client(address)
+
+
+def test_a_pickled_client_is_opened_in_another_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    with Client(path.name) as client:
+        data = pickle.dumps(client)
+    monkeypatch.chdir(tmp_path)
+    with pickle.loads(data) as client:
+        assert client.get([]) == {}
