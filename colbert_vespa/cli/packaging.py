@@ -18,7 +18,7 @@ from late_interaction.errors import UsageError
 from late_interaction.files import check_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
-from vespa_app.changes.blue_green import Beside, build_beside
+from vespa_app.changes.blue_green import BlueGreenPackage, build_beside
 from vespa_app.changes.comparing import Change, package_changes
 from vespa_app.deploying.deploy import deploy
 from vespa_app.deploying.shipment import plan_shipment
@@ -90,7 +90,7 @@ def write_package(
     for difference in differences:
         out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
-            "metadata": chosen.metadata.to_json(), "indexes": list(package.described.schemas),
+            "metadata": chosen.metadata.to_json(), "indexes": list(package.description.schemas),
             "embedder_differences": list(differences)}  # fmt: skip
     if options.diff:
         _show_changes(out, bundle, output, options.diff, changes)
@@ -114,10 +114,10 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
         out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
 
 
-def _show_steps(out: Output, bundle: Path, output: Path, pair: Beside, options: PackageOptions) -> None:
+def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage, options: PackageOptions) -> None:
     """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
     settings = f"--settings {output}/app.toml"
-    described = pair.package.described
+    described = pair.package.description
     asked, url = described.schemas[0], address_of(described.settings)
     out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
     out.command(f"colbert-vespa deploy {output}")

@@ -99,7 +99,7 @@ def golden_package(name: str, scratch: Path) -> Package:
 
 def texts(package: Package) -> dict[str, str]:
     """The checksum of the bundle is not part of what is pinned: it changes with the bundle's format."""
-    sha256 = package.description["bundle_sha256"]
+    sha256 = package.description.bundle_sha256
     found = {name: _text(name, content) for name, content in package.files.items() if isinstance(content, bytes)}
     shown = {name: text.replace(sha256, "(checksum)").replace(sha256[:8], "checksum") for name, text in found.items()}
     return {name.replace(sha256[:8], "checksum"): text for name, text in shown.items()}

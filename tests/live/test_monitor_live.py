@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
 import shutil
 import subprocess
@@ -144,10 +143,8 @@ def test_a_feed_block_is_one(world, tmp_path):
 
 
 def activate(package, config_url):
-    body = io.BytesIO()
-    zip_folder(package, body, {})
     headers = {"Content-Type": "application/zip"}
-    httpx.post(config_url + SESSION_PATH, content=body.getvalue(), headers=headers, timeout=120).raise_for_status()
+    httpx.post(config_url + SESSION_PATH, content=zip_folder(package), headers=headers, timeout=120).raise_for_status()
 
 
 @pytest.fixture

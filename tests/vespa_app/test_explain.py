@@ -69,13 +69,13 @@ def test_commands_are_for_where_it_runs(bundles):
 def test_where_vespas_embedder_differs_is_said(bundles, cli, tmp_path):
     trained, plain = bundles
     package = build_package(plain, BASE)
-    differences = package.described.embedder_differences
+    differences = package.description.embedder_differences
     assert differences
     text = readme(package)
     assert f"`colbert_{plain.sha256[:8]}` makes other vectors than the bundle's encoder:" in text
     assert all(f"- {difference}\n" in text for difference in differences)
     assert "makes other vectors" not in readme(build_package(plain, dataclasses.replace(BASE, embedder=False)))
-    assert f"- {build_package(trained, BASE).described.embedder_differences[0]}" in readme(build_package(trained, BASE))
+    assert f"- {build_package(trained, BASE).description.embedder_differences[0]}" in readme(build_package(trained, BASE))
     settings = tmp_path / "app.toml"
     settings.write_text(BASE.to_toml())
     done = cli("app", str(plain.path), "-o", str(tmp_path / "app"), "--settings", str(settings), "--json")

@@ -14,7 +14,7 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["BM25_SCORE", "Bm25", "words"]
+__all__ = ["BM25_SCORE", "Bm25Candidates", "words"]
 
 BM25_SCORE = "bm25(title) + bm25(text)"
 
@@ -27,7 +27,7 @@ def words(request: StrategyRequest) -> str:
     return f'(({{grammar:"tokenize",targetHits:{request.targets},defaultIndex:"default"}}userInput(@text)) and !(false))'
 
 
-class Bm25(PlainStrategy):
+class Bm25Candidates(PlainStrategy):
     name = "bm25"
     about = "candidates that share words with the query; MaxSim over the best"
     needs_text = True

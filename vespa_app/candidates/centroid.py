@@ -28,14 +28,14 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["SCORE", "Centroid"]
+__all__ = ["SCORE", "CentroidCandidates"]
 
 FIELD = "centroids"
 SCORE = f"attributeMatch({FIELD}).totalWeight"
 WEIGHT_SCALE = 1000  # weights are whole numbers
 
 
-class Centroid(PlainStrategy):
+class CentroidCandidates(PlainStrategy):
     name = "centroid"
     about = "candidates that share near centroids with the query's rows (PLAID); MaxSim over the best"
     own_fields = (FIELD,)

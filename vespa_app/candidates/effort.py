@@ -12,14 +12,14 @@ from late_interaction.errors import SettingsError
 from vespa_app.codecs import CODECS
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["EFFORTS", "Effort", "codec_for", "effort_for"]
+__all__ = ["EFFORTS", "MeasuredEffort", "codec_for", "effort_for"]
 
 _PROBES, _RERANK = AppSettings.probes, AppSettings.rerank
 _BITS = 4  # of residual, in all that was measured
 
 
 @dataclass(frozen=True)
-class Effort:
+class MeasuredEffort:
     """recall: share of the exact top 10 that was found, among 60,000 passages. probes, rerank: the settings
     that found it; a strategy that has no use for one leaves it as it is."""
 
@@ -29,46 +29,46 @@ class Effort:
 
 
 # by codec and strategy, least effort first. hybrid is ordered by another score, and has no recall of MaxSim's order
-EFFORTS: Mapping[tuple[str, str], tuple[Effort, ...]] = {
+EFFORTS: Mapping[tuple[str, str], tuple[MeasuredEffort, ...]] = {
     ("float32", "centroid"): (
-        Effort(0.955, 16, 200),
-        Effort(0.983, 16, 500),
-        Effort(0.993, 32, 500),
-        Effort(0.997, 32, 1000),
-        Effort(0.999, 32, 2000),
+        MeasuredEffort(0.955, 16, 200),
+        MeasuredEffort(0.983, 16, 500),
+        MeasuredEffort(0.993, 32, 500),
+        MeasuredEffort(0.997, 32, 1000),
+        MeasuredEffort(0.999, 32, 2000),
     ),
-    ("float32", "pooled"): (Effort(0.966, rerank=500), Effort(0.993, rerank=2000)),
-    ("float32", "bm25"): (Effort(0.860, rerank=500),),
-    ("float32", "exhaustive"): (Effort(1.0),),
+    ("float32", "pooled"): (MeasuredEffort(0.966, rerank=500), MeasuredEffort(0.993, rerank=2000)),
+    ("float32", "bm25"): (MeasuredEffort(0.860, rerank=500),),
+    ("float32", "exhaustive"): (MeasuredEffort(1.0),),
     ("bfloat16", "centroid"): (
-        Effort(0.954, 16, 200),
-        Effort(0.981, 16, 500),
-        Effort(0.992, 32, 500),
-        Effort(0.995, 32, 1000),
-        Effort(0.997, 32, 2000),
+        MeasuredEffort(0.954, 16, 200),
+        MeasuredEffort(0.981, 16, 500),
+        MeasuredEffort(0.992, 32, 500),
+        MeasuredEffort(0.995, 32, 1000),
+        MeasuredEffort(0.997, 32, 2000),
     ),
-    ("bfloat16", "pooled"): (Effort(0.965, rerank=500), Effort(0.992, rerank=2000)),
-    ("bfloat16", "bm25"): (Effort(0.859, rerank=500),),
-    ("bfloat16", "exhaustive"): (Effort(0.998),),
+    ("bfloat16", "pooled"): (MeasuredEffort(0.965, rerank=500), MeasuredEffort(0.992, rerank=2000)),
+    ("bfloat16", "bm25"): (MeasuredEffort(0.859, rerank=500),),
+    ("bfloat16", "exhaustive"): (MeasuredEffort(0.998),),
     ("residual", "centroid"): (
-        Effort(0.930, 16, 200),
-        Effort(0.956, 32, 200),
-        Effort(0.957, 64, 200),
-        Effort(0.962, 32, 500),
-        Effort(0.965, 64, 500),
+        MeasuredEffort(0.930, 16, 200),
+        MeasuredEffort(0.956, 32, 200),
+        MeasuredEffort(0.957, 64, 200),
+        MeasuredEffort(0.962, 32, 500),
+        MeasuredEffort(0.965, 64, 500),
     ),
-    ("residual", "pooled"): (Effort(0.940, rerank=500),),
-    ("residual", "bm25"): (Effort(0.830, rerank=500),),
-    ("residual", "exhaustive"): (Effort(0.969),),
-    ("binary", "centroid"): (Effort(0.757, 16, 200), Effort(0.762, 16, 500), Effort(0.765, 32, 200)),
-    ("binary", "pooled"): (Effort(0.751, rerank=500), Effort(0.757, rerank=2000)),
-    ("binary", "bm25"): (Effort(0.719, rerank=500),),
-    ("binary", "exhaustive"): (Effort(0.761),),
-    ("binary", "token"): (Effort(0.734, rerank=200),),  # among 20,000 passages
+    ("residual", "pooled"): (MeasuredEffort(0.940, rerank=500),),
+    ("residual", "bm25"): (MeasuredEffort(0.830, rerank=500),),
+    ("residual", "exhaustive"): (MeasuredEffort(0.969),),
+    ("binary", "centroid"): (MeasuredEffort(0.757, 16, 200), MeasuredEffort(0.762, 16, 500), MeasuredEffort(0.765, 32, 200)),
+    ("binary", "pooled"): (MeasuredEffort(0.751, rerank=500), MeasuredEffort(0.757, rerank=2000)),
+    ("binary", "bm25"): (MeasuredEffort(0.719, rerank=500),),
+    ("binary", "exhaustive"): (MeasuredEffort(0.761),),
+    ("binary", "token"): (MeasuredEffort(0.734, rerank=200),),  # among 20,000 passages
 }
 
 
-def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> Effort:
+def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> MeasuredEffort:
     """The least effort that found so much. bits: of codec residual.
 
     Raises: SettingsError where none did, or the pair was not measured; it names the best that was.
@@ -105,7 +105,7 @@ def codec_for(recall: float, strategy: str, dim: int, bits: int | None) -> str:
     raise SettingsError(f"recall {recall:g} was reached by no codec with candidates {strategy}; {_best(strategy)}")
 
 
-def _measured(codec: str, strategy: str, bits: int) -> tuple[Effort, ...]:
+def _measured(codec: str, strategy: str, bits: int) -> tuple[MeasuredEffort, ...]:
     return () if codec == "residual" and bits != _BITS else EFFORTS.get((codec, strategy), ())
 
 

@@ -13,10 +13,10 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Exhaustive"]
+__all__ = ["ExhaustiveCandidates"]
 
 
-class Exhaustive(PlainStrategy):
+class ExhaustiveCandidates(PlainStrategy):
     name = "exhaustive"
     about = "MaxSim over everything that the filter selects; exact"
     of_vectors = False

@@ -23,12 +23,12 @@ from vespa_app.candidates.base import (
     first_phase,
     second_phase,
 )
-from vespa_app.candidates.bm25 import BM25_SCORE, Bm25
-from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, Centroid
-from vespa_app.candidates.pooled import FIELD, Pooled
+from vespa_app.candidates.bm25 import BM25_SCORE, Bm25Candidates
+from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, CentroidCandidates
+from vespa_app.candidates.pooled import FIELD, PooledCandidates
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["WORDS", "Hybrid"]
+__all__ = ["WORDS", "HybridCandidates"]
 
 WORDS = "words"  # match feature: BM25
 
@@ -37,7 +37,7 @@ WEIGHTS = ("maxsim_weight", "bm25_weight")  # inputs of a query
 HALF = 10  # a BM25 score that counts half of the most
 
 
-class Hybrid(PlainStrategy):
+class HybridCandidates(PlainStrategy):
     name = "hybrid"
     about = "candidates of several kinds, joined by reciprocal rank fusion"
     needs_text = True
@@ -48,7 +48,7 @@ class Hybrid(PlainStrategy):
 
     def profile(self, settings: AppSettings) -> str:
         pooled = f"            query(qp) tensor<float>(x[{settings.dim}])\n"
-        by_centroid = isinstance(_dense(settings), Centroid)
+        by_centroid = isinstance(_dense(settings), CentroidCandidates)
         meaning = f"{SCORE} * query(scale)" if by_centroid else f"closeness(field, {FIELD})"
         both = f"{meaning} + {WORDS} / ({WORDS} + {HALF})"
         weights = "".join(f"            query({name}) double: 1.0\n" for name in WEIGHTS)
@@ -77,15 +77,15 @@ class Hybrid(PlainStrategy):
         return _dense(context.settings).document_fields(vectors, context) if context.settings else {}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        dense, words = _dense(request.settings).query(request), Bm25().query(request)
+        dense, words = _dense(request.settings).query(request), Bm25Candidates().query(request)
         parameters: dict[str, Parameter] = {**dense.parameters, **words.parameters}
         parameters["ranking.globalPhase.rerankCount"] = request.rerank
         parameters |= {f"input.query({name})": weight for name, weight in zip(WEIGHTS, request.weights, strict=True)}
-        if isinstance(_dense(request.settings), Centroid):
+        if isinstance(_dense(request.settings), CentroidCandidates):
             most = float(request.centroid_scores.max(axis=1).sum())
             parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, most))
         return QueryParts(f"({dense.yql_where} or {words.yql_where})", parameters, self.name)
 
 
-def _dense(settings: AppSettings) -> Centroid | Pooled:
-    return Centroid() if "centroid" in settings.candidates else Pooled()
+def _dense(settings: AppSettings) -> CentroidCandidates | PooledCandidates:
+    return CentroidCandidates() if "centroid" in settings.candidates else PooledCandidates()

@@ -19,7 +19,7 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Pooled", "nearest", "pool"]
+__all__ = ["PooledCandidates", "nearest", "pool"]
 
 FIELD = "pooled"
 
@@ -39,7 +39,7 @@ def nearest(request: StrategyRequest) -> str:
     return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, qp))"
 
 
-class Pooled(PlainStrategy):
+class PooledCandidates(PlainStrategy):
     name = "pooled"
     about = "candidates near the query in one vector per passage (HNSW); MaxSim over the best"
     own_fields = (FIELD,)

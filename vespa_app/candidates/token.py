@@ -27,13 +27,13 @@ from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.codecs.base import blocks
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["BITS_FIELD", "Token"]
+__all__ = ["BITS_FIELD", "TokenCandidates"]
 
 BITS_FIELD = "token_bits"
 MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hundred rows usually finds
 
 
-class Token(PlainStrategy):
+class TokenCandidates(PlainStrategy):
     name = "token"
     about = "candidates with token vectors near the query's rows (HNSW); MaxSim over the best"
     own_fields = (BITS_FIELD,)

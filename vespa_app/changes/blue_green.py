@@ -24,7 +24,7 @@ from vespa_app.running.description import Description
 from vespa_app.running.layouts import EMBEDDER_FOLDER, EMBEDDER_TYPE
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Beside", "build_beside", "next_version"]
+__all__ = ["BlueGreenPackage", "build_beside", "next_version"]
 
 _OF_THE_INDEXES = ("schemas/", f"{EMBEDDER_FOLDER}/", "codebooks/")
 # settings that say where an application runs: they follow the new ones in every index
@@ -35,7 +35,7 @@ _VERSION = re.compile(r"(.*)_v(\d+)")
 
 
 @dataclass(frozen=True)
-class Beside:
+class BlueGreenPackage:
     """new: names of the new bundle's indexes, the main one first. old: of all others."""
 
     package: Package
@@ -53,7 +53,7 @@ def next_version(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, switch: bool) -> Beside:
+def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, switch: bool) -> BlueGreenPackage:
     """The package in `old` with the indexes of `settings` beside its own, under new names. switch: queries that name no index
     go to the new one, instead of the old.
 
@@ -68,7 +68,7 @@ def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, swit
     names = _names(bundle, settings, running, old, switch=switch)
     settings = _renamed(settings, names)
     new = build_package(bundle, settings)
-    described = new.described
+    described = new.description
     older = tuple(_placed(index, settings) for index in running.all if index.settings.schema not in described.schemas)
     order = (*described.all, *older) if switch else (*older, *described.all)
     main = dataclasses.replace(order[0], beside=order[1:])
@@ -79,7 +79,7 @@ def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, swit
     package = complete(
         {**files, **(_files(Path(old), ("tests/",)) if tests is None else tests)}, main, modes, _each_once(components), settings
     )
-    return Beside(package, described.schemas, tuple(index.settings.schema for index in older))
+    return BlueGreenPackage(package, described.schemas, tuple(index.settings.schema for index in older))
 
 
 def _names(bundle: Bundle, settings: AppSettings, running: Description, old: str | Path, *, switch: bool) -> dict[str, str]:

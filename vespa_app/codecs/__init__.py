@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from vespa_app.codecs.base import VECTORS, Codec, Codes, Packed, Values
-from vespa_app.codecs.bfloat16 import BFloat16
-from vespa_app.codecs.binary import Binary
+from vespa_app.codecs.base import VECTORS, Codes, Packed, TensorCodec, Values
+from vespa_app.codecs.bfloat16 import BFloat16Tensors
+from vespa_app.codecs.binary import BinaryTensors
 from vespa_app.codecs.codebooks import CODEBOOK, NO_CODEBOOKS, Codebooks, bundle_codebooks, codebook_sha256
-from vespa_app.codecs.float32 import Float32
-from vespa_app.codecs.residual import Residual
+from vespa_app.codecs.float32 import Float32Tensors
+from vespa_app.codecs.residual import ResidualTensors
 
 __all__ = [
     "CODEBOOK",
@@ -15,12 +15,20 @@ __all__ = [
     "NO_CODEBOOKS",
     "VECTORS",
     "Codebooks",
-    "Codec",
     "Codes",
     "Packed",
+    "TensorCodec",
     "Values",
     "bundle_codebooks",
     "codebook_sha256",
 ]
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Binary(), Residual())}
+CODECS: dict[str, TensorCodec] = {
+    codec.name: codec
+    for codec in (
+        Float32Tensors(),
+        BFloat16Tensors(),
+        BinaryTensors(),
+        ResidualTensors(),
+    )
+}

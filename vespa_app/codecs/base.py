@@ -19,11 +19,11 @@ from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "VECTORS",
-    "Codec",
     "Codes",
     "Matrix",
     "Packed",
     "PlainCodec",
+    "TensorCodec",
     "Values",
     "blocks",
     "byte_cells",
@@ -38,7 +38,7 @@ Packed = tuple[Codes, NDArray[np.uint8]]  # and residuals [t, bytes]
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
 
 
-class Codec(Protocol):
+class TensorCodec(Protocol):
     """The score that `maxsim` gives is the exact MaxSim of the query with `decode(encode(D))`, so scores of all codecs are
     comparable with each other and with the local engine's."""
 

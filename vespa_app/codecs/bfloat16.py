@@ -13,10 +13,10 @@ from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, ro
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["BFloat16"]
+__all__ = ["BFloat16Tensors"]
 
 
-class BFloat16(PlainCodec):
+class BFloat16Tensors(PlainCodec):
     name = "bfloat16"
     distance = "prenormalized-angular"
 

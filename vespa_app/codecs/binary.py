@@ -20,13 +20,13 @@ from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, by
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Binary"]
+__all__ = ["BinaryTensors"]
 
 _BITS = f"reduce(sum(binary_query * unpack_bits(attribute({VECTORS})), x), max, dt)"
 SCALE, SHIFT = "binary_scale", "binary_shift"
 
 
-class Binary(PlainCodec):
+class BinaryTensors(PlainCodec):
     name = "binary"
     takes_thresholds = True
     distance = "hamming"

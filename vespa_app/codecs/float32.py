@@ -12,10 +12,10 @@ from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, ro
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Float32"]
+__all__ = ["Float32Tensors"]
 
 
-class Float32(PlainCodec):
+class Float32Tensors(PlainCodec):
     name = "float32"
     distance = "prenormalized-angular"
 

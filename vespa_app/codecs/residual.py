@@ -27,7 +27,7 @@ from vespa_app.codecs.base import VECTORS, Codes, Packed, PlainCodec, Values, bl
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["CODES", "Residual"]
+__all__ = ["CODES", "ResidualTensors"]
 
 CODES = "codes"
 CENTROIDS = "centroid_vectors"
@@ -35,7 +35,7 @@ DECODED = "token_vectors"
 NO_CODEBOOK = "residual needs a codebook: export the bundle with --sample"
 
 
-class Residual(PlainCodec):
+class ResidualTensors(PlainCodec):
     name = "residual"
     own_fields = (CODES,)
     needs_codebook = True

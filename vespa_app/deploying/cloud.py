@@ -194,9 +194,7 @@ def _connect(access: _Access, application: str, folder: Path, output: io.StringI
             raise UsageError("target cloud needs COLBERT_VESPA_API_KEY_FILE, or a login: run `vespa auth login`")
 
         def read_app_package_from_disk(self, application_root: Path) -> bytes:
-            body = io.BytesIO()
-            zip_folder(application_root, body, {})
-            return body.getvalue()
+            return zip_folder(application_root)
 
     api_key = str(access.api_key) if access.api_key else None
     return Cloud(

@@ -3,7 +3,6 @@ up and the content cluster takes a document; that document is the application's 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,11 @@ class ConfigServer:
         return self._wait(answer)
 
     def _activate(self, more: Mapping[str, bytes]) -> dict[str, Any]:
-        body = io.BytesIO()
-        zip_folder(self._folder, body, more)
-        self._poll.say(f"sending {len(body.getvalue()) / 1e6:.1f} MB to {self._config_url}")
+        body = zip_folder(self._folder, more)
+        self._poll.say(f"sending {len(body) / 1e6:.1f} MB to {self._config_url}")
         with self._client(ACCEPT_TIMEOUT_S) as client, mapped_errors(self._config_url):
             headers = {"Content-Type": "application/zip"}
-            response = client.post(SESSION_PATH, content=body.getvalue(), headers=headers)
+            response = client.post(SESSION_PATH, content=body, headers=headers)
         answer = answer_json(response)
         if not str(answer.get("session-id", "")).isdigit():
             raise VespaRefused(f"{self._config_url} is no Vespa config server: it answered {str(answer)[:100]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -59,13 +58,11 @@ def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = No
         config, answers = choose_urls(target, query_url)
         session = config + SESSION_PATH
     variables = _CREDENTIALS if target in CLOUD_TARGETS else _TOKEN
-    body = io.BytesIO()
-    zip_folder(root, body, more)
     return Shipment(
         target=target,
         session_url=session,
         query_url=answers,
         files=dict(sorted(files.items())),
-        zip_bytes=len(body.getvalue()),
+        zip_bytes=len(zip_folder(root, more)),
         credentials={name: bool(os.environ.get(name)) for name in variables},
     )

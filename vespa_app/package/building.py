@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from late_interaction.bundle import Bundle
 from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
 from late_interaction.metadata import MetadataSchema
-from vespa_app.candidates.effort import Effort, codec_for, effort_for
+from vespa_app.candidates.effort import MeasuredEffort, codec_for, effort_for
 from vespa_app.codecs import CODEBOOK, CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
 from vespa_app.package.checks import check_package
@@ -24,8 +22,7 @@ from vespa_app.package.embedder import embedder_component, embedder_differences
 from vespa_app.package.explain import README, explain_package
 from vespa_app.package.schema import schema_text
 from vespa_app.package.services import deployment_xml, hosts_xml, overrides_xml, services_xml
-from vespa_app.package.settings_checks import check_bundle, check_new_settings, check_settings
-from vespa_app.package.zips import write_zip
+from vespa_app.package.settings_checks import check_bundle, check_new_settings
 from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, Description, description_schema
 from vespa_app.running.layouts import embedder_of
 from vespa_app.settings.application_settings import MAX_HITS, AppSettings
@@ -54,18 +51,14 @@ class Package:
     """files: path inside the package -> its bytes, or the file to copy. description: what the application says of itself."""
 
     files: Mapping[str, bytes | Path]
-    description: dict[str, Any]
-
-    @property
-    def described(self) -> Description:
-        return Description.from_json(json.dumps(self.description), DESCRIPTION_FILE)
+    description: Description
 
     def explained(self, query_url: str | None = None) -> Package:
         """With a README.md that says what each file, field and rank profile is for. query_url: of its commands; default: where
         the settings say that it runs."""
         texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
         schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
-        text = explain_package(self.files, schemas, self.described, query_url)
+        text = explain_package(self.files, schemas, self.description, query_url)
         return Package({**self.files, README: text.encode()}, self.description)
 
     def write(self, folder: str | Path) -> Path:
@@ -84,10 +77,6 @@ class Package:
                     atomic_write(file, content)
             check_package(staging)
         return target
-
-    def to_zip(self, target: str | Path | io.BytesIO) -> None:
-        """The same package always gives the same bytes."""
-        write_zip(self.files, target)
 
 
 def is_package_folder(folder: Path) -> bool:
@@ -116,7 +105,7 @@ def default_settings(
     that the first of the candidates should find; it chooses effort, and the codec where none is given
     (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
 
-    Raises: SettingsError where Vespa, or we, would refuse the settings, or the goal was never reached.
+    `build_package` judges the result. Raises: SettingsError where the goal was never reached.
     """
     books = bundle_codebooks(bundle)
     names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
@@ -124,8 +113,8 @@ def default_settings(
     if codec is None:
         codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
     known = CODECS.get(codec)
-    effort = Effort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
-    settings = AppSettings(
+    effort = MeasuredEffort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
+    return AppSettings(
         dim=bundle.manifest.dim,
         probes=effort.probes,
         rerank=effort.rerank,
@@ -136,8 +125,6 @@ def default_settings(
         codec=codec,
         candidates=names,
     )
-    check_settings(settings)
-    return settings
 
 
 def build_package(bundle: Bundle, settings: AppSettings) -> Package:
@@ -177,12 +164,11 @@ def complete(
     indexed and streaming documents in one cluster, so the description's is of the same mode. settings: that were given."""
     threads = max(index.settings.search_threads for index in main.all)
     services = services_xml(settings, {**modes, DESCRIPTION_SCHEMA: settings.mode}, threads, components)
-    description = main.to_json()
     texts = {
         "services.xml": services,
         f"schemas/{DESCRIPTION_SCHEMA}.sd": description_schema(),
         QUERY_PROFILE: _query_profile(),
-        DESCRIPTION_FILE: json.dumps(description, indent=1, sort_keys=True) + "\n",
+        DESCRIPTION_FILE: json.dumps(main.to_json(), indent=1, sort_keys=True) + "\n",
         SETTINGS_FILE: settings.to_toml(),
     }
     if settings.cluster.content:
@@ -191,7 +177,7 @@ def complete(
         texts["deployment.xml"] = deployment_xml(settings.cloud)
     if settings.allow:
         texts["validation-overrides.xml"] = overrides_xml(settings.allow)
-    return Package({**files, **{name: text.encode() for name, text in texts.items()}}, description)
+    return Package({**files, **{name: text.encode() for name, text in texts.items()}}, main)
 
 
 def _describe(bundle: Bundle, settings: AppSettings) -> Description:

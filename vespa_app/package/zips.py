@@ -6,28 +6,27 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from late_interaction.errors import SettingsError
 
-__all__ = ["visible_files", "write_zip", "zip_folder"]
+__all__ = ["visible_files", "zip_folder"]
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write_zip(files: Mapping[str, bytes | Path], target: str | Path | io.BytesIO) -> None:
-    """files: path inside the zip -> its bytes, or the file that has them."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+def zip_folder(folder: str | Path, more: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """Everything in `folder` but what is hidden, and `more`."""
+    files: dict[str, bytes | Path] = {**visible_files(folder), **more}
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in sorted(files):
             content = files[name]
             entry = zipfile.ZipInfo(name, _TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content if isinstance(content, bytes) else content.read_bytes())
-
-
-def zip_folder(folder: str | Path, target: str | Path | io.BytesIO, more: Mapping[str, bytes | Path]) -> None:
-    """Everything in `folder` but what is hidden, and `more`."""
-    write_zip({**visible_files(folder), **more}, target)
+    return body.getvalue()
 
 
 def visible_files(folder: str | Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from vespa_app.planning.request import NODE_BASE_GB, PlanRequest
 
 __all__ = ["Cluster", "PassageBytes", "cluster_of", "passage_bytes"]
 
-CODEC = "the codec itself (Codec.bytes_per_token; a test compares it with what the codec encodes)"
+CODEC = "the codec itself (TensorCodec.bytes_per_token; a test compares it with what the codec encodes)"
 NODE = "bytes that a real node says its attributes use: 23,553 passages, 1.13M token vectors (tests/vespa_app/test_plan.py)"
 GROWTH = "proton's allocation growfactor 0.2"
 LIMITS = "Vespa's feed block: 80 % of memory, 75 % of disk, or what [cluster] says (services.xml, resource-limits)"

@@ -7,6 +7,7 @@ out, because the slowest of them decides. So an estimate never falls as document
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from late_interaction.codebook import MIN_PER_CENTROID
@@ -66,11 +67,9 @@ def query_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -
 
 def _first_stages(request: PlanRequest, name: str, here: float) -> list[_Stage]:
     if name == "hybrid":
-        return [_centroid(request, here) if request.by_centroid else _pooled(here), _bm25(here)]
-    return [
-        {"centroid": lambda: _centroid(request, here), "pooled": lambda: _pooled(here), "bm25": lambda: _bm25(here),
-         "token": lambda: _token(request, here)}[name]()
-    ]  # fmt: skip
+        return [*_first_stages(request, "centroid" if request.by_centroid else "pooled", here), _bm25(request, here)]
+    measured = _FIRST_STAGES.get(name)
+    return [measured(request, here) if measured else _Stage(0.0, f"{name}, not measured", f"{name}: not measured")]
 
 
 def _maxsim(request: PlanRequest, passages: float, what: str) -> _Stage:
@@ -101,12 +100,12 @@ def _list_length(request: PlanRequest, vectors: float, count: int) -> float:
     return max(vectors / count, count / 128, 2 * MIN_PER_CENTROID)
 
 
-def _pooled(here: float) -> _Stage:
+def _pooled(request: PlanRequest, here: float) -> _Stage:
     ms = POOLED_BASE_MS * max(1.0, math.log(max(here, 2)) / math.log(POOLED_PASSAGES))
     return _Stage(ms, f"{POOLED_BASE_MS} x ln({here:.4g}) / ln({POOLED_PASSAGES})", POOLED)
 
 
-def _bm25(here: float) -> _Stage:
+def _bm25(request: PlanRequest, here: float) -> _Stage:
     ms = BM25_BASE_MS * math.sqrt(max(1.0, here / BM25_PASSAGES))
     return _Stage(ms, f"{BM25_BASE_MS} x sqrt({here:.4g} / {BM25_PASSAGES}), at least {BM25_BASE_MS}", BM25)
 
@@ -116,3 +115,11 @@ def _token(request: PlanRequest, here: float) -> _Stage:
     ms = request.query_rows * TOKEN_ROW_MS * max(1.0, math.log(max(vectors, 2)) / math.log(TOKEN_VECTORS))
     formula = f"{request.query_rows} rows x {TOKEN_ROW_MS} x ln({vectors:.4g}) / ln({TOKEN_VECTORS})"
     return _Stage(ms, formula, ROWS_NEAREST)
+
+
+_FIRST_STAGES: Mapping[str, Callable[[PlanRequest, float], _Stage]] = {
+    "centroid": _centroid,
+    "token": _token,
+    "pooled": _pooled,
+    "bm25": _bm25,
+}
