@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ __all__ = ["Encoder", "check_finite", "open_graph"]
 
 TOKEN_BUDGET = 1024  # padded tokens of a batch: what stays in a core's cache
 MAX_BATCH = 64
-WINDOW = 512  # texts that a stream sorts by length at a time
 
 
 class Encoder:
@@ -60,18 +58,6 @@ class Encoder:
         Raises: BundleError where the model cannot be loaded.
         """
         return self._documents(self.tokenizing.documents(texts) if rows is None else rows, pooled=pooled)
-
-    def iter_documents(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Matrix]:
-        """`encode_documents` of any number of texts, `window` of them in memory; the next are tokenized meanwhile."""
-        source = iter(texts)
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as ahead:
-            following = ahead.submit(self._tokenized, source, window)
-            while rows := following.result():
-                following = ahead.submit(self._tokenized, source, window)
-                yield from self._documents(rows, pooled=True)
-
-    def _tokenized(self, source: Iterator[str], window: int) -> list[TokenRows]:
-        return self.tokenizing.documents(list(islice(source, window)))
 
     def _documents(self, rows: Sequence[TokenRows], *, pooled: bool) -> list[Matrix]:
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)

@@ -19,11 +19,9 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalResult, SearchSettings
+from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings, open_index, sharding_at
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
-from late_interaction.plaid.shards.layout import SHARDS, read_sharding
-from late_interaction.plaid.shards.merging import Coverage
+from late_interaction.plaid.types import ShardCoverage
 from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.grouping import best_passages, grouped
@@ -54,13 +52,13 @@ class LocalSearch:
         self._words = Words()
         self._moving = threading.Lock()
         self._moves = True
-        self._left: list[ShardedIndex] = []  # indexes that were replaced, whose searches may still run
+        self._left: list[PlaidIndex] = []  # indexes that were replaced, whose searches may still run
 
     def now(self, deadline: float) -> LocalSearch:
         with self._moving:
             if self._replaced():
                 left, self.index = self.index, open_index(Path(self.address), version=self._version)
-                self._left += [left] if isinstance(left, ShardedIndex) else []
+                self._left += [left] if left.sharding else []  # workers of shards
             self.index.refresh()
             still = copy.copy(self)
             still.index, still._moves = self.index.pinned(), False
@@ -70,10 +68,7 @@ class LocalSearch:
         """Whether the folder now holds an index of other shards, or of shards where it had none."""
         if self._version is not None or not Path(self.address).is_dir():
             return False
-        sharded = (Path(self.address) / SHARDS).exists()
-        if isinstance(self.index, ShardedIndex):
-            return not sharded or read_sharding(Path(self.address)) != self.index.sharding
-        return sharded
+        return sharding_at(self.address) != self.index.sharding
 
     @property
     def name(self) -> str:
@@ -92,7 +87,7 @@ class LocalSearch:
 
     def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
         """On all cores; the processes of shards are that already, for one query after the other."""
-        threads = 1 if isinstance(self.index, ShardedIndex) else min(cores(), len(questions))
+        threads = 1 if self.index.sharding else min(cores(), len(questions))
 
         def search() -> list[SearchResult]:
             if threads < 2:
@@ -144,15 +139,12 @@ class LocalSearch:
     def close(self) -> None:
         """Ends the processes of an index of shards."""
         for index in (self.index, *self._left):
-            if isinstance(index, ShardedIndex):
-                index.close()
+            index.close()
 
-    def _pinned(self, deadline: float) -> AnyIndex:
+    def _pinned(self, deadline: float) -> PlaidIndex:
         """The newest version, which another thread's search does not move; shards have until the deadline."""
-        index = self.now(deadline).index if self._moves else self.index.pinned()
-        if isinstance(index, ShardedIndex):
-            index.settings = replace(index.settings, timeout=max(LEAST_S, deadline - self._clock()))
-        return index
+        index = self.now(deadline).index if self._moves else self.index
+        return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
     def _search(self, question: Question, options: SearchOptions, deadline: float) -> SearchResult:
         unfit = {} if question.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
@@ -176,7 +168,7 @@ class LocalSearch:
         return replace(result, hits=hits, chosen=chosen, timings_ms=timings, stage=stage)
 
     def _best(
-        self, index: AnyIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
+        self, index: PlaidIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         start = time.perf_counter()
         if strategy in ("bm25", "hybrid"):
@@ -217,7 +209,7 @@ class LocalSearch:
         )
 
     def _by_words(
-        self, index: AnyIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
+        self, index: PlaidIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
         assert question.text is not None
@@ -225,7 +217,7 @@ class LocalSearch:
         rerank = max(count, options.rerank or BY_WORDS)
         words = self._words.search(index, question.text, rerank, where, options.ids)
         scored = index.scores(question.rows, [id_ for id_, _ in words])
-        read = index.readable if isinstance(index, ShardedIndex) else Coverage(1.0, ())
+        read = index.readable
         maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
         passages: dict[str, Passage] = {}
         words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
@@ -259,10 +251,8 @@ class LocalSearch:
         )
 
 
-def _readable(index: AnyIndex) -> tuple[list[LocalIndex], Coverage]:
+def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:
     """What of the index can be read, and how much that is. Raises: LocalIndexError where nothing can."""
-    if not isinstance(index, ShardedIndex):
-        return [index], Coverage(1.0, ())
     parts = list(index.readers().values())
     read = index.readable
     if not parts:

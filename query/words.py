@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from late_interaction.filters import Filter
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex
+from late_interaction.plaid import PlaidIndex
 from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.words import Candidates, best_by_words
 
@@ -19,17 +19,16 @@ class Words:
 
     @staticmethod
     def search(
-        index: AnyIndex, text: str, count: int, where: Filter | None, ids: Sequence[str] | None = None
+        index: PlaidIndex, text: str, count: int, where: Filter | None, ids: Sequence[str] | None = None
     ) -> list[tuple[str, float]]:
         """Ids and BM25 scores of the best `count` passages that share a word with `text`. index: not refreshed meanwhile.
 
         Of an index of shards all passages count, in this process: words have the weights that they have in one index. A shard
         that cannot be read is left out; the index says so (`missing`).
         """
-        readers = index.readers().values() if isinstance(index, ShardedIndex) else [index]
         segments: list[Segment] = []
         parts: list[Candidates] = []
-        for snapshot in (reader.snapshot for reader in readers):
+        for snapshot in (reader.snapshot for reader in index.readers().values()):
             masks = [part.mask for part in snapshot.living] if where is None and ids is None else snapshot.select(where, ids)
             segments += [part.segment for part in snapshot.living]
             parts += [Candidates(p.segment.words, p.mask, mask) for p, mask in zip(snapshot.living, masks, strict=True)]

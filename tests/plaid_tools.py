@@ -68,3 +68,8 @@ def finished(plan):
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the plan asks Vespa")
+
+
+def worker_pids(index):
+    """Process ids of the workers of an index of shards that have been started, by shard."""
+    return {shard: line.worker.pid for shard, line in index._router._lines.items()}

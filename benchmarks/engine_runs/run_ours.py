@@ -42,7 +42,7 @@ def search(data: Data, index: Path) -> dict[str, Any]:
 
     result = timed_search(data, opening)
     opened = indexes[0]
-    if hasattr(opened, "search_batch"):
+    if hasattr(opened, "search_many"):
         result["batch_qps"] = _batches(opened, data.queries)
     segments = [part.segment for part in opened.snapshot.living]
     result["mapped_mb"] = sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20
@@ -67,7 +67,7 @@ def _batches(opened: LocalIndex, queries: list[np.ndarray]) -> dict[int, float]:
     rates = {}
     for threads in (1, 2):
         start = time.perf_counter()
-        opened.search_batch(many, K, exact=EXACT, settings=EFFORT, threads=threads)
+        opened.search_many(many, K, exact=EXACT, settings=EFFORT, threads=threads)
         rates[threads] = len(many) / (time.perf_counter() - start)
     return rates
 

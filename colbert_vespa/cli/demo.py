@@ -29,7 +29,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_folder, claim_folder, is_claimed, remove_folder
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid.shards import open_index
+from late_interaction.plaid import open_index
 from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.vector_cache import CachedEncoder, VectorCache
 from query import Client

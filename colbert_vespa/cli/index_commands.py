@@ -18,7 +18,8 @@ from late_interaction.errors import CollectionError, UsageError
 from late_interaction.text import clean_text
 
 if TYPE_CHECKING:
-    from late_interaction.plaid.shards import AnyIndex, ShardedIndex
+    from late_interaction.plaid import PlaidIndex
+    from late_interaction.plaid.shards import Sharding
     from late_interaction.plaid.store.versions import Tuned
 
 __all__ = ["index_app", "question_lines"]
@@ -34,18 +35,18 @@ WORDS = 12  # of a passage's beginning, as a question about it
 @index_app.command()
 def info(index: Index, json_output: Json = False) -> None:
     """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
-    from late_interaction.plaid.shards import ShardedIndex, open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
-    if isinstance(opened, ShardedIndex):
-        result = _info_of_shards(opened)
+    if opened.sharding is not None:
+        result = _info_of_shards(opened, opened.sharding)
         out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
         for shard in result["shard_sizes"]:
             out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
         out.result(result)
         return
-    version = opened.snapshot.version
+    version = opened.readers()[0].snapshot.version
     codec = f"{opened.codec}, {opened.bits} bits" if opened.bits else opened.codec
     effort = _effort(version.effort)
     if version.effort is None and version.tuned is not None:
@@ -56,7 +57,7 @@ def info(index: Index, json_output: Json = False) -> None:
         "passages": opened.passages,
         "token_vectors": opened.token_vectors,
         "dim": opened.dim,
-        "codec": codec + (", with int8 rows" if version.refine else ""),
+        "codec": codec + (", with int8 rows" if opened.refine else ""),
         "bytes_per_token": round(opened.bytes_per_token, 1),
         "segments": len(version.segments),
         "centroids": 0 if opened.codebook is None else len(opened.codebook.centroids),
@@ -67,16 +68,16 @@ def info(index: Index, json_output: Json = False) -> None:
     out.result(result)
 
 
-def _info_of_shards(index: ShardedIndex) -> dict[str, Any]:
+def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
     readers, missing = index.readers(), index.missing
     sizes = [
         {"shard": n, "passages": readers[n].passages if n in readers else None, "error": missing.get(n, "")}
-        for n in range(index.sharding.count)
+        for n in range(sharding.count)
     ]
     return {
         "version": index.version,
-        "shards": index.sharding.count,
-        "key": index.sharding.field or "id",
+        "shards": sharding.count,
+        "key": sharding.field or "id",
         "documents": index.documents,
         "passages": index.passages,
         "token_vectors": index.token_vectors,
@@ -129,7 +130,7 @@ def import_(
 @index_app.command()
 def versions(index: Index, json_output: Json = False) -> None:
     """The versions that are still there; of an index of shards, those that all shards have."""
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
@@ -151,7 +152,7 @@ def name(
     index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
 ) -> None:
     """Names what the index holds now, so that it is kept."""
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     if not name:
@@ -169,7 +170,7 @@ def rollback(
     json_output: Json = False,
 ) -> None:
     """Makes a new version that holds what an older one held."""
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     with open_index(index).writer() as writer:
@@ -187,7 +188,7 @@ def prune(
     json_output: Json = False,
 ) -> None:
     """Removes old versions that have no name, and the files that only they need."""
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     with open_index(index).writer() as writer:
@@ -199,7 +200,7 @@ def prune(
 @index_app.command()
 def discard(index: Index, json_output: Json = False) -> None:
     """Drops what an interrupted feed has left for `feed --resume`."""
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
@@ -212,7 +213,7 @@ def discard(index: Index, json_output: Json = False) -> None:
 @index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
     """One segment without what was deleted; a new codebook where the index has doubled or drifted (one of the bundle stays)."""
-    from late_interaction.plaid.shards import ShardedIndex, open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
@@ -220,7 +221,7 @@ def compact(index: Index, json_output: Json = False) -> None:
     with opened.writer() as writer:
         summary = writer.commit(compact=True)
     result = {"version": summary.version, "passages": summary.passages, "seconds": round(summary.seconds, 2)}
-    where = "one segment of every shard" if isinstance(opened, ShardedIndex) else "one segment"
+    where = "one segment of every shard" if opened.sharding else "one segment"
     out.say(f"version {summary.version}: {summary.passages} passages in {where}, {summary.seconds:.1f} s")
     for was, now in zip(before, _drift(opened), strict=True):
         if was is not None and now is not None:
@@ -228,22 +229,21 @@ def compact(index: Index, json_output: Json = False) -> None:
     out.result(result)
 
 
-def _drift(index: AnyIndex) -> list[float | None]:
+def _drift(index: PlaidIndex) -> list[float | None]:
     """Of the index, or of every shard."""
-    from late_interaction.plaid.shards import ShardedIndex
 
-    return [reader.drift for reader in index.readers().values()] if isinstance(index, ShardedIndex) else [index.drift]
+    return [reader.drift for reader in index.readers().values()]
 
 
 @index_app.command()
 def verify(index: Index, json_output: Json = False) -> None:
     """Reads every file and compares every checksum."""
-    from late_interaction.plaid.shards import ShardedIndex, open_index
+    from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
     opened = open_index(index)
     opened.verify()
-    if isinstance(opened, ShardedIndex):
+    if opened.sharding is not None:
         out.say(f"{opened.sharding}: every passage is where it belongs")
     out.say(f"version {opened.version}: every file is as it was written")
     out.result({"version": opened.version, "ok": True})
@@ -264,7 +264,8 @@ def tune(
 ) -> None:
     """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
     from late_interaction.encoder import Encoder
-    from late_interaction.plaid.shards import ShardSettings, open_index
+    from late_interaction.plaid import open_index
+    from late_interaction.plaid.shards import ShardSettings
 
     out = Output(json_output=json_output)
     opened = open_index(index, ShardSettings(timeout=TUNING_S))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from colbert_vespa.monitor.limits import Limits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG, Row, Sample, Section
 from late_interaction.errors import ColbertVespaError, LocalIndexError
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid import PlaidIndex, open_index
 
 __all__ = ["look_at_files", "look_at_index"]
 
@@ -18,11 +17,8 @@ AREA = "index"
 def look_at_index(path: Path, limits: Limits) -> Section:
     """What opening it tells, without reading all of it."""
     try:
-        index = open_index(path)
-        try:
+        with open_index(path) as index:
             return _opened(index, path, limits)
-        finally:
-            _close(index)
     except LocalIndexError as error:
         return Section((Row(AREA, "folder", WRONG, str(error)),))
 
@@ -30,22 +26,14 @@ def look_at_index(path: Path, limits: Limits) -> Section:
 def look_at_files(path: Path) -> Section:
     """Reads every file and compares every checksum."""
     try:
-        index = open_index(path)
-        try:
+        with open_index(path) as index:
             index.verify()
-        finally:
-            _close(index)
     except ColbertVespaError as error:
         return Section((Row(AREA, "files", WRONG, f"{error}: restore a backup, or roll back to a version that is whole"),))
     return Section((Row(AREA, "files", OK, "every checksum is right"),))
 
 
-def _close(index: AnyIndex) -> None:
-    if isinstance(index, ShardedIndex):
-        index.close()
-
-
-def _opened(index: AnyIndex, path: Path, limits: Limits) -> Section:
+def _opened(index: PlaidIndex, path: Path, limits: Limits) -> Section:
     versions = index.versions()
     kept = f"{len(versions)} version{'s' if len(versions) > 1 else ''} to go back to"
     rows = [
@@ -57,11 +45,9 @@ def _opened(index: AnyIndex, path: Path, limits: Limits) -> Section:
         Sample("documents", float(index.passages), {"index": path.name}),
         Sample("coverage_ratio", 0.0 if index.missing else 1.0, {"index": path.name}),
     ]
-    readers = index.readers() if isinstance(index, ShardedIndex) else {0: index}
+    drift = index.drift  # before `missing`, which knows of damaged files what opening them has shown
     rows += [Row(AREA, f"shard-{shard}", WRONG, why) for shard, why in index.missing.items()]
-    drifts = [reader.drift for reader in readers.values() if reader.drift is not None]
-    if drifts:
-        drift = max(drifts, key=lambda value: math.inf if math.isnan(value) else value)
+    if drift is not None:
         says = f"vectors lie {drift:.3f} farther from their centroids than when it was trained"
         far = not drift < limits.centroids
         rows.append(Row(AREA, "codebook", WARNING if far else OK, f"{says}: colbert-vespa index compact" if far else says))

@@ -13,7 +13,7 @@ from colbert_vespa.monitor.documents import counted
 from late_interaction.addresses import locate
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import VespaRefused
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid import PlaidIndex, open_index
 from vespa_app.running.application import Application
 from vespa_app.settings.application_settings import AppSettings
 
@@ -34,15 +34,11 @@ def sample_of(address: str, ask: Asker, count: int = SAMPLED) -> tuple[int, list
         application = Application.read(place, timeout=ask.timeout)
         settings = application.description.settings
         return counted(ask, application.url, settings)[0], _visited(ask, application.url, settings, count)
-    index = open_index(place)
-    try:
+    with open_index(place) as index:
         return index.passages, [passage.encoded_text for passage in _smallest(index, count)]
-    finally:
-        if isinstance(index, ShardedIndex):
-            index.close()
 
 
-def _smallest(index: AnyIndex, count: int) -> list[Passage]:
+def _smallest(index: PlaidIndex, count: int) -> list[Passage]:
     """By a digest of the id: as good as drawn by lot."""
     return heapq.nsmallest(count, index.iter_passages(), key=lambda p: hashlib.sha256(p.id.encode()).digest())
 

@@ -19,7 +19,7 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document
 from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
 from late_interaction.files import is_there, replace_folder
-from late_interaction.plaid.shards import open_index
+from late_interaction.plaid import open_index
 from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.tokenizing import Tokenizing
 

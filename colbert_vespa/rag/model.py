@@ -19,7 +19,7 @@ from late_interaction.addresses import VespaUrl, locate, vespa_url
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import check_finite
 from late_interaction.errors import ArgumentError, UsageError
-from late_interaction.plaid.shards import open_index
+from late_interaction.plaid import open_index
 from query import Client, ClientSettings
 
 __all__ = ["RAGPretrainedModel"]

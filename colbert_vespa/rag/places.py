@@ -18,10 +18,10 @@ from late_interaction.addresses import VespaUrl, as_path
 from late_interaction.bundle import Bundle
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import is_there
+from late_interaction.plaid import open_index
 from late_interaction.plaid.imports import import_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json
-from late_interaction.plaid.shards import open_index
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.store.versions import CURRENT
 

@@ -18,8 +18,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, open_index
+from late_interaction.plaid import PlaidIndex, Storage, open_index
 from late_interaction.plaid.store.snapshot import Living, Snapshot, index_thresholds
 from late_interaction.plaid.writing.training import bundle_codebook
 from vespa_app.codecs import Packed
@@ -50,9 +49,9 @@ class LocalStored:
             raise LocalIndexError(f"{path} cannot be copied: {'; '.join(index.missing.values())}")
         self.name, self.place, self._index = str(path), str(path.resolve()), index
         self.version = repr(index.current)
-        readers = list(index.readers().values()) if isinstance(index, ShardedIndex) else [index]
+        readers = index.readers().values()
         self._parts = [_Part(reader.snapshot, living) for reader in readers for living in reader.snapshot.living]
-        self.codebook = _shared_codebook(readers) if index.codec == "residual" and not index.refine else None
+        self.codebook = index.codebook if index.codec == "residual" and not index.refine else None
         self.kept = kept_locally(index, self.codebook)
 
     @property
@@ -86,8 +85,7 @@ class LocalStored:
             yield Batch(documents, END)
 
     def close(self) -> None:
-        if isinstance(self._index, ShardedIndex):
-            self._index.close()
+        self._index.close()
 
     def _places(self, resume: str) -> Iterator[tuple[int, int]]:
         if resume == END:
@@ -159,13 +157,7 @@ def _packed(part: _Part, row: int) -> Packed:
     return segment.codes[start:stop].astype(np.int32), np.array(segment.payload[start:stop], np.uint8)
 
 
-def _shared_codebook(readers: Sequence[LocalIndex]) -> Codebook | None:
-    """That of all shards; None where each has trained its own, or there is none yet."""
-    books = {book.sha256: book for reader in readers if (book := reader.codebook) is not None}
-    return next(iter(books.values())) if len(books) == 1 else None
-
-
-def kept_locally(index: AnyIndex, codebook: Codebook | None = None) -> Kept:
+def kept_locally(index: PlaidIndex, codebook: Codebook | None = None) -> Kept:
     """codebook: of the index; default is the bundle's, which an index takes."""
     if index.refine:
         return Kept("int8", f"{index.codec} with int8 rows")

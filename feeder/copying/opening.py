@@ -120,7 +120,7 @@ def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Des
 def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
     """A new index stores vectors as the source keeps them, as far as a local index can."""
     from feeder.copying.local import PackedTarget, kept_locally
-    from late_interaction.plaid.shards import open_index
+    from late_interaction.plaid import open_index
 
     storage = options.storage or (None if is_there(path) else source.storage)
     target = PackedTarget(

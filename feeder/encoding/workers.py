@@ -53,12 +53,6 @@ class WorkerEncoding:
         for thread in self._threads:
             thread.start()
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the processes that run."""
-        with self._lock:
-            return [process.pid for process in self._processes.values()]
-
     def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
         task = _Task(batch)
         self._tasks.put(task)

@@ -13,10 +13,9 @@ from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import is_there
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex, Storage
-from late_interaction.plaid.shards import AnyIndex, ShardedIndex, ShardedWriter, Sharding, open_index
+from late_interaction.plaid import PlaidIndex, PlaidWriter, Storage, create_index, open_index
+from late_interaction.plaid.shards import Sharding
 from late_interaction.plaid.store.lock import LOCK
-from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = ["LocalTarget"]
 
@@ -54,8 +53,8 @@ class LocalTarget:
         elif bundle is None:
             raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
         else:
-            index = _created(path, bundle, schema, storage or Storage(), sharding)
-        self._index: AnyIndex = index
+            index = create_index(path, bundle=bundle, schema=schema, storage=storage, sharding=sharding)
+        self._index: PlaidIndex = index
         self._schema = index.schema
         self._opened = None if dry else index.writer(resume=resume)
         self._planned = index.planned(resume=resume) if self._opened is None else self._opened.passages_of
@@ -68,7 +67,7 @@ class LocalTarget:
             raise
 
     @property
-    def _writer(self) -> IndexWriter | ShardedWriter:
+    def _writer(self) -> PlaidWriter:
         assert self._opened is not None  # a dry run changes nothing
         return self._opened
 
@@ -163,19 +162,12 @@ class LocalTarget:
             self._opened.__exit__(None, None, None)
 
 
-def _created(path: Path, bundle: Bundle, schema: MetadataSchema, form: Storage, sharding: Sharding | None) -> AnyIndex:
-    if sharding is not None:
-        return ShardedIndex.create(path, bundle=bundle, schema=schema, sharding=sharding, storage=form)
-    return LocalIndex.create(path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits, refine=form.refine)
+def _check_sharding(index: PlaidIndex, asked: Sharding | None) -> None:
+    if asked is not None and asked != index.sharding:
+        raise LocalIndexError(f"{index.path} has {index.sharding or 'no shards'}, not {asked}: feed into a new folder")
 
 
-def _check_sharding(index: AnyIndex, asked: Sharding | None) -> None:
-    there = index.sharding if isinstance(index, ShardedIndex) else None
-    if asked is not None and asked != there:
-        raise LocalIndexError(f"{index.path} has {there or 'no shards'}, not {asked}: feed into a new folder")
-
-
-def _check_storage(index: AnyIndex, asked: Storage | None) -> None:
+def _check_storage(index: PlaidIndex, asked: Storage | None) -> None:
     if asked is None:
         return
     there = Storage(index.codec, index.bits if asked.bits else None, index.refine)

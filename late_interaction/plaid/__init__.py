@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, LocalScores, SearchSettings, Storage
 
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
+    from late_interaction.plaid.opening import create_index, open_index, sharding_at
+    from late_interaction.plaid.protocols import PlaidIndex, PlaidWriter
     from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = [
@@ -17,19 +20,28 @@ __all__ = [
     "LocalIndex",
     "LocalResult",
     "LocalScores",
+    "PlaidIndex",
+    "PlaidWriter",
     "SearchSettings",
     "Storage",
+    "create_index",
+    "open_index",
+    "sharding_at",
 ]
+
+_HOMES = {
+    "IndexWriter": "writing.writer",
+    "LocalIndex": "index",
+    "PlaidIndex": "protocols",
+    "PlaidWriter": "protocols",
+    "create_index": "opening",
+    "open_index": "opening",
+    "sharding_at": "opening",
+}
 
 
 def __getattr__(name: str) -> object:
     """Index and writer are imported when they are asked for: their compiled loops need the extra `local`."""
-    if name == "LocalIndex":
-        from late_interaction.plaid.index import LocalIndex
-
-        return LocalIndex
-    if name == "IndexWriter":
-        from late_interaction.plaid.writing.writer import IndexWriter
-
-        return IndexWriter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import TypeAlias
 
 import numpy as np
@@ -29,7 +30,7 @@ from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.snapshot import Living, Snapshot
 from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current
-from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings
+from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, ShardCoverage
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import bundle_codebook
@@ -103,12 +104,22 @@ class LocalIndex:
             index.verify()
         return index
 
+    def __enter__(self) -> LocalIndex:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing: there are no workers, and files are closed when nobody reads them any more."""
+
     def refresh(self) -> bool:
         """Moves to the newest version; whether there was a newer one than this reader had."""
         return self._opened.refresh()
 
-    def pinned(self) -> LocalIndex:
-        """A reader of the same version that `refresh` of this one does not move."""
+    def pinned(self, *, timeout: float | None = None) -> LocalIndex:
+        """A reader of the same version that `refresh` of this one does not move. timeout: seconds that shards have for a query
+        of it; none are here."""
         return LocalIndex(self._opened.pinned())
 
     def writer(self, *, resume: bool = False) -> IndexWriter:
@@ -200,9 +211,28 @@ class LocalIndex:
         return known_versions(self.path)
 
     @property
+    def effort(self) -> Tuned | None:
+        """As Version.effort."""
+        return self.snapshot.version.effort
+
+    @property
+    def sharding(self) -> None:
+        """None: this is one index, not several shards."""
+        return None
+
+    @property
     def missing(self) -> dict[int, str]:
         """As ShardedIndex.missing: none."""
         return {}
+
+    @property
+    def readable(self) -> ShardCoverage:
+        """As ShardedIndex.readable: all of it."""
+        return ShardCoverage()
+
+    def readers(self) -> Mapping[int, LocalIndex]:
+        """As ShardedIndex.readers: this one."""
+        return {0: self}
 
     @property
     def current(self) -> tuple[int, str]:
@@ -236,7 +266,7 @@ class LocalIndex:
         found = search(snapshot, question.rows, checked_count("k", k), where=where, ids=ids, settings=settings, exact=exact)
         return question.restored(found)
 
-    def search_batch(
+    def search_many(
         self,
         queries: Sequence[Matrix],
         k: int,

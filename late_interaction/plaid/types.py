@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
-__all__ = ["CommitSummary", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "Storage"]
+__all__ = ["CommitSummary", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "ShardCoverage", "Storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,24 @@ class LocalScores:
     scores: Mapping[str, float]
     coverage: float = 1.0
     missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCoverage:
+    """share: of the passages of all shards, how many the shards that answered have. missing: why the others did not."""
+
+    share: float = 1.0
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, sizes: Sequence[int | None], silent: Mapping[int, str]) -> ShardCoverage:
+        """sizes: passages by shard; one that was never read counts as the mean of the others."""
+        known = [size for size in sizes if size is not None]
+        mean = sum(known) / len(known) if known else 0.0
+        filled = [mean if size is None else size for size in sizes]
+        lost = sum(filled[shard] for shard in silent)
+        share = max(0.0, 1.0 - lost / sum(filled)) if lost else 1.0
+        return cls(share, tuple(f"shard-{shard}: {why}" for shard, why in sorted(silent.items())))
 
 
 @dataclass(frozen=True, slots=True)

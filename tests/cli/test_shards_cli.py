@@ -8,12 +8,13 @@ import signal
 import socket
 
 import pytest
+from plaid_tools import worker_pids
 
 from feeder import FeedOptions, start_feed
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.plaid import Storage
-from late_interaction.plaid.shards import ShardedIndex, Sharding
+from late_interaction.plaid.shards import Sharding
 from query import Client, ClientSettings
 
 WORDS = ("thread", "socket", "parser", "random", "date", "queue", "file", "json")
@@ -185,8 +186,8 @@ def test_a_late_shard_is_told_with_the_coverage(two, strategy):
     try:
         client.search("use a socket", 30)
         index = client._core.indexes["many"].index
-        assert isinstance(index, ShardedIndex)
-        os.kill(index.worker_pids[0], signal.SIGSTOP)
+        assert index.sharding
+        os.kill(worker_pids(index)[0], signal.SIGSTOP)
         found = client.search("use a socket", 30, candidates=strategy, timeout=2)
         alive = index.readers()[1].passages
         assert found.coverage == pytest.approx(alive / 30) and 0 < len(found.hits) <= alive

@@ -187,15 +187,6 @@ def test_a_text_has_the_same_vectors_in_any_batch(exported, scheme):
         assert (one * many).sum(axis=1).min() >= 0.9999
 
 
-def test_a_stream_gives_what_a_list_gives(exported):
-    encoder = Encoder(exported("pylate")[1], precision="fp32")
-    texts = list(checkpoints.HARD_TEXTS)
-    streamed = list(encoder.iter_documents(iter(texts), window=7))
-    for a, b in zip(streamed, encoder.encode_documents(texts), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-    assert list(encoder.iter_documents([])) == []
-
-
 def test_the_report_has_every_graph_and_stands_in_the_bundle(exported):
     _, bundle, report = exported("plain")
     stored = json.loads((bundle.path / "report.json").read_text())

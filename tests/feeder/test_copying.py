@@ -28,8 +28,8 @@ from late_interaction.errors import (
     VespaRefused,
 )
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
-from late_interaction.plaid.shards import ShardedIndex, Sharding, open_index
+from late_interaction.plaid import LocalIndex, open_index
+from late_interaction.plaid.shards import ShardedIndex, Sharding
 from vespa_app import Application, default_settings
 from vespa_app.codecs import CODECS
 from vespa_app.running.description import Description
@@ -116,7 +116,7 @@ def contents(path):
     """Passages and vectors of a local index, by id."""
     index = open_index(path)
     found = {passage.id: (passage, index.vectors(passage.id)) for passage in index.iter_passages()}
-    if isinstance(index, ShardedIndex):
+    if index.sharding:
         index.close()
     return found
 

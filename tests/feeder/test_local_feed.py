@@ -17,8 +17,8 @@ from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, CollectionError, LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
-from late_interaction.plaid import LocalIndex
-from late_interaction.plaid.shards import Sharding, open_index
+from late_interaction.plaid import LocalIndex, open_index
+from late_interaction.plaid.shards import Sharding
 from late_interaction.vector_cache import VectorCache
 
 SPLIT = Splitting("sentences", 16, 4)

@@ -190,13 +190,13 @@ def test_stages_find_what_exact_finds(index, queries):
 
 
 def test_a_batch_answers_as_its_queries_alone(index, queries):
-    together = index.search_batch(queries, 7, threads=3, settings=SearchSettings(probes=2, rerank=50))
+    together = index.search_many(queries, 7, threads=3, settings=SearchSettings(probes=2, rerank=50))
     for Q, result in zip(queries, together, strict=True):
         alone = index.search(Q, 7, settings=SearchSettings(probes=2, rerank=50))
         assert [(h.passage.id, h.score) for h in result.hits] == [(h.passage.id, h.score) for h in alone.hits]
-    assert index.search_batch([], 3) == []
+    assert index.search_many([], 3) == []
     with pytest.raises(UsageError, match="finite"):
-        index.search_batch([np.full((2, DIM), np.nan, np.float32)], 3)
+        index.search_many([np.full((2, DIM), np.nan, np.float32)], 3)
 
 
 def test_a_subset_by_ids(index, queries):
@@ -228,7 +228,7 @@ def test_a_batch_selects_once(index, queries, monkeypatch):
     calls = []
     real = Snapshot.select
     monkeypatch.setattr(Snapshot, "select", lambda *args: calls.append(1) or real(*args))
-    found = index.search_batch(queries, 5, ids=iter([f"d{n}" for n in range(90)]))
+    found = index.search_many(queries, 5, ids=iter([f"d{n}" for n in range(90)]))
     assert len(calls) == 1
     assert all({hit.passage.document_id for hit in result.hits} <= {f"d{n}" for n in range(90)} for result in found)
 
@@ -258,7 +258,7 @@ def test_binary_cuts_at_the_thresholds_of_the_bundle(tmp_path, vectors):
 def test_the_plain_loops_pass_the_same_tests(tmp_path):
     """In a process whose numba compiles for a processor without AVX2, kernels and all."""
     settings = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
-    check = "from late_interaction.plaid import simd; assert not simd.SHARED and simd.dot_block is simd._dot_plain"
+    check = "from late_interaction import simd; assert not simd.SHARED and simd.dot_block is simd._dot_plain"
     subprocess.run([sys.executable, "-c", check], env=settings, check=True)
     chosen = "sixteen_bit or centroid_scores or every_form or stages_find"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]

@@ -11,8 +11,8 @@ from plaid_tools import fake_bundle, passage, token_vectors
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
-from late_interaction.plaid.shards import ShardedIndex, Sharding, open_index
+from late_interaction.plaid import LocalIndex, open_index
+from late_interaction.plaid.shards import ShardedIndex, Sharding
 from late_interaction.plaid.store.creating import new_index
 
 VECTORS = token_vectors(np.random.default_rng(0), 5)

@@ -82,7 +82,7 @@ def test_what_is_no_vector_is_refused(tmp_path):
         with pytest.raises(UsageError, match="vectors"):
             index.search(vectors, 3)
         with pytest.raises(UsageError, match="vectors"):
-            index.search_batch([VECTORS[0], vectors], 3)
+            index.search_many([VECTORS[0], vectors], 3)
         with pytest.raises(UsageError, match="vectors"):
             index.score(vectors, ["d1#0"])
         with pytest.raises(UsageError, match="vectors"):
@@ -96,9 +96,9 @@ def test_counts_are_whole_numbers(tmp_path):
         with pytest.raises(UsageError, match="k must be at least 1"):
             index.search(VECTORS[0], k)
         with pytest.raises(UsageError, match="k must be at least 1"):
-            index.search_batch([VECTORS[0]], k)
+            index.search_many([VECTORS[0]], k)
     for threads in (-1, 0, 1.5, "2"):
         with pytest.raises(UsageError, match="threads must be at least 1"):
-            index.search_batch([VECTORS[0]], 3, threads=threads)
+            index.search_many([VECTORS[0]], 3, threads=threads)
     assert len(index.search(VECTORS[0], np.int64(3)).hits) == 3
-    assert len(index.search_batch([VECTORS[0]], 3, threads=1)[0].hits) == 3
+    assert len(index.search_many([VECTORS[0]], 3, threads=1)[0].hits) == 3

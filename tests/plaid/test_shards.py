@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors
+from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, worker_pids
 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings, Storage
-from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings, open_index
+from late_interaction.plaid import LocalIndex, SearchSettings, Storage, open_index
+from late_interaction.plaid.shards import ShardedIndex, Sharding, ShardSettings
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS})
 VECTORS = token_vectors(np.random.default_rng(0), 200)
@@ -146,8 +146,8 @@ def test_a_batch_has_the_answers_of_single_searches(pair):
     _, many = pair
     queries = [GRID[3], GRID[5][:1], GRID[9]]
     single = [many.search(Q, 7, exact=True) for Q in queries]
-    assert [r.hits for r in many.search_batch(queries, 7, exact=True)] == [r.hits for r in single]
-    assert many.search_batch([], 7) == []
+    assert [r.hits for r in many.search_many(queries, 7, exact=True)] == [r.hits for r in single]
+    assert many.search_many([], 7) == []
 
 
 def test_scores_by_passage_id(pair):
@@ -186,7 +186,7 @@ def test_wrong_queries_are_refused_before_any_shard_is_asked(tmp_path, bundle, Q
     index = made(tmp_path / "i", bundle)
     with pytest.raises(UsageError):
         index.search(Q, k)
-    assert index.worker_pids == {}
+    assert worker_pids(index) == {}
 
 
 def test_a_closed_index_does_not_start_workers_again(tmp_path, bundle):
@@ -302,7 +302,7 @@ def test_a_refused_passage_leaves_every_shard_as_it_was(tmp_path, bundle):
 def test_it_is_opened_by_its_path_and_its_bundle_is_on_disk_once(tmp_path, bundle):
     made(tmp_path / "i", bundle, 2)
     opened = open_index(tmp_path / "i")
-    assert isinstance(opened, ShardedIndex) and opened.sharding == Sharding(2)
+    assert opened.sharding == Sharding(2)
     assert opened.bundle.sha256 == bundle.sha256
     assert (tmp_path / "i/shard-0/bundle/model.onnx").samefile(tmp_path / "i/shard-1/bundle/model.onnx")
     assert isinstance(open_index(tmp_path / "i/shard-1"), LocalIndex)

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from plaid_tools import fake_bundle, finished, passage, token_vectors
+from plaid_tools import fake_bundle, finished, passage, token_vectors, worker_pids
 
 from late_interaction.codebook import train_codebook
 from late_interaction.errors import LocalIndexError
@@ -67,7 +67,7 @@ def test_a_worker_killed_in_a_query_makes_part_of_an_answer_and_is_replaced(fold
     with ShardedIndex.open(folder, PATIENT) as index:
         whole = found(index)
         assert (len(whole.hits), whole.coverage) == (60, 1.0)
-        pids = index.worker_pids
+        pids = worker_pids(index)
         os.kill(pids[0], signal.SIGSTOP)  # so that the query is under way when it is killed
         answers = []
         asking = threading.Thread(target=lambda: answers.append(found(index)))
@@ -82,14 +82,14 @@ def test_a_worker_killed_in_a_query_makes_part_of_an_answer_and_is_replaced(fold
             assert len(part.hits) == alive and part.coverage == pytest.approx(alive / 60)
             assert part.missing == ("shard-0: its process ended (signal SIGKILL)",)
         assert found(index).hits == whole.hits
-        assert index.worker_pids[0] != pids[0] and index.worker_pids[1] == pids[1]
+        assert worker_pids(index)[0] != pids[0] and worker_pids(index)[1] == pids[1]
 
 
 def test_a_late_shard_makes_part_of_an_answer_and_its_late_answer_is_never_another_querys(folder):
     with ShardedIndex.open(folder, PATIENT) as index:
         one, other = found(index), found(index, VECTORS[1])
         index.settings = SHORT
-        pids = index.worker_pids
+        pids = worker_pids(index)
         os.kill(pids[1], signal.SIGSTOP)
         try:
             for _ in range(2):
@@ -102,7 +102,7 @@ def test_a_late_shard_makes_part_of_an_answer_and_its_late_answer_is_never_anoth
         index.settings = PATIENT
         assert found(index, VECTORS[1]).hits == other.hits
         assert found(index).hits == one.hits
-        assert index.worker_pids == pids
+        assert worker_pids(index) == pids
 
 
 def test_require_full_makes_a_late_shard_an_error(folder):
@@ -110,10 +110,10 @@ def test_require_full_makes_a_late_shard_an_error(folder):
     with ShardedIndex.open(folder, PATIENT) as index:
         found(index)
         index.settings = strict
-        os.kill(index.worker_pids[0], signal.SIGSTOP)
+        os.kill(worker_pids(index)[0], signal.SIGSTOP)
         with pytest.raises(LocalIndexError, match="shard-0: gave no answer within 2 s"):
             found(index)
-        os.kill(index.worker_pids[1], signal.SIGSTOP)
+        os.kill(worker_pids(index)[1], signal.SIGSTOP)
         index.settings = SHORT
         with pytest.raises(LocalIndexError, match="shard-0: .*; shard-1: "):  # no answer at all
             found(index)
@@ -323,7 +323,7 @@ from late_interaction.plaid.shards import ShardedIndex, ShardSettings
 import numpy as np
 index = ShardedIndex.open(sys.argv[1], ShardSettings(timeout=120, start=120))
 index.search(np.ones((1, index.dim), np.float32), 3)
-print(*index.worker_pids.values(), flush=True)
+print(*(line.worker.pid for line in index._router._lines.values()), flush=True)
 if sys.argv[2] == "wait":
     sys.stdin.read()
 """
@@ -353,7 +353,7 @@ def test_workers_end_with_the_process_that_started_them(folder, end):
 def test_closing_ends_the_workers(folder):
     with ShardedIndex.open(folder, PATIENT) as index:
         found(index)
-        pids = index.worker_pids.values()
+        pids = worker_pids(index).values()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -7,12 +7,12 @@ import pytest
 
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.filters import And, Exists, In, Near, Not, Or, Range
-from late_interaction.plaid.shards.merging import Coverage, merged
+from late_interaction.plaid.shards.merging import merged
 from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.shards.wire import filter_from_json, filter_to_json, pack, split_rows, take_frame
 from late_interaction.plaid.shards.worker import HELLO, serve
-from late_interaction.plaid.types import LocalResult
+from late_interaction.plaid.types import LocalResult, ShardCoverage
 
 
 class Spoken:
@@ -263,16 +263,16 @@ def test_a_worker_whose_router_has_gone_ends_without_a_word():
 
 
 def test_coverage_counts_passages():
-    assert Coverage.of([60, 30, 10], {}) == Coverage(1.0, ())
-    assert Coverage.of([60, 30, 10], {1: "late", 2: "gone"}) == Coverage(0.6, ("shard-1: late", "shard-2: gone"))
-    assert Coverage.of([60, None, 40], {1: "unread"}).share == pytest.approx(2 / 3)
-    assert Coverage.of([0, 0], {1: "late"}) == Coverage(1.0, ("shard-1: late",))
-    assert Coverage.of([5, 5], {0: "late", 1: "late"}).share == 0.0
+    assert ShardCoverage.of([60, 30, 10], {}) == ShardCoverage(1.0, ())
+    assert ShardCoverage.of([60, 30, 10], {1: "late", 2: "gone"}) == ShardCoverage(0.6, ("shard-1: late", "shard-2: gone"))
+    assert ShardCoverage.of([60, None, 40], {1: "unread"}).share == pytest.approx(2 / 3)
+    assert ShardCoverage.of([0, 0], {1: "late"}) == ShardCoverage(1.0, ("shard-1: late",))
+    assert ShardCoverage.of([5, 5], {0: "late", 1: "late"}).share == 0.0
 
 
 def test_stages_take_as_long_as_in_the_slowest_shard():
     results = [LocalResult([], 3, 2, True, {"rerank": 0.2}), LocalResult([], 4, 1, False, {"rerank": 0.1, "read": 0.3})]
-    found = merged(results, 5, Coverage(0.5, ("shard-2: late",)), 0.9)
+    found = merged(results, 5, ShardCoverage(0.5, ("shard-2: late",)), 0.9)
     assert (found.candidates, found.reranked, found.widened) == (7, 3, True)
     assert found.seconds == {"rerank": 0.2, "read": 0.3, "shards": pytest.approx(0.5)}
     assert (found.coverage, found.missing) == (0.5, ("shard-2: late",))

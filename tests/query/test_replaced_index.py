@@ -64,7 +64,7 @@ def build(path, bundle, form, word):
         for number, rows in enumerate(VECTORS):
             writer.put(passage(f"d{number}", text=f"thread of {word}", **{word: word}), rows)
         writer.commit()
-    if isinstance(index, ShardedIndex):
+    if index.sharding:
         index.close()
 
 

@@ -5,7 +5,7 @@ import pytest
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
-from late_interaction.plaid.shards import open_index
+from late_interaction.plaid import open_index
 from query import Client
 from query.fusion import fused
 from query.options import Weights

@@ -15,7 +15,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim_many
-from late_interaction.plaid.shards import ShardedIndex, open_index
+from late_interaction.plaid import open_index
 from query import Client
 from query.types import Hit, SearchResult
 from vespa_app.running.application import Application
@@ -57,11 +57,8 @@ def describe(address: str) -> Place:
     """Raises: LocalIndexError, VespaError."""
     located = locate(address)
     if isinstance(located, Path):
-        index = open_index(located)
-        place = Place(address, _named(index.codec, index.bits))
-        if isinstance(index, ShardedIndex):
-            index.close()
-        return place
+        with open_index(located) as index:
+            return Place(address, _named(index.codec, index.bits))
     description = Application.read(located).description
     settings = description.settings
     codec = _named(settings.codec, settings.residual_bits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from late_interaction.array_types import Mask, Matrix
 from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
 from late_interaction.cores import cores
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
@@ -26,7 +28,7 @@ from late_interaction.plaid.inputs import Question, checked_count
 from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, shard_path, write_sharding
-from late_interaction.plaid.shards.merging import Coverage, merged
+from late_interaction.plaid.shards.merging import merged
 from late_interaction.plaid.shards.process import WorkerProcess
 from late_interaction.plaid.shards.reading import OpenedShards, ShardReaders
 from late_interaction.plaid.shards.router import Router
@@ -37,7 +39,7 @@ from late_interaction.plaid.shards.writer import ShardedWriter
 from late_interaction.plaid.store.creating import new_index
 from late_interaction.plaid.store.opened import opened_bundle
 from late_interaction.plaid.store.versions import Tuned, Version
-from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, Storage
+from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, ShardCoverage, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,9 +124,12 @@ class ShardedIndex:
         """Moves to the newest version that all shards have; whether anything has changed."""
         return self._shards.refresh()
 
-    def pinned(self) -> ShardedIndex:
-        """A reader of the same versions, asking the same workers, that `refresh` of this one does not move."""
+    def pinned(self, *, timeout: float | None = None) -> ShardedIndex:
+        """A reader of the same versions, asking the same workers, that `refresh` of this one does not move. timeout: seconds
+        that shards have for a query of it, in place of those of the settings."""
         pinned = copy.copy(self)
+        if timeout is not None:
+            pinned.settings = replace(self.settings, timeout=timeout)
         pinned._shards = copy.copy(self._shards)
         return pinned
 
@@ -171,6 +176,18 @@ class ShardedIndex:
     def bits(self) -> int | None:
         """As LocalIndex.bits."""
         return self._form.residual_bits
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """That of all shards that can be read; None where each has trained its own, or before the first vector is committed."""
+        books = {book.sha256: book for reader in self.readers().values() if (book := reader.codebook) is not None}
+        return next(iter(books.values())) if len(books) == 1 else None
+
+    @property
+    def drift(self) -> float | None:
+        """As LocalIndex.drift, of the shard that has drifted farthest."""
+        drifts = [reader.drift for reader in self.readers().values() if reader.drift is not None]
+        return max(drifts, key=lambda drift: math.inf if math.isnan(drift) else drift, default=None)
 
     @property
     def refine(self) -> bool:
@@ -226,14 +243,9 @@ class ShardedIndex:
         return OpenedShards(self._states, {}, damaged, gone=False).missing
 
     @property
-    def readable(self) -> Coverage:
+    def readable(self) -> ShardCoverage:
         """How much of the index the shards have that are not `missing`."""
-        return Coverage.of([state.size for state in self._states], self.missing)
-
-    @property
-    def worker_pids(self) -> dict[int, int]:
-        """Process ids of the workers that have been started, by shard."""
-        return self._router.pids
+        return ShardCoverage.of([state.size for state in self._states], self.missing)
 
     def search(
         self,
@@ -252,9 +264,9 @@ class ShardedIndex:
 
         Raises: UsageError as LocalIndex.search; LocalIndexError where no shard answers or, with `require_full`, not all do.
         """
-        return self.search_batch([Q], k, where=where, ids=ids, settings=settings, exact=exact)[0]
+        return self.search_many([Q], k, where=where, ids=ids, settings=settings, exact=exact)[0]
 
-    def search_batch(
+    def search_many(
         self,
         queries: Sequence[Matrix],
         k: int,
@@ -263,14 +275,17 @@ class ShardedIndex:
         ids: Iterable[str] | None = None,
         settings: SearchSettings | None = None,
         exact: bool = False,
+        threads: int | None = None,
     ) -> list[LocalResult]:
-        """As `search` for each of `queries`, sent at once; the time that the shards have grows with their number."""
+        """As `search` for each of `queries`, sent at once; the time that the shards have grows with their number. threads: of
+        all shards together."""
         k = checked_count("k", k)
+        count = self._threads if threads is None else max(1, checked_count("threads", threads) // self.sharding.count)
         if not queries:
             return []
         body = {
             "do": "search", "k": k, "where": filter_to_json(where), "ids": None if ids is None else list(ids),
-            "settings": settings_to_json(settings), "exact": exact, "threads": self._threads,
+            "settings": settings_to_json(settings), "exact": exact, "threads": count,
         }  # fmt: skip
         start = time.perf_counter()
         bodies, coverage = self._ask(body, queries)
@@ -289,7 +304,7 @@ class ShardedIndex:
         """As LocalIndex.score; passages of shards that do not answer are left out, as unknown ones are."""
         return dict(self.scores(Q, passage_ids).scores)
 
-    def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], Coverage]:
+    def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
         """Answers by shard, in order, and how much of the index they cover."""
         for Q in queries:
             Question.of(Q, self.dim)  # refused here, not by the workers
@@ -302,7 +317,7 @@ class ShardedIndex:
             if not (answers.gone and self._moved_from(states)):
                 break
         silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}
-        coverage = Coverage.of([state.size for state in states], silent)
+        coverage = ShardCoverage.of([state.size for state in states], silent)
         if not answers.bodies or (silent and self.settings.require_full):
             raise LocalIndexError(f"{self.path}: {'; '.join(coverage.missing)}")
         return dict(sorted(answers.bodies.items())), coverage
@@ -398,9 +413,7 @@ class ShardedIndex:
                 return found
 
             found = find_effort(ask, rows, k, recall, self.token_vectors)
-            mean = self.token_vectors // self.sharding.count
-            sizes = [version.token_vectors for state in self._states if (version := state.version) is not None]
-            writer.store_tuned([replace(found, token_vectors=max(size, mean)) for size in sizes])
+            writer.store_tuned(found)
         return found
 
     def _start_worker(self, shard: int) -> Worker:

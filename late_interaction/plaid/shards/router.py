@@ -83,11 +83,6 @@ class Router:
         self._lock = threading.Lock()
         self._stop = weakref.finalize(self, _stop_all, self._lines)  # at the process's end too
 
-    @property
-    def pids(self) -> dict[int, int]:
-        """Of the shards whose workers have been started."""
-        return {shard: line.worker.pid for shard, line in self._lines.items()}
-
     def close(self) -> None:
         """Ends all workers."""
         with self._lock:

@@ -57,7 +57,7 @@ class Shard:
         queries = split_rows(request.rows, body["rows"], index.dim)
         if len(queries) == 1:
             return [result_to_json(index.search(queries[0], body["k"], **options))]
-        found = index.search_batch(queries, body["k"], threads=body["threads"], **options)
+        found = index.search_many(queries, body["k"], threads=body["threads"], **options)
         return [result_to_json(result) for result in found]
 
     @staticmethod

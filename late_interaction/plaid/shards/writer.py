@@ -8,8 +8,9 @@ shards that are behind: a step comes whole or not at all. Readers take the versi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 
 from late_interaction.array_types import Matrix
@@ -72,10 +73,29 @@ class ShardedWriter:
         """As IndexWriter.pending, of all shards."""
         return {id_: rows for writer in self._writers for id_, rows in writer.pending.items()}
 
+    @property
+    def changed(self) -> bool:
+        """As IndexWriter.changed, of any shard."""
+        return any(writer.changed for writer in self._writers)
+
+    @property
+    def left_over(self) -> bool:
+        """As IndexWriter.left_over, of any shard."""
+        return any(writer.left_over for writer in self._writers)
+
+    def check_name(self, name: str) -> None:
+        """As IndexWriter.check_name, in all shards."""
+        for writer in self._writers:
+            writer.check_name(name)
+
+    def has(self, passage_id: str) -> bool:
+        """As IndexWriter.has, in any shard."""
+        return any(writer.has(passage_id) for writer in self._writers)
+
     def check_usable(self) -> None:
         """As IndexWriter.check_usable, or where a step failed when some shards had made it."""
         self._check_finished()
-        if any(writer.left_over for writer in self._writers):
+        if self.left_over:
             raise left_over_error(self._root)
 
     def _check_finished(self) -> None:
@@ -149,7 +169,7 @@ class ShardedWriter:
         for writer in self._writers:
             writer.flush()
 
-    def commit(self, name: str = "", *, compact: bool = False) -> CommitSummary:
+    def commit(self, name: str = "", *, compact: bool = False, always: bool = False) -> CommitSummary:
         """As IndexWriter.commit for every shard, one after the other.
 
         A crash or an error in between leaves some shards committed, and readers at the version before; the next writer, or this
@@ -161,10 +181,9 @@ class ShardedWriter:
         if unfinished is not None and unfinished == Intent(unfinished.version, name, compact):
             return self._done(start)
         self.check_usable()
-        for writer in self._writers:
-            writer.check_name(name)
+        self.check_name(name)
         self.flush()
-        if name or compact or any(writer.changed for writer in self._writers):
+        if name or compact or always or self.changed:
             self._bring_all(Intent(self._next_number(), name, compact))
         else:
             for writer in self._writers:
@@ -181,20 +200,23 @@ class ShardedWriter:
         self._bring_all(Intent(self._next_number(), to=chosen.number))
         return self._done(start)
 
-    def store_tuned(self, tuned: Sequence[Tuned]) -> CommitSummary:
-        """As IndexWriter.store_tuned, with the effort of each shard."""
+    def store_tuned(self, tuned: Tuned) -> CommitSummary:
+        """As IndexWriter.store_tuned, in all shards, each with its own number of token vectors, but at least the mean."""
         start = time.perf_counter()
         self.check_usable()
-        if any(writer.changed for writer in self._writers):
+        if self.changed:
             raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before tuning")
-        self._bring_all(Intent(self._next_number(), tuned=tuple(tuned)))
+        sizes = [shard.token_vectors for shard in self._shards]
+        mean = sum(sizes) // len(sizes)
+        of_shards = tuple(dataclasses.replace(tuned, token_vectors=max(size, mean)) for size in sizes)
+        self._bring_all(Intent(self._next_number(), tuned=of_shards))
         return self._done(start)
 
     def add_fields(self, further: MetadataSchema) -> CommitSummary:
         """As IndexWriter.add_fields, in all shards."""
         start = time.perf_counter()
         self.check_usable()
-        if any(writer.changed for writer in self._writers):
+        if self.changed:
             raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
         if further.fields.items() - self._states.form.schema.fields.items():
             self._bring_all(Intent(self._next_number(), fields=further.to_json()))
