@@ -22,7 +22,7 @@ from feeder.encoding.passages import Splitting
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError
-from late_interaction.plaid.shards.wire import Frame, pack, read_frame, split_rows
+from late_interaction.workers.frames import Frame, pack, read_frame, split_rows
 
 __all__ = ["answer_of", "batch_body", "main"]
 

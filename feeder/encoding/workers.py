@@ -18,8 +18,8 @@ from feeder.encoding.passages import Splitting
 from feeder.encoding.worker import answer_of, batch_body
 from late_interaction.bundle import Bundle
 from late_interaction.errors import ColbertVespaError
-from late_interaction.plaid.shards.process import WorkerProcess
-from late_interaction.plaid.shards.wire import pack, read_frame
+from late_interaction.workers.frames import pack, read_frame
+from late_interaction.workers.process import WorkerProcess
 
 __all__ = ["WorkerEncoding"]
 

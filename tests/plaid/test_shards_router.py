@@ -8,11 +8,11 @@ import pytest
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.filters import And, Exists, In, Near, Not, Or, Range
 from late_interaction.plaid.shards.merging import merged
-from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
-from late_interaction.plaid.shards.wire import filter_from_json, filter_to_json, pack, split_rows, take_frame
-from late_interaction.plaid.shards.worker import HELLO, serve
+from late_interaction.plaid.shards.wire import filter_from_json, filter_to_json
 from late_interaction.plaid.types import LocalResult, ShardCoverage
+from late_interaction.workers.frames import HELLO, pack, serve, split_rows, take_frame
+from late_interaction.workers.router import Router
 
 
 class Spoken:
@@ -247,7 +247,7 @@ def test_a_worker_answers_in_order_and_ends_with_its_socket():
     with ours, theirs:
         ours.sendall(pack(4, {}) + pack(9, {}))
         ours.shutdown(socket.SHUT_WR)
-        serve(Echo(), theirs)
+        serve(Echo().answer, theirs)
         buffer = bytearray(ours.recv(1 << 16))
         assert [take_frame(buffer).number for _ in range(3)] == [HELLO, 4, 9]
 

@@ -29,9 +29,7 @@ from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, shard_path, write_sharding
 from late_interaction.plaid.shards.merging import merged
-from late_interaction.plaid.shards.process import WorkerProcess
 from late_interaction.plaid.shards.reading import OpenedShards, ShardReaders
-from late_interaction.plaid.shards.router import Router
 from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.shards.states import OpenedStates, ShardedVersion, ShardState, first_readable
 from late_interaction.plaid.shards.wire import filter_to_json, result_from_json, settings_to_json
@@ -44,9 +42,13 @@ from late_interaction.plaid.types import LocalResult, LocalScores, SearchSetting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from late_interaction.plaid.shards.router import Worker
+    from late_interaction.workers.router import Worker
+from late_interaction.workers.process import WorkerProcess
+from late_interaction.workers.router import Router
 
 __all__ = ["ShardedIndex"]
+
+WORKER = "late_interaction.plaid.shards.worker"
 
 
 class ShardedIndex:
@@ -417,7 +419,7 @@ class ShardedIndex:
         return found
 
     def _start_worker(self, shard: int) -> Worker:
-        return WorkerProcess(shard_path(self.path, shard), self._threads)
+        return WorkerProcess(shard_path(self.path, shard), self._threads, WORKER)
 
 
 def _share_bundle(first: Path, other: Path) -> None:

@@ -14,19 +14,10 @@ from typing import Any
 from late_interaction.errors import ColbertVespaError
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.shards.reading import VersionGone, open_at
-from late_interaction.plaid.shards.wire import (
-    Frame,
-    filter_from_json,
-    pack,
-    read_frame,
-    result_to_json,
-    settings_from_json,
-    split_rows,
-)
+from late_interaction.plaid.shards.wire import filter_from_json, result_to_json, settings_from_json
+from late_interaction.workers.frames import Frame, serve, split_rows
 
-__all__ = ["HELLO", "Shard", "main", "serve"]
-
-HELLO = 0  # number of the frame that a worker sends when it is ready
+__all__ = ["Shard", "main"]
 
 
 class Shard:
@@ -66,19 +57,8 @@ class Shard:
         return index.score(Q, request.body["ids"])
 
 
-def serve(shard: Shard, connection: socket.socket) -> None:
-    """Until the other side closes."""
-    buffer = bytearray()
-    try:
-        connection.sendall(pack(HELLO, {}))
-        while (request := read_frame(connection, buffer)) is not None:
-            connection.sendall(pack(request.number, shard.answer(request)))
-    except ConnectionError:  # the router has gone in the middle of an answer
-        return
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """`arguments`: the shard's folder; default those of the process."""
     (root,) = sys.argv[1:] if arguments is None else arguments
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
-        serve(Shard(Path(root)), connection)
+        serve(Shard(Path(root)).answer, connection)

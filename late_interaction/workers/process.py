@@ -1,4 +1,4 @@
-"""Starts and stops a process of ours: of one shard, or one that encodes for the feeder."""
+"""Starts and stops a process of ours."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ import subprocess
 import sys
 from pathlib import Path
 
-from late_interaction.errors import LocalIndexError
+from late_interaction.errors import ColbertVespaError
 
 __all__ = ["WorkerProcess"]
 
-# isolated (-I), so that neither the working directory nor the environment decides what is imported: the router's path does
+# isolated (-I), so that neither the working directory nor the environment decides what is imported: our path does
 _START = "import sys; root, *sys.path = sys.argv[1:]; from {module} import main; main([root])"
-SHARD = "late_interaction.plaid.shards.worker"
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class WorkerProcess:
     """A worker and our end of its socket, which does not block."""
 
-    def __init__(self, root: Path, threads: int, module: str = SHARD) -> None:
+    def __init__(self, root: Path, threads: int, module: str) -> None:
         """root: its one argument. threads: of its matrix products. module: has the function `main` that it runs.
 
-        Raises: LocalIndexError where no process can be started."""
+        Raises: ColbertVespaError where no process can be started."""
         environment = os.environ | dict.fromkeys(_THREAD_COUNTS, str(threads))
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _START.format(module=module), str(root.absolute()), *sys.path],
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment,
-                start_new_session=True,  # Ctrl-C is for the router
+                start_new_session=True,  # Ctrl-C is for this process
             )  # fmt: skip
         except OSError as error:
             ours.close()
-            raise LocalIndexError(f"no process for {root} ({error.strerror})") from None
+            raise ColbertVespaError(f"no process for {root} ({error.strerror})") from None
         finally:
             theirs.close()
         ours.setblocking(False)

@@ -1,4 +1,4 @@
-"""Asks the workers of all shards and waits for their answers until a deadline.
+"""Asks several workers, each at a place of its own, and waits for their answers until a deadline.
 
 A worker has one request at a time. One that is late is not asked again before it has given the answer it owes; that answer
 is read and dropped, as its number is not the current one.
@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from late_interaction.errors import LocalIndexError, UsageError
-from late_interaction.plaid.shards.wire import BLOCK, Frame, pack, take_frame
-from late_interaction.plaid.shards.worker import HELLO
+from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.workers.frames import BLOCK, HELLO, Frame, pack, take_frame
 
 __all__ = ["Answers", "Router", "Wait", "Worker"]
 
@@ -51,8 +50,8 @@ Request: TypeAlias = tuple[dict[str, Any], bytes]
 
 @dataclass(frozen=True)
 class Answers:
-    """bodies: by shard. silent: for each of the other shards that were asked, why there is none. gone: whether for one of them
-    it is that the version it was asked for was pruned."""
+    """bodies: by place. silent: for each of the other places that were asked, why there is none. gone: whether one of them says
+    of its error that what it was asked of is gone."""
 
     bodies: Mapping[int, dict[str, Any]]
     silent: Mapping[int, str]
@@ -60,10 +59,10 @@ class Answers:
 
 
 class Router:
-    """launch: starts the worker of a shard. start: seconds for that, and for which an answer may be owed. wait: until a socket
+    """launch: starts the worker of a place. start: seconds for that, and for which an answer may be owed. wait: until a socket
     is ready, or so many seconds.
 
-    Queries of several threads go one after the other.
+    Requests of several threads go one after the other.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Router:
             self._stop()
 
     def ask(self, requests: Mapping[int, Request], timeout: float) -> Answers:
-        """Sends each shard its request and waits, after its worker has started, `timeout` seconds for the answer.
+        """Sends each place its request and waits, after its worker has started, `timeout` seconds for the answer.
 
         Raises: UsageError after `close`.
         """
@@ -101,70 +100,70 @@ class Router:
             asking.wait()
             return Answers(asking.bodies, asking.silent, asking.gone)
 
-    def line(self, shard: int) -> _Line:
-        """The shard's worker, started anew where it has ended or owes an answer for too long."""
-        line = self._lines.get(shard)
+    def line(self, place: int) -> _Line:
+        """The worker of a place, started anew where it has ended or owes an answer for too long."""
+        line = self._lines.get(place)
         overdue = line is not None and line.owes is not None and self.now() - line.since > self.start
         if line is not None and (overdue or line.worker.ended()):
-            self.drop(shard)
+            self.drop(place)
             line = None
         if line is None:
-            line = self._lines[shard] = _Line(self._launch(shard), self.now())
+            line = self._lines[place] = _Line(self._launch(place), self.now())
         return line
 
-    def drop(self, shard: int) -> str:
-        """Stops the shard's worker; how it had ended."""
-        return self._lines.pop(shard).worker.stop()
+    def drop(self, place: int) -> str:
+        """Stops the worker of a place; how it had ended."""
+        return self._lines.pop(place).worker.stop()
 
 
 class _Asking:
-    """One request to each of several shards, from sending to the last answer or deadline."""
+    """One request to each of several workers, from sending to the last answer or deadline."""
 
     def __init__(self, router: Router, number: int, requests: Mapping[int, Request], timeout: float) -> None:
         self._router = router
         self._number = number
         self._timeout = timeout
-        self._frames = {shard: pack(number, body, rows) for shard, (body, rows) in requests.items()}
+        self._frames = {place: pack(number, body, rows) for place, (body, rows) in requests.items()}
         self._lines: dict[int, _Line] = {}
         self._deadlines: dict[int, float] = {}
         self.bodies: dict[int, dict[str, Any]] = {}
         self.silent: dict[int, str] = {}
         self.gone = False
-        for shard in requests:
+        for place in requests:
             try:
-                line = router.line(shard)
-            except LocalIndexError as error:
-                self.silent[shard] = str(error)
+                line = router.line(place)
+            except ColbertVespaError as error:
+                self.silent[place] = str(error)
                 continue
-            self._lines[shard] = line
-            self._deadlines[shard] = router.now() + (router.start if line.owes == HELLO else timeout)
+            self._lines[place] = line
+            self._deadlines[place] = router.now() + (router.start if line.owes == HELLO else timeout)
             if line.owes is None:
-                with self._losing(shard):
-                    self._send(shard, line)
+                with self._losing(place):
+                    self._send(place, line)
 
     def wait(self) -> None:
         while self._deadlines:
             now = self._router.now()
-            for shard in [shard for shard, deadline in self._deadlines.items() if deadline <= now]:
-                starting = self._lines[shard].owes == HELLO
+            for place in [place for place, deadline in self._deadlines.items() if deadline <= now]:
+                starting = self._lines[place].owes == HELLO
                 seconds = self._router.start if starting else self._timeout
-                self._give_up(shard, f"gave no answer within {seconds:g} s")
+                self._give_up(place, f"gave no answer within {seconds:g} s")
             if self._deadlines:
                 self._exchange(min(self._deadlines.values()) - now)
 
     def _exchange(self, seconds: float) -> None:
         """Reads and writes what can be within `seconds`."""
         with selectors.DefaultSelector() as selector:
-            for shard in self._deadlines:
-                line = self._lines[shard]
+            for place in self._deadlines:
+                line = self._lines[place]
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.outgoing else 0)
-                selector.register(line.worker.socket, events, shard)
+                selector.register(line.worker.socket, events, place)
             for key, events in self._router.wait(selector, seconds):
                 self._serve(key.data, events)
 
-    def _serve(self, shard: int, events: int) -> None:
-        line = self._lines[shard]
-        with self._losing(shard):
+    def _serve(self, place: int, events: int) -> None:
+        line = self._lines[place]
+        with self._losing(place):
             if events & selectors.EVENT_WRITE:
                 _write(line)
             if events & selectors.EVENT_READ:
@@ -173,38 +172,38 @@ class _Asking:
                     raise ConnectionError
                 line.incoming += data
                 while (frame := take_frame(line.incoming)) is not None:
-                    self._take(shard, line, frame)
+                    self._take(place, line, frame)
 
     @contextlib.contextmanager
-    def _losing(self, shard: int) -> Iterator[None]:
-        """Gives up a shard whose worker has gone, or says what it should not."""
+    def _losing(self, place: int) -> Iterator[None]:
+        """Gives up a worker that has gone, or says what it should not."""
         try:
             yield
         except (OSError, ValueError):
-            self._give_up(shard, f"its process ended ({self._router.drop(shard)})")
+            self._give_up(place, f"its process ended ({self._router.drop(place)})")
 
-    def _take(self, shard: int, line: _Line, frame: Frame) -> None:
+    def _take(self, place: int, line: _Line, frame: Frame) -> None:
         if frame.number != line.owes:
             raise ValueError(f"answer {frame.number} to request {line.owes}")
         line.owes = None
         if frame.number != self._number:
             if frame.number == HELLO:
-                self._deadlines[shard] = self._router.now() + self._timeout
-            self._send(shard, line)
+                self._deadlines[place] = self._router.now() + self._timeout
+            self._send(place, line)
         elif "error" in frame.body:
-            self._give_up(shard, str(frame.body["error"]))
+            self._give_up(place, str(frame.body["error"]))
             self.gone |= frame.body.get("gone", False) is True
         else:
-            self.bodies[shard] = frame.body
-            del self._deadlines[shard]
+            self.bodies[place] = frame.body
+            del self._deadlines[place]
 
-    def _send(self, shard: int, line: _Line) -> None:
-        line.owes, line.since, line.outgoing = self._number, self._router.now(), memoryview(self._frames[shard])
+    def _send(self, place: int, line: _Line) -> None:
+        line.owes, line.since, line.outgoing = self._number, self._router.now(), memoryview(self._frames[place])
         _write(line)
 
-    def _give_up(self, shard: int, why: str) -> None:
-        self.silent[shard] = why
-        self._deadlines.pop(shard, None)
+    def _give_up(self, place: int, why: str) -> None:
+        self.silent[place] = why
+        self._deadlines.pop(place, None)
 
 
 def _write(line: _Line) -> None:

@@ -1,0 +1,1 @@
+"""Processes of ours that answer requests over a socket: started, asked and waited for. Nothing is pickled."""
