@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from late_interaction.errors import UsageError
 from late_interaction.metrics import overlap_at_k
 
-__all__ = ["Answer", "Goal", "Measured", "counted_cost", "least_effort"]
+__all__ = ["CostedAnswer", "LeastEffort", "TriedEffort", "counted_cost", "least_effort"]
 
 Effort = TypeVar("Effort")
 ROUNDING = 1e-9  # of a mean of shares
@@ -21,7 +21,7 @@ RERANKED = 15  # times the cost of a candidate: a vector takes some 60 ns in 16-
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CostedAnswer:
     """What one query found, best first, and what that cost: milliseconds, or counted work."""
 
     ids: Sequence[str]
@@ -29,7 +29,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured(Generic[Effort]):
+class TriedEffort(Generic[Effort]):
     """An effort that was tried, with its mean recall and mean cost over the queries."""
 
     effort: Effort
@@ -38,11 +38,11 @@ class Measured(Generic[Effort]):
 
 
 @dataclass(frozen=True, slots=True)
-class Goal(Generic[Effort]):
+class LeastEffort(Generic[Effort]):
     """best: the cheapest effort that reaches the goal, or None. tried: all that were measured, in that order: the curve."""
 
-    best: Measured[Effort] | None
-    tried: tuple[Measured[Effort], ...]
+    best: TriedEffort[Effort] | None
+    tried: tuple[TriedEffort[Effort], ...]
 
 
 def counted_cost(candidates: int, reranked: int) -> float:
@@ -53,12 +53,12 @@ def counted_cost(candidates: int, reranked: int) -> float:
 
 def least_effort(
     ladders: Iterable[Sequence[Effort]],
-    ask: Callable[[Effort], Sequence[Answer]],
+    ask: Callable[[Effort], Sequence[CostedAnswer]],
     truth: Sequence[Sequence[str]],
     recall: float,
     *,
     whole: bool = False,
-) -> Goal[Effort]:
+) -> LeastEffort[Effort]:
     """ladders: efforts, in each one costing more and finding more; every ladder is climbed until it reaches the goal, costs as
     much as the best so far, or a step costs no more than the one before it, so that there is nothing left to do. ask: the
     answers to all queries with that effort. truth: for each query the ids that exact search finds, at least one. recall: mean
@@ -70,15 +70,15 @@ def least_effort(
         raise UsageError(f"recall must be above 0 and at most 1, got {recall}")
     if not truth:
         raise UsageError("no query finds anything: give queries that have rows, and an index that has passages")
-    best: Measured[Effort] | None = None
-    tried: list[Measured[Effort]] = []
+    best: TriedEffort[Effort] | None = None
+    tried: list[TriedEffort[Effort]] = []
     for ladder in ladders:
         before: float | None = None
         for effort in ladder:
             answers = ask(effort)
             cost = sum(answer.cost for answer in answers) / len(truth)
             shares = [overlap_at_k(list(answer.ids), ids, len(ids)) for answer, ids in zip(answers, truth, strict=True)]
-            measured = Measured(effort, sum(shares) / len(truth), cost)
+            measured = TriedEffort(effort, sum(shares) / len(truth), cost)
             tried.append(measured)
             if (best is not None and cost >= best.cost) or cost == before:
                 if whole and cost != before:
@@ -90,4 +90,4 @@ def least_effort(
                 if not whole:
                     break
             before = cost
-    return Goal(best, tuple(tried))
+    return LeastEffort(best, tuple(tried))

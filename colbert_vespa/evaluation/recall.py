@@ -14,7 +14,7 @@ from colbert_vespa.evaluation.metrics import percentile
 from colbert_vespa.evaluation.plots import new_figure, save_figure
 from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
-from late_interaction.recall_goal import Answer, counted_cost, least_effort
+from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effort
 from query import Client
 from query.types import Query, SearchResult
 
@@ -124,7 +124,7 @@ def _climbed(
     """All that was tried, and the least effort that reaches the goal."""
     measured: dict[_Setting, Effort] = {}
 
-    def ask(setting: _Setting) -> list[Answer]:
+    def ask(setting: _Setting) -> list[CostedAnswer]:
         answers, measured[setting] = _asked(client, queries, truth, goal.k, strategy, *setting)
         say(before + len(measured))
         return answers
@@ -139,14 +139,14 @@ def _ladders(strategy: str, k: int) -> list[list[_Setting]]:
 
 def _asked(
     client: Client, queries: Sequence[Query], truth: Sequence[set[str]], k: int, strategy: str, probes: int | None, rerank: int
-) -> tuple[list[Answer], Effort]:
+) -> tuple[list[CostedAnswer], Effort]:
     answers, recalls, among, seconds = [], [], [], []
     for query, exact in zip(queries, truth, strict=True):
         result, took = _timed(client, query, k, strategy, probes, rerank)
         candidates = client.search(query, rerank, candidates=strategy, probes=probes, rerank=rerank).hits
         seconds.append(took)
         ids = [hit.passage_id for hit in result.hits]
-        answers.append(Answer(ids, counted_cost(result.matched or 0, result.reranked)))
+        answers.append(CostedAnswer(ids, counted_cost(result.matched or 0, result.reranked)))
         recalls.append(len(exact & set(ids)) / len(exact))
         among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
     p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))

@@ -18,7 +18,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.inputs import Question, checked_count, chosen_bits
+from late_interaction.plaid.inputs import ScaledQuery, checked_count, chosen_bits
 from late_interaction.plaid.searching.scoring import exact_scores
 from late_interaction.plaid.searching.search import search, search_selected
 from late_interaction.plaid.searching.tuning import find_effort
@@ -262,7 +262,7 @@ class LocalIndex:
         Raises: UsageError where Q has another width or is not finite, or k is less than 1.
         """
         snapshot = self.snapshot
-        question = Question.of(Q, snapshot.version.dim)
+        question = ScaledQuery.of(Q, snapshot.version.dim)
         found = search(snapshot, question.rows, checked_count("k", k), where=where, ids=ids, settings=settings, exact=exact)
         return question.restored(found)
 
@@ -282,11 +282,11 @@ class LocalIndex:
         Raises: UsageError as `search`.
         """
         k, snapshot = checked_count("k", k), self.snapshot
-        questions = [Question.of(Q, snapshot.version.dim) for Q in queries]
+        questions = [ScaledQuery.of(Q, snapshot.version.dim) for Q in queries]
         count = cores() if threads is None else checked_count("threads", threads)
         masks = snapshot.select(where, ids)
 
-        def one(question: Question) -> LocalResult:
+        def one(question: ScaledQuery) -> LocalResult:
             found = search_selected(snapshot, question.rows, k, masks, settings=settings, exact=exact)
             return question.restored(found)
 
@@ -299,7 +299,7 @@ class LocalIndex:
 
         Raises: UsageError where there is no such effort or no usable query; LocalIndexError where another writer has the index.
         """
-        rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
+        rows, k = [ScaledQuery.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
             writer.check_usable()
             snapshot = self.snapshot
@@ -315,7 +315,7 @@ class LocalIndex:
         """MaxSim of `Q [q, d]` with the stored vectors of those passages, as hits have it; unknown ids are left out, no rows
         give -inf."""
         snapshot = self.snapshot
-        question = Question.of(Q, snapshot.version.dim)
+        question = ScaledQuery.of(Q, snapshot.version.dim)
         places: dict[str, int] = {}
         for passage_id in passage_ids:
             if (found := snapshot.find(passage_id)) is not None:

@@ -13,7 +13,7 @@ from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult
 
-__all__ = ["Question", "checked_count", "chosen_bits", "document_rows"]
+__all__ = ["ScaledQuery", "checked_count", "chosen_bits", "document_rows"]
 
 TOLERANCE = 0.01  # of a unit row's length
 LONGEST = 1_000  # row of codec float32
@@ -85,7 +85,7 @@ def _numbers(values: object, where: str) -> NDArray[np.generic]:
 
 
 @dataclass(frozen=True)
-class Question:
+class ScaledQuery:
     """`rows [q, d]`: those of a query times 2^-exponent, which is exact and makes the longest about 1: the order of hits does
     not depend on the query's scale then. `restored` brings scores back to that."""
 
@@ -93,7 +93,7 @@ class Question:
     exponent: int
 
     @classmethod
-    def of(cls, Q: object, dim: int) -> Question:
+    def of(cls, Q: object, dim: int) -> ScaledQuery:
         """Raises: UsageError where Q is no finite matrix of that width."""
         given = _numbers(Q, "query")
         if given.ndim != 2 or given.shape[1] != dim:

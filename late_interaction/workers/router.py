@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.workers.frames import BLOCK, HELLO, Frame, pack, take_frame
 
-__all__ = ["Answers", "Router", "Wait", "Worker"]
+__all__ = ["Router", "Wait", "Worker", "WorkerAnswers"]
 
 Ready: TypeAlias = list[tuple[selectors.SelectorKey, int]]
 Wait: TypeAlias = Callable[[selectors.BaseSelector, float], Ready]
@@ -35,7 +35,7 @@ class Worker(Protocol):
 
 
 @dataclass
-class _Line:
+class _WorkerLine:
     """A worker and what is under way: `owes`, the number of the request without an answer, sent at `since`."""
 
     worker: Worker
@@ -45,11 +45,11 @@ class _Line:
     incoming: bytearray = field(default_factory=bytearray)
 
 
-Request: TypeAlias = tuple[dict[str, Any], bytes]
+WorkerRequest: TypeAlias = tuple[dict[str, Any], bytes]
 
 
 @dataclass(frozen=True)
-class Answers:
+class WorkerAnswers:
     """bodies: by place. silent: for each of the other places that were asked, why there is none. gone: whether one of them says
     of its error that what it was asked of is gone."""
 
@@ -77,7 +77,7 @@ class Router:
         self.start = start
         self.now = clock
         self.wait = wait
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, _WorkerLine] = {}
         self._number = HELLO
         self._lock = threading.Lock()
         self._stop = weakref.finalize(self, _stop_all, self._lines)  # at the process's end too
@@ -87,7 +87,7 @@ class Router:
         with self._lock:
             self._stop()
 
-    def ask(self, requests: Mapping[int, Request], timeout: float) -> Answers:
+    def ask(self, requests: Mapping[int, WorkerRequest], timeout: float) -> WorkerAnswers:
         """Sends each place its request and waits, after its worker has started, `timeout` seconds for the answer.
 
         Raises: UsageError after `close`.
@@ -98,9 +98,9 @@ class Router:
             self._number += 1
             asking = _Asking(self, self._number, requests, timeout)
             asking.wait()
-            return Answers(asking.bodies, asking.silent, asking.gone)
+            return WorkerAnswers(asking.bodies, asking.silent, asking.gone)
 
-    def line(self, place: int) -> _Line:
+    def line(self, place: int) -> _WorkerLine:
         """The worker of a place, started anew where it has ended or owes an answer for too long."""
         line = self._lines.get(place)
         overdue = line is not None and line.owes is not None and self.now() - line.since > self.start
@@ -108,7 +108,7 @@ class Router:
             self.drop(place)
             line = None
         if line is None:
-            line = self._lines[place] = _Line(self._launch(place), self.now())
+            line = self._lines[place] = _WorkerLine(self._launch(place), self.now())
         return line
 
     def drop(self, place: int) -> str:
@@ -119,12 +119,12 @@ class Router:
 class _Asking:
     """One request to each of several workers, from sending to the last answer or deadline."""
 
-    def __init__(self, router: Router, number: int, requests: Mapping[int, Request], timeout: float) -> None:
+    def __init__(self, router: Router, number: int, requests: Mapping[int, WorkerRequest], timeout: float) -> None:
         self._router = router
         self._number = number
         self._timeout = timeout
         self._frames = {place: pack(number, body, rows) for place, (body, rows) in requests.items()}
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, _WorkerLine] = {}
         self._deadlines: dict[int, float] = {}
         self.bodies: dict[int, dict[str, Any]] = {}
         self.silent: dict[int, str] = {}
@@ -182,7 +182,7 @@ class _Asking:
         except (OSError, ValueError):
             self._give_up(place, f"its process ended ({self._router.drop(place)})")
 
-    def _take(self, place: int, line: _Line, frame: Frame) -> None:
+    def _take(self, place: int, line: _WorkerLine, frame: Frame) -> None:
         if frame.number != line.owes:
             raise ValueError(f"answer {frame.number} to request {line.owes}")
         line.owes = None
@@ -197,7 +197,7 @@ class _Asking:
             self.bodies[place] = frame.body
             del self._deadlines[place]
 
-    def _send(self, place: int, line: _Line) -> None:
+    def _send(self, place: int, line: _WorkerLine) -> None:
         line.owes, line.since, line.outgoing = self._number, self._router.now(), memoryview(self._frames[place])
         _write(line)
 
@@ -206,14 +206,14 @@ class _Asking:
         self._deadlines.pop(place, None)
 
 
-def _write(line: _Line) -> None:
+def _write(line: _WorkerLine) -> None:
     """As much as the socket takes now."""
     with contextlib.suppress(BlockingIOError):
         while line.outgoing:
             line.outgoing = line.outgoing[line.worker.socket.send(line.outgoing) :]
 
 
-def _stop_all(lines: dict[int, _Line]) -> None:
+def _stop_all(lines: dict[int, _WorkerLine]) -> None:
     while lines:
         with contextlib.suppress(OSError):
             lines.popitem()[1].worker.stop()

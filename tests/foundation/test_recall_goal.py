@@ -3,7 +3,7 @@
 import pytest
 
 from late_interaction.errors import UsageError
-from late_interaction.recall_goal import Answer, least_effort
+from late_interaction.recall_goal import CostedAnswer, least_effort
 
 TRUTH = [["a", "b"], ["c", "d", "e"]]
 
@@ -15,7 +15,7 @@ def climbing(answers, ladders, recall):
     def ask(effort):
         asked.append(effort)
         first, second, cost = answers[effort]
-        return [Answer(list(first), cost), Answer(list(second), cost)]
+        return [CostedAnswer(list(first), cost), CostedAnswer(list(second), cost)]
 
     return least_effort(ladders, ask, TRUTH, recall), asked
 
@@ -44,7 +44,7 @@ def test_the_whole_curve_does_not_change_the_choice():
     def ask(effort):
         tried.append(effort)
         first, second, cost = answers[effort]
-        return [Answer(list(first), cost), Answer(list(second), cost)]
+        return [CostedAnswer(list(first), cost), CostedAnswer(list(second), cost)]
 
     ladders = [["1a", "1b", "1c"], ["2a", "2b", "2c"], ["3a", "3b"]]
     found = least_effort(ladders, ask, TRUTH, 0.9, whole=True)

@@ -30,7 +30,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.inputs import document_rows
 from late_interaction.plaid.store.versions import Fit, Version
-from late_interaction.recall_goal import Answer, least_effort
+from late_interaction.recall_goal import CostedAnswer, least_effort
 from late_interaction.thresholds import Thresholds, recall_of, train_thresholds
 from query.types import Hit, SearchResult
 
@@ -215,7 +215,7 @@ def test_a_graph_that_gives_none(tmp_path: Path) -> None:
 
 def test_goals_of_recall() -> None:
     with pytest.raises(UsageError, match="recall must be"):
-        least_effort([[1]], lambda effort: [Answer(["a"], 1.0)], [["a"]], NAN)
+        least_effort([[1]], lambda effort: [CostedAnswer(["a"], 1.0)], [["a"]], NAN)
 
 
 @pytest.mark.parametrize(

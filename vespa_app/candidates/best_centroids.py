@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I64, Matrix
 from late_interaction.extras import required
 
 with required("local", "a compiled loop"):
@@ -14,11 +14,10 @@ with required("local", "a compiled loop"):
 
 __all__ = ["best_centroids", "weighted_sets"]
 
-Ids = NDArray[np.int64]
 _DIGITS = 19  # of the greatest long
 
 
-def best_centroids(scores: Matrix, probes: int) -> Ids:
+def best_centroids(scores: Matrix, probes: int) -> I64:
     """`[q, probes]`: ids of the best centroids of each row of `scores [q, C]`, best first; of equal scores the lower ids first.
     probes: at most C."""
     best = np.empty((len(scores), probes), np.int64)
@@ -26,7 +25,7 @@ def best_centroids(scores: Matrix, probes: int) -> Ids:
     return best
 
 
-def weighted_sets(ids: Ids, weights: Ids) -> list[str]:
+def weighted_sets(ids: I64, weights: I64) -> list[str]:
     """`{id:weight,...}` of each row of two `[q, M]`, all numbers at least 0."""
     text = np.empty((len(ids), ids.shape[1] * 2 * (_DIGITS + 1) + 1), np.uint8)
     ends = np.empty(len(ids), np.int64)
@@ -49,7 +48,7 @@ def _write_number(number: int, text: NDArray[np.uint8], place: int) -> int:
 
 
 @numba.njit("void(int64[:,::1], int64[:,::1], uint8[:,::1], int64[::1])", cache=True, nogil=True)
-def _write(ids: Ids, weights: Ids, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+def _write(ids: I64, weights: I64, text: NDArray[np.uint8], ends: I64) -> None:
     for row in range(ids.shape[0]):
         line, place = text[row], 0
         for pair in range(ids.shape[1]):
@@ -62,7 +61,7 @@ def _write(ids: Ids, weights: Ids, text: NDArray[np.uint8], ends: NDArray[np.int
 
 
 @numba.njit("void(float32[:,::1], int64[:,::1])", cache=True, nogil=True)
-def _best(scores: Matrix, best: Ids) -> None:
+def _best(scores: Matrix, best: I64) -> None:
     """A centroid is compared with the last of the best so far, and moves up from there where it is better."""
     probes = best.shape[1]
     values = np.empty(probes, np.float32)

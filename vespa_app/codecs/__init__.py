@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vespa_app.codecs.base import VECTORS, Codes, Packed, TensorCodec, Values
+from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values
 from vespa_app.codecs.bfloat16 import BFloat16Tensors
 from vespa_app.codecs.binary import BinaryTensors
 from vespa_app.codecs.codebooks import CODEBOOK, NO_CODEBOOKS, Codebooks, bundle_codebooks, codebook_sha256
@@ -15,7 +15,6 @@ __all__ = [
     "NO_CODEBOOKS",
     "VECTORS",
     "Codebooks",
-    "Codes",
     "Packed",
     "TensorCodec",
     "Values",

@@ -12,14 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix, Packed
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "VECTORS",
-    "Codes",
     "Matrix",
     "Packed",
     "PlainCodec",
@@ -33,8 +32,6 @@ __all__ = [
 ]
 
 VECTORS = "vectors"  # the schema field
-Codes = NDArray[np.int32]  # the nearest centroid of each row, [t]
-Packed = tuple[Codes, NDArray[np.uint8]]  # and residuals [t, bytes]
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
 
 
@@ -107,7 +104,7 @@ class TensorCodec(Protocol):
         """Bytes of cells and labels of one token vector in Vespa's attributes. bits: of the codec residual."""
         ...
 
-    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         """`[t, d]` as tensor values by field. codes: of the rows, where they are known."""
         ...
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
-from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from late_interaction.array_types import I32, Matrix
+from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -29,7 +29,7 @@ class BFloat16Tensors(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 2 * dim + 4
 
-    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         return {VECTORS: blocks(_upper_halves(token_matrix(vectors)).astype(">u2"))}
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:

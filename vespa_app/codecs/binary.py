@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix
 from late_interaction.thresholds import Thresholds, plain_thresholds
-from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -65,7 +65,7 @@ class BinaryTensors(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return dim // 8 + 4
 
-    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         matrix = token_matrix(vectors)
         return {VECTORS: blocks(_thresholds(books, matrix.shape[1]).encode(matrix))}
 

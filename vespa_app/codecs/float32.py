@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
-from vespa_app.codecs.base import VECTORS, Codes, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from late_interaction.array_types import I32, Matrix
+from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -28,7 +28,7 @@ class Float32Tensors(PlainCodec):
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         return 4 * dim + 4
 
-    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         return {VECTORS: blocks(token_matrix(vectors).astype(">f4"))}
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:

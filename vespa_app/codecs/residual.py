@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import VECTORS, Codes, Packed, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, Packed, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -83,7 +83,7 @@ class ResidualTensors(PlainCodec):
         """A label and the planes; two labels and a cell of the centroid id."""
         return 4 + bits * dim // 8 + 9
 
-    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: Codes | None = None) -> Values:
+    def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         book = _book(books)
         rows = token_matrix(vectors)
         codes = book.assign_near(rows) if codes is None else codes

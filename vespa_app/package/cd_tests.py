@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, StrategyRequest
 from vespa_app.candidates.base import BASE_PROFILE, Parameter
-from vespa_app.codecs import NO_CODEBOOKS, Codebooks, Codes
+from vespa_app.codecs import NO_CODEBOOKS, Codebooks
 from vespa_app.running.description import Description
 from vespa_app.running.documents import document_fields
 from vespa_app.running.layouts import document_path
@@ -45,7 +45,7 @@ class _Ends:
     def __init__(self, dim: int) -> None:
         self.centroids = _ends(dim)
 
-    def assign(self, vectors: Matrix) -> Codes:
+    def assign(self, vectors: Matrix) -> I32:
         return np.asarray((vectors @ self.centroids.T).argmax(axis=1), np.int32)
 
 

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from late_interaction.addresses import VespaUrl, vespa_url
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle
 from late_interaction.codebook import Codebook
@@ -18,7 +18,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import declared_fields
-from vespa_app.codecs import CODECS, Codebooks, Codes, bundle_codebooks
+from vespa_app.codecs import CODECS, Codebooks, bundle_codebooks
 from vespa_app.running.description import Description, read_description
 from vespa_app.running.documents import document_fields
 from vespa_app.settings.application_settings import AppSettings
@@ -102,7 +102,7 @@ class Application:
         return found
 
 
-def _codes(codebook: Codebook | None, matrices: Sequence[Matrix]) -> Sequence[Codes | None]:
+def _codes(codebook: Codebook | None, matrices: Sequence[Matrix]) -> Sequence[I32 | None]:
     """Of the rows of each matrix; None where there is no codebook."""
     if codebook is None or not matrices:
         return [None] * len(matrices)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, Matrix
 from late_interaction.documents import Passage
 from late_interaction.metadata import FieldType, Value
 from vespa_app.candidates import STRATEGIES, DocumentContext
-from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks, Codes
+from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks
 from vespa_app.running.layouts import chunked_blocks
 from vespa_app.running.passage_fields import PRESENT, present_marks
 from vespa_app.settings.application_settings import AppSettings
@@ -23,7 +23,7 @@ def document_fields(
     vectors: Sequence[Matrix],
     settings: AppSettings,
     books: Codebooks = NO_CODEBOOKS,
-    codes: Codes | None = None,
+    codes: I32 | None = None,
 ) -> dict[str, object]:
     """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
     of the first. vectors: `[t, d]` float32 of each passage. codes: of all their rows, where they are known.

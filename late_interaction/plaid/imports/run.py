@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Packed
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError
@@ -22,7 +23,7 @@ from late_interaction.plaid.store.codecs import payload_form
 from late_interaction.plaid.store.creating import check_free, new_index
 from late_interaction.plaid.store.segment import PayloadForm, Segment
 from late_interaction.plaid.store.versions import now, publish
-from late_interaction.plaid.writing.build import Encoded, build_encoded_segment
+from late_interaction.plaid.writing.build import build_encoded_segment
 from late_interaction.plaid.writing.training import FIT_VECTORS, adopt, bundle_codebook
 
 __all__ = ["import_index"]
@@ -126,7 +127,7 @@ def _write(
 
 def _items(
     peer: Peer, schema: MetadataSchema, documents: Iterable[Document], progress: Callable[[int, int], None]
-) -> Iterator[tuple[Passage, Encoded]]:
+) -> Iterator[tuple[Passage, Packed]]:
     """The n-th passage of a document is `id#n`."""
     total = int(peer.living.sum())
     numbers: dict[str, int] = {}

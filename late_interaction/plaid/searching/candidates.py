@@ -16,7 +16,7 @@ from late_interaction.plaid.searching import kernels
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 
-__all__ = ["Found", "best_by_centroids", "top_centroids"]
+__all__ = ["Shortlist", "best_by_centroids", "top_centroids"]
 
 LEVELS = 255  # of a score rounded to eight bits
 MOST_PROBES = 64  # probes of a widened search; where more are needed, scoring all that is selected costs less
@@ -24,7 +24,7 @@ SCANNED_PROBES = 16  # from here on partitioning every row costs less than keepi
 
 
 @dataclass
-class Found:
+class Shortlist:
     """What the first stages keep: global places, ascending, and their approximate scores."""
 
     places: Places
@@ -35,7 +35,7 @@ class Found:
 
 def best_by_centroids(
     snapshot: Snapshot, query: Query16, masks: Sequence[Mask], keep: int, probes: int, lap: Callable[[str], None]
-) -> Found:
+) -> Shortlist:
     """The `keep` best selected places by centroid interaction. lap: called with the name of each stage when it is done."""
     S = snapshot.centroids16.scores(query)
     lap("centroids")
@@ -49,7 +49,7 @@ def best_by_centroids(
         best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
         places, total = places[best], total[best]
     lap("interaction")
-    return Found(places, (total / scale + floor).astype(np.float32), candidates, widened)
+    return Shortlist(places, (total / scale + floor).astype(np.float32), candidates, widened)
 
 
 def _interaction(snapshot: Snapshot, S: Matrix, rows: Sequence[Places]) -> tuple[NDArray[np.int32], float, float]:

@@ -25,7 +25,7 @@ import numpy as np
 from late_interaction.array_types import Mask, Matrix
 from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
-from late_interaction.plaid.searching.candidates import Found, best_by_centroids
+from late_interaction.plaid.searching.candidates import Shortlist, best_by_centroids
 from late_interaction.plaid.searching.scoring import bounded_scores, exact_scores, within
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
@@ -86,7 +86,7 @@ def search_selected(
     outright = exact or _few(snapshot, masks, 2 * rerank)
     if outright:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
-        found = Found(places, np.empty(0, np.float32), selected)
+        found = Shortlist(places, np.empty(0, np.float32), selected)
     else:
         found = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
     scores, errors = bounded_scores(snapshot, query, found.places, refined=outright)

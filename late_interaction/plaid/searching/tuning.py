@@ -9,16 +9,16 @@ from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
 from late_interaction.plaid.store.versions import Tuned
 from late_interaction.plaid.types import LocalResult, SearchSettings
-from late_interaction.recall_goal import Answer, counted_cost, least_effort
+from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effort
 
 __all__ = ["find_effort"]
 
-Ask: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
+SearchWith: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
 PROBES = (1, 2, 4, 8, 16, 32, 0)  # 0: every passage is scored by its centroids
 RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 
 
-def find_effort(ask: Ask, queries: Sequence[Matrix], k: int, recall: float, token_vectors: int) -> Tuned:
+def find_effort(ask: SearchWith, queries: Sequence[Matrix], k: int, recall: float, token_vectors: int) -> Tuned:
     """The cheapest of some hundred pairs of probes and rerank whose mean recall@k over `queries`, a `[q, d]` each, is `recall`.
 
     ask: the k best for a query with such settings, or with None by exact search. token_vectors: of the index.
@@ -28,9 +28,9 @@ def find_effort(ask: Ask, queries: Sequence[Matrix], k: int, recall: float, toke
     exact = [(Q, _ids(ask(Q, None))) for Q in queries]
     asked = [(Q, ids) for Q, ids in exact if ids]
 
-    def answers(settings: SearchSettings) -> list[Answer]:
+    def answers(settings: SearchSettings) -> list[CostedAnswer]:
         found = [ask(Q, settings) for Q, _ in asked]
-        return [Answer(_ids(result), counted_cost(result.candidates, result.reranked)) for result in found]
+        return [CostedAnswer(_ids(result), counted_cost(result.candidates, result.reranked)) for result in found]
 
     ladders = [[SearchSettings(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in PROBES]
     best = least_effort(ladders, answers, [ids for _, ids in asked], recall).best

@@ -24,7 +24,7 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.index import LocalIndex, Planned
-from late_interaction.plaid.inputs import Question, checked_count
+from late_interaction.plaid.inputs import ScaledQuery, checked_count
 from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, shard_path, write_sharding
@@ -309,7 +309,7 @@ class ShardedIndex:
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
         """Answers by shard, in order, and how much of the index they cover."""
         for Q in queries:
-            Question.of(Q, self.dim)  # refused here, not by the workers
+            ScaledQuery.of(Q, self.dim)  # refused here, not by the workers
         rows = b"".join(np.asarray(Q, "<f4").tobytes() for Q in queries)
         body = {**body, "rows": [len(Q) for Q in queries]}
         while True:
@@ -404,7 +404,7 @@ class ShardedIndex:
 
         Raises: as LocalIndex.tune; LocalIndexError where a shard does not answer.
         """
-        rows, k = [Question.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
+        rows, k = [ScaledQuery.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
             writer.check_usable()
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Packed
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -26,7 +26,6 @@ from late_interaction.plaid.store.history import check_version, known_versions, 
 from late_interaction.plaid.store.lock import WriterLock
 from late_interaction.plaid.store.versions import Tuned
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.writing.build import Encoded
 from late_interaction.plaid.writing.writer import IndexWriter, left_over_error
 from late_interaction.text import checked_id
 
@@ -136,7 +135,7 @@ class ShardedWriter:
         """As IndexWriter.takes_codes_of, of all shards."""
         return all(writer.takes_codes_of(codebook) for writer in self._writers)
 
-    def put_encoded(self, passage: Passage, encoded: Encoded) -> None:
+    def put_encoded(self, passage: Passage, encoded: Packed) -> None:
         """As IndexWriter.put_encoded, into the shard of the passage."""
         self.check_usable()
         sharding = self._states.sharding

@@ -24,7 +24,7 @@ from late_interaction.metadata import FieldType, MetadataSchema, Value
 from late_interaction.places_and_times import near
 from late_interaction.plaid.store.storage import Strings, StringsWriter, open_array, write_array
 
-__all__ = ["Column", "Columns", "column_of", "evaluate", "join_columns", "open_columns", "write_columns"]
+__all__ = ["Column", "SegmentColumns", "column_of", "evaluate", "join_columns", "open_columns", "write_columns"]
 
 _DTYPES = {
     FieldType.INT: "<i4",
@@ -111,7 +111,7 @@ class Column:
         return Column(self.type, self.present[rows], self.values[places], self.words, offsets)
 
 
-Columns = Mapping[str, Column]
+SegmentColumns = Mapping[str, Column]
 
 
 def column_of(type_: FieldType, values: Sequence[Value]) -> Column:
@@ -164,7 +164,7 @@ def _join_words(parts: Sequence[Column]) -> tuple[list[str], NDArray[np.int32]]:
     return words, np.concatenate(values)
 
 
-def write_columns(folder: Path, schema: MetadataSchema, columns: Columns) -> dict[str, FileEntry]:
+def write_columns(folder: Path, schema: MetadataSchema, columns: SegmentColumns) -> dict[str, FileEntry]:
     """Files `field-N.*.npy`, N the field's place in the schema (names may hold anything)."""
     files: dict[str, FileEntry] = {}
     for number, name in enumerate(schema.fields):
@@ -205,7 +205,7 @@ def open_columns(root: Path, schema: MetadataSchema, files: Mapping[str, FileEnt
     return columns
 
 
-def evaluate(where: Filter, columns: Columns, passages: int) -> Mask:
+def evaluate(where: Filter, columns: SegmentColumns, passages: int) -> Mask:
     """Which of the passages the filter selects, `[passages]`."""
     match where:
         case And(parts):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Packed
 from late_interaction.bundle import FileEntry
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage, passage_text
@@ -28,7 +28,6 @@ __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts", "digests")
-Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]  # codes [t] and residuals [t, residual_bytes] of a passage
 Rows = TypeVar("Rows")  # what a passage has: vectors, or codes and residuals
 
 
@@ -122,7 +121,7 @@ def build_encoded_segment(
     schema: MetadataSchema,
     codebook: Codebook,
     form: PayloadForm,
-    items: Iterable[tuple[Passage, Encoded]],
+    items: Iterable[tuple[Passage, Packed]],
 ) -> SegmentEntry:
     """A segment of passages that are encoded already, by codec residual with `codebook`. No int8 rows. Memory: as above."""
     writer = _SegmentWriter(root, name, codebook, form)

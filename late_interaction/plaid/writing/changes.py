@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.snapshot import Snapshot
-from late_interaction.plaid.writing.pending import PUT, PUT_ENCODED, REMOVE_DOCUMENT, UPDATE, Record
+from late_interaction.plaid.writing.pending import PUT, PUT_ENCODED, REMOVE_DOCUMENT, UPDATE, LogRecord
 
 __all__ = ["Changes"]
 
@@ -86,7 +86,7 @@ class Changes:
         segment, row = found[0].segment, found[1]
         return self._updates.get(segment.entry.name, {}).get(row), (segment, row)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: LogRecord) -> None:
         """A record of the log, as whoever wrote it has noted it."""
         if record.kind in (PUT, PUT_ENCODED):
             encoded = record.kind == PUT_ENCODED

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Packed
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
@@ -20,7 +20,7 @@ from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.store.storage import write_array
 from late_interaction.plaid.store.versions import Fit, NamedFile, SegmentEntry, Version, now
-from late_interaction.plaid.writing.build import Encoded, build_encoded_segment, build_segment, merge_segments
+from late_interaction.plaid.writing.build import build_encoded_segment, build_segment, merge_segments
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import FIT_VECTORS, Taken, adopt, bundle_codebook, grow, sample_of, take_codebook
@@ -38,7 +38,7 @@ def code_bytes(codebook: Codebook) -> int:
     return 4 + codebook.residual_bytes
 
 
-def packed_rows(encoded: Encoded, dim: int) -> Matrix:
+def packed_rows(encoded: Packed, dim: int) -> Matrix:
     """Codes and residuals in the place of vectors `[t, dim]`, for the log."""
     codes, residuals = encoded
     rows = np.zeros((len(codes), 4 * dim), np.uint8)
@@ -62,12 +62,12 @@ class Uncommitted:
         for place, (passage, rows) in zip(places, self.log.read(places), strict=True):
             yield passage, self.codebook().decode(*self._unpacked(rows)) if place in encoded else rows
 
-    def read_encoded(self) -> Iterator[tuple[Passage, Encoded]]:
+    def read_encoded(self) -> Iterator[tuple[Passage, Packed]]:
         """Passages with codes and residuals."""
         places = [place for place in self.changes.places if place in self.changes.encoded]
         return ((passage, self._unpacked(rows)) for passage, rows in self.log.read(places))
 
-    def _unpacked(self, rows: Matrix) -> Encoded:
+    def _unpacked(self, rows: Matrix) -> Packed:
         """Of `packed_rows`. Raises: LocalIndexError where they name centroids that are not there."""
         book, root = self.codebook(), self.opened.path
         data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 4 * self.opened.version.dim)

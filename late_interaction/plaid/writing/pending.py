@@ -30,7 +30,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 
-__all__ = ["PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "PendingLog", "Record"]
+__all__ = ["PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "LogRecord", "PendingLog"]
 
 MAGIC = b"CVPEND02"
 PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE, PUT_ENCODED = 1, 2, 3, 4, 5
@@ -43,7 +43,7 @@ BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LogRecord:
     """Of a put and an update: ids, `rows` (an update has none) and digest; of a removal: `id`, of what is removed. It lies at
     `place` to `end` of the log."""
 
@@ -87,7 +87,7 @@ class PendingLog:
         for _ in self.records():
             pass
 
-    def resume(self) -> Iterator[Record]:
+    def resume(self) -> Iterator[LogRecord]:
         """The whole records that an interrupted run of this version left; when all are read, new ones follow them.
 
         Raises: LocalIndexError where the log is damaged, or the disk refuses.
@@ -213,7 +213,7 @@ class PendingLog:
                     raise self._damage(place)
                 yield read[1], read[2]
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[LogRecord]:
         """The whole records of a log that belongs to this version; none where there is no such log.
 
         Raises: LocalIndexError where the beginning is damaged, or a record that was durable.
@@ -247,7 +247,7 @@ class PendingLog:
             f"`colbert-vespa index discard {root}` and feed again"
         )
 
-    def _next(self, file: BinaryIO, place: int) -> tuple[Record, Passage | None, Matrix] | None:
+    def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, Matrix] | None:
         """The record at the file's position, which is `place`, its passage and vectors; None where it is not whole."""
         header = file.read(_HEADER.size)
         if len(header) != _HEADER.size:
@@ -262,7 +262,7 @@ class PendingLog:
         body = json.loads(text)
         passage = Passage(*body) if kind in (PUT, PUT_ENCODED, UPDATE) else None
         document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
-        record = Record(kind, body[0], document_id, place, end, rows, digest)
+        record = LogRecord(kind, body[0], document_id, place, end, rows, digest)
         return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
 
 

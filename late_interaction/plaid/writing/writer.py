@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Packed
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -36,7 +36,6 @@ from late_interaction.plaid.store.versions import (
     read_current,
 )
 from late_interaction.plaid.types import CommitSummary
-from late_interaction.plaid.writing.build import Encoded
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.committing import Commit, Uncommitted, code_bytes, packed_rows
 from late_interaction.plaid.writing.fields import widened
@@ -159,7 +158,7 @@ class IndexWriter:
         self._adopted = codebook
         return True
 
-    def put_encoded(self, passage: Passage, encoded: Encoded) -> None:
+    def put_encoded(self, passage: Passage, encoded: Packed) -> None:
         """As `put`, of codes `[t]` and residuals `[t, bytes]` of a codebook that `takes_codes_of` has agreed to: they are
         stored as they are."""
         self.check_usable()
