@@ -17,34 +17,44 @@ from pathlib import Path
 from feeder.copying.journal import KIND
 from feeder.copying.manifest import MANIFEST, PART, BackupManifest, FileNote, PartNote
 from feeder.copying.parts import pack_part, read_part
-from feeder.copying.source import Batch, Kept, StoredDocument, StoredIndex
+from feeder.copying.source import Batch, StoredSource
 from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.own_files import check_own_file
+from feeder.targets import EncodedDocument, Kept
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.codebook import Codebook
+from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write, remove_file, replace_folder, sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 
-__all__ = ["PROGRESS", "BackupStored", "BackupTarget", "check_free"]
+__all__ = ["PROGRESS", "BackupSource", "BackupTarget", "check_free"]
 
 CODEBOOK = "codebook.npz"
+ONCE = "backup {} is written once: change the index, and take another backup"
 PROGRESS = "progress.jsonl"  # of a backup that is not complete
 
 
 class BackupTarget:
     """Writes a part for each batch. Nothing of it counts before `finish`, which reads every part again."""
 
-    def __init__(self, folder: Path, source: StoredIndex, *, batches: int) -> None:
+    counted = unit_rows = False
+    needs_vectors = True
+
+    def __init__(self, folder: Path, source: StoredSource, *, batches: int) -> None:
         """batches: how many an earlier run has brought."""
         self.name, self._folder, self._source = str(folder), folder, source
         self.place, self.built = str(folder.resolve()), ""
         self._batches = batches
         self._outcomes: list[Settled] = []
-        self.schema, self.counted, self.digest_basis = source.schema, False, ""
+        self.schema, self.digest_basis = source.schema, ""
         with _disk_errors(folder):
             (folder / "parts").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._source.bundle
 
     @property
     def kept(self) -> Kept:
@@ -57,12 +67,24 @@ class BackupTarget:
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
         return {}
 
-    def put(self, batch: Sequence[StoredDocument]) -> None:
+    def put(self, batch: Sequence[EncodedDocument]) -> None:
         data, _ = pack_part(batch, self._source.bundle.manifest.dim)
         with _disk_errors(self._folder):
             atomic_write(self._part(self._batches), data)
         self._batches += 1
         self._outcomes += [Settled(document.document.id) for document in batch]
+
+    def update(self, batch: Sequence[Document]) -> None:
+        raise UsageError(ONCE.format(self.name))
+
+    def delete(self, document_ids: Sequence[str]) -> None:
+        raise UsageError(ONCE.format(self.name))
+
+    def still_updated(self, document_ids: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    def statistics(self) -> None:
+        return None
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
         found, self._outcomes = self._outcomes, []
@@ -122,7 +144,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         raise CollectionError(f"backup {folder} cannot be written ({error.strerror}): see to the disk, then --resume") from None
 
 
-def _token_vectors(documents: Sequence[StoredDocument]) -> int:
+def _token_vectors(documents: Sequence[EncodedDocument]) -> int:
     return sum(len(rows) for document in documents for rows in document.vectors)
 
 
@@ -136,7 +158,7 @@ def check_free(folder: Path) -> None:
         raise UsageError(f"{folder} is there and no empty folder: give a new one")
 
 
-class BackupStored:
+class BackupSource:
     """A backup as a place with stored documents."""
 
     counted = True
@@ -188,7 +210,7 @@ class BackupStored:
     def close(self) -> None:
         pass
 
-    def _read(self, number: int) -> list[StoredDocument]:
+    def _read(self, number: int) -> list[EncodedDocument]:
         note = self._manifest.parts[number]
         path = self._folder / "parts" / note.file.name
         try:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from feeder.copying.source import END, Batch, Kept, StoredDocument, stored_document
-from feeder.outcomes import Settled
+from feeder.copying.source import END, Batch, stored_document
 from feeder.targets import EncodedDocument
-from feeder.targets.local import LocalTarget
+from feeder.targets.local import kept_locally
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import PlaidIndex, Storage, open_index
-from late_interaction.plaid.store.snapshot import Living, Snapshot, index_thresholds
-from late_interaction.plaid.writing.training import bundle_codebook
+from late_interaction.plaid import Storage, open_index
+from late_interaction.plaid.store.snapshot import Living, Snapshot
 from vespa_app.codecs import Packed
 
-__all__ = ["LocalStored", "PackedTarget", "kept_locally"]
+__all__ = ["LocalSource"]
 
 BATCH_DOCUMENTS = 1024
 BATCH_VECTORS = 1 << 16  # 32 MiB at 128 dimensions
 
 
 @dataclass(frozen=True)
-class _Part:
+class _LivingSegment:
     """A segment and the version that it is of."""
 
     snapshot: Snapshot
     living: Living
 
 
-class LocalStored:
+class LocalSource:
     """One version of the index. A document comes where its first passage stands, with all that belongs to it."""
 
     counted = True
@@ -50,7 +47,7 @@ class LocalStored:
         self.name, self.place, self._index = str(path), str(path.resolve()), index
         self.version = repr(index.current)
         readers = index.readers().values()
-        self._parts = [_Part(reader.snapshot, living) for reader in readers for living in reader.snapshot.living]
+        self._parts = [_LivingSegment(reader.snapshot, living) for reader in readers for living in reader.snapshot.living]
         self.codebook = index.codebook if index.codec == "residual" and not index.refine else None
         self.kept = kept_locally(index, self.codebook)
 
@@ -71,7 +68,7 @@ class LocalStored:
 
     def batches(self, resume: str) -> Iterator[Batch]:
         """Places are `segment:row`."""
-        documents: list[StoredDocument] = []
+        documents: list[EncodedDocument] = []
         rows = 0
         for part, row in self._places(resume):
             found = self._document(part, row)
@@ -96,7 +93,7 @@ class LocalStored:
             for row in rows[rows >= (start if number == first else 0)].tolist():
                 yield number, row
 
-    def _document(self, part: int, row: int) -> StoredDocument | None:
+    def _document(self, part: int, row: int) -> EncodedDocument | None:
         """The document of the passage there; None where another of its passages comes earlier."""
         document_id = self._parts[part].living.segment.documents[row]
         places: list[tuple[int, int]] = []
@@ -112,31 +109,6 @@ class LocalStored:
         return stored_document([passage for _, _, passage in own], vectors, packed, counted=True)
 
 
-class PackedTarget(LocalTarget):
-    """Takes codes and residuals of `codebook` as they are, where its index can."""
-
-    def pack(self, codebook: Codebook) -> bool:
-        """Whether it does."""
-        self._packed = self._writer.takes_codes_of(codebook)
-        return self._packed
-
-    _packed = False
-
-    def put(self, batch: Sequence[EncodedDocument]) -> None:
-        plain: list[EncodedDocument] = []
-        for item in batch:
-            packed = item.packed if self._packed and isinstance(item, StoredDocument) else ()
-            if not any(len(codes) for codes, _ in packed):
-                plain.append(item)
-                continue
-            for passage, encoded in zip(item.passages, packed, strict=True):
-                self._writer.put_encoded(replace(passage, digest=item.digest), encoded)
-            for passage_id in item.stale:
-                self._writer.delete_passage(passage_id)
-            self._outcomes.append(Settled(item.document.id))
-        super().put(plain)
-
-
 def _number(passage: Passage) -> int:
     """The n of `id#n`; 0 of an id that is none."""
     start = Passage.id_of(passage.document_id, 0)[:-1]
@@ -144,26 +116,14 @@ def _number(passage: Passage) -> int:
     return int(rest) if passage.id.startswith(start) and rest.isdecimal() else 0
 
 
-def _rows(part: _Part, row: int) -> Matrix:
+def _rows(part: _LivingSegment, row: int) -> Matrix:
     start, stop = part.living.segment.offsets[row : row + 2].tolist()
     if start == stop:
         return np.zeros((0, part.snapshot.version.dim), np.float32)
     return part.snapshot.best_vectors(part.living, slice(start, stop))
 
 
-def _packed(part: _Part, row: int) -> Packed:
+def _packed(part: _LivingSegment, row: int) -> Packed:
     segment = part.living.segment
     start, stop = segment.offsets[row : row + 2].tolist()
     return segment.codes[start:stop].astype(np.int32), np.array(segment.payload[start:stop], np.uint8)
-
-
-def kept_locally(index: PlaidIndex, codebook: Codebook | None = None) -> Kept:
-    """codebook: of the index; default is the bundle's, which an index takes."""
-    if index.refine:
-        return Kept("int8", f"{index.codec} with int8 rows")
-    if index.codec == "float32":
-        return Kept.as_encoded()
-    if index.codec == "binary":
-        return Kept(f"binary {index_thresholds(index.bundle.path.parent, index.dim, index.bundle.sha256).sha256}", "binary")
-    book = codebook or bundle_codebook(index.bundle)
-    return Kept(f"residual {index.path if book is None else book.sha256}", f"residual, {index.bits} bits")

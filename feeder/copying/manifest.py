@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feeder.copying.parts import LARGEST, whole_count
-from feeder.copying.source import Kept
+from feeder.targets import Kept
 from late_interaction.errors import CollectionError, MetadataError
 from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema

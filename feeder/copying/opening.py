@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feeder.copying.backup import PROGRESS, BackupStored, BackupTarget, check_free
+from feeder.copying.backup import PROGRESS, BackupSource, BackupTarget, check_free
 from feeder.copying.journal import Progress
-from feeder.copying.run import Copy, CopySummary, Destination, Report
-from feeder.copying.source import StoredIndex
-from feeder.copying.vespa import VespaStored, kept_by_vespa
-from feeder.targets.vespa import VespaTarget
+from feeder.copying.run import Copy, CopySummary, Report
+from feeder.copying.source import StoredSource
+from feeder.copying.vespa import VespaSource
+from feeder.targets import Target
+from feeder.targets.vespa import open_vespa
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder, register_bundle
@@ -66,7 +67,7 @@ def backup_index(source: str, folder: Path, options: CopyOptions | None = None, 
         identity = _identity(place, "backup", place.kept.key)
         progress = open_things.enter_context(_progress(folder / PROGRESS, identity, resume=options.resume))
         target = BackupTarget(folder, place, batches=progress.last.batches)
-        return Copy(place, Destination(target, place.kept, moves=False), progress, report=report).run()
+        return Copy(place, target, progress, as_is=True, report=report).run()
 
 
 def restore_index(folder: Path, target: str, options: CopyOptions | None = None, report: Report | None = None) -> CopySummary:
@@ -74,68 +75,52 @@ def restore_index(folder: Path, target: str, options: CopyOptions | None = None,
 
     Raises: as copy_index; CollectionError where the backup is damaged or not complete.
     """
-    return _copied(BackupStored(folder), target, options or CopyOptions(), report)
+    return _copied(BackupSource(folder), target, options or CopyOptions(), report)
 
 
-def _copied(source: StoredIndex, target: str, options: CopyOptions, report: Report | None) -> CopySummary:
+def _copied(source: StoredSource, target: str, options: CopyOptions, report: Report | None) -> CopySummary:
     with contextlib.closing(source), contextlib.ExitStack() as open_things:
-        to = open_things.enter_context(_destination(target, source, options))
+        to = open_things.enter_context(contextlib.closing(_target(target, source, options)))
         register_bundle(source.bundle)  # as a feed does
-        identity = _identity(source, f"{to.sink.place} {to.sink.built}", to.kept.key)
-        journal = options.journal or _journal(source.place, to.sink.place)
+        identity = _identity(source, f"{to.place} {to.built}", to.kept.key)
+        journal = options.journal or _journal(source.place, to.place)
         progress = open_things.enter_context(_progress(journal, identity, resume=options.resume))
         return Copy(source, to, progress, merge=options.merge, report=report).run()
 
 
-def _opened(source: str, bundle: Bundle | None) -> StoredIndex:
+def _opened(source: str, bundle: Bundle | None) -> StoredSource:
     place = locate(source)
     if isinstance(place, Path):
-        from feeder.copying.local import LocalStored
+        from feeder.copying.local import LocalSource
 
-        return LocalStored(place)
+        return LocalSource(place)
     application = Application.read(place)
-    return VespaStored(application, application.choose_bundle(bundle))
+    return VespaSource(application, application.choose_bundle(bundle))
 
 
-@contextlib.contextmanager
-def _destination(address: str, source: StoredIndex, options: CopyOptions) -> Iterator[Destination]:
+def _target(address: str, source: StoredSource, options: CopyOptions) -> Target:
     place = locate(address)
-    found = _open_local(place, source, options) if isinstance(place, Path) else _open_vespa(place, source, options)
-    try:
-        yield found
-    finally:
-        found.sink.close()
+    return _open_local(place, source, options) if isinstance(place, Path) else _open_vespa(place, source, options)
 
 
-def _open_vespa(url: VespaUrl, source: StoredIndex, options: CopyOptions) -> Destination:
+def _open_vespa(url: VespaUrl, source: StoredSource, options: CopyOptions) -> Target:
     if options.storage is not None or options.sharding is not None:
         raise UsageError("codec, bits, refine and shards are of a local index: Vespa's application has its codec (app --codec)")
-    application = Application.read(url)
-    bundle = application.choose_bundle(source.bundle)
-    kept = kept_by_vespa(application, bundle)
-    target = VespaTarget(application, bundle)
-    return Destination(target, kept, numbered=True, sends_vectors=target.needs_vectors)
+    return open_vespa(url, source.bundle)
 
 
-def _open_local(path: Path, source: StoredIndex, options: CopyOptions) -> Destination:
+def _open_local(path: Path, source: StoredSource, options: CopyOptions) -> Target:
     """A new index stores vectors as the source keeps them, as far as a local index can."""
-    from feeder.copying.local import PackedTarget, kept_locally
-    from late_interaction.plaid import open_index
+    from feeder.targets.local import LocalTarget
 
     storage = options.storage or (None if is_there(path) else source.storage)
-    target = PackedTarget(
-        path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding
-    )
-    try:
-        index = open_index(path)
-        packed = source.codebook is not None and target.pack(source.codebook)
-        return Destination(target, kept_locally(index, source.codebook if packed else None), unit=index.codec != "float32")
-    except BaseException:
-        target.close()
-        raise
+    return LocalTarget(
+        path, source.bundle, source.schema, resume=options.resume, create=True, storage=storage, sharding=options.sharding,
+        codes_of=source.codebook,
+    )  # fmt: skip
 
 
-def _identity(source: StoredIndex, target: str, kept: str) -> str:
+def _identity(source: StoredSource, target: str, kept: str) -> str:
     """Of a copy: a journal of another one is not taken up."""
     parts = [source.place, source.version, source.bundle.sha256, target, kept]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from feeder.copying.source import StoredDocument, stored_document
+from feeder.copying.source import stored_document
+from feeder.targets import EncodedDocument
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -34,7 +35,7 @@ _LEVEL = 1
 _LENGTH = struct.Struct("<Q")
 
 
-def pack_part(documents: Sequence[StoredDocument], dim: int) -> tuple[bytes, int]:
+def pack_part(documents: Sequence[EncodedDocument], dim: int) -> tuple[bytes, int]:
     """The file, and its length unpacked. Raises: CollectionError where it would be larger than a reader takes."""
     form, rows = _packed_rows(documents, dim)
     head = json.dumps({"form": form, "documents": [_described(document) for document in documents]}).encode()
@@ -46,7 +47,7 @@ def pack_part(documents: Sequence[StoredDocument], dim: int) -> tuple[bytes, int
     return b"".join([*pieces, packer.flush()]), size
 
 
-def _described(document: StoredDocument) -> dict[str, object]:
+def _described(document: EncodedDocument) -> dict[str, object]:
     passages = [
         {"id": p.id, "title": p.title, "text": p.text, "metadata": dict(p.metadata), "rows": len(rows)}
         for p, rows in zip(document.passages, document.vectors, strict=True)
@@ -54,7 +55,7 @@ def _described(document: StoredDocument) -> dict[str, object]:
     return {"id": document.document.id, "digest": document.digest, "passages": passages}
 
 
-def _packed_rows(documents: Sequence[StoredDocument], dim: int) -> tuple[str, list[bytes]]:
+def _packed_rows(documents: Sequence[EncodedDocument], dim: int) -> tuple[str, list[bytes]]:
     if documents and all(len(document.packed) == len(document.passages) for document in documents):
         packed = [pair for document in documents for pair in document.packed]
         codes = np.concatenate([pair[0] for pair in packed])
@@ -68,7 +69,7 @@ def _packed_rows(documents: Sequence[StoredDocument], dim: int) -> tuple[str, li
 
 def read_part(
     data: bytes, size: int, where: str, schema: MetadataSchema, dim: int, book: Codebook | None
-) -> list[StoredDocument]:
+) -> list[EncodedDocument]:
     """size: unpacked, as the manifest has it. Raises: CollectionError naming `where`."""
     try:
         unpacker = zlib.decompressobj(wbits=31)
@@ -86,7 +87,7 @@ def read_part(
 
 def _documents(
     head: Mapping[str, Any], body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
-) -> Iterator[StoredDocument]:
+) -> Iterator[EncodedDocument]:
     counts = [whole_count(passage["rows"]) for document in head["documents"] for passage in document["passages"]]
     vectors, packed = _rows(str(head["form"]), body, sum(counts), dim, book)
     edges = np.cumsum([0, *counts])

@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from feeder.copying.journal import Progress, Stretch
-from feeder.copying.source import Kept, StoredDocument, StoredIndex
+from feeder.copying.source import StoredSource
 from feeder.digests import moved_digest, stored_digest
-from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.signals import Stop
+from feeder.targets import EncodedDocument, Kept, Target
 from late_interaction.array_types import Matrix
-from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.metadata import MetadataSchema
 
-__all__ = ["Copy", "CopySummary", "Destination", "Sink", "check_schema", "differences"]
+__all__ = ["Copy", "CopySummary", "check_schema", "differences"]
 
 AHEAD = 8  # batches that are handed over without waiting for what became of them
 NOT_UNIT = 0.005
 TINY = 1e-12  # a row of zeros stays one
 Report = Callable[[int, int], None]  # done, and all there is
-
-
-class Sink(Protocol):
-    """What a copy needs of a target (feeder.targets.Target)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-    @property
-    def built(self) -> str: ...
-    @property
-    def schema(self) -> MetadataSchema: ...
-    @property
-    def digest_basis(self) -> str: ...
-    @property
-    def counted(self) -> bool: ...
-    def size(self) -> int: ...
-    def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]: ...
-    def put(self, batch: Sequence[StoredDocument]) -> None: ...
-    def settled(self, *, wait: bool = False) -> list[Settled]: ...
-    def finish(self) -> Finished: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """kept: what it keeps of a vector. unit: whether it takes rows of length one alone. numbered: whether passages must have
-    ids `id#n`. moves: whether digests are made its own; a backup keeps them as they are. sends_vectors: False where the target
-    makes them itself."""
-
-    sink: Sink
-    kept: Kept
-    unit: bool = False
-    numbered: bool = False
-    moves: bool = True
-    sends_vectors: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,10 +45,10 @@ class CopySummary:
         return dataclasses.asdict(self)
 
 
-def differences(source: Kept, to: Destination) -> tuple[str, ...]:
+def differences(source: Kept, to: Target) -> tuple[str, ...]:
     """What a user should know of how vectors are kept, in a line or none."""
-    if not to.sends_vectors:
-        return (f"{to.sink.name} makes its vectors itself: texts are sent, vectors are not",)
+    if not to.needs_vectors:
+        return (f"{to.name} makes its vectors itself: texts are sent, vectors are not",)
     if source.key == to.kept.key:
         return ()
     if source.exact:
@@ -106,21 +67,29 @@ def check_schema(source: MetadataSchema, target: MetadataSchema, name: str) -> N
 
 
 class Copy:
-    """merge: into a target that has documents already: those of the same id are replaced, the others stay."""
+    """merge: into a target that has documents already: those of the same id are replaced, the others stay. as_is: into a target
+    of this copy alone, which keeps digests as they are."""
 
     def __init__(
-        self, source: StoredIndex, to: Destination, progress: Progress, *, merge: bool = False, report: Report | None = None
+        self,
+        source: StoredSource,
+        to: Target,
+        progress: Progress,
+        *,
+        merge: bool = False,
+        as_is: bool = False,
+        report: Report | None = None,
     ) -> None:
         """Raises: UsageError where the target is not empty, MetadataError where its metadata differ."""
-        self._source, self._to, self._progress, self._merge = source, to, progress, merge
+        self._source, self._to, self._progress, self._merge, self._as_is = source, to, progress, merge, as_is
         self._report = report or (lambda done, total: None)
         self._exact = source.kept.exact or source.kept.key == to.kept.key
         self._start = time.monotonic()
-        check_schema(source.schema, to.sink.schema, to.sink.name)
-        there = to.sink.size()
+        check_schema(source.schema, to.schema, to.name)
+        there = to.size()
         if there and not merge and not progress.resumed:
-            what = "passages" if to.sink.counted else "documents"
-            raise UsageError(f"{to.sink.name} has {there} {what} already: copy into an empty index, or give --merge")
+            what = "passages" if to.counted else "documents"
+            raise UsageError(f"{to.name} has {there} {what} already: copy into an empty index, or give --merge")
 
     def run(self) -> CopySummary:
         """Ctrl-C waits for what was handed over; a second one ends at once.
@@ -134,19 +103,19 @@ class Copy:
             interrupted = self._bring(before, stop)
         if interrupted:
             return self._summary("interrupted", None, ())
-        finished = self._to.sink.finish()
+        finished = self._to.finish()
         notes = self._verified(before)
         self._progress.close(remove=True)
         return self._summary("complete", finished.version, notes)
 
     def _bring(self, total: int, stop: Callable[[], bool]) -> bool:
         """Whether the user wants an end before it is all there."""
-        sink, open_batches, state = self._to.sink, 0, self._progress.last
+        to, open_batches, state = self._to, 0, self._progress.last
         unsettled = 0
         for batch in self._source.batches(state.resume):
             wanted = [self._fitted(document) for document in batch.documents]
             missing = self._missing(wanted) if self._merge else wanted
-            sink.put(missing)
+            to.put(missing)
             state = _after(state, batch.resume, wanted, len(wanted) - len(missing))
             unsettled += len(missing)
             open_batches += 1
@@ -159,48 +128,45 @@ class Copy:
                 return True
         unsettled -= self._settle(wait=True)
         if unsettled:
-            raise CollectionError(f"{sink.name} does not say what became of {unsettled} documents: copy again with --resume")
+            raise CollectionError(f"{to.name} does not say what became of {unsettled} documents: copy again with --resume")
         self._progress.note(state)
         return False
 
     def _settle(self, *, wait: bool) -> int:
-        outcomes = self._to.sink.settled(wait=wait)
+        outcomes = self._to.settled(wait=wait)
         failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
         if failures:
             first, more = failures[0], f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-            raise CollectionError(f"{self._to.sink.name} refuses document {first.document_id!r}{more}: {first.message}")
+            raise CollectionError(f"{self._to.name} refuses document {first.document_id!r}{more}: {first.message}")
         return len(outcomes)
 
-    def _fitted(self, document: StoredDocument) -> StoredDocument:
+    def _fitted(self, document: EncodedDocument) -> EncodedDocument:
         """As the target takes it."""
-        if not self._to.moves:
+        if self._as_is:
             return document
-        first = Passage.id_of(document.document.id, 0)
-        if self._to.numbered and all(passage.id != first for passage in document.passages):
-            raise CollectionError(f"document {document.document.id!r} has no passage {first!r}: Vespa's are numbered so")
         digest = ""
         if document.digest and self._exact:
-            moved = moved_digest(document.digest, self._to.sink.digest_basis)
-            digest = stored_digest(moved, len(document.passages), counted=self._to.sink.counted)
-        vectors = tuple(_unit(rows) for rows in document.vectors) if self._to.unit else document.vectors
+            moved = moved_digest(document.digest, self._to.digest_basis)
+            digest = stored_digest(moved, len(document.passages), counted=self._to.counted)
+        vectors = tuple(_unit(rows) for rows in document.vectors) if self._to.unit_rows else document.vectors
         return dataclasses.replace(document, digest=digest, vectors=vectors)
 
-    def _missing(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
+    def _missing(self, documents: Sequence[EncodedDocument]) -> list[EncodedDocument]:
         """Those that the target does not have as they are, each with the passages that it has of it and no longer wants."""
-        stored = self._to.sink.stored([document.document.id for document in documents])
+        stored = self._to.stored([document.document.id for document in documents])
         found = []
         for document in documents:
             there = stored.get(document.document.id)
             if there is not None and there.digest and there.digest == document.digest:
                 continue
-            own = {passage.id for passage in document.passages[: None if self._to.sink.counted else 1]}
+            own = {passage.id for passage in document.passages[: None if self._to.counted else 1]}
             stale = () if there is None else tuple(id_ for id_ in there.passage_ids if id_ not in own)
             found.append(dataclasses.replace(document, stale=stale))
         return found
 
     def _verified(self, before: int) -> tuple[str, ...]:
         """Raises: CollectionError where something is missing here or there."""
-        source, sink, state = self._source, self._to.sink, self._progress.last
+        source, to, state = self._source, self._to, self._progress.last
         after, brought = source.size(), state.passages if source.counted else state.documents
         what = "passages" if source.counted else "documents"
         if brought < min(before, after):
@@ -208,22 +174,22 @@ class Copy:
                 f"{min(before, after) - brought} {what} of {source.name} were not copied: they belong to no whole document; "
                 "feed or delete their documents, and copy again"
             )
-        if self._to.moves:
-            there, wanted = sink.size(), state.passages if sink.counted else state.documents
+        if not self._as_is:
+            there, wanted = to.size(), state.passages if to.counted else state.documents
             if there < wanted or (there > wanted and not self._merge):
-                raise CollectionError(f"{sink.name} has {there} {what} after the copy, and {wanted} were sent: copy again")
+                raise CollectionError(f"{to.name} has {there} {what} after the copy, and {wanted} were sent: copy again")
         changed = f"{source.name} has changed meanwhile: {before} {what} before, {after} after, {brought} were read"
         return () if before == after == brought else (changed,)
 
     def _summary(self, outcome: str, version: int | None, notes: tuple[str, ...]) -> CopySummary:
         state, seconds = self._progress.last, time.monotonic() - self._start
         return CopySummary(
-            self._source.name, self._to.sink.name, outcome, state.documents, state.passages, state.token_vectors,
+            self._source.name, self._to.name, outcome, state.documents, state.passages, state.token_vectors,
             state.already_there, seconds, version, (*differences(self._source.kept, self._to), *notes),
         )  # fmt: skip
 
 
-def _after(state: Stretch, resume: str, documents: Sequence[StoredDocument], there: int) -> Stretch:
+def _after(state: Stretch, resume: str, documents: Sequence[EncodedDocument], there: int) -> Stretch:
     return Stretch(
         resume,
         state.batches + 1,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from feeder.digests import bare_digest
-from feeder.targets import EncodedDocument
+from feeder.targets import EncodedDocument, Kept
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
@@ -16,43 +16,21 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from vespa_app.codecs import Packed
 
-__all__ = ["END", "Batch", "Kept", "StoredDocument", "StoredIndex", "stored_document"]
+__all__ = ["END", "Batch", "StoredSource", "stored_document"]
 
 END = "end"  # as the place to go on: there is nothing more
-FLOAT32 = "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of a vector. key: two places with the same keep the same. shown: for a user. exact: as it was encoded."""
-
-    key: str
-    shown: str
-    exact: bool = False
-
-    @classmethod
-    def as_encoded(cls) -> Kept:
-        return cls(FLOAT32, FLOAT32, exact=True)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument(EncodedDocument):
-    """A whole document. digest: as Digests gives it, or empty. packed: codes and residuals of each passage, where the place
-    keeps such."""
-
-    packed: tuple[Packed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """resume: where to go on after it, for `StoredIndex.batches`."""
+    """resume: where to go on after it, for `StoredSource.batches`."""
 
-    documents: Sequence[StoredDocument]
+    documents: Sequence[EncodedDocument]
     resume: str
 
 
-class StoredIndex(Protocol):
-    """Whole documents, each once, in an order that stays."""
+class StoredSource(Protocol):
+    """Where the documents of a copy come from: whole, each once, in an order that stays."""
 
     @property
     def name(self) -> str: ...
@@ -97,10 +75,10 @@ class StoredIndex(Protocol):
 
 def stored_document(
     passages: Sequence[Passage], vectors: Sequence[Matrix], packed: Sequence[Packed], *, counted: bool
-) -> StoredDocument:
+) -> EncodedDocument:
     """passages: all of a document. counted: whether their digest says how many there are, as Target.counted."""
     document = Document(passages[0].document_id, passages[0].title, "", passages[0].metadata)
     digests = {passage.digest for passage in passages}
     digest = digests.pop() if len(digests) == 1 else ""
     bare = bare_digest(digest, len(passages) if counted else None)
-    return StoredDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed))
+    return EncodedDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed))

@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 
-from feeder.copying.source import END, Batch, Kept, StoredDocument, stored_document
+from feeder.copying.source import END, Batch, stored_document
 from feeder.sending.retrying import insistent
+from feeder.targets import EncodedDocument
 from feeder.targets.stored_rows import StoredRows
+from feeder.targets.vespa import kept_by_vespa
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -31,7 +33,7 @@ from vespa_app.running.http import answer_json, connect, error_text, mapped_erro
 from vespa_app.running.layouts import document_path, documents_path
 from vespa_app.running.stored import StoredPassage, stored_field_set, stored_passages
 
-__all__ = ["VespaStored", "kept_by_vespa"]
+__all__ = ["VespaSource"]
 
 PAGE, FIRST_PAGE = 256, 16  # documents of an answer, at most; of the first, before their size is known
 BATCH_BYTES = 32 << 20  # of vectors, that are fetched and handed on at a time: at least one document
@@ -40,7 +42,7 @@ TIMEOUT_S = 120
 FIRST = 'id.specific = "*#0"'  # Vespa's selection language: a glob
 
 
-class VespaStored:
+class VespaSource:
     """sleep: seconds, between attempts."""
 
     def __init__(self, application: Application, bundle: Bundle, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -135,7 +137,7 @@ class VespaStored:
 
         return insistent(ask, self._sleep, random.Random())
 
-    def _cut(self, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[StoredDocument], int]]:
+    def _cut(self, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[EncodedDocument], int]]:
         """Whole documents of what a visit has found, some BATCH_BYTES of vectors at a time; and of how many of `found`."""
         whole = [stored_passages(fields, self._settings, self._books) for fields in found]
         others = self._others([items[0].passage for items in whole]) if self.counted else [[] for _ in whole]
@@ -150,7 +152,7 @@ class VespaStored:
             yield self._documents(whole[first:last], others[first:last]), last - first
             first = last
 
-    def _documents(self, whole: Sequence[list[StoredPassage]], others: Sequence[Sequence[str]]) -> list[StoredDocument]:
+    def _documents(self, whole: Sequence[list[StoredPassage]], others: Sequence[Sequence[str]]) -> list[EncodedDocument]:
         """Of each what was found, and the passages of the ids `others`."""
         coming = [
             [self._pool.submit(self._fetch, other, items[0].passage) for other in ids]
@@ -207,18 +209,3 @@ def _place(passage: Passage) -> int:
     if not number.isdecimal():
         raise VespaRefused(f"passage {passage.id!r} has no number: it was not fed by the feeder")
     return int(number)
-
-
-def kept_by_vespa(application: Application, bundle: Bundle) -> Kept:
-    settings = application.settings
-    if settings.encoding == "embedder":
-        return Kept(json.dumps(["embedder", settings.codec, settings.precision]), f"{settings.codec}, made by Vespa's embedder")
-    if settings.codec == "float32":
-        return Kept.as_encoded()
-    books = application.books(bundle)
-    if settings.codec == "binary":
-        return Kept(f"binary {(books.thresholds or plain_thresholds(settings.dim)).sha256}", "binary")
-    if settings.codec == "residual":
-        assert books.codebook is not None
-        return Kept(f"residual {books.codebook.sha256}", f"residual, {settings.residual_bits} bits")
-    return Kept(settings.codec, settings.codec)

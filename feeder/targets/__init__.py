@@ -12,8 +12,11 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
+from vespa_app.codecs import Packed
 
-__all__ = ["EncodedDocument", "Target"]
+__all__ = ["EncodedDocument", "Kept", "Target"]
+
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class EncodedDocument:
     """A document as its passages, with token vectors `[t, d]` of each.
 
     digest: of its content and of what its vectors depend on. stale: ids of passages that it has in the target and no longer
-    wants.
+    wants. packed: codes and residuals of each passage, where it comes from a place that keeps such.
     """
 
     document: Document
@@ -29,10 +32,24 @@ class EncodedDocument:
     vectors: tuple[Matrix, ...]
     digest: str = ""
     stale: tuple[str, ...] = ()
+    packed: tuple[Packed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a vector. key: two places with the same keep the same. shown: for a user. exact: as it was encoded."""
+
+    key: str
+    shown: str
+    exact: bool = False
+
+    @classmethod
+    def as_encoded(cls) -> Kept:
+        return cls(FLOAT32, FLOAT32, exact=True)
 
 
 class Target(Protocol):
-    """All calls come from one thread at a time.
+    """Where documents go: of a feed or of a copy. All calls come from one thread at a time.
 
     A document's passages are put, then its stale ones removed; it is settled when all of that is acknowledged. Order is kept
     per document id.
@@ -67,6 +84,13 @@ class Target(Protocol):
     @property
     def needs_vectors(self) -> bool:
         """False where the target encodes documents itself."""
+        ...
+
+    @property
+    def kept(self) -> Kept: ...
+    @property
+    def unit_rows(self) -> bool:
+        """Whether it takes rows of length one alone."""
         ...
 
     def size(self) -> int:

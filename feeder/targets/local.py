@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from feeder.outcomes import Failure, Finished, Settled, StoredDigest
-from feeder.targets import EncodedDocument
+from feeder.targets import EncodedDocument, Kept
 from late_interaction.bundle import Bundle
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Document
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import is_there
@@ -16,8 +17,10 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import PlaidIndex, PlaidWriter, Storage, create_index, open_index
 from late_interaction.plaid.shards import Sharding
 from late_interaction.plaid.store.lock import LOCK
+from late_interaction.plaid.store.snapshot import index_thresholds
+from late_interaction.plaid.writing.training import bundle_codebook
 
-__all__ = ["LocalTarget"]
+__all__ = ["LocalTarget", "kept_locally"]
 
 
 class LocalTarget:
@@ -34,8 +37,10 @@ class LocalTarget:
         dry: bool = False,
         storage: Storage | None = None,
         sharding: Sharding | None = None,
+        codes_of: Codebook | None = None,
     ) -> None:
-        """dry: the index is only read, beside a writer too. storage, sharding: of a new index.
+        """dry: the index is only read, beside a writer too. storage, sharding: of a new index. codes_of: a codebook, whose
+        packed rows are taken as they are where the index can.
 
         Raises: LocalIndexError where the index is damaged, locked, missing, was built with another bundle, storage or shards,
         or has changes of an interrupted run that are not resumed; UsageError where the field that decides on shards is none of
@@ -59,9 +64,12 @@ class LocalTarget:
         self._opened = None if dry else index.writer(resume=resume)
         self._planned = index.planned(resume=resume) if self._opened is None else self._opened.passages_of
         self._outcomes: list[Settled] = []
+        self._codes_of: Codebook | None = None
         try:
             if self._opened is not None:
                 self._opened.check_usable()
+                if codes_of is not None and self._opened.takes_codes_of(codes_of):
+                    self._codes_of = codes_of
         except BaseException:
             self.close()
             raise
@@ -108,6 +116,14 @@ class LocalTarget:
     def needs_vectors(self) -> bool:
         return True
 
+    @property
+    def kept(self) -> Kept:
+        return kept_locally(self._index, self._codes_of)
+
+    @property
+    def unit_rows(self) -> bool:
+        return self._index.codec != "float32"
+
     def size(self) -> int:
         """Without what waits for `finish`."""
         return self._index.passages
@@ -126,8 +142,13 @@ class LocalTarget:
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
         for item in batch:
-            for passage, vectors in zip(item.passages, item.vectors, strict=True):
-                self._writer.put(replace(passage, digest=item.digest), vectors)
+            passages = [replace(passage, digest=item.digest) for passage in item.passages]
+            if self._codes_of is not None and any(len(codes) for codes, _ in item.packed):
+                for passage, packed in zip(passages, item.packed, strict=True):
+                    self._writer.put_encoded(passage, packed)
+            else:
+                for passage, vectors in zip(passages, item.vectors, strict=True):
+                    self._writer.put(passage, vectors)
             for passage_id in item.stale:
                 self._writer.delete_passage(passage_id)
         self._settle([Settled(item.document.id) for item in batch])
@@ -173,3 +194,15 @@ def _check_storage(index: PlaidIndex, asked: Storage | None) -> None:
     there = Storage(index.codec, index.bits if asked.bits else None, index.refine)
     if asked != there:
         raise LocalIndexError(f"{index.path} stores its vectors in another way ({there}): feed into a new folder")
+
+
+def kept_locally(index: PlaidIndex, codebook: Codebook | None = None) -> Kept:
+    """codebook: of the index; default is the bundle's, which an index takes."""
+    if index.refine:
+        return Kept("int8", f"{index.codec} with int8 rows")
+    if index.codec == "float32":
+        return Kept.as_encoded()
+    if index.codec == "binary":
+        return Kept(f"binary {index_thresholds(index.bundle.path.parent, index.dim, index.bundle.sha256).sha256}", "binary")
+    book = codebook or bundle_codebook(index.bundle)
+    return Kept(f"residual {index.path if book is None else book.sha256}", f"residual, {index.bits} bits")

@@ -16,13 +16,14 @@ import numpy as np
 from feeder.outcomes import Failure, Finished, Settled, StoredDigest
 from feeder.sending import FeedStatistics, Job, Sender, open_sender
 from feeder.sending.operations import Compression, Operation, put, remove, update
-from feeder.targets import EncodedDocument
+from feeder.targets import EncodedDocument, Kept
 from feeder.targets.stored_rows import Row, StoredRows
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document
+from late_interaction.documents import Document, Passage
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.thresholds import plain_thresholds
 from vespa_app.running.application import Application
 from vespa_app.running.credentials import is_local
 from vespa_app.running.documents import sent_metadata
@@ -30,7 +31,7 @@ from vespa_app.running.http import parse_address
 from vespa_app.running.layouts import document_path
 from vespa_app.running.passage_fields import DIGEST, PRESENT, present_marks
 
-__all__ = ["VespaTarget", "open_vespa"]
+__all__ = ["VespaTarget", "kept_by_vespa", "open_vespa"]
 
 NOT_FOUND = 404
 MOST_REMEMBERED = 100_000
@@ -91,6 +92,14 @@ class VespaTarget:
     @property
     def needs_vectors(self) -> bool:
         return self._settings.encoding == "client"
+
+    @property
+    def kept(self) -> Kept:
+        return kept_by_vespa(self._application, self.bundle)
+
+    @property
+    def unit_rows(self) -> bool:
+        return False
 
     def size(self) -> int:
         return self._rows.count()
@@ -194,9 +203,10 @@ class VespaTarget:
         return self._settled_rows(unknown) | {id_: self._seen.pop(id_) for id_ in document_ids if id_ in self._seen}
 
     def _is_whole(self, item: EncodedDocument) -> bool:
-        """Refuses a document without passages, or with vectors that are no finite numbers."""
-        if not item.passages:
-            self._refuse(item.document.id, 0, "the document has no passage")
+        """Refuses a document without a first passage, or with vectors that are no finite numbers."""
+        first = Passage.id_of(item.document.id, 0)
+        if all(passage.id != first for passage in item.passages):
+            self._refuse(item.document.id, 0, f"the document has no passage {first!r}: Vespa's are numbered so")
         elif not all(np.isfinite(rows).all() for rows in item.vectors):
             self._refuse(item.document.id, 0, "its token vectors hold NaN or infinity: the encoder's model is damaged")
         else:
@@ -240,3 +250,18 @@ def _stored(document_id: str, rows: Sequence[Row]) -> StoredDigest:
     digests = {row.digest for row in rows}
     whole = len(digests) == 1 and any(row.is_first for row in rows)
     return StoredDigest(digests.pop() if whole else "", tuple(row.passage_id for row in rows))
+
+
+def kept_by_vespa(application: Application, bundle: Bundle) -> Kept:
+    settings = application.settings
+    if settings.encoding == "embedder":
+        return Kept(json.dumps(["embedder", settings.codec, settings.precision]), f"{settings.codec}, made by Vespa's embedder")
+    if settings.codec == "float32":
+        return Kept.as_encoded()
+    books = application.books(bundle)
+    if settings.codec == "binary":
+        return Kept(f"binary {(books.thresholds or plain_thresholds(settings.dim)).sha256}", "binary")
+    if settings.codec == "residual":
+        assert books.codebook is not None
+        return Kept(f"residual {books.codebook.sha256}", f"residual, {settings.residual_bits} bits")
+    return Kept(settings.codec, settings.codec)

@@ -254,11 +254,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(local, application
     assert vespa.documents == {}
 
 
-@pytest.mark.parametrize("name", ["late_interaction.plaid.shards.open_index", "feeder.copying.local.kept_locally"])
+@pytest.mark.parametrize("name", ["copying.opening._identity", "targets.local.kept_locally"])
 def test_a_target_is_closed_where_a_later_step_fails(local, tmp_path, monkeypatch, name):
     index, target = local(), local("target")
     with monkeypatch.context() as patch:
-        patch.setattr(name, lambda *_: pytest.fail("no"))
+        patch.setattr(f"feeder.{name}", lambda *_: pytest.fail("no"))
         with pytest.raises(pytest.fail.Exception):
             copy_index(str(index), str(target), options(merge=True))
     with LocalIndex.open(target).writer():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from feeder.copying import CopyOptions, backup_index, copy_index, restore_index
-from feeder.copying.vespa import VespaStored
+from feeder.copying.vespa import VespaSource
 from late_interaction.documents import Passage
 from late_interaction.plaid import LocalIndex
 from query import Client
@@ -165,7 +165,7 @@ def test_places_times_and_numbers_at_their_ends_come_back(world, emptied, tmp_pa
 def test_a_visit_goes_on_where_it_stopped(world, monkeypatch):
     """Continuation tokens of a visit that is given up are good for the next one."""
     monkeypatch.setattr("feeder.copying.vespa.PAGE", 50)
-    stored = VespaStored(Application.read(world.url), world.bundle)
+    stored = VespaSource(Application.read(world.url), world.bundle)
     first = next(stored.batches(""))
     rest = [document.document.id for batch in stored.batches(first.resume) for document in batch.documents]
     stored.close()
