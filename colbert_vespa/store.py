@@ -22,7 +22,6 @@ from late_interaction.documents import Document, Passage
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
 from late_interaction.files import is_there
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
-from late_interaction.plaid import LocalIndex
 from late_interaction.text import checked_ids, given_list
 from query import Client
 from vespa_app.running.passage_fields import OWN_FIELDS
@@ -126,6 +125,8 @@ class DocumentStore:
             self._client.close()
 
     def _created(self, documents: Sequence[Document]) -> Client:
+        from late_interaction.plaid import LocalIndex
+
         assert isinstance(self._place, Path)
         if self._bundle is None:
             raise UsageError(f"no index at {self.address}: name the bundle to make one with (bundle=...)")

@@ -21,6 +21,7 @@ from colbert_vespa.cli.package_commands import app as make_app
 from colbert_vespa.cli.package_commands import deploy, plan
 from colbert_vespa.cli.search_commands import search, serve
 from late_interaction.errors import ColbertVespaError
+from late_interaction.extras import require
 
 __all__ = ["app", "main"]
 
@@ -79,6 +80,7 @@ def demo(
     json_output: Json = False,
 ) -> None:
     """All of it on the embedded engine: checkpoint, bundle, application package, index, answers, report."""
+    require(("torch", "numba"), "demo", "the demo")
     from colbert_vespa.cli.demo import run_demo
 
     run_demo(Output(json_output=json_output), output, model=model, collection=collection)

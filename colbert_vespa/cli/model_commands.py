@@ -11,6 +11,7 @@ import typer
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, folder_to_write, path, real, whole
 from late_interaction.errors import UsageError
+from late_interaction.extras import require
 
 __all__ = ["export", "train"]
 
@@ -159,6 +160,7 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a checkpoint on examples or bare documents, with a before/after report."""
+    require(("torch", "datasets"), "train", "training")
     from colbert_vespa.cli.train_command import TrainRequest, run_training
     from colbert_vespa.training import MiningSettings
 

@@ -19,8 +19,8 @@ from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
 from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_own_output
-from late_interaction.plaid.writing.training import bundle_codebook
 from query import Client
+from vespa_app.codecs import bundle_codebooks
 
 __all__ = ["Profile", "drift_rows", "measure"]
 
@@ -85,7 +85,7 @@ def measure(client: Client, ask: Asker, queries: Sequence[str] = ()) -> Profile:
     for query in asked:
         Q = encoder.encode_queries([query])[0]
         scores += [round(hit.stages["maxsim"] / len(Q), 5) for hit in client.search(query, SCORED).check_full().hits]
-    codebook = bundle_codebook(client.bundle)
+    codebook = bundle_codebooks(client.bundle, thresholds=False).codebook
     return Profile(
         bundle=client.bundle.sha256,
         passages=passages,

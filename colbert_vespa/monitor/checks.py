@@ -14,7 +14,6 @@ from colbert_vespa.monitor.canaries import Canaries, ask_canaries
 from colbert_vespa.monitor.content import look_at_content
 from colbert_vespa.monitor.documents import Seen, look_at_application
 from colbert_vespa.monitor.limits import Limits
-from colbert_vespa.monitor.local import look_at_files, look_at_index
 from colbert_vespa.monitor.metrics import look_at_metrics
 from colbert_vespa.monitor.report import OK, UNKNOWN, Report, Row, Section, joined
 from colbert_vespa.monitor.services import look_at_services
@@ -98,11 +97,13 @@ class Monitor:
 
     def look(self) -> Report:
         start, folder = self._clock(), self.target.folder
-        parts: list[tuple[str, Callable[[], Section]]] = (
-            [("services", self._cluster), ("application", self._application), ("metrics", self._metrics)]
-            if folder is None
-            else [("index", lambda: look_at_index(folder, self.target.limits))]
-        )
+        parts: list[tuple[str, Callable[[], Section]]]
+        if folder is None:
+            parts = [("services", self._cluster), ("application", self._application), ("metrics", self._metrics)]
+        else:
+            from colbert_vespa.monitor.local import look_at_index
+
+            parts = [("index", lambda: look_at_index(folder, self.target.limits))]
         if self.target.canaries is not None:
             parts.append(("canaries", self._canaries))
         with ThreadPoolExecutor(len(parts), thread_name_prefix="monitor") as threads:
@@ -151,6 +152,8 @@ class Monitor:
             return self._seldom[1]
         found, folder = [], self.target.folder
         if folder is not None:
+            from colbert_vespa.monitor.local import look_at_files
+
             found.append(guarded("index", lambda: look_at_files(folder)))
         if self.target.baseline is not None:
             found.append(guarded("drift", self._drift))

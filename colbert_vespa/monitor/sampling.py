@@ -6,16 +6,19 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.documents import counted
 from late_interaction.addresses import locate
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import VespaRefused
-from late_interaction.plaid import PlaidIndex, open_index
+from late_interaction.plaid import open_index
 from vespa_app.running.application import Application
 from vespa_app.settings.application_settings import AppSettings
+
+if TYPE_CHECKING:
+    from late_interaction.plaid import PlaidIndex
 
 __all__ = ["SAMPLED", "beginnings", "sample_of"]
 

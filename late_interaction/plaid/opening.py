@@ -1,24 +1,26 @@
-"""The one place that knows whether an index is of shards."""
+"""The one place that knows whether an index is of shards. It imports the engine, which needs the extra `local`, when called."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from late_interaction.bundle import Bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.protocols import PlaidIndex
-from late_interaction.plaid.shards.index import ShardedIndex
-from late_interaction.plaid.shards.layout import SHARDS, Sharding, read_sharding
-from late_interaction.plaid.shards.settings import ShardSettings
 from late_interaction.plaid.types import Storage
+
+if TYPE_CHECKING:
+    from late_interaction.plaid.protocols import PlaidIndex
+    from late_interaction.plaid.shards import Sharding, ShardSettings
 
 __all__ = ["create_index", "open_index", "sharding_at"]
 
 
 def sharding_at(path: str | Path) -> Sharding | None:
     """How the index at `path` is cut; None where it is not. Raises: LocalIndexError where SHARDS.json is damaged."""
+    from late_interaction.plaid.shards.layout import SHARDS, read_sharding
+
     root = Path(path)
     return read_sharding(root) if (root / SHARDS).exists() else None
 
@@ -28,7 +30,10 @@ def open_index(path: str | Path, settings: ShardSettings | None = None, *, versi
 
     Raises: LocalIndexError; UsageError where a version of an index of shards is asked for.
     """
-    if not (Path(path) / SHARDS).exists():
+    from late_interaction.plaid.index import LocalIndex
+    from late_interaction.plaid.shards.index import ShardedIndex
+
+    if sharding_at(path) is None:
         return LocalIndex.open(path, version=version)
     if version is not None:
         raise UsageError(f"{path} has shards, which are searched at their newest version: roll back to search an older one")
@@ -39,6 +44,9 @@ def create_index(
     path: str | Path, *, bundle: Bundle, schema: MetadataSchema, storage: Storage | None, sharding: Sharding | None
 ) -> PlaidIndex:
     """An empty index. Raises: as LocalIndex.create and ShardedIndex.create."""
+    from late_interaction.plaid.index import LocalIndex
+    from late_interaction.plaid.shards.index import ShardedIndex
+
     form = storage or Storage()
     if sharding is not None:
         return ShardedIndex.create(path, bundle=bundle, schema=schema, sharding=sharding, storage=form)

@@ -103,7 +103,7 @@ def test_usage(cli, sample_index, arguments, message):
 
 def test_what_costs_much_is_looked_at_seldom(sample_index, made, monkeypatch):
     asked = []
-    monkeypatch.setattr("colbert_vespa.monitor.checks.look_at_files", lambda path: asked.append(path) or _nothing())
+    monkeypatch.setattr("colbert_vespa.monitor.local.look_at_files", lambda path: asked.append(path) or _nothing())
     now = [0.0]
     with Monitor(Target(str(sample_index)), clock=lambda: now[0]) as monitor:
         for seconds in (0.0, SELDOM_S - 1, SELDOM_S + 1):
