@@ -36,5 +36,5 @@ FAULTS = {
     "services: another model": ("services.xml", ".onnx", "_other.onnx", "_other.onnx of services.xml is missing"),
     "description": ("colbert-vespa.json", '"version": 2', '"version": 99', "version 99 unknown"),
     "description: no JSON": ("colbert-vespa.json", "{", "", "not a description"),
-    "description: setting": ("colbert-vespa.json", '"codec"', '"kodec"', "unknown setting 'kodec'"),
+    "description: setting": ("colbert-vespa.json", '"codec"', '"kodec"', "setting kodec: unknown"),
 }

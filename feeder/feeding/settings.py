@@ -28,7 +28,7 @@ from typing import Any
 from feeder.encoding.passages import Splitting
 from feeder.sources import Columns, Limits, SourceSettings
 from late_interaction.errors import SettingsError
-from vespa_app.settings.sections import read_section
+from vespa_app.settings.sections import read_section, setting_error
 
 __all__ = ["FeedSettings", "read_feed_settings"]
 
@@ -51,9 +51,9 @@ def read_feed_settings(path: Path) -> FeedSettings:
     format_, delimiter = data.pop("format", ""), data.pop("delimiter", "")
     for name, value in (("format", format_), ("delimiter", delimiter)):
         if not isinstance(value, str):
-            raise SettingsError(f"{path}: setting {name!r} must be str, got {str(value)[:60]!r}")
+            raise setting_error(name, f"must be str, got {str(value)[:60]!r}", str(path))
     if unknown := sorted(set(data) - {"columns", "limits", "passages"}):
-        raise SettingsError(f"{path}: unknown setting {unknown[0]!r}; known: format, delimiter, columns, limits, passages")
+        raise setting_error(unknown[0], "unknown; known: format, delimiter, columns, limits, passages", str(path))
     columns = read_section(Columns, "columns", _listed(data.get("columns", {})), str(path))
     limits = read_section(Limits, "limits", data.get("limits", {}), str(path))
     passages = read_section(Splitting, "passages", data.get("passages", {}), str(path))

@@ -10,9 +10,9 @@ from vespa_bundles import small_bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES, StrategyRequest
-from vespa_app.candidates.base import BASE_PROFILE, PlainStrategy, QueryParts, first_phase, rerank_parameters, second_phase
+from vespa_app.candidates.base import BASE_PROFILE, QueryParts, Strategy, first_phase, rerank_parameters, second_phase
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS
-from vespa_app.codecs.base import PlainCodec, blocks, rows_of, token_matrix
+from vespa_app.codecs.base import TensorCodec, blocks, rows_of, token_matrix
 from vespa_app.package.building import build_package, default_settings
 from vespa_app.package.checks import check_package
 from vespa_app.package.schema_reader import read_blocks
@@ -27,7 +27,7 @@ SETTINGS = AppSettings(dim=16, query_rows=8, codec="halves", candidates=("length
 ROWS = np.eye(16, dtype=np.float32)[[3, 0, 3]]
 
 
-class HalvesTensors(PlainCodec):
+class HalvesTensors(TensorCodec):
     """Cells of a half, with a second field that says so."""
 
     name = "halves"
@@ -54,7 +54,7 @@ class HalvesTensors(PlainCodec):
         return 2 * np.stack([np.frombuffer(bytes.fromhex(row), ">f4") for row in rows_of(values[VECTORS])]).astype(np.float32)
 
 
-class LengthCandidates(PlainStrategy):
+class LengthCandidates(Strategy):
     """The longest passages."""
 
     name = "length"

@@ -47,20 +47,20 @@ def test_toml_round_trip(tmp_path_factory, settings):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "unknown setting 'codecs'"),
-        ("dim = 16", "'query_rows' is missing"),
-        ("dim = '16'\nquery_rows = 8", "'dim' must be int"),
-        ("dim = true\nquery_rows = 8", "'dim' must be int"),
-        ("dim = 16\nquery_rows = 8\ncandidates = 'bm25'", "'candidates' must be a list of texts"),
+        ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "setting codecs: unknown"),
+        ("dim = 16", "setting query_rows: is missing"),
+        ("dim = '16'\nquery_rows = 8", "setting dim: must be int"),
+        ("dim = true\nquery_rows = 8", "setting dim: must be int"),
+        ("dim = 16\nquery_rows = 8\ncandidates = 'bm25'", "setting candidates: must be a list of texts"),
         ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 'date'", "metadata type unknown"),
-        ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 5", "'metadata' must be a table"),
-        ("dim = = 16", "no TOML"),
-        ("dim = 16\nquery_rows = 8\n[cluster]\nhosts = ['a']", "unknown setting 'cluster.hosts'"),
-        ("dim = 16\nquery_rows = 8\n[cluster]\ngroups = '2'", "'cluster.groups' must be int"),
-        ("dim = 16\nquery_rows = 8\n[cluster]\ncontent = [1]", "'cluster.content' must be a list of texts"),
-        ("dim = 16\nquery_rows = 8\n[cloud]\ncontent_nodes = 2", "'cloud.content_nodes' must be a list of numbers"),
-        ("dim = 16\nquery_rows = 8\ncluster = 1", "'cluster' must be a table"),
-        ("dim = 16\nquery_rows = 8\nindexes = 1", "'indexes' must be a table"),
+        ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 5", "setting metadata: must be a table"),
+        ("dim = = 16", "not TOML"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\nhosts = ['a']", "setting cluster.hosts: unknown"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\ngroups = '2'", "setting cluster.groups: must be int"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\ncontent = [1]", "setting cluster.content: must be a list of texts"),
+        ("dim = 16\nquery_rows = 8\n[cloud]\ncontent_nodes = 2", "setting cloud.content_nodes: must be a list of numbers"),
+        ("dim = 16\nquery_rows = 8\ncluster = 1", "setting cluster: must be a table"),
+        ("dim = 16\nquery_rows = 8\nindexes = 1", "setting indexes: must be a table"),
     ],
 )
 def test_toml_that_is_refused(tmp_path, text, message):
@@ -124,8 +124,8 @@ def with_metadata(*names):
         ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is no metadata field"),
         ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is no metadata field"),
         ({"group_field": "kind"}, "group_field: is for mode streaming alone"),
-        ({"indexes": {"notes": {"dim": 8}}}, "unknown setting 'indexes.notes.dim'"),
-        ({"indexes": {"notes": {"codec": 1}}}, "indexes.notes: setting 'codec' must be str"),
+        ({"indexes": {"notes": {"dim": 8}}}, "setting indexes.notes.dim: unknown"),
+        ({"indexes": {"notes": {"codec": 1}}}, "setting indexes.notes.codec: must be str"),
         ({"indexes": {"notes": {"codec": "zip"}}}, "^setting indexes.notes.codec: 'zip' unknown"),
         ({"indexes": {"Notes": {}}}, "^setting indexes.Notes: 'Notes'"),
         ({"indexes": {"passage": {}}}, "indexes.passage: the name is taken"),
@@ -139,9 +139,9 @@ def test_settings_that_are_refused(change, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("codec = 1", "indexes.notes: setting 'codec' must be str"),
+        ("codec = 1", "setting indexes.notes.codec: must be str"),
         ("codec = 'zip'", "setting indexes.notes.codec: 'zip' unknown"),
-        ("colour = 1", "unknown setting 'indexes.notes.colour'"),
+        ("colour = 1", "setting indexes.notes.colour: unknown"),
     ],
 )
 def test_an_error_in_a_further_index_names_its_table_and_the_file(tmp_path, table, message):

@@ -8,6 +8,7 @@ profile there is a twin, `NAME_explained`, whose match feature `best_similaritie
 
 from __future__ import annotations
 
+import abc
 import functools
 import re
 from collections.abc import Mapping
@@ -30,9 +31,7 @@ __all__ = [
     "MAXSIM",
     "Centroids",
     "DocumentContext",
-    "Matrix",
     "Parameter",
-    "PlainStrategy",
     "QueryParts",
     "Strategy",
     "StrategyRequest",
@@ -116,89 +115,47 @@ class QueryParts:
     profile: str = BASE_PROFILE
 
 
-class Strategy(Protocol):
-    @property
-    def name(self) -> str: ...
+class Strategy(abc.ABC):
+    """How candidates are found, as a strategy without fields of its own does it; others say what differs.
 
-    @property
-    def about(self) -> str:
-        """What its rank profile is for, in one line of the package's README."""
-        ...
+    about: what its rank profile is for, in one line of the package's README. own_fields: names of the schema fields that are
+    its, whatever the settings; no metadata field may have them. needs_text: the query must be a text, not ready rows alone.
+    of_vectors: its documents carry something that the client makes of their token vectors. of_chunks: it finds documents of
+    layout `chunks`. phases: of its rank profile, whose hits a limit may drop.
+    """
 
-    @property
-    def own_fields(self) -> tuple[str, ...]:
-        """Names of the schema fields that are this strategy's, whatever the settings; no metadata field may have them."""
-        ...
-
-    @property
-    def needs_codebook(self) -> bool: ...
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether the query must be a text, not ready rows alone."""
-        ...
-
-    @property
-    def of_vectors(self) -> bool:
-        """Whether its documents carry something that the client makes of their token vectors."""
-        ...
-
-    @property
-    def of_chunks(self) -> bool:
-        """Whether it finds documents of layout `chunks`."""
-        ...
-
-    @property
-    def phases(self) -> tuple[str, ...]:
-        """Phases of its rank profile, whose hits a limit may drop."""
-        ...
-
-    def fields(self, settings: AppSettings) -> str:
-        """Schema fields of this strategy, indented for the document block; may be empty."""
-        ...
-
-    def vectors_lines(self, settings: AppSettings) -> str:
-        """Lines of this strategy in the field `vectors`; may be empty."""
-        ...
-
-    def profile(self, settings: AppSettings) -> str:
-        """The rank profile of this strategy."""
-        ...
-
-    def explained(self, settings: AppSettings) -> str:
-        """Its twin that explains the scores."""
-        ...
-
-    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        """What the feeder adds to each document. vectors: `[t, d]`."""
-        ...
-
-    def query(self, request: StrategyRequest) -> QueryParts: ...
-
-
-class PlainStrategy:
-    """What a strategy has that adds nothing of each."""
-
-    name = ""
-    about = ""
+    name: str
+    about: str
     own_fields: tuple[str, ...] = ()
-    needs_codebook = False
-    needs_text = False
-    of_vectors = True
-    of_chunks = True
+    needs_codebook: bool = False
+    needs_text: bool = False
+    of_vectors: bool = True
+    of_chunks: bool = True
     phases: tuple[str, ...] = ("first", "second")
 
     def fields(self, settings: AppSettings) -> str:
+        """Schema fields of this strategy, indented for the document block; may be empty."""
         return ""
-
-    def explained(self, settings: AppSettings) -> str:
-        return explained_profile(self.name)
 
     def vectors_lines(self, settings: AppSettings) -> str:
+        """Lines of this strategy in the field `vectors`; may be empty."""
         return ""
 
+    @abc.abstractmethod
+    def profile(self, settings: AppSettings) -> str:
+        """The rank profile of this strategy."""
+
+    def explained(self, settings: AppSettings) -> str:
+        """Its twin that explains the scores."""
+        return explained_profile(self.name)
+
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
+        """What the feeder adds to each document. vectors: `[t, d]`."""
         return {}
+
+    @abc.abstractmethod
+    def query(self, request: StrategyRequest) -> QueryParts:
+        """What a request asks for."""
 
 
 def declared_fields(strategy: Strategy, settings: AppSettings) -> frozenset[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from late_interaction.errors import UsageError
 from vespa_app.candidates.base import (
     BASE_PROFILE,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     first_phase,
     rerank_parameters,
@@ -27,7 +27,7 @@ def words(request: StrategyRequest) -> str:
     return f'(({{grammar:"tokenize",targetHits:{request.targets},defaultIndex:"default"}}userInput(@text)) and !(false))'
 
 
-class Bm25Candidates(PlainStrategy):
+class Bm25Candidates(Strategy):
     name = "bm25"
     about = "candidates that share words with the query; MaxSim over the best"
     needs_text = True

@@ -18,8 +18,8 @@ from late_interaction.errors import MissingDependency
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     codebook_of,
     first_phase,
@@ -35,7 +35,7 @@ SCORE = f"attributeMatch({FIELD}).totalWeight"
 WEIGHT_SCALE = 1000  # weights are whole numbers
 
 
-class CentroidCandidates(PlainStrategy):
+class CentroidCandidates(Strategy):
     name = "centroid"
     about = "candidates that share near centroids with the query's rows (PLAID); MaxSim over the best"
     own_fields = (FIELD,)

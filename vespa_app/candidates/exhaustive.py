@@ -5,8 +5,8 @@ from __future__ import annotations
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     MAXSIM,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     first_phase,
     tensor_hex,
@@ -16,7 +16,7 @@ from vespa_app.settings.application_settings import AppSettings
 __all__ = ["ExhaustiveCandidates"]
 
 
-class ExhaustiveCandidates(PlainStrategy):
+class ExhaustiveCandidates(Strategy):
     name = "exhaustive"
     about = "MaxSim over everything that the filter selects; exact"
     of_vectors = False

@@ -15,8 +15,8 @@ from vespa_app.candidates.base import (
     MAXSIM,
     DocumentContext,
     Parameter,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     drop_limit,
     explained_profile,
@@ -37,7 +37,7 @@ WEIGHTS = ("maxsim_weight", "bm25_weight")  # inputs of a query
 HALF = 10  # a BM25 score that counts half of the most
 
 
-class HybridCandidates(PlainStrategy):
+class HybridCandidates(Strategy):
     name = "hybrid"
     about = "candidates of several kinds, joined by reciprocal rank fusion"
     needs_text = True

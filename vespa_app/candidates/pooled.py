@@ -8,8 +8,8 @@ from late_interaction.array_types import Matrix
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     first_phase,
     hnsw_lines,
@@ -39,7 +39,7 @@ def nearest(request: StrategyRequest) -> str:
     return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, qp))"
 
 
-class PooledCandidates(PlainStrategy):
+class PooledCandidates(Strategy):
     name = "pooled"
     about = "candidates near the query in one vector per passage (HNSW); MaxSim over the best"
     own_fields = (FIELD,)

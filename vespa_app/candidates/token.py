@@ -14,8 +14,8 @@ from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
     Parameter,
-    PlainStrategy,
     QueryParts,
+    Strategy,
     StrategyRequest,
     first_phase,
     hnsw_lines,
@@ -33,7 +33,7 @@ BITS_FIELD = "token_bits"
 MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hundred rows usually finds
 
 
-class TokenCandidates(PlainStrategy):
+class TokenCandidates(Strategy):
     name = "token"
     about = "candidates with token vectors near the query's rows (HNSW); MaxSim over the best"
     own_fields = (BITS_FIELD,)

@@ -6,8 +6,8 @@ query's and the document's token dimensions both mapped. tests/vespa/test_fused.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,7 @@ from vespa_app.settings.application_settings import AppSettings
 
 __all__ = [
     "VECTORS",
-    "Matrix",
     "Packed",
-    "PlainCodec",
     "TensorCodec",
     "Values",
     "blocks",
@@ -35,121 +33,72 @@ VECTORS = "vectors"  # the schema field
 Values = dict[str, dict[str, object]]  # schema field -> the tensor value that document/v1 takes
 
 
-class TensorCodec(Protocol):
-    """The score that `maxsim` gives is the exact MaxSim of the query with `decode(encode(D))`, so scores of all codecs are
-    comparable with each other and with the local engine's."""
+class TensorCodec(abc.ABC):
+    """How token vectors are stored, as a codec without constants and further fields has it; others say what differs.
 
-    @property
-    def name(self) -> str: ...
+    The score that `maxsim` gives is the exact MaxSim of the query with `decode(encode(D))`, so scores of all codecs are
+    comparable with each other and with the local engine's.
 
-    @property
-    def own_fields(self) -> tuple[str, ...]:
-        """Names of its schema fields besides `vectors`; no metadata field may have them."""
-        ...
+    own_fields: names of its schema fields besides `vectors`; no metadata field may have them. embeddable: Vespa's embedder can
+    make its vectors, of chunks too. distance: Vespa's metric of an HNSW graph over its rows, prenormalized-angular of floats,
+    hamming of bits, "" for none. dims_per_cell: of vectors, whose number of dimensions must be a multiple of it.
+    """
 
-    @property
-    def needs_codebook(self) -> bool: ...
-
-    @property
-    def takes_thresholds(self) -> bool: ...
-
-    @property
-    def embeddable(self) -> bool:
-        """Whether Vespa's embedder can make its vectors, of chunks too."""
-        ...
-
-    @property
-    def distance(self) -> str:
-        """Vespa's metric of an HNSW graph over its rows: prenormalized-angular of floats, hamming of bits; "" for none."""
-        ...
-
-    @property
-    def dims_per_cell(self) -> int:
-        """Of vectors, whose number of dimensions must be a multiple of it."""
-        ...
+    name: str
+    own_fields: tuple[str, ...] = ()
+    needs_codebook: bool = False
+    takes_thresholds: bool = False
+    embeddable: bool = True
+    distance: str = ""
+    dims_per_cell: int = 1
 
     def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
         """Settings that name what the bundle lacks, or has in another form, each with what is wrong."""
-        ...
+        yield from ()
 
+    @abc.abstractmethod
     def field_type(self, settings: AppSettings) -> str:
         """The tensor type of the `vectors` field."""
-        ...
 
     def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
         """Tensor types of the fields besides `vectors`."""
-        ...
+        return {}
 
     def constants(self, settings: AppSettings) -> Mapping[str, str]:
         """Tensor types of the constants that the package carries."""
-        ...
+        return {}
 
     def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
         """Cells of each constant: `[x]`, or `[labels, x]` where its first dimension is mapped."""
-        ...
+        return {}
 
     def functions(self, settings: AppSettings) -> Mapping[str, str]:
         """Rank functions that `maxsim` uses: each is evaluated once for a document, or once for a query."""
-        ...
+        return {}
 
     def maxsim(self, settings: AppSettings) -> str:
         """Ranking expression over query(qt) and the document's fields."""
-        ...
+        return f"sum({self.best(settings)}, qt)"
 
+    @abc.abstractmethod
     def best(self, settings: AppSettings) -> str:
         """What each query row found at best, tensor(qt{}): `maxsim` is its sum."""
-        ...
 
+    @abc.abstractmethod
     def bytes_per_token(self, dim: int, bits: int = 4) -> int:
         """Bytes of cells and labels of one token vector in Vespa's attributes. bits: of the codec residual."""
-        ...
 
+    @abc.abstractmethod
     def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
         """`[t, d]` as tensor values by field. codes: of the rows, where they are known."""
-        ...
 
+    @abc.abstractmethod
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         """`[t, d]` of the tensor values that document/v1 gave back."""
-        ...
 
     def packed(self, values: Mapping[str, Mapping[str, object]], books: Codebooks) -> Packed | None:
         """Codes and residuals as `Codebook.encode` gave them; None of a codec that stores none."""
-        ...
-
-
-class PlainCodec:
-    """What a codec without constants and further fields has of each; its MaxSim is the sum of `best`."""
-
-    own_fields: tuple[str, ...] = ()
-    needs_codebook = False
-    takes_thresholds = False
-    embeddable = True
-    distance = ""
-    dims_per_cell = 1
-
-    def best(self, settings: AppSettings) -> str:
-        raise NotImplementedError
-
-    def packed(self, values: Mapping[str, Mapping[str, object]], books: Codebooks) -> Packed | None:
         return None
-
-    def maxsim(self, settings: AppSettings) -> str:
-        return f"sum({self.best(settings)}, qt)"
-
-    def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
-        yield from ()
-
-    def more_fields(self, settings: AppSettings) -> Mapping[str, str]:
-        return {}
-
-    def constants(self, settings: AppSettings) -> Mapping[str, str]:
-        return {}
-
-    def constant_values(self, settings: AppSettings, books: Codebooks) -> Mapping[str, Matrix]:
-        return {}
-
-    def functions(self, settings: AppSettings) -> Mapping[str, str]:
-        return {}
 
 
 def token_matrix(vectors: Matrix) -> Matrix:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, Matrix
-from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["BFloat16Tensors"]
 
 
-class BFloat16Tensors(PlainCodec):
+class BFloat16Tensors(TensorCodec):
     name = "bfloat16"
     distance = "prenormalized-angular"
 

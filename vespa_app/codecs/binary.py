@@ -16,7 +16,7 @@ import numpy as np
 
 from late_interaction.array_types import I32, Matrix
 from late_interaction.thresholds import Thresholds, plain_thresholds
-from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -26,7 +26,7 @@ _BITS = f"reduce(sum(binary_query * unpack_bits(attribute({VECTORS})), x), max, 
 SCALE, SHIFT = "binary_scale", "binary_shift"
 
 
-class BinaryTensors(PlainCodec):
+class BinaryTensors(TensorCodec):
     name = "binary"
     takes_thresholds = True
     distance = "hamming"

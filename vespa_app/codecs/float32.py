@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, Matrix
-from vespa_app.codecs.base import VECTORS, PlainCodec, Values, blocks, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
 __all__ = ["Float32Tensors"]
 
 
-class Float32Tensors(PlainCodec):
+class Float32Tensors(TensorCodec):
     name = "float32"
     distance = "prenormalized-angular"
 

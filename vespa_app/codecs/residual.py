@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
-from vespa_app.codecs.base import VECTORS, Packed, PlainCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
+from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings.application_settings import AppSettings
 
@@ -35,7 +35,7 @@ DECODED = "token_vectors"
 NO_CODEBOOK = "residual needs a codebook: export the bundle with --sample"
 
 
-class ResidualTensors(PlainCodec):
+class ResidualTensors(TensorCodec):
     name = "residual"
     own_fields = (CODES,)
     needs_codebook = True

@@ -31,7 +31,7 @@ from vespa_app.settings.names import (
     namespace_fault,
     schema_fault,
 )
-from vespa_app.settings.sections import LIMIT_RANGE, MOST_NODES, CloudSettings, ClusterSettings
+from vespa_app.settings.sections import LIMIT_RANGE, MOST_NODES, CloudSettings, ClusterSettings, setting_error
 
 __all__ = ["check_bundle", "check_new_settings", "check_settings", "read_settings"]
 
@@ -79,7 +79,7 @@ def check_bundle(bundle: Bundle, settings: AppSettings) -> None:
 
 def _raise_first(faults: Iterator[Fault]) -> None:
     for name, what in faults:
-        raise SettingsError(f"setting {name}: {what}")
+        raise setting_error(name, what)
 
 
 def _today() -> datetime.date:

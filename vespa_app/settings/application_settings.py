@@ -24,9 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from late_interaction.errors import MetadataError, SettingsError
+from late_interaction.errors import SettingsError
 from late_interaction.metadata import MetadataSchema
-from vespa_app.settings.sections import CloudSettings, ClusterSettings, read_section, section_json, toml_table, toml_value
+from vespa_app.settings.sections import (
+    CloudSettings,
+    ClusterSettings,
+    read_fields,
+    section_json,
+    setting_error,
+    toml_table,
+    toml_value,
+)
 
 __all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT", "AppSettings"]
 
@@ -39,7 +47,6 @@ INDEX_SETTINGS = (
     "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
     "drop_limits",
 )  # fmt: skip
-_SECTIONS = {"cluster": ClusterSettings, "cloud": CloudSettings}
 _TABLES = ("metadata", "drop_limits", "cluster", "cloud", "indexes", "allow")
 QUERY_PORT = 8080  # of a container, unless told otherwise
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
@@ -129,27 +136,26 @@ class AppSettings:
         """
         found = {self.schema: self}
         for name, own in self.indexes.items():
-            where = f"indexes.{name}"
             if name == self.schema:
-                raise SettingsError(f"setting {where}: the name is taken by the main index (setting schema)")
+                raise setting_error(f"indexes.{name}", "the name is taken by the main index (setting schema)")
             if unknown := sorted(set(own) - set(INDEX_SETTINGS)):
-                raise SettingsError(f"unknown setting '{where}.{unknown[0]}'; known: {', '.join(INDEX_SETTINGS)}")
+                raise setting_error(f"indexes.{name}.{unknown[0]}", f"unknown; known: {', '.join(INDEX_SETTINGS)}")
             merged = {**self.to_json(), **own, "schema": name, "indexes": {}}
             if "drop_limits" not in own:
                 kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
                 merged["drop_limits"] = kept
-            found[name] = AppSettings.from_json(merged, where)
+            found[name] = AppSettings.from_json(merged, table=f"indexes.{name}.")
         return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str = "settings") -> AppSettings:
-        """Raises: SettingsError naming the key that is unknown, missing or of a wrong type."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - set(fields)):
-            raise SettingsError(f"{where}: unknown setting {unknown[0]!r}; known: {', '.join(fields)}")
+    def from_json(cls, data: Mapping[str, Any], where: str = "", table: str = "") -> AppSettings:
+        """where: the file. table: of a further index.
+
+        Raises: SettingsError naming the key that is unknown, missing or of a wrong type.
+        """
+        values = read_fields(cls, data, where, table)
         if missing := [name for name in ("dim", "query_rows") if name not in data]:
-            raise SettingsError(f"{where}: setting {missing[0]!r} is missing")
-        values: dict[str, Any] = {name: _typed(name, value, str(fields[name].type), where) for name, value in data.items()}
+            raise setting_error(f"{table}{missing[0]}", "is missing", where)
         return cls(**values)
 
     def to_toml(self) -> str:
@@ -168,32 +174,5 @@ class AppSettings:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"settings {path} cannot be read: {error}") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"settings {path} are no TOML: {error}") from None
+            raise SettingsError(f"settings {path} are not TOML: {error}") from None
         return cls.from_json(data, str(path))
-
-
-def _typed(name: str, value: object, annotation: str, where: str) -> object:
-    if annotation == "MetadataSchema" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
-        try:
-            return MetadataSchema.from_json(value)
-        except MetadataError as error:
-            raise SettingsError(f"{where}: {error}") from None
-    if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if name in _SECTIONS:
-        return read_section(_SECTIONS[name], name, value, where)
-    if (
-        name in ("indexes", "drop_limits")
-        and isinstance(value, Mapping)
-        and all(isinstance(v, Mapping) for v in value.values())
-    ):
-        return {str(key): dict(own) for key, own in value.items()}
-    if name == "allow" and isinstance(value, Mapping):
-        return {str(key): str(day) for key, day in value.items()}
-    if type(value).__name__ == annotation:
-        return value
-    wanted = {"tuple[str, ...]": "a list of texts", "MetadataSchema": "a table of field = type"}
-    wanted |= {"Mapping[str, str]": "a table"}
-    wanted |= dict.fromkeys(("Mapping[str, Mapping[str, Any]]", "Mapping[str, Mapping[str, float]]"), "a table of tables")
-    expected = wanted.get(annotation, annotation)
-    raise SettingsError(f"{where}: setting {name!r} must be {expected}, got {str(value)[:60]!r}")

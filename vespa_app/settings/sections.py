@@ -14,30 +14,31 @@ content_nodes = [2, 4]                      one number, or the least and the mos
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from late_interaction.errors import SettingsError
+from late_interaction.errors import MetadataError, SettingsError
+from late_interaction.metadata import MetadataSchema
 
 __all__ = [
     "LIMIT_RANGE",
     "MOST_NODES",
     "CloudSettings",
     "ClusterSettings",
+    "read_fields",
     "read_section",
     "section_json",
+    "setting_error",
     "toml_table",
     "toml_value",
 ]
 
 LIMIT_RANGE = (0.1, 0.98)  # of a node, that may be full
 MOST_NODES = 1000  # of a cluster on Vespa Cloud
-_WANTED = {
-    "tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers", "Mapping[str, str]": "a table of texts",
-}  # fmt: skip
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _Section = TypeVar("_Section")
 
@@ -95,30 +96,61 @@ class CloudSettings:
     write_tokens: tuple[str, ...] = ()
 
 
+_SECTIONS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (ClusterSettings, CloudSettings)}
+# of lists and tables by annotation: what they are, and the types of their items
+_ITEMS: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "tuple[str, ...]": ("a list of texts", (str,)),
+    "tuple[float, ...]": ("a list of numbers", (int, float)),
+    "Mapping[str, str]": ("a table of texts", (str, datetime.date)),
+    "MetadataSchema": ("a table of field = type", (str,)),
+    "Mapping[str, Mapping[str, Any]]": ("a table of tables", (Mapping,)),
+    "Mapping[str, Mapping[str, float]]": ("a table of tables", (Mapping,)),
+}
+
+
+def setting_error(key: str, what: str, where: str = "") -> SettingsError:
+    """In the one form that all have: the file, where there is one, the setting with its table, and what is wrong."""
+    return SettingsError(f"{where}: setting {key}: {what}" if where else f"setting {key}: {what}")
+
+
 def read_section(kind: type[_Section], name: str, value: object, where: str) -> _Section:
-    """A dataclass of texts, whole numbers, lists and tables of texts, from a table of TOML.
-
-    Raises: SettingsError naming table and key.
-    """
+    """The dataclass of the table `name`. Raises: SettingsError naming table and key."""
     if not isinstance(value, Mapping):
-        raise SettingsError(f"{where}: setting {name!r} must be a table, got {str(value)[:60]!r}")
-    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # always a dataclass
-    if unknown := sorted(set(value) - set(fields)):
-        raise SettingsError(f"{where}: unknown setting {f'{name}.{unknown[0]}'!r}; known: {', '.join(fields)}")
-    return kind(**{key: _typed(f"{name}.{key}", item, fields[key], where) for key, item in value.items()})
+        raise setting_error(name, f"must be a table, got {str(value)[:60]!r}", where)
+    return kind(**read_fields(kind, value, where, f"{name}."))
 
 
-def _typed(key: str, value: object, annotation: str, where: str) -> Any:
-    annotation = annotation.removesuffix(" | None")
-    if annotation == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if annotation == "Mapping[str, str]" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
-        return dict(value)
-    if annotation == "tuple[float, ...]" and isinstance(value, list) and all(type(item) in (int, float) for item in value):
-        return tuple(value)
+def read_fields(kind: type[Any], data: Mapping[str, Any], where: str, table: str = "") -> dict[str, Any]:
+    """Values for a dataclass of texts, numbers, lists, tables and such dataclasses, from TOML or JSON. table: with its dot.
+
+    Raises: SettingsError naming the key that is unknown, or of a wrong type.
+    """
+    fields = {f.name: str(f.type).removesuffix(" | None") for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(data) - set(fields)):
+        raise setting_error(f"{table}{unknown[0]}", f"unknown; known: {', '.join(fields)}", where)
+    return {name: _typed(f"{table}{name}", value, fields[name], where) for name, value in data.items()}
+
+
+def _typed(key: str, value: object, annotation: str, where: str) -> object:
+    if annotation in _SECTIONS:
+        return read_section(_SECTIONS[annotation], key, value, where)
     if type(value).__name__ == annotation:
         return value
-    raise SettingsError(f"{where}: setting {key!r} must be {_WANTED.get(annotation, annotation)}, got {str(value)[:60]!r}")
+    what, items = _ITEMS.get(annotation, (annotation, ()))
+    if annotation.startswith("tuple") and isinstance(value, list) and all(type(item) in items for item in value):
+        return tuple(value)
+    if isinstance(value, Mapping) and items and all(isinstance(item, items) for item in value.values()):
+        return _table(key, value, annotation, where)
+    raise setting_error(key, f"must be {what}, got {str(value)[:60]!r}", where)
+
+
+def _table(key: str, value: Mapping[str, Any], annotation: str, where: str) -> object:
+    if annotation == "MetadataSchema":
+        try:
+            return MetadataSchema.from_json(value)
+        except MetadataError as error:
+            raise setting_error(key, str(error), where) from None
+    return {str(name): dict(item) if isinstance(item, Mapping) else str(item) for name, item in value.items()}
 
 
 def section_json(section: object) -> dict[str, Any]:
