@@ -21,6 +21,7 @@ from late_interaction.json_values import finite_json
 
 if TYPE_CHECKING:
     from colbert_vespa.evaluation.evaluating import Evaluation
+    from colbert_vespa.evaluation.parity.run import ParityReport
     from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
     from exporter.verification import ExportReport
@@ -223,6 +224,24 @@ class Output:
             self.say(f"{effort.strategy} reaches {report.goal.recall:.3g} with rerank {effort.rerank}{probes}")
         if not report.chosen:
             self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
+
+    def parity(self, report: ParityReport) -> None:
+        """A line for each comparison; below it what fails and the worst cases."""
+        for comparison in report.comparisons:
+            self.heading(comparison.name)
+            table = Table(box=None, show_header=False, pad_edge=False)
+            checks = {check.measure: check for check in report.checks if check.comparison == comparison.name}
+            for measure, value in comparison.measured.items():
+                check = checks.get(measure)
+                verdict = "" if check is None else "passed" if check.passed else f"FAILED, wanted {check.threshold:.5g}"
+                style = "bold red" if check is not None and not check.passed else ""
+                table.add_row(measure, f"{value:.5f}", Text(verdict, style=style))
+            self.console.print(table)
+            for case in comparison.cases[:3]:
+                self.say(f"  {case.what}: {case.measure} {case.value:.4g}" + (f" ({case.reason})" if case.reason else ""))
+        for note in report.notes:
+            self.say(f"note: {note}")
+        self.say(f"differs in: {', '.join(report.guilty)}" if report.failed else "all thresholds are reached")
 
     def changes(self, changes: Sequence[Change]) -> None:
         """One line for each, the costly ones last."""

@@ -66,7 +66,7 @@ def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path |
         read = read_collection(collection)
         documents = list(read.corpus)
         source = collection
-        judged = Judged.of(read.name, documents, read.queries, read.qrels, None)
+        judged = Judged.of(read.name, documents, read.queries, read.qrels)
     texts = [passage_text(d.title, d.text) for d in documents if not d.blank]
     out.say(f"{len(documents)} documents")
     claim_folder(folder, "demo")
@@ -205,7 +205,7 @@ def _known_items(
     chosen = set(random.Random(SEED).sample(usable, min(KNOWN_ITEMS, len(usable))))
     changed = [dataclasses.replace(d, text=split[d.id][1]) if d.id in chosen else d for d in documents]
     queries = [CollectionQuery(d.id, split[d.id][0]) for d in documents if d.id in chosen]
-    judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries}, None)
+    judged = Judged.of("known items", changed, queries, {query.id: {query.id: 1.0} for query in queries})
     with tempfile.TemporaryDirectory(prefix="known-item-", dir=folder) as scratch:
         index = Path(scratch) / "index"
         _feed(changed, index, bundle, encoder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +26,14 @@ from colbert_vespa.cli.option_types import (
     address,
     path,
 )
+from late_interaction.errors import UsageError
+from late_interaction.files import atomic_write
+
+if TYPE_CHECKING:
+    from colbert_vespa.evaluation.evaluating import Evaluation, EvaluationSettings, Judged
+    from colbert_vespa.evaluation.recall import RecallGoal
+    from late_interaction.bundle import Bundle
+    from query import Client
 
 __all__ = ["evaluate", "parity"]
 
@@ -69,15 +79,88 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Quality with significance, recall against exact MaxSim, and latency on a judged collection, beside BM25 and dense."""
-    from colbert_vespa.cli.evaluate_command import EvaluateOptions, run_evaluate
-    from query import ClientSettings
+    from colbert_vespa.evaluation.evaluating import EvaluationSettings, Judged, evaluate_run, sampled_queries
+    from colbert_vespa.evaluation.metrics import parse_metric
+    from colbert_vespa.evaluation.recall import parse_goal
+    from colbert_vespa.evaluation.runs import read_run
+    from late_interaction.bundle import Bundle
+    from query import Client, ClientSettings
 
-    settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
-    options = EvaluateOptions(
-        address, collection, qrels, candidates, rerank, queries, recall_queries, tuple(metric or ()), dense, baseline, run,
-        recall, goal, tradeoffs, plot, bundle, settings,
+    out = Output(json_output=json_output)
+    client_settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
+    settings = EvaluationSettings(
+        candidates, rerank, recall_queries, tuple(parse_metric(text) for text in metric or ()), dense,
+        None if baseline is None else read_run(baseline),
     )  # fmt: skip
-    run_evaluate(Output(json_output=json_output), options)
+    recall = recall or goal is not None or plot is not None
+    if tradeoffs:
+        if collection is None or bundle is None or address is not None:
+            raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
+        _show_tradeoffs(out, Bundle.open(bundle), Judged.read(collection, qrels, queries), plot)
+    elif address is not None and not recall and Path(address).is_file():
+        if qrels is None:
+            raise UsageError(f"{address} is a run: give the judgements with --qrels FILE")
+        _show_evaluation(out, evaluate_run(Path(address), qrels, settings), run)
+    elif address is None or collection is None:
+        raise UsageError("give --from ADDRESS and --collection DIR; or --from RUN with --qrels FILE; or --tradeoffs")
+    elif recall:
+        wanted, texts = parse_goal(goal or "recall@10=0.98"), sampled_queries(collection, queries or recall_queries)
+        with Client(address, bundle, settings=client_settings) as client:
+            _show_recall(out, client, texts, wanted, candidates, plot)
+    else:
+        judged = Judged.read(collection, qrels, queries)
+        whole = dataclasses.replace(client_settings, require_full=True)  # a part of an answer measures nothing
+        with Client(address, bundle, settings=whole) as client:
+            _show_evaluation(out, _evaluated(out, client, judged, settings), run)
+
+
+def _evaluated(out: Output, client: Client, judged: Judged, settings: EvaluationSettings) -> Evaluation:
+    from colbert_vespa.evaluation.evaluating import cached_encoder, evaluate
+
+    with out.steps() as step:
+        if not settings.recall_queries:
+            return evaluate(client, judged, None, settings, step=step)
+        with cached_encoder(client.encoder) as encoder:
+            return evaluate(client, judged, encoder, settings, step=step)
+
+
+def _show_evaluation(out: Output, evaluation: Evaluation, run: Path | None) -> None:
+    from colbert_vespa.evaluation.runs import write_run
+
+    out.evaluation(evaluation)
+    if run is not None:
+        write_run(run, evaluation.run)
+        out.say(f"run: {run}")
+    out.result(evaluation.to_json())
+
+
+def _show_recall(
+    out: Output, client: Client, texts: Sequence[str], goal: RecallGoal, candidates: str, plot: Path | None
+) -> None:
+    from colbert_vespa.evaluation.recall import measure_recall, plot_recall
+    from query.options import AUTO
+
+    with out.steps() as step:
+        report = measure_recall(client, texts, goal, strategies=None if candidates == AUTO else [candidates], step=step)
+    out.recall(report)
+    if plot is not None:
+        plot_recall(report, plot)
+        out.say(f"plot: {plot}")
+    out.result(report.to_json())
+
+
+def _show_tradeoffs(out: Output, bundle: Bundle, judged: Judged, plot: Path | None) -> None:
+    from colbert_vespa.evaluation.evaluating import cached_encoder
+    from colbert_vespa.evaluation.tradeoffs import measure_tradeoffs, plot_tradeoffs
+    from late_interaction.encoder import Encoder
+
+    with out.steps() as step, cached_encoder(Encoder(bundle)) as encoder:
+        tradeoffs = measure_tradeoffs(encoder, judged, step=step)
+    out.tradeoffs(tradeoffs)
+    if plot is not None:
+        plot_tradeoffs(tradeoffs, plot)
+        out.say(f"plot: {plot}")
+    out.result(tradeoffs.to_json())
 
 
 def parity(
@@ -102,12 +185,23 @@ def parity(
     json_output: Json = False,
 ) -> None:
     """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""
-    from colbert_vespa.cli.parity_command import run_parity
+    from colbert_vespa.evaluation.parity.report import html_page, junit_xml
+    from colbert_vespa.evaluation.parity.run import compare_all
     from colbert_vespa.evaluation.parity.texts import sample_texts
+    from colbert_vespa.evaluation.parity.thresholds import parse_thresholds
+    from late_interaction.bundle import Bundle
 
+    out = Output(json_output=json_output)
     texts = sample_texts(collection, documents, queries, sample, query_sample)
-    if not run_parity(
-        Output(json_output=json_output), bundle, texts, address or [], checkpoint=checkpoint, k=k, thresholds=threshold or [],
-        junit=junit, html=html,
-    ):  # fmt: skip
+    wanted = parse_thresholds(threshold or [])
+    report = compare_all(
+        Bundle.open(bundle), texts, address or [], checkpoint=checkpoint, k=k, thresholds=wanted, say=out.say
+    )  # fmt: skip
+    out.parity(report)
+    if junit is not None:
+        atomic_write(junit, junit_xml(report))
+    if html is not None:
+        atomic_write(html, html_page(report).encode())
+    out.result(report.to_json())
+    if report.failed:
         raise typer.Exit(1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, folder_to_write, path, real, whole
-from late_interaction.errors import UsageError
+from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.extras import require
+from late_interaction.files import check_folder
+
+if TYPE_CHECKING:
+    from colbert_vespa.training import HoldOut, TrainingData
 
 __all__ = ["export", "train"]
 
@@ -161,19 +166,70 @@ def train(
 ) -> None:
     """Train a checkpoint on examples or bare documents, with a before/after report."""
     require(("torch", "datasets"), "train", "training")
-    from colbert_vespa.cli.train_command import TrainRequest, run_training
-    from colbert_vespa.training import MiningSettings
+    from colbert_vespa.training import MiningSettings, TrainingSettings
+    from colbert_vespa.training import train as train_model
+    from colbert_vespa.training.saving import is_checkpoint_folder
+    from colbert_vespa.training.scorers import cross_encoder
 
-    mining = {"by": tuple(mine_by) if mine_by else None, "first_rank": first_rank, "last_rank": last_rank, "margin": margin,
-              "ratio": ratio}  # fmt: skip
+    check_folder(output, owned=is_checkpoint_folder)
+    mining = _given(
+        by=tuple(mine_by) if mine_by else None, first_rank=first_rank, last_rank=last_rank, margin=margin, ratio=ratio
+    )
+    settings = TrainingSettings(**_given(
+        objective=objective, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+        document_length=document_length, negatives=negatives, keep_start=keep_start, patience=patience, precision=precision,
+        seed=seed, remine=remine, pool_factor=pool_factor, evaluate_every=evaluate_every, mining=MiningSettings(**mining),
+    ))  # fmt: skip
+    if not 0 <= hold_out < 1:
+        raise UsageError(f"--hold-out must be from 0 to below 1, got {hold_out}")
+    examples = _training_data(data, documents)
+    held_out = _held_out(collection, hold_out, dense)
+    scorer = None if teacher is None else cross_encoder(teacher)
     out = Output(json_output=json_output)
-    request = TrainRequest(
-        data, model, output, documents, collection, hold_out, teacher, dense, layout, bundle, plot, resume
-    )  # fmt: skip
-    changes: dict[str, object] = {
-        "objective": objective, "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
-        "document_length": document_length, "negatives": negatives, "keep_start": keep_start, "patience": patience,
-        "precision": precision, "seed": seed, "remine": remine, "pool_factor": pool_factor, "evaluate_every": evaluate_every,
-        "mining": MiningSettings(**{name: value for name, value in mining.items() if value is not None}),  # type: ignore[arg-type]
-    }  # fmt: skip
-    out.result(run_training(out, request, changes))
+    with out.steps() as step:
+        trained = train_model(
+            model, examples, output, settings, hold_out=held_out, teacher=scorer, teacher_name=teacher or "", layout=layout,
+            bundle=bundle, resume=resume, progress=step,
+        )  # fmt: skip
+    out.table(trained.data.rows())
+    report = trained.report
+    if report is not None:
+        out.table(report.rows())
+        if plot is not None:
+            report.plot(plot)
+            out.say(f"plot: {plot}")
+    out.say(f"checkpoint written to {trained.checkpoint}; curves, report and what --resume needs: {trained.work}")
+    out.result({
+        "checkpoint": str(trained.checkpoint), "data": trained.data.to_json(),
+        "report": None if report is None else report.to_json(),
+    })  # fmt: skip
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Without those that are None: they have a default of their own."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _training_data(data: Path, documents: Path | None) -> TrainingData:
+    from colbert_vespa.training import TrainingData, read_training_data
+    from colbert_vespa.training.data import text_of_document
+    from feeder.sources import open_sources
+
+    read = read_training_data(data)
+    if documents is None:
+        return read
+    more = [text_of_document(d) for d in open_sources([str(documents)])[0] if not d.blank]
+    return TrainingData(read.examples, [*read.documents, *more])
+
+
+def _held_out(collection: Path | None, share: float, dense: str | None) -> HoldOut | None:
+    """A collection, or else a share of the queries; None where that is 0."""
+    from colbert_vespa.cli.demo import minilm_folder
+    from colbert_vespa.evaluation.evaluating import Judged
+    from colbert_vespa.training import HoldOut
+
+    with contextlib.suppress(MissingDependency):
+        dense = dense or str(minilm_folder())
+    if collection is not None:
+        return HoldOut(Judged.read(collection), dense=dense)
+    return HoldOut(share=share, dense=dense) if share else None

@@ -17,7 +17,7 @@ from colbert_vespa.cli.option_types import COUNT, MILLISECONDS, SECONDS, address
 
 if TYPE_CHECKING:
     from colbert_vespa.monitor.checks import Monitor
-    from colbert_vespa.monitor.report import Report
+    from colbert_vespa.monitor.report import HealthReport
 
 __all__ = ["monitor_app"]
 
@@ -71,15 +71,15 @@ def check(
     """Looks at everything; the default command."""
     from colbert_vespa.monitor.baseline import Profile
     from colbert_vespa.monitor.canaries import Canaries
-    from colbert_vespa.monitor.checks import Monitor, Target, config_urls
-    from colbert_vespa.monitor.limits import Limits
+    from colbert_vespa.monitor.checks import Monitor, Watched, config_urls
+    from colbert_vespa.monitor.limits import WarningLimits
     from query.options import check_seconds
 
-    target = Target(
+    target = Watched(
         address, config_urls(address, config or []), bundle,
         canaries=None if canaries is None else Canaries.read(canaries),
         baseline=None if baseline is None else Profile.read(baseline),
-        timeout=check_seconds("--timeout", timeout), limits=Limits(p99_s=check_seconds("--p99", p99 / 1000)),
+        timeout=check_seconds("--timeout", timeout), limits=WarningLimits(p99_s=check_seconds("--p99", p99 / 1000)),
     )  # fmt: skip
     listen = None
     if prometheus is not None:
@@ -97,7 +97,7 @@ def check(
     raise typer.Exit(report.exit_code)
 
 
-def _looked(out: Output, monitor: Monitor) -> Report:
+def _looked(out: Output, monitor: Monitor) -> HealthReport:
     from colbert_vespa.monitor.table import render
 
     report = monitor.look()
@@ -155,14 +155,14 @@ def canaries_(
     json_output: Json = False,
 ) -> None:
     """Keeps what queries find now, ids and scores, to be compared with what they find later."""
-    from colbert_vespa.monitor.asking import Asker
     from colbert_vespa.monitor.canaries import make_canaries
+    from colbert_vespa.monitor.http_client import HttpClient
     from colbert_vespa.monitor.sampling import beginnings, sample_of
     from query import Client, ClientSettings
 
     out = Output(json_output=json_output)
-    with contextlib.closing(Asker(timeout)) as ask:
-        texts = question_lines(queries) if queries else beginnings(sample_of(address, ask)[1])
+    with contextlib.closing(HttpClient(timeout)) as http:
+        texts = question_lines(queries) if queries else beginnings(sample_of(address, http)[1])
     with Client(address, bundle, settings=ClientSettings(timeout=timeout)) as client:
         made = make_canaries(client, texts, k=k, candidates=candidates)
     made.write(output)
@@ -180,15 +180,15 @@ def baseline_(
     json_output: Json = False,
 ) -> None:
     """Keeps what passages and scores look like now, to see them drift."""
-    from colbert_vespa.monitor.asking import Asker
     from colbert_vespa.monitor.baseline import measure
+    from colbert_vespa.monitor.http_client import HttpClient
     from query import Client, ClientSettings
 
     out = Output(json_output=json_output)
     asked = question_lines(queries) if queries else ()
     settings = ClientSettings(timeout=timeout)
-    with Client(address, bundle, settings=settings) as client, contextlib.closing(Asker(timeout)) as ask:
-        profile = measure(client, ask, asked)
+    with Client(address, bundle, settings=settings) as client, contextlib.closing(HttpClient(timeout)) as http:
+        profile = measure(client, http, asked)
     profile.write(output)
     out.say(f"{len(profile.lengths)} passages and {len(profile.queries)} queries measured, in {output}")
     out.result({"passages": profile.passages, "sampled": len(profile.lengths), "file": str(output)})
@@ -206,11 +206,11 @@ def files(
 ) -> None:
     """Writes the configuration, alert rules and dashboard of Prometheus and Grafana."""
     from colbert_vespa.monitor.files import write_files
-    from colbert_vespa.monitor.limits import Limits
+    from colbert_vespa.monitor.limits import WarningLimits
     from query.options import check_seconds
 
     out = Output(json_output=json_output)
-    written = write_files(output, Limits(p99_s=check_seconds("--p99", p99 / 1000)))
+    written = write_files(output, WarningLimits(p99_s=check_seconds("--p99", p99 / 1000)))
     for name in written:
         out.say(f"{output / name}")
     out.result({"folder": str(output), "files": list(written)})

@@ -9,6 +9,8 @@ import typer
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import COUNT, SECONDS, Json, folder_to_write, path, real, source
+from late_interaction.errors import UsageError
+from late_interaction.files import check_folder
 
 __all__ = ["app", "deploy", "plan"]
 
@@ -42,14 +44,19 @@ def app(
     json_output: Json = False,
 ) -> None:
     """Generate the Vespa application package of a bundle."""
-    from colbert_vespa.cli.packaging import PackageOptions, write_package
+    from colbert_vespa.cli.packaging import chosen_settings, write_package
+    from late_interaction.bundle import Bundle
+    from vespa_app.package.building import is_package_folder
 
-    out = Output(json_output=json_output)
-    result = write_package(
-        out, bundle, output, settings=settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall,
-        options=PackageOptions(diff, beside, switch, explain),
+    check_folder(output, owned=is_package_folder)
+    if switch and not beside:
+        raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
+    opened = Bundle.open(bundle)
+    chosen = chosen_settings(
+        opened, settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall
     )  # fmt: skip
-    out.result(result)
+    out = Output(json_output=json_output)
+    out.result(write_package(out, opened, chosen, output, diff=diff, beside=beside, switch=switch, explain=explain))
 
 
 def deploy(

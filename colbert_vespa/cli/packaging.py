@@ -15,69 +15,64 @@ from feeder.sources import open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
-from late_interaction.files import check_folder
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
 from vespa_app.changes.blue_green import BlueGreenPackage, build_beside
 from vespa_app.changes.comparing import Change, package_changes
 from vespa_app.deploying.deploy import deploy
 from vespa_app.deploying.shipment import plan_shipment
-from vespa_app.package.building import is_package_folder
 from vespa_app.package.embedder import embedder_differences
 from vespa_app.package.explain import address_of
 from vespa_app.package.settings_checks import read_settings
 from vespa_app.planning import PlanRequest, make_plan
 
-__all__ = ["PackageOptions", "deploy_package", "plan_application", "show_deployment", "write_package"]
+__all__ = ["chosen_settings", "deploy_package", "plan_application", "show_deployment", "write_package"]
 
 
-@dataclasses.dataclass(frozen=True)
-class PackageOptions:
-    """What `app` takes besides bundle and settings. diff: a package to compare with. beside: the package that runs, whose
-    indexes stay beside the new one; switch: the new one is asked by default. explain: also write README.md."""
-
-    diff: Path | None = None
-    beside: Path | None = None
-    switch: bool = False
-    explain: bool = False
-
-
-def write_package(
-    out: Output,
-    bundle: Path,
-    output: Path,
-    *,
+def chosen_settings(
+    bundle: Bundle,
     settings: Path | None,
+    *,
     codec: str | None,
     candidates: Sequence[str],
     sample: Sequence[str],
     recall: float | None = None,
-    options: PackageOptions = PackageOptions(),
-) -> dict[str, object]:
-    """Settings come from app.toml, or are made from the documents given as a sample."""
-    check_folder(output, owned=is_package_folder)
-    opened = Bundle.open(bundle)
-    if settings and (codec or candidates or sample or recall is not None):
-        raise UsageError(
-            "--settings has codec, candidates, fields and effort (probes, rerank): change them there, or leave --settings out"
-        )
-    if options.switch and not options.beside:
-        raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
+) -> AppSettings:
+    """From app.toml, or made from the documents given as a sample."""
     if settings:
-        chosen = read_settings(settings)
-    else:
-        documents = [document for source in open_sources(sample) for document in source]
-        fields = survey(documents).schema if documents else MetadataSchema({})
-        chosen = default_settings(opened, fields, codec=codec, candidates=tuple(candidates), recall=recall)
-    if options.diff:
-        check_package(options.diff)
-    pair = build_beside(opened, chosen, options.beside, switch=options.switch) if options.beside else None
-    package = pair.package if pair else build_package(opened, chosen)
+        if codec or candidates or sample or recall is not None:
+            raise UsageError(
+                "--settings has codec, candidates, fields and effort (probes, rerank): "
+                "change them there, or leave --settings out"
+            )
+        return read_settings(settings)
+    documents = [document for source in open_sources(sample) for document in source]
+    fields = survey(documents).schema if documents else MetadataSchema({})
+    return default_settings(bundle, fields, codec=codec, candidates=tuple(candidates), recall=recall)
+
+
+def write_package(
+    out: Output,
+    bundle: Bundle,
+    chosen: AppSettings,
+    output: Path,
+    *,
+    diff: Path | None = None,
+    beside: Path | None = None,
+    switch: bool = False,
+    explain: bool = False,
+) -> dict[str, object]:
+    """diff: a package to compare with. beside: the package that runs, whose indexes stay beside the new one; switch: the new
+    one is asked by default. explain: also write README.md."""
+    if diff:
+        check_package(diff)
+    pair = build_beside(bundle, chosen, beside, switch=switch) if beside else None
+    package = pair.package if pair else build_package(bundle, chosen)
     with tempfile.TemporaryDirectory() as scratch:  # --diff may name the folder that is about to be replaced
-        old = Path(shutil.copytree(options.diff, Path(scratch) / "old")) if options.diff else None
-        (package.explained() if options.explain else package).write(output)
+        old = Path(shutil.copytree(diff, Path(scratch) / "old")) if diff else None
+        (package.explained() if explain else package).write(output)
         changes = package_changes(old, output) if old else ()
-    register_bundle(opened)
+    register_bundle(bundle)
     out.say(f"application package written to {output}")
     out.table(
         {
@@ -86,17 +81,17 @@ def write_package(
             "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
         }
     )
-    differences = embedder_differences(opened) if chosen.embedder else ()
+    differences = embedder_differences(bundle) if chosen.embedder else ()
     for difference in differences:
         out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
             "metadata": chosen.metadata.to_json(), "indexes": list(package.description.schemas),
             "embedder_differences": list(differences)}  # fmt: skip
-    if options.diff:
-        _show_changes(out, bundle, output, options.diff, changes)
+    if diff:
+        _show_changes(out, bundle.path, output, diff, changes)
         result["changes"] = [change.to_json() for change in changes]
     if pair:
-        _show_steps(out, bundle, output, pair, options)
+        _show_steps(out, bundle.path, output, pair, switch=switch)
     return result
 
 
@@ -114,14 +109,14 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
         out.command(f"colbert-vespa app {bundle} -o NEW --settings {output}/app.toml --beside {old}")
 
 
-def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage, options: PackageOptions) -> None:
+def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage, *, switch: bool) -> None:
     """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
     settings = f"--settings {output}/app.toml"
     described = pair.package.description
     asked, url = described.schemas[0], address_of(described.settings)
     out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
     out.command(f"colbert-vespa deploy {output}")
-    if not options.switch:
+    if not switch:
         for new in pair.new:
             out.command(f"colbert-vespa feed DOCUMENTS --bundle {bundle} --to '{url}#{new}'")
         out.command(f"colbert-vespa search QUERY --from '{url}#{pair.old[0]}' --from '{url}#{pair.new[0]}'")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,9 +18,8 @@ from numpy.typing import NDArray
 from colbert_vespa.evaluation.baselines import bm25_run, dense_run, fused_run, pooled_run
 from colbert_vespa.evaluation.collection import CollectionQuery, Qrels, read_collection, read_qrels
 from colbert_vespa.evaluation.metrics import STANDARD, Metric, Rankings, means, percentile
-from colbert_vespa.evaluation.recall import Goal, RecallReport, measure_recall
 from colbert_vespa.evaluation.runs import Run, rankings_of, read_run
-from colbert_vespa.evaluation.significance import Difference, paired
+from colbert_vespa.evaluation.significance import PairedDifference, paired
 from late_interaction.array_types import Matrix
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
@@ -27,19 +28,19 @@ from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from query import Client, ClientSettings
+from query import Client
 from query.options import AUTO
 
 __all__ = [
-    "Beside",
     "Evaluation",
+    "EvaluationSettings",
     "Judged",
+    "cached_encoder",
     "compared",
     "evaluate",
-    "evaluate_address",
     "evaluate_run",
     "exact_rankings",
-    "recall_at_address",
+    "sampled_queries",
 ]
 
 SEED = 13
@@ -56,8 +57,19 @@ class Judged:
     qrels: Qrels
 
     @classmethod
+    def read(cls, collection: Path, qrels: Path | None = None, limit: int | None = None) -> Judged:
+        """Of a collection folder. qrels: a file of judgements instead of the folder's own. Raises: CollectionError."""
+        read = read_collection(collection, qrels)
+        return cls.of(read.name, read.corpus, read.queries, read.qrels, limit)
+
+    @classmethod
     def of(
-        cls, name: str, documents: Iterable[Document], queries: Sequence[CollectionQuery], qrels: Qrels, limit: int | None
+        cls,
+        name: str,
+        documents: Iterable[Document],
+        queries: Sequence[CollectionQuery],
+        qrels: Qrels,
+        limit: int | None = None,
     ) -> Judged:
         """`limit`: a seeded sample of so many queries. Raises: CollectionError where no query is judged."""
         there = {document.id: document for document in documents if not document.blank}
@@ -86,7 +98,7 @@ class Evaluation:
     latency_ms: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]]
     candidates: str
-    differences: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
+    differences: Mapping[str, Mapping[str, PairedDifference]] = field(default_factory=dict)
     run: Run = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -110,10 +122,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What a client is compared with. metrics: further ones. dense: checkpoint of a single-vector model; None: the mean of the
-    bundle's token vectors. baseline: a run of the same queries."""
+class EvaluationSettings:
+    """How a client is asked, and what it is compared with.
 
+    candidates, rerank: as in a search. recall_queries: how many queries are compared with exact MaxSim. metrics: besides the
+    standard ones. dense: checkpoint of a single-vector model; None: the mean of the bundle's token vectors. baseline: a run of
+    the same queries.
+    """
+
+    candidates: str = AUTO
+    rerank: int | None = None
+    recall_queries: int = 300
     metrics: tuple[Metric, ...] = ()
     dense: str | None = None
     baseline: Run | None = None
@@ -123,29 +142,25 @@ def evaluate(
     client: Client,
     judged: Judged,
     encoder: DocumentEncoder | None,
+    settings: EvaluationSettings = EvaluationSettings(),
     *,
-    candidates: str = AUTO,
-    rerank: int | None = None,
-    recall_queries: int = 300,
-    beside: Beside | None = None,
     step: Step | None = None,
 ) -> Evaluation:
     """`encoder`: encodes the corpus for exact MaxSim; None leaves recall_at_10 out, and the mean of token vectors.
 
     Hits whose id is not in the collection count as not relevant, as they would for a user. recall_at_10 compares with exact
-    MaxSim over float32 vectors, for the first `recall_queries` of the queries.
+    MaxSim over float32 vectors, for the first `settings.recall_queries` of the queries.
     """
     report = step or (lambda _what, _done, _total: None)
-    beside = beside or Beside()
-    metrics = tuple(dict.fromkeys((*STANDARD, *beside.metrics)))
+    metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))
     depth = max(metric.k for metric in metrics)
-    asked = _asked(client, judged, depth, candidates, rerank, report)
+    asked = _asked(client, judged, depth, settings, report)
     recall = None
-    sample = judged.queries[:recall_queries]
+    sample = judged.queries[: settings.recall_queries]
     if encoder is not None:
         exact = exact_rankings(client, judged.documents, sample, encoder, 10, report)
         recall = float(np.mean([overlap_at_k([id_ for id_, _ in asked.run[q.id]], exact[q.id], 10) for q in sample]))
-    runs = _baseline_runs(client, judged, encoder, beside, asked.run, depth, report)
+    runs = _baseline_runs(client, judged, encoder, settings, asked.run, depth, report)
     ids = [query.id for query in judged.queries]
     ours = rankings_of(asked.run)
     return Evaluation(
@@ -170,16 +185,17 @@ class _Asked:
     candidates: str
 
 
-def _asked(client: Client, judged: Judged, depth: int, candidates: str, rerank: int | None, report: Step) -> _Asked:
+def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: Step) -> _Asked:
     """Each query twice: ten hits, timed, and `depth`."""
     run, seconds, used = {}, [], ""
-    client.search(judged.queries[0].text, depth, candidates=candidates, rerank=rerank)  # loads and compiles
+    search = functools.partial(client.search, candidates=settings.candidates, rerank=settings.rerank)
+    search(judged.queries[0].text, depth)  # loads and compiles
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()
-        found = client.search(query.text, 10, candidates=candidates, rerank=rerank)
+        found = search(query.text, 10)
         seconds.append(time.perf_counter() - start)
         used = found.candidates
-        deep = client.search(query.text, max(depth, 10), candidates=candidates, rerank=rerank)
+        deep = search(query.text, max(depth, 10))
         scores: dict[str, float] = {}
         for hit in (*found.hits, *deep.hits):
             scores.setdefault(hit.id, hit.score)
@@ -189,17 +205,23 @@ def _asked(client: Client, judged: Judged, depth: int, candidates: str, rerank: 
 
 
 def _baseline_runs(
-    client: Client, judged: Judged, encoder: DocumentEncoder | None, beside: Beside, ours: Run, depth: int, report: Step
+    client: Client,
+    judged: Judged,
+    encoder: DocumentEncoder | None,
+    settings: EvaluationSettings,
+    ours: Run,
+    depth: int,
+    report: Step,
 ) -> dict[str, Run]:
     """`hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
     documents, queries = judged.documents, judged.queries
     words = bm25_run(documents, queries, depth)
     runs: dict[str, Run] = {"bm25": words}
     dense = None
-    if beside.dense is not None:
+    if settings.dense is not None:
         from exporter.dense import DenseEncoder
 
-        model = DenseEncoder(beside.dense)
+        model = DenseEncoder(settings.dense)
         report("dense", 0, len(documents))
         D = model.encode_documents([passage_text(d.title, d.text) for d in documents])
         report("dense", len(documents), len(documents))
@@ -210,19 +232,19 @@ def _baseline_runs(
     if dense is not None:
         runs |= {"dense": dense, "bm25_dense": fused_run(dense, words, depth)}
     runs["hybrid"] = fused_run(ours, words, depth)
-    if beside.baseline is not None:
-        runs["baseline"] = beside.baseline
+    if settings.baseline is not None:
+        runs["baseline"] = settings.baseline
     return runs
 
 
 def compared(
     metrics: Sequence[Metric], ours: Rankings, theirs: Rankings, qrels: Qrels, queries: Sequence[str]
-) -> dict[str, Difference]:
+) -> dict[str, PairedDifference]:
     """By key of the metric."""
     return {m.key: paired(m.values(ours, qrels, queries), m.values(theirs, qrels, queries)) for m in metrics}
 
 
-def evaluate_run(path: Path, qrels: Path, beside: Beside) -> Evaluation:
+def evaluate_run(path: Path, qrels: Path, settings: EvaluationSettings) -> Evaluation:
     """A run of any engine against judgements, without an index: no latencies, no recall, `passages` 0.
 
     Raises: CollectionError where no query of the judgements has a relevant document.
@@ -231,8 +253,8 @@ def evaluate_run(path: Path, qrels: Path, beside: Beside) -> Evaluation:
     queries = [query for query, values in judged.items() if any(value > 0 for value in values.values())]
     if not queries:
         raise CollectionError(f"{qrels} has no query with a relevant document")
-    metrics = tuple(dict.fromkeys((*STANDARD, *beside.metrics)))
-    runs = {} if beside.baseline is None else {"baseline": beside.baseline}
+    metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))
+    runs = {} if settings.baseline is None else {"baseline": settings.baseline}
     ours = rankings_of(run)
     return Evaluation(
         collection=qrels.stem,
@@ -282,59 +304,17 @@ def exact_rankings(
     return {id_: [documents[int(place)].id for place in places] for id_, (_, places) in best.items()}
 
 
-def evaluate_address(
-    address: str,
-    collection: Path,
-    *,
-    bundle: Path | None = None,
-    candidates: str = AUTO,
-    rerank: int | None = None,
-    queries: int | None = None,
-    recall_queries: int = 300,
-    qrels: Path | None = None,
-    beside: Beside | None = None,
-    settings: ClientSettings | None = None,
-    step: Step | None = None,
-) -> Evaluation:
-    """`evaluate` of a client at `address` on a collection folder; qrels: a file of judgements instead of the folder's own.
-
-    The corpus is encoded once per bundle and kept in the user's cache, for exact MaxSim.
-    Raises: CollectionError, LocalIndexError, BundleError, VespaError.
-    """
-    read = read_collection(collection, qrels)
-    judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    whole = dataclasses.replace(settings or ClientSettings(), require_full=True)  # a part of an answer measures nothing
-    with Client(address, bundle, settings=whole) as client:
-        if not recall_queries:
-            return evaluate(client, judged, None, candidates=candidates, rerank=rerank, beside=beside, step=step)
-        folder = cache_folder() / "vectors" / client.bundle.sha256[:16]
-        cache = VectorCache(folder, client.encoder.dim)
-        try:
-            return evaluate(
-                client, judged, CachedEncoder(client.encoder, cache), candidates=candidates, rerank=rerank,
-                recall_queries=recall_queries, beside=beside, step=step,
-            )  # fmt: skip
-        finally:
-            cache.close()
+@contextmanager
+def cached_encoder(encoder: DocumentEncoder) -> Iterator[CachedEncoder]:
+    """Keeps the vectors of documents in the user's cache, so that a corpus is encoded once per bundle."""
+    cache = VectorCache(cache_folder() / "vectors" / encoder.bundle.sha256[:16], encoder.bundle.manifest.dim)
+    try:
+        yield CachedEncoder(encoder, cache)
+    finally:
+        cache.close()
 
 
-def recall_at_address(
-    address: str,
-    collection: Path,
-    goal: Goal,
-    *,
-    bundle: Path | None = None,
-    strategies: Sequence[str] | None = None,
-    queries: int | None = None,
-    settings: ClientSettings | None = None,
-    step: Step | None = None,
-) -> RecallReport:
-    """`measure_recall` at `address` with the queries of a collection folder; `queries`: a seeded sample of so many.
-
-    Raises: as measure_recall and Client.
-    """
+def sampled_queries(collection: Path, limit: int) -> list[str]:
+    """Texts of a collection folder's queries, or a seeded sample of `limit`. Raises: CollectionError."""
     texts = [query.text for query in read_collection(collection).queries if query.text.strip()]
-    if queries is not None and queries < len(texts):
-        texts = random.Random(SEED).sample(texts, queries)
-    with Client(address, bundle, settings=settings) as client:
-        return measure_recall(client, texts, goal, strategies=strategies, step=step)
+    return random.Random(SEED).sample(texts, limit) if limit < len(texts) else texts

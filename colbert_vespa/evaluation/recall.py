@@ -18,7 +18,7 @@ from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effor
 from query import Client
 from query.types import Query, SearchResult
 
-__all__ = ["Effort", "Goal", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
+__all__ = ["RecallGoal", "RecallPoint", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
 
 RERANKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 PROBES = (4, 8, 16, 32, 64)
@@ -30,7 +30,7 @@ _GOAL = re.compile(r"recall@(\d{1,4})=(0?\.\d+|1(?:\.0*)?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class RecallGoal:
     """The share `recall` of the exact top k."""
 
     k: int = 10
@@ -38,7 +38,7 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class RecallPoint:
     """One setting, measured. candidates: share of the exact top k among the candidates that are reranked; recall: among the
     first k hits. p50_ms, p95_ms: of a search of k hits, from ready query rows."""
 
@@ -56,26 +56,26 @@ class RecallReport:
     """curve: by strategy and probes, least effort first. chosen: of each strategy the least effort that reaches the goal, where
     any does, by the same counted cost as `index tune` (late_interaction/recall_goal.py)."""
 
-    goal: Goal
+    goal: RecallGoal
     queries: int
     exact_p50_ms: float
-    curve: tuple[Effort, ...]
-    chosen: tuple[Effort, ...]
+    curve: tuple[RecallPoint, ...]
+    chosen: tuple[RecallPoint, ...]
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def parse_goal(text: str) -> Goal:
+def parse_goal(text: str) -> RecallGoal:
     """`recall@10=0.98`. Raises: UsageError."""
     found = _GOAL.fullmatch(text.strip())
     if not found or not 0 < float(found[2]) <= 1 or int(found[1]) < 1:
         raise UsageError(f"--goal must be like recall@10=0.98, got {text!r}")
-    return Goal(int(found[1]), float(found[2]))
+    return RecallGoal(int(found[1]), float(found[2]))
 
 
 def measure_recall(
-    client: Client, texts: Sequence[str], goal: Goal, *, strategies: Sequence[str] | None = None, step: Step | None = None
+    client: Client, texts: Sequence[str], goal: RecallGoal, *, strategies: Sequence[str] | None = None, step: Step | None = None
 ) -> RecallReport:
     """Against MaxSim over everything, by the same index and its stored vectors. strategies: None for all that order by MaxSim
     and take ready rows.
@@ -100,8 +100,8 @@ def measure_recall(
     rows, texts = [encoded[place] for place in kept], [texts[place] for place in kept]
     ladders = {name: _ladders(name, goal.k) for name in chosen}
     total = sum(len(ladder) for own in ladders.values() for ladder in own)
-    curve: list[Effort] = []
-    best: list[Effort] = []
+    curve: list[RecallPoint] = []
+    best: list[RecallPoint] = []
     for name in chosen:
         queries: Sequence[Query] = texts if name in ("bm25", "hybrid") else rows
         before = len(curve)
@@ -117,12 +117,12 @@ def _climbed(
     ladders: Sequence[Sequence[_Setting]],
     queries: Sequence[Query],
     truth: Sequence[set[str]],
-    goal: Goal,
+    goal: RecallGoal,
     say: Callable[[int], None],
     before: int,
-) -> tuple[list[Effort], Effort | None]:
+) -> tuple[list[RecallPoint], RecallPoint | None]:
     """All that was tried, and the least effort that reaches the goal."""
-    measured: dict[_Setting, Effort] = {}
+    measured: dict[_Setting, RecallPoint] = {}
 
     def ask(setting: _Setting) -> list[CostedAnswer]:
         answers, measured[setting] = _asked(client, queries, truth, goal.k, strategy, *setting)
@@ -139,7 +139,7 @@ def _ladders(strategy: str, k: int) -> list[list[_Setting]]:
 
 def _asked(
     client: Client, queries: Sequence[Query], truth: Sequence[set[str]], k: int, strategy: str, probes: int | None, rerank: int
-) -> tuple[list[CostedAnswer], Effort]:
+) -> tuple[list[CostedAnswer], RecallPoint]:
     answers, recalls, among, seconds = [], [], [], []
     for query, exact in zip(queries, truth, strict=True):
         result, took = _timed(client, query, k, strategy, probes, rerank)
@@ -150,7 +150,7 @@ def _asked(
         recalls.append(len(exact & set(ids)) / len(exact))
         among.append(len(exact & {hit.passage_id for hit in candidates}) / len(exact))
     p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
-    return answers, Effort(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
+    return answers, RecallPoint(strategy, probes, rerank, _mean(among), _mean(recalls), p50, p95)
 
 
 def _mean(values: Sequence[float]) -> float:

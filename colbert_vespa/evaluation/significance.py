@@ -9,14 +9,14 @@ import numpy as np
 
 from late_interaction.extras import required
 
-__all__ = ["Difference", "paired"]
+__all__ = ["PairedDifference", "paired"]
 
 RESAMPLES = 9_999  # sign flips; all of them where there are fewer
 SEED = 13
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """difference: mean of ours less theirs. t_test, randomisation: two-sided p-values; None where one query alone allows
     none. better, worse: queries."""
 
@@ -27,7 +27,7 @@ class Difference:
     worse: int
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
     """`ours [n]`, `theirs [n]`: a metric of the same queries in the same order.
 
     Fisher's randomisation test exchanges the two values of a query (Smucker, Allan and Carterette 2007).
@@ -38,13 +38,13 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
     mean, better, worse = float(differences.mean()), int((differences > 0).sum()), int((differences < 0).sum())
     if len(differences) < 2:
-        return Difference(mean, None, None, better, worse)
+        return PairedDifference(mean, None, None, better, worse)
     if not differences.any():
-        return Difference(0.0, 1.0, 1.0, 0, 0)
+        return PairedDifference(0.0, 1.0, 1.0, 0, 0)
     spread = float(np.ptp(differences))
     t_test = 0.0 if spread == 0 else float(ttest_rel(ours, theirs).pvalue)
     flipped = permutation_test(
         (differences,), lambda values, axis: values.mean(axis=axis), permutation_type="samples", n_resamples=RESAMPLES,
         vectorized=True, batch=500, random_state=np.random.default_rng(SEED),
     )  # fmt: skip
-    return Difference(mean, t_test, float(flipped.pvalue), better, worse)
+    return PairedDifference(mean, t_test, float(flipped.pvalue), better, worse)

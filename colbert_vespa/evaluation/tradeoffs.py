@@ -11,18 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.evaluation.collection import read_collection
 from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.evaluation.metrics import Metric, percentile
 from colbert_vespa.evaluation.plots import new_figure, save_figure
 from late_interaction.bundle import Bundle, Pooling
-from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage
-from late_interaction.encoder import Encoder
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.pooling import pool
-from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
+from late_interaction.vector_cache import DocumentEncoder
 from query import Client
 
 __all__ = [
@@ -34,7 +31,6 @@ __all__ = [
     "built_index",
     "measure_tradeoffs",
     "plot_tradeoffs",
-    "tradeoffs_of",
 ]
 
 STORAGES = (
@@ -78,22 +74,6 @@ class Tradeoffs:
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
-
-
-def tradeoffs_of(
-    bundle: Path, collection: Path, *, queries: int | None = None, qrels: Path | None = None, step: Step | None = None
-) -> Tradeoffs:
-    """`measure_tradeoffs` of a collection folder; its vectors are kept in the user's cache.
-
-    Raises: BundleError, CollectionError.
-    """
-    opened, read = Bundle.open(bundle), read_collection(collection, qrels)
-    judged = Judged.of(read.name, read.corpus, read.queries, read.qrels, queries)
-    cache = VectorCache(cache_folder() / "vectors" / opened.sha256[:16], opened.manifest.dim)
-    try:
-        return measure_tradeoffs(CachedEncoder(Encoder(opened), cache), judged, step=step)
-    finally:
-        cache.close()
 
 
 def measure_tradeoffs(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.canaries import read_json
-from colbert_vespa.monitor.limits import Limits
-from colbert_vespa.monitor.report import OK, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.limits import WarningLimits
+from colbert_vespa.monitor.report import OK, WARNING, WRONG, CheckRow, Sample, Section
 from colbert_vespa.monitor.sampling import beginnings, sample_of
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
@@ -71,9 +71,9 @@ def _numbers(values: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def measure(client: Client, ask: Asker, queries: Sequence[str] = ()) -> Profile:
+def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Profile:
     """queries: default, beginnings of the sample. Raises: UsageError where the index is empty; ColbertVespaError."""
-    passages, texts = sample_of(client.address, ask)
+    passages, texts = sample_of(client.address, http)
     if not texts:
         raise UsageError(f"{client.address} is empty: there is nothing to measure")
     asked = tuple(queries) or tuple(beginnings(texts))
@@ -103,11 +103,11 @@ def _nearness(codebook: Codebook, rows: Matrix) -> float:
     return round(float(np.einsum("nd,nd->n", rows, nearest).mean()), 5)
 
 
-def drift_rows(before: Profile, now: Profile, limits: Limits) -> Section:
+def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:
     """A row for each kind of drift. What moved beyond its limit is a warning: whether it is bad only its owner knows."""
     if before.bundle != now.bundle:
         says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}: make it anew"
-        return Section((Row(AREA, "baseline", WRONG, says),))
+        return Section((CheckRow(AREA, "baseline", WRONG, says),))
     lengths, scores = _distance(before.lengths, now.lengths), _distance(before.scores, now.scores)
     more_unknown = now.unknown - before.unknown
     rows = [
@@ -128,18 +128,20 @@ def drift_rows(before: Profile, now: Profile, limits: Limits) -> Section:
     return Section(tuple(rows), tuple(Sample("drift_distance", value, {"of": name}) for name, value in samples.items()))
 
 
-def _row(name: str, value: float, limit: float, says: str, why: str) -> Row:
+def _row(name: str, value: float, limit: float, says: str, why: str) -> CheckRow:
     moved = not value <= limit
-    return Row(AREA, name, WARNING if moved else OK, f"{says} (limit {limit:g}): {why}" if moved else says)
+    return CheckRow(AREA, name, WARNING if moved else OK, f"{says} (limit {limit:g}): {why}" if moved else says)
 
 
-def _passages_row(before: int, now: int, limits: Limits) -> Row:
+def _passages_row(before: int, now: int, limits: WarningLimits) -> CheckRow:
     says = f"{before:,} in the baseline, now {now:,}"
     if not now >= (1 - limits.fewer) * before:
-        return Row(AREA, "passages", WARNING, f"{says}: lost, or deleted")
+        return CheckRow(AREA, "passages", WARNING, f"{says}: lost, or deleted")
     if not now <= limits.grown * before:
-        return Row(AREA, "passages", WARNING, f"{says}: codebook and effort were chosen for fewer; tune, and make a baseline")
-    return Row(AREA, "passages", OK, says)
+        return CheckRow(
+            AREA, "passages", WARNING, f"{says}: codebook and effort were chosen for fewer; tune, and make a baseline"
+        )
+    return CheckRow(AREA, "passages", OK, says)
 
 
 def _distance(before: Sequence[float], now: Sequence[float]) -> float:

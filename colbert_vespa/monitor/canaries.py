@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from colbert_vespa.evaluation.metrics import percentile
-from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.files import atomic_write, check_own_output
 from late_interaction.reading import read_regular
@@ -106,7 +106,7 @@ def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
     if client.bundle.sha256 != canaries.bundle:
         says = f"made with bundle {canaries.bundle[:8]}, the index has {client.bundle.sha256[:8]}: make them anew"
         broken = Sample("canaries", float(len(canaries.canaries)), {"outcome": "broken"})
-        return Section((Row(AREA, "bundle", WRONG, says),), (broken,))
+        return Section((CheckRow(AREA, "bundle", WRONG, says),), (broken,))
     rows, outcomes, seconds = [], Counter({"kept": 0, "broken": 0, "silent": 0}), []
     for canary in canaries.canaries:
         name = canary.query if len(canary.query) <= SHOWN else canary.query[: SHOWN - 3] + "..."
@@ -115,20 +115,20 @@ def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
             result = client.search(canary.query, canaries.k, candidates=canaries.candidates, timeout=timeout)
         except VespaError as error:
             outcomes["silent"] += 1
-            rows.append(Row(AREA, name, UNKNOWN, str(error)))
+            rows.append(CheckRow(AREA, name, UNKNOWN, str(error)))
             continue
         seconds.append(time.perf_counter() - start)
         why = compare(canary, result, canaries.tolerance)
         outcomes["broken" if why else "kept"] += 1
         if why:
-            rows.append(Row(AREA, name, WRONG, why))
+            rows.append(CheckRow(AREA, name, WRONG, why))
     whole = OK if outcomes["kept"] == len(canaries.canaries) else WRONG
     p50, most = (percentile(seconds, 0.5), max(seconds)) if seconds else (0.0, 0.0)
     says = f"{outcomes['kept']} of {len(canaries.canaries)} answer as they did"
     says += f"; p50 {1000 * p50:.0f} ms, slowest {1000 * most:.0f} ms" if seconds else ""
     samples = [Sample("canaries", float(count), {"outcome": outcome}) for outcome, count in outcomes.items()]
     samples += [Sample("canary_latency_seconds", value, {"quantile": q}) for q, value in (("0.5", p50), ("1", most))]
-    return Section((Row(AREA, "all", whole, says), *rows), tuple(samples))
+    return Section((CheckRow(AREA, "all", whole, says), *rows), tuple(samples))
 
 
 def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.baseline import Profile, drift_rows, measure
 from colbert_vespa.monitor.canaries import Canaries, ask_canaries
 from colbert_vespa.monitor.content import look_at_content
-from colbert_vespa.monitor.documents import Seen, look_at_application
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.documents import EarlierLooks, look_at_application
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.metrics import look_at_metrics
-from colbert_vespa.monitor.report import OK, UNKNOWN, Report, Row, Section, joined
+from colbert_vespa.monitor.report import OK, UNKNOWN, CheckRow, HealthReport, Section, joined
 from colbert_vespa.monitor.services import look_at_services
 from late_interaction.addresses import locate, vespa_url
 from late_interaction.errors import ColbertVespaError, UsageError
@@ -25,13 +25,13 @@ from vespa_app.running.credentials import tls_context, token_header
 from vespa_app.running.http import parse_address
 from vespa_app.settings.application_settings import QUERY_PORT
 
-__all__ = ["Monitor", "Target", "config_urls"]
+__all__ = ["Monitor", "Watched", "config_urls"]
 
 SELDOM_S = 3600.0  # between two looks at what costs seconds of processor time: drift, and checksums of a local index
 
 
 @dataclass(frozen=True)
-class Target:
+class Watched:
     """What to look at. config: config servers; none where nobody shall be asked, as on Vespa Cloud."""
 
     address: str
@@ -40,7 +40,7 @@ class Target:
     canaries: Canaries | None = None
     baseline: Profile | None = None
     timeout: float = 5.0
-    limits: Limits = field(default_factory=Limits)
+    limits: WarningLimits = field(default_factory=WarningLimits)
 
     def __post_init__(self) -> None:
         """Raises: UsageError on an address that is none, or credentials that cannot be used for one."""
@@ -83,19 +83,19 @@ class Monitor:
 
     def __init__(
         self,
-        target: Target,
+        target: Watched,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.target = target
-        self._ask = Asker(target.timeout)
+        self._ask = HttpClient(target.timeout)
         self._clock, self._now = clock, now
-        self._seen = Seen()
+        self._seen = EarlierLooks()
         self._client: Client | None = None
         self._seldom: tuple[float, Section] | None = None
 
-    def look(self) -> Report:
+    def look(self) -> HealthReport:
         start, folder = self._clock(), self.target.folder
         parts: list[tuple[str, Callable[[], Section]]]
         if folder is None:
@@ -109,7 +109,7 @@ class Monitor:
         with ThreadPoolExecutor(len(parts), thread_name_prefix="monitor") as threads:
             found = list(threads.map(lambda part: guarded(*part), parts))
         found.append(self._at_times())  # alone: it takes all cores
-        return Report(self.target.address, joined(found), self._now(), self._clock() - start)
+        return HealthReport(self.target.address, joined(found), self._now(), self._clock() - start)
 
     def close(self) -> None:
         self._ask.close()
@@ -180,6 +180,6 @@ def guarded(area: str, look: Callable[[], Section]) -> Section:
     try:
         return look()
     except ColbertVespaError as error:
-        return Section((Row(area, "all", UNKNOWN, str(error)),))
+        return Section((CheckRow(area, "all", UNKNOWN, str(error)),))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Section((Row(area, "all", UNKNOWN, f"an answer that is not as Vespa's are: {error!r}"),))
+        return Section((CheckRow(area, "all", UNKNOWN, f"an answer that is not as Vespa's are: {error!r}"),))

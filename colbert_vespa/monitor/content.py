@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from colbert_vespa.monitor.asking import Asker
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 from colbert_vespa.monitor.services import Service
 from late_interaction.errors import VespaError
 from vespa_app.package.services import CONTENT_CLUSTER
@@ -22,7 +22,7 @@ PATH = f"/cluster/v2/{CONTENT_CLUSTER}"
 STATES = {"up": OK, "initializing": WARNING, "retired": WARNING, "maintenance": WARNING}  # all others: wrong
 
 
-def look_at_content(ask: Asker, config_urls: Sequence[str], services: Sequence[Service]) -> Section:
+def look_at_content(http: HttpClient, config_urls: Sequence[str], services: Sequence[Service]) -> Section:
     """Cluster controllers run beside the config servers; only one of them answers. Raises: UsageError."""
     ports = sorted({service.port for service in services if service.type == CONTROLLER})
     said = [] if ports else ["no config server says where it is"]
@@ -30,10 +30,10 @@ def look_at_content(ask: Asker, config_urls: Sequence[str], services: Sequence[S
         for port in ports:
             place = str(httpx.URL(url).copy_with(port=port, path="/")).rstrip("/")
             try:
-                return content_rows(ask.json(place, PATH, parameters={"recursive": "true"}))
+                return content_rows(http.json(place, PATH, parameters={"recursive": "true"}))
             except VespaError as error:
                 said.append(str(error))
-    return Section((Row(AREA, "cluster controller", UNKNOWN, "; ".join(said)),))
+    return Section((CheckRow(AREA, "cluster controller", UNKNOWN, "; ".join(said)),))
 
 
 def content_rows(answer: Mapping[str, Any]) -> Section:
@@ -46,12 +46,14 @@ def content_rows(answer: Mapping[str, Any]) -> Section:
     copies = sum(int(node.get("metrics", {}).get("unique-document-count", 0)) for node in nodes["storage"].values())
     whole = OK if str(state["state"]) == "up" else WRONG
     reason = f" ({state['reason']})" if state.get("reason") else ""
-    rows = [Row(AREA, "cluster", whole, f"{state['state']}{reason}; {up} of {total} nodes up, {copies:,} copies of documents")]
+    rows = [
+        CheckRow(AREA, "cluster", whole, f"{state['state']}{reason}; {up} of {total} nodes up, {copies:,} copies of documents")
+    ]
     for kind, found in shown.items():
         for key, (name, why) in sorted(found.items(), key=lambda item: int(item[0])):
             if name != "up":
                 what = f"{'node' if kind == 'storage' else kind} {key}"
-                rows.append(Row(AREA, what, STATES.get(name, WRONG), name + (f": {why}" if why else "")))
+                rows.append(CheckRow(AREA, what, STATES.get(name, WRONG), name + (f": {why}" if why else "")))
     samples = [Sample("content_nodes", float(count), {"state": name}) for name, count in {"up": 0, "down": 0, **counts}.items()]
     return Section(tuple(rows), tuple(samples))
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
-from colbert_vespa.monitor.asking import Asker
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import ColbertVespaError, VespaError, VespaUnreachable
 from query.vespa_answer import Coverage, checked_answer, coverage_of
 from vespa_app.running.description import Description, read_description
 from vespa_app.settings.application_settings import AppSettings
 
-__all__ = ["Seen", "counted", "look_at_application"]
+__all__ = ["EarlierLooks", "counted", "look_at_application"]
 
 AREA = "documents"
 
 
 @dataclass
-class Seen:
+class EarlierLooks:
     """What earlier looks at an application have found. most: passages of each index. Vespa may call an answer full while it
     lacks what a lost host had, until the others have taken over. description: it is kept in the content cluster, and cannot be
     read while that is down."""
@@ -27,60 +27,60 @@ class Seen:
     description: Description | None = None
 
 
-def look_at_application(ask: Asker, url: str, seen: Seen) -> Section:
+def look_at_application(http: HttpClient, url: str, seen: EarlierLooks) -> Section:
     """This look adds to what was seen."""
-    container = _container(ask, url)
+    container = _container(http, url)
     if container.state != OK:
         return Section((container,))
     rows = [container]
     try:
-        seen.description = read_description(url, timeout=ask.timeout)
+        seen.description = read_description(url, timeout=http.timeout)
         rows.append(_described(seen.description))
     except ColbertVespaError as error:
-        rows.append(Row("application", "description", UNKNOWN, str(error)))
+        rows.append(CheckRow("application", "description", UNKNOWN, str(error)))
     samples: list[Sample] = []
     for index in seen.description.all if seen.description else ():
-        found = _searched(ask, url, index.settings, seen.most)
+        found = _searched(http, url, index.settings, seen.most)
         rows += found.rows
         samples += found.samples
     return Section(tuple(rows), tuple(samples))
 
 
-def _container(ask: Asker, url: str) -> Row:
+def _container(http: HttpClient, url: str) -> CheckRow:
     try:
-        code = str(ask.json(url, "/state/v1/health")["status"]["code"])
+        code = str(http.json(url, "/state/v1/health")["status"]["code"])
     except VespaUnreachable as error:
-        return Row("application", "container", WRONG, str(error))
+        return CheckRow("application", "container", WRONG, str(error))
     except VespaError as error:
-        return Row("application", "container", UNKNOWN, str(error))
-    return Row("application", "container", OK if code == "up" else WRONG, f"{url} is {code}")
+        return CheckRow("application", "container", UNKNOWN, str(error))
+    return CheckRow("application", "container", OK if code == "up" else WRONG, f"{url} is {code}")
 
 
-def _described(description: Description) -> Row:
+def _described(description: Description) -> CheckRow:
     said = [f"{index.settings.schema} ({index.settings.codec}, bundle {index.bundle_sha256[:8]})" for index in description.all]
-    return Row("application", "indexes", OK, ", ".join(said))
+    return CheckRow("application", "indexes", OK, ", ".join(said))
 
 
-def counted(ask: Asker, url: str, settings: AppSettings) -> tuple[int, Coverage]:
+def counted(http: HttpClient, url: str, settings: AppSettings) -> tuple[int, Coverage]:
     """Documents of an index that a query finds, and what Vespa says of it. Raises: VespaError, UsageError."""
     body = {
         "yql": f"select * from {settings.schema} where true",  # noqa: S608 - a checked name
         "model.restrict": settings.schema,
         "ranking.profile": "unranked",
         "hits": 0,
-        "timeout": f"{0.8 * ask.timeout:.3f}s",
+        "timeout": f"{0.8 * http.timeout:.3f}s",
         **({"streaming.selection": "true"} if settings.mode == "streaming" else {}),
     }
-    root = checked_answer(ask.get(url, "/search/", body=body), url)["root"]
+    root = checked_answer(http.get(url, "/search/", body=body), url)["root"]
     return int(root["fields"]["totalCount"]), coverage_of(root, None)
 
 
-def _searched(ask: Asker, url: str, settings: AppSettings, most: MutableMapping[str, int]) -> Section:
+def _searched(http: HttpClient, url: str, settings: AppSettings, most: MutableMapping[str, int]) -> Section:
     name = settings.schema
     try:
-        count, coverage = counted(ask, url, settings)
+        count, coverage = counted(http, url, settings)
     except VespaError as error:
-        return Section((Row(AREA, name, WRONG, str(error)),))
+        return Section((CheckRow(AREA, name, WRONG, str(error)),))
     before = most.get(name, count)
     most[name] = max(before, count)
     says, state = f"{count:,} are searched", OK
@@ -89,4 +89,4 @@ def _searched(ask: Asker, url: str, settings: AppSettings, most: MutableMapping[
     elif count < before:
         state, says = WARNING, f"{says}, {before:,} were: some were deleted, or a node is lost"
     samples = Sample("documents", float(count), {"index": name}), Sample("coverage_ratio", coverage.share, {"index": name})
-    return Section((Row(AREA, name, state, says),), samples)
+    return Section((CheckRow(AREA, name, state, says),), samples)

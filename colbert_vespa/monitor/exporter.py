@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from colbert_vespa.monitor.report import METRICS, PREFIX, Report, Sample
+from colbert_vespa.monitor.report import METRICS, PREFIX, HealthReport, Sample
 from late_interaction.errors import UsageError
 from late_interaction.extras import required
 
@@ -26,7 +26,7 @@ class Exporter(Collector):
     def __init__(self) -> None:
         self._samples: tuple[Sample, ...] = ()
 
-    def show(self, report: Report) -> None:
+    def show(self, report: HealthReport) -> None:
         self._samples = report.samples()
 
     def collect(self) -> Iterable[Metric]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from colbert_vespa.monitor.dashboard import DATASOURCE, dashboard_file
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.rules import rules_file
 from late_interaction.files import atomic_write, check_own_output
 
@@ -43,7 +43,7 @@ providers:
 """
 
 
-def monitoring_files(limits: Limits) -> Mapping[str, str]:
+def monitoring_files(limits: WarningLimits) -> Mapping[str, str]:
     """Text by path."""
     return {
         "prometheus/prometheus.yml": PROMETHEUS,
@@ -54,7 +54,7 @@ def monitoring_files(limits: Limits) -> Mapping[str, str]:
     }
 
 
-def write_files(folder: Path, limits: Limits) -> tuple[str, ...]:
+def write_files(folder: Path, limits: WarningLimits) -> tuple[str, ...]:
     """Their paths in `folder`. Raises: UsageError where one of them is there and not of ours; nothing is written then."""
     files = monitoring_files(limits)
     for name in files:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Limits"]
+__all__ = ["WarningLimits"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class WarningLimits:
     """feed_share: used disk or memory as a share of Vespa's limit. p99_s: seconds of a query in the container. degraded and
     failed: shares of the queries. distance: largest distance of two cumulative distributions (Kolmogorov-Smirnov). unknown:
     what the share of such tokens may grow by. centroids: mean similarity with the nearest centroid that may be lost, as in

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colbert_vespa.monitor.asking import Asker
-from colbert_vespa.monitor.limits import Limits
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.limits import WarningLimits
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 
 __all__ = ["Figures", "figures_of", "look_at_metrics", "metric_rows"]
 
@@ -36,10 +36,10 @@ class Figures:
     latency_s: Mapping[str, Mapping[str, float]]
 
 
-def look_at_metrics(ask: Asker, url: str, limits: Limits) -> Section:
+def look_at_metrics(http: HttpClient, url: str, limits: WarningLimits) -> Section:
     """Raises: VespaError, UsageError; KeyError, TypeError, ValueError on an answer of another shape."""
     # a container waits 5 s for a host that is cut off before it answers for the others
-    answer = ask.json(url, PATH, parameters={"consumer": "vespa"}, timeout=max(ask.timeout, 8.0))
+    answer = http.json(url, PATH, parameters={"consumer": "vespa"}, timeout=max(http.timeout, 8.0))
     return metric_rows(figures_of(answer), limits)
 
 
@@ -99,7 +99,7 @@ def _values(nodes: Sequence[Mapping[str, Any]], service: str, name: str) -> Iter
                     yield host, float(item["values"][name])
 
 
-def metric_rows(figures: Figures, limits: Limits) -> Section:
+def metric_rows(figures: Figures, limits: WarningLimits) -> Section:
     room = [_room(name, figures, limits) for name in RESOURCES]
     rows = [_told(figures), *room, _feeding(figures), *_queries(figures, limits)]
     samples = [Sample("feed_blocked", float(_blocked(figures)))]
@@ -123,58 +123,62 @@ def _worst(by_host: Mapping[str, float]) -> tuple[str, float]:
     return max(by_host.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
 
 
-def _told(figures: Figures) -> Row:
+def _told(figures: Figures) -> CheckRow:
     if figures.silent:
         missing = ", ".join(figures.silent)
-        return Row("metrics", "hosts", WARNING, f"none from {missing}: figures below lack them")
-    return Row("metrics", "hosts", OK, f"from {len(figures.hosts)} of {len(figures.hosts)} hosts, of the last minute or two")
+        return CheckRow("metrics", "hosts", WARNING, f"none from {missing}: figures below lack them")
+    return CheckRow(
+        "metrics", "hosts", OK, f"from {len(figures.hosts)} of {len(figures.hosts)} hosts, of the last minute or two"
+    )
 
 
-def _room(name: str, figures: Figures, limits: Limits) -> Row:
+def _room(name: str, figures: Figures, limits: WarningLimits) -> CheckRow:
     used, limit = figures.used[name], figures.limits.get(name)
     if not used:
-        return Row("room", name, UNKNOWN, "no content node says how much it uses")
+        return CheckRow("room", name, UNKNOWN, "no content node says how much it uses")
     host, most = _worst(used)
     says = f"{most:.0%} used on {host}"
     if limit is None:
-        return Row("room", name, UNKNOWN, f"{says}; the cluster controller does not say where feeding stops")
+        return CheckRow("room", name, UNKNOWN, f"{says}; the cluster controller does not say where feeding stops")
     says += f", feeding stops at {limit:.0%}"
     if not most < limit:
-        return Row("room", name, WRONG, says)
+        return CheckRow("room", name, WRONG, says)
     near = not most < limits.feed_share * limit
-    return Row("room", name, WARNING if near else OK, f"{says}: add nodes before it does" if near else says)
+    return CheckRow("room", name, WARNING if near else OK, f"{says}: add nodes before it does" if near else says)
 
 
 def _blocked(figures: Figures) -> bool:
     return not figures.above_limit <= 0 or bool(figures.blocked_on)
 
 
-def _feeding(figures: Figures) -> Row:
+def _feeding(figures: Figures) -> CheckRow:
     if not figures.used and not figures.limits:
-        return Row("room", "feeding", UNKNOWN, "no content node and no cluster controller tells")
+        return CheckRow("room", "feeding", UNKNOWN, "no content node and no cluster controller tells")
     if not _blocked(figures):
-        return Row("room", "feeding", OK, "open")
+        return CheckRow("room", "feeding", OK, "open")
     where = f"content nodes above a limit: {figures.above_limit:.0f}" if figures.above_limit else ", ".join(figures.blocked_on)
-    return Row("room", "feeding", WRONG, f"BLOCKED, documents are refused with 507 ({where}): add nodes or delete documents")
+    return CheckRow(
+        "room", "feeding", WRONG, f"BLOCKED, documents are refused with 507 ({where}): add nodes or delete documents"
+    )
 
 
-def _queries(figures: Figures, limits: Limits) -> Iterator[Row]:
+def _queries(figures: Figures, limits: WarningLimits) -> Iterator[CheckRow]:
     rate = sum(figures.queries.values())
     if not figures.queries:
-        yield Row("queries", "rate", UNKNOWN, "no container tells")
+        yield CheckRow("queries", "rate", UNKNOWN, "no container tells")
         return
-    yield Row("queries", "rate", OK, f"{rate:.2g} a second" if rate else "none in the last minute")
+    yield CheckRow("queries", "rate", OK, f"{rate:.2g} a second" if rate else "none in the last minute")
     slow = figures.latency_s["0.99"]
     if rate and slow:
         host, p99 = _worst(slow)
         says = f"p99 {1000 * p99:.0f} ms on {host}, p95 {1000 * max(figures.latency_s['0.95'].values(), default=0.0):.0f} ms"
         late = not p99 <= limits.p99_s
         says += f"; limit {1000 * limits.p99_s:.0f} ms" if late else ""
-        yield Row("queries", "latency", WARNING if late else OK, says)
+        yield CheckRow("queries", "latency", WARNING if late else OK, says)
     for name, found, limit in (
         ("degraded", figures.degraded, limits.degraded),
         ("failed", figures.failed, limits.failed),
     ):
         count = sum(found.values())
         share = count / max(rate, count) if count else 0.0
-        yield Row("queries", name, WRONG if not share <= limit else OK, f"{share:.2%} of them" if count else "none")
+        yield CheckRow("queries", name, WRONG if not share <= limit else OK, f"{share:.2%} of them" if count else "none")

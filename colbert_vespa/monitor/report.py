@@ -6,7 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["METRICS", "OK", "STATES", "UNKNOWN", "WARNING", "WRONG", "Report", "Row", "Sample", "Section", "joined", "worst"]
+__all__ = [
+    "METRICS",
+    "OK",
+    "STATES",
+    "UNKNOWN",
+    "WARNING",
+    "WRONG",
+    "CheckRow",
+    "HealthReport",
+    "Sample",
+    "Section",
+    "joined",
+    "worst",
+]
 
 OK, WARNING, WRONG, UNKNOWN = "ok", "warning", "wrong", "unknown"
 STATES = {OK: 0, WARNING: 1, UNKNOWN: 2, WRONG: 3}  # as a metric, and by how much it matters
@@ -36,7 +49,7 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckRow:
     """One line. area: the part that it is about; says: what was found, and what to do where that is not fine."""
 
     area: str
@@ -62,7 +75,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    rows: tuple[Row, ...] = ()
+    rows: tuple[CheckRow, ...] = ()
     samples: tuple[Sample, ...] = ()
 
 
@@ -77,7 +90,7 @@ def worst(states: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Report:
+class HealthReport:
     """moment: seconds since the epoch at its end. seconds: that it took."""
 
     address: str

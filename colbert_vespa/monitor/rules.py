@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.limits import WarningLimits
 
 __all__ = ["Rule", "rules", "rules_file"]
 
@@ -24,7 +24,7 @@ class Rule:
     does: str
 
 
-def rules(limits: Limits) -> tuple[Rule, ...]:
+def rules(limits: WarningLimits) -> tuple[Rule, ...]:
     return (*_health(), *_room(limits), *_answers(limits), *_drift(limits))
 
 
@@ -60,7 +60,7 @@ def _health() -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def _room(limits: Limits) -> tuple[Rule, ...]:
+def _room(limits: WarningLimits) -> tuple[Rule, ...]:
     found = [
         Rule(
             "FeedBlocked", "colbert_vespa_feed_blocked > 0", "1m", PAGE, "Vespa refuses documents",
@@ -87,7 +87,7 @@ def _room(limits: Limits) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def _answers(limits: Limits) -> tuple[Rule, ...]:
+def _answers(limits: WarningLimits) -> tuple[Rule, ...]:
     queries = "sum(colbert_vespa_queries_per_second)"
     return (
         Rule(
@@ -126,7 +126,7 @@ def _answers(limits: Limits) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def _drift(limits: Limits) -> tuple[Rule, ...]:
+def _drift(limits: WarningLimits) -> tuple[Rule, ...]:
     kinds = (
         ("lengths|scores", limits.distance),
         ("unknown_tokens", limits.unknown),
@@ -141,7 +141,7 @@ def _drift(limits: Limits) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def rules_file(limits: Limits) -> str:
+def rules_file(limits: WarningLimits) -> str:
     """As Prometheus reads it."""
     lines = [
         "# Made by `colbert-vespa monitor files`; change colbert_vespa/monitor/rules.py.",

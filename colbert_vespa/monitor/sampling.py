@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.documents import counted
+from colbert_vespa.monitor.http_client import HttpClient
 from late_interaction.addresses import locate
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import VespaRefused
@@ -27,16 +27,16 @@ WORDS = 12  # of a passage's beginning, as a question about it
 QUERIES = 20
 
 
-def sample_of(address: str, ask: Asker, count: int = SAMPLED) -> tuple[int, list[str]]:
+def sample_of(address: str, http: HttpClient, count: int = SAMPLED) -> tuple[int, list[str]]:
     """How many passages there are (in layout `chunks` documents), and the texts of `count` passages as they are encoded.
 
     Raises: LocalIndexError, VespaError, UsageError.
     """
     place = locate(address)
     if not isinstance(place, Path):
-        application = Application.read(place, timeout=ask.timeout)
+        application = Application.read(place, timeout=http.timeout)
         settings = application.description.settings
-        return counted(ask, application.url, settings)[0], _visited(ask, application.url, settings, count)
+        return counted(http, application.url, settings)[0], _visited(http, application.url, settings, count)
     with open_index(place) as index:
         return index.passages, [passage.encoded_text for passage in _smallest(index, count)]
 
@@ -46,7 +46,7 @@ def _smallest(index: PlaidIndex, count: int) -> list[Passage]:
     return heapq.nsmallest(count, index.iter_passages(), key=lambda p: hashlib.sha256(p.id.encode()).digest())
 
 
-def _visited(ask: Asker, url: str, settings: AppSettings, count: int) -> list[str]:
+def _visited(http: HttpClient, url: str, settings: AppSettings, count: int) -> list[str]:
     """Vespa visits buckets in order, and ids are hashed into buckets."""
     path = f"/document/v1/{settings.namespace}/{settings.schema}/docid"
     wanted = {"wantedDocumentCount": str(count), "fieldSet": f"{settings.schema}:title,text", "concurrency": "1"}
@@ -54,7 +54,7 @@ def _visited(ask: Asker, url: str, settings: AppSettings, count: int) -> list[st
     continuation: str | None = ""
     while continuation is not None and len(texts) < count:
         more = {"continuation": continuation} if continuation else {}
-        answer = ask.json(url, path, parameters={**wanted, **more})
+        answer = http.json(url, path, parameters={**wanted, **more})
         texts += [text for document in answer.get("documents", ()) for text in _texts(document, url)]
         continuation = answer.get("continuation")
     return texts[:count]

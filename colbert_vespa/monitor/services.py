@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from colbert_vespa.monitor.asking import AT_ONCE, Asker
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Row, Sample, Section
+from colbert_vespa.monitor.http_client import AT_ONCE, HttpClient
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import VespaError, VespaRefused
 from vespa_app.deploying.config_server import APPLICATION_PATH, CONVERGE_PATH
 
@@ -42,38 +42,38 @@ class Service:
         return self.answers and self.health in ("", "up")
 
 
-def look_at_services(ask: Asker, config_urls: Sequence[str]) -> tuple[Section, tuple[Service, ...]]:
+def look_at_services(http: HttpClient, config_urls: Sequence[str]) -> tuple[Section, tuple[Service, ...]]:
     """Raises: UsageError."""
-    rows: list[Row] = []
+    rows: list[CheckRow] = []
     serving = ""
     for url in config_urls:
-        row = _config_server(ask, url)
+        row = _config_server(http, url)
         rows.append(row)
         serving = serving or (url if row.state == OK else "")
     if not serving:
-        rows.append(Row(AREA, "hosts", UNKNOWN, "no config server answers, and only they know all services"))
+        rows.append(CheckRow(AREA, "hosts", UNKNOWN, "no config server answers, and only they know all services"))
         return Section(tuple(rows)), ()
-    patience = max(1, int(ask.timeout * 2 // 3))  # of the config server for each service; then it answers us
+    patience = max(1, int(http.timeout * 2 // 3))  # of the config server for each service; then it answers us
     try:
-        answer = ask.json(serving, CONVERGE_PATH, parameters={"timeout": str(patience)}, timeout=ask.timeout * 2)
+        answer = http.json(serving, CONVERGE_PATH, parameters={"timeout": str(patience)}, timeout=http.timeout * 2)
     except VespaRefused as error:
         missing = error.status == NO_SUCH_PATH
         says = "nothing is deployed there: colbert-vespa deploy APP" if missing else str(error)
-        return Section((*rows, Row(AREA, "hosts", WRONG if missing else UNKNOWN, says))), ()
+        return Section((*rows, CheckRow(AREA, "hosts", WRONG if missing else UNKNOWN, says))), ()
     except VespaError as error:
-        return Section((*rows, Row(AREA, "hosts", UNKNOWN, str(error)))), ()
+        return Section((*rows, CheckRow(AREA, "hosts", UNKNOWN, str(error)))), ()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="health") as threads:
-        services = tuple(threads.map(lambda service: _with_health(ask, serving, service), services_of(answer)))
+        services = tuple(threads.map(lambda service: _with_health(http, serving, service), services_of(answer)))
     told = service_rows(services, int(answer.get("wantedGeneration", -1)))
     return Section((*rows, *told.rows), told.samples), services
 
 
-def _config_server(ask: Asker, url: str) -> Row:
+def _config_server(http: HttpClient, url: str) -> CheckRow:
     try:
-        code = _code(ask.json(url, HEALTH))
+        code = _code(http.json(url, HEALTH))
     except VespaError as error:
-        return Row("config server", url, WRONG, str(error))
-    return Row("config server", url, OK if code == "up" else WRONG, code)
+        return CheckRow("config server", url, WRONG, str(error))
+    return CheckRow("config server", url, OK if code == "up" else WRONG, code)
 
 
 def _code(answer: Mapping[str, Any]) -> str:
@@ -89,12 +89,12 @@ def services_of(answer: Mapping[str, Any]) -> list[Service]:
     ]
 
 
-def _with_health(ask: Asker, config_url: str, service: Service) -> Service:
+def _with_health(http: HttpClient, config_url: str, service: Service) -> Service:
     """Asked through the config server: the names of hosts mean nothing outside of their network."""
     if not service.answers:
         return service
     try:
-        health = _code(ask.json(config_url, f"{APPLICATION_PATH}/service/{service.type}/{service.host}{HEALTH}"))
+        health = _code(http.json(config_url, f"{APPLICATION_PATH}/service/{service.type}/{service.host}{HEALTH}"))
     except VespaRefused as error:
         health = "" if error.status == NO_SUCH_PATH else SILENT
     except VespaError:
@@ -116,22 +116,22 @@ def service_rows(services: Sequence[Service], wanted: int) -> Section:
     fine = [row for row in rows if row.state == OK]
     if len(fine) > SHOWN:
         rows = [row for row in rows if row.state != OK]
-        rows.insert(0, Row(AREA, "hosts", OK, f"{len(fine)} of {len(hosts)} are fine"))
+        rows.insert(0, CheckRow(AREA, "hosts", OK, f"{len(fine)} of {len(hosts)} are fine"))
     return Section(tuple(rows), tuple(samples))
 
 
-def _host(host: str, services: Sequence[Service], wanted: int) -> Row:
+def _host(host: str, services: Sequence[Service], wanted: int) -> CheckRow:
     down = [service for service in services if not service.up]
     if len(down) == len(services) and not any(service.answers for service in down):
-        return Row(AREA, host, WRONG, f"none of its {len(services)} services answers: the host is down or cut off")
+        return CheckRow(AREA, host, WRONG, f"none of its {len(services)} services answers: the host is down or cut off")
     if down:
         said = ", ".join(_unwell(service) for service in down)
         others = f"{len(services) - len(down)} other services of the host are up"
-        return Row(AREA, host, WRONG, f"{said}; {others}: see vespa.log there")
+        return CheckRow(AREA, host, WRONG, f"{said}; {others}: see vespa.log there")
     behind = sorted({f"{service.type} has {service.generation}" for service in services if service.generation < wanted})
     if behind:
-        return Row(AREA, host, WARNING, f"configuration {wanted} is active, {', '.join(behind)}")
-    return Row(AREA, host, OK, f"all {len(services)} services are up")
+        return CheckRow(AREA, host, WARNING, f"configuration {wanted} is active, {', '.join(behind)}")
+    return CheckRow(AREA, host, OK, f"all {len(services)} services are up")
 
 
 def _unwell(service: Service) -> str:

@@ -8,14 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Report
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, HealthReport
 
 __all__ = ["render"]
 
 STYLES = {OK: "green", WARNING: "yellow", WRONG: "bold red", UNKNOWN: "magenta"}
 
 
-def render(report: Report) -> RenderableType:
+def render(report: HealthReport) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(max_width=24, overflow="fold")

@@ -10,7 +10,7 @@ from typing import Any
 
 from colbert_vespa.rag.checks import checked_ids, checked_metadatas, checked_texts
 from colbert_vespa.rag.corpus import CorpusProcessor, ModelSplitter, Preprocessing, Splitter, sentence_splitter
-from colbert_vespa.rag.places import check_replaceable, is_colbert_ai
+from colbert_vespa.rag.index_locations import check_replaceable, is_colbert_ai
 from feeder import FeedOptions, FeedSummary, Splitting, start_feed
 from feeder.encoding.passages import MARK
 from feeder.feeding.dead_letters import read_letters

@@ -12,8 +12,8 @@ from colbert_vespa.rag.building import OVERWRITE, add_documents, build_index, de
 from colbert_vespa.rag.checkpoints import bundle_of, with_document_length
 from colbert_vespa.rag.checks import checked_count, checked_length, checked_metadatas, checked_texts, listed, listed_queries
 from colbert_vespa.rag.corpus import Preprocessing, Splitter, sentence_splitter
+from colbert_vespa.rag.index_locations import IndexLocation, listed_versions
 from colbert_vespa.rag.memory import EncodedDocuments
-from colbert_vespa.rag.places import Place, listed_versions
 from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
 from late_interaction.addresses import VespaUrl, locate, vespa_url
 from late_interaction.bundle import Bundle
@@ -38,7 +38,7 @@ class RAGPretrainedModel:
     length), `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
     """
 
-    def __init__(self, bundle: Bundle, place: Place, *, name: str | None, default_name: str, verbose: int) -> None:
+    def __init__(self, bundle: Bundle, place: IndexLocation, *, name: str | None, default_name: str, verbose: int) -> None:
         self._bundle = bundle
         self._place = place
         self._name = name
@@ -69,9 +69,9 @@ class RAGPretrainedModel:
         bundle = bundle_of(pretrained_model_name_or_path, _sayer(verbose))
         default = f"{Path(pretrained_model_name_or_path).name}_new_index"
         if address is None:
-            return cls(bundle, Place.under(index_root), name=None, default_name=default, verbose=verbose)
+            return cls(bundle, IndexLocation.under(index_root), name=None, default_name=default, verbose=verbose)
         url = vespa_url(address, "address")
-        return cls(bundle, Place(url), name=url.index, default_name=url.index, verbose=verbose)
+        return cls(bundle, IndexLocation(url), name=url.index, default_name=url.index, verbose=verbose)
 
     @classmethod
     def from_index(
@@ -99,10 +99,12 @@ class RAGPretrainedModel:
                 raise UsageError("versions are of local indexes: Vespa has none")
             with Client(index_path) as client:
                 bundle = client.bundle
-            return cls(bundle, Place(place), name=place.index, default_name=place.index, verbose=verbose)
+            return cls(bundle, IndexLocation(place), name=place.index, default_name=place.index, verbose=verbose)
         path = place.absolute()
-        opened = Place(path.parent).opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
-        made = cls(open_index(opened).bundle, Place(path.parent), name=path.name, default_name=path.name, verbose=verbose)
+        opened = IndexLocation(path.parent).opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
+        made = cls(
+            open_index(opened).bundle, IndexLocation(path.parent), name=path.name, default_name=path.name, verbose=verbose
+        )
         if version is not None:
             open_index(opened, version=version)
             made._version = path.name, version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from colbert_vespa.rag.places import IMPORTED
+from colbert_vespa.rag.index_locations import IMPORTED
 from late_interaction.documents import Passage, passage_text
 from query import Explanation, Hit
 

@@ -25,8 +25,8 @@ from late_interaction.maxsim import maxsim_many
 
 __all__ = [
     "METRICS",
-    "Difference",
-    "Measured",
+    "GainOverBaseline",
+    "MeasuredModel",
     "compare",
     "dense_rankings",
     "held_out_of",
@@ -41,7 +41,7 @@ BLOCK = 256  # documents in memory at a time
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """by_query: nDCG@10 of each query, in the order of the queries."""
 
     name: str
@@ -50,7 +50,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Difference:
+class GainOverBaseline:
     """Of mean nDCG@10 over the queries, with its 95 % confidence interval. t_test, randomisation: two-sided p-values of paired
     tests; None where there is one query alone, as the interval is then the difference."""
 
@@ -132,19 +132,19 @@ def keyword_rankings(judged: Judged) -> dict[str, list[str]]:
     return rankings_of(bm25_run(judged.documents, judged.queries, DEPTH))
 
 
-def measure(name: str, rankings: Rankings, judged: Judged) -> Measured:
+def measure(name: str, rankings: Rankings, judged: Judged) -> MeasuredModel:
     values = {
         metric: [function(rankings[q.id], judged.qrels.get(q.id, {}), k) for q in judged.queries]
         for metric, (function, k) in METRICS.items()
     }
-    return Measured(name, {metric: float(np.mean(found)) for metric, found in values.items()}, values["ndcg_at_10"])
+    return MeasuredModel(name, {metric: float(np.mean(found)) for metric, found in values.items()}, values["ndcg_at_10"])
 
 
-def compare(trained: Measured, other: Measured) -> Difference:
+def compare(trained: MeasuredModel, other: MeasuredModel) -> GainOverBaseline:
     """What is gained over `other` on the same queries."""
     found = paired(trained.by_query, other.by_query)
     values = np.subtract(trained.by_query, other.by_query)
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return Difference(
+    return GainOverBaseline(
         other.name, found.difference, found.difference - half, found.difference + half, found.t_test, found.randomisation
     )  # fmt: skip

@@ -16,7 +16,7 @@ from colbert_vespa.evaluation.evaluating import Judged
 from colbert_vespa.training.data import Example, TrainingData, split_by_query, text_of_document
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (
-    Measured,
+    MeasuredModel,
     dense_rankings,
     held_out_of,
     keyword_rankings,
@@ -147,7 +147,7 @@ def train(
     return Trained(output, work, found, report)
 
 
-def _measured(name: str, model: Any, judged: Judged, step: Progress) -> Measured:
+def _measured(name: str, model: Any, judged: Judged, step: Progress) -> MeasuredModel:
     rankings = model_rankings(model, judged, progress=lambda done, total: step(f"measuring {name}", done, total))
     return measure(name, rankings, judged)
 

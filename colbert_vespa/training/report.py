@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from colbert_vespa.evaluation.plots import new_figure, save_figure
-from colbert_vespa.training.measuring import METRICS, Difference, Measured, compare
+from colbert_vespa.training.measuring import METRICS, GainOverBaseline, MeasuredModel, compare
 from late_interaction.files import atomic_write
 from late_interaction.json_values import finite_json
 
@@ -25,7 +25,7 @@ class TrainingReport:
     queries: int
     documents: int
     systems: Mapping[str, Mapping[str, float]]
-    differences: Sequence[Difference]
+    differences: Sequence[GainOverBaseline]
     losses: Sequence[tuple[int, float]] = ()
     evaluations: Sequence[tuple[int, Mapping[str, float]]] = ()
     evaluated_bm25: Mapping[str, float] | None = None
@@ -80,7 +80,7 @@ class TrainingReport:
         save_figure(figure, path)
 
 
-def _tests(difference: Difference) -> str:
+def _tests(difference: GainOverBaseline) -> str:
     if difference.t_test is None or difference.randomisation is None:
         return "one query allows no test"
     return f"p = {difference.t_test:.2g} (paired t-test), {difference.randomisation:.2g} (randomisation)"
@@ -89,7 +89,7 @@ def _tests(difference: Difference) -> str:
 def report_of(
     collection: str,
     documents: int,
-    measured: Sequence[Measured],
+    measured: Sequence[MeasuredModel],
     *,
     losses: Sequence[tuple[int, float]] = (),
     evaluations: Sequence[tuple[int, Mapping[str, float]]] = (),

@@ -12,11 +12,11 @@ import time
 import httpx
 import pytest
 
-from colbert_vespa.monitor.asking import Asker
 from colbert_vespa.monitor.baseline import drift_rows, measure
 from colbert_vespa.monitor.canaries import make_canaries
-from colbert_vespa.monitor.checks import Monitor, Target
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.checks import Monitor, Watched
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG
 from query import Client
 from vespa_app.deploying.config_server import SESSION_PATH
@@ -33,7 +33,7 @@ PATIENCE_S = 300  # metrics are of the last whole minute, and kept for half anot
 
 
 def target(world, **changes):
-    return Target(world.url, (world.config_url,), world.bundle.path, **changes)
+    return Watched(world.url, (world.config_url,), world.bundle.path, **changes)
 
 
 def rows_of(report):
@@ -77,14 +77,14 @@ def test_a_node_that_is_well(world):
 
 
 def test_drift_of_what_has_not_moved_is_none_and_other_scores_are(world):
-    ask = Asker(10.0)
-    with contextlib.closing(ask):
-        before = measure(world.vespa, ask)
-        now = measure(world.vespa, ask, before.queries)
+    http = HttpClient(10.0)
+    with contextlib.closing(http):
+        before = measure(world.vespa, http)
+        now = measure(world.vespa, http, before.queries)
     assert (before.passages, len(before.lengths)) == (len(world.documents), 256)
-    assert all(row.state == OK for row in drift_rows(before, now, Limits()).rows)
+    assert all(row.state == OK for row in drift_rows(before, now, WarningLimits()).rows)
     moved = dataclasses.replace(now, scores=tuple(score / 2 for score in now.scores), unknown=0.2)
-    states = {row.name: row.state for row in drift_rows(before, moved, Limits()).rows}
+    states = {row.name: row.state for row in drift_rows(before, moved, WarningLimits()).rows}
     assert (states["scores"], states["unknown tokens"], states["lengths"]) == (WARNING, WARNING, OK)
 
 
@@ -183,7 +183,7 @@ def test_a_host_that_is_cut_off_is_one_and_comes_back(hosts, minilm_bundle):
     url = "http://10.99.0.11:8080"
     with Client(url, minilm_bundle) as client:
         canaries = make_canaries(client, QUERIES, k=10, candidates="exhaustive")
-    what = Target(url, ("http://10.99.0.11:19071",), minilm_bundle.path, canaries=canaries)
+    what = Watched(url, ("http://10.99.0.11:19071",), minilm_bundle.path, canaries=canaries)
     with Monitor(what) as monitor:
         rows = wait_for_rows(monitor, lambda rows: fine_but(rows, "room", "queries"))
         assert {name for area, name in rows if area == "services"} == set(NODES)

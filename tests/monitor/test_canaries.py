@@ -8,8 +8,8 @@ import pytest
 
 from colbert_vespa.monitor.baseline import Profile, drift_rows
 from colbert_vespa.monitor.canaries import Canaries, Canary, ask_canaries, compare
-from colbert_vespa.monitor.limits import Limits
-from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, Report
+from colbert_vespa.monitor.limits import WarningLimits
+from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, HealthReport
 from late_interaction.errors import UsageError, VespaTimeout
 from query.types import Hit, SearchResult
 
@@ -72,7 +72,7 @@ def test_broken_canaries_that_begin_alike_are_one_series_for_prometheus():
     canaries = Canaries("b" * 64, "auto", 3, 0.05, tuple(Canary(query, CANARY.expected) for query in queries))
     found = ask_canaries(Answers(dict.fromkeys(queries, result())), canaries, 5.0)
     assert len([row for row in found.rows if row.state == WRONG]) == 3
-    series = [(s.metric, tuple(sorted(s.labels.items()))) for s in Report("x", found, 0.0, 0.0).samples()]
+    series = [(s.metric, tuple(sorted(s.labels.items()))) for s in HealthReport("x", found, 0.0, 0.0).samples()]
     assert len(series) == len(set(series))
 
 
@@ -169,11 +169,11 @@ def profile(**changes):
     ],
 )
 def test_what_has_drifted(changes, moved):
-    rows = drift_rows(profile(), profile(**changes), Limits()).rows
+    rows = drift_rows(profile(), profile(**changes), WarningLimits()).rows
     assert {row.name for row in rows if row.state == WARNING} == moved
     assert {row.state for row in rows} <= {OK, WARNING}
 
 
 def test_a_baseline_of_another_bundle_or_without_codebook():
-    assert [row.state for row in drift_rows(profile(bundle="cd"), profile(), Limits()).rows] == [WRONG]
-    assert "centroids" not in {row.name for row in drift_rows(profile(nearness=None), profile(), Limits()).rows}
+    assert [row.state for row in drift_rows(profile(bundle="cd"), profile(), WarningLimits()).rows] == [WRONG]
+    assert "centroids" not in {row.name for row in drift_rows(profile(nearness=None), profile(), WarningLimits()).rows}

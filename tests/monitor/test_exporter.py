@@ -13,7 +13,7 @@ from rich.console import Console
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.monitor_command import go_on
-from colbert_vespa.monitor.checks import Monitor, Target
+from colbert_vespa.monitor.checks import Monitor, Watched
 from colbert_vespa.monitor.exporter import parse_listen, serving
 from colbert_vespa.monitor.report import METRICS, PREFIX
 from late_interaction.errors import UsageError
@@ -30,7 +30,7 @@ def fetched(url):
 
 def test_every_figure_is_told(cluster):
     cluster.down = {("node3", "searchnode")}
-    with Monitor(Target(cluster.url, (cluster.url,), timeout=60.0)) as monitor:
+    with Monitor(Watched(cluster.url, (cluster.url,), timeout=60.0)) as monitor:
         report = monitor.look()
     with serving(("127.0.0.1", 0)) as (exporter, url):
         assert fetched(url) == {}
@@ -81,7 +81,7 @@ def test_watching_shows_what_changes(cluster, capsys, json_output, terminal):
         if len(waited) == 2:
             raise Enough
 
-    with Monitor(Target(cluster.url, (cluster.url,), timeout=60.0)) as monitor, pytest.raises(Enough):
+    with Monitor(Watched(cluster.url, (cluster.url,), timeout=60.0)) as monitor, pytest.raises(Enough):
         go_on(out, monitor, 7.0, show=True, listen=("127.0.0.1", 0), wait=wait)
     assert waited == [7.0, 7.0]
     assert scraped == [0.0, 1.0]

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from colbert_vespa.monitor.canaries import Canaries
-from colbert_vespa.monitor.checks import SELDOM_S, Monitor, Target
+from colbert_vespa.monitor.checks import SELDOM_S, Monitor, Watched
 from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG
 from late_interaction.plaid import LocalIndex
 
@@ -105,7 +105,7 @@ def test_what_costs_much_is_looked_at_seldom(sample_index, made, monkeypatch):
     asked = []
     monkeypatch.setattr("colbert_vespa.monitor.local.look_at_files", lambda path: asked.append(path) or _nothing())
     now = [0.0]
-    with Monitor(Target(str(sample_index)), clock=lambda: now[0]) as monitor:
+    with Monitor(Watched(str(sample_index)), clock=lambda: now[0]) as monitor:
         for seconds in (0.0, SELDOM_S - 1, SELDOM_S + 1):
             now[0] = seconds
             monitor.look()
@@ -121,7 +121,7 @@ def _nothing():
 def test_a_bundle_that_is_not_known_is_a_row(cluster, made):
     """Of an application whose bundle nobody has here: the other rows are there all the same."""
     canaries = Canaries.read(made / "canaries.json")
-    with Monitor(Target(cluster.url, (cluster.url,), canaries=canaries, timeout=60.0)) as monitor:
+    with Monitor(Watched(cluster.url, (cluster.url,), canaries=canaries, timeout=60.0)) as monitor:
         report = monitor.look()
     states = {(row.area, row.name): (row.state, row.says) for row in report.found.rows}
     state, says = states["canaries", "all"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from colbert_vespa.monitor.asking import Asker
-from colbert_vespa.monitor.checks import Monitor, Target, config_urls
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.checks import Monitor, Watched, config_urls
+from colbert_vespa.monitor.http_client import HttpClient
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import METRICS, OK, UNKNOWN, WARNING, WRONG
 from late_interaction.errors import UsageError, VespaRefused, VespaTimeout
 from vespa_app.deploying.config_server import CONVERGE_PATH
@@ -102,7 +102,7 @@ def test_slow_degraded_and_failed_queries(cluster, look):
     assert rows["queries", "latency"].state == WARNING
     assert rows["queries", "degraded"].state == rows["queries", "failed"].state == WRONG
     assert rows["queries", "degraded"].says == "5.00% of them"
-    _, rows = look(limits=Limits(p99_s=2.0))
+    _, rows = look(limits=WarningLimits(p99_s=2.0))
     assert rows["queries", "latency"].state == OK
 
 
@@ -122,7 +122,7 @@ def test_answers_without_all_documents(cluster, look):
 
 def test_documents_that_vespa_does_not_miss_are_missed_by_who_has_seen_them(cluster):
     """A host that was cut off: `coverage: 100` and fewer documents."""
-    with Monitor(Target(cluster.url, (cluster.url,), timeout=PATIENT)) as monitor:
+    with Monitor(Watched(cluster.url, (cluster.url,), timeout=PATIENT)) as monitor:
         monitor.look()
         cluster.documents = 700
         rows = {(row.area, row.name): row for row in monitor.look().found.rows}
@@ -133,8 +133,8 @@ def test_documents_that_vespa_does_not_miss_are_missed_by_who_has_seen_them(clus
 def test_a_description_that_cannot_be_read_while_content_is_down(cluster):
     """It is a document like others. Whoever has read it goes on asking the indexes."""
     with (
-        Monitor(Target(cluster.url, (cluster.url,), timeout=PATIENT)) as monitor,
-        Monitor(Target(cluster.url, (cluster.url,), timeout=PATIENT)) as new,
+        Monitor(Watched(cluster.url, (cluster.url,), timeout=PATIENT)) as monitor,
+        Monitor(Watched(cluster.url, (cluster.url,), timeout=PATIENT)) as new,
     ):
         monitor.look()
         cluster.replies[DESCRIPTION_PATH] = cluster.replies["/search/"] = 503, {"message": "no backend"}
@@ -230,16 +230,16 @@ def test_a_token_goes_nowhere_readable_and_is_not_shown(cluster, look, monkeypat
     assert cluster.tokens == {"Bearer secret-of-mine"}
     assert "secret" not in str(report.to_json())
     with pytest.raises(UsageError, match="over https only"):
-        Target("http://search1:8080", ())
+        Watched("http://search1:8080", ())
     with pytest.raises(UsageError, match="not shown here"):
-        Target("http://me:secret@search1:8080", ())
+        Watched("http://me:secret@search1:8080", ())
 
 
 def test_config_is_a_url_of_vespa():
     with pytest.raises(UsageError, match="--config: .* is not an address"):
-        Target("http://localhost:8080", ("localhost:19071",))
+        Watched("http://localhost:8080", ("localhost:19071",))
     with pytest.raises(UsageError, match="has no config server"):
-        Target("folder", ("http://localhost:19071",))
+        Watched("folder", ("http://localhost:19071",))
 
 
 class Dripping(httpx.SyncByteStream):
@@ -260,11 +260,11 @@ def test_an_answer_that_drips_ends_at_the_deadline():
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Dripping(tick, 100)))
     with pytest.raises(VespaTimeout, match="in 2 s"):
-        Asker(2.0, transport=transport, clock=lambda: now[0]).json("http://localhost:1", "/x")
+        HttpClient(2.0, transport=transport, clock=lambda: now[0]).json("http://localhost:1", "/x")
     assert now[0] == 2.5
 
 
 def test_an_answer_without_end_is_not_read():
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Dripping(lambda: None, 1 << 20)))
     with pytest.raises(VespaRefused, match="more than 64 MiB"):
-        Asker(2.0, transport=transport, clock=lambda: 0.0).json("http://localhost:1", "/x")
+        HttpClient(2.0, transport=transport, clock=lambda: 0.0).json("http://localhost:1", "/x")

@@ -14,14 +14,14 @@ import yaml
 
 from colbert_vespa.monitor.dashboard import PANELS, dashboard_file
 from colbert_vespa.monitor.files import monitoring_files
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import METRICS, PREFIX
 from colbert_vespa.monitor.rules import rules, rules_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "monitoring"
 RULES_TEST = Path(__file__).parent / "rules_test.yml"
-EXPRESSIONS = {rule.name: rule.expression for rule in rules(Limits())} | {
+EXPRESSIONS = {rule.name: rule.expression for rule in rules(WarningLimits())} | {
     f"{panel.title} {number}": expression for panel in PANELS for number, (expression, _) in enumerate(panel.queries)
 }
 
@@ -29,12 +29,12 @@ EXPRESSIONS = {rule.name: rule.expression for rule in rules(Limits())} | {
 def test_the_files_are_as_generated():
     """Made anew by: colbert-vespa monitor files"""
     there = {str(path.relative_to(FOLDER)): path.read_text() for path in FOLDER.rglob("*") if path.is_file()}
-    assert there == dict(monitoring_files(Limits()))
+    assert there == dict(monitoring_files(WarningLimits()))
 
 
 def test_the_command_writes_them(cli, tmp_path):
     done = cli("monitor", "files", str(tmp_path / "made"), "--p99", "250", "--json")
-    assert len(json.loads(done.stdout)["files"]) == len(monitoring_files(Limits()))
+    assert len(json.loads(done.stdout)["files"]) == len(monitoring_files(WarningLimits()))
     assert 'quantile=\\"0.99\\"} > 0.25' in (tmp_path / "made/prometheus/rules.yml").read_text()
 
 
@@ -52,12 +52,12 @@ def test_expressions_are_promql_over_our_metrics_and_labels(name):
 
 def test_the_rules_are_a_file_of_prometheus():
     """Its fields, names that are unique, times that it can read, and labels in texts that the expressions keep."""
-    read = yaml.safe_load(rules_file(Limits()))
+    read = yaml.safe_load(rules_file(WarningLimits()))
     assert set(read) == {"groups"}
     written = read["groups"][0]["rules"]
-    assert [item["alert"] for item in written] == [rule.name for rule in rules(Limits())]
+    assert [item["alert"] for item in written] == [rule.name for rule in rules(WarningLimits())]
     assert len({item["alert"] for item in written}) == len(written)
-    for item, rule in zip(written, rules(Limits()), strict=True):
+    for item, rule in zip(written, rules(WarningLimits()), strict=True):
         assert set(item) == {"alert", "expr", "for", "labels", "annotations"}
         assert item["expr"] == rule.expression
         assert promql_parser.parse_duration(item["for"])
@@ -67,7 +67,7 @@ def test_the_rules_are_a_file_of_prometheus():
 
 
 def test_limits_of_table_and_rules_are_the_same():
-    changed = rules_file(Limits(feed_share=0.5, degraded=0.25, distance=0.75, p99_s=3.0))
+    changed = rules_file(WarningLimits(feed_share=0.5, degraded=0.25, distance=0.75, p99_s=3.0))
     for wanted in ("> 0.5", "> 0.25", "> 0.75", "> 3"):
         assert wanted in changed
 
@@ -96,7 +96,7 @@ def test_each_rule_is_tested_both_ways():
     for test in read["tests"]:
         for case in test["alert_rule_test"]:
             (fired if case["exp_alerts"] else silent).add(case["alertname"])
-    names = {rule.name for rule in rules(Limits())}
+    names = {rule.name for rule in rules(WarningLimits())}
     assert fired == names
     assert silent == names
 
@@ -108,7 +108,7 @@ def test_the_dashboard_is_one():
     assert len(cells) == len(set(cells)), "panels overlap"
     assert max(x for x, _ in cells) < 24
     assert len({panel["id"] for panel in made["panels"]}) == len(PANELS)
-    sources = yaml.safe_load(monitoring_files(Limits())["grafana/provisioning/datasources/prometheus.yml"])
+    sources = yaml.safe_load(monitoring_files(WarningLimits())["grafana/provisioning/datasources/prometheus.yml"])
     assert {panel["datasource"]["uid"] for panel in made["panels"]} == {sources["datasources"][0]["uid"]}
 
 

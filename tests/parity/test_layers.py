@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from colbert_vespa.evaluation.parity.comparison import Case, Comparison, compare_orders
-from colbert_vespa.evaluation.parity.indexes import Answers, Place, compare_addresses, compare_index
+from colbert_vespa.evaluation.parity.indexes import ComparedIndex, IndexAnswers, compare_addresses, compare_index
 from colbert_vespa.evaluation.parity.thresholds import THRESHOLDS, checks_of, parse_thresholds
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
@@ -40,9 +40,9 @@ def answer(vectors, query, count, leave_out=(), factor=1.0):
     return SearchResult(tuple(hits), "centroid", None, count)
 
 
-def answers(*, stored=VECTORS, leave_out=(), factor=1.0, place=Place("here", "float32")):
+def answers(*, stored=VECTORS, leave_out=(), factor=1.0, place=ComparedIndex("here", "float32")):
     exact = {query: answer(stored, query, len(stored), factor=factor) for query in ROWS}
-    return Answers(
+    return IndexAnswers(
         place=place,
         exact=exact,
         found={query: answer(stored, query, K, leave_out, factor) for query in ROWS},
@@ -69,7 +69,7 @@ def test_nothing_differs():
 
 def test_other_vectors_are_the_codecs():
     stored = {id_: unit(D + RNG.normal(0, 0.3, D.shape)) for id_, D in VECTORS.items()}
-    found, _ = faults(answers(stored=stored, place=Place("here", "residual4")))
+    found, _ = faults(answers(stored=stored, place=ComparedIndex("here", "residual4")))
     assert {"codec"} <= found.keys() <= {"codec", "answers"}
     assert {case.reason for case in found["codec"].cases} == {"codec residual4"}
     assert found["codec"].cases[0].what.startswith("passage d")
@@ -109,7 +109,7 @@ def test_rows_that_are_missing_have_a_reason():
 
 
 def test_vespas_embedder_is_a_layer_of_its_own():
-    place = Place("here", "float32", embedder=True, differences=("punctuation is dropped",))
+    place = ComparedIndex("here", "float32", embedder=True, differences=("punctuation is dropped",))
     stored = {id_: unit(D + RNG.normal(0, 1.0, D.shape)) for id_, D in VECTORS.items()}
     _, compared = faults(answers(stored=stored, place=place))
     assert [c.layer for c in compared] == ["embedder", "candidates", "answers"]  # its queries' rows are not known
@@ -119,7 +119,7 @@ def test_vespas_embedder_is_a_layer_of_its_own():
 def test_two_addresses():
     stored = {id_: unit(D + RNG.normal(0, 0.3, D.shape)) for id_, D in VECTORS.items()}
     same = compare_addresses(answers(), answers(), K)
-    other = compare_addresses(answers(), answers(stored=stored, place=Place("there", "residual2")), K)
+    other = compare_addresses(answers(), answers(stored=stored, place=ComparedIndex("there", "residual2")), K)
     assert same.measured["overlap"] == 1.0 > other.measured["overlap"]
     assert other.name == "addresses here : there" and other.cases[0].reason == "codec residual2"
 

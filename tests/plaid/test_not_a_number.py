@@ -16,7 +16,7 @@ from colbert_vespa.evaluation.parity.comparison import Comparison, compare_order
 from colbert_vespa.evaluation.parity.thresholds import THRESHOLDS, Check, checks_of
 from colbert_vespa.monitor.baseline import Profile, drift_rows
 from colbert_vespa.monitor.canaries import Canaries, Canary, compare
-from colbert_vespa.monitor.limits import Limits
+from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.metrics import Figures, metric_rows
 from colbert_vespa.monitor.report import OK
 from colbert_vespa.training.settings import TrainingSettings
@@ -119,10 +119,10 @@ PROFILE = Profile("b", 10, ("q",), (3.0, 4.0), 0.01, (0.5, 0.6), 0.7)
 
 @pytest.mark.parametrize("change", [{"unknown": NAN}, {"nearness": NAN}, {"scores": (NAN, NAN)}])
 def test_drift(change: dict) -> None:
-    assert all(row.state == OK for row in drift_rows(PROFILE, PROFILE, Limits()).rows)
-    section = drift_rows(PROFILE, dataclasses.replace(PROFILE, **change), Limits())
+    assert all(row.state == OK for row in drift_rows(PROFILE, PROFILE, WarningLimits()).rows)
+    section = drift_rows(PROFILE, dataclasses.replace(PROFILE, **change), WarningLimits())
     assert [row.state == OK for row in section.rows].count(False) == 1
-    limits = Limits(**{field.name: NAN for field in dataclasses.fields(Limits)})
+    limits = WarningLimits(**{field.name: NAN for field in dataclasses.fields(WarningLimits)})
     assert not any(row.state == OK for row in drift_rows(PROFILE, PROFILE, limits).rows)
 
 
@@ -153,8 +153,8 @@ FIGURES = Figures(
     ],
 )
 def test_metrics(change: dict) -> None:
-    assert all(row.state == OK for row in metric_rows(FIGURES, Limits()).rows)
-    rows = metric_rows(dataclasses.replace(FIGURES, **change), Limits()).rows
+    assert all(row.state == OK for row in metric_rows(FIGURES, WarningLimits()).rows)
+    rows = metric_rows(dataclasses.replace(FIGURES, **change), WarningLimits()).rows
     assert any(row.state != OK for row in rows), rows
 
 

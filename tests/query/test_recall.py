@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colbert_vespa.evaluation.recall import Goal, measure_recall, parse_goal
+from colbert_vespa.evaluation.recall import RecallGoal, measure_recall, parse_goal
 from late_interaction.errors import UsageError
 from query.types import Hit, SearchResult
 
@@ -25,7 +25,7 @@ class Fake:
 
 
 def test_the_least_effort_that_reaches_the_goal():
-    report = measure_recall(Fake(), ["a", "b"], Goal(10, 0.9))
+    report = measure_recall(Fake(), ["a", "b"], RecallGoal(10, 0.9))
     assert [(e.rerank, e.probes, e.recall) for e in report.chosen] == [(10, 64, 1.0)]
     by = {(e.rerank, e.probes): e for e in report.curve}
     assert by[10, 32].recall == by[10, 32].candidates == 0.5
@@ -38,20 +38,21 @@ def test_a_goal_out_of_reach_has_no_effort():
     fake.search = lambda query, k, *, candidates, probes, rerank: SearchResult(
         (Hit(1, "d", "right#0" if candidates == "exhaustive" else "wrong#0", 1.0, "", "", {}),), candidates, 1, 1
     )
-    assert measure_recall(fake, ["a"], Goal()).chosen == ()
+    assert measure_recall(fake, ["a"], RecallGoal()).chosen == ()
 
 
 def test_what_cannot_be_measured():
     fake = Fake()
     with pytest.raises(UsageError, match="needs queries"):
-        measure_recall(fake, [], Goal())
+        measure_recall(fake, [], RecallGoal())
     fake.strategies = ("centroid",)
     with pytest.raises(UsageError, match="against candidates exhaustive, and fake has none"):
-        measure_recall(fake, ["a"], Goal())
+        measure_recall(fake, ["a"], RecallGoal())
 
 
 @pytest.mark.parametrize(
-    ("text", "goal"), [("recall@10=0.98", Goal(10, 0.98)), ("recall@1=1", Goal(1, 1.0)), ("recall@5=.5", Goal(5, 0.5))]
+    ("text", "goal"),
+    [("recall@10=0.98", RecallGoal(10, 0.98)), ("recall@1=1", RecallGoal(1, 1.0)), ("recall@5=.5", RecallGoal(5, 0.5))],
 )
 def test_goals(text, goal):
     assert parse_goal(text) == goal

@@ -54,7 +54,7 @@ def test_their_index_opens_with_texts_ids_and_metadata(theirs, tiny32_bundle):
 
 def test_it_is_imported_once_and_can_be_changed(theirs, tiny32_bundle, monkeypatch):
     RAGPretrainedModel.from_index(theirs, checkpoint=tiny32_bundle.path).add_to_index(["a new document"], ["new"])
-    monkeypatch.setattr("colbert_vespa.rag.places.import_index", None)
+    monkeypatch.setattr("colbert_vespa.rag.index_locations.import_index", None)
     again = RAGPretrainedModel.from_index(theirs)
     assert passages(again.search("new", k=100))["new"] == "a new document"
     assert {hit["index_name"] for hit in again.search("new", index_names=["old"])} == {"old"}

@@ -20,7 +20,7 @@ from colbert_vespa.training import (
     synthetic_examples,
 )
 from colbert_vespa.training.data import split_by_query
-from colbert_vespa.training.measuring import Measured, compare, held_out_of
+from colbert_vespa.training.measuring import MeasuredModel, compare, held_out_of
 from colbert_vespa.training.mining import Bm25Ranker, mine, mined_once
 from colbert_vespa.training.scorers import CachedScorer, Ensemble, cross_encoder
 from late_interaction.documents import Document
@@ -176,7 +176,7 @@ def test_an_ensemble_weighs_scorers_on_one_scale():
 
 
 def test_differences_are_paired():
-    gained = compare(Measured("new", {}, [0.5, 0.6, 0.9, 1.0]), Measured("old", {}, [0.4, 0.4, 0.8, 0.8]))
+    gained = compare(MeasuredModel("new", {}, [0.5, 0.6, 0.9, 1.0]), MeasuredModel("old", {}, [0.4, 0.4, 0.8, 0.8]))
     assert gained.difference == pytest.approx(0.15)
     assert gained.low < 0.15 < gained.high and gained.t_test < 0.05
 

@@ -20,7 +20,7 @@ from query import Client
 from query.types import Hit, SearchResult
 from vespa_app.running.application import Application
 
-__all__ = ["Answers", "Place", "ask", "compare_addresses", "compare_index", "describe"]
+__all__ = ["ComparedIndex", "IndexAnswers", "ask", "compare_addresses", "compare_index", "describe"]
 
 Scores = dict[str, dict[str, float]]
 EXACT = "exhaustive"
@@ -29,7 +29,7 @@ WORST = 5
 
 
 @dataclass(frozen=True)
-class Place:
+class ComparedIndex:
     """An address. codec: with its bits; embedder: whether Vespa makes the vectors, and differences: where its rules differ."""
 
     address: str
@@ -39,12 +39,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Answers:
+class IndexAnswers:
     """By query. exact: hits of MaxSim over everything, where the index can; found: hits of a search; both with `depth` and k
     hits. texts: of every passage among them. stored: its vectors, where the index gives them; scores: by the engine's own
     `score`. notes: what could not be asked."""
 
-    place: Place
+    place: ComparedIndex
     exact: Mapping[str, SearchResult]
     found: Mapping[str, SearchResult]
     texts: Mapping[str, str]
@@ -53,23 +53,25 @@ class Answers:
     notes: tuple[str, ...]
 
 
-def describe(address: str) -> Place:
+def describe(address: str) -> ComparedIndex:
     """Raises: LocalIndexError, VespaError."""
     located = locate(address)
     if isinstance(located, Path):
         with open_index(located) as index:
-            return Place(address, _named(index.codec, index.bits))
+            return ComparedIndex(address, _named(index.codec, index.bits))
     description = Application.read(located).description
     settings = description.settings
     codec = _named(settings.codec, settings.residual_bits)
-    return Place(address, codec, settings.encoding == "embedder", tuple(description.embedder_differences))
+    return ComparedIndex(address, codec, settings.encoding == "embedder", tuple(description.embedder_differences))
 
 
 def _named(codec: str, bits: int | None) -> str:
     return f"residual{bits}" if codec == "residual" else codec
 
 
-def ask(client: Client, place: Place, queries: Mapping[str, str], rows: Mapping[str, Matrix], k: int, depth: int) -> Answers:
+def ask(
+    client: Client, place: ComparedIndex, queries: Mapping[str, str], rows: Mapping[str, Matrix], k: int, depth: int
+) -> IndexAnswers:
     """rows: of the bundle's encoder; an index whose queries Vespa encodes is asked with the texts."""
     given: Mapping[str, str | Matrix] = queries if place.embedder else rows
     notes = []
@@ -88,10 +90,10 @@ def ask(client: Client, place: Place, queries: Mapping[str, str], rows: Mapping[
         scores = {id_: client.score(query, list(texts)) for id_, query in given.items()}
     except UsageError as error:
         notes.append(f"{place.address}: {error}")
-    return Answers(place, exact, found, texts, stored, scores, tuple(notes))
+    return IndexAnswers(place, exact, found, texts, stored, scores, tuple(notes))
 
 
-def compare_index(answers: Answers, rows: Mapping[str, Matrix], encoder: Encoder, k: int) -> list[Comparison]:
+def compare_index(answers: IndexAnswers, rows: Mapping[str, Matrix], encoder: Encoder, k: int) -> list[Comparison]:
     """The layers of one index, as far as it could be asked."""
     place = answers.place
     passages = list(answers.texts)
@@ -114,7 +116,9 @@ def compare_index(answers: Answers, rows: Mapping[str, Matrix], encoder: Encoder
     return compared
 
 
-def _codec(answers: Answers, made: Mapping[str, Matrix], rows: Mapping[str, Matrix], encoder: Encoder, k: int) -> Comparison:
+def _codec(
+    answers: IndexAnswers, made: Mapping[str, Matrix], rows: Mapping[str, Matrix], encoder: Encoder, k: int
+) -> Comparison:
     """Rows of the encoder against rows that are stored; texts with another number of rows have no cosines."""
     place = answers.place
     known = [id_ for id_ in made if id_ in answers.stored]
@@ -134,7 +138,7 @@ def _codec(answers: Answers, made: Mapping[str, Matrix], rows: Mapping[str, Matr
     return Comparison(layer, "encoder", f"stored in {place.address}", measured, whole, place.codec)
 
 
-def _other_rows(place: Place, truncated: bool) -> str:
+def _other_rows(place: ComparedIndex, truncated: bool) -> str:
     if truncated:
         return "truncation: the text is longer than the model reads"
     if place.embedder and place.differences:
@@ -142,7 +146,7 @@ def _other_rows(place: Place, truncated: bool) -> str:
     return "stored with another bundle, or text that was changed since"
 
 
-def _why(place: Place) -> str:
+def _why(place: ComparedIndex) -> str:
     """The known reason for other vectors and scores."""
     if place.embedder and place.differences:
         return f"Vespa's rules: {place.differences[0]}"
@@ -153,7 +157,7 @@ def _with(cases: Sequence[Case], reason: str) -> tuple[Case, ...]:
     return tuple(case if case.reason else replace(case, reason=reason) for case in cases)
 
 
-def _candidates(answers: Answers, k: int) -> Comparison:
+def _candidates(answers: IndexAnswers, k: int) -> Comparison:
     """A search against MaxSim over everything in the same index: what its candidates leave out."""
     measured, cases = compare_orders(
         {id_: _first(result, k) for id_, result in answers.exact.items()}, _by_passage(answers.found), k
@@ -178,7 +182,7 @@ def _missed(query: str, exact: SearchResult, found: SearchResult, k: int) -> lis
     return missed
 
 
-def compare_addresses(left: Answers, right: Answers, k: int) -> Comparison:
+def compare_addresses(left: IndexAnswers, right: IndexAnswers, k: int) -> Comparison:
     """Hits of both, of MaxSim over everything where both have it: then no candidate is missed."""
     both = bool(left.exact and right.exact)
     sides = [answers.exact if both else answers.found for answers in (left, right)]

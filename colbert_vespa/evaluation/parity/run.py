@@ -8,7 +8,7 @@ from itertools import combinations
 
 from colbert_vespa.evaluation.parity.comparison import LAYERS, Comparison
 from colbert_vespa.evaluation.parity.encoders import compare_encoders
-from colbert_vespa.evaluation.parity.indexes import Answers, ask, compare_addresses, compare_index, describe
+from colbert_vespa.evaluation.parity.indexes import IndexAnswers, ask, compare_addresses, compare_index, describe
 from colbert_vespa.evaluation.parity.texts import Texts
 from colbert_vespa.evaluation.parity.thresholds import Check, checks_of
 from late_interaction.bundle import Bundle
@@ -69,7 +69,7 @@ def compare_all(
     found = compare_encoders(bundle, checkpoint, texts, k, tell)
     encoder = Encoder(bundle)
     rows = dict(zip(texts.queries, encoder.encode_queries(list(texts.queries.values())), strict=True))
-    asked: list[Answers] = []
+    asked: list[IndexAnswers] = []
     notes: list[str] = []
     for address in addresses:
         tell(f"asking {address}")

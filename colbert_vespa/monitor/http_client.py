@@ -13,14 +13,14 @@ import httpx
 from late_interaction.errors import VespaRefused, VespaTimeout
 from vespa_app.running.http import answer_json, connect, mapped_errors
 
-__all__ = ["AT_ONCE", "Asker"]
+__all__ = ["AT_ONCE", "HttpClient"]
 
 AT_ONCE = 16  # connections to one address
 
 MOST_BYTES = 1 << 26  # metrics of a thousand hosts have some 30 MB
 
 
-class Asker:
+class HttpClient:
     """Threads may share one; close it. timeout: seconds for one answer, from the connection to its last byte. transport, clock:
     for tests."""
 

@@ -25,18 +25,18 @@ from late_interaction.plaid.imports.peer import read_json
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.store.versions import CURRENT
 
-__all__ = ["DEFAULT_ROOT", "IMPORTED", "Place", "check_replaceable", "is_colbert_ai", "is_index", "listed_versions"]
+__all__ = ["DEFAULT_ROOT", "IMPORTED", "IndexLocation", "check_replaceable", "is_colbert_ai", "is_index", "listed_versions"]
 
 DEFAULT_ROOT = ".ragatouille/"
 IMPORTED = ".imported"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class IndexLocation:
     root: Path | VespaUrl
 
     @classmethod
-    def under(cls, index_root: str | None) -> Place:
+    def under(cls, index_root: str | None) -> IndexLocation:
         """Where RAGatouille has the indexes of that root."""
         return cls(as_path(DEFAULT_ROOT if index_root is None else index_root, "index_root") / "colbert" / "indexes")
 
