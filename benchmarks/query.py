@@ -37,7 +37,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from query import AsyncClient, Client
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 from query.vespa_request import search_request
 from vespa_app.candidates import StrategyRequest
 from vespa_app.codecs import bundle_codebooks, codebook_sha256
@@ -157,7 +157,7 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
         assert books.codebook is not None
         centroids = books.codebook.centroids
         product = median_ms(lambda: Q @ centroids.T, rounds)
-        question, options = Question(Q, "x"), SearchOptions(HITS)
+        question, options = EncodedQuery(Q, "x"), SearchOptions(HITS)
 
         def request() -> bytes:
             body = search_request(description, books, question, options, "centroid").body(["passage"])

@@ -37,7 +37,7 @@ class _OnIndex:
         with _OPENING:
             if self._clients is None:
                 client = Client(self.address, self.bundle)
-                self._clients = client, AsyncClient.beside(client)
+                self._clients = client, AsyncClient.from_client(client)
             return self._clients
 
     def warm_up(self) -> None:

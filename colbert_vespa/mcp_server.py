@@ -58,7 +58,7 @@ def build_server(
 ) -> MCPServer[None]:
     """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
     `auto`. url_field: metadata field with a document's URL. timeout: seconds for a call; None for the client's."""
-    async_client = AsyncClient.beside(client)
+    async_client = AsyncClient.from_client(client)
     fields = ", ".join(f"{name} ({type_.value})" for name, type_ in client.schema.fields.items())
 
     @asynccontextmanager

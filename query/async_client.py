@@ -15,11 +15,11 @@ import httpx
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
-from query.client import Client, Given
+from query.client import Client, ClientArguments
 from query.core import Addresses, Core
 from query.exchange import AsyncExchange
 from query.options import ClientSettings, Names, SearchOptions, takes_options
-from query.steps import Answer, Ask, Plan
+from query.plans import Plan, VespaAnswer, VespaQuery
 from query.types import ById, Hit, Ids, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
@@ -46,7 +46,7 @@ class AsyncClient:
     ) -> None:
         """As Client, whose errors the first call raises. opening: the transport by which applications are read."""
         own_parts = transport is not None or opening is not None
-        self._given = Given(address, bundle, settings, precision, own_parts)
+        self._given = ClientArguments(address, bundle, settings, precision, own_parts)
         self._open: Callable[[], Core] = lambda: Core(
             address, bundle, settings=settings, precision=precision, transport=opening, clock=clock
         )
@@ -56,7 +56,7 @@ class AsyncClient:
         self._opening = threading.Lock()
 
     @classmethod
-    def beside(cls, client: Client) -> AsyncClient:
+    def from_client(cls, client: Client) -> AsyncClient:
         """One that has its indexes, encoder and settings in common with `client`, and connections of its own."""
         given = client._given
         made = cls(given.address, given.bundle, settings=client._core.settings, precision=given.precision)
@@ -172,7 +172,7 @@ class AsyncClient:
             return self._core
 
     async def _run(self, plan: Plan[T]) -> T:
-        answers: list[Answer] | None = None
+        answers: list[VespaAnswer] | None = None
         while True:
             asks, result = await asyncio.to_thread(_step, plan, answers)
             if asks is None:
@@ -180,7 +180,7 @@ class AsyncClient:
             answers = await self._exchange.ask(asks)
 
 
-def _step(plan: Plan[T], answers: list[Answer] | None) -> tuple[tuple[Ask, ...] | None, list[T]]:
+def _step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[VespaQuery, ...] | None, list[T]]:
     """What the plan asks next, or that it asks nothing and its result: StopIteration cannot pass through a future."""
     try:
         return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator

@@ -16,18 +16,18 @@ from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.text import clean_text
 from query.options import AUTO, SearchOptions
-from query.steps import Plan
-from query.types import ById, Ids, Query, Question, SearchResult
+from query.plans import Plan
+from query.types import ById, EncodedQuery, Ids, Query, SearchResult
 
-__all__ = ["Index", "Where", "check_query", "choose_strategy", "encoded"]
+__all__ = ["SearchIndex", "Where", "check_query", "choose_strategy", "encode_query"]
 
 Where: TypeAlias = Mapping[str, object] | None
 
 
-class Index(Protocol):
+class SearchIndex(Protocol):
     """One index. Both backends raise the same errors."""
 
-    def now(self, deadline: float) -> Index:
+    def now(self, deadline: float) -> SearchIndex:
         """The index as it is now, with the bundle that it has now: another that takes its place does not change this one.
 
         Raises: LocalIndexError, BundleError, VespaError, UsageError where there is no such index any more.
@@ -50,18 +50,18 @@ class Index(Protocol):
         """Names that `candidates` takes here; the first is preferred."""
         ...
 
-    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+    def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         """deadline: on the client's clock. Hits without explanations.
 
         Raises: FilterError, UsageError, LocalIndexError, VespaError, also where the plan is carried out.
         """
         ...
 
-    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+    def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
         """As `search` for each of them, side by side."""
         ...
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+    def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """MaxSim with the stored vectors of those passages; unknown ids are left out."""
         ...
 
@@ -86,9 +86,7 @@ class Index(Protocol):
     def close(self) -> None: ...
 
 
-def choose_strategy(
-    asked: str, known: tuple[str, ...], address: str, question: Question, unfit: Mapping[str, str]
-) -> tuple[str, str]:
+def choose_strategy(asked: str, known: tuple[str, ...], address: str, unfit: Mapping[str, str]) -> tuple[str, str]:
     """The candidates of a query, and why where nobody named them. known: in order of preference, as the index describes itself.
     unfit: strategies that cannot take this query, and why.
 
@@ -127,13 +125,13 @@ def check_query(query: object, dim: int) -> Query:
     return rows
 
 
-def encoded(query: object, dim: int, encoder: Callable[[], Encoder]) -> Question:
+def encode_query(query: object, dim: int, encoder: Callable[[], Encoder]) -> EncodedQuery:
     """dim: of the rows. encoder: asked for where the query is a text. Raises: UsageError as check_query."""
     checked = check_query(query, dim)
     if not isinstance(checked, str):
-        return Question(checked, None)
+        return EncodedQuery(checked, None)
     model = encoder()
     start = time.perf_counter()
     rows = model.encode_queries([checked])
     check_finite(rows, model.bundle)
-    return Question(rows[0], checked, time.perf_counter() - start)
+    return EncodedQuery(rows[0], checked, time.perf_counter() - start)

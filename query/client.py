@@ -19,21 +19,21 @@ from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from query.backend import Index
+from query.backend import SearchIndex
 from query.core import Addresses, Core, addresses_of
 from query.exchange import Exchange
 from query.options import ClientSettings, Names, SearchOptions, takes_options
-from query.steps import Plan
+from query.plans import Plan
 from query.types import ById, Hit, Ids, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
-__all__ = ["Client", "Given"]
+__all__ = ["Client", "ClientArguments"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Given:
+class ClientArguments:
     """What a client was opened with. own_parts: whether that includes a transport, which cannot be opened anew."""
 
     address: Addresses
@@ -79,7 +79,7 @@ class Client:
 
         Raises: LocalIndexError, BundleError, VespaError, UsageError.
         """
-        self._given = Given(address, bundle, settings, precision, transport is not None)
+        self._given = ClientArguments(address, bundle, settings, precision, transport is not None)
         self._core = Core(address, bundle, settings=settings, precision=precision, transport=transport, clock=clock)
         self._exchange = Exchange(self._core.settings, transport=transport, clock=clock, sleep=sleep)
 
@@ -196,7 +196,7 @@ class Client:
         self.close()
 
     @property
-    def _first(self) -> Index:
+    def _first(self) -> SearchIndex:
         return self._core.named()[0]
 
     def _run(self, plan: Plan[T]) -> T:

@@ -1,4 +1,4 @@
-"""What both clients are: the indexes behind some addresses, and every operation as a plan (steps.py)."""
+"""What both clients are: the indexes behind some addresses, and every operation as a plan (plans.py)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
 from late_interaction.text import given_list
-from query.backend import Index, Where, encoded
+from query.backend import SearchIndex, Where, encode_query
 from query.explain import explained
+from query.merging import check_comparable, merged
 from query.options import (
     ClientSettings,
     Names,
@@ -33,10 +34,9 @@ from query.options import (
     check_names,
     check_seconds,
 )
+from query.plans import Plan, together
 from query.reranking import reranked
-from query.several import check_comparable, merged
-from query.steps import Plan, together
-from query.types import ById, Covered, Hit, Ids, Query, Question, SearchResult
+from query.types import ById, Covered, EncodedQuery, Hit, Ids, Query, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.running.application import Application
 from vespa_app.running.description import read_description
@@ -83,11 +83,11 @@ class Core:
         if (not given and own is None) or len({str(address) for address in given}) < len(given):
             raise UsageError("give at least one index, and each once")
         self._own = own
-        found: list[tuple[Index, bool]] = []
+        found: list[tuple[SearchIndex, bool]] = []
         for address in given:
             found += self._opened(address, own, transport)
         names = [index.name for index, _ in found]
-        self.indexes: dict[str, Index] = {}
+        self.indexes: dict[str, SearchIndex] = {}
         self.default: list[str] = []
         for index, asked in found:
             name = index.name if names.count(index.name) == 1 else index.address
@@ -97,7 +97,7 @@ class Core:
 
     def _opened(
         self, address: str | Path, bundle: Bundle | None, transport: httpx.BaseTransport | None
-    ) -> list[tuple[Index, bool]]:
+    ) -> list[tuple[SearchIndex, bool]]:
         """The indexes at an address, and whether each is asked by default. Of an application's further indexes those of another
         bundle are left out: they have an address of their own."""
         place = locate(address)
@@ -124,8 +124,8 @@ class Core:
         beside = [Application(application.url, other) for other in others if other.bundle_sha256 == own.sha256]
         return [(opened(application), True), *((opened(other), False) for other in beside)]
 
-    def named(self, names: Names = None, deadline: float | None = None) -> list[Index]:
-        """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as Index.now."""
+    def named(self, names: Names = None, deadline: float | None = None) -> list[SearchIndex]:
+        """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as SearchIndex.now."""
         if not self.indexes:
             raise UsageError("this client has a bundle and no index, so that it can only rerank: give it an address")
         chosen = self.default if names is None else check_names(names)
@@ -153,8 +153,8 @@ class Core:
                 self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
             return self._encoders[bundle.sha256]
 
-    def _encoded(self, query: object, index: Index) -> Question:
-        return encoded(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
+    def _encoded(self, query: object, index: SearchIndex) -> EncodedQuery:
+        return encode_query(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
         """Raises: UsageError on a timeout that is not above 0."""
@@ -171,25 +171,25 @@ class Core:
         deadline = self.deadline(options.timeout)
         indexes = self.named(options.index, deadline)
         check_comparable(indexes)
-        questions = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
+        encoded_queries = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
-            results = yield from indexes[0].search_many(questions, options, deadline)
+            results = yield from indexes[0].search_many(encoded_queries, options, deadline)
         else:
-            results = yield from together([self._merged(indexes, question, options, deadline) for question in questions])
+            results = yield from together([self._merged(indexes, encoded, options, deadline) for encoded in encoded_queries])
         bundle = indexes[0].bundle
-        return [self._finished(bundle, *pair, options) for pair in zip(questions, results, strict=True)]
+        return [self._finished(bundle, *pair, options) for pair in zip(encoded_queries, results, strict=True)]
 
     def _merged(
-        self, indexes: Sequence[Index], question: Question, options: SearchOptions, deadline: float
+        self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
     ) -> Plan[SearchResult]:
         whole = replace(options, k=options.last, offset=None)
-        parts = yield from together(self._parts(indexes, question, whole, deadline))
+        parts = yield from together(self._parts(indexes, encoded, whole, deadline))
         return merged([result for results in parts for result in results], options)
 
-    def _finished(self, bundle: Bundle, question: Question, result: SearchResult, options: SearchOptions) -> SearchResult:
-        if options.explain and question.text:
+    def _finished(self, bundle: Bundle, encoded: EncodedQuery, result: SearchResult, options: SearchOptions) -> SearchResult:
+        if options.explain and encoded.text:
             start = time.perf_counter()
-            hits = explained(self.encoder(bundle), question, result.hits)
+            hits = explained(self.encoder(bundle), encoded, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
         elif options.explain:
@@ -201,7 +201,7 @@ class Core:
         return answer.check_full() if self.settings.require_full else answer
 
     def _parts(
-        self, indexes: Sequence[Index], question: Question, options: SearchOptions, deadline: float
+        self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
     ) -> list[Plan[list[SearchResult]]]:
         """A plan for each application with its indexes, and for each local index."""
         applications: dict[str, list[VespaIndex]] = {}
@@ -210,15 +210,15 @@ class Core:
             if isinstance(index, VespaIndex):
                 applications.setdefault(index.url, []).append(index)
             else:
-                plans.append(together([index.search(question, options, deadline)]))
-        return [*(search_joined(own, question, options, deadline) for own in applications.values()), *plans]
+                plans.append(together([index.search(encoded, options, deadline)]))
+        return [*(search_joined(own, encoded, options, deadline) for own in applications.values()), *plans]
 
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[float]]:
         """Raises: as Client.score."""
         deadline, wanted = self.deadline(timeout), check_ids(ids)
         index = self._only(names, "score is", deadline)
-        question = self._encoded(query, index)
-        return self._checked((yield from index.score(question, wanted, deadline))) if wanted else ById()
+        encoded = self._encoded(query, index)
+        return self._checked((yield from index.score(encoded, wanted, deadline))) if wanted else ById()
 
     def get(self, ids: Sequence[str], where: Where, names: Names, timeout: float | None) -> Plan[ById[tuple[Passage, ...]]]:
         """Raises: as Client.get."""
@@ -235,7 +235,7 @@ class Core:
         deadline, most = self.deadline(timeout), check_count("limit", limit)
         return self._checked((yield from self._only(names, "select is", deadline).select(where, most, deadline)))
 
-    def _only(self, names: Names, what: str, deadline: float) -> Index:
+    def _only(self, names: Names, what: str, deadline: float) -> SearchIndex:
         """Raises: UsageError where several indexes are named."""
         indexes = self.named(names, deadline)
         if len(indexes) != 1:

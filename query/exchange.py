@@ -20,7 +20,7 @@ import orjson
 
 from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTimeout, VespaUnreachable
 from query.options import ClientSettings
-from query.steps import Answer, Ask
+from query.plans import VespaAnswer, VespaQuery
 from query.vespa_answer import checked_answer
 from vespa_app.running.credentials import tls_context, token_header
 from vespa_app.running.http import Body, mapped_errors, parse_address
@@ -42,7 +42,7 @@ class _Policy:
         self.settings = settings
         self.clock = clock
 
-    def content(self, ask: Ask) -> tuple[bytes, float]:
+    def content(self, ask: VespaQuery) -> tuple[bytes, float]:
         """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout, UsageError."""
         left = ask.deadline - self.clock()
         if left < LEAST_S:
@@ -63,7 +63,7 @@ class _Policy:
         pause = FIRST_PAUSE_S * 2 ** (sent - 1) * random.uniform(0.5, 1.5) if busy or sent > 1 else 0.0
         return pause if self.clock() + pause + LEAST_S < deadline else None
 
-    def connection(self, address: httpx.URL) -> dict[str, Any]:
+    def transport_arguments(self, address: httpx.URL) -> dict[str, Any]:
         """Arguments of a pooled transport for one address. Raises: UsageError."""
         most = self.settings.connections
         return {
@@ -79,7 +79,7 @@ def check_time(url: str, now: float, until: float) -> None:
         raise VespaTimeout(f"{url} did not answer in time: is Vespa up and not overloaded?")
 
 
-class _Line(Generic[T]):
+class _Connection(Generic[T]):
     """A transport and the head of every request over it. httpx's client above it would cost a third of a query's time here, for
     redirects and cookies that a query has no use for."""
 
@@ -95,24 +95,24 @@ class _Line(Generic[T]):
         return httpx.Request("POST", self._target, headers=self._headers, content=content, extensions={"timeout": times})
 
 
-class _Lines(Generic[T]):
+class _Connections(Generic[T]):
     """One to each address. given: a transport for all of them, else `make` makes one for each."""
 
     def __init__(self, policy: _Policy, given: T | None, make: Callable[..., T]) -> None:
         self._policy, self._given, self._make = policy, given, make
-        self._made: dict[str, _Line[T]] = {}
+        self._made: dict[str, _Connection[T]] = {}
         self._making = threading.Lock()
 
-    def to(self, url: str) -> _Line[T]:
+    def to(self, url: str) -> _Connection[T]:
         """Raises: UsageError."""
         with self._making:
             if url not in self._made:
-                transport = self._given or self._make(**self._policy.connection(parse_address(url)))
-                self._made[url] = _Line(url, transport)
+                transport = self._given or self._make(**self._policy.transport_arguments(parse_address(url)))
+                self._made[url] = _Connection(url, transport)
             return self._made[url]
 
     def transports(self) -> list[T]:
-        return [line.transport for line in self._made.values()]
+        return [connection.transport for connection in self._made.values()]
 
 
 class Exchange:
@@ -129,11 +129,11 @@ class Exchange:
         self.clock = clock
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
-        self._lines = _Lines[httpx.BaseTransport](self._policy, transport, httpx.HTTPTransport)
+        self._connections = _Connections[httpx.BaseTransport](self._policy, transport, httpx.HTTPTransport)
         self._pool: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
 
-    def ask(self, asks: Sequence[Ask]) -> list[Answer]:
+    def ask(self, asks: Sequence[VespaQuery]) -> list[VespaAnswer]:
         """All at once, in the order given. Raises: VespaError, the first that happens."""
         hedged = self._policy.settings.hedge_after
         if hedged is None:
@@ -142,7 +142,7 @@ class Exchange:
         until = self.clock() + hedged
         return [self._first(ask, first, max(0.0, until - self.clock())) for ask, first in begun]
 
-    def _first(self, ask: Ask, first: Future[Answer], patience: float) -> Answer:
+    def _first(self, ask: VespaQuery, first: Future[VespaAnswer], patience: float) -> VespaAnswer:
         if wait([first], timeout=patience).done:
             return first.result()
         pair = {first, self._threads.submit(self._ask, ask)}
@@ -155,15 +155,15 @@ class Exchange:
                 return (good or list(done))[0].result()
             pair = pending
 
-    def _ask(self, ask: Ask) -> Answer:
+    def _ask(self, ask: VespaQuery) -> VespaAnswer:
         start = self.clock()
-        line, sent = self._lines.to(ask.url), 0
+        connection, sent = self._connections.to(ask.url), 0
         while True:
             sent += 1
             try:
                 content, patience = self._policy.content(ask)
                 with mapped_errors(ask.url):
-                    response = line.transport.handle_request(request := line.request(content, patience))
+                    response = connection.transport.handle_request(request := connection.request(content, patience))
                     response.request = request
                     body, until = Body(ask.url), self.clock() + patience
                     try:
@@ -172,7 +172,7 @@ class Exchange:
                             check_time(ask.url, self.clock(), until)
                     finally:
                         response.close()
-                return Answer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
+                return VespaAnswer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:
@@ -189,7 +189,7 @@ class Exchange:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        for transport in self._lines.transports():
+        for transport in self._connections.transports():
             transport.close()
 
 
@@ -208,18 +208,20 @@ class AsyncExchange:
         self._policy = _Policy(settings, clock)
         self._sleep = sleep
         self._given = transport
-        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lines[httpx.AsyncBaseTransport]] = WeakKeyDictionary()
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections[httpx.AsyncBaseTransport]] = (
+            WeakKeyDictionary()
+        )
         self._making = threading.Lock()
 
     @property
-    def _lines(self) -> _Lines[httpx.AsyncBaseTransport]:
+    def _connections(self) -> _Connections[httpx.AsyncBaseTransport]:
         loop = asyncio.get_running_loop()
         with self._making:  # loops of other threads
             if loop not in self._of_loops:
-                self._of_loops[loop] = _Lines(self._policy, self._given, httpx.AsyncHTTPTransport)
+                self._of_loops[loop] = _Connections(self._policy, self._given, httpx.AsyncHTTPTransport)
             return self._of_loops[loop]
 
-    async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
+    async def ask(self, asks: Sequence[VespaQuery]) -> list[VespaAnswer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
         tasks = [asyncio.ensure_future(self._hedged(ask)) for ask in asks]
         try:
@@ -228,7 +230,7 @@ class AsyncExchange:
             for task in tasks:
                 task.cancel()
 
-    async def _hedged(self, ask: Ask) -> Answer:
+    async def _hedged(self, ask: VespaQuery) -> VespaAnswer:
         after = self._policy.settings.hedge_after
         if after is None:
             return await self._ask(ask)
@@ -247,15 +249,15 @@ class AsyncExchange:
             for task in pair:
                 task.cancel()
 
-    async def _ask(self, ask: Ask) -> Answer:
+    async def _ask(self, ask: VespaQuery) -> VespaAnswer:
         start = self.clock()
-        line, sent = self._lines.to(ask.url), 0
+        connection, sent = self._connections.to(ask.url), 0
         while True:
             sent += 1
             try:
                 content, patience = self._policy.content(ask)
                 with mapped_errors(ask.url):
-                    response = await line.transport.handle_async_request(request := line.request(content, patience))
+                    response = await connection.transport.handle_async_request(request := connection.request(content, patience))
                     response.request = request
                     body, until = Body(ask.url), self.clock() + patience
                     try:
@@ -264,7 +266,7 @@ class AsyncExchange:
                             check_time(ask.url, self.clock(), until)
                     finally:
                         await response.aclose()
-                return Answer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
+                return VespaAnswer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:
@@ -287,6 +289,6 @@ class AsyncExchange:
 
     async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._making:
-            lines = self._of_loops.pop(loop, None)
-        for transport in () if lines is None else lines.transports():
+            connections = self._of_loops.pop(loop, None)
+        for transport in () if connections is None else connections.transports():
             await transport.aclose()

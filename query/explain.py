@@ -13,7 +13,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import similarities
 from late_interaction.tokenizing import TokenRows
-from query.types import Explanation, Hit, Match, Question
+from query.types import EncodedQuery, Explanation, Hit, Match
 
 __all__ = ["explain", "explained"]
 
@@ -21,10 +21,10 @@ _WORD = re.compile(r"\w+")
 Span = tuple[int, int]
 
 
-def explained(encoder: Encoder, question: Question, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The hits, each with its explanation in place of its vectors. question: with the text."""
-    assert question.text is not None
-    found = _explained(encoder, question.text, question.rows, hits)
+def explained(encoder: Encoder, query: EncodedQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits, each with its explanation in place of its vectors. query: with the text."""
+    assert query.text is not None
+    found = _explained(encoder, query.text, query.rows, hits)
     return tuple(replace(hit, explanation=one, vectors=None) for hit, one in zip(hits, found, strict=True))
 
 

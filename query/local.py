@@ -23,12 +23,12 @@ from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings, open
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.types import ShardCoverage
 from query.backend import Where, choose_strategy
+from query.bm25_candidates import bm25_candidates
 from query.fusion import fused
 from query.grouping import best_passages, grouped
 from query.options import SearchOptions
-from query.steps import Plan, at_once
-from query.types import ById, Hit, Ids, Question, SearchResult
-from query.words import Words
+from query.plans import Plan, at_once
+from query.types import ById, EncodedQuery, Hit, Ids, SearchResult
 
 __all__ = ["LocalSearch"]
 
@@ -49,7 +49,6 @@ class LocalSearch:
         self.address = str(path)
         self._clock = clock
         self._version = version
-        self._words = Words()
         self._moving = threading.Lock()
         self._moves = True
         self._left: list[PlaidIndex] = []  # indexes that were replaced, whose searches may still run
@@ -82,24 +81,24 @@ class LocalSearch:
     def schema(self) -> MetadataSchema:
         return self.index.schema
 
-    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
-        return at_once(lambda: self._search(question, options, deadline))
+    def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        return at_once(lambda: self._search(query, options, deadline))
 
-    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+    def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
         """On all cores; the processes of shards are that already, for one query after the other."""
-        threads = 1 if self.index.sharding else min(cores(), len(questions))
+        threads = 1 if self.index.sharding else min(cores(), len(queries))
 
         def search() -> list[SearchResult]:
             if threads < 2:
-                return [self._search(question, options, deadline) for question in questions]
+                return [self._search(query, options, deadline) for query in queries]
             with ThreadPoolExecutor(threads) as pool:
-                return list(pool.map(lambda question: self._search(question, options, deadline), questions))
+                return list(pool.map(lambda query: self._search(query, options, deadline), queries))
 
         return at_once(search)
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+    def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         def score() -> ById[float]:
-            found = self._pinned(deadline).scores(question.rows, passage_ids)
+            found = self._pinned(deadline).scores(query.rows, passage_ids)
             return ById(found.scores, found.coverage, found.missing)
 
         return at_once(score)
@@ -146,40 +145,38 @@ class LocalSearch:
         index = self.now(deadline).index if self._moves else self.index
         return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
-    def _search(self, question: Question, options: SearchOptions, deadline: float) -> SearchResult:
-        unfit = {} if question.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
-        strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, question, unfit)
+    def _search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> SearchResult:
+        unfit = {} if query.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
+        strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, unfit)
         index = self._pinned(deadline)
         where = parse_where(options.where, index.schema)
         if options.offset is not None and strategy != "exhaustive":  # all pages are cut from one list
-            result = self._best(index, strategy, question, options, where, options.reranked(PAGED))
+            result = self._best(index, strategy, query, options, where, options.reranked(PAGED))
             if options.group:
                 result = replace(result, hits=best_passages(result.hits, options.last))
         elif options.group:
-            result = grouped(lambda count: self._best(index, strategy, question, options, where, count), options.last)
+            result = grouped(lambda count: self._best(index, strategy, query, options, where, count), options.last)
         else:
-            result = self._best(index, strategy, question, options, where, options.last)
+            result = self._best(index, strategy, query, options, where, options.last)
         hits = result.hits[options.first : options.last]
         if options.explain:
             stored = [index.vectors(hit.passage_id) for hit in hits]
-            hits = tuple(replace(hit, rows=question.row_scores(D), vectors=D) for hit, D in zip(hits, stored, strict=True))
-        timings = {"encode": 1000 * question.encode_s, **result.timings_ms}
+            hits = tuple(replace(hit, rows=query.row_scores(D), vectors=D) for hit, D in zip(hits, stored, strict=True))
+        timings = {"encode": 1000 * query.encode_s, **result.timings_ms}
         stage = "candidates" if options.first_stage and strategy != "exhaustive" else "reranked"
         return replace(result, hits=hits, chosen=chosen, timings_ms=timings, stage=stage)
 
     def _best(
-        self, index: PlaidIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
+        self, index: PlaidIndex, strategy: str, query: EncodedQuery, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         start = time.perf_counter()
         if strategy in ("bm25", "hybrid"):
-            return self._by_words(index, strategy, question, options, where, count)
+            return self._by_words(index, strategy, query, options, where, count)
         rerank = None if options.rerank is None else max(count, options.rerank)
         if options.first_stage or options.offset is not None:
             rerank = count
         settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
-        found = index.search(
-            question.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive"
-        )
+        found = index.search(query.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive")
         hits = tuple(
             Hit(
                 rank=rank,
@@ -209,14 +206,14 @@ class LocalSearch:
         )
 
     def _by_words(
-        self, index: PlaidIndex, strategy: str, question: Question, options: SearchOptions, where: Filter | None, count: int
+        self, index: PlaidIndex, strategy: str, query: EncodedQuery, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
-        assert question.text is not None
+        assert query.text is not None
         start = time.perf_counter()
         rerank = max(count, options.rerank or BY_WORDS)
-        words = self._words.search(index, question.text, rerank, where, options.ids)
-        scored = index.scores(question.rows, [id_ for id_, _ in words])
+        words = bm25_candidates(index, query.text, rerank, where, options.ids)
+        scored = index.scores(query.rows, [id_ for id_, _ in words])
         read = index.readable
         maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
         passages: dict[str, Passage] = {}
@@ -224,7 +221,7 @@ class LocalSearch:
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
         if strategy == "hybrid":
-            found = index.search(question.rows, rerank, where=where, ids=options.ids)
+            found = index.search(query.rows, rerank, where=where, ids=options.ids)
             coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
             maxsim |= {hit.passage.id: hit.score for hit in found.hits}
             passages = {hit.passage.id: hit.passage for hit in found.hits}

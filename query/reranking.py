@@ -10,7 +10,7 @@ import numpy as np
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder, check_finite
 from late_interaction.maxsim import maxsim_many
-from query.backend import encoded
+from query.backend import encode_query
 from query.explain import explained
 from query.types import Hit, Query
 
@@ -22,19 +22,19 @@ def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: i
 
     Raises: UsageError on a query that is blank or of another shape.
     """
-    question = encoded(query, encoder.dim, lambda: encoder)
+    encoded = encode_query(query, encoder.dim, lambda: encoder)
     if not documents:
         return ()
     vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in documents])
     check_finite(vectors, encoder.bundle)
     lengths = [len(D) for D in vectors]
-    scores = maxsim_many(question.rows, np.concatenate(vectors), lengths)
+    scores = maxsim_many(encoded.rows, np.concatenate(vectors), lengths)
     order = np.argsort(-scores, kind="stable")[:k].tolist()
     hits = []
     for rank, place in enumerate(order, start=1):
         d, D, score = documents[place], vectors[place], float(scores[place])
-        rows = question.row_scores(D) if explain else ()
+        rows = encoded.row_scores(D) if explain else ()
         hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows, vectors=D))
-    if explain and question.text:
-        return explained(encoder, question, hits)
+    if explain and encoded.text:
+        return explained(encoder, encoded, hits)
     return tuple(replace(hit, vectors=None) for hit in hits)

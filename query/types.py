@@ -16,13 +16,13 @@ from late_interaction.metadata import Value
 __all__ = [
     "ById",
     "Covered",
+    "EncodedQuery",
     "Explanation",
     "Hit",
     "Ids",
     "Match",
     "Matrix",
     "Query",
-    "Question",
     "SearchResult",
 ]
 
@@ -69,7 +69,7 @@ class Ids(Covered, tuple[str, ...]):
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class EncodedQuery:
     """A query that was checked and encoded. rows: `[q, d]` float32. text: None where ready rows were given. encode_s:
     seconds that the encoder took."""
 

@@ -22,9 +22,9 @@ from late_interaction.metadata import MetadataSchema
 from query.backend import Where, choose_strategy
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
-from query.steps import Answer, Ask, Plan, together
-from query.types import ById, Hit, Ids, Question, SearchResult
-from query.vespa_answer import Coverage, coverage_of, hits_of, joint, timings_of
+from query.plans import Plan, VespaAnswer, VespaQuery, together
+from query.types import ById, EncodedQuery, Hit, Ids, SearchResult
+from query.vespa_answer import VespaCoverage, coverage_of, hits_of, joint, timings_of
 from query.vespa_request import (
     Request,
     documents_clause,
@@ -113,27 +113,27 @@ class VespaIndex:
     def books(self) -> Codebooks:
         return self.application.books(self.bundle)
 
-    def strategy(self, question: Question, options: SearchOptions) -> tuple[str, str]:
+    def strategy(self, query: EncodedQuery, options: SearchOptions) -> tuple[str, str]:
         """Raises: UsageError."""
-        unfit = unfit_strategies(self.application.settings, question)
-        return choose_strategy(options.candidates, self.strategies, self.address, question, unfit)
+        unfit = unfit_strategies(self.application.settings, query)
+        return choose_strategy(options.candidates, self.strategies, self.address, unfit)
 
-    def request(self, question: Question, options: SearchOptions, strategy: str) -> Request:
+    def request(self, query: EncodedQuery, options: SearchOptions, strategy: str) -> Request:
         """Raises: FilterError, UsageError, SettingsError."""
-        return search_request(self.application.description, self.books, question, options, strategy)
+        return search_request(self.application.description, self.books, query, options, strategy)
 
-    def search(self, question: Question, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
-        return (yield from search_joined([self], question, options, deadline))[0]
+    def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        return (yield from search_joined([self], query, options, deadline))[0]
 
-    def search_many(self, questions: Sequence[Question], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
-        return together([self.search(question, options, deadline) for question in questions])
+    def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+        return together([self.search(query, options, deadline) for query in queries])
 
-    def score(self, question: Question, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+    def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """Raises: UsageError where there are more than 10,000 ids or the index is of mode streaming."""
         found: dict[str, float] = {}
         parts = [passage_ids[first : first + MAX_HITS] for first in range(0, len(passage_ids), MAX_HITS)]
-        requests = [score_request(self.application.description, self.books, question, part) for part in parts]
-        answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
+        requests = [score_request(self.application.description, self.books, query, part) for part in parts]
+        answers = yield tuple(VespaQuery(self.url, request.body([self.name]), deadline) for request in requests)
         for answer in answers:
             hits = hits_of(answer.body["root"], {self.name: self.schema}, 1)
             found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits}
@@ -152,7 +152,7 @@ class VespaIndex:
         ordered = {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
         return self._by_id(document_ids, ordered, [part for _, coverages in answers for part in coverages])
 
-    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[tuple[list[Hit], list[Coverage]]]:
+    def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[tuple[list[Hit], list[VespaCoverage]]]:
         """Passages of the documents; those of each half where all are more than one answer holds."""
         selection = documents_clause(ids) + filtered
         answer = yield from self._stored(stored_request(self.application.settings, selection, MAX_HITS), deadline)
@@ -174,14 +174,14 @@ class VespaIndex:
         ids = dict.fromkeys(str(hit["fields"]["document_id"]) for hit in children)
         return Ids(ids, coverage.share, coverage.degraded)
 
-    def _stored(self, request: Request, deadline: float) -> Plan[Answer]:
-        (answer,) = yield (Ask(self.url, request.body([self.name]), deadline),)
+    def _stored(self, request: Request, deadline: float) -> Plan[VespaAnswer]:
+        (answer,) = yield (VespaQuery(self.url, request.body([self.name]), deadline),)
         return answer
 
-    def _coverage(self, answer: Answer) -> Coverage:
+    def _coverage(self, answer: VespaAnswer) -> VespaCoverage:
         return coverage_of(answer.body["root"], self._settings.expected.get(self.name))
 
-    def _by_id(self, ids: Sequence[str], values: Mapping[str, T], coverages: Sequence[Coverage]) -> ById[T]:
+    def _by_id(self, ids: Sequence[str], values: Mapping[str, T], coverages: Sequence[VespaCoverage]) -> ById[T]:
         """In the order of the ids, of which some may be missing."""
         share, degraded = joint(coverages)
         return ById({id_: values[id_] for id_ in ids if id_ in values}, share, degraded)
@@ -191,14 +191,14 @@ class VespaIndex:
         found: dict[str, Matrix] = {}
         parts = [passage_ids[first : first + VECTORS_AT_ONCE] for first in range(0, len(passage_ids), VECTORS_AT_ONCE)]
         requests = [vectors_request(self.application.settings, part) for part in parts]
-        answers = yield tuple(Ask(self.url, request.body([self.name]), deadline) for request in requests)
+        answers = yield tuple(VespaQuery(self.url, request.body([self.name]), deadline) for request in requests)
         for answer in answers:
             root = answer.body["root"]
             hits = hits_of(root, {self.name: self.schema}, 1)
             found |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
         return self._by_id(passage_ids, found, [self._coverage(answer) for answer in answers])
 
-    def noted(self, coverage: Coverage) -> tuple[str, ...]:
+    def noted(self, coverage: VespaCoverage) -> tuple[str, ...]:
         """A note where fewer documents were searched than once before: Vespa does not always count what is missing."""
         searched = coverage.documents
         if searched is None:
@@ -213,26 +213,28 @@ class VespaIndex:
 
 
 def search_joined(
-    indexes: Sequence[VespaIndex], question: Question, options: SearchOptions, deadline: float
+    indexes: Sequence[VespaIndex], query: EncodedQuery, options: SearchOptions, deadline: float
 ) -> Plan[list[SearchResult]]:
     """One application's indexes, of one bundle. Those whose requests differ by their names alone are asked in one, and give one
     result."""
     start = time.perf_counter()
     groups: list[tuple[list[VespaIndex], Request, str, str]] = []
     for index in indexes:
-        strategy, chosen = index.strategy(question, options)
-        request = index.request(question, options, strategy)
+        strategy, chosen = index.strategy(query, options)
+        request = index.request(query, options, strategy)
         for members, known, *_ in groups:
             if known == request and options.scored == "engine":
                 members.append(index)
                 break
         else:
             groups.append(([index], request, strategy, chosen))
-    asks = tuple(Ask(indexes[0].url, request.body([i.name for i in members]), deadline) for members, request, *_ in groups)
+    asks = tuple(
+        VespaQuery(indexes[0].url, request.body([i.name for i in members]), deadline) for members, request, *_ in groups
+    )
     built = time.perf_counter() - start
     answers = yield asks
     return [
-        _result(members, request, strategy, chosen, question, options, answer, built)
+        _result(members, request, strategy, chosen, query, options, answer, built)
         for (members, request, strategy, chosen), answer in zip(groups, answers, strict=True)
     ]
 
@@ -242,9 +244,9 @@ def _result(
     request: Request,
     strategy: str,
     chosen: str,
-    question: Question,
+    query: EncodedQuery,
     options: SearchOptions,
-    answer: Answer,
+    answer: VespaAnswer,
     built: float,
 ) -> SearchResult:
     start = time.perf_counter()
@@ -256,14 +258,14 @@ def _result(
     scoring = 0.0
     if options.scored == "client":
         before = time.perf_counter()
-        hits = _scored_here(members[0], root, hits, strategy, question, options)
+        hits = _scored_here(members[0], root, hits, strategy, query, options)
         scoring = time.perf_counter() - before
     elif options.explain:
         hits = [replace(hit, vectors=D) for hit, D in zip(hits, _carried(members, root, hits), strict=True)]
     matched = root.get("fields", {}).get("totalCount")
     ranked = request.reranked if strategy != "exhaustive" else (matched or 0)
     seconds = {
-        "encode": question.encode_s,
+        "encode": query.encode_s,
         "request": built,
         "vespa": answer.seconds,
         "parse": time.perf_counter() - start - scoring,
@@ -315,16 +317,16 @@ def _scored_here(
     root: Mapping[str, Any],
     hits: Sequence[Hit],
     strategy: str,
-    question: Question,
+    query: EncodedQuery,
     options: SearchOptions,
 ) -> list[Hit]:
     """The page of the candidates ordered by MaxSim over their decoded vectors, as the codec of the index decodes them."""
     matrices = _decoded(index, root)
     if not matrices:
         return []
-    no_rows = np.zeros((0, question.rows.shape[1]), np.float32)
+    no_rows = np.zeros((0, query.rows.shape[1]), np.float32)
     stored = np.concatenate([no_rows, *(D for D in matrices if len(D))])
-    scores = maxsim_many(question.rows, stored, [len(D) for D in matrices]).tolist()
+    scores = maxsim_many(query.rows, stored, [len(D) for D in matrices]).tolist()
     maxsim = {hit.passage_id: score for hit, score in zip(hits, scores, strict=True)}
     scored = final = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}  # without rows: as in a local index
     if strategy == "hybrid":
@@ -336,7 +338,7 @@ def _scored_here(
     found = []
     for rank, id_ in enumerate(best, start=options.first + 1):
         hit, D = by_id[id_]
-        rows = question.row_scores(D) if options.explain else ()
+        rows = query.row_scores(D) if options.explain else ()
         stages = {**hit.stages, "maxsim": maxsim[id_]}
         found.append(
             replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows, vectors=D if options.explain else None)

@@ -18,7 +18,7 @@ from vespa_app.candidates.hybrid import WORDS
 from vespa_app.running.http import check, error_text
 from vespa_app.running.layouts import CHUNK
 
-__all__ = ["Coverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
+__all__ = ["VespaCoverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
 
 _TIMEOUT = 12  # Vespa's error codes: com.yahoo.container.protect.Error
 _TRY_AGAIN = (0, 10, 11)  # no backends in service, a backend that cannot be reached, one that does not answer a ping
@@ -73,7 +73,7 @@ def _error(errors: Sequence[Mapping[str, Any]], body: Mapping[str, Any], url: st
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class VespaCoverage:
     """share: of the documents that were searched, 0 to 1. documents: how many. degraded: why not all."""
 
     share: float
@@ -81,7 +81,7 @@ class Coverage:
     degraded: tuple[str, ...] = ()
 
 
-def coverage_of(root: Mapping[str, Any], expected: int | None) -> Coverage:
+def coverage_of(root: Mapping[str, Any], expected: int | None) -> VespaCoverage:
     """expected: documents that must have been searched; Vespa may call an answer full that lacks some."""
     said = root.get("coverage", {})
     share, documents = float(said.get("coverage", 100)) / 100, said.get("documents")
@@ -92,10 +92,10 @@ def coverage_of(root: Mapping[str, Any], expected: int | None) -> Coverage:
     if expected is not None and documents is not None and documents < expected:
         share = min(share, documents / expected)
         why.append(f"{documents:,} documents were searched, at least {expected:,} were expected")
-    return Coverage(share, documents, tuple(why))
+    return VespaCoverage(share, documents, tuple(why))
 
 
-def joint(parts: Sequence[Coverage]) -> tuple[float, tuple[str, ...]]:
+def joint(parts: Sequence[VespaCoverage]) -> tuple[float, tuple[str, ...]]:
     """Share and reasons of an answer that was put together of several."""
     reasons = dict.fromkeys(reason for part in parts for reason in part.degraded)
     return min((part.share for part in parts), default=1.0), tuple(reasons)

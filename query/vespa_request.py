@@ -10,7 +10,7 @@ from typing import Any
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 from query.yql import filter_to_yql, string_literal
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import EXPLAINED, rerank_parameters
@@ -52,19 +52,19 @@ class Request:
         return {"yql": yql, "model.restrict": ",".join(schemas), "presentation.timing": True, **self.parameters}
 
 
-def unfit_strategies(settings: AppSettings, question: Question) -> dict[str, str]:
+def unfit_strategies(settings: AppSettings, query: EncodedQuery) -> dict[str, str]:
     """Strategies of an application that cannot take a query, and why."""
     found = {}
     for name in settings.candidates:
-        if STRATEGIES[name].needs_text and not question.text:
+        if STRATEGIES[name].needs_text and not query.text:
             found[name] = "it needs the query as text, not ready rows"
-        elif name == "token" and len(question.rows) > settings.query_rows:
-            found[name] = f"it takes {settings.query_rows} query rows, and there are {len(question.rows)}: setting query_rows"
+        elif name == "token" and len(query.rows) > settings.query_rows:
+            found[name] = f"it takes {settings.query_rows} query rows, and there are {len(query.rows)}: setting query_rows"
     return found
 
 
 def search_request(
-    description: Description, books: Codebooks, question: Question, options: SearchOptions, strategy: str
+    description: Description, books: Codebooks, query: EncodedQuery, options: SearchOptions, strategy: str
 ) -> Request:
     """Raises: FilterError, UsageError, SettingsError."""
     settings = description.settings
@@ -74,8 +74,8 @@ def search_request(
     where = parse_where(options.where, settings.metadata)
     parts = STRATEGIES[strategy].query(
         StrategyRequest(
-            rows=question.rows,
-            text=question.text,
+            rows=query.rows,
+            text=query.text,
             rerank=rerank,
             settings=settings,
             codebook=books.codebook,
@@ -84,14 +84,14 @@ def search_request(
         )
     )
     page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}
-    more: dict[str, Any] = layout_parameters(description, question.text, where)
+    more: dict[str, Any] = layout_parameters(description, query.text, where)
     if options.group:
         more |= GROUPED
     if options.explain:
         more |= PROFILED
     if options.first_stage:
         more |= _without_maxsim(parts)
-    if options.explain and question.text and settings.layout == "passages":
+    if options.explain and query.text and settings.layout == "passages":
         page |= WITH_VECTORS
     if options.scored == "client":
         _check_client_scores(settings, strategy, options)
@@ -103,7 +103,7 @@ def search_request(
     return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
 
 
-def score_request(description: Description, books: Codebooks, question: Question, passage_ids: Sequence[str]) -> Request:
+def score_request(description: Description, books: Codebooks, query: EncodedQuery, passage_ids: Sequence[str]) -> Request:
     """MaxSim of the passages with those ids. Raises: UsageError where the index reads one group a query, or encodes itself and
     there is no text."""
     settings = description.settings
@@ -111,11 +111,11 @@ def score_request(description: Description, books: Codebooks, question: Question
         raise UsageError(
             "an index of mode streaming reads one group a query: search with a filter that names it, instead of score"
         )
-    request = StrategyRequest(question.rows, question.text or " ", len(passage_ids), settings, books.codebook, books.thresholds)
+    request = StrategyRequest(query.rows, query.text or " ", len(passage_ids), settings, books.codebook, books.thresholds)
     strategy = "exhaustive" if "exhaustive" in settings.candidates else settings.candidates[0]
     parts = STRATEGIES[strategy].query(request)
     ids = ", ".join(string_literal(id_) for id_ in passage_ids)
-    parameters = dict(parts.parameters) | rerank_parameters(request) | layout_parameters(description, question.text, None)
+    parameters = dict(parts.parameters) | rerank_parameters(request) | layout_parameters(description, query.text, None)
     limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
     page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
     return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))

@@ -34,11 +34,11 @@ class ColbertReranker(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        return _chosen(documents, await self._asking.rerank(query, _numbered(documents), self.k))
+        return _chosen(documents, await self._async_client.rerank(query, _numbered(documents), self.k))
 
     @functools.cached_property
-    def _asking(self) -> AsyncClient:
-        return AsyncClient.beside(self.client)
+    def _async_client(self) -> AsyncClient:
+        return AsyncClient.from_client(self.client)
 
 
 def _numbered(documents: Sequence[Document]) -> list[OurDocument]:

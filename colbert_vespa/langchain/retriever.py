@@ -32,11 +32,11 @@ class ColbertRetriever(BaseRetriever):
     candidates: str = "auto"
     index: str | list[str] | None = None
 
-    _asking: AsyncClient = PrivateAttr()
+    _async_client: AsyncClient = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        self._asking = AsyncClient.beside(self.client)
+        self._async_client = AsyncClient.from_client(self.client)
 
     @classmethod
     def from_address(
@@ -57,7 +57,7 @@ class ColbertRetriever(BaseRetriever):
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""
-        await self._asking.close()
+        await self._async_client.close()
 
     def _get_relevant_documents(
         self,
@@ -82,7 +82,7 @@ class ColbertRetriever(BaseRetriever):
         candidates: str | None = None,
         index: str | list[str] | None = None,
     ) -> list[Document]:
-        found = await self._asking.search(query, **self._arguments(k, where, candidates, index))
+        found = await self._async_client.search(query, **self._arguments(k, where, candidates, index))
         return [from_hit(hit) for hit in found.hits]
 
     def _arguments(

@@ -39,11 +39,11 @@ class ColbertReranker(BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         query = self._begun(nodes, query_bundle)
-        return _ended(nodes, await self._asking.rerank(query, _numbered(nodes), self.k))
+        return _ended(nodes, await self._async_client.rerank(query, _numbered(nodes), self.k))
 
     @functools.cached_property
-    def _asking(self) -> AsyncClient:
-        return AsyncClient.beside(self.client)
+    def _async_client(self) -> AsyncClient:
+        return AsyncClient.from_client(self.client)
 
     def _begun(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
         if query_bundle is None:

@@ -33,7 +33,7 @@ class ColbertRetriever(BaseRetriever):
         """where: a filter. candidates: a strategy of the index, or `auto`. Whoever opened the client closes it."""
         super().__init__(callback_manager)
         self.client = client
-        self._asking = AsyncClient.beside(client)
+        self._async_client = AsyncClient.from_client(client)
         self._arguments: dict[str, Any] = {"k": k, "where": where, "candidates": candidates, "index": index}
 
     @classmethod
@@ -51,11 +51,11 @@ class ColbertRetriever(BaseRetriever):
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""
-        await self._asking.close()
+        await self._async_client.close()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return scored(self.client.search(query_bundle.query_str, **self._arguments).hits)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found = await self._asking.search(query_bundle.query_str, **self._arguments)
+        found = await self._async_client.search(query_bundle.query_str, **self._arguments)
         return scored(found.hits)

@@ -51,7 +51,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
     is_embedding_query: bool = False
     candidates: str = "auto"
     _store: DocumentStore = PrivateAttr()
-    _asking: AsyncClient | None = PrivateAttr(default=None)
+    _async_client: AsyncClient | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         if self._store.client is None:
             return _result([], [])
         with _OPENING:
-            self._asking = client = self._asking or AsyncClient.beside(self._store.client)
+            self._async_client = client = self._async_client or AsyncClient.from_client(self._store.client)
         text, where = _text(query), self._selected(query)
         if query.node_ids:
             passages = await client.get(query.node_ids, where=where)
@@ -163,8 +163,8 @@ class ColbertVectorStore(BasePydanticVectorStore):
 
     async def aclose(self) -> None:
         """Ends the connections that async queries have opened in this event loop."""
-        if self._asking is not None:
-            await self._asking.close()
+        if self._async_client is not None:
+            await self._async_client.close()
 
     def close(self) -> None:
         self._store.close()

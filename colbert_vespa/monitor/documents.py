@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from colbert_vespa.monitor.http_client import HttpClient
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import ColbertVespaError, VespaError, VespaUnreachable
-from query.vespa_answer import Coverage, checked_answer, coverage_of
+from query.vespa_answer import VespaCoverage, checked_answer, coverage_of
 from vespa_app.running.description import Description, read_description
 from vespa_app.settings.application_settings import AppSettings
 
@@ -61,7 +61,7 @@ def _described(description: Description) -> CheckRow:
     return CheckRow("application", "indexes", OK, ", ".join(said))
 
 
-def counted(http: HttpClient, url: str, settings: AppSettings) -> tuple[int, Coverage]:
+def counted(http: HttpClient, url: str, settings: AppSettings) -> tuple[int, VespaCoverage]:
     """Documents of an index that a query finds, and what Vespa says of it. Raises: VespaError, UsageError."""
     body = {
         "yql": f"select * from {settings.schema} where true",  # noqa: S608 - a checked name

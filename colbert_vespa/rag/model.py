@@ -38,9 +38,9 @@ class RAGPretrainedModel:
     length), `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
     """
 
-    def __init__(self, bundle: Bundle, place: IndexLocation, *, name: str | None, default_name: str, verbose: int) -> None:
+    def __init__(self, bundle: Bundle, location: IndexLocation, *, name: str | None, default_name: str, verbose: int) -> None:
         self._bundle = bundle
-        self._place = place
+        self._location = location
         self._name = name
         self._default_name = default_name
         self._verbose = verbose
@@ -138,8 +138,8 @@ class RAGPretrainedModel:
             raise ArgumentError(f"overwrite_index must be one of {', '.join(map(repr, OVERWRITE))}, got {overwrite_index!r}")
         name = index_name if index_name is not None else (self._name or self._default_name)
         length = checked_length(max_document_length)
-        remote, bundle = self._place.remote, with_document_length(self._bundle, length)
-        address = self._place.address(name)
+        remote, bundle = self._location.remote, with_document_length(self._bundle, length)
+        address = self._location.address(name)
         self._check_writable(name)
         if remote:
             bundle = self._bundle
@@ -177,13 +177,13 @@ class RAGPretrainedModel:
         VespaError.
         """
         address = self._address(index_name)
-        bundle = self._bundle if self._place.remote else open_index(address).bundle
+        bundle = self._bundle if self._location.remote else open_index(address).bundle
         documents = made_documents(
             new_collection, new_document_ids, new_document_metadatas,
             splitter=document_splitter_fn if split_documents else None, preprocessing=preprocessing_fn,
             bundle=bundle, length=bundle.manifest.document.length,
         )  # fmt: skip
-        summary = add_documents(address, documents, bundle, remote=self._place.remote)
+        summary = add_documents(address, documents, bundle, remote=self._location.remote)
         self._remember(index_name)
         blank = f"; {summary.skipped_blank} are blank and not in it" if summary.skipped_blank else ""
         self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are{blank}")
@@ -194,7 +194,7 @@ class RAGPretrainedModel:
         Raises: UsageError without an index, LocalIndexError, VespaError.
         """
         address = self._address(index_name)
-        summary = delete_documents(address, listed(document_ids), self._bundle if self._place.remote else None)
+        summary = delete_documents(address, listed(document_ids), self._bundle if self._location.remote else None)
         absent = f"; {summary.absent} were not there" if summary.absent else ""
         self._say(f"deleted {summary.acknowledged} documents from {address}{absent}")
         self._remember(index_name)
@@ -312,7 +312,7 @@ class RAGPretrainedModel:
 
         Raises: UsageError without an index or on Vespa, LocalIndexError.
         """
-        if self._place.remote:
+        if self._location.remote:
             raise UsageError("versions are of local indexes: Vespa has none")
         found = listed_versions(self._opened(self._named(index_name, None)[0]))
         self._remember(index_name)
@@ -362,7 +362,7 @@ class RAGPretrainedModel:
         self._name = self._name if name is None else name
 
     def _opened(self, name: str) -> str:
-        return self._place.opened(name, self._bundle, self._say)
+        return self._location.opened(name, self._bundle, self._say)
 
     def _address(self, name: str | None) -> str:
         """Of an index that is there and may be changed."""
@@ -384,7 +384,7 @@ class RAGPretrainedModel:
                     raise UsageError(f"{self._version[0]} was opened at version {self._version[1]}: search it alone")
                 version = self._version[1]
             addresses = [self._opened(name) for name in names]
-            bundle = self._bundle if self._place.remote else None
+            bundle = self._bundle if self._location.remote else None
             self._clients[names] = Client(addresses, bundle, settings=ClientSettings(version=version))
         return self._clients[names]
 

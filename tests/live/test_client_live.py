@@ -13,7 +13,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import IncompleteAnswer, VespaRefused, VespaTimeout
 from query import Client, ClientSettings
 from query.exchange import Exchange
-from query.steps import Ask
+from query.plans import VespaQuery
 from vespa_app.running.application import Application
 from vespa_app.running.layouts import document_path
 
@@ -81,7 +81,7 @@ def test_vespas_error_is_ours(world):
     exchange = Exchange(ClientSettings())
     try:
         with pytest.raises(VespaRefused, match="nowhere"):
-            exchange.ask([Ask(world.url, {"yql": "select * from nowhere where true"}, exchange.clock() + 5)])
+            exchange.ask([VespaQuery(world.url, {"yql": "select * from nowhere where true"}, exchange.clock() + 5)])
     finally:
         exchange.close()
 

@@ -21,7 +21,7 @@ from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.storage import check_file
 from query.local import LocalSearch
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 
 VECTORS = token_vectors(np.random.default_rng(0), 64)
 ROUNDS = 3000  # of each reader at most: it ends when it has seen five versions
@@ -232,7 +232,7 @@ def test_a_search_by_words_stays_in_its_version(index, monkeypatch, strategy):
         return found
 
     monkeypatch.setattr(LocalIndex, "score", meanwhile)
-    question = Question(VECTORS[3], "text of d3")
+    question = EncodedQuery(VECTORS[3], "text of d3")
     assert len(finished(local.search(question, SearchOptions(5, candidates=strategy), math.inf)).hits) == 5
     assert local.index.passages == 0
 

@@ -13,7 +13,7 @@ from late_interaction.plaid import LocalIndex
 from query import local
 from query.local import LocalSearch
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 
 VECTORS = token_vectors(np.random.default_rng(0), 60)
 
@@ -31,7 +31,7 @@ def search(tmp_path):
 @pytest.mark.parametrize("candidates", ["centroid", "bm25", "hybrid", "exhaustive"])
 def test_queries_are_searched_side_by_side(search, monkeypatch, candidates):
     """Formerly one after the other, with one core at work."""
-    questions = [Question(Q, "thread") for Q in queries_from(np.random.default_rng(1), VECTORS, 4)]
+    questions = [EncodedQuery(Q, "thread") for Q in queries_from(np.random.default_rng(1), VECTORS, 4)]
     options, later = SearchOptions(5, candidates=candidates), time.monotonic() + 60
     alone = [finished(search.search(question, options, later)).hits for question in questions]
     both, real = threading.Barrier(2), LocalSearch._search
@@ -46,7 +46,7 @@ def test_queries_are_searched_side_by_side(search, monkeypatch, candidates):
 
 
 def test_an_error_of_one_query_is_that_of_all(search):
-    questions = [Question(VECTORS[0], ""), Question(VECTORS[0][:, :3], "")]
+    questions = [EncodedQuery(VECTORS[0], ""), EncodedQuery(VECTORS[0][:, :3], "")]
     with pytest.raises(UsageError, match="query vectors have shape"):
         finished(search.search_many(questions, SearchOptions(5), time.monotonic() + 60))
     assert finished(search.search_many([], SearchOptions(5), time.monotonic() + 60)) == []

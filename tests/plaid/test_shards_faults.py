@@ -23,7 +23,7 @@ from late_interaction.plaid.shards.layout import shard_path
 from late_interaction.plaid.writing.writer import IndexWriter
 from query.local import LocalSearch
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 
 SCHEMA = MetadataSchema({"word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 60)
@@ -147,7 +147,7 @@ def test_words_of_a_damaged_shard_are_left_out_and_told(tmp_path, bundle, strate
 
     def asked(search):
         options = SearchOptions(60, where={"word": "a"}, candidates=strategy)
-        return finished(search.search(Question(VECTORS[0], "thread"), options, time.monotonic() + 60))
+        return finished(search.search(EncodedQuery(VECTORS[0], "thread"), options, time.monotonic() + 60))
 
     with contextlib.closing(LocalSearch(path, time.monotonic)) as search:
         part = asked(search)

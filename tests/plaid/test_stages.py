@@ -14,7 +14,7 @@ from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.searching import candidates, kernels
 from query.local import LocalSearch
 from query.options import SearchOptions
-from query.types import Question
+from query.types import EncodedQuery
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 1200)
@@ -155,7 +155,7 @@ def test_the_note_on_widening_is_true(index, monkeypatch):
     local = LocalSearch(index.path)
 
     def notes(rerank):
-        return finished(local.search(Question(Q, None), SearchOptions(3, rerank=rerank), math.inf)).notes
+        return finished(local.search(EncodedQuery(Q, None), SearchOptions(3, rerank=rerank), math.inf)).notes
 
     Q = VECTORS[3][:1]
     assert index.search(Q, 3, settings=SearchSettings(rerank=400)).widened

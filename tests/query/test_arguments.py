@@ -200,7 +200,7 @@ def test_a_pickled_client_opens_its_indexes_anew(client, path):
             return [hit.id for hit in (await other.search(ROWS, 3)).hits]
 
     assert asyncio.run(ask(pickle.loads(pickle.dumps(AsyncClient(path))))) == wanted
-    assert asyncio.run(ask(pickle.loads(pickle.dumps(AsyncClient.beside(client))))) == wanted
+    assert asyncio.run(ask(pickle.loads(pickle.dumps(AsyncClient.from_client(client))))) == wanted
 
 
 def test_a_client_with_a_transport_of_its_own_is_not_pickled(path):

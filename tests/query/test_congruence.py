@@ -251,7 +251,7 @@ def test_a_filter_selects_documents(client, documents):
 
 
 def test_an_async_client_beside_a_client_serves_one_event_loop_after_the_other(client, documents):
-    other = AsyncClient.beside(client)
+    other = AsyncClient.from_client(client)
 
     async def ask():
         found = await other.search(QUERIES[0], 3)

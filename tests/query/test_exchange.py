@@ -14,7 +14,7 @@ from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaTi
 from query import AsyncClient
 from query.exchange import FIRST_PAUSE_S, AsyncExchange, Exchange
 from query.options import ClientSettings
-from query.steps import Ask
+from query.plans import VespaQuery
 
 URL = "http://vespa:8080"
 FULL = {"root": {"coverage": {"coverage": 100, "documents": 3}, "children": []}}
@@ -49,7 +49,7 @@ class Vespa:
 
     def ask(self, way, settings=None, deadline=10.0, count=1):
         settings, transport = settings or ClientSettings(), httpx.MockTransport(self)
-        asks = [Ask(URL, {"yql": "select", "n": n}, deadline) for n in range(count)]
+        asks = [VespaQuery(URL, {"yql": "select", "n": n}, deadline) for n in range(count)]
         if way == "sync":
             exchange = Exchange(settings, transport=transport, clock=lambda: self.now, sleep=self.sleep)
             try:
@@ -159,7 +159,7 @@ def test_half_a_character_is_refused_before_it_is_sent():
     vespa = Vespa(httpx.Response(200, json=FULL))
     exchange = Exchange(ClientSettings(), transport=httpx.MockTransport(vespa), clock=lambda: 0.0)
     with pytest.raises(UsageError, match="surrogates"):
-        exchange.ask([Ask(URL, {"text": "half \ud83d"}, 10.0)])
+        exchange.ask([VespaQuery(URL, {"text": "half \ud83d"}, 10.0)])
     assert not vespa.bodies
     exchange.close()
 
@@ -176,7 +176,7 @@ def test_a_silent_first_request_is_hedged_sync():
 
     exchange = Exchange(ClientSettings(hedge_after=0.01), transport=httpx.MockTransport(answer), clock=lambda: 0.0)
     try:
-        assert exchange.ask([Ask(URL, {}, 10.0)])[0].body == FULL
+        assert exchange.ask([VespaQuery(URL, {}, 10.0)])[0].body == FULL
         assert len(asked) == 2
     finally:
         free.set()
@@ -198,7 +198,7 @@ def test_a_silent_first_request_is_hedged_async():
 
     async def go():
         exchange = AsyncExchange(ClientSettings(hedge_after=0.01), transport=httpx.MockTransport(answer))
-        found = await exchange.ask([Ask(URL, {}, exchange.clock() + 10)])
+        found = await exchange.ask([VespaQuery(URL, {}, exchange.clock() + 10)])
         await asyncio.sleep(0)
         await exchange.close()
         return found
@@ -226,7 +226,7 @@ def test_first_callers_share_one_transport(monkeypatch):
 
     def ask():
         both.wait()
-        exchange.ask([Ask(URL, {}, exchange.clock() + 10)] * 2)
+        exchange.ask([VespaQuery(URL, {}, exchange.clock() + 10)] * 2)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -283,7 +283,7 @@ def test_the_connections_of_all_event_loops_are_closed():
         exchange = AsyncExchange(ClientSettings())
 
         async def ask():
-            await exchange.ask([Ask(URL, {}, exchange.clock() + 10)])
+            await exchange.ask([VespaQuery(URL, {}, exchange.clock() + 10)])
 
         idle, running, gone = (asyncio.new_event_loop() for _ in range(3))
         thread = threading.Thread(target=running.run_forever)

@@ -11,7 +11,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from query import Client, Hit, explain
 from query.explain import explained
-from query.types import Question
+from query.types import EncodedQuery
 from vespa_app.codecs import CODECS, bundle_codebooks
 from vespa_app.running.description import Description
 from vespa_app.settings.application_settings import AppSettings
@@ -104,7 +104,7 @@ def test_rows_that_are_no_words_are_not_taken(tiny_bundle, encoded):
         rows = encoder.encode_documents([text], pooled=False)[0]
         hit = Hit(1, "a", "a#0", 1.0, "", text, {}, vectors=rows[lost:])
         encoded.clear()
-        question = Question(encoder.encode_queries([QUERY])[0], QUERY)
+        question = EncodedQuery(encoder.encode_queries([QUERY])[0], QUERY)
         (found,) = explained(encoder, question, [hit])
         assert encoded == ([] if bundle is tiny_bundle and not lost else [passage_text("", text)])
         assert best(found.explanation) == best(explain(encoder, QUERY, [hit])[0]) and found.vectors is None

@@ -48,7 +48,7 @@ def test_queries_are_cleaned(client, query):
     best = client.search(query, 2).hits
     assert best == client.search(query.replace(query[-1], " "), 2).hits
     assert client.score(query, [best[0].passage_id]) and client.rerank(query, ["a\ud800", "b"])
-    assert asyncio.run(AsyncClient.beside(client).search(query, 2)).hits == best
+    assert asyncio.run(AsyncClient.from_client(client).search(query, 2)).hits == best
 
 
 @pytest.mark.parametrize("query", ["\x00", None, 5, b"x", [None], [5], {"a": 1}, object(), [1.0, 2.0]])

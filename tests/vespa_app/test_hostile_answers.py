@@ -15,7 +15,7 @@ from feeder.feeding.settings import read_feed_settings
 from late_interaction.errors import CheckpointError, SettingsError, UsageError, VespaError, VespaRefused, VespaTimeout
 from query.exchange import AsyncExchange, Exchange
 from query.options import ClientSettings
-from query.steps import Ask
+from query.plans import VespaQuery
 from vespa_app.package.zips import visible_files
 from vespa_app.running.http import answer_json, connect
 from vespa_app.settings.application_settings import AppSettings
@@ -45,7 +45,7 @@ def served(*blocks: bytes, tick=lambda: None, **headers: str) -> httpx.MockTrans
 
 
 def ask(transport, asynchronous: bool, clock=time.monotonic):
-    question = Ask(URL, {"yql": "select"}, clock() + 5)
+    question = VespaQuery(URL, {"yql": "select"}, clock() + 5)
     if not asynchronous:
         exchange = Exchange(SETTINGS, transport=transport, clock=clock)
         try:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Answer", "Ask", "Plan", "at_once", "together"]
+__all__ = ["Plan", "VespaAnswer", "VespaQuery", "at_once", "together"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ask:
+class VespaQuery:
     """One query. url: of the application. body: of the POST to /search/, without `timeout`. deadline: on the exchange's
     clock."""
 
@@ -23,7 +23,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class VespaAnswer:
     """What Vespa said. seconds: from asking to here. sent: how many times it was asked."""
 
     body: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Answer:
     sent: int = 1
 
 
-Plan: TypeAlias = Generator[tuple[Ask, ...], list[Answer], T]
+Plan: TypeAlias = Generator[tuple[VespaQuery, ...], list[VespaAnswer], T]
 
 
 def at_once(make: Callable[[], T]) -> Plan[T]:
@@ -43,9 +43,9 @@ def at_once(make: Callable[[], T]) -> Plan[T]:
 def together(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
     """Plans side by side: what all of them ask next is asked at once."""
     results: dict[int, T] = {}
-    answers: dict[int, list[Answer] | None] = dict.fromkeys(range(len(plans)))
+    answers: dict[int, list[VespaAnswer] | None] = dict.fromkeys(range(len(plans)))
     while answers:
-        asked: dict[int, tuple[Ask, ...]] = {}
+        asked: dict[int, tuple[VespaQuery, ...]] = {}
         for place, answer in answers.items():
             try:
                 asked[place] = plans[place].send(answer)  # type: ignore[arg-type]  # None starts a generator

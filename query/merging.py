@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from late_interaction.errors import UsageError
-from query.backend import Index
+from query.backend import SearchIndex
 from query.grouping import best_passages
 from query.options import SearchOptions
 from query.types import SearchResult
@@ -16,7 +16,7 @@ __all__ = ["check_comparable", "merged"]
 FUSED = "hybrid"  # its scores are of ranks, not of MaxSim
 
 
-def check_comparable(indexes: Sequence[Index]) -> None:
+def check_comparable(indexes: Sequence[SearchIndex]) -> None:
     """Raises: UsageError where the indexes' bundles differ: scores of two models cannot be compared."""
     if not all(indexes[0].bundle.comparable(index.bundle) for index in indexes):
         raise UsageError("the indexes have different bundles, so that their scores cannot be compared: ask each alone")
