@@ -288,7 +288,7 @@ def encoder(*, quick: bool, codec: str) -> dict[str, object]:
     from late_interaction.encoder import Encoder
     from late_interaction.metadata import MetadataSchema
     from vespa_app import default_settings
-    from vespa_app.running.description import Description
+    from vespa_app.running import Description
 
     collection = open_collection("cranfield", quick=True)
     count, rounds = (200, 1) if quick else (1200, ROUNDS)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from vespa_app import build_package
-from vespa_app.deploying.deploy import deploy
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import ClusterSettings
+from vespa_app.deploying import deploy
+from vespa_app.settings import AppSettings, ClusterSettings
 
 __all__ = ["CLUSTER", "replace_application"]
 

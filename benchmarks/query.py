@@ -41,8 +41,8 @@ from query.types import EncodedQuery
 from query.vespa_request import search_request
 from vespa_app.candidates import StrategyRequest
 from vespa_app.codecs import bundle_codebooks, codebook_sha256
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 CACHE = Path(".cache/benchmarks/query-bundle")
 HITS = 10

@@ -33,7 +33,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.metrics import overlap_at_k
 from query import Client
 from vespa_app.candidates import STRATEGIES
-from vespa_app.package.building import default_settings
+from vespa_app.package import default_settings
 
 K = 10
 FEWEST = 5

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from late_interaction.errors import ColbertVespaError
     from query import AsyncClient, Client, ClientSettings, Hit, SearchResult, explain
     from vespa_app import AppSettings, build_package, default_settings
-    from vespa_app.deploying.deploy import deploy
+    from vespa_app.deploying import deploy
 
 __all__ = [
     "AppSettings",
@@ -46,7 +46,7 @@ _HOMES = {
     "late_interaction.errors": ("ColbertVespaError",),
     "query": ("AsyncClient", "Client", "ClientSettings", "Hit", "SearchResult", "explain"),
     "vespa_app": ("AppSettings", "build_package", "default_settings"),
-    "vespa_app.deploying.deploy": ("deploy",),
+    "vespa_app.deploying": ("deploy",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

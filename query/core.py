@@ -38,7 +38,7 @@ from query.plans import Plan, together
 from query.reranking import reranked
 from query.types import ById, Covered, EncodedQuery, Hit, Ids, Query, SearchResult
 from query.vespa import VespaIndex, search_joined
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.description import read_description
 
 __all__ = ["Addresses", "Core", "addresses_of"]

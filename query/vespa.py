@@ -36,7 +36,7 @@ from query.vespa_request import (
 )
 from query.yql import filter_to_yql
 from vespa_app.codecs import CODECS, VECTORS, Codebooks
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.passage_fields import STORED
 from vespa_app.settings.application_settings import MAX_HITS
 

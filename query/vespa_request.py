@@ -15,10 +15,10 @@ from query.yql import filter_to_yql, string_literal
 from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
 from vespa_app.candidates.base import EXPLAINED, rerank_parameters
 from vespa_app.codecs import Codebooks
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.running.passage_fields import SUMMARY, VECTORS_SUMMARY
 from vespa_app.running.request_features import layout_parameters
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "Request",

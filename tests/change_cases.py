@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 __all__ = ["CASES"]
 

@@ -275,8 +275,8 @@ def world(
     from query import Client
     from vespa_app import build_package, check_package, default_settings
     from vespa_app.candidates import STRATEGIES
-    from vespa_app.deploying.deploy import deploy
-    from vespa_app.settings.sections import ClusterSettings
+    from vespa_app.deploying import deploy
+    from vespa_app.settings import ClusterSettings
 
     folder = tmp_path_factory.mktemp("world")
     settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))

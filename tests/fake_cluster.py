@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from local_server import LocalServer, QuietHandler
 
 from vespa_app.deploying.config_server import APPLICATION_PATH, CONVERGE_PATH
-from vespa_app.running.description import DESCRIPTION_PATH, Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.running.description import DESCRIPTION_PATH
+from vespa_app.settings import AppSettings
 
 __all__ = ["FakeCluster"]
 

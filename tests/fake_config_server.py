@@ -6,7 +6,7 @@ import json
 
 from local_server import LocalServer, QuietHandler
 
-from vespa_app.deploying.deploy import deploy
+from vespa_app.deploying import deploy
 from vespa_app.running.description import DESCRIPTION_PATH
 
 __all__ = ["ACCEPTED", "Clock", "FakeConfigServer", "deploy_to"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vespa_app.package.building import Package, build_package, default_settings
-from vespa_app.package.checks import check_package
-from vespa_app.running.application import Application
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.package import Package, build_package, check_package, default_settings
+from vespa_app.running import Application
+from vespa_app.settings import AppSettings
 
 __all__ = ["AppSettings", "Application", "Package", "build_package", "check_package", "default_settings"]

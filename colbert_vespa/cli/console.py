@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.verification import ExportReport
     from feeder.feeding.ledger import FeedSummary
     from query.types import Explanation, Hit, SearchResult
-    from vespa_app.changes.comparing import Change
+    from vespa_app.changes import Change
     from vespa_app.planning import Plan
 
 __all__ = ["INTERRUPTED", "Output", "json_line", "prepare_streams", "print_error"]

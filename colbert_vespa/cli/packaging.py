@@ -17,13 +17,11 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
-from vespa_app.changes.blue_green import BlueGreenPackage, build_beside
-from vespa_app.changes.comparing import Change, package_changes
-from vespa_app.deploying.deploy import deploy
-from vespa_app.deploying.shipment import plan_shipment
+from vespa_app.changes import BlueGreenPackage, Change, build_beside, package_changes
+from vespa_app.deploying import deploy, plan_shipment
+from vespa_app.package import read_settings
 from vespa_app.package.embedder import embedder_differences
 from vespa_app.package.explain import address_of
-from vespa_app.package.settings_checks import read_settings
 from vespa_app.planning import PlanRequest, make_plan
 
 __all__ = ["chosen_settings", "deploy_package", "plan_application", "show_deployment", "write_package"]

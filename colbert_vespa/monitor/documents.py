@@ -9,8 +9,9 @@ from colbert_vespa.monitor.http_client import HttpClient
 from colbert_vespa.monitor.report import OK, UNKNOWN, WARNING, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import ColbertVespaError, VespaError, VespaUnreachable
 from query.vespa_answer import VespaCoverage, checked_answer, coverage_of
-from vespa_app.running.description import Description, read_description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.running.description import read_description
+from vespa_app.settings import AppSettings
 
 __all__ = ["EarlierLooks", "counted", "look_at_application"]
 

@@ -14,8 +14,8 @@ from late_interaction.addresses import locate
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import VespaRefused
 from late_interaction.plaid import open_index
-from vespa_app.running.application import Application
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Application
+from vespa_app.settings import AppSettings
 
 if TYPE_CHECKING:
     from late_interaction.plaid import PlaidIndex

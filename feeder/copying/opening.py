@@ -22,7 +22,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.files import is_there
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 
 if TYPE_CHECKING:
     from late_interaction.plaid import Storage

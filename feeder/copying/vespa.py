@@ -28,7 +28,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.thresholds import plain_thresholds
 from vespa_app.codecs import bundle_codebooks
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.http import answer_json, connect, error_text, mapped_errors
 from vespa_app.running.layouts import document_path, documents_path
 from vespa_app.running.stored import StoredPassage, stored_field_set, stored_passages

@@ -13,10 +13,11 @@ import httpx
 from feeder.sending.retrying import insistent
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaBusy, VespaRefused
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.http import answer_json, connect, error_text, mapped_errors
 from vespa_app.running.passage_fields import DIGEST, PRESENT, STORED
-from vespa_app.settings.application_settings import MAX_HITS, AppSettings
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Row", "StoredRows", "stored_query"]
 

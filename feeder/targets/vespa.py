@@ -24,7 +24,7 @@ from late_interaction.documents import Document, Passage
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.thresholds import plain_thresholds
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.credentials import is_local
 from vespa_app.running.documents import sent_metadata
 from vespa_app.running.http import parse_address

@@ -11,7 +11,7 @@ from exporter.options import ExportOptions
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.codecs import bundle_codebooks
-from vespa_app.package.building import build_package, default_settings
+from vespa_app.package import build_package, default_settings
 
 
 def encoder(dim=16):

@@ -6,8 +6,7 @@ import pytest
 
 from late_interaction.metadata import MetadataSchema
 from vespa_app import default_settings
-from vespa_app.running.application import Application
-from vespa_app.running.description import Description
+from vespa_app.running import Application, Description
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from late_interaction.plaid import LocalIndex, open_index
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 from vespa_app import Application, default_settings
 from vespa_app.codecs import CODECS
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 
 SCHEMA = MetadataSchema.from_json(
     {"year": "long", "lang": "string", "tags": "array<string>", "at": "timestamp", "place": "position", "ok": "bool"}

@@ -35,7 +35,7 @@ from late_interaction.errors import (
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.tokenizing import Tokenizing
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 
 DOCUMENTS = [Document(f"d{n}", f"title {n}", "wait for a thread to finish", {"year": 2000 + n}) for n in range(10)]
 

@@ -16,7 +16,7 @@ from feeder import FeedOptions, Splitting, open_sources, start_feed
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex
 from vespa_app import default_settings
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 
 COUNT = 400
 REFUSED = "d7"

@@ -16,8 +16,7 @@ from late_interaction.documents import Document, Passage
 from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
 from vespa_app import default_settings
-from vespa_app.running.application import Application
-from vespa_app.running.description import Description
+from vespa_app.running import Application, Description
 
 SCHEMA = MetadataSchema.from_json({"year": "long", "lang": "string", "tags": "array<string>"})
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from vespa_bundles import small_bundle, with_thresholds
 
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.package.building import Package, build_package
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.package import Package, build_package
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 __all__ = ["CASES", "PACKAGES", "golden_package", "texts"]
 

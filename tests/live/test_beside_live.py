@@ -10,9 +10,9 @@ from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from query import Client
 from vespa_app import AppSettings, build_package
-from vespa_app.changes.blue_green import build_beside
-from vespa_app.deploying.deploy import deploy
-from vespa_app.running.application import Application
+from vespa_app.changes import build_beside
+from vespa_app.deploying import deploy
+from vespa_app.running import Application
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]  # four deployments
 

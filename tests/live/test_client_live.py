@@ -14,7 +14,7 @@ from late_interaction.errors import IncompleteAnswer, VespaRefused, VespaTimeout
 from query import Client, ClientSettings
 from query.exchange import Exchange
 from query.plans import VespaQuery
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.layouts import document_path
 
 pytestmark = pytest.mark.live

@@ -30,11 +30,11 @@ from late_interaction.errors import UsageError, VespaError
 from late_interaction.maxsim import maxsim
 from query import Client, ClientSettings
 from vespa_app import build_package, default_settings
-from vespa_app.changes.comparing import package_changes
-from vespa_app.deploying.deploy import deploy
+from vespa_app.changes import package_changes
+from vespa_app.deploying import deploy
 from vespa_app.package.cd_tests import cd_tests
-from vespa_app.running.application import Application
-from vespa_app.settings.sections import ClusterSettings
+from vespa_app.running import Application
+from vespa_app.settings import ClusterSettings
 
 TOOL = os.environ.get("COLBERT_VESPA_CLUSTER_TOOL", "")
 pytestmark = [

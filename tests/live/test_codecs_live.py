@@ -21,8 +21,8 @@ from query import Client
 from vespa_app import build_package
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.deploying.deploy import deploy
-from vespa_app.running.application import Application
+from vespa_app.deploying import deploy
+from vespa_app.running import Application
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

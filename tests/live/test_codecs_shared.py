@@ -15,7 +15,7 @@ from late_interaction.metrics import overlap_at_k
 from query import Client
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 
 pytestmark = pytest.mark.live
 

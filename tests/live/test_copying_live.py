@@ -14,7 +14,7 @@ from late_interaction.documents import Passage
 from late_interaction.plaid import LocalIndex
 from query import Client
 from vespa_app.codecs import CODECS
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 
 pytestmark = pytest.mark.live
 

@@ -12,7 +12,7 @@ from feeder.targets.vespa import VespaTarget
 from late_interaction.documents import Passage
 from late_interaction.plaid import LocalIndex
 from query import Client
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.layouts import document_path
 
 pytestmark = pytest.mark.live

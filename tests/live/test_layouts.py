@@ -17,7 +17,7 @@ from late_interaction.errors import UsageError
 from late_interaction.plaid import LocalIndex
 from query import Client
 from vespa_app import build_package
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 from vespa_app.running.documents import document_fields
 from vespa_app.running.layouts import document_path
 

@@ -19,8 +19,8 @@ from late_interaction.metrics import overlap_at_k
 from query import explain
 from vespa_app import build_package
 from vespa_app.candidates import STRATEGIES
-from vespa_app.deploying.deploy import deploy
-from vespa_app.running.application import Application
+from vespa_app.deploying import deploy
+from vespa_app.running import Application
 
 pytestmark = pytest.mark.live
 

@@ -19,8 +19,8 @@ from colbert_vespa.monitor.http_client import HttpClient
 from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG
 from query import Client
+from vespa_app.deploying import deploy
 from vespa_app.deploying.config_server import SESSION_PATH
-from vespa_app.deploying.deploy import deploy
 from vespa_app.package.zips import zip_folder
 
 pytestmark = pytest.mark.live
@@ -153,7 +153,7 @@ def hosts(minilm_bundle, minilm_encoder, stdlib_sample, tmp_path):
     from feeder import FeedOptions, start_feed
     from feeder.feeding.survey import survey
     from vespa_app import build_package, default_settings
-    from vespa_app.settings.sections import ClusterSettings
+    from vespa_app.settings import ClusterSettings
 
     if not CLUSTER:
         pytest.skip("COLBERT_VESPA_CLUSTER_TOOL names no tool that makes hosts")

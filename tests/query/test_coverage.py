@@ -17,8 +17,8 @@ from query import AsyncClient, Client, ClientSettings
 from query.types import ById, Ids
 from query.vespa_answer import coverage_of
 from vespa_app.codecs import CODECS
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 VECTORS_OF = token_vectors(np.random.default_rng(0), 40)
 ROWS = VECTORS_OF[0]

@@ -13,8 +13,8 @@ from query import Client, Hit, explain
 from query.explain import explained
 from query.types import EncodedQuery
 from vespa_app.codecs import CODECS, bundle_codebooks
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 QUERY = "wait for a thread to finish"
 

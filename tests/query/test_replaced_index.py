@@ -18,8 +18,8 @@ from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 from query import Client, ClientSettings
 from query.local import LocalSearch
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 VECTORS = token_vectors(np.random.default_rng(0), 30)
 FORMS = ["plain", "two shards", "three shards"]

@@ -10,8 +10,8 @@ from late_interaction.errors import UsageError
 from query import Client
 from query.vespa_request import vectors_request
 from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 
 class Node:

@@ -11,7 +11,7 @@ from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import ArgumentError, BundleError, MetadataError, UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app import default_settings
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 
 LONG = " ".join(f"Sentence number {n} is about the fox and the dog." for n in range(20))
 

@@ -9,7 +9,7 @@ from change_cases import CASES
 from test_config_model import certificate
 from vespa_bundles import small_bundle
 
-from vespa_app.package.building import build_package
+from vespa_app.package import build_package
 
 pytestmark = [pytest.mark.oracle]
 

@@ -18,10 +18,10 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex
 from vespa_app.codecs import CODECS, VECTORS, Codebooks, bundle_codebooks
-from vespa_app.package.building import build_package, default_settings
+from vespa_app.package import build_package, default_settings
 from vespa_app.running.documents import document_fields
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 from vespa_app.settings.names import RESERVED_BY_SCHEMAS, schema_fault
 
 pytestmark = pytest.mark.oracle

@@ -12,9 +12,9 @@ import checkpoints
 from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
-from vespa_app.package.building import build_package
+from vespa_app.package import build_package
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 pytestmark = pytest.mark.oracle
 

@@ -15,8 +15,8 @@ from late_interaction.codebook import train_codebook
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks
-from vespa_app.package.building import build_package
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.package import build_package
+from vespa_app.settings import AppSettings
 
 EVAL = Path("/opt/vespa/bin/vespa-eval-expr")
 FUSED = "vespalib::eval::SumMaxDotProductFunction"

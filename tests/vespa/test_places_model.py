@@ -11,11 +11,10 @@ from late_interaction.documents import Passage
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.package.building import build_package
-from vespa_app.package.settings_checks import check_settings
+from vespa_app.package import build_package, check_settings
 from vespa_app.running.documents import document_fields
+from vespa_app.settings import CloudSettings, ClusterSettings
 from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, MODES
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 pytestmark = pytest.mark.oracle
 

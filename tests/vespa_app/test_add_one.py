@@ -13,15 +13,13 @@ from vespa_app.candidates import STRATEGIES, StrategyRequest
 from vespa_app.candidates.base import BASE_PROFILE, QueryParts, Strategy, first_phase, rerank_parameters, second_phase
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS
 from vespa_app.codecs.base import TensorCodec, blocks, rows_of, token_matrix
-from vespa_app.package.building import build_package, default_settings
-from vespa_app.package.checks import check_package
+from vespa_app.package import build_package, check_package, check_settings, default_settings
 from vespa_app.package.schema_reader import read_blocks
-from vespa_app.package.settings_checks import check_settings
 from vespa_app.planning import PlanRequest, make_plan
 from vespa_app.running.documents import document_fields
 from vespa_app.running.request_features import query_body
 from vespa_app.running.stored import stored_field_set, stored_passages
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=16, query_rows=8, codec="halves", candidates=("length", "token", "exhaustive"))
 ROWS = np.eye(16, dtype=np.float32)[[3, 0, 3]]

@@ -7,10 +7,10 @@ import pytest
 from late_interaction.errors import MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.running.layouts import document_path
 from vespa_app.running.request_features import layout_parameters, query_body
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 FIELDS = MetadataSchema({"owner": FieldType.STRING, "year": FieldType.LONG})
 PLAIN = AppSettings(dim=16, query_rows=8, metadata=FIELDS, candidates=("bm25", "exhaustive"))

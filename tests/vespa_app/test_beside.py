@@ -9,12 +9,10 @@ from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.changes.blue_green import build_beside, next_version
-from vespa_app.changes.comparing import package_changes
-from vespa_app.package.building import build_package
-from vespa_app.package.checks import check_package
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import ClusterSettings
+from vespa_app.changes import build_beside, package_changes
+from vespa_app.changes.blue_green import next_version
+from vespa_app.package import build_package, check_package
+from vespa_app.settings import AppSettings, ClusterSettings
 
 BASE = AppSettings(
     dim=16, query_rows=8, candidates=("centroid", "bm25", "exhaustive"), metadata=MetadataSchema({"kind": FieldType.STRING})

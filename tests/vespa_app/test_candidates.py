@@ -12,12 +12,10 @@ from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, b
 from vespa_app.candidates.base import declared_fields
 from vespa_app.candidates.effort import EFFORTS, codec_for, effort_for
 from vespa_app.codecs import Codebooks
-from vespa_app.package.building import default_settings
-from vespa_app.package.settings_checks import check_settings
-from vespa_app.running.application import Application
-from vespa_app.running.description import Description
+from vespa_app.package import check_settings, default_settings
+from vespa_app.running import Application, Description
 from vespa_app.running.documents import document_fields
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
 CENTROIDS = np.eye(4, dtype=np.float32)

@@ -6,8 +6,8 @@ from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.package.building import build_package, check_package
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.package import build_package, check_package
+from vespa_app.settings import AppSettings
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from late_interaction.codebook import train_codebook
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks
+from vespa_app.package import check_settings
 from vespa_app.package.constants import tensor_file
-from vespa_app.package.settings_checks import check_settings
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 FINITE = st.floats(-1, 1, width=32, allow_subnormal=False)
 MATRICES = hn.arrays(np.float32, st.tuples(st.integers(0, 5), st.sampled_from([8, 16])), elements=FINITE)

@@ -11,13 +11,11 @@ from fake_config_server import ACCEPTED, deploy_to
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused, VespaUnreachable
-from vespa_app.deploying.deploy import deploy
-from vespa_app.deploying.shipment import plan_shipment
-from vespa_app.package.building import build_package
-from vespa_app.running.application import Application
+from vespa_app.deploying import deploy, plan_shipment
+from vespa_app.package import build_package
+from vespa_app.running import Application
 from vespa_app.running.description import read_description
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from change_cases import CASES
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import SettingsError
-from vespa_app.changes.comparing import KINDS, package_changes
-from vespa_app.package.building import build_package
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.changes import package_changes
+from vespa_app.changes.comparing import KINDS
+from vespa_app.package import build_package
+from vespa_app.settings import AppSettings
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ import pytest
 from vespa_bundles import small_bundle
 
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.changes.blue_green import build_beside
-from vespa_app.package.building import build_package
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.changes import build_beside
+from vespa_app.package import build_package
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 BASE = AppSettings(
     dim=16, query_rows=8, candidates=("centroid", "bm25", "exhaustive"), metadata=MetadataSchema({"kind": FieldType.STRING})

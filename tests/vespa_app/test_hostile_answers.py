@@ -18,7 +18,7 @@ from query.options import ClientSettings
 from query.plans import VespaQuery
 from vespa_app.package.zips import visible_files
 from vespa_app.running.http import answer_json, connect
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 URL = "http://vespa.example:8080"
 SETTINGS = ClientSettings(retries=0)

@@ -14,10 +14,10 @@ from late_interaction.errors import SettingsError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
-from vespa_app.package.building import Package, build_package, check_package, default_settings
+from vespa_app.package import Package, build_package, check_package, default_settings
 from vespa_app.package.zips import zip_folder
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 SUBSETS = [subset for n in (1, 2, len(STRATEGIES)) for subset in itertools.combinations(STRATEGIES, n)]
 

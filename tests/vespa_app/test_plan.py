@@ -13,10 +13,9 @@ from late_interaction.codebook import train_codebook
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, Codebooks
-from vespa_app.package.settings_checks import check_settings
+from vespa_app.package import check_settings
 from vespa_app.planning import PlanRequest, make_plan
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 REQUEST = PlanRequest(documents=1e6, tokens=80)
 

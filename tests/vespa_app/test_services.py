@@ -12,12 +12,10 @@ from vespa_bundles import small_bundle
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
 from vespa_app.codecs import Codebooks
-from vespa_app.package.building import build_package
+from vespa_app.package import build_package, check_settings
 from vespa_app.package.cd_tests import cd_tests
-from vespa_app.package.settings_checks import check_settings
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 ONE = np.full((1, 16), 0.25, np.float32)
 BASE = AppSettings(dim=16, query_rows=8, embedder=False)

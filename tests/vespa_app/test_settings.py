@@ -8,10 +8,9 @@ from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
+from vespa_app.package import check_settings, read_settings
 from vespa_app.package.schema_reader import read_blocks
-from vespa_app.package.settings_checks import check_settings, read_settings
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 GOOD = AppSettings(dim=16, query_rows=8, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS}))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -8,13 +8,10 @@ from vespa_bundles import small_bundle
 
 from late_interaction.errors import UsageError
 from vespa_app.candidates import STRATEGIES
-from vespa_app.changes.blue_green import build_beside
-from vespa_app.changes.comparing import package_changes
+from vespa_app.changes import build_beside, package_changes
 from vespa_app.changes.staging import check_staging, staging_fault
-from vespa_app.package.building import build_package
-from vespa_app.package.checks import check_package
-from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings
+from vespa_app.package import build_package, check_package
+from vespa_app.settings import AppSettings, CloudSettings
 
 BASE = AppSettings(dim=16, query_rows=8, candidates=("bm25",), embedder=False, cloud=CloudSettings(regions=("aws-us-east-1c",)))
 

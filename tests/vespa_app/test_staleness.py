@@ -9,9 +9,9 @@ from vespa_bundles import small_bundle
 from late_interaction.errors import UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.changes.staleness import stale_documents, stale_indexes
-from vespa_app.package.building import build_package
-from vespa_app.running.description import Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.package import build_package
+from vespa_app.running import Description
+from vespa_app.settings import AppSettings
 
 BASE = AppSettings(dim=16, query_rows=8, codec="binary", candidates=("bm25", "exhaustive"))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import Matrix
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "BASE_PROFILE",

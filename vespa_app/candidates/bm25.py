@@ -12,7 +12,7 @@ from vespa_app.candidates.base import (
     rerank_parameters,
     second_phase,
 )
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["BM25_SCORE", "Bm25Candidates", "words"]
 

@@ -26,7 +26,7 @@ from vespa_app.candidates.base import (
     rerank_parameters,
     second_phase,
 )
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["SCORE", "CentroidCandidates"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from late_interaction.errors import SettingsError
 from vespa_app.codecs import CODECS
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["EFFORTS", "MeasuredEffort", "codec_for", "effort_for"]
 

@@ -11,7 +11,7 @@ from vespa_app.candidates.base import (
     first_phase,
     tensor_hex,
 )
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["ExhaustiveCandidates"]
 

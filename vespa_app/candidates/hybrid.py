@@ -26,7 +26,7 @@ from vespa_app.candidates.base import (
 from vespa_app.candidates.bm25 import BM25_SCORE, Bm25Candidates
 from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, CentroidCandidates
 from vespa_app.candidates.pooled import FIELD, PooledCandidates
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["WORDS", "HybridCandidates"]
 

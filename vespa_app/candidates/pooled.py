@@ -17,7 +17,7 @@ from vespa_app.candidates.base import (
     second_phase,
     vector_hex,
 )
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["PooledCandidates", "nearest", "pool"]
 

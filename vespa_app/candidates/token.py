@@ -25,7 +25,7 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.codecs.base import blocks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["BITS_FIELD", "TokenCandidates"]
 

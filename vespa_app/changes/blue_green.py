@@ -17,12 +17,12 @@ from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from late_interaction.errors import SettingsError
-from vespa_app.package.building import Package, build_package, complete, embedder_components
-from vespa_app.package.checks import check_package
+from vespa_app.package import Package, build_package, check_package
+from vespa_app.package.building import complete, embedder_components
 from vespa_app.package.zips import visible_files
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.running.layouts import EMBEDDER_FOLDER, EMBEDDER_TYPE
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["BlueGreenPackage", "build_beside", "next_version"]
 

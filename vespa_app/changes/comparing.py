@@ -26,10 +26,11 @@ from vespa_app.candidates.base import declared_fields
 from vespa_app.changes.service_changes import embedder_changes, service_changes
 from vespa_app.changes.staging import staging_fault
 from vespa_app.changes.staleness import REFEED, stale_documents
-from vespa_app.package.checks import check_package
+from vespa_app.package import check_package
 from vespa_app.package.schema_reader import Block, read_blocks
-from vespa_app.running.description import DESCRIPTION_SCHEMA, Description
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.running import Description
+from vespa_app.running.description import DESCRIPTION_SCHEMA
+from vespa_app.settings import AppSettings
 
 __all__ = ["KINDS", "Change", "package_changes"]
 

@@ -11,9 +11,9 @@ from late_interaction.errors import SettingsError, UsageError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.running.passage_fields import OWN_FIELDS
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["check_staging", "staging_fault"]
 

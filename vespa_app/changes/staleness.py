@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 import httpx
 
 from late_interaction.errors import SettingsError, UsageError, VespaError
-from vespa_app.running.description import Description, read_description
+from vespa_app.running import Description
+from vespa_app.running.description import read_description
 
 __all__ = ["REFEED", "documents_to_feed", "read_running", "stale_documents", "stale_indexes"]
 

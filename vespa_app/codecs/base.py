@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, Matrix, Packed
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "VECTORS",

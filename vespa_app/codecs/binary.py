@@ -18,7 +18,7 @@ from late_interaction.array_types import I32, Matrix
 from late_interaction.thresholds import Thresholds, plain_thresholds
 from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["BinaryTensors"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, Matrix
 from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["Float32Tensors"]
 

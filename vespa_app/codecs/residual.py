@@ -25,7 +25,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["CODES", "ResidualTensors"]
 

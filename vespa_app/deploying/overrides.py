@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from late_interaction.errors import UsageError
 from vespa_app.changes.staleness import REFEED
 from vespa_app.package.services import overrides_xml
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.settings.names import CHANGES
 
 __all__ = ["OVERRIDES_FILE", "overriding"]

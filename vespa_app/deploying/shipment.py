@@ -11,7 +11,7 @@ from vespa_app.deploying.cloud import CONTROL_URL, cloud_files, cloud_path
 from vespa_app.deploying.config_server import SESSION_PATH
 from vespa_app.deploying.overrides import overriding
 from vespa_app.deploying.targets import CLOUD_TARGETS, check_target, choose_urls
-from vespa_app.package.checks import check_package
+from vespa_app.package import check_package
 from vespa_app.package.services import CLIENTS_FILE
 from vespa_app.package.zips import visible_files, zip_folder
 

@@ -6,7 +6,8 @@ import httpx
 
 from late_interaction.errors import UsageError
 from vespa_app.running.http import parse_address
-from vespa_app.settings.application_settings import QUERY_PORT, AppSettings
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import QUERY_PORT
 
 __all__ = [
     "CLOUD_TARGETS",

@@ -1,1 +1,9 @@
 """Settings and bundle -> the files of an application package; both are checked."""
+
+from __future__ import annotations
+
+from vespa_app.package.building import Package, build_package, default_settings
+from vespa_app.package.checks import check_package
+from vespa_app.package.settings_checks import check_settings, read_settings
+
+__all__ = ["Package", "build_package", "check_package", "check_settings", "default_settings", "read_settings"]

@@ -23,9 +23,11 @@ from vespa_app.package.explain import README, explain_package
 from vespa_app.package.schema import schema_text
 from vespa_app.package.services import deployment_xml, hosts_xml, overrides_xml, services_xml
 from vespa_app.package.settings_checks import check_bundle, check_new_settings
-from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, Description, description_schema
+from vespa_app.running import Description
+from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, description_schema
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings.application_settings import MAX_HITS, AppSettings
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import MAX_HITS
 
 SETTINGS_FILE = "app.toml"
 QUERY_PROFILE = "search/query-profiles/default.xml"

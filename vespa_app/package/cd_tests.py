@@ -19,11 +19,11 @@ from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, StrategyRequest
 from vespa_app.candidates.base import BASE_PROFILE, Parameter
 from vespa_app.codecs import NO_CODEBOOKS, Codebooks
-from vespa_app.running.description import Description
+from vespa_app.running import Description
 from vespa_app.running.documents import document_fields
 from vespa_app.running.layouts import document_path
 from vespa_app.running.request_features import encoded_by_vespa, query_body
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["STAGING_FILE", "cd_tests"]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from late_interaction.errors import SettingsError
 from vespa_app.package.schema_checks import check_schema_text
 from vespa_app.package.settings_checks import check_settings
-from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, Description
+from vespa_app.running import Description
+from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA
 
 __all__ = ["check_package"]
 

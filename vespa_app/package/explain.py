@@ -10,11 +10,13 @@ from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import BASE_PROFILE, declared_fields
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package.schema_reader import read_blocks
+from vespa_app.running import Description
 from vespa_app.running.credentials import CURL_CREDENTIALS
-from vespa_app.running.description import DESCRIPTION_PATH, Description
+from vespa_app.running.description import DESCRIPTION_PATH
 from vespa_app.running.layouts import EMBEDDER_FOLDER, embedder_of
 from vespa_app.running.request_features import encoded_by_vespa, query_body
-from vespa_app.settings.application_settings import QUERY_PORT, AppSettings
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import QUERY_PORT
 
 __all__ = ["README", "address_of", "explain_package"]
 

@@ -11,7 +11,7 @@ from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package.constants import constant_path
 from vespa_app.running.layouts import embedded, maxsim, vectors_type
 from vespa_app.running.passage_fields import DIGEST, STORED, SUMMARY, VECTORS_SUMMARY, stored_fields
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["schema_text"]
 

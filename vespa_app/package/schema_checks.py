@@ -11,7 +11,7 @@ from late_interaction.metadata import FieldType
 from vespa_app.codecs import VECTORS
 from vespa_app.package.schema_reader import Block, read_blocks
 from vespa_app.running.layouts import vectors_type
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 from vespa_app.settings.names import field_fault
 
 __all__ = ["check_schema_text"]

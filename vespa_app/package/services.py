@@ -6,9 +6,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 from vespa_app.settings.names import host_alias
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
 
 __all__ = [
     "CLIENTS_FILE",

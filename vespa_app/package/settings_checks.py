@@ -22,7 +22,8 @@ from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODEBOOK, CODECS, bundle_codebooks
 from vespa_app.running.description import DESCRIPTION_SCHEMA
 from vespa_app.running.passage_fields import OWN_FIELDS
-from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, LIMITS, MODES, AppSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
+from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, LIMITS, MODES
 from vespa_app.settings.names import (
     CHANGES,
     application_fault,
@@ -31,7 +32,7 @@ from vespa_app.settings.names import (
     namespace_fault,
     schema_fault,
 )
-from vespa_app.settings.sections import LIMIT_RANGE, MOST_NODES, CloudSettings, ClusterSettings, setting_error
+from vespa_app.settings.sections import LIMIT_RANGE, MOST_NODES, setting_error
 
 __all__ = ["check_bundle", "check_new_settings", "check_settings", "read_settings"]
 

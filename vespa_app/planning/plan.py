@@ -10,7 +10,8 @@ from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
 from vespa_app.planning.queries import query_cost
 from vespa_app.planning.request import PlanRequest, check_request
 from vespa_app.planning.throughput import container_figures, content_vcpu, groups_figure
-from vespa_app.settings.sections import MOST_NODES, CloudSettings, section_json, toml_table
+from vespa_app.settings import CloudSettings
+from vespa_app.settings.sections import MOST_NODES, section_json, toml_table
 
 __all__ = ["Plan", "make_plan"]
 

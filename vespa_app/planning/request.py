@@ -10,7 +10,8 @@ from late_interaction.codebook import BITS, CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, M
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, bundle_codebooks
-from vespa_app.settings.application_settings import LAYOUTS, LIMITS, AppSettings
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import LAYOUTS, LIMITS
 from vespa_app.settings.sections import LIMIT_RANGE
 
 __all__ = ["DISK_LIMIT", "MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]

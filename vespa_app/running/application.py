@@ -21,7 +21,7 @@ from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS, Codebooks, bundle_codebooks
 from vespa_app.running.description import Description, read_description
 from vespa_app.running.documents import document_fields
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 Unit = tuple[Sequence[Passage], Sequence[Matrix]]  # a document's passages, and `[t, d]` of each
 

@@ -12,7 +12,7 @@ import httpx
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused
 from vespa_app.running.http import answer_json, connect, mapped_errors
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "DESCRIPTION_FILE",

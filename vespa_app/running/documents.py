@@ -13,7 +13,7 @@ from vespa_app.candidates import STRATEGIES, DocumentContext
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks
 from vespa_app.running.layouts import chunked_blocks
 from vespa_app.running.passage_fields import PRESENT, present_marks
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["document_fields", "sent_metadata"]
 

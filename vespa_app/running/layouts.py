@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from late_interaction.errors import MetadataError
 from vespa_app.codecs import CODECS
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "CHUNK",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from late_interaction.metadata import Value
 from vespa_app.codecs import VECTORS
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = [
     "DIGEST",

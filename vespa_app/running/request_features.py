@@ -7,7 +7,7 @@ from late_interaction.filters import And, Filter, In
 from vespa_app.candidates.base import Parameter
 from vespa_app.running.description import Description
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["encoded_by_vespa", "layout_parameters", "query_body", "read_group"]
 

@@ -15,7 +15,7 @@ from late_interaction.metadata import FieldType, Value
 from vespa_app.codecs import CODECS, VECTORS, Codebooks, Packed
 from vespa_app.running.layouts import CHUNK
 from vespa_app.running.passage_fields import DIGEST, PRESENT
-from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings import AppSettings
 
 __all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
 

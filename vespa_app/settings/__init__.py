@@ -1,2 +1,9 @@
 """What a user sets: app.toml with its tables, and names that Vespa takes. Whether settings can work is judged in
-vespa_app.package.settings_checks."""
+vespa_app.package.settings_checks, which knows the tables of codecs and strategies."""
+
+from __future__ import annotations
+
+from vespa_app.settings.application_settings import AppSettings
+from vespa_app.settings.sections import CloudSettings, ClusterSettings
+
+__all__ = ["AppSettings", "CloudSettings", "ClusterSettings"]

@@ -18,7 +18,7 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.plaid import open_index
 from query import Client
 from query.types import Hit, SearchResult
-from vespa_app.running.application import Application
+from vespa_app.running import Application
 
 __all__ = ["ComparedIndex", "IndexAnswers", "ask", "compare_addresses", "compare_index", "describe"]
 

@@ -19,9 +19,9 @@ from vespa_app.deploying.config_server import ConfigServer
 from vespa_app.deploying.overrides import overriding
 from vespa_app.deploying.serving import DeployReport, Poll, Progress
 from vespa_app.deploying.targets import CLOUD_TARGETS, check_named, check_target, choose_timeout, choose_urls
-from vespa_app.package.checks import check_package
+from vespa_app.package import check_package
 
-__all__ = ["DeployReport", "deploy"]
+__all__ = ["deploy"]
 
 
 def deploy(
