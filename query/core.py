@@ -79,17 +79,17 @@ class Core:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         given = addresses_of(addresses)
-        own = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
-        if (not given and own is None) or len({str(address) for address in given}) < len(given):
+        opened_bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
+        if (not given and opened_bundle is None) or len({str(address) for address in given}) < len(given):
             raise UsageError("give at least one index, and each once")
-        self._own = own
-        found: list[tuple[SearchIndex, bool]] = []
+        self._own = opened_bundle
+        opened: list[tuple[SearchIndex, bool]] = []
         for address in given:
-            found += self._opened(address, own, transport)
-        names = [index.name for index, _ in found]
+            opened += self._opened(address, opened_bundle, transport)
+        names = [index.name for index, _ in opened]
         self.indexes: dict[str, SearchIndex] = {}
         self.default: list[str] = []
-        for index, asked in found:
+        for index, asked in opened:
             name = index.name if names.count(index.name) == 1 else index.address
             self.indexes[name] = index
             if asked:
@@ -108,7 +108,7 @@ class Core:
         description = read_description(place.url, timeout=self.settings.timeout, transport=transport)
         asked = description.index(place.index or description.settings.schema)
         application = Application(place.url, asked)
-        own = application.choose_bundle(bundle)
+        known = application.choose_bundle(bundle)
 
         def follow(index: VespaIndex, patience: float) -> tuple[Application, Bundle]:
             newest = read_description(place.url, timeout=patience, transport=transport).index(index.name)
@@ -118,11 +118,11 @@ class Core:
             return moved, moved.choose_bundle(bundle)
 
         def opened(one: Application) -> VespaIndex:
-            return VespaIndex(one, own, self.settings, follow=follow, clock=self.clock)
+            return VespaIndex(one, known, self.settings, follow=follow, clock=self.clock)
 
         others = [other for other in description.all if other.settings.schema != asked.settings.schema]
-        beside = [Application(application.url, other) for other in others if other.bundle_sha256 == own.sha256]
-        return [(opened(application), True), *((opened(other), False) for other in beside)]
+        further = [Application(application.url, other) for other in others if other.bundle_sha256 == known.sha256]
+        return [(opened(application), True), *((opened(other), False) for other in further)]
 
     def named(self, names: Names = None, deadline: float | None = None) -> list[SearchIndex]:
         """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as SearchIndex.now."""
@@ -211,7 +211,7 @@ class Core:
                 applications.setdefault(index.url, []).append(index)
             else:
                 plans.append(together([index.search(encoded, options, deadline)]))
-        return [*(search_joined(own, encoded, options, deadline) for own in applications.values()), *plans]
+        return [*(search_joined(those, encoded, options, deadline) for those in applications.values()), *plans]
 
     def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[float]]:
         """Raises: as Client.score."""
@@ -224,11 +224,11 @@ class Core:
         """Raises: as Client.get."""
         deadline, wanted = self.deadline(timeout), check_ids(ids)
         index = self._only(names, "get is", deadline)
-        parse_where(where, index.schema)
         if not wanted:
+            parse_where(where, index.schema)
             return ById()
-        found = self._checked((yield from index.get(wanted, where, deadline)))
-        return ById({id_: found[id_] for id_ in wanted if id_ in found}, found.coverage, found.degraded)
+        passages = self._checked((yield from index.get(wanted, where, deadline)))
+        return ById({id_: passages[id_] for id_ in wanted if id_ in passages}, passages.coverage, passages.degraded)
 
     def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[Ids]:
         """Raises: as Client.select."""

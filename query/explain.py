@@ -24,8 +24,8 @@ Span = tuple[int, int]
 def explained(encoder: Encoder, query: EncodedQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
     """The hits, each with its explanation in place of its vectors. query: with the text."""
     assert query.text is not None
-    found = _explained(encoder, query.text, query.rows, hits)
-    return tuple(replace(hit, explanation=one, vectors=None) for hit, one in zip(hits, found, strict=True))
+    explanations = _explained(encoder, query.text, query.rows, hits)
+    return tuple(replace(hit, explanation=one, vectors=None) for hit, one in zip(hits, explanations, strict=True))
 
 
 def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanation]:
@@ -46,14 +46,14 @@ def _explained(encoder: Encoder, query: str, rows: Matrix, hits: Sequence[Hit]) 
             explanations.append(Explanation(text, ()))
             continue
         S = similarities(Q, D[real])  # [q, t]
-        found, words = _by_word(text, offsets)
-        table = _best(_best(S, query_words, len(asked)).T, words, len(found)).T  # [m, w]
+        spans, words = _by_word(text, offsets)
+        table = _best(_best(S, query_words, len(asked)).T, words, len(spans)).T  # [m, w]
         matches = []
         for row, word in enumerate(asked):
             place = int(table[row].argmax())
-            start, end = found[place]
+            start, end = spans[place]
             matches.append(Match(query[slice(*word)], text[start:end], start, end, float(table[row, place])))
-        explanations.append(Explanation(text, tuple(matches), tuple(found), table))
+        explanations.append(Explanation(text, tuple(matches), tuple(spans), table))
     return explanations
 
 
@@ -70,8 +70,8 @@ def _rows_of(encoder: Encoder, texts: Sequence[str], tokenized: Sequence[TokenRo
     encoded = encoder.encode_documents(
         [texts[place] for place in lacking], [tokenized[place] for place in lacking], pooled=False
     )
-    found = dict(enumerate(stored)) | dict(zip(lacking, encoded, strict=True))
-    return [D for D in found.values() if D is not None]
+    rows = dict(enumerate(stored)) | dict(zip(lacking, encoded, strict=True))
+    return [D for D in rows.values() if D is not None]
 
 
 def _real_rows(tokens: TokenRows) -> tuple[np.ndarray, list[Span]]:

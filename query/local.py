@@ -98,8 +98,8 @@ class LocalSearch:
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         def score() -> ById[float]:
-            found = self._pinned(deadline).scores(query.rows, passage_ids)
-            return ById(found.scores, found.coverage, found.missing)
+            scored = self._pinned(deadline).scores(query.rows, passage_ids)
+            return ById(scored.scores, scored.coverage, scored.missing)
 
         return at_once(score)
 
@@ -176,7 +176,7 @@ class LocalSearch:
         if options.first_stage or options.offset is not None:
             rerank = count
         settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
-        found = index.search(query.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive")
+        best = index.search(query.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive")
         hits = tuple(
             Hit(
                 rank=rank,
@@ -189,20 +189,20 @@ class LocalSearch:
                 index=self.name,
                 stages={"candidates": hit.approximate, "maxsim": hit.score},
             )
-            for rank, hit in enumerate(found.hits, start=1)
+            for rank, hit in enumerate(best.hits, start=1)
         )
         return SearchResult(
             hits=hits,
             candidates=strategy,
-            matched=found.candidates,
-            reranked=found.reranked,
-            coverage=found.coverage,
-            degraded=tuple(found.missing),
+            matched=best.candidates,
+            reranked=best.reranked,
+            coverage=best.coverage,
+            degraded=tuple(best.missing),
             timings_ms={
-                **{stage: 1000 * seconds for stage, seconds in found.seconds.items()},
+                **{stage: 1000 * seconds for stage, seconds in best.seconds.items()},
                 "search": 1000 * (time.perf_counter() - start),
             },
-            notes=(*_notes(found), *_partial(found.coverage, found.missing)),
+            notes=(*_notes(best), *_partial(best.coverage, best.missing)),
         )
 
     def _by_words(
@@ -221,10 +221,10 @@ class LocalSearch:
         scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
         notes: tuple[str, ...] = ()
         if strategy == "hybrid":
-            found = index.search(query.rows, rerank, where=where, ids=options.ids)
-            coverage, missing, notes = min(coverage, found.coverage), missing | set(found.missing), _notes(found)
-            maxsim |= {hit.passage.id: hit.score for hit in found.hits}
-            passages = {hit.passage.id: hit.passage for hit in found.hits}
+            by_vectors = index.search(query.rows, rerank, where=where, ids=options.ids)
+            coverage, missing, notes = min(coverage, by_vectors.coverage), missing | set(by_vectors.missing), _notes(by_vectors)
+            maxsim |= {hit.passage.id: hit.score for hit in by_vectors.hits}
+            passages = {hit.passage.id: hit.passage for hit in by_vectors.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
             scores = fused(finite, words, options.fusion)
         by_words = dict(words)

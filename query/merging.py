@@ -32,10 +32,10 @@ def merged(results: Sequence[SearchResult], options: SearchOptions) -> SearchRes
         raise UsageError(
             f"the indexes would be searched by {' and '.join(sorted(kinds))}, whose scores differ: name candidates"
         )
-    found = sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score)
+    hits = sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score)
     if options.group:
-        found = list(best_passages(found, len(found)))
-    page = found[options.first : options.last]
+        hits = list(best_passages(hits, len(hits)))
+    page = hits[options.first : options.last]
     matched = [result.matched for result in results if result.matched is not None]
     searched = [result.searched for result in results if result.searched is not None]
     timings: dict[str, float] = {}

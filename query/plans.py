@@ -53,7 +53,6 @@ def together(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
                 results[place] = stop.value
         answers = {}
         if asked:
-            found = yield tuple(ask for asks in asked.values() for ask in asks)
-            source = iter(found)
+            source = iter((yield tuple(ask for asks in asked.values() for ask in asks)))
             answers = {place: [next(source) for _ in asks] for place, asks in asked.items()}
     return [results[place] for place in range(len(plans))]

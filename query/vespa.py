@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -130,14 +130,14 @@ class VespaIndex:
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """Raises: UsageError where there are more than 10,000 ids or the index is of mode streaming."""
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         parts = [passage_ids[first : first + MAX_HITS] for first in range(0, len(passage_ids), MAX_HITS)]
         requests = [score_request(self.application.description, self.books, query, part) for part in parts]
         answers = yield tuple(VespaQuery(self.url, request.body([self.name]), deadline) for request in requests)
         for answer in answers:
             hits = hits_of(answer.body["root"], {self.name: self.schema}, 1)
-            found |= {hit.passage_id: hit.stages["maxsim"] for hit in hits}
-        return self._by_id(passage_ids, found, [self._coverage(answer) for answer in answers])
+            scores |= {hit.passage_id: hit.stages["maxsim"] for hit in hits}
+        return self._by_id(passage_ids, scores, [self._coverage(answer) for answer in answers])
 
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
         """Raises: VespaRefused where a document has more passages than one answer can hold."""
@@ -145,11 +145,11 @@ class VespaIndex:
         filtered = "" if filter_ is None else f" and {filter_to_yql(filter_)}"
         parts = [document_ids[first : first + DOCUMENTS] for first in range(0, len(document_ids), DOCUMENTS)]
         answers = yield from together([self._of(part, filtered, deadline) for part in parts])
-        found: dict[str, list[Passage]] = {}
+        passages: dict[str, list[Passage]] = {}
         for hit in (hit for hits, _ in answers for hit in hits):
             passage = Passage(hit.passage_id, hit.id, hit.title, hit.text, hit.metadata)
-            found.setdefault(hit.id, []).append(passage)
-        ordered = {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+            passages.setdefault(hit.id, []).append(passage)
+        ordered = {id_: tuple(sorted(those, key=Passage.place)) for id_, those in passages.items()}
         return self._by_id(document_ids, ordered, [part for _, coverages in answers for part in coverages])
 
     def _of(self, ids: Sequence[str], filtered: str, deadline: float) -> Plan[tuple[list[Hit], list[VespaCoverage]]]:
@@ -188,15 +188,15 @@ class VespaIndex:
 
     def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
         """Raises: UsageError where the index is of layout chunks or of mode streaming."""
-        found: dict[str, Matrix] = {}
+        rows: dict[str, Matrix] = {}
         parts = [passage_ids[first : first + VECTORS_AT_ONCE] for first in range(0, len(passage_ids), VECTORS_AT_ONCE)]
         requests = [vectors_request(self.application.settings, part) for part in parts]
         answers = yield tuple(VespaQuery(self.url, request.body([self.name]), deadline) for request in requests)
         for answer in answers:
             root = answer.body["root"]
             hits = hits_of(root, {self.name: self.schema}, 1)
-            found |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
-        return self._by_id(passage_ids, found, [self._coverage(answer) for answer in answers])
+            rows |= {hit.passage_id: D for hit, D in zip(hits, _decoded(self, root), strict=True)}
+        return self._by_id(passage_ids, rows, [self._coverage(answer) for answer in answers])
 
     def noted(self, coverage: VespaCoverage) -> tuple[str, ...]:
         """A note where fewer documents were searched than once before: Vespa does not always count what is missing."""
@@ -218,38 +218,36 @@ def search_joined(
     """One application's indexes, of one bundle. Those whose requests differ by their names alone are asked in one, and give one
     result."""
     start = time.perf_counter()
-    groups: list[tuple[list[VespaIndex], Request, str, str]] = []
+    joined: list[_JoinedRequest] = []
     for index in indexes:
         strategy, chosen = index.strategy(query, options)
         request = index.request(query, options, strategy)
-        for members, known, *_ in groups:
-            if known == request and options.scored == "engine":
-                members.append(index)
-                break
+        same = next((one for one in joined if one.request == request and options.scored == "engine"), None)
+        if same is None:
+            joined.append(_JoinedRequest([index], request, strategy, chosen))
         else:
-            groups.append(([index], request, strategy, chosen))
-    asks = tuple(
-        VespaQuery(indexes[0].url, request.body([i.name for i in members]), deadline) for members, request, *_ in groups
-    )
+            same.members.append(index)
+    sent = tuple(VespaQuery(indexes[0].url, one.request.body([i.name for i in one.members]), deadline) for one in joined)
     built = time.perf_counter() - start
-    answers = yield asks
-    return [
-        _result(members, request, strategy, chosen, query, options, answer, built)
-        for (members, request, strategy, chosen), answer in zip(groups, answers, strict=True)
-    ]
+    answers = yield sent
+    return [_result(one, query, options, answer, built) for one, answer in zip(joined, answers, strict=True)]
+
+
+@dataclass
+class _JoinedRequest:
+    """One request for all of its members. chosen: why this strategy, where nobody named it."""
+
+    members: list[VespaIndex]
+    request: Request
+    strategy: str
+    chosen: str
 
 
 def _result(
-    members: Sequence[VespaIndex],
-    request: Request,
-    strategy: str,
-    chosen: str,
-    query: EncodedQuery,
-    options: SearchOptions,
-    answer: VespaAnswer,
-    built: float,
+    joined: _JoinedRequest, query: EncodedQuery, options: SearchOptions, answer: VespaAnswer, built: float
 ) -> SearchResult:
     start = time.perf_counter()
+    members, strategy = joined.members, joined.strategy
     root: Mapping[str, Any] = answer.body["root"]
     expected = [members[0]._settings.expected.get(index.name) for index in members]
     coverage = coverage_of(root, sum(n or 0 for n in expected) if any(expected) else None)
@@ -263,7 +261,7 @@ def _result(
     elif options.explain:
         hits = [replace(hit, vectors=D) for hit, D in zip(hits, _carried(members, root, hits), strict=True)]
     matched = root.get("fields", {}).get("totalCount")
-    ranked = request.reranked if strategy != "exhaustive" else (matched or 0)
+    ranked = joined.request.reranked if strategy != "exhaustive" else (matched or 0)
     seconds = {
         "encode": query.encode_s,
         "request": built,
@@ -284,7 +282,7 @@ def _result(
         matched=matched,
         reranked=ranked if matched is None else min(ranked, matched),
         stage="candidates" if options.first_stage and strategy != "exhaustive" else "reranked",
-        chosen=chosen,
+        chosen=joined.chosen,
         coverage=coverage.share,
         searched=coverage.documents,
         degraded=coverage.degraded,
@@ -335,12 +333,10 @@ def _scored_here(
         final = fused(scored, words, options.fusion)
     by_id = {hit.passage_id: (hit, D) for hit, D in zip(hits, matrices, strict=True)}
     best = sorted(final, key=lambda id_: (-final[id_], id_))[options.first : options.last]
-    found = []
+    page = []
     for rank, id_ in enumerate(best, start=options.first + 1):
         hit, D = by_id[id_]
         rows = query.row_scores(D) if options.explain else ()
         stages = {**hit.stages, "maxsim": maxsim[id_]}
-        found.append(
-            replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows, vectors=D if options.explain else None)
-        )
-    return found
+        page.append(replace(hit, rank=rank, score=final[id_], stages=stages, rows=rows, vectors=D if options.explain else None))
+    return page

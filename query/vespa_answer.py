@@ -53,8 +53,8 @@ def checked_answer(response: httpx.Response, url: str) -> Mapping[str, Any]:
         raise _error(errors, body, url, response.status_code)
     if not response.is_success:
         check(response)
-    found: dict[str, Any] = body
-    return found
+    answer: dict[str, Any] = body
+    return answer
 
 
 def _errors(root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
