@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from colbert_vespa.store import whole_metadata
-from late_interaction.documents import Document as OurDocument
+from colbert_vespa.store import title_of, whole_metadata
+from late_interaction.documents import Document as IndexDocument
 from late_interaction.errors import FilterError
 from late_interaction.extras import required
 from query import AsyncClient, Client, Hit
@@ -24,7 +24,7 @@ _COMPARISONS = {
 }  # fmt: skip
 
 
-class _OnIndex:
+class _WithClients:
     """Its clients are opened by the first call, so that a pipeline can be read from YAML without an index."""
 
     def __init__(self, address: str, bundle: str | None) -> None:
@@ -32,7 +32,7 @@ class _OnIndex:
         self._clients: tuple[Client, AsyncClient] | None = None
 
     @property
-    def _both(self) -> tuple[Client, AsyncClient]:
+    def _opened_clients(self) -> tuple[Client, AsyncClient]:
         """Raises: as Client."""
         with _OPENING:
             if self._clients is None:
@@ -42,7 +42,7 @@ class _OnIndex:
 
     def warm_up(self) -> None:
         """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
-        _ = self._both
+        _ = self._opened_clients
 
     def close(self) -> None:
         """Ends the connections of `run` and of `run_async`, in all event loops; a later call opens others."""
@@ -53,7 +53,7 @@ class _OnIndex:
 
 
 @component
-class ColbertRetriever(_OnIndex):
+class ColbertRetriever(_WithClients):
     """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and
     document_id; of these names the document's own fields win."""
 
@@ -67,7 +67,7 @@ class ColbertRetriever(_OnIndex):
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
         or `auto`."""
-        _OnIndex.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+        _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ColbertRetriever(_OnIndex):
     @component.output_types(documents=list[Document])
     def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, list[Document]]:
         """filters, top_k: in place of the retriever's. Raises: UsageError, FilterError, LocalIndexError, VespaError."""
-        found = self._both[0].search(query, **self._arguments(filters, top_k))
+        found = self._opened_clients[0].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
     @component.output_types(documents=list[Document])
@@ -90,7 +90,7 @@ class ColbertRetriever(_OnIndex):
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """As run."""
-        found = await self._both[1].search(query, **self._arguments(filters, top_k))
+        found = await self._opened_clients[1].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
     def _arguments(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
@@ -99,12 +99,12 @@ class ColbertRetriever(_OnIndex):
 
 
 @component
-class ColbertRanker(_OnIndex):
+class ColbertRanker(_WithClients):
     """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
 
     def __init__(self, address: str, bundle: str | None = None, top_k: int = 10) -> None:
         """address, bundle: of an index whose model is asked."""
-        _OnIndex.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+        _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
         self.top_k = top_k
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,13 +117,13 @@ class ColbertRanker(_OnIndex):
     @component.output_types(documents=list[Document])
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
         """Raises: UsageError on a blank query."""
-        hits = self._both[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        hits = self._opened_clients[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 
     @component.output_types(documents=list[Document])
     async def run_async(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
         """As run."""
-        hits = await self._both[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
+        hits = await self._opened_clients[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 
 
@@ -154,13 +154,8 @@ def _document(hit: Hit) -> Document:
     return Document(id=hit.passage_id, content=hit.text, meta=meta, score=hit.score)
 
 
-def _numbered(documents: Sequence[Document]) -> list[OurDocument]:
-    return [OurDocument(str(place), _title(d), d.content or "") for place, d in enumerate(documents)]
-
-
-def _title(document: Document) -> str:
-    title = document.meta.get("title")
-    return title if isinstance(title, str) else ""
+def _numbered(documents: Sequence[Document]) -> list[IndexDocument]:
+    return [IndexDocument(str(place), title_of(d.meta), d.content or "") for place, d in enumerate(documents)]
 
 
 def _chosen(documents: Sequence[Document], hits: Sequence[Hit]) -> list[Document]:

@@ -27,7 +27,7 @@ from query import Client
 from vespa_app.running.passage_fields import OWN_FIELDS
 from vespa_app.settings.names import field_fault
 
-__all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "whole_document", "whole_metadata"]
+__all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "title_of", "whole_document", "whole_metadata"]
 
 METADATA_JSON = "metadata_json"
 
@@ -157,6 +157,12 @@ def whole_metadata(metadata: Mapping[str, Value]) -> dict[str, object]:
     found: dict[str, object] = {name: value for name, value in metadata.items() if name != METADATA_JSON}
     packed = metadata.get(METADATA_JSON)
     return found | (json.loads(packed) if isinstance(packed, str) else {})
+
+
+def title_of(metadata: Mapping[str, object]) -> str:
+    """Of a document of a framework, which has it in its metadata."""
+    title = metadata.get("title")
+    return title if isinstance(title, str) else ""
 
 
 def whole_document(passages: Sequence[Passage]) -> Document:

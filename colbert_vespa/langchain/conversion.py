@@ -6,44 +6,43 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from colbert_vespa.store import whole_metadata
-from late_interaction.documents import Document as OurDocument
+from colbert_vespa.store import title_of, whole_metadata
+from late_interaction.documents import Document as IndexDocument
 from query import Hit
 
-__all__ = ["SCORE", "from_hit", "from_ours", "to_ours"]
+__all__ = ["SCORE", "from_document", "from_hit", "to_document"]
 
 SCORE = "score"
-OF_A_HIT = ("passage_id", SCORE, "index")  # names in the metadata of a hit
-OTHERWISE = ("colbert_passage_id", "colbert_score", "colbert_index")  # where the document has one of those
+HIT_FIELDS = ("passage_id", SCORE, "index")  # names in the metadata of a hit
+PREFIXED_HIT_FIELDS = ("colbert_passage_id", "colbert_score", "colbert_index")  # where the document has one of those
 
 
 def from_hit(hit: Hit) -> Document:
     """`id` is the document's; metadata has its fields, and of ours: title, passage_id, score, index. Where the document's own
     have one of the last three, ours are named colbert_passage_id, colbert_score, colbert_index."""
     metadata = {**_titled(hit.title), **whole_metadata(hit.metadata)}
-    names = OTHERWISE if any(name in metadata for name in OF_A_HIT) else OF_A_HIT
+    names = PREFIXED_HIT_FIELDS if any(name in metadata for name in HIT_FIELDS) else HIT_FIELDS
     own = dict(zip(names, (hit.passage_id, hit.score, hit.index), strict=True))
     return Document(id=hit.id, page_content=hit.text, metadata=metadata | own)
 
 
-def from_ours(document: OurDocument) -> Document:
+def from_document(document: IndexDocument) -> Document:
     metadata = {**_titled(document.title), **whole_metadata(document.metadata)}
     return Document(id=document.id, page_content=document.text, metadata=metadata)
 
 
-def to_ours(document: Document, id_: str) -> OurDocument:
+def to_document(document: Document, id_: str) -> IndexDocument:
     metadata = _without_hit(document)
-    title = metadata.get("title")
-    if isinstance(title, str) and title:
+    title = title_of(metadata)
+    if title:
         del metadata["title"]
-        return OurDocument(id_, title, document.page_content, metadata)
-    return OurDocument(id_, "", document.page_content, metadata)
+    return IndexDocument(id_, title, document.page_content, metadata)
 
 
 def _without_hit(document: Document) -> dict[str, Any]:
     """The metadata without those that from_hit has added."""
     metadata: dict[str, Any] = dict(document.metadata)
-    for names in (OTHERWISE, OF_A_HIT):
+    for names in (PREFIXED_HIT_FIELDS, HIT_FIELDS):
         passage_id = metadata.get(names[0])
         if (
             document.id

@@ -15,7 +15,7 @@ from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
 from langchain_core.retrievers import LangSmithRetrieverParams
 
-from colbert_vespa.langchain.conversion import from_ours, to_ours
+from colbert_vespa.langchain.conversion import from_document, to_document
 from colbert_vespa.langchain.retriever import ColbertRetriever, tracing
 from colbert_vespa.store import DocumentStore
 from feeder import Splitting
@@ -63,18 +63,18 @@ class ColbertDocumentIndex(DocumentIndex):
 
         Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
         """
-        _refuse(kwargs)
-        outcome = self.store.put([to_ours(item, item.id or str(uuid.uuid4())) for item in items])
-        _tell(outcome.failed)
+        _check_no_options(kwargs)
+        outcome = self.store.put([to_document(item, item.id or str(uuid.uuid4())) for item in items])
+        _log_failures(outcome.failed)
         return UpsertResponse(succeeded=list(outcome.succeeded), failed=list(outcome.failed))
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
         """Raises: ValueError without ids; LocalIndexError, VespaError."""
-        _refuse(kwargs)
+        _check_no_options(kwargs)
         if ids is None:
             raise ValueError("delete needs ids: nothing is deleted without")
         outcome = self.store.delete(ids)
-        _tell(outcome.failed)
+        _log_failures(outcome.failed)
         return DeleteResponse(
             succeeded=list(outcome.succeeded), failed=list(outcome.failed), num_deleted=len(outcome.succeeded),
             num_failed=len(outcome.failed),
@@ -82,8 +82,8 @@ class ColbertDocumentIndex(DocumentIndex):
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Those that are there, whole."""
-        _refuse(kwargs)
-        return [from_ours(document) for document in self.store.get(ids)]
+        _check_no_options(kwargs)
+        return [from_document(document) for document in self.store.get(ids)]
 
     async def aclose(self) -> None:
         """Ends the connections that async searches have opened in this event loop."""
@@ -102,10 +102,10 @@ class ColbertDocumentIndex(DocumentIndex):
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
     ) -> list[Document]:
-        asked = self._asked()
-        if asked is None:
+        retriever = self._opened_retriever()
+        if retriever is None:
             return []
-        return asked._get_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
+        return retriever._get_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
 
     async def _aget_relevant_documents(
         self,
@@ -116,10 +116,10 @@ class ColbertDocumentIndex(DocumentIndex):
         where: Mapping[str, object] | None = None,
         candidates: str | None = None,
     ) -> list[Document]:
-        asked = self._asked()
-        if asked is None:
+        retriever = self._opened_retriever()
+        if retriever is None:
             return []
-        return await asked._aget_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
+        return await retriever._aget_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
 
     def _chosen(self, k: int | None, where: Mapping[str, object] | None, candidates: str | None) -> dict[str, Any]:
         """Of a call, or else what the index has by now."""
@@ -129,7 +129,7 @@ class ColbertDocumentIndex(DocumentIndex):
             "candidates": candidates or self.candidates,
         }
 
-    def _asked(self) -> ColbertRetriever | None:
+    def _opened_retriever(self) -> ColbertRetriever | None:
         """None as long as there is no index."""
         with _OPENING:
             if self._retriever is None and self.store.client is not None:
@@ -140,12 +140,12 @@ class ColbertDocumentIndex(DocumentIndex):
         return super()._get_ls_params() if self.store.client is None else tracing(self.store.client)
 
 
-def _refuse(options: Mapping[str, object]) -> None:
+def _check_no_options(options: Mapping[str, object]) -> None:
     """Raises: UsageError where a call has options that nothing here knows."""
     if options:
         raise UsageError(f"unknown: {', '.join(options)}; an index takes documents or ids alone")
 
 
-def _tell(failed: Mapping[str, str]) -> None:
+def _log_failures(failed: Mapping[str, str]) -> None:
     for id_, why in failed.items():
         _log.warning("document %r: %s", id_, why)

@@ -9,7 +9,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from late_interaction.documents import Document as OurDocument
+from colbert_vespa.store import title_of
+from late_interaction.documents import Document as IndexDocument
 from query import AsyncClient, Client, Hit
 
 __all__ = ["RELEVANCE", "ColbertReranker"]
@@ -41,11 +42,9 @@ class ColbertReranker(BaseDocumentCompressor):
         return AsyncClient.from_client(self.client)
 
 
-def _numbered(documents: Sequence[Document]) -> list[OurDocument]:
+def _numbered(documents: Sequence[Document]) -> list[IndexDocument]:
     """Ids are their places: LangChain's documents may have none, or the same."""
-    titles = (title if isinstance(title := document.metadata.get("title"), str) else "" for document in documents)
-    texts = (document.page_content for document in documents)
-    return [OurDocument(str(place), *parts) for place, parts in enumerate(zip(titles, texts, strict=True))]
+    return [IndexDocument(str(place), title_of(d.metadata), d.page_content) for place, d in enumerate(documents)]
 
 
 def _chosen(documents: Sequence[Document], hits: Sequence[Hit]) -> list[Document]:

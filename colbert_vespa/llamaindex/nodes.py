@@ -8,11 +8,11 @@ from typing import Any
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-from colbert_vespa.store import whole_metadata
+from colbert_vespa.store import title_of, whole_metadata
 from late_interaction.documents import Document
 from query import Hit
 
-__all__ = ["REF_DOC_ID", "document_of", "node_of", "node_of_document", "scored", "titled"]
+__all__ = ["REF_DOC_ID", "document_of", "encoded_document", "node_of", "node_of_document", "scored"]
 
 REF_DOC_ID = "ref_doc_id"
 _CONTENT, _TYPE = "_node_content", "_node_type"  # LlamaIndex's own names
@@ -50,7 +50,6 @@ def scored(hits: Sequence[Hit]) -> list[NodeWithScore]:
     return [NodeWithScore(node=node_of(hit), score=hit.score) for hit in hits]
 
 
-def titled(node: BaseNode, id_: str) -> Document:
+def encoded_document(node: BaseNode, id_: str) -> Document:
     """What is encoded of a node that need not be in the index."""
-    title = node.metadata.get("title")
-    return Document(id_, title if isinstance(title, str) else "", node.get_content(MetadataMode.NONE))
+    return Document(id_, title_of(node.metadata), node.get_content(MetadataMode.NONE))

@@ -10,7 +10,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_vespa.llamaindex.nodes import titled
+from colbert_vespa.llamaindex.nodes import encoded_document
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from query import AsyncClient, Client, Hit
@@ -54,7 +54,7 @@ class ColbertReranker(BaseNodePostprocessor):
 
 
 def _numbered(nodes: Sequence[NodeWithScore]) -> list[Document]:
-    return [titled(item.node, str(place)) for place, item in enumerate(nodes)]
+    return [encoded_document(item.node, str(place)) for place, item in enumerate(nodes)]
 
 
 def _ended(nodes: Sequence[NodeWithScore], hits: Sequence[Hit]) -> list[NodeWithScore]:

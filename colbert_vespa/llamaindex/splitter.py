@@ -12,7 +12,7 @@ from llama_index.core.node_parser import NodeParser
 from llama_index.core.node_parser.node_utils import build_nodes_from_splits
 from llama_index.core.schema import BaseNode, Document, MetadataMode
 
-from colbert_vespa.llamaindex.nodes import titled
+from colbert_vespa.store import title_of
 from feeder import Splitting
 from feeder.encoding.passages import Cut, cut_documents
 from late_interaction.bundle import Bundle
@@ -62,7 +62,7 @@ class ColbertSplitter(NodeParser):
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
         splitting = Splitting(self.method, self.tokens, self.overlap)
-        texts = [(titled(node, node.node_id).title, node.get_content(MetadataMode.NONE)) for node in nodes]
+        texts = [(title_of(node.metadata), node.get_content(MetadataMode.NONE)) for node in nodes]
         made: list[BaseNode] = []
         for node, (_, text), cut in zip(nodes, texts, cut_documents(texts, splitting, self._tokenizing), strict=True):
             if not isinstance(cut, Cut):

@@ -103,7 +103,7 @@ async def test_closing_ends_the_connections_of_async_calls_too(animals, monkeypa
     monkeypatch.setattr(AsyncClient, "close_all", close_all)
     made = ColbertRetriever(animals, top_k=1)
     await made.run_async(QUERY)
-    asking = made._both[1]
+    asking = made._opened_clients[1]
     made.close()
     assert closed == [asking]
     assert made.run(QUERY)["documents"]
