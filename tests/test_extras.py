@@ -81,7 +81,7 @@ def test_a_bare_install_makes_packages_and_searches_vespa(bare, vespa, tmp_path)
                                     "children": [{"relevance": 1.5, "fields": fields}]}}  # fmt: skip
     search = ("search", "late interaction", "--from", vespa.url, "--bundle", bundle.path, "--json")
     result = json.loads(run(bare / "colbert-vespa", *search, "--candidates", "centroid").stdout.splitlines()[-1])
-    assert [hit["id"] for hit in result["hits"]] == ["a#0"]
+    assert [hit["id"] for hit in result["hits"]] == ["a"]
     assert "weightedSet" in vespa.search_bodies[-1]["yql"]
 
 
