@@ -13,10 +13,10 @@ from query.vespa import VespaIndex
 
 SIDES = [
     (PlaidIndex, LocalIndex), (PlaidIndex, ShardedIndex), (PlaidWriter, IndexWriter), (PlaidWriter, ShardedWriter),
-    (backend.Index, LocalSearch), (backend.Index, VespaIndex),
+    (backend.SearchIndex, LocalSearch), (backend.SearchIndex, VespaIndex),
 ]  # fmt: skip
 PAIRS = [(LocalIndex, ShardedIndex), (IndexWriter, ShardedWriter), (LocalSearch, VespaIndex)]
-PROTOCOLS = {LocalIndex: PlaidIndex, IndexWriter: PlaidWriter, LocalSearch: backend.Index}
+PROTOCOLS = {LocalIndex: PlaidIndex, IndexWriter: PlaidWriter, LocalSearch: backend.SearchIndex}
 
 
 def members(class_):
