@@ -7,7 +7,7 @@ PY := .venv/bin/python
 # two workers: one has every test that asks the node, the other begins with the rest
 WORKERS := -n 2 --dist loadgroup
 
-.PHONY: demo test test-all check lock clean
+.PHONY: demo test test-all fuzz check lock clean
 
 demo: .venv/.ready
 	$(PY) -m colbert_vespa demo $(ARGS)
@@ -17,6 +17,10 @@ test: .venv/.ready
 
 test-all: .venv/.ready
 	$(PY) -m pytest $(WORKERS) $(ARGS)
+
+# 10,000 damaged files of every kind that is read from outside: an hour or more
+fuzz: .venv/.ready
+	COLBERT_VESPA_FUZZ=10000 $(PY) -m pytest $(WORKERS) tests/foundation/test_fuzz.py $(ARGS)
 
 check: .venv/.ready
 	.venv/bin/ruff check .

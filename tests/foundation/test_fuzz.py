@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory that counts is Linux's")
 TESTS = Path(__file__).resolve().parents[1]
+MANY = int(os.environ.get("COLBERT_VESPA_FUZZ", "500"))  # `make fuzz` asks for 10,000
 SOME = ["torch-pickle", "npy", "npz", "ids", "metadata-db", "bundle", "part"]
 KINDS = [
     "array", "backup", "bundle", "codebook", "colbert-ai", "fast-plaid", "ids", "ids-db", "intent", "journal", "metadata-db",
@@ -35,4 +37,4 @@ def test_some_changed_files(kind: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changed_files(kind: str, tmp_path: Path) -> None:
-    fuzz(tmp_path, kind, 10_000)
+    fuzz(tmp_path, kind, MANY)
