@@ -25,6 +25,7 @@ from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from colbert_vespa.evaluation.collection import read_collection
 from exporter import ExportOptions, export
+from exporter.layouts.scanning import scan_checkpoint
 from exporter.plain import make_plain_checkpoint
 from late_interaction.bundle import Bundle
 from late_interaction.documents import passage_text
@@ -120,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Path(scratch) / "checkpoint"
         sample = [passage_text(d.title, d.text) for d in stdlib_documents()]
-        make_plain_checkpoint(minilm_folder(), checkpoint, sample)
+        make_plain_checkpoint(scan_checkpoint(minilm_folder()), checkpoint, sample)
         export(checkpoint, Path(scratch) / "bundle", ExportOptions(quantize=SCHEMES, sample=sample, force=True))
         runners = contestants(checkpoint, Bundle.open(Path(scratch) / "bundle"))
         absent = {name: reason for name, reason in runners.items() if isinstance(reason, str)}

@@ -183,6 +183,7 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
     from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.training import HoldOut, MiningSettings, QualitySettings, TrainingSettings, adapt, train
     from colbert_vespa.training.measuring import compare, dense_rankings, keyword_rankings, model_rankings
+    from exporter.layouts.scanning import scan_checkpoint
     from exporter.loading import load_checkpoint
     from exporter.plain import make_plain_checkpoint
     from late_interaction.bundle_cache import cache_folder
@@ -194,7 +195,9 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
     start = work / "start"
     if not start.is_dir():
         texts = data["train"].pool
-        make_plain_checkpoint(minilm_folder(), start, random.Random(SEED).sample(texts, min(SAMPLE, len(texts))))
+        make_plain_checkpoint(
+            scan_checkpoint(minilm_folder()), start, random.Random(SEED).sample(texts, min(SAMPLE, len(texts)))
+        )
     kept = Kept(work / "measured.json")
     measured: dict[str, dict[str, Any]] = {"test": {}, "scifact": {}}
 
@@ -204,7 +207,7 @@ def proof(options: argparse.Namespace) -> dict[str, Any]:
             measured[name][system] = kept.measured(judged, system, lambda judged=judged: rank(judged))
 
     def of_model(folder: Path) -> Callable[[Any], Mapping[str, Sequence[str]]]:
-        return lambda judged: model_rankings(load_checkpoint(folder).model, judged)
+        return lambda judged: model_rankings(load_checkpoint(scan_checkpoint(folder)).model, judged)
 
     measure_all("BM25", keyword_rankings, names=["test"])
     measure_all("start", of_model(start), names=["test"])

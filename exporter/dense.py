@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from exporter.hub import find_checkpoint
+from exporter.layouts.scanning import scan_checkpoint
+from exporter.quiet import quiet
+from exporter.weights import check_custom_code, require_safetensors
 from late_interaction.array_types import Matrix
 from late_interaction.errors import CheckpointError
 from late_interaction.extras import required
@@ -23,18 +27,14 @@ class DenseEncoder:
         with required("export", "a dense baseline"):
             from sentence_transformers import SentenceTransformer
 
-        from exporter.loading import find_checkpoint
-        from exporter.quiet import quiet
-        from exporter.weights import check_custom_code, require_safetensors
-
-        folder = find_checkpoint(checkpoint, revision=None, local_files_only=False)
+        folder = scan_checkpoint(find_checkpoint(checkpoint, revision=None, local_files_only=False))
         check_custom_code(folder, trust_remote_code=False)
         require_safetensors(folder)
         try:
             with quiet():
-                self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+                self._model: Any = SentenceTransformer(str(folder.path), device="cpu", local_files_only=True)
         except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own
-            raise CheckpointError(f"{folder} cannot be loaded as a dense encoder: {error}") from None
+            raise CheckpointError(f"{folder.shown} cannot be loaded as a dense encoder: {error}") from None
 
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
         return self._rows(self._model.encode_document, texts)
@@ -44,8 +44,6 @@ class DenseEncoder:
 
     @staticmethod
     def _rows(encode: Any, texts: Sequence[str]) -> Matrix:
-        from exporter.quiet import quiet
-
         with quiet():
             rows = encode(list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(rows, np.float32)

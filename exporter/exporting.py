@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from exporter.checkpoint_folder import CheckpointFolder
 from exporter.graph import export_graph, save_tokenizer, torch_graph
-from exporter.layouts import detect_layout
-from exporter.loading import Checkpoint, find_checkpoint, load_checkpoint, positions
+from exporter.hub import find_checkpoint
+from exporter.layouts.scanning import scan_checkpoint
+from exporter.loading import Checkpoint, load_checkpoint, positions, without_projection
 from exporter.next_plaid import write_next_plaid
 from exporter.options import ExportOptions
 from exporter.plain import make_plain_checkpoint
@@ -31,16 +33,17 @@ def export_checkpoint(
 ) -> ExportReport:
     check_schemes(options.quantize)
     check_folder(output, owned=is_bundle_folder)
-    folder = find_checkpoint(
+    found = find_checkpoint(
         checkpoint, revision=options.revision, local_files_only=options.local_files_only, allow_pickle=options.allow_pickle
     )
-    if detect_layout(folder) == "next-plaid":
+    folder = scan_checkpoint(found)
+    if folder.layout == "next-plaid":
         with replace_folder(output, owned=is_bundle_folder) as staging:
             return _finish(staging, *write_next_plaid(folder, staging, str(checkpoint), options, progress), options)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
         loaded = _loaded(folder, Path(scratch) / "checkpoint", options, progress)
         with replace_folder(output, owned=is_bundle_folder) as staging:
-            progress(f"exporting the {loaded.layout} checkpoint to ONNX")
+            progress(f"exporting the {loaded.folder.layout} checkpoint to ONNX")
             bundle, trained = _write(loaded, str(checkpoint), staging, options, progress)
             progress("verifying against torch")
             return _finish(staging, bundle, verify(loaded, bundle, trained, options.sample), options)
@@ -53,15 +56,15 @@ def _finish(folder: Path, bundle: Bundle, report: ExportReport, options: ExportO
     return report
 
 
-def _loaded(folder: Path, scratch: Path, options: ExportOptions, progress: Callable[[str], None]) -> Checkpoint:
-    if detect_layout(folder) != "plain":
+def _loaded(folder: CheckpointFolder, scratch: Path, options: ExportOptions, progress: Callable[[str], None]) -> Checkpoint:
+    if folder.layout != "plain":
         return load_checkpoint(folder, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
     if not options.sample:
-        raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+        raise without_projection(folder)
     dim = options.dim or PLAIN_DIM
     progress(f"fitting a projection to {dim} dimensions on token rows of the sample")
     make_plain_checkpoint(folder, scratch, options.sample, dim=dim, allow_pickle=options.allow_pickle)
-    return load_checkpoint(scratch)
+    return load_checkpoint(scan_checkpoint(scratch))
 
 
 def _write(
@@ -75,7 +78,7 @@ def _write(
     pad = loaded.tokenizer.pad_token_id
     trained = Manifest(
         source=Path(source).name if Path(source).exists() else source,
-        layout=loaded.layout,
+        layout=loaded.folder.layout,
         dim=dim,
         query=loaded.rules.query,
         document=loaded.rules.document,

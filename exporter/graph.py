@@ -34,10 +34,12 @@ def torch_graph(checkpoint: Checkpoint, dim: int | None = None) -> Any:
         kind = type(module).__name__
         if kind == "Dense":
             if module.module_input_name != "token_embeddings":
-                raise CheckpointError(f"{checkpoint.folder}: a Dense module reads {module.module_input_name}, not token rows")
+                raise CheckpointError(
+                    f"{checkpoint.folder.shown}: a Dense module reads {module.module_input_name}, not token rows"
+                )
             projections.append(module)
         elif kind not in ("MultiVectorMask", "Normalize"):
-            raise CheckpointError(f"{checkpoint.folder}: module {kind} cannot be exported")
+            raise CheckpointError(f"{checkpoint.folder.shown}: module {kind} cannot be exported")
     backbone = modules[0].model
 
     class Graph(torch.nn.Module):

@@ -2,101 +2,84 @@
 
 from __future__ import annotations
 
-import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.hub import find_checkpoint
-from exporter.layouts import LAYOUTS, Rules, detect_layout, pylate_prefixes, read_json
+from exporter.checkpoint_folder import CheckpointFolder
+from exporter.layouts.layout import Layout, Rules
+from exporter.layouts.scanning import LAYOUTS
 from exporter.quiet import quiet
-from exporter.weights import (
-    check_custom_code,
-    check_loaded,
-    check_modules,
-    pickled_files,
-    require_safetensors,
-    safe_view,
-    tensor_names,
-)
+from exporter.weights import check_custom_code, check_loaded, check_modules, require_safetensors, safe_view, tensor_names
 from late_interaction.errors import CheckpointError
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "load_tokenizer", "positions"]
+__all__ = ["Checkpoint", "load_checkpoint", "load_tokenizer", "positions", "without_projection"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded checkpoint. `model`: MultiVectorEncoder on the CPU; `tokenizer`: as the loader it was trained with has it."""
 
-    folder: Path
-    layout: str
+    folder: CheckpointFolder
     model: Any
     tokenizer: Any
     rules: Rules
 
 
-def load_checkpoint(folder: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
+def without_projection(folder: CheckpointFolder) -> CheckpointError:
+    return CheckpointError(f"{folder.shown} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+
+
+def load_checkpoint(folder: CheckpointFolder, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
     """allow_pickle: read tensors, and nothing else, from pickled weights.
 
     Raises: CheckpointError on a pickle, a plain encoder, code of its own, or anything that cannot be loaded as it was trained.
     """
-    layout = detect_layout(folder)
-    if layout not in LAYOUTS:
-        raise CheckpointError(f"{folder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+    if folder.layout == "plain":
+        raise without_projection(folder)
+    layout = LAYOUTS[folder.layout]
+    if layout.rules is None:
+        raise CheckpointError(f"{folder.shown} is a {folder.layout} folder, whose graph torch does not load")
     check_custom_code(folder, trust_remote_code)
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-        read_json(folder / "artifact.metadata")  # a damaged one is named here, and not by the libraries
-        changed = _changed_files(folder, layout)
-        if changed or (allow_pickle and pickled_files(folder)):
+        source, changed = folder, layout.changed(folder)
+        if changed or (allow_pickle and folder.pickled()):
             # the name stays, since sentence-transformers may quote it
-            source = safe_view(folder, Path(scratch) / folder.resolve().name, changed=changed, convert=allow_pickle)
-        else:
-            source = folder
-        require_safetensors(source, shown=folder)
-        check_modules(source, trust_remote_code, shown=folder)
-        if layout == "stanford" and "linear.weight" not in tensor_names(source):
-            raise CheckpointError(f"{folder} has no linear.weight, the projection of a Stanford checkpoint")
-        model, tokenizer, rules = _load(source, folder, layout, trust_remote_code)
-    return Checkpoint(folder, layout, model, tokenizer, rules)
+            view = Path(scratch) / folder.path.resolve().name
+            source = safe_view(folder, view, changed=changed, convert=allow_pickle)
+        require_safetensors(source)
+        check_modules(source, trust_remote_code)
+        if layout.projection and layout.projection not in tensor_names(source.path):
+            raise CheckpointError(f"{folder.shown} has no {layout.projection}, the projection of a {folder.layout} checkpoint")
+        try:
+            with quiet():
+                model, tokenizer = _load(source, layout, trust_remote_code)
+                rules = layout.rules(source, model, tokenizer)
+                _limit(model[0])
+                _settle_blind_rows(model[0].model, rules)
+        except CheckpointError:
+            raise
+        except Exception as error:  # noqa: BLE001  loading runs four libraries, each with errors of its own
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{folder.shown} cannot be loaded as {folder.layout} checkpoint: {reason}") from None
+    return Checkpoint(folder, model, tokenizer, rules)
 
 
-def _load(source: Path, folder: Path, layout: str, trust_remote_code: bool) -> tuple[Any, Any, Rules]:
+def _load(folder: CheckpointFolder, layout: Layout, trust_remote_code: bool) -> tuple[Any, Any]:
     from sentence_transformers import MultiVectorEncoder
 
-    try:
-        with quiet():
-            model = MultiVectorEncoder(
-                str(source), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code,
-                model_kwargs={"use_safetensors": True},
-            ).eval()  # fmt: skip
-            check_loaded(source, model[0].model, shown=folder)
-            # read again, since sentence-transformers registers other loaders' markers as special tokens, which changes how
-            # texts that spell them out are tokenized; but only its own tokenizer lower-cases by its own setting
-            lowers = layout == "sentence-transformers" and getattr(model[0], "do_lower_case", False)
-            tokenizer = model.tokenizer if lowers else load_tokenizer(source, trust_remote_code=trust_remote_code)
-            if layout == "pylate":
-                # as PyLate does at each start; in a saved checkpoint most are there already
-                vocabulary = tokenizer.get_vocab()
-                tokenizer.add_tokens([prefix for prefix in pylate_prefixes(source) if prefix in vocabulary])
-            _adapt(model[0].model, folder)
-            rules = LAYOUTS[layout](source, model, tokenizer)
-            _limit(model[0])
-            _settle_blind_rows(model[0].model, rules)
-            return model, tokenizer, rules
-    except CheckpointError:
-        raise
-    except Exception as error:  # noqa: BLE001  loading runs four libraries, each with errors of its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{folder} cannot be loaded as {layout} checkpoint: {reason}") from None
-
-
-def _changed_files(folder: Path, layout: str) -> dict[str, bytes]:
-    """sentence-transformers knows a Stanford checkpoint by its architecture only; without, it would add a random projection."""
-    config = read_json(folder / "config.json")
-    if layout == "stanford" and "HF_ColBERT" not in (config.get("architectures") or []):
-        return {"config.json": json.dumps(config | {"architectures": ["HF_ColBERT"]}).encode()}
-    return {}
+    model = MultiVectorEncoder(
+        str(folder.path), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code,
+        model_kwargs={"use_safetensors": True},
+    ).eval()  # fmt: skip
+    check_loaded(folder, model[0].model)
+    # read again, since sentence-transformers registers other loaders' markers as special tokens, which changes how texts that
+    # spell them out are tokenized
+    tokenizer = layout.tokenizer(folder, model, load_tokenizer(folder, trust_remote_code=trust_remote_code))
+    _adapt(model[0].model, folder.shown)
+    return model, tokenizer
 
 
 def _adapt(backbone: Any, folder: Path) -> None:
@@ -155,17 +138,17 @@ def _one_adapter(output: Any, adapter: Any) -> Any:
     return adapt
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
+def load_tokenizer(folder: CheckpointFolder, *, trust_remote_code: bool) -> Any:
     """tokenizer.json as it is: transformers 5 builds the tokenizers of some families (XLM-R) anew, without their normalizer.
 
     Raises: CheckpointError where there is no fast tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    below = next((path.parent for path in sorted(folder.glob("0_*/tokenizer.json"))), folder)
-    place = folder if (folder / "tokenizer.json").is_file() else below
-    kind = PreTrainedTokenizerFast if (place / "tokenizer.json").is_file() else AutoTokenizer
+    known = sorted(name for name in folder.files if re.fullmatch(r"(0_[^/]*/)?tokenizer\.json", name))
+    place = folder.path / Path(min(known, key=len, default="")).parent
+    kind = PreTrainedTokenizerFast if known else AutoTokenizer
     tokenizer = kind.from_pretrained(str(place), local_files_only=True, trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
-        raise CheckpointError(f"{folder} has no fast tokenizer (tokenizer.json), which Vespa and this project need")
+        raise CheckpointError(f"{folder.shown} has no fast tokenizer (tokenizer.json), which Vespa and this project need")
     return tokenizer

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from exporter.checkpoint_folder import CheckpointFolder
 from exporter.graph import load_graph, save_graph, save_tokenizer
-from exporter.layouts import read_json
 from exporter.options import ExportOptions
 from exporter.quantization import quantize_all
 from exporter.rules import chosen_dim, with_options
@@ -55,7 +55,7 @@ class _Settings:
 
 
 def write_next_plaid(
-    folder: Path, output: Path, source: str, options: ExportOptions, progress: Callable[[str], None]
+    folder: CheckpointFolder, output: Path, source: str, options: ExportOptions, progress: Callable[[str], None]
 ) -> tuple[Bundle, ExportReport]:
     """Writes the bundle into the existing folder `output`, and compares it with the graph as it was, run by next-plaid's rules.
 
@@ -65,20 +65,19 @@ def write_next_plaid(
     from transformers import PreTrainedTokenizerFast
 
     for name in (MODEL, TOKENIZER):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has {CONFIG} but no {name}")
-    config = read_json(folder / CONFIG)
+        if name not in folder.files:
+            raise CheckpointError(f"{folder.shown} has {CONFIG} but no {name}")
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = Tokenizer.from_file(str(folder.path / TOKENIZER))
     except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / TOKENIZER} cannot be read: {error}") from None
-    settings = _settings(folder, config, tokenizer)
-    session = _session(folder / MODEL)
+        raise CheckpointError(f"{folder.shown / TOKENIZER} cannot be read: {error}") from None
+    settings = _settings(folder, tokenizer)
+    session = _session(folder.path / MODEL)
     own = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
-    if (stated := config.get("embedding_dim", own)) != own:
-        raise CheckpointError(f"{folder}: {CONFIG} says {stated} dimensions, the graph gives {own}")
+    if (stated := folder.read(CONFIG).get("embedding_dim", own)) != own:
+        raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, the graph gives {own}")
     dim = chosen_dim(options, own, "graph")
-    _write_graph(folder / MODEL, output / MODEL, dim)
+    _write_graph(folder.path / MODEL, output / MODEL, dim)
     models = quantize_all(options.quantize, output / MODEL, progress)
     save_tokenizer(tokenizer, output / TOKENIZER)
     trained = _manifest(settings, source, dim, models)
@@ -88,7 +87,9 @@ def write_next_plaid(
     return bundle, _verify(session, tokenizer, bundle, trained, settings, options.sample)
 
 
-def _settings(folder: Path, config: dict[str, Any], tokenizer: Any) -> _Settings:
+def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
+    config = folder.read(CONFIG)
+
     def special(key: str, default: int, *names: str) -> int:
         """Its default stands for "look it up"."""
         given = int(config.get(key, default))
@@ -102,20 +103,21 @@ def _settings(folder: Path, config: dict[str, Any], tokenizer: Any) -> _Settings
         id_ = tokenizer.token_to_id(prefix) if id_ is None else id_
         if id_ is None:
             raise CheckpointError(
-                f"{folder}: marker token {prefix!r} is not in its vocabulary, so next-plaid refuses it as well"
+                f"{folder.shown}: marker token {prefix!r} is not in its vocabulary, so next-plaid refuses it as well"
             )
         markers[side] = int(id_)
     lengths = {"query": int(config.get("query_length", 48)), "document": int(config.get("document_length", 300))}
     stored = tokenizer.truncation
     if stored is not None and stored["max_length"] < max(lengths.values()) - 1:
         raise CheckpointError(
-            f"{folder / TOKENIZER} truncates to {stored['max_length']} tokens by itself, below what {CONFIG} says; next-plaid "
-            "would cut documents there: save the tokenizer without truncation"
+            f"{folder.shown / TOKENIZER} truncates to {stored['max_length']} tokens by itself, below what {CONFIG} says; "
+            "next-plaid would cut documents there: save the tokenizer without truncation"
         )
     ends = tokenizer.encode("a").special_tokens_mask
     if not (ends[0] and ends[-1]):
         raise CheckpointError(
-            f"{folder}: next-plaid keeps a long text's last token as if it were the separator, and this tokenizer writes none"
+            f"{folder.shown}: next-plaid keeps a long text's last token as if it were the separator, and this tokenizer "
+            "writes none"
         )
     ids = {tokenizer.token_to_id(word) for word in config.get("skiplist_words", ())} - {None}
     return _Settings(

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter.loading import load_tokenizer
+from exporter.checkpoint_folder import CheckpointFolder
+from exporter.loading import load_tokenizer, without_projection
 from exporter.quiet import quiet
-from exporter.weights import check_custom_code, check_loaded, pickled_files, require_safetensors, safe_view
+from exporter.weights import check_custom_code, check_loaded, require_safetensors, safe_view
 from late_interaction.errors import CheckpointError
 
 __all__ = ["make_plain_checkpoint"]
@@ -29,17 +30,20 @@ BATCH = 16
 
 
 def make_plain_checkpoint(
-    encoder: Path, output: Path, sample: Sequence[str], *, dim: int = 128, allow_pickle: bool = False
+    encoder: CheckpointFolder, output: Path, sample: Sequence[str], *, dim: int = 128, allow_pickle: bool = False
 ) -> None:
     """Writes a sentence-transformers 6 checkpoint: the encoder, a Dense of `dim`, mask and normalisation.
 
     Deterministic: the same encoder and sample give the same weights up to the platform's float noise.
     Raises: CheckpointError where the encoder cannot be loaded or the sample is too small for `dim`.
     """
-    if allow_pickle and pickled_files(encoder):
+    texts = [text for text in sample if text.strip()]
+    if not texts:
+        raise without_projection(encoder)
+    if allow_pickle and encoder.pickled():
         with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-            view = safe_view(encoder, Path(scratch) / encoder.resolve().name, changed={}, convert=True)
-            make_plain_checkpoint(view, output, sample, dim=dim)
+            view = safe_view(encoder, Path(scratch) / encoder.path.resolve().name, changed={}, convert=True)
+            make_plain_checkpoint(view, output, texts, dim=dim)
         return
     import torch
     from sentence_transformers import MultiVectorEncoder
@@ -49,21 +53,18 @@ def make_plain_checkpoint(
 
     require_safetensors(encoder)
     check_custom_code(encoder, trust_remote_code=False)
-    texts = [text for text in sample if text.strip()]
-    if not texts:
-        raise CheckpointError(f"{encoder} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
     try:
         with quiet():
             tokenizer = load_tokenizer(encoder, trust_remote_code=False)
             transformer = Transformer(
-                str(encoder), query_length=QUERY_LENGTH, document_length=DOCUMENT_LENGTH, max_seq_length=512
+                str(encoder.path), query_length=QUERY_LENGTH, document_length=DOCUMENT_LENGTH, max_seq_length=512
             )
-            check_loaded(encoder, transformer.model, shown=encoder)
+            check_loaded(encoder, transformer.model)
             transformer.tokenizer.backend_tokenizer.normalizer = tokenizer.backend_tokenizer.normalizer
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001  loading runs libraries with errors of their own
-        raise CheckpointError(f"{encoder} cannot be loaded as an encoder: {error}") from None
+        raise CheckpointError(f"{encoder.shown} cannot be loaded as an encoder: {error}") from None
     rows = _token_rows(transformer, texts)
     projection = _principal_axes(rows, dim)
     dense = Dense(

@@ -6,7 +6,7 @@ import string
 from dataclasses import replace
 from typing import Any
 
-from exporter.layouts import Rules
+from exporter.layouts.layout import Rules
 from exporter.options import ExportOptions
 from late_interaction.bundle import Expansion, Manifest, SideRules
 from late_interaction.errors import CheckpointError, UsageError

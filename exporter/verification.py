@@ -128,7 +128,7 @@ def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Se
         for text in id_differences(checkpoint.model, side, sides[side], items)
     ]
     return ExportReport(
-        layout=checkpoint.layout,
+        layout=checkpoint.folder.layout,
         source=bundle.manifest.source,
         dim=bundle.manifest.dim,
         texts=2 * len(texts),

@@ -3,57 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exporter.layouts import read_json
+from exporter.checkpoint_folder import CheckpointFolder
 from late_interaction.errors import CheckpointError
 
-__all__ = ["check_custom_code", "check_loaded", "check_modules", "pickled_files", "require_safetensors", "safe_view"]
+__all__ = ["check_custom_code", "check_loaded", "check_modules", "require_safetensors", "safe_view", "tensor_names"]
 
 INDEX = "pytorch_model.bin.index.json"
 
 
-def pickled_files(folder: Path) -> list[Path]:
-    """Weights that would be unpickled: in a folder without a safetensors file of its own."""
-    found = [*folder.rglob("pytorch_model*.bin"), *folder.rglob("*.dnn"), *folder.rglob("model*.pt")]
-    return sorted(path for path in found if not any(path.parent.glob("*.safetensors")))
-
-
-def require_safetensors(folder: Path, *, shown: Path | None = None) -> None:
-    """`shown`: the folder's name for users. Raises: CheckpointError naming the first pickled file, or where there are no
-    weights at all."""
-    shown = shown or folder
-    if pickled := pickled_files(folder):
+def require_safetensors(folder: CheckpointFolder) -> None:
+    """Raises: CheckpointError naming the first pickled file, or where there are no weights at all."""
+    if pickled := folder.pickled():
         raise CheckpointError(
-            f"{shown / pickled[0].relative_to(folder)} has pickled weights, and unpickling can run code: --allow-pickle reads "
-            "tensors only and refuses the rest"
+            f"{folder.shown / pickled[0]} has pickled weights, and unpickling can run code: --allow-pickle reads tensors only "
+            "and refuses the rest"
         )
-    if not any(folder.rglob("*.safetensors")):
-        raise CheckpointError(f"{shown} has no weights (no .safetensors file)")
+    if not any(name.endswith(".safetensors") for name in folder.files):
+        raise CheckpointError(f"{folder.shown} has no weights (no .safetensors file)")
 
 
-def safe_view(folder: Path, view: Path, *, changed: dict[str, bytes], convert: bool) -> Path:
-    """`folder` once more as `view`: its files as links, `changed` (name -> content), and pickled weights as safetensors where
-    `convert` says so.
+def safe_view(
+    folder: CheckpointFolder, view: Path, *, changed: Mapping[str, dict[str, Any]], convert: bool
+) -> CheckpointFolder:
+    """`folder` once more in `view`: its files as links, `changed` settings, and pickled weights as safetensors where `convert`
+    says so.
 
     Nothing is unpickled but tensors (torch.load with weights_only). Raises: CheckpointError where a file holds anything else.
     """
-    pickled = pickled_files(folder) if convert else []
-    view.mkdir(parents=True)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        target = view / name
-        if path.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        elif name not in changed and path not in pickled and not (convert and path.name == INDEX):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path.resolve())
-    for name, content in changed.items():
-        (view / name).write_bytes(content)
-    for parent in {path.parent for path in pickled}:
-        _convert([path for path in pickled if path.parent == parent], view / parent.relative_to(folder) / "model.safetensors")
-    return view
+    pickled = folder.pickled() if convert else []
+    left_out = {name.as_posix() for name in pickled}
+    left_out |= {name for name in folder.files if convert and Path(name).name == INDEX}
+    converted = {name.with_name("model.safetensors").as_posix() for name in pickled}
+    files = (folder.files - left_out) | converted | changed.keys()
+    for target in (view / name for name in files):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    for name in files - converted - changed.keys():
+        (view / name).symlink_to((folder.path / name).resolve())
+    for name, settings in changed.items():
+        (view / name).write_text(json.dumps(settings), encoding="utf-8")
+    for name in converted:
+        _convert([folder.path / shard for shard in pickled if shard.parent == Path(name).parent], view / name)
+    return replace(folder, path=view, files=files, settings={**folder.settings, **changed})
 
 
 def _convert(shards: list[Path], target: Path) -> None:
@@ -74,36 +69,29 @@ def _convert(shards: list[Path], target: Path) -> None:
     save_file(tensors, str(target), metadata={"format": "pt"})
 
 
-def check_custom_code(folder: Path, trust_remote_code: bool) -> None:
+def check_custom_code(folder: CheckpointFolder, trust_remote_code: bool) -> None:
     """A model type that transformers knows beside an `auto_map` would be loaded as that type, with random weights for what
     the custom code names differently. Raises: CheckpointError."""
-    config = read_json(folder / "config.json")
+    config = folder.read("config.json")
     if "auto_map" in config and not trust_remote_code:
         code = next(iter(config["auto_map"].values()), "") if isinstance(config["auto_map"], dict) else ""
-        raise CheckpointError(f"{folder} needs code of its own ({code}): read it, then give --trust-remote-code")
+        raise CheckpointError(f"{folder.shown} needs code of its own ({code}): read it, then give --trust-remote-code")
 
 
-def check_modules(folder: Path, trust_remote_code: bool, *, shown: Path) -> None:
+def check_modules(folder: CheckpointFolder, trust_remote_code: bool) -> None:
     """Raises: CheckpointError where a Dense module's settings and weights disagree, or its activation is not torch's."""
-    listed = folder / "modules.json"
-    if not listed.is_file():
-        return
-    try:
-        modules = json.loads(listed.read_text(encoding="utf-8"))
-        denses = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{listed} cannot be read: {type(error).__name__} {error}") from None
-    for name in denses:
-        config, tensors = read_json(folder / name / "config.json"), tensor_names(folder / name)
+    for name in folder.denses:
+        config, tensors = folder.read(f"{name}/config.json"), tensor_names(folder.path / name)
         activation = str(config.get("activation_function") or "torch.nn.modules.linear.Identity")
         if not activation.startswith("torch.") and not trust_remote_code:
             raise CheckpointError(
-                f"{shown / name}: activation {activation} is not one of torch's: read its code, then give --trust-remote-code"
+                f"{folder.shown / name}: activation {activation} is not one of torch's: read its code, then give "
+                "--trust-remote-code"
             )
         if "residual.weight" in tensors and not config.get("use_residual", False):
             raise CheckpointError(
-                f"{shown / name}: the weights have a residual projection, but config.json says use_residual is false; one of "
-                "them is wrong: set it to true if the model was trained with it"
+                f"{folder.shown / name}: the weights have a residual projection, but config.json says use_residual is false; "
+                "one of them is wrong: set it to true if the model was trained with it"
             )
 
 
@@ -121,9 +109,9 @@ def tensor_names(folder: Path) -> set[str]:
     return names
 
 
-def check_loaded(folder: Path, backbone: Any, *, shown: Path) -> None:
+def check_loaded(folder: CheckpointFolder, backbone: Any) -> None:
     """transformers gives random values to weights that it does not find. Raises: CheckpointError naming the first of them."""
-    have = tensor_names(folder)
+    have = tensor_names(folder.path)
     if not have:
         return  # in a folder of their own: module 0 is not at the root
     # LayerNorm.gamma and .beta are what BERT's first checkpoints have
@@ -131,8 +119,8 @@ def check_loaded(folder: Path, backbone: Any, *, shown: Path) -> None:
     ends = {name.split(".", skip)[-1] for name in have for skip in range(4) if name.count(".") >= skip}
     wanted = [name for name, _ in backbone.named_parameters() if "pooler" not in name]
     missing = [name for name in wanted if name not in ends]
-    if missing and (absent := _missing_keys(folder, type(backbone))):
-        raise CheckpointError(f"{shown}: the weights have no {absent[0]} ({len(absent)} missing), so it would be random")
+    if missing and (absent := _missing_keys(folder.path, type(backbone))):
+        raise CheckpointError(f"{folder.shown}: the weights have no {absent[0]} ({len(absent)} missing), so it would be random")
 
 
 def _missing_keys(folder: Path, kind: Any) -> list[str]:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-from colbert_vespa.evaluation.collection import read_collection
-from feeder.sources import open_sources
-from feeder.sources.corpus import corpus_of
-from feeder.sources.jsonl import read_json_lines
-from feeder.sources.records import Limits
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import CollectionError
 from late_interaction.text import clean_text
 
-__all__ = ["Example", "RawExample", "TrainingData", "examples_of", "read_training_data", "split_by_query"]
+__all__ = ["Example", "RawExample", "TrainingData", "examples_of", "split_by_query", "text_of_document", "texts_of"]
 
 Texts: TypeAlias = "str | Sequence[str]"
 RawExample: TypeAlias = "tuple[str, Texts] | tuple[str, Texts, Texts] | tuple[str, str, int]"
-FORMS = (
-    'a line is {"query", "positive", ["negative"]}, {"query", "passage", "label"}, or {"query", "documents", "scores"}, '
-    "the positive first"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,99 +91,22 @@ def _parts(
         raise CollectionError(f"{where} must be {form}, got {len(item)} values")
     query = clean_text(item[0])
     if not labelled:
-        return query, _texts(item[1], where), _texts(item[2], where) if len(item) == 3 else ()
+        return query, texts_of(item[1], where), texts_of(item[2], where) if len(item) == 3 else ()
     if item[2] not in labels:
         raise CollectionError(f"{where} has label {item[2]!r}: known are {labels[0]} (positive) and {labels[1]} (negative)")
-    passage = _texts(item[1], where)
+    passage = texts_of(item[1], where)
     return (query, passage, ()) if item[2] == labels[0] else (query, (), passage)
 
 
-def _texts(value: object, where: str) -> list[str]:
+def texts_of(value: object, where: str) -> list[str]:
     found = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
     if not found or not all(isinstance(text, str) for text in found):
         raise CollectionError(f"{where}: a passage must be text or a list of texts, got {value!r:.60}")
     return [clean_text(text) for text in found]
 
 
-def read_training_data(source: str | Path) -> TrainingData:
-    """A collection folder (corpus, queries, qrels), a JSONL of examples, or any source of bare documents, whose examples are
-    then made (`synthetic_examples`).
-
-    Raises: CollectionError where it is none of them, or a line is not as it should be.
-    """
-    path = Path(source)
-    if path.is_dir() and corpus_of(path) is not None and (path / "queries.jsonl").is_file():
-        return _collection(path)
-    if path.is_file() and ".jsonl" in path.name and _has_queries(path):
-        return TrainingData(_read_lines(path))
-    from colbert_vespa.training.synthetic import synthetic_examples
-
-    documents = [document for document in open_sources([str(path)])[0] if not document.blank]
-    return TrainingData(synthetic_examples(documents), [text_of_document(d) for d in documents])
-
-
 def text_of_document(document: Document) -> str:
     return passage_text(document.title, document.text)
-
-
-def _collection(folder: Path) -> TrainingData:
-    read = read_collection(folder)
-    texts = {document.id: text_of_document(document) for document in read.corpus if not document.blank}
-    examples = [
-        Example(query.text, texts[id_])
-        for query in read.queries
-        for id_, relevance in read.qrels.get(query.id, {}).items()
-        if relevance > 0 and id_ in texts
-    ]
-    if not examples:
-        raise CollectionError(f"collection {folder} has no query with a relevant document in its corpus")
-    return TrainingData(examples, list(texts.values()))
-
-
-def _has_queries(path: Path) -> bool:
-    first = next(iter(read_json_lines(path, str(path), Limits())), None)
-    return first is not None and "query" in first[1]
-
-
-def _read_lines(path: Path) -> list[Example]:
-    plain: list[RawExample] = []
-    labelled: list[RawExample] = []
-    scored: list[Example] = []
-    for number, record in read_json_lines(path, str(path), Limits()):
-        where, query = f"{path}:{number}", record.get("query")
-        if not isinstance(query, str):
-            raise CollectionError(f"{where} has no query: {FORMS}")
-        if "documents" in record:
-            scored.append(_scored(record, clean_text(query), where))
-        elif "passage" in record and "label" in record:
-            labelled.append((query, _texts(record["passage"], where)[0], _label(record["label"], where)))
-        elif "positive" in record:
-            negative = record.get("negative")
-            plain.append((query, _texts(record["positive"], where), [] if negative is None else _texts(negative, where)))
-        else:
-            raise CollectionError(f"{where} is no training example: {FORMS}")
-    return [*examples_of(_checked(plain)), *examples_of(labelled, labelled=True), *scored]
-
-
-def _label(value: object, where: str) -> int:
-    if not isinstance(value, int):
-        raise CollectionError(f"{where}: a label must be 1 (positive) or 0 (negative), got {value!r:.40}")
-    return value
-
-
-def _checked(items: list[RawExample]) -> Iterator[RawExample]:
-    """Without the empty lists that stand for no negatives."""
-    for item in items:
-        yield item if len(item) == 3 and item[2] else (item[0], item[1])
-
-
-def _scored(record: Mapping[str, object], query: str, where: str) -> Example:
-    documents = _texts(record["documents"], where)
-    scores = record.get("scores")
-    numbers = isinstance(scores, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in scores)
-    if not isinstance(scores, list) or not numbers or len(scores) != len(documents) or len(documents) < 2:
-        raise CollectionError(f"{where}: wanted a number in scores for each of at least two documents")
-    return Example(query, documents[0], tuple(documents[1:]), tuple(float(value) for value in scores))
 
 
 def split_by_query(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, TrainingData]:

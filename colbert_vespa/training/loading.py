@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from colbert_vespa.training.data import Example
-from exporter.layouts import detect_layout
-from exporter.loading import find_checkpoint, load_checkpoint
+from exporter.hub import find_checkpoint
+from exporter.layouts.scanning import scan_checkpoint
+from exporter.loading import load_checkpoint
 from exporter.plain import make_plain_checkpoint
 from exporter.quiet import quiet
 from late_interaction.errors import UsageError
@@ -31,15 +32,14 @@ def load_start(model: str | Path, texts: Sequence[str], work: Path, *, dim: int 
     Raises: CheckpointError, MissingDependency.
     """
     require_training()
-    folder = find_checkpoint(model, revision=None, local_files_only=False)
-    if detect_layout(folder) == "plain":
+    folder = scan_checkpoint(find_checkpoint(model, revision=None, local_files_only=False))
+    if folder.layout == "plain":
         fitted = work / "start"
         if not fitted.is_dir():
             step = max(1, len(texts) // PLAIN_SAMPLE)
             make_plain_checkpoint(folder, fitted, list(texts[::step]), dim=dim)
-        folder = fitted
-    loaded = load_checkpoint(folder)
-    return loaded.model, folder
+        folder = scan_checkpoint(fitted)
+    return load_checkpoint(folder).model, folder.path
 
 
 def dataset_of(examples: Sequence[Example], negatives: int, *, scored: bool) -> Any:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporter.layouts import LAYOUTS as READABLE
-from exporter.layouts import Rules
+from exporter.checkpoint_folder import CheckpointFolder
+from exporter.layouts.layout import Rules
+from exporter.layouts.scanning import scan_checkpoint
+from exporter.layouts.sentence_transformers import rules_of_model
 from exporter.loading import load_tokenizer
 from exporter.quiet import quiet
 from late_interaction.errors import CheckpointError, UsageError
@@ -38,9 +40,9 @@ def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transforme
         if layout == "sentence-transformers":
             source = own
         else:
-            tokenizer = load_tokenizer(own, trust_remote_code=False)
-            source = staging / layout
-            LAYOUTS[layout](own, source, model, READABLE["sentence-transformers"](own, model, tokenizer))
+            saved, source = scan_checkpoint(own), staging / layout
+            rules = rules_of_model(saved, model, load_tokenizer(saved, trust_remote_code=False))
+            LAYOUTS[layout](saved, source, model, rules)
         for item in source.iterdir():
             item.rename(staging / item.name)
         for made in {own, source}:
@@ -59,9 +61,9 @@ def is_checkpoint_folder(folder: Path) -> bool:
     return set(files_below(folder)) <= known
 
 
-def _pylate(own: Path, folder: Path, model: Any, rules: Rules) -> None:
+def _pylate(own: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
     """Transformer and Dense modules; mask and normalisation are PyLate's code, the rest is in its settings."""
-    shutil.copytree(own, folder)
+    shutil.copytree(own.path, folder)
     listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kept = []
     for module in listed:
@@ -113,7 +115,7 @@ def _rewrite(path: Path, *, drop: tuple[str, ...]) -> None:
     path.write_text(json.dumps({key: value for key, value in config.items() if key not in drop}, indent=2))
 
 
-def _stanford(own: Path, folder: Path, model: Any, rules: Rules) -> None:
+def _stanford(own: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
     """The encoder under its own prefix and linear.weight in one file, settings in artifact.metadata."""
     from safetensors.torch import save_file
 
@@ -124,9 +126,8 @@ def _stanford(own: Path, folder: Path, model: Any, rules: Rules) -> None:
     tensors = {f"{prefix}.{name}": tensor.detach().clone().contiguous() for name, tensor in backbone.state_dict().items()}
     tensors["linear.weight"] = dense.linear.weight.detach().clone().contiguous()
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    config = json.loads((own / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["HF_ColBERT"]}, indent=2))
-    for path in own.iterdir():
+    (folder / "config.json").write_text(json.dumps(own.read("config.json") | {"architectures": ["HF_ColBERT"]}, indent=2))
+    for path in own.path.iterdir():
         if path.is_file() and ("token" in path.name or path.name in ("vocab.txt", "special_tokens_map.json")):
             shutil.copyfile(path, folder / path.name)
     expansion = rules.query.expansion
@@ -170,7 +171,7 @@ def _check_stanford(model: Any, rules: Rules) -> None:
         )
 
 
-Write = Callable[[Path, Path, Any, Rules], None]
+Write = Callable[[CheckpointFolder, Path, Any, Rules], None]
 LAYOUTS: dict[str, Write] = {
     "sentence-transformers": lambda own, folder, _model, _rules: None,
     "pylate": _pylate,

@@ -13,6 +13,7 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 import checkpoints
 
 from exporter import ExportOptions, export
+from exporter.layouts.scanning import scan_checkpoint
 from exporter.loading import load_checkpoint
 from late_interaction.bundle import Bundle, Pooling
 from late_interaction.encoder import Encoder
@@ -69,7 +70,7 @@ def test_vectors_equal_torch(exported, name):
 @pytest.mark.parametrize("name", ["pylate", "pylate-bytes", "stanford"])
 def test_vectors_equal_sentence_transformers_own_encoding(exported, name):
     checkpoint, bundle, _ = exported(name)
-    model = load_checkpoint(checkpoint).model
+    model = load_checkpoint(scan_checkpoint(checkpoint)).model
     encoder = Encoder(bundle, precision="fp32")
     texts = [text for text in checkpoints.TEXTS if text.isascii()]
     for ours, theirs in (
@@ -98,7 +99,7 @@ def reference_stanford(tokenizer, text, length, marker, *, query, attend):
 @pytest.mark.parametrize("name", ["stanford", "stanford-attend"])
 def test_stanford_ids_by_the_rules_of_colbert_ai(exported, name):
     checkpoint, bundle, _ = exported(name)
-    tokenizer = load_checkpoint(checkpoint).tokenizer
+    tokenizer = load_checkpoint(scan_checkpoint(checkpoint)).tokenizer
     tokenizing = Tokenizing(bundle)
     attend = name == "stanford-attend"
     texts = [text for text in checkpoints.HARD_TEXTS if "[PAD]" not in text]
@@ -116,7 +117,7 @@ def test_stanford_ids_by_the_rules_of_colbert_ai(exported, name):
 def test_pylate_ids_by_the_rules_of_pylate(exported, name):
     """peers.md 3.2: prompt, strip, lower-case, truncate to L - 1, marker by id, pad with [MASK]."""
     checkpoint, bundle, _ = exported(name)
-    tokenizer = load_checkpoint(checkpoint).tokenizer
+    tokenizer = load_checkpoint(scan_checkpoint(checkpoint)).tokenizer
     settings = json.loads((checkpoint / "config_sentence_transformers.json").read_text())
     lower = json.loads((checkpoint / "sentence_bert_config.json").read_text())["do_lower_case"]
     skip = {tokenizer.convert_tokens_to_ids(word) for word in settings["skiplist_words"]}

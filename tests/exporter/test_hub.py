@@ -17,7 +17,7 @@ from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 from huggingface_hub import constants
 
 from exporter.hub import find_checkpoint
-from exporter.loading import load_checkpoint
+from exporter.layouts.scanning import scan_checkpoint
 from late_interaction.errors import CheckpointError
 
 CHECKPOINT = GOLDEN / "pylate-bert"
@@ -117,7 +117,7 @@ def refusal(name, revision=None, *, offline=False) -> str:
 def test_a_model_is_downloaded_once_and_then_comes_from_the_cache(hub):
     folder = find("some/model")
     assert {path.name for path in folder.rglob("*")} >= {"config.json", "model.safetensors", "modules.json", "1_Dense"}
-    assert load_checkpoint(folder).layout == "pylate"
+    assert scan_checkpoint(folder).layout == "pylate"
     hub.asked.clear()
     assert find("some/model", offline=True) == folder
     assert hub.asked == []

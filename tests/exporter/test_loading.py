@@ -14,6 +14,7 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 
 from exporter import ExportOptions, export
+from exporter.layouts.scanning import scan_checkpoint
 from exporter.loading import load_checkpoint
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
@@ -234,7 +235,7 @@ def test_one_pickled_module_among_safetensors_is_refused(tmp_path):
     shutil.move(pickled(copy("pylate-bert", tmp_path / "other") / "1_Dense")[0], folder / "1_Dense" / "pytorch_model.bin")
     (folder / "1_Dense" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="1_Dense/pytorch_model.bin has pickled weights"):
-        load_checkpoint(folder)
+        load_checkpoint(scan_checkpoint(folder))
 
 
 class Harmful:
@@ -251,7 +252,7 @@ def test_a_pickle_that_would_run_code_does_not_even_with_the_flag(tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save({"linear.weight": Harmful()}, str(folder / "pytorch_model.bin"))
     with pytest.raises(CheckpointError, match="holds more than tensors") as caught:
-        load_checkpoint(folder, allow_pickle=True)
+        load_checkpoint(scan_checkpoint(folder), allow_pickle=True)
     assert "\n" not in str(caught.value)
     assert not Harmful.ran
 
@@ -296,7 +297,7 @@ def test_faulty_folders_are_refused_in_one_line(tmp_path, name):
     base, spoil, reason = FAULTS[name]
     spoil(copy(base, tmp_path / "checkpoint"))
     with pytest.raises(CheckpointError, match=reason) as caught:
-        load_checkpoint(tmp_path / "checkpoint")
+        load_checkpoint(scan_checkpoint(tmp_path / "checkpoint"))
     assert "\n" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 from golden.loaders.strings import STRINGS
 
 from exporter import ExportOptions, export
+from exporter.layouts.scanning import scan_checkpoint
 from exporter.loading import load_checkpoint
 from exporter.quiet import quiet
 from late_interaction.bundle import Bundle
@@ -27,7 +28,7 @@ def write_folder(folder, base: str, *, types: bool, normalised: bool = True, **s
     """`types`: a third input, whose embeddings the graph really adds. settings: over the exporter's."""
     import torch
 
-    checkpoint = load_checkpoint(GOLDEN / base)
+    checkpoint = load_checkpoint(scan_checkpoint(GOLDEN / base))
     modules = list(checkpoint.model)
     denses = [module for module in modules if type(module).__name__ == "Dense"]
 

@@ -27,6 +27,7 @@ from colbert_vespa.training import (
     examples_of,
     train,
 )
+from exporter.layouts.scanning import scan_checkpoint
 from exporter.loading import load_checkpoint
 from late_interaction.errors import UsageError
 
@@ -45,7 +46,7 @@ def data() -> TrainingData:
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
-    model = load_checkpoint(folder).model
+    model = load_checkpoint(scan_checkpoint(folder)).model
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
@@ -185,9 +186,9 @@ def test_the_start_is_kept_in_part(start, tmp_path):
 def test_layouts_read_back_to_the_same_vectors_and_rules(layout, start, tmp_path):
     from colbert_vespa.training.saving import save_checkpoint
 
-    before = load_checkpoint(start)
+    before = load_checkpoint(scan_checkpoint(start))
     save_checkpoint(before.model, tmp_path / layout, layout)
-    after = load_checkpoint(tmp_path / layout)
+    after = load_checkpoint(scan_checkpoint(tmp_path / layout))
     assert after.layout == layout
     assert (after.rules.query.marker_id, after.rules.document.marker_id) == (
         before.rules.query.marker_id, before.rules.document.marker_id)  # fmt: skip
@@ -203,12 +204,14 @@ def test_what_a_layout_cannot_say_is_an_error(tmp_path):
     from exporter.plain import make_plain_checkpoint
     from late_interaction.errors import CheckpointError
 
-    make_plain_checkpoint(checkpoints.plain(tmp_path / "plain"), tmp_path / "made", list(checkpoints.TEXTS) * 4, dim=16)
-    model = load_checkpoint(tmp_path / "made").model
+    make_plain_checkpoint(
+        scan_checkpoint(checkpoints.plain(tmp_path / "plain")), tmp_path / "made", list(checkpoints.TEXTS) * 4, dim=16
+    )
+    model = load_checkpoint(scan_checkpoint(tmp_path / "made")).model
     with pytest.raises(CheckpointError, match="a marker for queries"):
         save_checkpoint(model, tmp_path / "out", "stanford")
     save_checkpoint(model, tmp_path / "pylate", "pylate")
-    again = load_checkpoint(tmp_path / "pylate")
+    again = load_checkpoint(scan_checkpoint(tmp_path / "pylate"))
     assert (again.rules.query.marker_id, again.rules.query.expansion) == (None, None)
 
 
@@ -280,7 +283,7 @@ def test_mixed_precision_needs_no_gpu(start, tmp_path):
 def test_pooling_in_training_is_not_part_of_the_checkpoint(start, tmp_path):
     settings = TrainingSettings(batch_size=4, steps=1, pool_factor=2)
     done = train(str(start), data(), tmp_path / "out", settings)
-    assert not any("Pooling" in type(module).__name__ for module in load_checkpoint(done.checkpoint).model)
+    assert not any("Pooling" in type(module).__name__ for module in load_checkpoint(scan_checkpoint(done.checkpoint)).model)
 
 
 @pytest.mark.slow

@@ -210,6 +210,7 @@ def test_at_most_twenty_triplets_of_a_query_with_several_positives(tmp_path):
 def test_rag_trainer_trains_a_checkpoint(tmp_path, monkeypatch):
     import checkpoints
 
+    from exporter.layouts.scanning import scan_checkpoint
     from exporter.loading import load_checkpoint
 
     monkeypatch.chdir(tmp_path)
@@ -218,7 +219,10 @@ def test_rag_trainer_trains_a_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="prepare_training_data first"):
         trainer.train()
     trainer.prepare_training_data([("apple", CORPUS[0])], CORPUS, tmp_path / "data", num_new_negatives=4)
-    assert load_checkpoint(tmp_path / trainer.train(batch_size=2, maxsteps=2)).model.get_embedding_dimension() == 16
+    assert (
+        load_checkpoint(scan_checkpoint(tmp_path / trainer.train(batch_size=2, maxsteps=2))).model.get_embedding_dimension()
+        == 16
+    )
 
 
 def test_texts_are_cleaned(tmp_path):

@@ -9,8 +9,8 @@ import time
 import httpx
 import pytest
 
+from exporter.checkpoint_folder import read_json
 from exporter.hub import find_checkpoint
-from exporter.layouts import read_json
 from feeder.feeding.settings import read_feed_settings
 from late_interaction.errors import CheckpointError, SettingsError, UsageError, VespaError, VespaRefused, VespaTimeout
 from query.exchange import AsyncExchange, Exchange

@@ -9,6 +9,10 @@ import numpy as np
 
 from colbert_vespa.evaluation.parity.comparison import Case, Comparison, compare_orders, row_cosines, worst_rows
 from colbert_vespa.evaluation.parity.texts import Texts
+from exporter.graph import torch_graph
+from exporter.hub import find_checkpoint
+from exporter.layouts.scanning import scan_checkpoint
+from exporter.loading import load_checkpoint
 from exporter.verification import (
     Vectors,
     encode_timed,
@@ -53,14 +57,10 @@ def compare_encoders(
 
 
 def _with_torch(bundle: Bundle, checkpoint: str, texts: Texts, rows: Rows, ours: Vectors, k: int) -> list[Comparison]:
-    from exporter.graph import torch_graph
-    from exporter.layouts import detect_layout
-    from exporter.loading import find_checkpoint, load_checkpoint
-
-    folder = find_checkpoint(checkpoint, revision=None, local_files_only=False)
-    if detect_layout(folder) == "plain":
+    folder = scan_checkpoint(find_checkpoint(checkpoint, revision=None, local_files_only=False))
+    if folder.layout == "plain":
         raise CheckpointError(
-            f"{folder} is a plain encoder, whose projection is in the bundle alone: leave out --checkpoint; "
+            f"{folder.shown} is a plain encoder, whose projection is in the bundle alone: leave out --checkpoint; "
             "report.json in the bundle has what the export measured"
         )
     loaded = load_checkpoint(folder)

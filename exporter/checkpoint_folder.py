@@ -1,0 +1,55 @@
+"""A checkpoint folder, looked at once: which files it has, and what those with settings say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from late_interaction.errors import CheckpointError
+
+__all__ = ["CheckpointFolder", "read_json"]
+
+PICKLED = ("pytorch_model*.bin", "*.dnn", "model*.pt")
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """shown: its name for users, where `path` is a view of it. files: names of all below it. settings: of JSON files that some
+    layout reads, by name. denses: folders of its Dense modules. layout: "plain" where it is of none in the table.
+    """
+
+    path: Path
+    shown: Path
+    files: frozenset[str]
+    settings: Mapping[str, dict[str, Any]]
+    denses: tuple[str, ...] = ()
+    layout: str = "plain"
+
+    def read(self, name: str) -> dict[str, Any]:
+        """{} where there is no such file."""
+        return self.settings.get(name, {})
+
+    def has_weights(self) -> bool:
+        """Whether there are some right in the folder."""
+        names = [Path(name) for name in self.files if "/" not in name]
+        return any(name.match("*.safetensors") or name.match("pytorch_model*.bin") for name in names)
+
+    def pickled(self) -> list[Path]:
+        """Weights that would be unpickled: in a folder without a safetensors file of its own."""
+        names = [Path(name) for name in sorted(self.files)]
+        safe = {name.parent for name in names if name.match("*.safetensors")}
+        return [name for name in names if any(name.match(pattern) for pattern in PICKLED) and name.parent not in safe]
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Raises: CheckpointError where it is no JSON, or not of that kind."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, kind):
+        raise CheckpointError(f"{path} is no JSON {'object' if kind is dict else 'list'}")
+    return data

@@ -1,0 +1,47 @@
+"""The table of layouts, and a folder looked at by it."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+from pathlib import Path
+
+from exporter.checkpoint_folder import CheckpointFolder, read_json
+from exporter.layouts.layout import Layout
+from exporter.layouts.pylate import PYLATE
+from exporter.layouts.sentence_transformers import SENTENCE_TRANSFORMERS
+from exporter.layouts.stanford import STANFORD
+from late_interaction.errors import CheckpointError
+
+__all__ = ["LAYOUTS", "scan_checkpoint"]
+
+MODULES = "modules.json"
+LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder has it
+    # a graph may have lost an activation that weights still have
+    "next-plaid": Layout(("onnx_config.json",), lambda folder: "onnx_config.json" in folder.files and not folder.has_weights()),
+    "pylate": PYLATE,
+    "sentence-transformers": SENTENCE_TRANSFORMERS,
+    "stanford": STANFORD,
+}
+
+
+def scan_checkpoint(path: Path) -> CheckpointFolder:
+    """Reads each settings file once. Raises: CheckpointError where one is damaged, or the folder is no checkpoint."""
+    files = frozenset(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
+    denses = _denses(path / MODULES) if MODULES in files else ()
+    names = {"config.json", *(name for layout in LAYOUTS.values() for name in layout.settings)}
+    names |= {f"{dense}/config.json" for dense in denses}
+    settings = {name: read_json(path / name) for name in sorted(names & files)}
+    folder = CheckpointFolder(path, path, files, settings, denses)
+    layout = next((name for name, known in LAYOUTS.items() if known.recognises(folder)), folder.layout)
+    if layout != "next-plaid" and not {"config.json", MODULES} & files:
+        raise CheckpointError(f"{path} is no checkpoint: it has neither config.json nor modules.json")
+    return replace(folder, layout=layout)
+
+
+def _denses(listed: Path) -> tuple[str, ...]:
+    try:
+        modules = [(str(module["type"]), str(module["path"])) for module in read_json(listed, list)]
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{listed} cannot be read: {type(error).__name__} {error}") from None
+    return tuple(posixpath.normpath(name) for kind, name in modules if kind.endswith(".Dense"))
