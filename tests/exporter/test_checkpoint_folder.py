@@ -56,7 +56,8 @@ def pickled(folder: Path) -> Path:
 READ = {
     "stanford-bert": {"config.json", "artifact.metadata"},
     "pylate-bert": {
-        "1_Dense/config.json", "config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
+        "1_Dense/config.json", "2_Dense/config.json", "config.json", "config_sentence_transformers.json", "modules.json",
+        "sentence_bert_config.json",
     },
 }  # fmt: skip
 
