@@ -33,10 +33,10 @@ def export_checkpoint(
 ) -> ExportReport:
     check_schemes(options.quantize)
     check_folder(output, owned=is_bundle_folder)
-    found = find_checkpoint(
+    place = find_checkpoint(
         checkpoint, revision=options.revision, local_files_only=options.local_files_only, allow_pickle=options.allow_pickle
     )
-    folder = scan_checkpoint(found)
+    folder = scan_checkpoint(place)
     if folder.layout == "next-plaid":
         with replace_folder(output, owned=is_bundle_folder) as staging:
             return _finish(staging, *write_next_plaid(folder, staging, str(checkpoint), options, progress), options)
@@ -44,9 +44,7 @@ def export_checkpoint(
         loaded = _loaded(folder, Path(scratch) / "checkpoint", options, progress)
         with replace_folder(output, owned=is_bundle_folder) as staging:
             progress(f"exporting the {loaded.folder.layout} checkpoint to ONNX")
-            bundle, trained = _write(loaded, str(checkpoint), staging, options, progress)
-            progress("verifying against torch")
-            return _finish(staging, bundle, verify(loaded, bundle, trained, options.sample), options)
+            return _finish(staging, *_write(loaded, str(checkpoint), staging, options, progress), options)
 
 
 def _finish(folder: Path, bundle: Bundle, report: ExportReport, options: ExportOptions) -> ExportReport:
@@ -69,10 +67,11 @@ def _loaded(folder: CheckpointFolder, scratch: Path, options: ExportOptions, pro
 
 def _write(
     loaded: Checkpoint, source: str, folder: Path, options: ExportOptions, progress: Callable[[str], None]
-) -> tuple[Bundle, Manifest]:
-    """The bundle, and its manifest with the rules the checkpoint was trained with."""
+) -> tuple[Bundle, ExportReport]:
+    """The bundle, and what differs between it and torch under the rules that the checkpoint was trained with."""
     dim = chosen_dim(options, int(loaded.model.get_embedding_dimension()), "checkpoint")
-    export_graph(torch_graph(loaded, dim), folder / "model.onnx")
+    graph = torch_graph(loaded, dim)
+    export_graph(graph, folder / "model.onnx")
     models = quantize_all(options.quantize, folder / "model.onnx", progress)
     save_tokenizer(loaded.tokenizer.backend_tokenizer, folder / "tokenizer.json")
     pad = loaded.tokenizer.pad_token_id
@@ -89,7 +88,8 @@ def _write(
         models=models,
     )
     bundle = write_manifest(folder, with_options(trained, options, loaded.tokenizer))
-    return bundle, replace(trained, files=bundle.manifest.files)
+    progress("verifying against torch")
+    return bundle, verify(loaded, graph, bundle, replace(trained, files=bundle.manifest.files), options.sample)
 
 
 def _judge(report: ExportReport, options: ExportOptions) -> None:

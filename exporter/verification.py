@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from exporter.graph import torch_graph
 from exporter.loading import Checkpoint
 from exporter.quiet import quiet
 from late_interaction.bundle import Bundle, Manifest
@@ -106,15 +105,14 @@ class ExportReport:
         return asdict(self)
 
 
-def verify(checkpoint: Checkpoint, bundle: Bundle, trained: Manifest, sample: Sequence[str] | None) -> ExportReport:
-    """Encodes some of the sample, and texts of our own, with torch and with every graph of the bundle. `trained`: the
-    bundle's manifest with the rules that the checkpoint was trained with.
+def verify(checkpoint: Checkpoint, graph: Any, bundle: Bundle, trained: Manifest, sample: Sequence[str] | None) -> ExportReport:
+    """Encodes some of the sample, and texts of our own, with torch and with every graph of the bundle. graph: the
+    checkpoint's. trained: the bundle's manifest with the rules that the checkpoint was trained with.
     """
     sides = verification_texts(sample)
     texts = sides["document"]
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, sides)
-    graph = torch_graph(checkpoint, bundle.manifest.dim)
     reference = {side: torch_rows(graph, items) for side, items in rows.items()}
     fidelity, vectors = {}, {}
     for precision in bundle.manifest.models:

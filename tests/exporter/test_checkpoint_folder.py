@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import checkpoints
 from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 
 import exporter.layouts.scanning as scanning
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.exporting import export_bundle
 from exporter import ExportOptions, export
 from exporter.checkpoint_folder import CheckpointFolder
 from exporter.layouts.layout import Layout, Rules
@@ -24,6 +28,7 @@ from exporter.weights import safe_view
 from late_interaction.bundle import Bundle, SideRules
 from late_interaction.errors import CheckpointError
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ExportOptions(sample=("what is late interaction",), allow_pickle=True)
 
 
@@ -60,6 +65,33 @@ READ = {
         "sentence_bert_config.json",
     },
 }  # fmt: skip
+
+
+def called(names: set[str], run) -> list[str]:
+    """Which of the functions `run` enters, in order."""
+    entered = []
+
+    def enter(frame, event, _argument):
+        if event == "call" and (name := f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}") in names:
+            entered.append(name)
+
+    sys.setprofile(enter)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+def test_export_walks_through_the_functions_that_the_documentation_lists(tmp_path):
+    section = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("\n## exporter\n")[1].split("\n## ")[0]
+    walk = re.findall(r"^\d+\. `([\w.]+)`", section, re.MULTILINE)
+    assert len(walk) > 20
+    sample = tmp_path / "sample.jsonl"
+    sample.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(checkpoints.TEXTS)))
+    options, checkpoint = ExportOptions(quantize=("int8",), force=True), str(GOLDEN / "pylate-bert")
+    out = Output(json_output=True)
+    assert called(set(walk), lambda: export_bundle(out, checkpoint, tmp_path / "bundle", options, sample)) == walk
 
 
 @pytest.mark.parametrize("base", READ)
