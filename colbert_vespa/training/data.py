@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from colbert_vespa.evaluation.collection import CollectionQuery, Qrels
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import CollectionError
 from late_interaction.text import clean_text
 
-__all__ = ["Example", "RawExample", "TrainingData", "examples_of", "split_by_query", "text_of_document", "texts_of"]
+__all__ = [
+    "Example",
+    "RawExample",
+    "TrainingData",
+    "examples_of",
+    "judged_examples",
+    "split_by_query",
+    "text_of_document",
+    "texts_of",
+]
 
 Texts: TypeAlias = "str | Sequence[str]"
 RawExample: TypeAlias = "tuple[str, Texts] | tuple[str, Texts, Texts] | tuple[str, str, int]"
@@ -103,6 +113,16 @@ def texts_of(value: object, where: str) -> list[str]:
     if not found or not all(isinstance(text, str) for text in found):
         raise CollectionError(f"{where}: a passage must be text or a list of texts, got {value!r:.60}")
     return [clean_text(text) for text in found]
+
+
+def judged_examples(texts: Mapping[str, str], queries: Iterable[CollectionQuery], qrels: Qrels) -> list[Example]:
+    """Queries with each document that is relevant to them. texts: by document id."""
+    return [
+        Example(query.text, texts[id_])
+        for query in queries
+        for id_, relevance in qrels.get(query.id, {}).items()
+        if relevance > 0 and id_ in texts
+    ]
 
 
 def text_of_document(document: Document) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colbert_vespa.evaluation.evaluating import Judged
-from colbert_vespa.training.data import Example, TrainingData, split_by_query, text_of_document
+from colbert_vespa.training.data import TrainingData, judged_examples, split_by_query, text_of_document
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (
     MeasuredModel,
@@ -24,7 +21,7 @@ from colbert_vespa.training.measuring import (
     model_rankings,
     smaller,
 )
-from colbert_vespa.training.mining import Bm25Ranker, ModelRanker, Ranker, mine, mined_once
+from colbert_vespa.training.preparing import Preparer, Progress
 from colbert_vespa.training.quality import DataReport, QualitySettings, clean
 from colbert_vespa.training.report import TrainingReport, report_of
 from colbert_vespa.training.saving import is_checkpoint_folder, save_checkpoint
@@ -33,11 +30,9 @@ from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
 from late_interaction.bundle import is_bundle_folder
 from late_interaction.errors import MissingDependency, UsageError
-from late_interaction.files import check_apart, check_folder, claim_folder, remove_file, sha256_file
+from late_interaction.files import check_apart, check_folder, claim_folder, sha256_file
 
 __all__ = ["HoldOut", "Trained", "train"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,18 +84,12 @@ def train(
     require_training()
     from colbert_vespa.training.running import run_trainer
 
-    settings = settings or TrainingSettings()
-    output = Path(output)
+    settings, output = settings or TrainingSettings(), Path(output)
     work = output.with_name(output.name + ".run")
-    check_folder(output, owned=is_checkpoint_folder)
-    if bundle is not None:
-        check_folder(bundle, owned=is_bundle_folder)
-    read = [("model", Path(model))] if Path(model).exists() else []
-    check_apart([("output", output), ("work folder", work), *([("bundle", bundle)] if bundle else [])], read)
-    claim_folder(work, "training run")
+    _claim_folders(model, output, work, bundle)
     step = progress or (lambda _what, _done, _total: None)
     training, judged = _divide(data, hold_out, settings.seed)
-    training, found = clean(training, quality, test=None if judged is None else _as_data(judged))
+    training, data_report = clean(training, quality, test=None if judged is None else _as_data(judged))
     cached = None
     if teacher is not None:
         cached = CachedScorer(
@@ -111,19 +100,19 @@ def train(
     loaded, folder = load_start(model, training.pool, work, dim=dim)
     before = None if judged is None else _measured("start", loaded, judged, step)
     start = copy.deepcopy(loaded.state_dict()) if settings.keep_start else None
-    maker = _Preparer(training, settings, cached, f"{_fingerprint(folder)} {teacher_name if teacher else ''}", work, step)
+    preparer = Preparer(training, settings, cached, f"{_fingerprint(folder)} {teacher_name if teacher else ''}", work, step)
     if not resume:
-        maker.forget()
-    prepared = maker.prepare(folder, "start")
-    if missing := len(training.examples) - len(prepared):
-        found.dropped["too few negatives"] += missing
+        preparer.forget()
+    examples = preparer.prepare(folder, "start")
+    if missing := len(training.examples) - len(examples):
+        data_report.dropped["too few negatives"] += missing
     small, keyword = None, None
     if judged is not None and hold_out is not None:
         small = smaller(judged, hold_out.queries, hold_out.documents, settings.seed)
         keyword = measure("BM25", keyword_rankings(small), small).means
     result = run_trainer(
-        loaded, prepared, settings, work / "trainer", held_out=small, beside=keyword,
-        remine=maker.again if settings.remine else None, resume=resume, progress=step,
+        loaded, examples, settings, work / "trainer", held_out=small, beside=keyword,
+        remine=preparer.again if settings.remine else None, resume=resume, progress=step,
     )  # fmt: skip
     if start is not None:
         _average(loaded, start, settings.keep_start)
@@ -133,18 +122,32 @@ def train(
         export(output, bundle, ExportOptions(quantize=("int8",), sample=training.pool[:500]))
     report = None
     if judged is not None and before is not None:
-        measured = [_measured("trained", loaded, judged, step), before]
-        measured.append(measure("BM25", keyword_rankings(judged), judged))
-        if hold_out is not None and hold_out.dense is not None:
-            measured.append(measure("dense", dense_rankings(hold_out.dense, judged), judged))
+        systems = [_measured("trained", loaded, judged, step), before, *_baselines(judged, hold_out)]
         report = report_of(
-            judged.name, len(judged.documents), measured, losses=result.losses, evaluations=result.evaluations,
-            evaluated_bm25=keyword, best_step=result.best_step, seconds=seconds, data=found.to_json(),
+            judged.name, len(judged.documents), systems, losses=result.losses, evaluations=result.evaluations,
+            evaluated_bm25=keyword, best_step=result.best_step, seconds=seconds, data=data_report.to_json(),
         )  # fmt: skip
         report.write(work)
         with contextlib.suppress(MissingDependency):
             report.plot(work / "report.png")
-    return Trained(output, work, found, report)
+    return Trained(output, work, data_report, report)
+
+
+def _claim_folders(model: str | Path, output: Path, work: Path, bundle: Path | None) -> None:
+    """Raises: UsageError where one may not be written, or holds what is read."""
+    check_folder(output, owned=is_checkpoint_folder)
+    if bundle is not None:
+        check_folder(bundle, owned=is_bundle_folder)
+    read = [("model", Path(model))] if Path(model).exists() else []
+    check_apart([("output", output), ("work folder", work), *([("bundle", bundle)] if bundle else [])], read)
+    claim_folder(work, "training run")
+
+
+def _baselines(judged: Judged, hold_out: HoldOut | None) -> list[MeasuredModel]:
+    measured = [measure("BM25", keyword_rankings(judged), judged)]
+    if hold_out is not None and hold_out.dense is not None:
+        measured.append(measure("dense", dense_rankings(hold_out.dense, judged), judged))
+    return measured
 
 
 def _measured(name: str, model: Any, judged: Judged, step: Progress) -> MeasuredModel:
@@ -179,13 +182,7 @@ def _fingerprint(folder: Path) -> str:
 def _as_data(judged: Judged) -> TrainingData:
     """Queries and their relevant documents: what must not be trained on."""
     texts = {document.id: text_of_document(document) for document in judged.documents}
-    pairs = [
-        Example(q.text, texts[id_])
-        for q in judged.queries
-        for id_, value in judged.qrels.get(q.id, {}).items()
-        if value > 0 and id_ in texts
-    ]
-    return TrainingData(pairs)
+    return TrainingData(judged_examples(texts, judged.queries, judged.qrels))
 
 
 def _average(model: Any, start: dict[str, Any], share: float) -> None:
@@ -195,90 +192,3 @@ def _average(model: Any, start: dict[str, Any], share: float) -> None:
         for name, value in model.state_dict().items()
     }
     model.load_state_dict(mixed)
-
-
-class _Preparer:
-    """Examples with their negatives and scores, of the model in a folder."""
-
-    def __init__(
-        self,
-        data: TrainingData,
-        settings: TrainingSettings,
-        teacher: CachedScorer | None,
-        models: str,
-        work: Path,
-        step: Progress,
-    ) -> None:
-        """models: what tells start and teacher from others."""
-        self._data, self._settings, self._teacher, self._models = data, settings, teacher, models
-        self._mined, self._work, self._step = work / "mined", work, step
-
-    def forget(self) -> None:
-        """What an earlier run mined with the model in its epochs; that of the start stays."""
-        for file in self._mined.glob("epoch-*.jsonl"):
-            remove_file(file)
-
-    def prepare(self, model: Path, name: str) -> list[Example]:
-        """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was
-        mined under it is read again by a resumed run.
-
-        Raises: UsageError where none is left.
-        """
-        settings = self._settings
-        examples: Sequence[Example] = self._data.examples
-        if settings.negatives:
-            examples = mined_once(
-                self._mined / f"{name}.jsonl", self._data, settings.mining, settings.negatives, self._models,
-                lambda: self._mine(model, name),
-            )  # fmt: skip
-            examples = [example for example in examples if len(example.negatives) >= settings.negatives]
-            if not examples:
-                raise UsageError(
-                    f"no query has {settings.negatives} negatives: give more documents, ask for fewer, or mine from later ranks"
-                )
-        if settings.needs_scores and any(len(e.scores) <= settings.negatives for e in examples):
-            examples = self._scored(examples)
-        return list(examples)
-
-    def _mine(self, model: Path, name: str) -> list[Example]:
-        with self._rankers(model, name) as rankers:
-            return mine(
-                self._data, rankers, self._settings.mining, self._settings.negatives, teacher=self._teacher,
-                progress=lambda done, all_: self._step("mining", done, all_),
-            )  # fmt: skip
-
-    def again(self, model: Any, epoch: int) -> list[Example]:
-        """`prepare` with a MultiVectorEncoder in the middle of a run."""
-        with tempfile.TemporaryDirectory(prefix="epoch-", dir=self._work) as scratch:
-            folder = Path(scratch) / "checkpoint"
-            save_checkpoint(model, folder)
-            return self.prepare(folder, f"epoch-{epoch}")
-
-    def _scored(self, examples: Sequence[Example]) -> list[Example]:
-        if self._teacher is None:
-            raise UsageError(
-                f"objective {self._settings.objective} needs a teacher's scores, and the data has none: give a teacher"
-            )
-        pairs = [(example.query, text) for example in examples for text in example.documents]
-        scores = iter(self._teacher(pairs))
-        return [dataclasses.replace(e, scores=tuple(next(scores) for _ in e.documents)) for e in examples]
-
-    @contextlib.contextmanager
-    def _rankers(self, model: Path, name: str) -> Iterator[list[Ranker]]:
-        """Nothing is built where every example has its negatives."""
-        if all(len(example.negatives) >= self._settings.negatives for example in self._data.examples):
-            yield []
-            return
-        pool = self._data.pool
-        rankers: list[Ranker] = [Bm25Ranker(pool)] if "bm25" in self._settings.mining.by else []
-        if "model" not in self._settings.mining.by:
-            yield rankers
-            return
-        with tempfile.TemporaryDirectory(prefix="index-", dir=self._work) as scratch:
-            self._step(f"indexing with the model ({name})", 0, 1)
-            export(model, Path(scratch) / "bundle", ExportOptions(document_length=self._settings.document_length))
-            ranker = ModelRanker(Path(scratch) / "bundle", pool, Path(scratch) / "index")
-            try:
-                yield [*rankers, ranker]
-            finally:
-                ranker.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from colbert_vespa.training.data import Example, RawExample, TrainingData, examples_of
 from colbert_vespa.training.mining import Bm25Ranker, MiningSettings, mine
+from colbert_vespa.training.pipeline import train
 from colbert_vespa.training.quality import QualitySettings
 from colbert_vespa.training.settings import TrainingSettings
 from late_interaction.errors import CollectionError, UsageError
@@ -127,8 +128,6 @@ class RAGTrainer:
 
         Raises: UsageError where nothing was prepared, or on what no checkpoint can say; else as colbert_vespa.training.train.
         """
-        from colbert_vespa.training.pipeline import train
-
         triplets = self._prepared()
         if use_relu:
             raise UsageError("use_relu would put an activation after the projection, which ColBERT checkpoints have not")

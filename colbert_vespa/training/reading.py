@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from colbert_vespa.evaluation.collection import read_collection
-from colbert_vespa.training.data import Example, RawExample, TrainingData, examples_of, text_of_document, texts_of
+from colbert_vespa.training.data import (
+    Example,
+    RawExample,
+    TrainingData,
+    examples_of,
+    judged_examples,
+    text_of_document,
+    texts_of,
+)
 from colbert_vespa.training.synthetic import synthetic_examples
 from feeder.sources import open_sources
 from feeder.sources.corpus import corpus_of
@@ -42,12 +50,7 @@ def read_training_data(source: str | Path) -> TrainingData:
 def _collection(folder: Path) -> TrainingData:
     read = read_collection(folder)
     texts = {document.id: text_of_document(document) for document in read.corpus if not document.blank}
-    examples = [
-        Example(query.text, texts[id_])
-        for query in read.queries
-        for id_, relevance in read.qrels.get(query.id, {}).items()
-        if relevance > 0 and id_ in texts
-    ]
+    examples = judged_examples(texts, read.queries, read.qrels)
     if not examples:
         raise CollectionError(f"collection {folder} has no query with a relevant document in its corpus")
     return TrainingData(examples, list(texts.values()))

@@ -12,10 +12,9 @@ from typing import IO, TypeAlias
 import numpy as np
 
 from exporter.quiet import quiet
-from late_interaction.bm25 import Bm25
 from late_interaction.errors import UsageError
 
-__all__ = ["CachedScorer", "Ensemble", "Scorer", "bm25_scorer", "cross_encoder", "dense_scorer"]
+__all__ = ["CachedScorer", "Ensemble", "Scorer", "cross_encoder"]
 
 Pairs: TypeAlias = "Sequence[tuple[str, str]]"
 Scorer: TypeAlias = "Callable[[Pairs], Sequence[float]]"
@@ -84,7 +83,7 @@ class CachedScorer:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ScaledScorer:
     score: Scorer
     weight: float
     mean: float
@@ -101,40 +100,10 @@ class Ensemble:
         self._parts = []
         for scorer, weight in scorers:
             found = np.asarray(scorer(sample), np.float64)
-            self._parts.append(_Part(scorer, weight, float(found.mean()), float(found.std()) or 1.0))
+            self._parts.append(_ScaledScorer(scorer, weight, float(found.mean()), float(found.std()) or 1.0))
 
     def __call__(self, pairs: Pairs) -> list[float]:
         total = np.zeros(len(pairs))
         for part in self._parts:
             total += part.weight * (np.asarray(part.score(pairs), np.float64) - part.mean) / part.spread
         return [float(value) for value in total]
-
-
-def bm25_scorer(texts: Sequence[str]) -> Scorer:
-    """BM25 with the statistics of `texts`; a document that is not among them scores 0."""
-    index = Bm25(list(texts), texts)
-
-    def score(pairs: Pairs) -> list[float]:
-        found = {query: dict(index.search(query, len(texts))) for query in {query for query, _ in pairs}}
-        return [found[query].get(document, 0.0) for query, document in pairs]
-
-    return score
-
-
-def dense_scorer(folder: str | Path, *, max_length: int = 256) -> Scorer:
-    """Cosine of a dense encoder, as sentence-transformers loads it. Each text is encoded once in its lifetime."""
-    from sentence_transformers import SentenceTransformer
-
-    with quiet():
-        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"use_safetensors": True})
-    model.max_seq_length = max_length
-    known: dict[str, np.ndarray] = {}
-
-    def score(pairs: Pairs) -> list[float]:
-        new = [text for text in dict.fromkeys(text for pair in pairs for text in pair) if text not in known]
-        if new:
-            rows = model.encode(new, normalize_embeddings=True, show_progress_bar=False)
-            known.update(zip(new, rows, strict=True))
-        return [float(known[query] @ known[document]) for query, document in pairs]
-
-    return score
