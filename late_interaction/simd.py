@@ -22,7 +22,7 @@ with required("local", "a local index"):
     from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
-__all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch", "run_add", "run_block"]
+__all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch"]
 
 TOKENS = 4  # vectors of a block
 GROUP = 16  # query rows of a block
@@ -250,18 +250,3 @@ SHARED = _has_avx2()
 # is twice the bytes, or else of 2 bits; the sum of the squares. The table's rows are low and high bytes of sixteen words; bytes
 # are a multiple of 16.
 expand_shared = _expand_avx2 if SHARED else _expand_never
-
-
-@numba.njit
-def run_block(vectors: Any, query: Any, sums: Any, plain: bool) -> None:
-    """`dot_block`, or the plain loops in its place: for tests."""
-    if plain:
-        _dot_plain(vectors, query, sums)
-    else:
-        dot_block(vectors, query, sums)
-
-
-@numba.njit
-def run_add(vector: Any, base: Any, plain: bool) -> Any:
-    """`add_base`, or the plain loops in its place: for tests."""
-    return _add_plain(vector, base) if plain else add_base(vector, base)

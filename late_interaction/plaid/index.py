@@ -352,13 +352,13 @@ class LocalIndex:
         """The passages of those documents, in their order, by document id; unknown ones are left out, and what the filter does
         not select."""
         wanted = WantedIds(document_ids)
-        found: dict[str, list[Passage]] = {}
+        passages: dict[str, list[Passage]] = {}
         for part, mask in self._selected(where):
             rows = wanted.document_rows(part.segment)
             for row in rows[mask[rows]].tolist():
                 passage = part.segment.passage(row)
-                found.setdefault(passage.document_id, []).append(passage)
-        return {id_: tuple(sorted(own, key=Passage.place)) for id_, own in found.items()}
+                passages.setdefault(passage.document_id, []).append(passage)
+        return {id_: tuple(sorted(stored, key=Passage.place)) for id_, stored in passages.items()}
 
     def documents_with(self, where: Filter | None) -> Iterator[str]:
         """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""

@@ -23,7 +23,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from late_interaction.array_types import Mask, Matrix
-from late_interaction.errors import UsageError
 from late_interaction.filters import Filter
 from late_interaction.plaid.searching.candidates import Shortlist, best_by_centroids
 from late_interaction.plaid.searching.scoring import bounded_scores, exact_scores, within
@@ -31,7 +30,7 @@ from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
-__all__ = ["check_query", "search", "search_selected"]
+__all__ = ["search", "search_selected"]
 
 PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
 DEFAULT_PROBES = 4
@@ -51,16 +50,12 @@ def search(
     settings: SearchSettings | None = None,
     exact: bool = False,
 ) -> LocalResult:
-    """The k best selected passages for `Q [q, d]`; fewer only where fewer are selected and have rows.
-
-    Raises: UsageError where Q is no finite matrix of the index's width, or k is less than 1.
-    """
-    Q = check_query(Q, snapshot.version.dim)
+    """The k best selected passages for `Q [q, d]`, as ScaledQuery has it; fewer only where fewer are selected and have rows."""
     start = time.perf_counter()
     masks = snapshot.select(where, ids)
     seconds = {"select": time.perf_counter() - start}
-    found = search_selected(snapshot, Q, k, masks, settings=settings, exact=exact)
-    return dataclasses.replace(found, seconds=seconds | dict(found.seconds))
+    result = search_selected(snapshot, Q, k, masks, settings=settings, exact=exact)
+    return dataclasses.replace(result, seconds=seconds | dict(result.seconds))
 
 
 def search_selected(
@@ -73,9 +68,6 @@ def search_selected(
     exact: bool = False,
 ) -> LocalResult:
     """As `search` among the passages of `masks`, as `Snapshot.select` makes them: many queries may share them."""
-    Q = check_query(Q, snapshot.version.dim)
-    if k < 1:
-        raise UsageError(f"k must be at least 1, got {k}")
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
@@ -86,37 +78,26 @@ def search_selected(
     outright = exact or _few(snapshot, masks, 2 * rerank)
     if outright:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
-        found = Shortlist(places, np.empty(0, np.float32), selected)
+        shortlist = Shortlist(places, np.empty(0, np.float32), selected)
     else:
-        found = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
-    scores, errors = bounded_scores(snapshot, query, found.places, refined=outright)
+        shortlist = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
+    scores, errors = bounded_scores(snapshot, query, shortlist.places, refined=outright)
     clock.lap("rerank")
     if snapshot.version.refine and not outright:
-        best = np.sort(np.lexsort((found.places, -scores))[: LAST_PER_HIT * k])
+        best = np.sort(np.lexsort((shortlist.places, -scores))[: LAST_PER_HIT * k])
     else:
         best = within(scores, errors, k)
-    approximate = (found.approximate if len(found.approximate) else scores)[best]
-    places, scores = found.places[best], exact_scores(snapshot, Q, found.places[best])
+    approximate = (shortlist.approximate if len(shortlist.approximate) else scores)[best]
+    places = shortlist.places[best]
+    scores = exact_scores(snapshot, Q, places)
     clock.lap("last")
     hits = []
     for i in np.lexsort((places, -scores))[:k].tolist():
         part, row = snapshot.at(int(places[i]))
         hits.append(LocalHit(part.segment.passage(row), float(scores[i]), float(approximate[i])))
     clock.lap("read")
-    return LocalResult(hits, found.candidates, len(found.places), found.widened, seconds, _outgrown(snapshot, settings))
-
-
-def check_query(Q: Matrix, dim: int) -> Matrix:
-    """Q as contiguous float32 `[q, dim]`.
-
-    Raises: UsageError where it is not finite or has another shape.
-    """
-    Q = np.asarray(Q)
-    if Q.ndim != 2 or Q.shape[1] != dim:
-        raise UsageError(f"query vectors have shape {Q.shape}, the index takes [q, {dim}]")
-    if not np.isfinite(Q).all():
-        raise UsageError("query vectors must be finite")
-    return np.ascontiguousarray(Q, np.float32)
+    candidates, reranked = shortlist.candidates, len(shortlist.places)
+    return LocalResult(hits, candidates, reranked, shortlist.widened, seconds, _outgrown(snapshot, settings))
 
 
 class _Clock:

@@ -291,15 +291,15 @@ class ShardedIndex:
         }  # fmt: skip
         start = time.perf_counter()
         bodies, coverage = self._ask(body, queries)
-        found = {shard: [result_from_json(one) for one in body["results"]] for shard, body in bodies.items()}
+        answered = {shard: [result_from_json(one) for one in body["results"]] for shard, body in bodies.items()}
         seconds = time.perf_counter() - start
-        return [merged([results[i] for results in found.values()], k, coverage, seconds) for i in range(len(queries))]
+        return [merged([results[i] for results in answered.values()], k, coverage, seconds) for i in range(len(queries))]
 
     def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
         """As LocalIndex.scores, of the shards that answer in time."""
         bodies, coverage = self._ask({"do": "score", "ids": list(passage_ids)}, [Q])
-        found = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
-        ordered = {id_: found[id_] for id_ in passage_ids if id_ in found}
+        scores = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
+        ordered = {id_: scores[id_] for id_ in passage_ids if id_ in scores}
         return LocalScores(ordered, coverage.share, coverage.missing)
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
@@ -337,11 +337,11 @@ class ShardedIndex:
     def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
         """As LocalIndex.passages_of. Raises: LocalIndexError where a shard cannot be read."""
         ids = list(document_ids)
-        found: dict[str, tuple[Passage, ...]] = {}
+        passages: dict[str, tuple[Passage, ...]] = {}
         for reader in self._all_readers().values():
-            for id_, own in reader.passages_of(ids, where).items():
-                found[id_] = tuple(sorted((*found.get(id_, ()), *own), key=Passage.place))
-        return found
+            for id_, stored in reader.passages_of(ids, where).items():
+                passages[id_] = tuple(sorted((*passages.get(id_, ()), *stored), key=Passage.place))
+        return passages
 
     def documents_with(self, where: Filter | None) -> Iterator[str]:
         """As LocalIndex.documents_with. Raises: LocalIndexError where a shard cannot be read."""

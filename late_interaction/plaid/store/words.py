@@ -158,14 +158,14 @@ class WordsWriter:
             for base, (words, living) in zip(bases.tolist(), self._runs, strict=False):
                 first = int(np.searchsorted(words.hashes, edges[number]))
                 last = len(words.hashes) if number + 1 == parts else int(np.searchsorted(words.hashes, edges[number + 1]))
-                own = np.repeat(words.hashes[first:last], np.diff(words.starts[first : last + 1]))
+                hashes = np.repeat(words.hashes[first:last], np.diff(words.starts[first : last + 1]))
                 block = np.array(words.between(first, last))
                 if living is not None:
                     kept = living[block[:, 0]]
-                    own, block = own[kept], block[kept]
+                    hashes, block = hashes[kept], block[kept]
                     block[:, 0] = (np.cumsum(living) - 1)[block[:, 0]]
                 block[:, 0] += base
-                keys.append(own)
+                keys.append(hashes)
                 blocks.append(block)
             yield np.concatenate(keys), np.concatenate(blocks)
 
@@ -193,15 +193,15 @@ def best_by_words(parts: Sequence[Candidates], text: str, count: int) -> tuple[I
     words = sum(int(part.words.lengths[part.living].sum(dtype=np.int64)) for part in parts)
     scores = [np.zeros(len(part.living)) for part in parts]
     for key, times in zip(hash_all(vocabulary), asked.values(), strict=True):
-        found = [part.words.of(key) for part in parts]
-        found = [postings[part.living[postings[:, 0]]] for part, postings in zip(parts, found, strict=True)]
-        having = sum(len(postings) for postings in found)
+        stored = [part.words.of(key) for part in parts]
+        alive = [postings[part.living[postings[:, 0]]] for part, postings in zip(parts, stored, strict=True)]
+        having = sum(len(postings) for postings in alive)
         weight = times * np.log1p((passages - having + 0.5) / (having + 0.5))
-        for part, postings, own in zip(parts, found, scores, strict=True):
+        for part, postings, summed in zip(parts, alive, scores, strict=True):
             rows, often = postings[:, 0], postings[:, 1]
             lengths = part.words.lengths[rows] * (passages / max(1, words))
-            own[rows] += weight * (often / (often + K1 * (1 - B + B * lengths)))
-    allowed = [np.where(part.allowed, own, 0.0) for part, own in zip(parts, scores, strict=True)]
+            summed[rows] += weight * (often / (often + K1 * (1 - B + B * lengths)))
+    allowed = [np.where(part.allowed, summed, 0.0) for part, summed in zip(parts, scores, strict=True)]
     every = np.concatenate([np.zeros(0), *allowed])
     places = np.flatnonzero(every)
     if len(places) > count:
