@@ -258,9 +258,11 @@ def _cluster_faults(cluster: ClusterSettings) -> Iterator[Fault]:
         yield "cluster.content", "is empty: name the hosts that hold the documents"
     if len(cluster.config) % 2 == 0 and cluster.config:
         yield "cluster.config", f"names {len(cluster.config)} hosts: config servers need an odd number"
-    if not cluster.content:
-        return
-    nodes = len(cluster.content)
+    if cluster.content:
+        yield from _group_faults(cluster, len(cluster.content))
+
+
+def _group_faults(cluster: ClusterSettings, nodes: int) -> Iterator[Fault]:
     if not 1 <= cluster.groups <= nodes or nodes % cluster.groups:
         yield "cluster.groups", f"is {cluster.groups}, and {nodes} content hosts make no such equal groups"
     yield from _copy_faults("cluster", cluster.redundancy, cluster.groups, nodes)
