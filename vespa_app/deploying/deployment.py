@@ -16,8 +16,8 @@ from vespa_app.changes.staging import check_staging
 from vespa_app.changes.staleness import REFEED, documents_to_feed, read_running
 from vespa_app.deploying.cloud import CloudZone
 from vespa_app.deploying.config_server import ConfigServer
-from vespa_app.deploying.overrides import overriding
 from vespa_app.deploying.serving import DeployReport, Poll, Progress
+from vespa_app.deploying.shipment import overriding
 from vespa_app.deploying.targets import CLOUD_TARGETS, check_named, check_target, choose_timeout, choose_urls
 from vespa_app.package import check_package
 

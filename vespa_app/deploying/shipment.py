@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from late_interaction.errors import UsageError
+from vespa_app.changes.staleness import REFEED
 from vespa_app.deploying.cloud import CONTROL_URL, cloud_files, cloud_path
 from vespa_app.deploying.config_server import SESSION_PATH
-from vespa_app.deploying.overrides import overriding
 from vespa_app.deploying.targets import CLOUD_TARGETS, check_target, choose_urls
 from vespa_app.package import check_package
-from vespa_app.package.services import CLIENTS_FILE
+from vespa_app.package.services import CLIENTS_FILE, overrides_xml
 from vespa_app.package.zips import visible_files, zip_folder
+from vespa_app.running import Description
+from vespa_app.settings.names import CHANGES
 
-__all__ = ["Shipment", "plan_shipment"]
+__all__ = ["Shipment", "overriding", "plan_shipment"]
+
+OVERRIDES_FILE = "validation-overrides.xml"
 
 _CREDENTIALS = ("COLBERT_VESPA_TENANT", "COLBERT_VESPA_API_KEY_FILE", "COLBERT_VESPA_CERT", "COLBERT_VESPA_KEY")
 _TOKEN = ("COLBERT_VESPA_TOKEN_FILE", "COLBERT_VESPA_CERT", "COLBERT_VESPA_KEY")
@@ -66,3 +72,17 @@ def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = No
         zip_bytes=len(zip_folder(root, more)),
         credentials={name: bool(os.environ.get(name)) for name in variables},
     )
+
+
+def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:
+    """The package's file of overrides with `allow` in it, valid for today; tomorrow too, for clocks of other time zones.
+
+    Raises: UsageError on a change that is not known.
+    """
+    known = {*CHANGES, REFEED}
+    if unknown := sorted(set(allow) - known):
+        raise UsageError(f"--allow {unknown[0]!r} is no change that is refused otherwise; known: {', '.join(sorted(known))}")
+    until = (datetime.now(timezone.utc).date() + timedelta(days=1)).isoformat()
+    of_vespa = [name for name in allow if name != REFEED]
+    days = {**description.settings.allow, **dict.fromkeys(of_vespa, until)}
+    return {OVERRIDES_FILE: overrides_xml(days).encode()} if of_vespa else {}

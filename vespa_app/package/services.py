@@ -130,19 +130,14 @@ def _node_list(parent: ET.Element, hosts: Mapping[int, str]) -> ET.Element:
     return parent
 
 
-def _range(values: tuple[float, ...]) -> str:
+def _range(values: tuple[float, ...], unit: str = "") -> str:
     """One number, or Vespa's own form of a range: [least, most]."""
-    texts = [f"{value:g}" for value in values]
-    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-
-
-def _gigabytes(values: tuple[float, ...]) -> str:
-    texts = [f"{value:g}Gb" for value in values]
+    texts = [f"{value:g}{unit}" for value in values]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
 def _resources(vcpu: tuple[float, ...], memory: tuple[float, ...], disk: tuple[float, ...]) -> ET.Element:
-    return ET.Element("resources", vcpu=_range(vcpu), memory=_gigabytes(memory), disk=_gigabytes(disk))
+    return ET.Element("resources", vcpu=_range(vcpu), memory=_range(memory, "Gb"), disk=_range(disk, "Gb"))
 
 
 def _clients(cloud: CloudSettings) -> ET.Element:

@@ -7,8 +7,7 @@ those of the project's measurements on 2 cores, scaled by work; they say which s
 
 from __future__ import annotations
 
-from vespa_app.planning.figures import Figure
 from vespa_app.planning.plan import Plan, make_plan
-from vespa_app.planning.request import PlanRequest
+from vespa_app.planning.request import Figure, PlanRequest
 
 __all__ = ["Figure", "Plan", "PlanRequest", "make_plan"]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vespa_app.codecs import CODECS
-from vespa_app.planning.figures import GB, Figure
-from vespa_app.planning.request import NODE_BASE_GB, PlanRequest
+from vespa_app.planning.request import GB, NODE_BASE_GB, Figure, PlanRequest
 
 __all__ = ["Cluster", "PassageBytes", "cluster_of", "passage_bytes"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 
-from vespa_app.planning.figures import Figure
 from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
 from vespa_app.planning.queries import query_cost
-from vespa_app.planning.request import PlanRequest, check_request
+from vespa_app.planning.request import Figure, PlanRequest, check_request
 from vespa_app.planning.throughput import container_figures, content_vcpu, groups_figure
 from vespa_app.settings import CloudSettings
 from vespa_app.settings.sections import MOST_NODES, section_json, toml_table

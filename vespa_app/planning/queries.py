@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from late_interaction.codebook import MIN_PER_CENTROID
-from vespa_app.planning.figures import Figure
 from vespa_app.planning.memory import DISTINCT
-from vespa_app.planning.request import PlanRequest
+from vespa_app.planning.request import Figure, PlanRequest
 
 __all__ = ["query_cost"]
 

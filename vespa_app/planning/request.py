@@ -1,4 +1,4 @@
-"""What a plan is asked for, and the numbers that make no sense."""
+"""What a plan is asked for, the numbers that make no sense, and the figures that answer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import LAYOUTS, LIMITS
 from vespa_app.settings.sections import LIMIT_RANGE
 
-__all__ = ["DISK_LIMIT", "MEMORY_LIMIT", "NODE_BASE_GB", "PlanRequest", "check_request"]
+__all__ = ["DISK_LIMIT", "GB", "MEMORY_LIMIT", "NODE_BASE_GB", "Figure", "PlanRequest", "check_request"]
 
 MEMORY_LIMIT, DISK_LIMIT = 0.8, 0.75
 NODE_BASE_GB = 1.5  # processes of a content node without documents
 MOST = 1e15
+GB = 1e9
 _MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "container_nodes")
 _RANGES = {**LIMITS, "memory_limit": LIMIT_RANGE, "disk_limit": LIMIT_RANGE}
 _SETTING_OF = {"threads": "search_threads"}  # names of app.toml where they differ
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`value` in `unit`, how it was got (with the numbers put in), and where these are from."""
+
+    name: str
+    value: float
+    unit: str
+    formula: str
+    source: str
 
 
 @dataclass(frozen=True)

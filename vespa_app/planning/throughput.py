@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from vespa_app.planning.figures import GB, Figure
 from vespa_app.planning.queries import query_cost
-from vespa_app.planning.request import PlanRequest
+from vespa_app.planning.request import GB, Figure, PlanRequest
 
 __all__ = ["VCPU_BUSY", "container_figures", "content_vcpu", "groups_figure"]
 
