@@ -20,7 +20,6 @@ from vespa_app import AppSettings, build_package, check_package, default_setting
 from vespa_app.changes import BlueGreenPackage, Change, build_beside, package_changes
 from vespa_app.deploying import deploy, plan_shipment
 from vespa_app.package import read_settings
-from vespa_app.package.embedder import embedder_differences
 from vespa_app.package.explain import address_of
 from vespa_app.planning import PlanRequest, make_plan
 
@@ -79,12 +78,12 @@ def write_package(
             "metadata": ", ".join(f"{n} ({t.value})" for n, t in chosen.metadata.fields.items()) or "none",
         }
     )
-    differences = embedder_differences(bundle) if chosen.embedder else ()
-    for difference in differences:
+    ours = next(index for index in package.description.all if index.bundle_sha256 == bundle.sha256)
+    for difference in ours.embedder_differences:
         out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
             "metadata": chosen.metadata.to_json(), "indexes": list(package.description.schemas),
-            "embedder_differences": list(differences)}  # fmt: skip
+            "embedder_differences": list(ours.embedder_differences)}  # fmt: skip
     if diff:
         _show_changes(out, bundle.path, output, diff, changes)
         result["changes"] = [change.to_json() for change in changes]

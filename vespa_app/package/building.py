@@ -16,7 +16,7 @@ from late_interaction.metadata import MetadataSchema
 from vespa_app.candidates.effort import MeasuredEffort, codec_for, effort_for
 from vespa_app.codecs import CODEBOOK, CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
-from vespa_app.package.checks import check_package
+from vespa_app.package.checks import check_files
 from vespa_app.package.constants import constant_path, tensor_file
 from vespa_app.package.embedder import embedder_component, embedder_differences
 from vespa_app.package.explain import README, explain_package
@@ -40,7 +40,6 @@ _OWN_FILES = re.compile(
 __all__ = [
     "Package",
     "build_package",
-    "check_package",
     "complete",
     "default_settings",
     "embedder_components",
@@ -77,7 +76,7 @@ class Package:
                 else:
                     make_folders(file.parent)
                     atomic_write(file, content)
-            check_package(staging)
+            check_files(staging, self.description)
         return target
 
 
@@ -137,16 +136,19 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     check_new_settings(settings)
     check_bundle(bundle, settings)
     indexes = settings.index_settings
-    descriptions = [_describe(bundle, own) for own in indexes.values()]
-    main = dataclasses.replace(descriptions[0], beside=tuple(descriptions[1:]))
-    files: dict[str, bytes | Path] = {f"schemas/{own.schema}.sd": _schema(bundle, own) for own in indexes.values()}
-    for own in indexes.values():
+    embedder = embedder_of(bundle.sha256, settings)
+    differences = embedder_differences(bundle) if settings.embedder else ()
+    codebook = codebook_sha256(bundle)
+    main, *further = (Description(own, bundle.sha256, codebook, differences) for own in indexes.values())
+    main = dataclasses.replace(main, beside=tuple(further))
+    files: dict[str, bytes | Path] = {}
+    for name, own in indexes.items():
+        files[f"schemas/{name}.sd"] = schema_text(own, embedder.id).encode()
         files |= _constants(bundle, own)
     if settings.embedder:
-        embedder = embedder_of(bundle.sha256, settings)
         files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
         files[embedder.tokenizer] = bundle.file("tokenizer.json")
-    modes = {own.schema: own.mode for own in indexes.values()}
+    modes = {name: own.mode for name, own in indexes.items()}
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
         wanted = codec.needs_codebook or settings.thresholds
@@ -180,15 +182,6 @@ def complete(
     if settings.allow:
         texts["validation-overrides.xml"] = overrides_xml(settings.allow)
     return Package({**files, **{name: text.encode() for name, text in texts.items()}}, main)
-
-
-def _describe(bundle: Bundle, settings: AppSettings) -> Description:
-    differences = embedder_differences(bundle) if settings.embedder else ()
-    return Description(settings, bundle.sha256, codebook_sha256(bundle), differences)
-
-
-def _schema(bundle: Bundle, settings: AppSettings) -> bytes:
-    return schema_text(settings, embedder_of(bundle.sha256, settings).id).encode()
 
 
 def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]:

@@ -1,4 +1,4 @@
-"""Our checks before Vespa's: settings, and a package folder as a user may have edited it.
+"""Our checks before Vespa's: a package folder, as a user may have edited it.
 
 Vespa's own model lets some faults pass that only show on the node (undefined functions, features of fields that do not
 exist, undeclared inputs); these are looked for here. tests/vespa holds the checks against Vespa's config model.
@@ -15,7 +15,7 @@ from vespa_app.package.settings_checks import check_settings
 from vespa_app.running import Description
 from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA
 
-__all__ = ["check_package"]
+__all__ = ["check_files", "check_package"]
 
 
 def check_package(folder: str | Path) -> Description:
@@ -27,8 +27,13 @@ def check_package(folder: str | Path) -> Description:
     if not (root / "services.xml").is_file():
         raise SettingsError(f"{root} is no application package (it has no services.xml): make one with `colbert-vespa app`")
     description = Description.from_json(_read(root, DESCRIPTION_FILE), str(root / DESCRIPTION_FILE))
-    settings = description.settings
-    check_settings(settings)
+    check_settings(description.settings)
+    check_files(root, description)
+    return description
+
+
+def check_files(root: Path, description: Description) -> None:
+    """The files of a package whose settings were judged. Raises: SettingsError naming file and fault."""
     services = _services(root)
     declared = {str(document.get("type")) for document in services.iter("document")}
     schemas = {file.stem for file in (root / "schemas").glob("*.sd")}
@@ -38,13 +43,12 @@ def check_package(folder: str | Path) -> Description:
         where = "services.xml has document type" if name in declared else "schemas has"
         other = "schemas" if name in declared else "services.xml"
         raise SettingsError(f"{root}: {where} {name!r}, and {other} has not")
-    _check_files(root, services)
+    _check_models(root, services)
     threads = max((int(element.text or 0) for element in services.iter("persearch")), default=1)
     indexes = {index.settings.schema: index.settings for index in description.all}
     for name in sorted(schemas):
         own = indexes.get(name)
         check_schema_text(_read(root, f"schemas/{name}.sd"), name, threads, own, str(root / f"schemas/{name}.sd"))
-    return description
 
 
 def _services(root: Path) -> ET.Element:
@@ -54,7 +58,7 @@ def _services(root: Path) -> ET.Element:
         raise SettingsError(f"{root / 'services.xml'} is no XML: {error}") from None
 
 
-def _check_files(root: Path, services: ET.Element) -> None:
+def _check_models(root: Path, services: ET.Element) -> None:
     for element in services.iter():
         path = element.get("path") if element.tag.endswith("-model") else None
         if path is not None and not (root / path).is_file():
