@@ -21,7 +21,7 @@ from late_interaction.maxsim import maxsim, maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.store import storage
-from late_interaction.plaid.store.codecs import Binary, Float32, Residual, payload_form
+from late_interaction.plaid.store.codecs import CODECS, Binary, Float32, Residual
 from late_interaction.plaid.store.int16_scoring import Centroids16, Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.thresholds import Thresholds
@@ -69,7 +69,7 @@ def test_sixteen_bit_maxsim_is_maxsim_of_the_decoded_vectors(dim, rows, lengths,
     codec = {"residual": Residual(codebook), "binary": Binary(Thresholds(cuts, spread)), "float32": Float32()}[form[0]]
     vectors = vectors[: sum(lengths)]
     stored = Stored(codec, vectors, codebook.assign_near(vectors), lengths)
-    assert (stored.payload.dtype.str, stored.payload.shape[1]) == payload_form(form[0], form[1], dim)
+    assert (stored.payload.dtype.str, stored.payload.shape[1]) == CODECS[form[0]].row(form[1], dim)
     Q = (length * random.standard_normal((rows, dim))).astype(np.float32)
     chosen = np.arange(len(lengths), dtype=np.int64)[::-1].copy()
     found, errors = (array[::-1] for array in codec.score(Query16(Q), chosen, stored))

@@ -19,7 +19,7 @@ from late_interaction.plaid.imports.fast_plaid import FAST_PLAID_FILES, open_fas
 from late_interaction.plaid.imports.peer import Peer
 from late_interaction.plaid.imports.texts import documents_of, with_documents
 from late_interaction.plaid.index import LocalIndex
-from late_interaction.plaid.store.codecs import payload_form
+from late_interaction.plaid.store.codecs import CODECS
 from late_interaction.plaid.store.creating import check_free, new_index
 from late_interaction.plaid.store.segment import PayloadForm, Segment
 from late_interaction.plaid.store.versions import now, publish
@@ -111,7 +111,7 @@ def _write(
 ) -> None:
     book = peer.codebook
     index = LocalIndex.create(root, bundle=bundle, schema=schema, bits=book.bits)
-    form = PayloadForm(*payload_form("residual", book.bits, book.dim), 0)
+    form = PayloadForm(*CODECS["residual"].row(book.bits, book.dim), 0)
     items = _items(peer, schema, documents, progress)
     entry = build_encoded_segment(root, "1", schema, book, form, items)
     segment = Segment(root, entry, schema, form)

@@ -27,10 +27,9 @@ from late_interaction.plaid.store.int16_scoring import Query16, padded_width, si
 from late_interaction.simd import SHARED
 from late_interaction.thresholds import Thresholds
 
-__all__ = ["CODECS", "Binary", "Codec", "Float32", "Refined", "Residual", "open_codec", "payload_form"]
+__all__ = ["CODECS", "Binary", "Codec", "CodecKind", "Float32", "Refined", "Residual"]
 
 Payload = NDArray[Any]
-CODECS = ("residual", "binary", "float32")
 LARGEST_NORM = 46_000  # its square passes for an int32
 LARGEST_CELL = 32_000
 
@@ -44,7 +43,7 @@ class Stored(Protocol):
 
 
 class Codec(Protocol):
-    """`payload [n, width]` of n vectors, of the type that `payload_form` names."""
+    """`payload [n, width]` of n vectors, of the type that CodecKind.row names."""
 
     def encode(self, vectors: Matrix, codes: Codes) -> Payload: ...
 
@@ -58,18 +57,13 @@ class Codec(Protocol):
         ...
 
 
-def open_codec(name: str, codebook: Codebook, thresholds: Callable[[], Thresholds]) -> Codec:
-    """thresholds: asked only by codec binary."""
-    if name == "residual":
-        return Residual(codebook)
-    return Binary(thresholds()) if name == "binary" else Float32()
+@dataclass(frozen=True)
+class CodecKind:
+    """open: the codec of a codebook, or of the bundle's thresholds. row: type and width of a payload row of so many bits a
+    dimension, and dimensions."""
 
-
-def payload_form(codec: str, bits: int, dim: int) -> tuple[str, int]:
-    """Type and width of a payload row."""
-    if codec == "float32":
-        return "<f4", dim
-    return "|u1", -(-dim * (bits if codec == "residual" else 1) // 8)
+    open: Callable[[Codebook, Callable[[], Thresholds]], Codec]
+    row: Callable[[int, int], tuple[str, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,3 +219,10 @@ class Refined:
         cells = query.padded(padded_width(rows.shape[1]))
         kernels.maxsim_bytes(passages, offsets, rows, cells, np.float32(query.unit), out)
         return out, query.bound(np.ones_like(out), np.zeros_like(out))
+
+
+CODECS: dict[str, CodecKind] = {
+    "residual": CodecKind(lambda codebook, thresholds: Residual(codebook), lambda bits, dim: ("|u1", -(-dim * bits // 8))),
+    "binary": CodecKind(lambda codebook, thresholds: Binary(thresholds()), lambda bits, dim: ("|u1", -(-dim // 8))),
+    "float32": CodecKind(lambda codebook, thresholds: Float32(), lambda bits, dim: ("<f4", dim)),
+}

@@ -16,7 +16,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
-from late_interaction.plaid.store.codecs import Codec, Refined, open_codec, payload_form
+from late_interaction.plaid.store.codecs import CODECS, Codec, Refined
 from late_interaction.plaid.store.columns import evaluate
 from late_interaction.plaid.store.int16_scoring import Centroids16
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
@@ -46,7 +46,7 @@ class Snapshot:
         Raises: LocalIndexError naming the file that is missing or damaged.
         """
         self.version = version
-        dtype, width = payload_form(version.codec, version.bits, version.dim)
+        dtype, width = CODECS[version.codec].row(version.bits, version.dim)
         self.form = PayloadForm(dtype, width, version.dim if version.refine else 0)
         self._root = root
         known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
@@ -93,9 +93,8 @@ class Snapshot:
         """Raises: LocalIndexError where the index has no vector yet, or a damaged bundle."""
         if self.codebook is None:
             raise LocalIndexError(f"{self._root} has no vectors yet")
-        return open_codec(
-            self.version.codec, self.codebook, lambda: index_thresholds(self._root, self.version.dim, self.version.bundle)
-        )
+        version = self.version
+        return CODECS[version.codec].open(self.codebook, lambda: index_thresholds(self._root, version.dim, version.bundle))
 
     @functools.cached_property
     def centroids16(self) -> Centroids16:

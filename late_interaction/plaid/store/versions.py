@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,7 +241,7 @@ def _finite(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _known(value: object, known: Sequence[str]) -> str:
+def _known(value: object, known: Collection[str]) -> str:
     if value not in known:
         raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(known)}")
     return str(value)

@@ -14,7 +14,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import fsync_folder
-from late_interaction.plaid.store.codecs import open_codec
+from late_interaction.plaid.store.codecs import CODECS
 from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.snapshot import Snapshot, index_thresholds
@@ -190,7 +190,7 @@ class Commit:
             return []
         codebook = None if taken is None else taken.codebook
         if codebook is not None:
-            codec = open_codec(old.codec, codebook, lambda: index_thresholds(self._root, old.dim, old.bundle))
+            codec = CODECS[old.codec].open(codebook, lambda: index_thresholds(self._root, old.dim, old.bundle))
         passages = itertools.chain([first], items)
         fields = (old.schema, codebook, codec, self._snapshot.form)
         return [build_segment(self._root, str(self._number), *fields, passages)]
