@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from late_interaction.addresses import as_path
 from late_interaction.bundle import FORMAT_VERSION, Bundle
 from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.files import sha256_file
@@ -22,9 +23,9 @@ def bundle_of(checkpoint: str | Path, say: Callable[[str], None]) -> Bundle:
     """The bundle of a checkpoint folder, a hub name, or a bundle's folder. Queries of checkpoints that are exported here have
     no fixed length: a longer one gets more rows.
 
-    Raises: BundleError; where it has to be exported CheckpointError, MissingDependency.
+    Raises: UsageError on an empty text; BundleError; where it has to be exported CheckpointError, MissingDependency.
     """
-    folder = Path(checkpoint)
+    folder = as_path(checkpoint, "checkpoint")
     if (folder / "manifest.json").is_file():
         return Bundle.open(folder)
     place = cache_folder() / "checkpoints" / f"{_key(checkpoint)}-{FORMAT_VERSION}"

@@ -78,6 +78,8 @@ def spooled(documents: Iterable[Document]) -> Iterable[Document]:
 
 
 def standard_input(settings: SourceSettings, read: Reader = read_json) -> FileSource:
+    if sys.stdin is None:  # so it is where a process began with it closed
+        raise CollectionError("standard input is closed: give files or folders, or pipe something in")
     path = _temporary()
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)

@@ -270,3 +270,9 @@ def test_a_deletion_says_nothing_of_columns(tmp_path):
     for source in open_id_lists([str(tmp_path / "ids.txt"), str(tmp_path / "docs.jsonl")]):
         assert list(source)
         assert source.report.notes == ()
+
+
+def test_standard_input_that_is_closed_is_told(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(CollectionError, match="standard input is closed"):
+        open_sources(["-"])

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from colbert_vespa import RAGPretrainedModel
+from colbert_vespa.rag.checkpoints import bundle_of
+from colbert_vespa.rag.checks import checked_name
 from colbert_vespa.rag.memory import EncodedDocuments
 from late_interaction.encoder import Encoder
-from late_interaction.errors import LocalIndexError
+from late_interaction.errors import ArgumentError, LocalIndexError, UsageError
 from late_interaction.maxsim import maxsim
 from query import Client
 
@@ -193,3 +195,14 @@ def test_a_mistyped_index_name_is_an_error_once_and_not_remembered(rag):
     rag.index(TEXTS[2:3], IDS[2:3], index_name="j")
     assert len(rag.search("lock the mutex", index_name="i")) == 2
     assert len(rag.search("lock the mutex")) == 2  # the last that was named
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 5])
+def test_a_checkpoint_without_a_name_is_not_the_current_folder(name):
+    with pytest.raises(UsageError, match="checkpoint: "):
+        bundle_of(name, print)
+
+
+def test_a_name_of_an_index_is_text():
+    with pytest.raises(ArgumentError, match="index_name 5 is no name"):
+        checked_name(5)
