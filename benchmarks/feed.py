@@ -35,8 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from feeder.sending import Job, open_sender
+from feeder.sending.jobs import Job
 from feeder.sending.operations import put
+from feeder.sending.sender import open_sender
 from late_interaction.bundle_cache import cache_folder
 
 HERE = Path(__file__).parent

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.weights import tensor_names
-from feeder.copying.journal import Progress, Stretch
+from feeder.copying.journal import CopyJournal, Stretch
 from feeder.copying.manifest import BackupManifest, _checksum
 from feeder.copying.parts import pack_part, read_part
 from feeder.copying.source import stored_document
@@ -369,11 +369,11 @@ def journal_kind(folder: Path) -> Kind:
 
 
 def progress_kind(folder: Path) -> Kind:
-    progress = Progress(folder / "p", "copy", resume=False)
+    progress = CopyJournal(folder / "p", "copy", resume=False)
     progress.begin()
     progress.note(Stretch("1", 1, 2, 3, 4))
     progress.close(remove=False)
-    return Kind("progress", [(folder / "p").read_bytes()], lambda path: Progress(path, "copy", resume=True).last)
+    return Kind("progress", [(folder / "p").read_bytes()], lambda path: CopyJournal(path, "copy", resume=True).last)
 
 
 def pending_kind(folder: Path) -> Kind:

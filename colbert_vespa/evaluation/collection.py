@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feeder.sources.corpus import open_corpus
 from feeder.sources.jsonl import read_json_lines
-from feeder.sources.records import Limits, SourceSettings, id_of, text_of
+from feeder.sources.records import SourceLimits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
 from late_interaction.errors import CollectionError
 from late_interaction.text import checked_id, checked_text
@@ -60,7 +60,7 @@ def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection
     if not queries.is_file() or judged is None:
         raise CollectionError(f"{root} has no {'qrels.tsv' if queries.is_file() else queries.name}: {WANTED}")
     found = read_qrels(judged)
-    records = read_json_lines(queries, str(queries), Limits())
+    records = read_json_lines(queries, str(queries), SourceLimits())
     asked = tuple(
         CollectionQuery(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
         for number, record in records

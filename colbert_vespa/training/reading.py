@@ -20,7 +20,7 @@ from colbert_vespa.training.synthetic import synthetic_examples
 from feeder.sources import open_sources
 from feeder.sources.corpus import corpus_of
 from feeder.sources.jsonl import read_json_lines
-from feeder.sources.records import Limits
+from feeder.sources.records import SourceLimits
 from late_interaction.errors import CollectionError
 from late_interaction.text import clean_text
 
@@ -57,7 +57,7 @@ def _collection(folder: Path) -> TrainingData:
 
 
 def _has_queries(path: Path) -> bool:
-    first = next(iter(read_json_lines(path, str(path), Limits())), None)
+    first = next(iter(read_json_lines(path, str(path), SourceLimits())), None)
     return first is not None and "query" in first[1]
 
 
@@ -65,7 +65,7 @@ def _read_lines(path: Path) -> list[Example]:
     plain: list[RawExample] = []
     labelled: list[RawExample] = []
     scored: list[Example] = []
-    for number, record in read_json_lines(path, str(path), Limits()):
+    for number, record in read_json_lines(path, str(path), SourceLimits()):
         where, query = f"{path}:{number}", record.get("query")
         if not isinstance(query, str):
             raise CollectionError(f"{where} has no query: {FORMS}")

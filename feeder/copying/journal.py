@@ -11,7 +11,7 @@ from feeder.copying.parts import whole_count
 from feeder.own_files import AppendedFile, check_own_file, first_line
 from late_interaction.errors import CollectionError
 
-__all__ = ["KIND", "Progress", "Stretch"]
+__all__ = ["KIND", "CopyJournal", "Stretch"]
 
 KIND = "copy journal"
 MAX_LINE = 1 << 16
@@ -30,7 +30,7 @@ class Stretch:
     already_there: int = 0
 
 
-class Progress:
+class CopyJournal:
     """`last`: how far an earlier run came, or nothing. `resumed`: whether there was one."""
 
     def __init__(self, path: Path, copy: str, *, resume: bool) -> None:

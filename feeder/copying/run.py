@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from feeder.copying.journal import Progress, Stretch
+from feeder.copying.journal import CopyJournal, Stretch
 from feeder.copying.source import StoredSource
 from feeder.digests import moved_digest, stored_digest
 from feeder.signals import Stop
@@ -23,7 +23,7 @@ __all__ = ["Copy", "CopySummary", "check_schema", "differences"]
 AHEAD = 8  # batches that are handed over without waiting for what became of them
 NOT_UNIT = 0.005
 TINY = 1e-12  # a row of zeros stays one
-Report = Callable[[int, int], None]  # done, and all there is
+Reporter = Callable[[int, int], None]  # done, and all there is
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Copy:
         self,
         source: StoredSource,
         to: Target,
-        progress: Progress,
+        progress: CopyJournal,
         *,
         merge: bool = False,
         as_is: bool = False,
-        report: Report | None = None,
+        report: Reporter | None = None,
     ) -> None:
         """Raises: UsageError where the target is not empty, MetadataError where its metadata differ."""
         self._source, self._to, self._progress, self._merge, self._as_is = source, to, progress, merge, as_is

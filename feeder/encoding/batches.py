@@ -12,24 +12,24 @@ from typing import Protocol
 
 import numpy as np
 
-from feeder.encoding.passages import Cut, Range, Splitting, cut_documents
+from feeder.encoding.passages import Cut, Span, Splitting, cut_documents
 from late_interaction.array_types import Matrix
 from late_interaction.documents import passage_text
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["Encoded", "Encoding", "HereEncoding", "encode_batch"]
+__all__ = ["EncodedPassages", "Encoding", "HereEncoding", "encode_batch"]
 
 Text = tuple[str, str]  # title and text of a document
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedPassages:
     """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]`. truncated: the model does
     not read all of it. error: why it cannot be indexed; it has no passages then."""
 
     title: str
-    ranges: tuple[Range, ...]
+    ranges: tuple[Span, ...]
     vectors: tuple[Matrix, ...]
     truncated: bool
     error: str = ""
@@ -40,7 +40,7 @@ class Encoding(Protocol):
 
     ahead: int
 
-    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+    def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
         """The future has an outcome for each document, in order. It raises ColbertVespaError where encoding is impossible."""
         ...
 
@@ -49,7 +49,7 @@ class Encoding(Protocol):
 
 def encode_batch(
     batch: Sequence[Text], splitting: Splitting, tokenizing: Tokenizing, encoder: DocumentEncoder | None
-) -> list[Encoded]:
+) -> list[EncodedPassages]:
     """Without an encoder, for a target that makes the vectors itself, passages have no rows."""
     cuts = cut_documents(batch, splitting, tokenizing)
     good = [(cut, text) for cut, (_, text) in zip(cuts, batch, strict=True) if isinstance(cut, Cut)]
@@ -61,14 +61,14 @@ def encode_batch(
     return [_encoded(cut, tuple(next(rest) for _ in cut.ranges)) if isinstance(cut, Cut) else _failed(str(cut)) for cut in cuts]
 
 
-def _encoded(cut: Cut, vectors: tuple[Matrix, ...]) -> Encoded:
+def _encoded(cut: Cut, vectors: tuple[Matrix, ...]) -> EncodedPassages:
     if not all(np.isfinite(rows).all() for rows in vectors):
         return _failed("its vectors are not all finite numbers: the model cannot encode this text")
-    return Encoded(cut.title, cut.ranges, vectors, cut.truncated)
+    return EncodedPassages(cut.title, cut.ranges, vectors, cut.truncated)
 
 
-def _failed(error: str) -> Encoded:
-    return Encoded("", (), (), truncated=False, error=error)
+def _failed(error: str) -> EncodedPassages:
+    return EncodedPassages("", (), (), truncated=False, error=error)
 
 
 class HereEncoding:
@@ -80,7 +80,7 @@ class HereEncoding:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._parts = (splitting, tokenizing, encoder)
 
-    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+    def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
         return self._pool.submit(encode_batch, batch, *self._parts)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ __all__ = ["MARK", "MAX_PASSAGES", "Counting", "Cut", "Splitting", "cut_document
 METHODS = ("none", "sentences", "markdown", "marked")
 MARK = "\U0010fffd"  # the last private-use character: between the passages of a text that somebody has cut already
 MAX_PASSAGES = 4096
-Range = tuple[int, int]
+Span = tuple[int, int]
 
 # where a sentence ends: after closing quotes and blanks, if no small letter follows; after CJK's full stops; at a blank line
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n[^\S\n]*\n\s*")  # noqa: RUF001
@@ -66,7 +66,7 @@ class Cut:
     characters of its text, and their tokens, title included."""
 
     title: str
-    ranges: tuple[Range, ...]
+    ranges: tuple[Span, ...]
     rows: tuple[TokenRows, ...]
 
     @property
@@ -75,7 +75,7 @@ class Cut:
         return any(rows.truncated for rows in self.rows)
 
 
-def passages_of(document: Document, title: str, ranges: Sequence[Range]) -> tuple[Passage, ...]:
+def passages_of(document: Document, title: str, ranges: Sequence[Span]) -> tuple[Passage, ...]:
     """The passages `id#0`, `id#1`, ...; each has the document's metadata."""
     return tuple(
         Passage(Passage.id_of(document.id, number), document.id, title, document.text[start:end], document.metadata)
@@ -143,13 +143,13 @@ class _Cutter:
         order = sorted(range(len(ranges)), key=ranges.__getitem__)
         return Cut(title, tuple(ranges[i] for i in order), tuple(rows[i] for i in order))
 
-    def _verified(self, title: str, text: str, wanted: list[Range]) -> tuple[list[Range], list[TokenRows]]:
+    def _verified(self, title: str, text: str, wanted: list[Span]) -> tuple[list[Span], list[TokenRows]]:
         """The ranges with their tokens; in halves where title and text together have more tokens than their sum."""
-        ranges: list[Range] = []
+        ranges: list[Span] = []
         rows: list[TokenRows] = []
         while wanted:
             _check_count(len(ranges) + len(wanted))
-            following: list[Range] = []
+            following: list[Span] = []
             tokens = self._tokenizing.documents([passage_text(title, text[start:end]) for start, end in wanted])
             for place, own in zip(wanted, tokens, strict=True):
                 halves = None if self.fits(own) else _halves(text, place)
@@ -164,7 +164,7 @@ class _Cutter:
     def _count(self, text: str) -> int:
         return self._tokenizing.document_counts([text])[0] if text.strip() else 0
 
-    def _counts(self, text: str, ranges: Sequence[Range]) -> list[int]:
+    def _counts(self, text: str, ranges: Sequence[Span]) -> list[int]:
         return self._tokenizing.document_counts([text[start:end] for start, end in ranges])
 
     def _fitting_title(self, title: str) -> str:
@@ -173,7 +173,7 @@ class _Cutter:
             title = title[: words[len(words) // 2 - 1] if len(words) > 1 else len(title) // 2].rstrip()
         return title
 
-    def _pieces(self, text: str, unit: Range, count: int, budget: int) -> Iterator[Range]:
+    def _pieces(self, text: str, unit: Span, count: int, budget: int) -> Iterator[Span]:
         """The unit, in halves of halves until each fits."""
         halves = _halves(text, unit) if count > budget else None
         if halves is None:
@@ -182,9 +182,9 @@ class _Cutter:
         for half, tokens in zip(halves, self._counts(text, halves), strict=True):
             yield from self._pieces(text, half, tokens, budget)
 
-    def _packed(self, text: str, units: Sequence[Range], counts: Sequence[int], breaks: set[int], budget: int) -> list[Range]:
+    def _packed(self, text: str, units: Sequence[Span], counts: Sequence[int], breaks: set[int], budget: int) -> list[Span]:
         """As many units as fit, one passage after the other, none across a break; then the overlap again."""
-        packed: list[Range] = []
+        packed: list[Span] = []
         first = 0
         while first < len(units):
             last, total = first + 1, counts[first]
@@ -214,7 +214,7 @@ def _check_count(count: int) -> None:
         raise CollectionError(f"more than {MAX_PASSAGES} passages: split the document, or give passages more tokens")
 
 
-def _units(text: str, starts: set[int]) -> Iterator[Range]:
+def _units(text: str, starts: set[int]) -> Iterator[Span]:
     """Sentences, one after the other without a gap; `starts` begin one too."""
     ends = sorted({match.end() for match in _SENTENCE_END.finditer(text)} | starts | {len(text)})
     start = 0
@@ -234,7 +234,7 @@ def _section_starts(text: str) -> set[int]:
     return starts
 
 
-def _halves(text: str, place: Range) -> list[Range] | None:
+def _halves(text: str, place: Span) -> list[Span] | None:
     """The range as two, cut between words as near to the middle as there is a blank; None where it is one character."""
     start, end = place
     if end - start < 2:
@@ -247,7 +247,7 @@ def _halves(text: str, place: Range) -> list[Range] | None:
     return [half for half in halves if half is not None] or None
 
 
-def _stripped(text: str, start: int, end: int) -> Range | None:
+def _stripped(text: str, start: int, end: int) -> Span | None:
     """The range without blanks at its ends; None where there is nothing else."""
     while start < end and text[start].isspace():
         start += 1

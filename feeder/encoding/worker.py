@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from feeder.encoding.batches import Encoded, encode_batch
+from feeder.encoding.batches import EncodedPassages, encode_batch
 from feeder.encoding.passages import Splitting
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
@@ -31,7 +31,7 @@ def batch_body(batch: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"batch": [list(item) for item in batch]}
 
 
-def answer_of(frame: Frame, dim: int) -> list[Encoded]:
+def answer_of(frame: Frame, dim: int) -> list[EncodedPassages]:
     """What a worker has said. Raises: ColbertVespaError, its words."""
     if "error" in frame.body:
         raise ColbertVespaError(frame.body["error"])
@@ -40,11 +40,11 @@ def answer_of(frame: Frame, dim: int) -> list[Encoded]:
     found = []
     for title, ranges, own, truncated, error in frame.body["encoded"]:
         places = tuple((start, end) for start, end in ranges)
-        found.append(Encoded(title, places, tuple(next(rest) for _ in own), truncated, error))
+        found.append(EncodedPassages(title, places, tuple(next(rest) for _ in own), truncated, error))
     return found
 
 
-def _answer(number: int, encoded: Sequence[Encoded]) -> bytes:
+def _answer(number: int, encoded: Sequence[EncodedPassages]) -> bytes:
     body = [[item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error] for item in encoded]
     rows = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
     return pack(number, {"encoded": body}, b"".join(rows))

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-from feeder.encoding.batches import Encoded, Text
+from feeder.encoding.batches import EncodedPassages, Text
 from feeder.encoding.passages import Splitting
 from feeder.encoding.worker import answer_of, batch_body
 from late_interaction.bundle import Bundle
@@ -30,7 +30,7 @@ MODULE = "feeder.encoding.worker"
 @dataclass(slots=True)
 class _Task:
     batch: Sequence[Text]
-    done: Future[list[Encoded]] = field(default_factory=Future)
+    done: Future[list[EncodedPassages]] = field(default_factory=Future)
     deaths: int = 0
 
 
@@ -53,7 +53,7 @@ class WorkerEncoding:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, batch: Sequence[Text]) -> Future[list[Encoded]]:
+    def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
         task = _Task(batch)
         self._tasks.put(task)
         return task.done

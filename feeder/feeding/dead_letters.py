@@ -10,7 +10,7 @@ from typing import Any
 from feeder.outcomes import Failure
 from feeder.own_files import FORMAT_VERSION, AppendedFile, check_own_file, first_line
 from feeder.sources.jsonl import read_json_lines
-from feeder.sources.records import Limits
+from feeder.sources.records import SourceLimits
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 
@@ -84,7 +84,7 @@ class DeadLetterSource:
             yield document
 
     def _letters(self) -> Iterator[tuple[str, str, Document]]:
-        lines = read_json_lines(self.path, self.name, Limits(line_mb=128))
+        lines = read_json_lines(self.path, self.name, SourceLimits(line_mb=128))
         head = next(lines, (0, {}))[1]
         if head.get("colbert-vespa") != LETTERS or head.get("format_version") != FORMAT_VERSION:
             raise CollectionError(f"{self.name}: not dead letters that this release reads: feed ordinary files without --retry")

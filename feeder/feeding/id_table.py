@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["DigestTable", "DigestTableBuilder", "last_places", "short_hash"]
 
-Words = NDArray[np.uint64]
+Hashes = NDArray[np.uint64]
 
 
 def short_hash(text: str) -> bytes:
@@ -59,7 +59,7 @@ class DigestTableBuilder:
 class DigestTable:
     """24 bytes an id."""
 
-    def __init__(self, high: Words, low: Words, digests: Words) -> None:
+    def __init__(self, high: Hashes, low: Hashes, digests: Hashes) -> None:
         """high: first words of the ids' hashes, ascending; low: the second ones."""
         self._high, self._low, self._digests = high, low, digests
 

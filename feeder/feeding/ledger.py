@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from feeder.sending import FeedStatistics
+from feeder.sending.statistics import FeedStatistics
 from feeder.sources.report import Note
 
 __all__ = ["FeedProgress", "FeedSummary", "Ledger", "rates"]

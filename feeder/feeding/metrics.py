@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import get_args
 
 from feeder.feeding.ledger import FeedProgress
-from feeder.sending import FeedStatistics
 from feeder.sending.breaker import Circuit
-from feeder.sending.statistics import LATENCY_BOUNDS_S
+from feeder.sending.statistics import LATENCY_BOUNDS_S, FeedStatistics
 from late_interaction.errors import UsageError
 from late_interaction.extras import required
 

@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 
 from feeder.digests import Digests, stored_digest
-from feeder.encoding.batches import Encoded, Encoding
+from feeder.encoding.batches import EncodedPassages, Encoding
 from feeder.encoding.passages import passages_of
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import Journal
@@ -145,7 +145,7 @@ class Feed:
     def _put_all(self) -> None:
         assert self._encoding is not None
         batches = self._batches()
-        underway: deque[tuple[list[_Wanted], Future[list[Encoded]]]] = deque()
+        underway: deque[tuple[list[_Wanted], Future[list[EncodedPassages]]]] = deque()
         more = True
         while more or underway:
             while more and len(underway) < self._encoding.ahead:
@@ -174,7 +174,7 @@ class Feed:
             self._target.delete([item.document.id for item in blank])
         return [one for one in wanted if not one.item.document.blank]
 
-    def _awaited(self, future: Future[list[Encoded]]) -> list[Encoded] | None:
+    def _awaited(self, future: Future[list[EncodedPassages]]) -> list[EncodedPassages] | None:
         """None where the user wants an end before it is there."""
         while True:
             self._check_stop()
@@ -266,7 +266,7 @@ class Feed:
     def _stored_digest(self, digest: str, passages: int) -> str:
         return stored_digest(digest, passages, counted=self._target.counted)
 
-    def _hand_over(self, wanted: Sequence[_Wanted], encoded: Sequence[Encoded]) -> None:
+    def _hand_over(self, wanted: Sequence[_Wanted], encoded: Sequence[EncodedPassages]) -> None:
         ready: list[EncodedDocument] = []
         for one, made in zip(wanted, encoded, strict=True):
             id_ = one.item.document.id
@@ -280,7 +280,7 @@ class Feed:
             self._pacing.take(len(part))
             self._target.put(part)
 
-    def _ready(self, item: _Item, there: Sequence[str], made: Encoded) -> EncodedDocument:
+    def _ready(self, item: _Item, there: Sequence[str], made: EncodedPassages) -> EncodedDocument:
         document = item.document
         passages = passages_of(replace(document, metadata=item.metadata), made.title, made.ranges)
         own = {passage.id for passage in passages}

@@ -22,7 +22,7 @@ from feeder.feeding.pipeline import Feed, Pacing
 from feeder.feeding.survey import Survey, survey
 from feeder.own_files import check_appendable, check_own_file
 from feeder.signals import Stop
-from feeder.sources import FileSource, Note, Report, Spool, spooled
+from feeder.sources import FileSource, Note, SourceReport, Spool, spooled
 from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.targets import Target
@@ -307,7 +307,7 @@ class _Limited:
 
 
 def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple[Note, ...]:
-    report = Report(documents.notes)
+    report = SourceReport(documents.notes)
     if surveyed.bare and options.operation == "put":
         which = "documents, all there are, have" if surveyed.bare + surveyed.blank == surveyed.documents else "documents have"
         report.add(Note("no_text", f"{which} a title alone and no text", surveyed.bare, surveyed.bare_ids))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from feeder.encoding.passages import Splitting
-from feeder.sources import Columns, Limits, SourceSettings
+from feeder.sources import ColumnMapping, SourceLimits, SourceSettings
 from late_interaction.errors import SettingsError
 from vespa_app.settings.sections import read_section, setting_error
 
@@ -54,8 +54,8 @@ def read_feed_settings(path: Path) -> FeedSettings:
             raise setting_error(name, f"must be str, got {str(value)[:60]!r}", str(path))
     if unknown := sorted(set(data) - {"columns", "limits", "passages"}):
         raise setting_error(unknown[0], "unknown; known: format, delimiter, columns, limits, passages", str(path))
-    columns = read_section(Columns, "columns", _listed(data.get("columns", {})), str(path))
-    limits = read_section(Limits, "limits", data.get("limits", {}), str(path))
+    columns = read_section(ColumnMapping, "columns", _listed(data.get("columns", {})), str(path))
+    limits = read_section(SourceLimits, "limits", data.get("limits", {}), str(path))
     passages = read_section(Splitting, "passages", data.get("passages", {}), str(path))
     return FeedSettings(SourceSettings(columns, limits, format_, delimiter=delimiter), passages)
 

@@ -13,9 +13,3 @@
 
 The model for behaviour is the feed client of Vespa's own command line.
 """
-
-from feeder.sending.jobs import Job
-from feeder.sending.sender import Sender, open_sender
-from feeder.sending.statistics import FeedStatistics
-
-__all__ = ["FeedStatistics", "Job", "Sender", "open_sender"]

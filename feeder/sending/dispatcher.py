@@ -21,7 +21,7 @@ from feeder.sending.jobs import Attempt, Job
 from feeder.sending.retrying import MAX_ATTEMPTS, jittered, pause
 from feeder.sending.statistics import Counts, FeedStatistics
 from feeder.sending.throttle import Throttle
-from feeder.sending.verdicts import Answer, Verdict, judge
+from feeder.sending.verdicts import HttpAnswer, Verdict, judge
 from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUnreachable
 
 __all__ = ["Dispatcher"]
@@ -92,7 +92,7 @@ class Dispatcher:
             return max(due, self._next_probe) if self._probe is None else None
         return due if self._has_room() else None
 
-    def answered(self, attempt: Attempt, answer: Answer) -> None:
+    def answered(self, attempt: Attempt, answer: HttpAnswer) -> None:
         state = self.breaker.state
         self.in_flight -= 1
         if self._probe is attempt:
@@ -155,7 +155,7 @@ class Dispatcher:
                 return attempt
             self._closed(attempt.job)
 
-    def _failed(self, attempt: Attempt, answer: Answer, message: str, verdict: Verdict, *, counts: bool) -> None:
+    def _failed(self, attempt: Attempt, answer: HttpAnswer, message: str, verdict: Verdict, *, counts: bool) -> None:
         """counts: while no operation gets through, it is the breaker that decides when to give up."""
         attempt.failures += 1 if counts else 0
         said = answer.status >= 400

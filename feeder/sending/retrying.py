@@ -10,7 +10,7 @@ from late_interaction.errors import VespaBusy, VespaUnreachable
 
 __all__ = ["MAX_ATTEMPTS", "insistent", "jittered", "pause"]
 
-Answer = TypeVar("Answer")
+Got = TypeVar("Got")
 TOO_MANY_REQUESTS = 429  # is asked again without a cap
 
 MAX_ATTEMPTS = 10
@@ -27,7 +27,7 @@ def jittered(seconds: float, chance: random.Random) -> float:
     return seconds * chance.uniform(0.75, 1.25)
 
 
-def insistent(ask: Callable[[], Answer], sleep: Callable[[float], None], chance: random.Random) -> Answer:
+def insistent(ask: Callable[[], Got], sleep: Callable[[float], None], chance: random.Random) -> Got:
     """What `ask` answers, asked again after what fails in passing. Raises: VespaUnreachable, VespaBusy after ten attempts."""
     attempt = 0
     while True:

@@ -17,7 +17,7 @@ from feeder.sending.dispatcher import Dispatcher
 from feeder.sending.jobs import Attempt, Job
 from feeder.sending.statistics import FeedStatistics
 from feeder.sending.throttle import Throttle
-from feeder.sending.verdicts import Answer
+from feeder.sending.verdicts import HttpAnswer
 from vespa_app.running.http import parse_address
 
 __all__ = ["Sender", "Transport", "open_sender"]
@@ -34,7 +34,7 @@ class Transport(Protocol):
         """allowed: how many may be in flight now."""
         ...
 
-    def poll(self, seconds: float) -> list[tuple[Attempt, Answer]]:
+    def poll(self, seconds: float) -> list[tuple[Attempt, HttpAnswer]]:
         """What was answered; waits at most `seconds` for a first one, or until `wake`."""
         ...
 

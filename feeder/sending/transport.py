@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from feeder.sending.jobs import Attempt
-from feeder.sending.verdicts import Answer
+from feeder.sending.verdicts import HttpAnswer
 from late_interaction.extras import required
 from vespa_app.running.credentials import tls_files, token_header
 
@@ -74,7 +74,7 @@ class CurlTransport:
         stream.begin(attempt, self._base, self._limit)
         self._pools[-1].add(stream, min(-(-allowed // self._connections), STREAMS))
 
-    def poll(self, seconds: float) -> list[tuple[Attempt, Answer]]:
+    def poll(self, seconds: float) -> list[tuple[Attempt, HttpAnswer]]:
         """What was answered; waits at most `seconds` for a first one, or until `wake`."""
         answered = self._taken()
         until = time.monotonic() + (0.0 if answered else seconds)
@@ -107,7 +107,7 @@ class CurlTransport:
         os.close(self._woken)
         os.close(self._waker)
 
-    def _taken(self) -> list[tuple[Attempt, Answer]]:
+    def _taken(self) -> list[tuple[Attempt, HttpAnswer]]:
         found = []
         for pool in list(self._pools):
             for stream, code, message in pool.ended():
@@ -243,18 +243,18 @@ class _Stream:
             self.curl.setopt(pycurl.HTTPHEADER, self._gzip if operation.gzipped else self._plain)
             self._gzipped = operation.gzipped
 
-    def end(self, code: int, message: str) -> tuple[Attempt, Answer]:
+    def end(self, code: int, message: str) -> tuple[Attempt, HttpAnswer]:
         attempt, body = self._attempt, b"".join(self._chunks)
         assert attempt is not None
         self._attempt = None
         self._chunks.clear()
         seconds = time.monotonic() - self._began
         if code == pycurl.E_OK:
-            return attempt, Answer(self.curl.getinfo(pycurl.RESPONSE_CODE), body, seconds=seconds)
+            return attempt, HttpAnswer(self.curl.getinfo(pycurl.RESPONSE_CODE), body, seconds=seconds)
         lasting = code in LASTING or (code in _TLS_TALK and "certificate" in message)
         advice = ": renew the one that does not hold, ours or Vespa's" if lasting and "certificate" in message else ""
         reason = f"{message or f'error {code} of libcurl'}{advice}"
-        return attempt, Answer(0, b"", f"does not answer ({reason})", lasting, seconds)
+        return attempt, HttpAnswer(0, b"", f"does not answer ({reason})", lasting, seconds)
 
 
 def _notice_silence(fd: int, purpose: int, address: Any = None) -> int:

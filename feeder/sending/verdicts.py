@@ -9,14 +9,14 @@ from enum import Enum
 from feeder.sending.operations import Operation
 from vespa_app.running.credentials import NOT_LET_IN, RENEW
 
-__all__ = ["Answer", "Verdict", "judge"]
+__all__ = ["HttpAnswer", "Verdict", "judge"]
 
 PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is not there now, timed out, or has its disk full
 NOT_FOUND, TOO_MANY = 404, 429
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """status: of HTTP, 0 where no answer came, and then `error` says why. lasting: no other attempt can go better.
     seconds: from sending to here."""
 
@@ -35,7 +35,7 @@ class Verdict(Enum):
     HOPELESS = "hopeless"  # no operation can go better
 
 
-def judge(operation: Operation, answer: Answer) -> tuple[Verdict, str]:
+def judge(operation: Operation, answer: HttpAnswer) -> tuple[Verdict, str]:
     """The verdict and, where it is not DONE, the message: Vespa's own where there is one."""
     if answer.error:
         return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
@@ -63,7 +63,7 @@ def _parsed(body: bytes) -> dict[str, object] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _message(answer: Answer, body: dict[str, object] | None) -> str:
+def _message(answer: HttpAnswer, body: dict[str, object] | None) -> str:
     said = body.get("message") if body else None
     text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace").strip()
     return f"answered {answer.status}: {text[:500] or 'nothing'}"

@@ -1,17 +1,17 @@
 """Document sources: one file and one line of the table in `opening.py` for each kind."""
 
 from feeder.sources.opening import open_id_lists, open_sources
-from feeder.sources.records import Columns, Limits, SourceSettings
-from feeder.sources.report import Note, Report
+from feeder.sources.records import ColumnMapping, SourceLimits, SourceSettings
+from feeder.sources.report import Note, SourceReport
 from feeder.sources.source import FileSource
 from feeder.sources.spool import Spool, spooled
 
 __all__ = [
-    "Columns",
+    "ColumnMapping",
     "FileSource",
-    "Limits",
     "Note",
-    "Report",
+    "SourceLimits",
+    "SourceReport",
     "SourceSettings",
     "Spool",
     "open_id_lists",

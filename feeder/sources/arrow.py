@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feeder.sources.packed import unpacked
-from feeder.sources.records import Limits, Record
+from feeder.sources.records import SourceLimits, SourceRecord
 from late_interaction.errors import CollectionError
 from late_interaction.extras import required
 
@@ -20,7 +20,7 @@ ROWS = 256  # read at a time
 STATE, DICT = "state.json", "dataset_dict.json"
 
 
-def read_parquet(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_parquet(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     _arrow(path)
     from pyarrow import parquet
 
@@ -28,7 +28,7 @@ def read_parquet(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, R
         yield from _rows(file.iter_batches(ROWS), 1, name, limits)
 
 
-def read_arrow(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_arrow(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """Arrow's file format (Feather) or its stream format."""
     with unpacked(path, name, limits) as plain:
         yield from _rows(_batches(plain, name), 1, name, limits)
@@ -47,7 +47,7 @@ def _describes(path: Path, key: str) -> bool:
     return isinstance(data, dict) and key in data
 
 
-def read_dataset(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, Record]]:
+def read_dataset(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[str, SourceRecord]]:
     """What `save_to_disk` wrote: one data set, or several (train, test), whose rows are then `SPLIT/ROW`."""
     splits = _strings(path / DICT, "splits", name) if (path / DICT).is_file() else [""]
     for split in splits:
@@ -99,7 +99,7 @@ def _sliced(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch.slice(start, ROWS)
 
 
-def _rows(batches: Iterable[Any], first: int, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def _rows(batches: Iterable[Any], first: int, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     row = first
     for batch in batches:
         if batch.nbytes > (limits.line_mb << 20) * ROWS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from feeder.sources.records import Columns, Record
+from feeder.sources.records import ColumnMapping, SourceRecord
 from feeder.sources.report import Note
 
 __all__ = ["NO_TEXT_COLUMN", "ColumnUse"]
@@ -28,12 +28,12 @@ _LIKE_TEXT = (
 class ColumnUse:
     """Counts records and notes their columns as they stream by."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: ColumnMapping) -> None:
         self._columns = columns
         self._records = 0
         self._seen: dict[str, None] = {}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: SourceRecord) -> None:
         self._records += 1
         inner = record.get("metadata")
         for names in (record, inner if isinstance(inner, Mapping) else ()):
@@ -46,7 +46,7 @@ class ColumnUse:
         only_ids = not self._columns.text and self._columns.metadata == ()
         if not self._records or len(self._seen) >= NAMED or only_ids:
             return
-        columns, default = self._columns, Columns()
+        columns, default = self._columns, ColumnMapping()
         asked = [*(columns.metadata or ()), *columns.names]
         asked += columns.title if columns.title != default.title else ()
         asked += columns.text if columns.text != default.text else ()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feeder.sources.jsonl import read_json_lines
-from feeder.sources.records import Limits, SourceSettings
+from feeder.sources.records import SourceLimits, SourceSettings
 from feeder.sources.report import Note
 from feeder.sources.source import FileSource, Item
 from late_interaction.errors import CollectionError
@@ -26,7 +26,7 @@ def open_corpus(folder: Path, settings: SourceSettings) -> FileSource:
     return FileSource(file, str(file), _read_corpus, settings)
 
 
-def _read_corpus(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Item]]:
+def _read_corpus(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     """Its records, and notes on files beside it that are not of the collection."""
     for other in sorted(path.parent.iterdir()):
         if not other.name.startswith((".", "corpus.", "queries.", "qrels")):

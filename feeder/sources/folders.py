@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feeder.sources.packed import bare_suffix
 from feeder.sources.pages import PAGES, markdown_types, page_of
-from feeder.sources.records import Limits, Record
+from feeder.sources.records import SourceLimits, SourceRecord
 from feeder.sources.report import Note
 from feeder.sources.source import Item, Reader
 from late_interaction.errors import CollectionError, UsageError
@@ -21,7 +21,7 @@ HIDDEN, LINKS = "hidden files and folders left out", "links left out"
 SPECIAL, NAMES = "pipes, sockets and devices left out", "files left out, whose names cannot be ids"
 UNKNOWN, NO_ID = "files left out, of no known kind", "files left out, whose first record has no id"
 NO_RECORDS = "JSON files left out, that do not hold records"
-Found = tuple[Path, str | CollectionError | None]  # why it is left out
+Walked = tuple[Path, str | CollectionError | None]  # why it is left out
 
 
 def has_files(folder: Path, known: Callable[[Path], object]) -> bool:
@@ -31,11 +31,11 @@ def has_files(folder: Path, known: Callable[[Path], object]) -> bool:
 def read_folder(
     path: Path,
     name: str,
-    limits: Limits,
+    limits: SourceLimits,
     *,
     prefix: str,
     reader: Callable[[Path], Reader | None],
-    has_id: Callable[[Record], bool],
+    has_id: Callable[[SourceRecord], bool],
 ) -> Iterator[tuple[str, Item]]:
     """All files of the folder and those below it, by path. What is left out is noted; hidden files and links always are.
 
@@ -72,7 +72,7 @@ def read_folder(
 
 
 def _records(
-    read: Reader, file: Path, where: str, limits: Limits, has_id: Callable[[Record], bool]
+    read: Reader, file: Path, where: str, limits: SourceLimits, has_id: Callable[[SourceRecord], bool]
 ) -> Iterator[tuple[int | str, Item]]:
     """None of a file that holds something else than documents, which its first record tells."""
     first = True
@@ -94,8 +94,8 @@ def _left_out(message: str, where: str) -> Note:
     return Note("left_out", message, 1, (where,))
 
 
-def _walk(folder: Path) -> Iterator[Found]:
-    waiting: list[Found] = [(folder, None)]
+def _walk(folder: Path) -> Iterator[Walked]:
+    waiting: list[Walked] = [(folder, None)]
     while waiting:
         path, left_out = waiting.pop()
         if left_out or not (path is folder or path.is_dir()):

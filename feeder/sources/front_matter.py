@@ -14,7 +14,7 @@ __all__ = ["MetadataTypes", "split_front_matter"]
 MAX_CHARACTERS = 1 << 16
 MAX_DEPTH = 20
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-Scalar = str | int | float | bool
+FieldValue = str | int | float | bool
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
@@ -72,10 +72,10 @@ class MetadataTypes:
             if isinstance(value, list):
                 self._lists.add(name)
 
-    def of(self, fields: Mapping[str, Any]) -> tuple[dict[str, Scalar | list[Scalar]], tuple[str, ...]]:
+    def of(self, fields: Mapping[str, Any]) -> tuple[dict[str, FieldValue | list[FieldValue]], tuple[str, ...]]:
         """Those that can be metadata, and the names of those that cannot, such as tables."""
         plain = _plain(fields)
-        typed: dict[str, Scalar | list[Scalar]] = {}
+        typed: dict[str, FieldValue | list[FieldValue]] = {}
         for name, value in plain.items():
             many = name in self._lists
             items = [self._typed(name, item, many) for item in (value if isinstance(value, list) else [value])]
@@ -83,16 +83,16 @@ class MetadataTypes:
         unfit = (str(name) for name, value in fields.items() if str(name) not in plain and value not in (None, [], {}))
         return typed, tuple(unfit)
 
-    def _typed(self, name: str, item: Scalar, many: bool) -> Scalar:
+    def _typed(self, name: str, item: FieldValue, many: bool) -> FieldValue:
         types = self._types.get(name, set())
         if types <= {int, float} or (len(types) == 1 and not (many and bool in types)):
             return item
         return str(item).lower() if isinstance(item, bool) else str(item)
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
+def _plain(fields: Mapping[str, Any]) -> dict[str, FieldValue | list[FieldValue]]:
     """Texts, numbers, true and false, and lists of them."""
-    found: dict[str, Scalar | list[Scalar]] = {}
+    found: dict[str, FieldValue | list[FieldValue]] = {}
     for name, value in fields.items():
         items = [_scalar(item) for item in (value if isinstance(value, list) else [value])]
         if items and None not in items:
@@ -100,7 +100,7 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
     return found
 
 
-def _scalar(value: object) -> Scalar | None:
+def _scalar(value: object) -> FieldValue | None:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

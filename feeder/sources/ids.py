@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from feeder.sources.jsonl import json_object, read_json
+from feeder.sources.jsonl import array_of, checked_object, json_object
 from feeder.sources.packed import lines, opened
-from feeder.sources.records import Limits, Record
+from feeder.sources.records import SourceLimits, SourceRecord
 from late_interaction.errors import CollectionError
 
 __all__ = ["read_any_ids", "read_ids", "read_json_ids"]
 
 
-def read_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """Text with an id a line, as it stands there; blank lines are none."""
     for number, line in lines(path, name, limits):
         try:
@@ -23,7 +23,7 @@ def read_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Recor
             raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None
 
 
-def read_json_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_json_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """JSON lines: an id each, a text or a whole number, or an object that has one."""
     for number, line in lines(path, name, limits):
         try:
@@ -33,9 +33,15 @@ def read_json_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, 
         yield number, {"id": found} if isinstance(found, (str, int)) else json_object(line, f"{name}:{number}")
 
 
-def read_any_ids(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_id_array(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
+    """One JSON array of what `read_json_ids` takes."""
+    for number, item in array_of(path, name, limits):
+        yield number, {"id": item} if isinstance(item, (str, int)) else checked_object(item, f"{name}:{number}")
+
+
+def read_any_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """JSON where it begins as an object, an array or a text does; else an id a line."""
     with opened(path, name, limits) as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    read = {b"{": read_json_ids, b'"': read_json_ids, b"[": read_json}.get(start, read_ids)
+    read = {b"{": read_json_ids, b'"': read_json_ids, b"[": read_id_array}.get(start, read_ids)
     yield from read(path, name, limits)

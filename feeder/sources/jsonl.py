@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from feeder.sources.packed import lines, opened
-from feeder.sources.records import Limits, Record
+from feeder.sources.records import SourceLimits, SourceRecord
 from late_interaction.errors import CollectionError
+from late_interaction.json_arrays import array_elements
 
-__all__ = ["json_object", "read_json", "read_json_lines", "read_vespa"]
-
-BLOCK = 1 << 20
-_BEGIN = re.compile(r"\s*\[\s*")
-_BETWEEN = re.compile(r"\s*,\s*|\s*(?=\])")
+__all__ = ["array_of", "checked_object", "json_object", "read_json", "read_json_lines", "read_vespa"]
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -34,19 +30,21 @@ def _refused(constant: str) -> object:
 DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refused)
 
 
-def read_json_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_json_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     for number, line in lines(path, name, limits):
         yield number, json_object(line, f"{name}:{number}")
 
 
-def read_json(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_json(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """Lines, or an array, whichever it is."""
     with opened(path, name, limits) as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return _read_array(path, name, limits) if start.startswith(b"[") else read_json_lines(path, name, limits)
+    if start.startswith(b"["):
+        return ((number, checked_object(item, f"{name}:{number}")) for number, item in array_of(path, name, limits))
+    return read_json_lines(path, name, limits)
 
 
-def read_vespa(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
+def read_vespa(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
     """Puts and stored documents of document/v1: {"put": "id:space:type::name", "fields": {...}}; the id is what is after the
     second colon pair. Updates and removals are refused: they have no text."""
     for number, record in read_json(path, name, limits):
@@ -66,45 +64,30 @@ def json_object(line: bytes, where: str) -> dict[str, object]:
         raise CollectionError(f"{where}: not UTF-8 (byte {error.start}): convert the file") from None
     except (ValueError, RecursionError) as error:
         raise CollectionError(f"{where}: not JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise CollectionError(f"{where}: must be an object, got {type(record).__name__}")
-    return record
+    return checked_object(record, where)
 
 
-def _read_array(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Record]]:
-    """Its elements, one in memory at a time."""
-    decoder, text = DECODER, codecs.getincrementaldecoder("utf-8-sig")()
-    most = limits.line_mb << 20
-    waiting, place, number = "", 0, 0
+def array_of(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, object]]:
+    """Numbered elements of the array that the file is."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     with opened(path, name, limits) as file:
-        ended = False
-        while True:
-            between = (_BETWEEN if number else _BEGIN).match(waiting, place)
-            start = place if between is None else between.end()
-            try:
-                if between is None:
-                    raise ValueError("no comma where one was wanted")
-                if waiting[start : start + 1] == "]":
-                    if waiting[start + 1 :].strip() or file.read(BLOCK).strip():
-                        raise CollectionError(f"{name}: something follows the end of the array")
-                    return
-                record, place = decoder.raw_decode(waiting, start)
-            except (ValueError, RecursionError) as error:
-                if ended or len(waiting) - start > most:
-                    reason = f"element {number + 1} of the array is cut off, no JSON, or larger than {limits.line_mb} MiB"
-                    raise CollectionError(f"{name}: {reason} ({error})") from None
-                block = file.read(max(BLOCK, len(waiting) - start))
-                ended = not block
-                waiting, place = waiting[place:] + _decoded(text, block, name), 0
-                continue
-            number += 1
-            if not isinstance(record, dict):
-                raise CollectionError(f"{name}:{number}: must be an object, got {type(record).__name__}")
-            yield number, record
+
+        def read(size: int) -> str:
+            while block := file.read(size):
+                if text := decoder.decode(block):
+                    return text
+            return decoder.decode(b"", final=True)
+
+        try:
+            yield from enumerate(array_elements(read, DECODER, limits.line_mb << 20), start=1)
+        except UnicodeDecodeError as error:
+            raise CollectionError(f"{name}: not UTF-8 (byte {error.start} of a block): convert the file") from None
+        except ValueError as error:
+            raise CollectionError(f"{name}: {error}") from None
 
 
-def _decoded(text: codecs.IncrementalDecoder, block: bytes, name: str) -> str:
-    try:
-        return text.decode(block, final=not block)
-    except UnicodeDecodeError as error:
-        raise CollectionError(f"{name}: not UTF-8 (byte {error.start} of a block): convert the file") from None
+def checked_object(value: object, where: str) -> dict[str, object]:
+    """Raises: CollectionError where it is not an object."""
+    if not isinstance(value, dict):
+        raise CollectionError(f"{where}: must be an object, got {type(value).__name__}")
+    return value

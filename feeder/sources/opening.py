@@ -17,7 +17,7 @@ from feeder.sources.ids import read_any_ids, read_ids, read_json_ids
 from feeder.sources.jsonl import json_object, read_json, read_json_lines, read_vespa
 from feeder.sources.packed import bare_suffix, lines
 from feeder.sources.pages import PAGES, read_page
-from feeder.sources.records import ROW, Limits, SourceSettings, has_id
+from feeder.sources.records import ROW, SourceLimits, SourceSettings, has_id
 from feeder.sources.source import BadRecord, FileSource, Item, Reader
 from feeder.sources.spool import standard_input
 from feeder.sources.tables import read_csv, read_tsv
@@ -45,7 +45,7 @@ def _delimited(read: Reader, settings: SourceSettings) -> Reader:
     return partial(read, delimiter=settings.delimiter) if settings.delimiter and read in (read_csv, read_tsv) else read
 
 
-def _read_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, Item]]:
+def _read_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     """Records, or what is wrong with one."""
     for number, line in lines(path, name, limits):
         try:

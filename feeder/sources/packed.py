@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from feeder.sources.records import Limits
+from feeder.sources.records import SourceLimits
 from late_interaction.errors import CollectionError
 from late_interaction.extras import required
 
@@ -58,7 +58,7 @@ class _Counted(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
+def opened(path: Path, name: str, limits: SourceLimits) -> Iterator[BinaryIO]:
     """The unpacked bytes. Raises: CollectionError where the file cannot be read, or unpacks to too much; MissingDependency."""
     with errors_named(name), contextlib.ExitStack() as files:
         status = path.stat()
@@ -78,7 +78,7 @@ def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path, name: str, limits: Limits) -> Iterator[Path]:
+def unpacked(path: Path, name: str, limits: SourceLimits) -> Iterator[Path]:
     """The file itself, or a temporary one of what is in it, for readers that have to seek."""
     if path.suffix.lower() not in PACKED:
         yield path
@@ -108,12 +108,12 @@ def _zstandard(path: Path):  # type: ignore[no-untyped-def]
     return zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
 
-def lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
+def lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that are not blank."""
     return ((number, line) for number, line in _all_lines(path, name, limits) if line.strip())
 
 
-def _all_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
+def _all_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, bytes]]:
     """Each within the limit; a longer one is an error before it is read whole."""
     most = limits.line_mb << 20
     with opened(path, name, limits) as file:
@@ -125,7 +125,7 @@ def _all_lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, byt
             yield number, line
 
 
-def text_lines(path: Path, name: str, limits: Limits) -> Iterator[str]:
+def text_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[str]:
     """Lines as text, blank ones too, with their ends."""
     for number, line in _all_lines(path, name, limits):
         try:

@@ -14,7 +14,7 @@ from feeder.sources.front_matter import MetadataTypes, split_front_matter
 from feeder.sources.html_text import html_text
 from feeder.sources.packed import bare_name, bare_suffix, opened
 from feeder.sources.pdf_text import pdf_text
-from feeder.sources.records import Limits, Record
+from feeder.sources.records import SourceLimits, SourceRecord
 from feeder.sources.report import Note
 from late_interaction.errors import CollectionError
 from late_interaction.text import clean_text
@@ -32,12 +32,12 @@ class Page:
     notes: tuple[Note, ...] = ()
 
 
-def read_page(path: Path, name: str, limits: Limits, *, id_: str) -> Iterator[tuple[str, Record | Note]]:
+def read_page(path: Path, name: str, limits: SourceLimits, *, id_: str) -> Iterator[tuple[str, SourceRecord | Note]]:
     types = markdown_types([path], limits)
     yield from (("1", item) for item in page_of(path, name, id_, limits, types))
 
 
-def page_of(path: Path, name: str, id_: str, limits: Limits, types: MetadataTypes) -> Iterator[Record | Note]:
+def page_of(path: Path, name: str, id_: str, limits: SourceLimits, types: MetadataTypes) -> Iterator[SourceRecord | Note]:
     """Its record, and notes on what is missing of it.
 
     Raises: CollectionError, MissingDependency.
@@ -56,7 +56,7 @@ def page_of(path: Path, name: str, id_: str, limits: Limits, types: MetadataType
     yield {"id": id_, "title": title, "text": page.text, "metadata": metadata}
 
 
-def markdown_types(files: Iterable[Path], limits: Limits) -> MetadataTypes:
+def markdown_types(files: Iterable[Path], limits: SourceLimits) -> MetadataTypes:
     """Of the front matter of all of them. What cannot be read is reported when it is read for its text."""
     types = MetadataTypes()
     for path in files:
@@ -66,7 +66,7 @@ def markdown_types(files: Iterable[Path], limits: Limits) -> MetadataTypes:
     return types
 
 
-def _bytes(path: Path, name: str, limits: Limits) -> bytes:
+def _bytes(path: Path, name: str, limits: SourceLimits) -> bytes:
     most = limits.file_mb << 20
     with opened(path, name, limits) as file:
         data = file.read(most + 1)
@@ -75,11 +75,11 @@ def _bytes(path: Path, name: str, limits: Limits) -> bytes:
     return data
 
 
-def _text(data: bytes, name: str, limits: Limits) -> Page:
+def _text(data: bytes, name: str, limits: SourceLimits) -> Page:
     return Page("", decode_text(data, name))
 
 
-def _markdown(data: bytes, name: str, limits: Limits) -> Page:
+def _markdown(data: bytes, name: str, limits: SourceLimits) -> Page:
     fields, text = split_front_matter(decode_text(data, name))
     title = fields.get("title")
     if isinstance(title, (str, int, float)) and str(title).strip():
@@ -87,17 +87,17 @@ def _markdown(data: bytes, name: str, limits: Limits) -> Page:
     return Page(next((heading.title for heading in headings(text) if heading.title), ""), text, fields)
 
 
-def _html(data: bytes, name: str, limits: Limits) -> Page:
+def _html(data: bytes, name: str, limits: SourceLimits) -> Page:
     decoded, notes = decode_html(data, name)
     return Page(*html_text(clean_text(decoded), name), notes=notes)
 
 
-def _pdf(data: bytes, name: str, limits: Limits) -> Page:
+def _pdf(data: bytes, name: str, limits: SourceLimits) -> Page:
     title, text, notes = pdf_text(data, name, limits.file_mb)
     return Page(title, text, notes=notes)
 
 
-PAGES: dict[str, Callable[[bytes, str, Limits], Page]] = {
+PAGES: dict[str, Callable[[bytes, str, SourceLimits], Page]] = {
     ".txt": _text,
     ".text": _text,
     ".md": _markdown,

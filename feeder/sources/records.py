@@ -9,10 +9,20 @@ from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.text import checked_id, checked_text
 
-__all__ = ["Cell", "Columns", "Limits", "Record", "SourceSettings", "document_of", "has_id", "id_of", "text_of"]
+__all__ = [
+    "Cell",
+    "ColumnMapping",
+    "SourceLimits",
+    "SourceRecord",
+    "SourceSettings",
+    "document_of",
+    "has_id",
+    "id_of",
+    "text_of",
+]
 
 ROW = "@row"  # as the id column: the place in the source is the id
-Record = Mapping[str, object]
+SourceRecord = Mapping[str, object]
 
 
 class Cell(str):
@@ -31,7 +41,7 @@ class Cell(str):
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnMapping:
     """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several
     that are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the
     members of a column `metadata`. names: another name for a metadata column."""
@@ -44,7 +54,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SourceLimits:
     """line_mb: a line, row or array element of a source. file_mb: a text, HTML or PDF file. unpacked: how many times larger a
     compressed file or a PDF stream may become, past the first 64 MiB."""
 
@@ -64,8 +74,8 @@ class SourceSettings:
     """format: kind of the sources, where their names do not tell. skip_bad: files and records that cannot be read are skipped
     and reported. delimiter: of CSV and TSV, where it is not the usual one."""
 
-    columns: Columns = field(default_factory=Columns)
-    limits: Limits = field(default_factory=Limits)
+    columns: ColumnMapping = field(default_factory=ColumnMapping)
+    limits: SourceLimits = field(default_factory=SourceLimits)
     format: str = ""
     skip_bad: bool = False
     delimiter: str = ""
@@ -76,12 +86,12 @@ class SourceSettings:
             raise UsageError(f"delimiter must be one character, no quote and no line end, got {self.delimiter!a}")
 
 
-def has_id(record: Record, columns: Columns) -> bool:
+def has_id(record: SourceRecord, columns: ColumnMapping) -> bool:
     """Whether a record has the column of its id."""
     return columns.id == ROW or (columns.id in record if columns.id else "id" in record or "_id" in record)
 
 
-def document_of(record: Record, where: str, columns: Columns, row: str) -> Document:
+def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: str) -> Document:
     """row: the record's place, as an id. Raises: CollectionError naming `where`."""
     own_id = {"id": row} if columns.id == ROW else record
     column = "" if columns.id == ROW else columns.id
@@ -99,7 +109,7 @@ def document_of(record: Record, where: str, columns: Columns, row: str) -> Docum
         raise CollectionError(f"{where}: {error}") from None
 
 
-def id_of(record: Record, where: str, column: str = "") -> str:
+def id_of(record: SourceRecord, where: str, column: str = "") -> str:
     raw = record.get(column) if column else record.get("id", record.get("_id"))
     if raw is None or (isinstance(raw, str) and not raw.strip()):
         like = next((name for name in record if not column and name.strip().lower() in ("id", "_id")), "")
@@ -113,7 +123,7 @@ def id_of(record: Record, where: str, column: str = "") -> str:
         raise CollectionError(str(error)) from None
 
 
-def text_of(record: Record, key: str, where: str) -> str:
+def text_of(record: SourceRecord, key: str, where: str) -> str:
     value = record.get(key)
     try:
         return "" if value is None else checked_text(value, f"{where}: {key}")
@@ -121,7 +131,7 @@ def text_of(record: Record, key: str, where: str) -> str:
         raise CollectionError(str(error)) from None
 
 
-def _metadata(record: Record, where: str, columns: Columns, used: set[str]) -> dict[str, object]:
+def _metadata(record: SourceRecord, where: str, columns: ColumnMapping, used: set[str]) -> dict[str, object]:
     inner = record.get("metadata") or {}
     if not isinstance(inner, Mapping):
         raise CollectionError(f"{where}: metadata must be an object, got {type(inner).__name__}")

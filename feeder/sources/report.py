@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from late_interaction.text import printable
 
-__all__ = ["EXAMPLES", "Note", "Report"]
+__all__ = ["EXAMPLES", "Note", "SourceReport"]
 
 EXAMPLES = 5  # named of each kind
 
@@ -34,7 +34,7 @@ class Note:
         return f"{self.count:,} {self.message}" + (f": {', '.join(self.examples)}{more}" if self.examples else "")
 
 
-class Report:
+class SourceReport:
     """Notes as they come up; those of one kind and message become one."""
 
     def __init__(self, notes: Iterable[Note] = ()) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from feeder.sources.column_use import ColumnUse
-from feeder.sources.records import Limits, Record, SourceSettings, document_of
-from feeder.sources.report import Note, Report
+from feeder.sources.records import SourceLimits, SourceRecord, SourceSettings, document_of
+from feeder.sources.report import Note, SourceReport
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 
@@ -23,9 +23,9 @@ class BadRecord(CollectionError):
 RECORDS = "records skipped"
 SKIP = " (--skip-bad feeds the rest of the folder)"
 # what a reader yields: a record, a note on something that was not read, or what is wrong with a part after which it goes on
-Item: TypeAlias = Record | Note | CollectionError
+Item: TypeAlias = SourceRecord | Note | CollectionError
 # path, name for messages, limits -> place of each item (as `FILE:LINE` it is named, and it may be an id) and the item
-Reader = Callable[[Path, str, Limits], Iterator[tuple[int | str, Item]]]
+Reader = Callable[[Path, str, SourceLimits], Iterator[tuple[int | str, Item]]]
 
 
 @dataclass
@@ -38,11 +38,11 @@ class FileSource:
     read: Reader
     settings: SourceSettings = field(default_factory=SourceSettings)
     key: str = ""
-    report: Report = field(default_factory=Report, compare=False)
+    report: SourceReport = field(default_factory=SourceReport, compare=False)
 
     def __iter__(self) -> Iterator[Document]:
         """Raises: CollectionError naming file and line, but for what the settings let be skipped."""
-        self.report = Report()
+        self.report = SourceReport()
         use = ColumnUse(self.settings.columns)
         yield from self._documents(use)
         for note in use.notes(self.name):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from feeder.sources.jsonl import read_json, read_json_lines
-from feeder.sources.records import Limits, SourceSettings
+from feeder.sources.records import SourceLimits, SourceSettings
 from feeder.sources.source import FileSource, Reader
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
@@ -33,7 +33,7 @@ class SpooledDocuments:
     name: str
 
     def __iter__(self) -> Iterator[Document]:
-        for _, record in read_json_lines(self.path, self.name, Limits(line_mb=LINE_MB)):
+        for _, record in read_json_lines(self.path, self.name, SourceLimits(line_mb=LINE_MB)):
             yield Document(**record)  # type: ignore[arg-type]  # as Document.to_json wrote it
 
 

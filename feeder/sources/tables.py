@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feeder.sources.packed import text_lines
-from feeder.sources.records import Cell, Limits
+from feeder.sources.records import Cell, SourceLimits
 from feeder.sources.report import Note
 from feeder.sources.source import BadRecord, Item
 from late_interaction.errors import CollectionError
@@ -24,10 +24,10 @@ _WORDS = {"true": True, "false": False}
 _DELIMITERS = {";": "';'", "\t": "a tab", "|": "'|'", ",": "','"}
 _ENDS = ("", "\n", "\r\n")
 MOST_DIGITS = 400  # of a number; longer ones are text
-Row = tuple[int, list[str]]
+NumberedCells = tuple[int, list[str]]
 
 
-def read_csv(path: Path, name: str, limits: Limits, delimiter: str = ",") -> Iterator[tuple[int, Item]]:
+def read_csv(path: Path, name: str, limits: SourceLimits, delimiter: str = ",") -> Iterator[tuple[int, Item]]:
     """The whole file is read once to find the type of each column."""
     types: dict[str, _Type] = {}
     with contextlib.suppress(CollectionError):  # which the second reading comes to, behind the rows before it
@@ -42,11 +42,13 @@ def read_csv(path: Path, name: str, limits: Limits, delimiter: str = ",") -> Ite
         )
 
 
-def read_tsv(path: Path, name: str, limits: Limits, delimiter: str = "\t") -> Iterator[tuple[int, Item]]:
+def read_tsv(path: Path, name: str, limits: SourceLimits, delimiter: str = "\t") -> Iterator[tuple[int, Item]]:
     return read_csv(path, name, limits, delimiter)
 
 
-def _rows(path: Path, name: str, limits: Limits, delimiter: str) -> Iterator[tuple[int, dict[str, str] | Note | BadRecord]]:
+def _rows(
+    path: Path, name: str, limits: SourceLimits, delimiter: str
+) -> Iterator[tuple[int, dict[str, str] | Note | BadRecord]]:
     """Rows that are not blank, by column, with the number of the line they begin at."""
     rows = _cells(text_lines(path, name, limits), name, limits, delimiter)
     number, header = next(rows, (1, []))
@@ -80,7 +82,7 @@ def _check_header(columns: list[str], where: str, delimiter: str) -> None:
         )
 
 
-def _cells(lines: Iterator[str], name: str, limits: Limits, delimiter: str) -> Iterator[Row]:
+def _cells(lines: Iterator[str], name: str, limits: SourceLimits, delimiter: str) -> Iterator[NumberedCells]:
     """Rows as RFC 4180 has them, each with the line it begins at. Where all names of the header but the first follow a blank,
     blanks after the delimiter are dropped.
 
@@ -118,7 +120,7 @@ def _cells(lines: Iterator[str], name: str, limits: Limits, delimiter: str) -> I
         yield number, row
 
 
-def _quoted(text: str, place: int, lines: Iterator[tuple[int, str]], where: str, limits: Limits) -> tuple[str, str, int]:
+def _quoted(text: str, place: int, lines: Iterator[tuple[int, str]], where: str, limits: SourceLimits) -> tuple[str, str, int]:
     """A cell from behind its opening quote; the line it ends in, and the place after its end."""
     parts: list[str] = []
     left = limits.line_mb << 20

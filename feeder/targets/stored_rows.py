@@ -19,14 +19,14 @@ from vespa_app.running.passage_fields import DIGEST, PRESENT, STORED
 from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import MAX_HITS
 
-__all__ = ["Row", "StoredRows", "stored_query"]
+__all__ = ["StoredRow", "StoredRows", "stored_query"]
 
 DOCUMENTS = 256  # asked for at once
 TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredRow:
     """One stored passage; in layout `chunks` one document. present: marks of its metadata. group: of mode streaming."""
 
     passage_id: str
@@ -48,11 +48,11 @@ class StoredRows:
         self._client = connect(application.url, timeout=TIMEOUT_S + 5, connections=1)
         self._most, self._sleep, self._chance = most, sleep, random.Random()
 
-    def of(self, document_ids: Sequence[str]) -> dict[str, list[Row]]:
+    def of(self, document_ids: Sequence[str]) -> dict[str, list[StoredRow]]:
         """Rows by document id, of those that have any. Raises: VespaUnreachable, VespaBusy when retries are used up;
         VespaRefused where Vespa refuses the query."""
         ids = list(dict.fromkeys(document_ids))
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[StoredRow]] = {}
         for first in range(0, len(ids), DOCUMENTS):
             for row in self._rows(ids[first : first + DOCUMENTS]):
                 found.setdefault(row.document_id, []).append(row)
@@ -65,7 +65,7 @@ class StoredRows:
     def close(self) -> None:
         self._client.close()
 
-    def _rows(self, ids: Sequence[str]) -> Iterator[Row]:
+    def _rows(self, ids: Sequence[str]) -> Iterator[StoredRow]:
         """Where there are more than one answer holds: of each half; of one document: of two pages."""
         rows, total = self._page(ids)
         if total > len(rows) and len(ids) > 1:
@@ -78,15 +78,15 @@ class StoredRows:
                 raise VespaRefused(f"{self._url}: document {ids[0]!r} has {total} passages, and {2 * self._most} is the most")
             yield from self._page(ids, offset=self._most)[0]
 
-    def _page(self, ids: Sequence[str], offset: int = 0) -> tuple[list[Row], int]:
+    def _page(self, ids: Sequence[str], offset: int = 0) -> tuple[list[StoredRow], int]:
         """Rows from `offset` on, and how many there are in all."""
         root = self._asked(stored_query(self._settings, ids, self._most) | {"offset": offset})
         return [self._row(hit["fields"]) for hit in root.get("children", [])], int(root["fields"]["totalCount"])
 
-    def _row(self, fields: Mapping[str, Any]) -> Row:
+    def _row(self, fields: Mapping[str, Any]) -> StoredRow:
         group = str(fields.get(self._settings.group_field, ""))
         present = tuple(fields.get(PRESENT, ()))
-        return Row(str(fields["id"]), str(fields["document_id"]), str(fields.get(DIGEST, "")), present, group)
+        return StoredRow(str(fields["id"]), str(fields["document_id"]), str(fields.get(DIGEST, "")), present, group)
 
     def _asked(self, body: Mapping[str, object]) -> Mapping[str, Any]:
         """The root of a complete answer."""

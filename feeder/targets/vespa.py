@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from feeder.outcomes import Failure, Finished, Settled, StoredDigest
-from feeder.sending import FeedStatistics, Job, Sender, open_sender
+from feeder.sending.jobs import Job
 from feeder.sending.operations import Compression, Operation, put, remove, update
+from feeder.sending.sender import Sender, open_sender
+from feeder.sending.statistics import FeedStatistics
 from feeder.targets import EncodedDocument, Kept
-from feeder.targets.stored_rows import Row, StoredRows
+from feeder.targets.stored_rows import StoredRow, StoredRows
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
@@ -67,7 +69,7 @@ class VespaTarget:
         self._rows = StoredRows(application, sleep=sleep or time.sleep)
         self._known: list[Settled] = []
         self._open: Counter[str] = Counter()
-        self._seen: dict[str, list[Row]] = {}
+        self._seen: dict[str, list[StoredRow]] = {}
 
     @property
     def place(self) -> str:
@@ -183,20 +185,20 @@ class VespaTarget:
     def _refuse(self, document_id: str, status: int, message: str) -> None:
         self._known.append(Settled(document_id, Failure(document_id, status, message)))
 
-    def _settled_rows(self, document_ids: Sequence[str]) -> dict[str, list[Row]]:
+    def _settled_rows(self, document_ids: Sequence[str]) -> dict[str, list[StoredRow]]:
         """What is stored when all that was handed over of these documents is settled."""
         if any(id_ in self._open for id_ in document_ids):
             self._book(self._sender.settled(wait=True))
         return self._rows.of(document_ids)
 
-    def _remember(self, found: Mapping[str, list[Row]]) -> None:
+    def _remember(self, found: Mapping[str, list[StoredRow]]) -> None:
         """In mode streaming a document that is put into another group must be removed from its old one."""
         if self._streaming:
             if len(self._seen) + len(found) > MOST_REMEMBERED:
                 self._seen.clear()
             self._seen |= found
 
-    def _remembered(self, document_ids: Sequence[str]) -> Mapping[str, list[Row]]:
+    def _remembered(self, document_ids: Sequence[str]) -> Mapping[str, list[StoredRow]]:
         if not self._streaming:
             return {}
         unknown = [id_ for id_ in document_ids if id_ not in self._seen]
@@ -213,7 +215,7 @@ class VespaTarget:
             return True
         return False
 
-    def _put_job(self, item: EncodedDocument, unit: Sequence[Mapping[str, object]], old: Sequence[Row]) -> Job:
+    def _put_job(self, item: EncodedDocument, unit: Sequence[Mapping[str, object]], old: Sequence[StoredRow]) -> Job:
         """Raises: MetadataError where the group is missing, ValueError where a value is no JSON."""
         paths = [
             document_path(self._settings, passage.id, passage.metadata)
@@ -226,7 +228,7 @@ class VespaTarget:
             stale = [document_path(self._settings, passage_id, {}) for passage_id in item.stale]
         return Job(item.document.id, [puts[1:], puts[:1], [remove(path) for path in stale if path not in paths]])
 
-    def _update(self, row: Row, document: Document) -> Operation:
+    def _update(self, row: StoredRow, document: Document) -> Operation:
         """Raises: MetadataError on a value that does not fit, or on the field that is part of the document's path."""
         if self._streaming and self._settings.group_field in document.metadata:
             raise MetadataError(
@@ -242,11 +244,11 @@ class VespaTarget:
         # Vespa answers 200 to an update of what is not there: with the condition it is 412
         return update(self._path_of(row), values, condition=f"{self._settings.schema}.document_id=={json.dumps(document.id)}")
 
-    def _path_of(self, row: Row) -> str:
+    def _path_of(self, row: StoredRow) -> str:
         return document_path(self._settings, row.passage_id, {self._settings.group_field: row.group})
 
 
-def _stored(document_id: str, rows: Sequence[Row]) -> StoredDigest:
+def _stored(document_id: str, rows: Sequence[StoredRow]) -> StoredDigest:
     digests = {row.digest for row in rows}
     whole = len(digests) == 1 and any(row.is_first for row in rows)
     return StoredDigest(digests.pop() if whole else "", tuple(row.passage_id for row in rows))

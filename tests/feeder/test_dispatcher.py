@@ -9,15 +9,15 @@ from collections import Counter
 
 import pytest
 
-from feeder.sending import Job
 from feeder.sending.breaker import Breaker
 from feeder.sending.dispatcher import Dispatcher
+from feeder.sending.jobs import Job
 from feeder.sending.operations import Operation, put, remove
 from feeder.sending.throttle import Throttle
-from feeder.sending.verdicts import Answer, Verdict, judge
+from feeder.sending.verdicts import HttpAnswer, Verdict, judge
 from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
 
-OK = Answer(200, b'{"id":"x"}')
+OK = HttpAnswer(200, b'{"id":"x"}')
 
 
 class Simulation:
@@ -89,7 +89,7 @@ def test_jobs_of_one_document_run_in_order_and_those_of_others_do_not_wait():
 
 
 def test_a_retried_operation_still_comes_before_the_next_of_its_document():
-    answers = iter([Answer(503, b"{}"), Answer(429, b"{}"), OK, OK])
+    answers = iter([HttpAnswer(503, b"{}"), HttpAnswer(429, b"{}"), OK, OK])
     run = Simulation(lambda path, now, n: (next(answers), 0.01)).add(single("a", "a1"), single("a", "a2")).run()
     assert [path for _, path in run.sent] == ["a1", "a1", "a1", "a2"]
 
@@ -107,7 +107,7 @@ def test_a_job_without_operations_is_settled_at_once():
 
 
 def test_a_refusal_settles_its_document_at_once_and_later_stages_are_not_sent():
-    refused = Answer(400, b'{"message":"no field x"}')
+    refused = HttpAnswer(400, b'{"message":"no field x"}')
     job = Job("a", [[put("p1", {}), put("p2", {})], [put("p0", {})]])
     run = Simulation(lambda path, now, n: (refused if path == "p1" else OK, 0.1)).add(job, single("a", "later")).run()
     assert [path for _, path in run.sent] == ["p1", "p2", "later"]
@@ -117,7 +117,7 @@ def test_a_refusal_settles_its_document_at_once_and_later_stages_are_not_sent():
 
 
 def test_operations_that_wait_are_dropped_with_their_failed_job():
-    answers = {"p1": [Answer(503, b"{}"), OK], "p2": [Answer(413, b"too large")]}
+    answers = {"p1": [HttpAnswer(503, b"{}"), OK], "p2": [HttpAnswer(413, b"too large")]}
     run = Simulation(lambda path, now, n: (answers[path].pop(0), 0.1)).add(Job("a", [[put("p1", {}), put("p2", {})]])).run()
     assert [path for _, path in run.sent] == ["p1", "p2"]
     assert [job.failure.message for job in run.settled] == ["vespa answered 413: too large"]
@@ -125,7 +125,7 @@ def test_operations_that_wait_are_dropped_with_their_failed_job():
 
 def test_429_is_retried_without_a_cap_and_fewer_are_in_flight():
     def serve(path, now, in_flight):
-        return (Answer(429, b"{}") if in_flight > 20 or now < 300 else OK, 0.05)
+        return (HttpAnswer(429, b"{}") if in_flight > 20 or now < 300 else OK, 0.05)
 
     run = Simulation(serve, throttle=None).add(*(single(f"d{n}") for n in range(300))).run()
     assert len(run.settled) == 300
@@ -137,7 +137,7 @@ def test_429_is_retried_without_a_cap_and_fewer_are_in_flight():
 
 def test_503_of_one_operation_is_retried_ten_times_and_then_ends_the_feed():
     def serve(path, now, in_flight):
-        return (Answer(503, b'{"message":"overloaded"}') if path == "bad" else OK, 0.1)
+        return (HttpAnswer(503, b'{"message":"overloaded"}') if path == "bad" else OK, 0.1)
 
     run = Simulation(serve)
     run.add(single("bad"), *(Job("good", [[put("good", {})]]) for _ in range(1000))).run()
@@ -156,7 +156,7 @@ def pairs(items):
 @pytest.mark.parametrize("outage", [1, 15, 60, 100])
 def test_an_outage_shorter_than_doom_loses_nothing_and_is_probed_once_a_second(outage):
     def serve(path, now, in_flight):
-        return (Answer(0, error="does not answer (refused)") if 5 <= now < 5 + outage else OK, 0.05)
+        return (HttpAnswer(0, error="does not answer (refused)") if 5 <= now < 5 + outage else OK, 0.05)
 
     run = Simulation(serve).add(*(single(f"d{n}") for n in range(4000))).run()
     assert len(run.settled) == 4000 and not any(job.failure for job in run.settled)
@@ -167,7 +167,7 @@ def test_an_outage_shorter_than_doom_loses_nothing_and_is_probed_once_a_second(o
 
 def test_an_outage_longer_than_doom_ends_the_feed_and_what_was_settled_is_known():
     def serve(path, now, in_flight):
-        return (OK if now < 2 else Answer(503, b"{}"), 0.05)
+        return (OK if now < 2 else HttpAnswer(503, b"{}"), 0.05)
 
     run = Simulation(serve).add(*(single(f"d{n}") for n in range(5000))).run()
     assert isinstance(run.dispatcher.error, VespaBusy)
@@ -184,7 +184,7 @@ def test_a_slow_vespa_is_waited_for():
 
 
 def test_answers_that_never_come_do_not_stop_the_probing():
-    silent = Answer(0, error="does not answer (timed out)")
+    silent = HttpAnswer(0, error="does not answer (timed out)")
 
     def serve(path, now, in_flight):
         return (silent, 65.0) if now < 60 else (OK, 0.05)
@@ -194,7 +194,7 @@ def test_answers_that_never_come_do_not_stop_the_probing():
 
 
 def test_what_cannot_go_better_ends_the_feed_at_once():
-    expired = Answer(0, error="does not answer (certificate has expired)", lasting=True)
+    expired = HttpAnswer(0, error="does not answer (certificate has expired)", lasting=True)
     run = Simulation(always(expired)).add(single("a"), single("b")).run()
     assert isinstance(run.dispatcher.error, VespaUnreachable)
     assert run.now < 1
@@ -203,7 +203,7 @@ def test_what_cannot_go_better_ends_the_feed_at_once():
 def test_a_token_that_is_not_accepted_any_more_ends_the_feed_and_condemns_no_document():
     """Formerly each document that was left became a dead letter."""
     answers = iter([OK, OK])
-    run = Simulation(lambda path, now, n: (next(answers, Answer(401, b"Forbidden")), 0.01))
+    run = Simulation(lambda path, now, n: (next(answers, HttpAnswer(401, b"Forbidden")), 0.01))
     run.add(*(single(f"d{n}") for n in range(200))).run()
     assert isinstance(run.dispatcher.error, VespaRefused) and run.dispatcher.error.status == 401
     assert "renew the token" in str(run.dispatcher.error) and "--resume" in str(run.dispatcher.error)
@@ -211,7 +211,9 @@ def test_a_token_that_is_not_accepted_any_more_ends_the_feed_and_condemns_no_doc
 
 
 def test_429_and_refusals_show_that_vespa_is_there():
-    breaker_answers = iter([Answer(503, b"{}"), Answer(429, b"{}"), Answer(429, b"{}"), *[Answer(429, b"{}")] * 100, OK])
+    breaker_answers = iter(
+        [HttpAnswer(503, b"{}"), HttpAnswer(429, b"{}"), HttpAnswer(429, b"{}"), *[HttpAnswer(429, b"{}")] * 100, OK]
+    )
     run = Simulation(lambda path, now, n: (next(breaker_answers), 5.0), grace=10, doom=30).add(single("a")).run()
     assert run.dispatcher.error is None and len(run.settled) == 1
 
@@ -237,7 +239,7 @@ def server_of(capacity, base, refuses=1 << 30):
 
     def serve(path, now, in_flight):
         if in_flight > refuses:
-            return Answer(429, b"{}"), 0.001
+            return HttpAnswer(429, b"{}"), 0.001
         free[0] = max(free[0], now) + 1 / capacity
         return OK, max(base, free[0] - now + base)
 
@@ -272,23 +274,23 @@ POST, DELETE = Operation("POST", "/p"), Operation("DELETE", "/p")
     ("operation", "answer", "verdict"),
     [
         (POST, OK, Verdict.DONE),
-        (DELETE, Answer(404, b'{"pathId":"/p","id":"id:n:s::a"}'), Verdict.DONE),
-        (DELETE, Answer(404, b'{"pathId":"/p","message":"Nothing at"}'), Verdict.REFUSED),
-        (DELETE, Answer(404, b"<html>"), Verdict.REFUSED),
-        (POST, Answer(404, b"{}"), Verdict.REFUSED),
-        (POST, Answer(412, b"{}"), Verdict.REFUSED),
-        (POST, Answer(400, b"{}"), Verdict.REFUSED),
-        (POST, Answer(500, b"{}"), Verdict.REFUSED),
-        (POST, Answer(429, b"{}"), Verdict.THROTTLED),
-        *((POST, Answer(status, b"{}"), Verdict.FAILED) for status in (502, 503, 504, 507)),
-        (POST, Answer(200, b"<html>"), Verdict.FAILED),
-        (POST, Answer(200, b"[1]"), Verdict.FAILED),
-        (POST, Answer(200, b'{"id":'), Verdict.FAILED),
-        (POST, Answer(302, b""), Verdict.FAILED),
-        (POST, Answer(0, error="reset"), Verdict.FAILED),
-        (POST, Answer(0, error="expired", lasting=True), Verdict.HOPELESS),
-        (POST, Answer(401, b"{}"), Verdict.HOPELESS),
-        (POST, Answer(403, b'{"message":"x"}'), Verdict.HOPELESS),
+        (DELETE, HttpAnswer(404, b'{"pathId":"/p","id":"id:n:s::a"}'), Verdict.DONE),
+        (DELETE, HttpAnswer(404, b'{"pathId":"/p","message":"Nothing at"}'), Verdict.REFUSED),
+        (DELETE, HttpAnswer(404, b"<html>"), Verdict.REFUSED),
+        (POST, HttpAnswer(404, b"{}"), Verdict.REFUSED),
+        (POST, HttpAnswer(412, b"{}"), Verdict.REFUSED),
+        (POST, HttpAnswer(400, b"{}"), Verdict.REFUSED),
+        (POST, HttpAnswer(500, b"{}"), Verdict.REFUSED),
+        (POST, HttpAnswer(429, b"{}"), Verdict.THROTTLED),
+        *((POST, HttpAnswer(status, b"{}"), Verdict.FAILED) for status in (502, 503, 504, 507)),
+        (POST, HttpAnswer(200, b"<html>"), Verdict.FAILED),
+        (POST, HttpAnswer(200, b"[1]"), Verdict.FAILED),
+        (POST, HttpAnswer(200, b'{"id":'), Verdict.FAILED),
+        (POST, HttpAnswer(302, b""), Verdict.FAILED),
+        (POST, HttpAnswer(0, error="reset"), Verdict.FAILED),
+        (POST, HttpAnswer(0, error="expired", lasting=True), Verdict.HOPELESS),
+        (POST, HttpAnswer(401, b"{}"), Verdict.HOPELESS),
+        (POST, HttpAnswer(403, b'{"message":"x"}'), Verdict.HOPELESS),
     ],
 )
 def test_what_answers_mean(operation, answer, verdict):
@@ -298,7 +300,7 @@ def test_what_answers_mean(operation, answer, verdict):
 
 
 def test_statistics_count_kinds_outcomes_and_retries():
-    answers = {"p": [Answer(503, b"{}"), OK], "r": [OK], "x": [Answer(400, b"{}")]}
+    answers = {"p": [HttpAnswer(503, b"{}"), OK], "r": [OK], "x": [HttpAnswer(400, b"{}")]}
     jobs = [Job("a", [[put("p", {"a": 1})]]), Job("b", [[remove("r")]]), Job("c", [[put("x", {})]])]
     run = Simulation(lambda path, now, n: (answers[path].pop(0), 0.02)).add(*jobs).run()
     found = run.dispatcher.statistics()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from power_loss import Disk
 
-from feeder.copying.journal import Progress
+from feeder.copying.journal import CopyJournal
 from feeder.digests import Digests
 from feeder.feeding.dead_letters import DeadLetters, read_letters
 from feeder.feeding.id_table import DigestTableBuilder, last_places, short_hash
@@ -117,7 +117,7 @@ def test_what_has_not_our_first_line_is_neither_written_nor_removed(tmp_path, co
     for name in ("mine", "link", "hard", "folder"):
         for begin in (
             lambda path: Journal(path, "target", resume=resume), lambda path: DeadLetters(path, "put"),
-            lambda path: Progress(path, "copy", resume=resume),
+            lambda path: CopyJournal(path, "copy", resume=resume),
         ):  # fmt: skip
             with pytest.raises(UsageError, match=f"{name} is not a file of "):
                 begin(tmp_path / name)

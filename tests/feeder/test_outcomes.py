@@ -277,6 +277,7 @@ def test_changes_that_were_left_are_looked_at_before_anything_is_read(go, to, ve
         ("ids.txt", "d3\r\n\r\nnobody\n d5\nd7"),
         ("ids.jsonl", '"d3"\n{"id": "nobody"}\n{"id": "d7", "text": 5, "metadata": {"year": "x"}}\n'),
         ("ids.json", '[{"id": "d3"}, {"_id": "nobody"}, {"id": "d7"}]'),
+        ("ids.json", '["d3", "nobody", {"id": "d7"}]'),
         ("ids.csv", "id,title,year\nd3,,x\nnobody,1,y\nd7,,\n"),
     ],
 )

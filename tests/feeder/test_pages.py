@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from feeder.sources import Columns, SourceSettings, open_sources
+from feeder.sources import ColumnMapping, SourceSettings, open_sources
 from feeder.sources.charset import decode_html, decode_text
 from feeder.sources.front_matter import split_front_matter
 from feeder.sources.html_text import html_text
@@ -205,7 +205,7 @@ def test_front_matter_is_title_and_metadata(tmp_path):
         Document("c.md", "C", "# C\r\n", {"year": 1}),
     ]
     assert notes == ["1 fields of front matter that are not metadata: a.md (author)"]
-    picked = read(tmp_path, columns=Columns(metadata=("year",)))
+    picked = read(tmp_path, columns=ColumnMapping(metadata=("year",)))
     assert [d.metadata for d in picked] == [{"year": 2024}, {"year": 2023}, {"year": 1}]
 
 
@@ -344,8 +344,8 @@ def test_a_folder_of_records_alone(tmp_path, name):
     write(tmp_path, **{name: content.replace("id", "key")})
     with pytest.raises(CollectionError, match="has no file that can be read"):
         read(tmp_path)
-    assert [d.id for d in read(tmp_path, columns=Columns("key"))] == ["1"]
-    assert len(read(tmp_path, columns=Columns("@row"))) == 1
+    assert [d.id for d in read(tmp_path, columns=ColumnMapping("key"))] == ["1"]
+    assert len(read(tmp_path, columns=ColumnMapping("@row"))) == 1
 
 
 def test_a_state_json_alone_is_not_a_data_set(tmp_path):
@@ -427,7 +427,7 @@ def test_pages_of_several_sources_have_ids_below_their_common_parent(tmp_path, m
 
 def test_rows_of_several_sources_have_ids_of_their_own(tmp_path):
     write(tmp_path, a__x_csv="text\nx\n", b__x_csv="text\ny\n", b__y__x_csv="text\nz\n")
-    row = Columns("@row")
+    row = ColumnMapping("@row")
     assert [d.id for d in read(tmp_path / "a/x.csv", columns=row)] == ["x.csv:2"]
     assert [d.id for d in read(tmp_path / "a/x.csv", tmp_path / "b/x.csv", columns=row)] == ["a/x.csv:2", "b/x.csv:2"]
     assert [d.id for d in read(tmp_path / "b", columns=row)] == ["b:x.csv:2", "b:y/x.csv:2"]

@@ -11,7 +11,7 @@ from feeder import FeedOptions, feed, open_sources
 from feeder.feeding.dead_letters import DeadLetterSource
 from feeder.feeding.settings import read_feed_settings
 from feeder.sources.opening import open_id_lists
-from feeder.sources.records import Cell, Columns, SourceSettings
+from feeder.sources.records import Cell, ColumnMapping, SourceSettings
 from feeder.sources.source import FileSource
 from feeder.sources.tables import read_csv
 from late_interaction.documents import Document
@@ -207,7 +207,7 @@ def test_a_feed_without_a_text_column_is_refused_and_told_which_it_may_be(tmp_pa
 
 def test_misspelt_and_unused_columns_are_told_with_counts(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a", "Head": "t", "body": "x", "more": 1, "metadata": {"year": 1}}))
-    columns = Columns(title=("head",), text=("body", "abstrct"), metadata=("yaer",), names={"lnag": "l"})
+    columns = ColumnMapping(title=("head",), text=("body", "abstrct"), metadata=("yaer",), names={"lnag": "l"})
     source = open_sources([str(tmp_path / "a.jsonl")], SourceSettings(columns))[0]
     assert [document.text for document in source] == ["x"]
     notes = {note.kind: note for note in source.report.notes}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from feeder import FeedOptions, start_feed
-from feeder.sources import FileSource, Note, Report, SourceSettings, open_sources
+from feeder.sources import FileSource, Note, SourceReport, SourceSettings, open_sources
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def go(tiny_bundle, tmp_path):
 
 
 def test_notes_of_one_kind_become_one_with_the_first_examples():
-    report = Report(Note("left_out", "files left out", 1, (f"{n}.x",)) for n in range(7))
+    report = SourceReport(Note("left_out", "files left out", 1, (f"{n}.x",)) for n in range(7))
     report.add(Note("other", "things seen", 2000))
     assert [str(note) for note in report.notes] == ["7 files left out: 0.x, 1.x, 2.x, 3.x, 4.x, ...", "2,000 things seen"]
 

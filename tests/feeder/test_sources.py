@@ -1,13 +1,15 @@
 import gzip
+import io
 import json
 
 import pytest
 
 from colbert_vespa.evaluation.collection import read_collection
 from feeder.feeding.settings import read_feed_settings
-from feeder.sources import Columns, Limits, SourceSettings, open_sources, spooled
+from feeder.sources import ColumnMapping, SourceLimits, SourceSettings, open_sources, spooled
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, SettingsError, UsageError
+from late_interaction.json_arrays import array_elements
 from late_interaction.text import clean_text
 
 
@@ -134,11 +136,13 @@ def test_csv_and_tsv_have_types_by_column(tmp_path):
 
 def test_columns_are_mapped(tmp_path):
     path = write(tmp_path / "a.jsonl", {"url": "u", "head": "H", "abstract": "A", "body": "B", "lang": "en", "noise": 1})
-    columns = Columns(id="url", title=("head",), text=("abstract", "body"), metadata=("lang",), names={"lang": "language"})
+    columns = ColumnMapping(
+        id="url", title=("head",), text=("abstract", "body"), metadata=("lang",), names={"lang": "language"}
+    )
     assert read(path, SourceSettings(columns)) == [Document("u", "H", "A\n\nB", {"language": "en"})]
-    assert read(path, SourceSettings(Columns(id="@row")))[0].id == "a.jsonl:1"
+    assert read(path, SourceSettings(ColumnMapping(id="@row")))[0].id == "a.jsonl:1"
     with pytest.raises(CollectionError, match=r"a\.jsonl:1: no column 'key' for the id"):
-        read(path, SourceSettings(Columns(id="key")))
+        read(path, SourceSettings(ColumnMapping(id="key")))
 
 
 def test_parquet_arrow_and_saved_data_sets(tmp_path):
@@ -182,7 +186,7 @@ def test_a_folder_of_pages(tmp_path):
         Document("sub/c.html", "T", "## Part\none bold word\ntwo", {}),
     ]
     with pytest.raises(CollectionError, match=r"a\.txt is larger than 0 MiB"):
-        read(tmp_path, SourceSettings(limits=Limits(file_mb=0)))
+        read(tmp_path, SourceSettings(limits=SourceLimits(file_mb=0)))
 
 
 def test_pdf(tmp_path):
@@ -216,12 +220,23 @@ def test_one_array_of_objects(tmp_path):
     path.write_text('[{"id": "a"}, {"id": ')
     with pytest.raises(CollectionError, match="element 2 of the array is cut off"):
         read(path)
-    for text in ('[{"id": "a"} {"id": "b"}]', '[{"id": "a"},, {"id": "b"}]', '[{"id": "a"}]]', '[{"id": "a"}] x'):
+    for text in (
+        '[{"id": "a"} {"id": "b"}]',
+        '[{"id": "a"}, ]',
+        '[{"id": "a"},, {"id": "b"}]',
+        '[{"id": "a"}]]',
+        '[{"id": "a"}] x',
+    ):
         path.write_text(text)
         with pytest.raises(CollectionError, match="element 2 of the array|something follows"):
             read(path)
     path.write_text(" [ ] \n")
     assert read(path) == []
+
+
+def test_numbers_of_an_array_are_not_cut_at_the_end_of_a_block(monkeypatch):
+    monkeypatch.setattr("late_interaction.json_arrays.BLOCK", 3)
+    assert list(array_elements(io.StringIO("[123456, -7.5, 8]").read)) == [123456, -7.5, 8]
 
 
 def test_zstandard_and_files_that_unpack_to_far_too_much(tmp_path):
@@ -232,7 +247,7 @@ def test_zstandard_and_files_that_unpack_to_far_too_much(tmp_path):
     for name, pack in (("b.jsonl.zst", zstandard.compress), ("b.jsonl.gz", gzip.compress)):
         (tmp_path / name).write_bytes(pack(line * 80))
         with pytest.raises(CollectionError, match="unpacks to far more than its size"):
-            read(tmp_path / name, SourceSettings(limits=Limits(unpacked=1)))
+            read(tmp_path / name, SourceSettings(limits=SourceLimits(unpacked=1)))
 
 
 def test_feed_settings(tmp_path):
@@ -242,8 +257,8 @@ def test_feed_settings(tmp_path):
         '[passages]\nmethod = "sentences"\ntokens = 64\noverlap = 8\n[limits]\nline_mb = 1\n'
     )
     read_ = read_feed_settings(path)
-    assert read_.source.format == "csv" and read_.source.limits == Limits(line_mb=1)
-    assert read_.source.columns == Columns("url", ("head",), ("a", "b"), None, {"lang": "language"})
+    assert read_.source.format == "csv" and read_.source.limits == SourceLimits(line_mb=1)
+    assert read_.source.columns == ColumnMapping("url", ("head",), ("a", "b"), None, {"lang": "language"})
     assert (read_.splitting.method, read_.splitting.tokens, read_.splitting.overlap) == ("sentences", 64, 8)
 
 

@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fake_vespa import FakeVespa, SkippedTime
 
-from feeder.sending import Job, open_sender, transport
+from feeder.sending import transport
+from feeder.sending.jobs import Job
 from feeder.sending.operations import Operation, put, remove, update
-from feeder.sending.verdicts import Answer, Verdict, judge
+from feeder.sending.sender import open_sender
+from feeder.sending.verdicts import HttpAnswer, Verdict, judge
 from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaUnreachable
 
 PATH = "/document/v1/n/s/docid/"
@@ -383,5 +385,5 @@ def test_a_kernel_that_refuses_a_socket_option_leaves_libcurls_descriptor_open(v
     [(404, b"<html>no such page</html>"), (404, b'{"pathId":"/x","message":"Nothing at"}'), (200, b'{"message":"hello"}')],
 )
 def test_an_answer_that_names_no_document_is_no_success(status, body):
-    assert judge(remove(PATH + "a"), Answer(status, body))[0] in (Verdict.REFUSED, Verdict.FAILED)
-    assert judge(remove(PATH + "a"), Answer(404, b'{"pathId":"/x","id":"id:n:s::a"}'))[0] is Verdict.DONE
+    assert judge(remove(PATH + "a"), HttpAnswer(status, body))[0] in (Verdict.REFUSED, Verdict.FAILED)
+    assert judge(remove(PATH + "a"), HttpAnswer(404, b'{"pathId":"/x","id":"id:n:s::a"}'))[0] is Verdict.DONE

@@ -177,7 +177,7 @@ def test_lists_of_texts_larger_than_a_block(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / "collection.json"
     texts = ["", "a", "x" * 50, 'quote " and \\ and \n', "é😀" * 10, "]", ",["]
     for block in (1, 7, 1 << 20):
-        monkeypatch.setattr("late_interaction.plaid.imports.json_lists.BLOCK", block)
+        monkeypatch.setattr("late_interaction.json_arrays.BLOCK", block)
         for ascii_only in (True, False):
             file.write_text(json.dumps(texts, indent=1, ensure_ascii=ascii_only), encoding="utf-8")
             assert list(iterate_texts(file)) == texts
