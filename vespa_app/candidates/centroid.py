@@ -63,8 +63,8 @@ class CentroidCandidates(Strategy):
     def query(self, request: StrategyRequest) -> QueryParts:
         loops, scores = _loops(), request.centroid_scores
         best = loops.best_centroids(scores, min(request.settings.probes, scores.shape[1]))
-        found = np.take_along_axis(scores, best, axis=1)
-        weights = np.maximum(1, np.rint(WEIGHT_SCALE * (found - found[:, -1:]))).astype(np.int64)
+        similarities = np.take_along_axis(scores, best, axis=1)
+        weights = np.maximum(1, np.rint(WEIGHT_SCALE * (similarities - similarities[:, -1:]))).astype(np.int64)
         parameters = rerank_parameters(request)
         parameters |= {f"w{row}": text for row, text in enumerate(loops.weighted_sets(best, weights))}
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])

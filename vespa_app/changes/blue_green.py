@@ -85,22 +85,22 @@ def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, swit
 def _names(bundle: Bundle, settings: AppSettings, running: Description, old: str | Path, *, switch: bool) -> dict[str, str]:
     """Name of each index in the settings -> its name beside the others: of the same index, where it is there already."""
     wanted = settings.index_settings
-    there = {name: found for name, own in wanted.items() if (found := _same_index(bundle, own, running))}
-    if not there:
+    same = {name: name_beside for name, own in wanted.items() if (name_beside := _same_index(bundle, own, running))}
+    if not same:
         return _new_names(wanted, running.schemas)
-    first = next(iter(there.values()))
-    if len(there) < len(wanted):
+    first = next(iter(same.values()))
+    if len(same) < len(wanted):
         raise SettingsError(f"{old} has {first} of this bundle with these settings already: leave it out of the settings")
     if not switch:
         raise SettingsError(f"{old} has {first} of this bundle with these settings already: --switch makes it the default")
-    return there
+    return same
 
 
 def _new_names(wanted: Collection[str], taken: Collection[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in wanted:
-        found[name] = next_version(name, (*taken, *found.values()))
-    return found
+        names[name] = next_version(name, (*taken, *names.values()))
+    return names
 
 
 def _same_index(bundle: Bundle, settings: AppSettings, running: Description) -> str | None:
@@ -139,7 +139,7 @@ def _old_components(old: Path) -> list[ET.Element]:
 
 
 def _each_once(components: Collection[ET.Element]) -> list[ET.Element]:
-    found: dict[str, ET.Element] = {}
+    by_id: dict[str, ET.Element] = {}
     for component in components:
-        found.setdefault(str(component.get("id")), component)
-    return list(found.values())
+        by_id.setdefault(str(component.get("id")), component)
+    return list(by_id.values())

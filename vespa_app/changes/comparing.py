@@ -60,30 +60,30 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
     Raises: SettingsError where a folder is no package.
     """
     before, after = check_package(old), check_package(new)
-    found: list[Change] = []
-    ours = {index.settings.schema: index for index in before.all}
-    theirs = {index.settings.schema: index for index in after.all}
-    for name in ours:
-        if name not in theirs:
-            found.append(Change("refused", name, "the index and all its documents are removed", "schema-removal"))
-    for name, index in theirs.items():
-        if name not in ours:
-            found.append(Change("live", name, "a new index, empty until it is fed"))
+    changes: list[Change] = []
+    running = {index.settings.schema: index for index in before.all}
+    deployed = {index.settings.schema: index for index in after.all}
+    for name in running:
+        if name not in deployed:
+            changes.append(Change("refused", name, "the index and all its documents are removed", "schema-removal"))
+    for name, index in deployed.items():
+        if name not in running:
+            changes.append(Change("live", name, "a new index, empty until it is fed"))
             continue
-        found += _document_changes(ours[name], index)
-        found += _schema_changes(name, _schema(old, name), _schema(new, name))
-    if before.settings.schema != after.settings.schema and after.settings.schema in ours:
-        found.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
+        changes += _document_changes(running[name], index)
+        changes += _schema_changes(name, _schema(old, name), _schema(new, name))
+    if before.settings.schema != after.settings.schema and after.settings.schema in running:
+        changes.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
     if before.settings.mode != after.settings.mode:
         what = f"mode {before.settings.mode} -> {after.settings.mode}"
-        for name in (*(name for name in theirs if name in ours), DESCRIPTION_SCHEMA):
-            found += [Change("refused", name, what, "indexing-mode-change"), Change("reindex", name, what)]
-        found.append(Change("restart", "content nodes", what))
-    found += [Change(*change) for change in service_changes(Path(old), Path(new))]
-    found += [Change(*change, vespa=False) for change in embedder_changes(Path(old), Path(new))]
+        for name in (*(name for name in deployed if name in running), DESCRIPTION_SCHEMA):
+            changes += [Change("refused", name, what, "indexing-mode-change"), Change("reindex", name, what)]
+        changes.append(Change("restart", "content nodes", what))
+    changes += [Change(*change) for change in service_changes(Path(old), Path(new))]
+    changes += [Change(*change, vespa=False) for change in embedder_changes(Path(old), Path(new))]
     if after.settings.cloud is not None and (fault := staging_fault(new, before)):
-        found.append(Change("breaks", "Vespa Cloud's staging", fault, vespa=False))
-    return tuple(dict.fromkeys(found))
+        changes.append(Change("breaks", "Vespa Cloud's staging", fault, vespa=False))
+    return tuple(dict.fromkeys(changes))
 
 
 def _document_changes(old: Description, new: Description) -> Iterator[Change]:
@@ -117,12 +117,12 @@ def _fields(schema: Block) -> dict[str, tuple[str, Block]]:
 
 def _schema_changes(name: str, old: Block, new: Block) -> Iterator[Change]:
     before, after = _fields(old), _fields(new)
-    made = {field.head.split()[1] for field in new.named("field")}
+    synthetic = {field.head.split()[1] for field in new.named("field")}
     for field in sorted(set(before) - set(after)):
         yield Change("live", f"{name}.{field}", "the field and its values are dropped")
     for field in sorted(set(after) - set(before)):
         yield Change("live", f"{name}.{field}", "a new field, without a value in documents that are there")
-        if after[field][0] == "position" or field in made:
+        if after[field][0] == "position" or field in synthetic:
             yield Change(
                 "reindex", f"{name}.{field}", "Vespa makes it of other fields, for documents that are there by indexing"
             )
@@ -171,8 +171,8 @@ def _hnsw_changes(where: str, old: Block, new: Block) -> Iterator[Change]:
 
 
 def _hnsw(block: Block) -> dict[str, str]:
-    found = [hnsw for index in block.named("index") for hnsw in index.named("hnsw")]
-    pairs = (line.partition(":") for hnsw in found for line in hnsw.lines)
+    graphs = [hnsw for index in block.named("index") for hnsw in index.named("hnsw")]
+    pairs = (line.partition(":") for hnsw in graphs for line in hnsw.lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

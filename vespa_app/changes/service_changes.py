@@ -68,11 +68,11 @@ def _process_changes(before: ET.Element, after: ET.Element) -> Iterator[tuple[st
 
 def _roles(root: ET.Element) -> dict[str, set[str]]:
     """Host alias -> kinds of services on it."""
-    found: dict[str, set[str]] = {}
+    roles: dict[str, set[str]] = {}
     for kind, path in (("config", "admin//configserver"), ("container", "container//node"), ("content", "content//node")):
         for element in root.iterfind(path):
-            found.setdefault(str(element.get("hostalias")), set()).add(kind)
-    return found
+            roles.setdefault(str(element.get("hostalias")), set()).add(kind)
+    return roles
 
 
 def _hosts(root: ET.Element) -> list[str]:

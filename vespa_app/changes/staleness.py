@@ -47,26 +47,26 @@ def _shown(value: object) -> str:
 def stale_indexes(running: Description, new: Description) -> dict[str, str]:
     """Of the indexes that both have, those whose documents must be fed again -> the first reason."""
     before = {index.settings.schema: index for index in running.all}
-    found = {}
+    reasons = {}
     for index in new.all:
         name = index.settings.schema
         reason = next(stale_documents(before[name], index), None) if name in before else None
         if reason is not None:
-            found[name] = reason
-    return found
+            reasons[name] = reason
+    return reasons
 
 
 def read_running(query_urls: Iterable[str], transport: httpx.BaseTransport | None = None) -> list[Description | SettingsError]:
     """What applications of ours that answer there say of themselves; an error where one is of another release."""
-    found: list[Description | SettingsError] = []
+    descriptions: list[Description | SettingsError] = []
     for url in query_urls:
         try:
-            found.append(read_description(url, transport=transport))
+            descriptions.append(read_description(url, transport=transport))
         except VespaError:
             continue
         except SettingsError as error:
-            found.append(error)
-    return found
+            descriptions.append(error)
+    return descriptions
 
 
 def documents_to_feed(running: Iterable[Description | SettingsError], new: Description, *, allowed: bool) -> tuple[str, ...]:
@@ -74,17 +74,17 @@ def documents_to_feed(running: Iterable[Description | SettingsError], new: Descr
 
     Raises: UsageError where something must, and it is not `allowed`.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for description in running:
         if isinstance(description, SettingsError):
-            found[new.settings.schema] = f"what runs cannot be compared with the package ({description})"
+            reasons[new.settings.schema] = f"what runs cannot be compared with the package ({description})"
         else:
-            found |= stale_indexes(description, new)
-    if found and not allowed:
-        name, reason = next(iter(found.items()))
+            reasons |= stale_indexes(description, new)
+    if reasons and not allowed:
+        name, reason = next(iter(reasons.items()))
         raise UsageError(
             f"nothing was sent: under this package the documents of the running index {name} mean nothing: {reason}. "
             "Keep both until the new ones are there (colbert-vespa app BUNDLE -o BOTH --beside OLD), or deploy with "
             f"--allow {REFEED} and feed them again"
         )
-    return tuple(f"feed the documents of index {name} again: {reason}" for name, reason in found.items())
+    return tuple(f"feed the documents of index {name} again: {reason}" for name, reason in reasons.items())

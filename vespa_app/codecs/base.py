@@ -121,12 +121,12 @@ def rows_of(value: Mapping[str, object]) -> list[object]:
 
     Raises: SettingsError where it is neither.
     """
-    found = value.get("blocks", value)
-    if isinstance(found, list):
-        found = {str(next(iter(item["address"].values()))): item["values"] for item in found}
-    if not isinstance(found, Mapping) or not all(str(label).isdigit() for label in found):
+    rows = value.get("blocks", value)
+    if isinstance(rows, list):
+        rows = {str(next(iter(item["address"].values()))): item["values"] for item in rows}
+    if not isinstance(rows, Mapping) or not all(str(label).isdigit() for label in rows):
         raise SettingsError(f"the value of field {VECTORS!r} is no tensor of token vectors: {str(value)[:60]}")
-    return [found[label] for label in sorted(found, key=int)]
+    return [rows[label] for label in sorted(rows, key=int)]
 
 
 def byte_cells(row: object) -> NDArray[np.uint8]:

@@ -32,12 +32,12 @@ def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool 
 
     Raises: BundleError where one is damaged.
     """
-    found: dict[str, Codebook | Thresholds] = {}
+    books: dict[str, Codebook | Thresholds] = {}
     for kind, wanted, load in ((CODEBOOK, codebook, _load_codebook), (THRESHOLDS, thresholds, _load_thresholds)):
         name = bundle.manifest.codebooks.get(kind)
         if wanted and name is not None:
-            found[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
-    return Codebooks(found.get(CODEBOOK), found.get(THRESHOLDS))  # type: ignore[arg-type]
+            books[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
+    return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS))  # type: ignore[arg-type]
 
 
 # sha256 is part of the key: a codebook that was trained again is read again

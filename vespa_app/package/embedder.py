@@ -51,23 +51,23 @@ def _special_ids(tokenizer_file: Path) -> tuple[int, int]:
 def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
     """Where Vespa's colbert-embedder cannot do what the bundle's rules say, so that its vectors differ from ours."""
     manifest = bundle.manifest
-    found = []
+    differences = []
     for side, rules in (("query", manifest.query), ("document", manifest.document)):
-        found += _side_differences(side, rules)
+        differences += _side_differences(side, rules)
     expansion = manifest.query.expansion
     if expansion is not None and expansion.attend:
-        found.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
+        differences.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
     if manifest.document.skip_ids:
-        found.append("document: Vespa drops punctuation before encoding, the bundle after")
+        differences.append("document: Vespa drops punctuation before encoding, the bundle after")
     if manifest.pooling is not None:
-        found.append("document: the bundle pools rows, Vespa does not")
-    return tuple(found)
+        differences.append("document: the bundle pools rows, Vespa does not")
+    return tuple(differences)
 
 
 def _side_differences(side: str, rules: SideRules) -> list[str]:
-    found = []
+    differences = []
     if rules.marker_id is None:
-        found.append(f"{side}: Vespa inserts a marker token, the bundle has none")
+        differences.append(f"{side}: Vespa inserts a marker token, the bundle has none")
     if rules.prompt:
-        found.append(f"{side}: Vespa knows no prompt, the bundle has {rules.prompt!r}")
-    return found
+        differences.append(f"{side}: Vespa knows no prompt, the bundle has {rules.prompt!r}")
+    return differences

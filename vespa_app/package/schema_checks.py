@@ -62,7 +62,7 @@ def check_schema_text(text: str, name: str, threads: int, settings: AppSettings 
 
 
 def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
-    found: dict[str, _Field] = {}
+    fields: dict[str, _Field] = {}
     seen: set[str] = set()
     for block in blocks:
         match = re.fullmatch(r"field (\S+) type (.+)", block.head)
@@ -78,8 +78,8 @@ def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
         bm25 = "enable-bm25" in (block.value("index") or "") or any(
             "enable-bm25" in index.lines for index in block.named("index")
         )
-        found[name] = _Field(type_, block.value("indexing") or _braced_indexing(block), bm25)
-    return found
+        fields[name] = _Field(type_, block.value("indexing") or _braced_indexing(block), bm25)
+    return fields
 
 
 def _braced_indexing(block: Block) -> str:
@@ -167,12 +167,12 @@ def _check_expression(expression: str, profile: _Profile, fields: dict[str, _Fie
             if name not in profile.inputs:
                 raise SettingsError(f"{where}: query({name}) is not declared in the profile's inputs")
             continue
-        found = fields.get(name)
-        if found is None:
+        declared = fields.get(name)
+        if declared is None:
             raise SettingsError(f"{where}: {feature}({name}) names no field of the schema")
-        if feature == "bm25" and not found.bm25:
+        if feature == "bm25" and not declared.bm25:
             raise SettingsError(f"{where}: bm25({name}) needs `index: enable-bm25` in field {name}")
-        if feature != "bm25" and "attribute" not in found.indexing:
+        if feature != "bm25" and "attribute" not in declared.indexing:
             raise SettingsError(f"{where}: {feature}({name}) needs `indexing: attribute` in field {name}")
     if _NAME.fullmatch(expression) and expression not in profile.functions and expression not in _BARE_FEATURES:
         raise SettingsError(f"{where}: {expression!r} is no function of the profile")

@@ -33,8 +33,8 @@ def visible_files(folder: str | Path) -> dict[str, Path]:
     """Path in a package -> its file, but what is hidden. Raises: SettingsError where one is a link to outside of the folder,
     whose content would be sent along."""
     root = Path(folder)
-    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    visible = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
+    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    visible = {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.split("/"))}
     for name, path in visible.items():
         if not path.resolve().is_relative_to(root.resolve()):
             raise SettingsError(f"{root}: {name} is a link to a file outside of the package: put the file in its place")

@@ -50,23 +50,23 @@ class PassageBytes:
 def passage_bytes(request: PlanRequest, prefix: str = "") -> PassageBytes:
     """On a node that has a searchable copy. prefix: of the figures' names."""
     stored = request.stored
-    found = [_vectors(request)]
+    figures = [_vectors(request)]
     if request.token_bits:
         each = request.dim // 8 + LABEL_B
         formula = f"{stored:g} tokens x ({request.dim} / 8 + {LABEL_B}) B"
-        found.append(Figure("token bits", stored * each, "B", formula, CODEC))
+        figures.append(Figure("token bits", stored * each, "B", formula, CODEC))
     if request.by_centroid:
         formula = f"{stored:g} tokens x {DISTINCT:g} distinct x ({POSTING_B} B posting + {ENTRY_B} B entry)"
-        found.append(Figure("centroid ids", stored * DISTINCT * (POSTING_B + ENTRY_B), "B", formula, NODE))
+        figures.append(Figure("centroid ids", stored * DISTINCT * (POSTING_B + ENTRY_B), "B", formula, NODE))
     links = 2 * request.hnsw_links * LINK_B + HNSW_NODE_B
     if request.by_pooled:
         formula = f"{request.dim} x 4 B + 2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B"
-        found.append(Figure("pooled vector and HNSW", request.dim * 4 + links, "B", formula, NODE))
+        figures.append(Figure("pooled vector and HNSW", request.dim * 4 + links, "B", formula, NODE))
     if "token" in request.candidates:
         formula = f"{stored:g} tokens x (2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B)"
-        found.append(Figure("token HNSW", stored * links, "B", formula, NODE))
-    found.append(_bookkeeping(request))
-    named = tuple(Figure(prefix + f.name, f.value, f.unit, f.formula, f.source) for f in found)
+        figures.append(Figure("token HNSW", stored * links, "B", formula, NODE))
+    figures.append(_bookkeeping(request))
+    named = tuple(Figure(prefix + f.name, f.value, f.unit, f.formula, f.source) for f in figures)
     return PassageBytes(named, request.paged)
 
 
@@ -84,13 +84,13 @@ def _bookkeeping(request: PlanRequest) -> Figure:
     """Of a document; with layout chunks its passages share it."""
     share = request.passages_per_document if request.layout == "chunks" else 1.0
     tensors = 1 + len(CODECS[request.codec].own_fields) + request.token_bits
-    rest = META_STORE_B + 2 * (ID_B + request.id_bytes) + FIELD_B * (request.fields + 1) + tensors * TENSOR_B
+    each = META_STORE_B + 2 * (ID_B + request.id_bytes) + FIELD_B * (request.fields + 1) + tensors * TENSOR_B
     formula = (
         f"{META_STORE_B} B + 2 x ({ID_B} + {request.id_bytes:g}) B ids + {request.fields} fields + present, {FIELD_B} B each"
         f" + {tensors} tensor field(s) x {TENSOR_B} B"
     )
     formula = f"({formula}) / {share:g} passages of a document" if share != 1 else formula
-    return Figure("ids, metadata, bookkeeping", rest / share, "B", formula, NODE)
+    return Figure("ids, metadata, bookkeeping", each / share, "B", formula, NODE)
 
 
 @dataclass(frozen=True)

@@ -86,31 +86,31 @@ def _per_passage(passages: list[PassageBytes]) -> Figure:
 
 
 def _notes(request: PlanRequest, nodes: int, groups: list[Figure]) -> tuple[str, ...]:
-    found = []
+    notes = []
     every = (request, *(own for _, own in request.indexes))
     if nodes > MOST_NODES:
-        found.append(
+        notes.append(
             f"{nodes:,} content nodes are more than one application takes ({MOST_NODES:,}): store less (--codec, --pooling, "
             "paged), give nodes more memory (--node-memory), or split the documents over several applications"
         )
     for figure in groups:
         if figure.value > request.groups:
             count = int(figure.value)
-            found.append(
+            notes.append(
                 f"{request.queries_per_second:g} queries/s need {count} groups, and there is {request.groups}: "
                 f"set groups = {count} and redundancy = {count} (one copy a group), or twice that"
             )
     if request.redundancy == 1:
-        found.append("redundancy 1: what a lost host held must be fed again")
+        notes.append("redundancy 1: what a lost host held must be fed again")
     if request.searchable_copies < request.redundancy:
-        found.append("fewer searchable copies than redundancy: after a lost host its share must be indexed before it is found")
+        notes.append("fewer searchable copies than redundancy: after a lost host its share must be indexed before it is found")
     if nodes > 1 and any("token" in own.candidates for own in every):
-        found.append("token HNSW with several searchable copies builds a graph for each: groups with one copy each cost less")
+        notes.append("token HNSW with several searchable copies builds a graph for each: groups with one copy each cost less")
     if any(own.paged for own in every):
-        found.append("paged vectors are read through the page cache: give nodes memory for those that queries rerank")
+        notes.append("paged vectors are read through the page cache: give nodes memory for those that queries rerank")
     if any(own.layout == "chunks" for own in every):
-        found.append("layout chunks: MaxSim over chunks was not measured, and its engine path is slower: times are the least")
+        notes.append("layout chunks: MaxSim over chunks was not measured, and its engine path is slower: times are the least")
     if request.indexes:
-        found.append("each index of [indexes] is taken to hold as many passages as the main one")
-    found.append("times are scaled from a measurement on 2 cores: measure yours with `colbert-vespa evaluate`")
-    return tuple(found)
+        notes.append("each index of [indexes] is taken to hold as many passages as the main one")
+    notes.append("times are scaled from a measurement on 2 cores: measure yours with `colbert-vespa evaluate`")
+    return tuple(notes)

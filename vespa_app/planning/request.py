@@ -114,11 +114,11 @@ class PlanRequest:
         """dim, rows of a query and pooling of the bundle; centroids and bits of its codebook, where it has one."""
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
-        found = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
+        request = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
         book = bundle_codebooks(bundle).codebook
         if book:
-            found = replace(found, centroids=len(book.centroids), residual_bits=book.bits)
-        return replace(found, indexes=tuple((name, own.with_bundle(bundle)) for name, own in self.indexes))
+            request = replace(request, centroids=len(book.centroids), residual_bits=book.bits)
+        return replace(request, indexes=tuple((name, own.with_bundle(bundle)) for name, own in self.indexes))
 
     @property
     def stored(self) -> float:

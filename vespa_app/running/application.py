@@ -96,10 +96,10 @@ class Application:
 
     def books(self, bundle: Bundle) -> Codebooks:
         """Those of the bundle's codebooks that the application uses. Raises: BundleError where it lacks one."""
-        found = bundle_codebooks(bundle, codebook=self.needs_codebook, thresholds=self.settings.thresholds)
-        if (self.needs_codebook and found.codebook is None) or (self.settings.thresholds and found.thresholds is None):
+        books = bundle_codebooks(bundle, codebook=self.needs_codebook, thresholds=self.settings.thresholds)
+        if (self.needs_codebook and books.codebook is None) or (self.settings.thresholds and books.thresholds is None):
             raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
-        return found
+        return books
 
 
 def _codes(codebook: Codebook | None, matrices: Sequence[Matrix]) -> Sequence[I32 | None]:

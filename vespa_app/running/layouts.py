@@ -77,12 +77,12 @@ def embedded(settings: AppSettings, embedder_id: str) -> str:
 
 def chunked_blocks(chunks: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Encoded chunks, each `{"blocks": {row: cells}}`, as one value of a tensor with a chunk dimension."""
-    found = []
+    blocks = []
     for number, chunk in enumerate(chunks):
         rows = chunk["blocks"]
         assert isinstance(rows, Mapping)
-        found += [{"address": {CHUNK: str(number), "dt": row}, "values": cells} for row, cells in rows.items()]
-    return {"blocks": found}
+        blocks += [{"address": {CHUNK: str(number), "dt": row}, "values": cells} for row, cells in rows.items()]
+    return {"blocks": blocks}
 
 
 def document_path(settings: AppSettings, document_id: str, metadata: Mapping[str, object]) -> str:

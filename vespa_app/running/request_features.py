@@ -34,14 +34,14 @@ def layout_parameters(description: Description, text: str | None, where: Filter 
     Raises: UsageError where Vespa encodes queries and there is no text, or a streaming query names no group.
     """
     settings = description.settings
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     if settings.encoding == "embedder":
         if text is None:
             raise UsageError("this index is encoded by Vespa: give the query as text, not ready rows")
-        found |= encoded_by_vespa(description, text)
+        parameters |= encoded_by_vespa(description, text)
     if settings.mode == "streaming":
-        found["streaming.groupname"] = read_group(settings.group_field, where)
-    return found
+        parameters["streaming.groupname"] = read_group(settings.group_field, where)
+    return parameters
 
 
 def read_group(field: str, where: Filter | None) -> str:

@@ -71,14 +71,14 @@ def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings,
 
 def _metadata(fields: Mapping[str, Any], settings: AppSettings) -> dict[str, Value]:
     """Of the fields that are marked as present; Vespa leaves out a text that is empty."""
-    found: dict[str, Value] = {}
+    metadata: dict[str, Value] = {}
     present = set(fields.get(PRESENT, ()))
     for name, type_ in settings.metadata.fields.items():
         if name in present and name in fields:
-            found[name] = _place(fields[name]) if type_ is FieldType.POSITION else fields[name]
+            metadata[name] = _place(fields[name]) if type_ is FieldType.POSITION else fields[name]
         elif name in present and type_ is FieldType.STRING:
-            found[name] = ""
-    return found
+            metadata[name] = ""
+    return metadata
 
 
 def _place(value: Mapping[str, Any]) -> Value:
@@ -87,8 +87,8 @@ def _place(value: Mapping[str, Any]) -> Value:
 
 def _chunks(value: Mapping[str, Any], count: int) -> list[dict[str, object]]:
     """A tensor with a chunk dimension as one tensor of rows for each chunk."""
-    found: list[dict[str, object]] = [{} for _ in range(count)]
+    chunks: list[dict[str, object]] = [{} for _ in range(count)]
     for block in value.get("blocks", ()):
         address = block["address"]
-        found[int(address[CHUNK])][str(address["dt"])] = block["values"]
-    return [{VECTORS: {"blocks": rows}} if rows else {} for rows in found]
+        chunks[int(address[CHUNK])][str(address["dt"])] = block["values"]
+    return [{VECTORS: {"blocks": rows}} if rows else {} for rows in chunks]

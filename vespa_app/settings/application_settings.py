@@ -134,7 +134,7 @@ class AppSettings:
 
         Raises: SettingsError naming the table and key of an index that has a setting it cannot have.
         """
-        found = {self.schema: self}
+        by_name = {self.schema: self}
         for name, own in self.indexes.items():
             if name == self.schema:
                 raise setting_error(f"indexes.{name}", "the name is taken by the main index (setting schema)")
@@ -144,8 +144,8 @@ class AppSettings:
             if "drop_limits" not in own:
                 kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
                 merged["drop_limits"] = kept
-            found[name] = AppSettings.from_json(merged, table=f"indexes.{name}.")
-        return found
+            by_name[name] = AppSettings.from_json(merged, table=f"indexes.{name}.")
+        return by_name
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "", table: str = "") -> AppSettings:
