@@ -175,6 +175,7 @@ def takes_options(options: Callable[P, A]) -> Callable[[Callable[[S, Q, A], R]],
         chosen: Any = call_async if inspect.iscoroutinefunction(method) else call
         parameters = [*list(own.parameters.values())[:2], *inspect.signature(options).parameters.values()]
         chosen.__signature__ = own.replace(parameters=parameters)
+        chosen.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": own.return_annotation}
         return chosen  # type: ignore[no-any-return]
 
     return decorated

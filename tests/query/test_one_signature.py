@@ -2,12 +2,14 @@
 
 import inspect
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
 from colbert_vespa.cli.search_commands import search as search_command
 from query import AsyncClient, Client
 from query.options import SearchOptions
+from query.types import Query, SearchResult
 
 OPTIONS = {name: p.replace(annotation=p.empty) for name, p in inspect.signature(SearchOptions).parameters.items()}
 OPERATIONS = ["get", "rerank", "score", "search", "search_many", "select", "vectors"]
@@ -25,6 +27,11 @@ def test_every_field_of_the_options_is_an_argument():
     for function in (Client.search, AsyncClient.search, AsyncClient.stages):
         assert parameters(function) == {"query": parameters(function)["query"], **OPTIONS}
     assert parameters(Client.search_many) == {"queries": parameters(Client.search_many)["queries"], **OPTIONS}
+
+
+def test_type_hints_are_those_of_the_options():
+    hints, options = get_type_hints(Client.search), get_type_hints(SearchOptions)
+    assert hints == {"query": Query, "return": SearchResult, **{name: options[name] for name in OPTIONS}}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
