@@ -71,7 +71,7 @@ def search_request(
     if options.probes is not None:
         settings = dataclasses.replace(settings, probes=options.probes)
     rerank = options.reranked(settings.rerank) if strategy != "exhaustive" else options.last
-    where = parse_where(options.where, settings.metadata)
+    where, fusion = parse_where(options.where, settings.metadata), options.fusion
     parts = STRATEGIES[strategy].query(
         StrategyRequest(
             rows=query.rows,
@@ -80,7 +80,7 @@ def search_request(
             settings=settings,
             codebook=books.codebook,
             thresholds=books.thresholds,
-            weights=(options.fusion.maxsim, options.fusion.bm25),
+            weights=(fusion.maxsim, fusion.bm25),
         )
     )
     page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}
