@@ -14,6 +14,7 @@ from colbert_vespa.training.data import TrainingData, judged_examples, split_by_
 from colbert_vespa.training.loading import load_start, require_training
 from colbert_vespa.training.measuring import (
     MeasuredModel,
+    compare,
     dense_rankings,
     held_out_of,
     keyword_rankings,
@@ -23,7 +24,7 @@ from colbert_vespa.training.measuring import (
 )
 from colbert_vespa.training.preparing import Preparer, Progress
 from colbert_vespa.training.quality import DataReport, QualitySettings, clean
-from colbert_vespa.training.report import TrainingReport, report_of
+from colbert_vespa.training.report import TrainingReport
 from colbert_vespa.training.saving import is_checkpoint_folder, save_checkpoint
 from colbert_vespa.training.scorers import CachedScorer, Scorer
 from colbert_vespa.training.settings import TrainingSettings
@@ -122,10 +123,12 @@ def train(
         export(output, bundle, ExportOptions(quantize=("int8",), sample=training.pool[:500]))
     report = None
     if judged is not None and before is not None:
-        systems = [_measured("trained", loaded, judged, step), before, *_baselines(judged, hold_out)]
-        report = report_of(
-            judged.name, len(judged.documents), systems, losses=result.losses, evaluations=result.evaluations,
-            evaluated_bm25=keyword, best_step=result.best_step, seconds=seconds, data=data_report.to_json(),
+        trained = _measured("trained", loaded, judged, step)
+        others = [before, *_baselines(judged, hold_out)]
+        report = TrainingReport(
+            judged.name, len(trained.by_query), len(judged.documents), {m.name: m.means for m in (trained, *others)},
+            [compare(trained, other) for other in others], result.losses, result.evaluations, keyword, result.best_step,
+            seconds, data_report.to_json(),
         )  # fmt: skip
         report.write(work)
         with contextlib.suppress(MissingDependency):

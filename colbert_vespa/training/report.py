@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from colbert_vespa.evaluation.plots import new_figure, save_figure
-from colbert_vespa.training.measuring import METRICS, GainOverBaseline, MeasuredModel, compare
+from colbert_vespa.training.measuring import METRICS, GainOverBaseline
 from late_interaction.files import atomic_write
 from late_interaction.json_values import finite_json
 
-__all__ = ["TrainingReport", "report_of"]
+__all__ = ["TrainingReport"]
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,3 @@ def _tests(difference: GainOverBaseline) -> str:
     if difference.t_test is None or difference.randomisation is None:
         return "one query allows no test"
     return f"p = {difference.t_test:.2g} (paired t-test), {difference.randomisation:.2g} (randomisation)"
-
-
-def report_of(
-    collection: str,
-    documents: int,
-    measured: Sequence[MeasuredModel],
-    *,
-    losses: Sequence[tuple[int, float]] = (),
-    evaluations: Sequence[tuple[int, Mapping[str, float]]] = (),
-    evaluated_bm25: Mapping[str, float] | None = None,
-    best_step: int | None = None,
-    seconds: float = 0.0,
-    data: Mapping[str, object] | None = None,
-) -> TrainingReport:
-    """measured: the trained model first."""
-    trained = measured[0]
-    return TrainingReport(
-        collection, len(trained.by_query), documents, {m.name: m.means for m in measured},
-        [compare(trained, other) for other in measured[1:]], losses, evaluations, evaluated_bm25, best_step, seconds,
-        data or {},
-    )  # fmt: skip
