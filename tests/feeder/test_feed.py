@@ -15,7 +15,7 @@ from feeder import FeedOptions, start_feed
 from feeder.digests import Digests
 from feeder.encoding.batches import HereEncoding
 from feeder.encoding.passages import Splitting
-from feeder.feeding.dead_letters import DeadLetters
+from feeder.feeding.dead_letters import DeadLetters, read_letters
 from feeder.feeding.journal import Journal
 from feeder.feeding.pipeline import Feed
 from feeder.feeding.survey import survey
@@ -106,7 +106,7 @@ def test_a_refused_document_is_dead_lettered_at_once_with_vespas_message(vespa, 
     assert (summary.acknowledged, summary.dead_lettered) == (9, 1)
     assert balanced(summary)
     assert run.pauses == []
-    letter = json.loads(Path(summary.dead_letter_file).read_text())
+    letter = next(read_letters(Path(summary.dead_letter_file)))
     assert (letter["id"], letter["status"]) == ("d2", status)
     assert f"told to say {status}" in letter["message"]
     assert "d2#0" not in ids(vespa)
