@@ -138,7 +138,7 @@ def test_503_for_a_minute_loses_nothing(vespa):
 def test_503_for_three_minutes_ends_the_feed_and_known_outcomes_come_after_the_error(vespa):
     with Feed(vespa.url) as feed:
         feed.sender.submit(Job("early", [[put(PATH + "early", {})]]))
-        while feed.sender.open_jobs:
+        while feed.sender._jobs:
             feed.time.clock()
         vespa.always = 503
         for id_ in IDS:
@@ -146,7 +146,7 @@ def test_503_for_three_minutes_ends_the_feed_and_known_outcomes_come_after_the_e
         with pytest.raises(VespaBusy, match="answered 503: told to say 503; what was acknowledged is kept"):
             feed.sender.settled(wait=True)
         assert [job.key for job in feed.sender.settled()] == ["early"]
-        assert feed.sender.open_jobs == len(IDS)
+        assert feed.sender._jobs == len(IDS)
         with pytest.raises(VespaBusy):
             feed.sender.submit(Job("late", [[]]))
     assert 115 < feed.time.skipped < 200  # and the time that really passed
@@ -333,7 +333,7 @@ def test_a_job_wakes_the_thread_also_between_its_look_into_the_inbox_and_its_wai
 def test_what_was_settled_is_known_after_submit_has_raised(vespa):
     with Feed(vespa.url) as feed:
         feed.sender.submit(Job("early", [[put(PATH + "early", {})]]))
-        while feed.sender.open_jobs:
+        while feed.sender._jobs:
             feed.time.clock()
         vespa.always = 401
         with pytest.raises(VespaRefused, match="401"):
@@ -361,7 +361,7 @@ def test_a_fault_of_the_sending_thread_leaves_what_was_settled_before(vespa):
         with pytest.raises(RuntimeError, match="a fault"):
             feed.sender.settled(wait=True)
         assert {job.key for job in feed.sender.settled()} <= {"a"}
-        assert feed.sender.open_jobs >= 1
+        assert feed.sender._jobs >= 1
 
 
 @pytest.mark.parametrize("option", ["SO_KEEPALIVE", "TCP_KEEPIDLE", "TCP_USER_TIMEOUT"])
