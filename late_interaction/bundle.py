@@ -22,11 +22,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write, copy_file, files_below, remove_file, safe_join, sha256_file
+from late_interaction.structured import Count, read
 
 __all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
 
@@ -82,7 +82,7 @@ class Pooling:
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     sha256: str
-    bytes: int
+    bytes: Count
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Manifest:
         version = data.get("format_version")
         if version != FORMAT_VERSION:
             raise BundleError(f"{where}: format version {version!r} unknown, this release reads {FORMAT_VERSION}")
-        manifest: Manifest = _read_dataclass(cls, data, where)
+        manifest = read(cls, data, BundleError, where)
         if manifest.dim < 1 or manifest.max_tokens < 4 or manifest.query.length < 3 or manifest.document.length < 3:
             raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")
         if "fp32" not in manifest.models:
@@ -132,65 +132,6 @@ class Manifest:
         if manifest.rules not in RULES:
             raise BundleError(f"{where}: rules {manifest.rules!r} unknown; known: {', '.join(RULES)}")
         return manifest
-
-
-def _read_dataclass(cls: type[Any], data: object, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise BundleError(f"{where}: {cls.__name__} must be an object")
-    names = {f.name: f for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(data) - set(names)):
-        raise BundleError(f"{where}: unknown key {unknown[0]!r} in {cls.__name__}")
-    required = {n for n, f in names.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    if missing := sorted(required - set(data)):
-        raise BundleError(f"{where}: key {missing[0]!r} missing in {cls.__name__}")
-    return cls(**{name: _READERS[names[name].type](value, f"{where}: {name}") for name, value in data.items()})
-
-
-def _plain(kind: type) -> Any:
-    def read(value: object, where: str) -> object:
-        if type(value) is not kind:
-            raise BundleError(f"{where} must be {kind.__name__}, got {str(value)[:40]!r}")
-        return value
-
-    return read
-
-
-def _optional(read: Any) -> Any:
-    return lambda value, where: None if value is None else read(value, where)
-
-
-def _mapping(read: Any) -> Any:
-    def read_all(value: object, where: str) -> object:
-        if not isinstance(value, dict):
-            raise BundleError(f"{where} must be an object")
-        return {key: read(item, f"{where}: {key}") for key, item in value.items()}
-
-    return read_all
-
-
-def _ids(value: object, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
-        raise BundleError(f"{where} must be a list of whole numbers")
-    return tuple(value)
-
-
-def _side(value: object, where: str) -> Any:
-    return _read_dataclass(SideRules, value, where)
-
-
-# annotation (as text, by `from __future__ import annotations`) -> reader
-_READERS: dict[Any, Any] = {
-    "str": _plain(str),
-    "int": _plain(int),
-    "bool": _plain(bool),
-    "int | None": _optional(_plain(int)),
-    "tuple[int, ...]": _ids,
-    "SideRules": _side,
-    "Expansion | None": _optional(lambda value, where: _read_dataclass(Expansion, value, where)),
-    "Pooling | None": _optional(lambda value, where: _read_dataclass(Pooling, value, where)),
-    "Mapping[str, str]": _mapping(_plain(str)),
-    "Mapping[str, FileEntry]": _mapping(lambda value, where: _read_dataclass(FileEntry, value, where)),
-}
 
 
 @dataclass(frozen=True, eq=False)

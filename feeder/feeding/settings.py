@@ -28,7 +28,7 @@ from typing import Any
 from feeder.encoding.passages import Splitting
 from feeder.sources import ColumnMapping, SourceLimits, SourceSettings
 from late_interaction.errors import SettingsError
-from vespa_app.settings.sections import read_section, setting_error
+from late_interaction.structured import read
 
 __all__ = ["FeedSettings", "read_feed_settings"]
 
@@ -42,22 +42,25 @@ class FeedSettings:
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
 
 
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """As feed.toml has it."""
+
+    format: str = ""
+    delimiter: str = ""
+    columns: ColumnMapping = dataclasses.field(default_factory=ColumnMapping)
+    limits: SourceLimits = dataclasses.field(default_factory=SourceLimits)
+    passages: Splitting = dataclasses.field(default_factory=Splitting)
+
+
 def read_feed_settings(path: Path) -> FeedSettings:
     """Raises: SettingsError naming file and key, UsageError on numbers that cannot be."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
-    format_, delimiter = data.pop("format", ""), data.pop("delimiter", "")
-    for name, value in (("format", format_), ("delimiter", delimiter)):
-        if not isinstance(value, str):
-            raise setting_error(name, f"must be str, got {str(value)[:60]!r}", str(path))
-    if unknown := sorted(set(data) - {"columns", "limits", "passages"}):
-        raise setting_error(unknown[0], "unknown; known: format, delimiter, columns, limits, passages", str(path))
-    columns = read_section(ColumnMapping, "columns", _listed(data.get("columns", {})), str(path))
-    limits = read_section(SourceLimits, "limits", data.get("limits", {}), str(path))
-    passages = read_section(Splitting, "passages", data.get("passages", {}), str(path))
-    return FeedSettings(SourceSettings(columns, limits, format_, delimiter=delimiter), passages)
+    given = read(_File, data | {"columns": _listed(data.get("columns", {}))}, SettingsError, str(path), noun="setting")
+    return FeedSettings(SourceSettings(given.columns, given.limits, given.format, delimiter=given.delimiter), given.passages)
 
 
 def _listed(columns: object) -> object:

@@ -201,7 +201,7 @@ def test_a_version_of_an_index(tmp_path: Path) -> None:
     index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=MetadataSchema({}))
     for fit in (Fit(NAN, 0.5), Fit(0.5, NAN), Fit(math.inf, 0.5)):
         text = dataclasses.replace(index.snapshot.version, fit=fit).to_json()
-        with pytest.raises(LocalIndexError, match="is no finite number"):
+        with pytest.raises(LocalIndexError, match="must be a finite number"):
             Version.from_json(text, "x")
 
 

@@ -17,6 +17,7 @@ Vespa refuses by default, each with the last day on which it is allowed: `"field
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import importlib
 import sys
 from collections.abc import Mapping
@@ -24,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from late_interaction.errors import SettingsError
+from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.structured import read
 from vespa_app.settings.sections import (
     CloudSettings,
     ClusterSettings,
-    read_fields,
     section_json,
     setting_error,
     toml_table,
@@ -103,7 +104,7 @@ class AppSettings:
     hnsw_explore: int = 200
     search_threads: int = 2
     keep_rank_count: int = 0
-    drop_limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    drop_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     embedder: bool = True
     precision: str = ""
     jvm_heap_mb: int = 512
@@ -144,7 +145,7 @@ class AppSettings:
             if "drop_limits" not in own:
                 kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
                 merged["drop_limits"] = kept
-            by_name[name] = AppSettings.from_json(merged, table=f"indexes.{name}.")
+            by_name[name] = AppSettings.from_json(merged, table=f"indexes.{name}")
         return by_name
 
     @classmethod
@@ -153,10 +154,10 @@ class AppSettings:
 
         Raises: SettingsError naming the key that is unknown, missing or of a wrong type.
         """
-        values = read_fields(cls, data, where, table)
-        if missing := [name for name in ("dim", "query_rows") if name not in data]:
-            raise setting_error(f"{table}{missing[0]}", "is missing", where)
-        return cls(**values)
+        values = {**data, "metadata": _schema(data.get("metadata", {}), where, table)}
+        if isinstance(allow := data.get("allow"), Mapping):
+            values["allow"] = {key: str(day) if isinstance(day, datetime.date) else day for key, day in allow.items()}
+        return read(cls, values, SettingsError, where, noun="setting", path=table)
 
     def to_toml(self) -> str:
         data = self.to_json()
@@ -176,3 +177,13 @@ class AppSettings:
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SettingsError(f"settings {path} are not TOML: {error}") from None
         return cls.from_json(data, str(path))
+
+
+def _schema(types: object, where: str, table: str) -> MetadataSchema:
+    key = f"{table}.metadata" if table else "metadata"
+    if not isinstance(types, Mapping) or not all(isinstance(type_, str) for type_ in types.values()):
+        raise setting_error(key, f"must be a table of field = type, got {str(types)[:60]!r}", where)
+    try:
+        return MetadataSchema.from_json(types)
+    except MetadataError as error:
+        raise setting_error(key, str(error), where) from None

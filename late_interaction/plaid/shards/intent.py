@@ -13,7 +13,8 @@ from typing import Any
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 from late_interaction.plaid.shards.layout import checksum
-from late_interaction.plaid.store.versions import Tuned, read_tuned
+from late_interaction.plaid.store.versions import Tuned
+from late_interaction.structured import read
 
 __all__ = ["Intent", "read_intent", "remove_half_written", "remove_intent", "write_intent"]
 
@@ -60,15 +61,9 @@ def read_intent(root: Path) -> Intent | None:
         data: dict[str, Any] = json.loads(text)
         if data.pop("sha256", None) != checksum(data):
             raise ValueError("its checksum differs")
-        tuned = data.pop("tuned")
-        intent = Intent(**data, tuned=None if tuned is None else tuple(map(read_tuned, tuned)))
-        if type(intent.version) is not int or type(intent.name) is not str or type(intent.compact) is not bool:
-            raise ValueError("a value of another type")
-        if intent.to is not None and type(intent.to) is not int:
-            raise ValueError("a version that is no number")
-        return intent
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise LocalIndexError(f"{root} is damaged: {COMMITTING} cannot be read ({error})") from None
+    return read(Intent, data, LocalIndexError, f"{root} is damaged: {COMMITTING}")
 
 
 def remove_half_written(root: Path) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.codecs import CODECS
+from late_interaction.structured import Count, read
 
 __all__ = [
     "FORMAT_VERSION",
@@ -58,12 +58,12 @@ class SegmentEntry:
     """One immutable segment, `segments/NAME/`, and which of its passages are deleted in this version."""
 
     name: str
-    passages: int
-    token_vectors: int
+    passages: Count
+    token_vectors: Count
     files: Mapping[str, FileEntry]
     deleted: NamedFile | None = None
-    deleted_passages: int = 0
-    deleted_vectors: int = 0
+    deleted_passages: Count = 0
+    deleted_vectors: Count = 0
     fit: float = 0.0  # mean similarity of its vectors to their centroids
 
 
@@ -80,12 +80,12 @@ class Tuned:
     """The least effort that found the share `recall` of the exact top `k` in `queries` queries, when the index had so many
     `token_vectors`."""
 
-    probes: int
-    rerank: int
+    probes: Count
+    rerank: Count
     recall: float
-    k: int
-    queries: int
-    token_vectors: int = 0
+    k: Count
+    queries: Count
+    token_vectors: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +95,20 @@ class Version:
     none. name: given by the user; a named version is kept. created: seconds since 1970.
     """
 
-    number: int
-    bits: int
-    dim: int
+    number: Count
+    bits: Count
+    dim: Count
     schema: MetadataSchema
     bundle: str
     codec: str = "residual"
     refine: bool = False
     codebook: NamedFile | None = None
     segments: tuple[SegmentEntry, ...] = field(default=())
-    trained_on: int = 0
+    trained_on: Count = 0
     fit: Fit | None = None
     tuned: Tuned | None = None
     name: str = ""
-    created: int = 0
+    created: Count = 0
 
     @property
     def passages(self) -> int:
@@ -176,30 +176,22 @@ class Version:
         """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
         try:
             data = json.loads(text)
-            found = data["format_version"]
+            found = data.pop("format_version")
             if found != FORMAT_VERSION:
                 raise LocalIndexError(f"{where}: format version {found!r} unknown, this release reads {FORMAT_VERSION}")
             size = len(_HEAD % (b"0" * 64))
             if text[:size] != _head(b"{\n" + text[size:]):
                 raise LocalIndexError(f"{where} was changed (its checksum differs)")
-            return cls(
-                number=_count(data["version"]),
-                name=str(data["name"]),
-                created=_count(data["created"]),
-                codec=_known(data["codec"], CODECS),
-                refine=data["refine"] is True,
-                bits=_count(data["bits"]),
-                dim=_count(data["dim"]),
-                schema=MetadataSchema.from_json(data["schema"]),
-                bundle=str(data["bundle"]),
-                codebook=_named(data["codebook"]),
-                segments=tuple(_segment(item) for item in data["segments"]),
-                trained_on=_count(data["trained_on"]),
-                fit=None if data["fit"] is None else Fit(_finite(data["fit"]["mean"]), _finite(data["fit"]["low"])),
-                tuned=None if data["tuned"] is None else read_tuned(data["tuned"]),
-            )
+            del data["sha256"]
+            data |= {"number": data.pop("version"), "schema": MetadataSchema.from_json(data["schema"])}
+            for holder, key in ((data, "codebook"), *((segment, "deleted") for segment in data["segments"])):
+                holder[key] = _named(holder[key])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MetadataError) as error:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
+        version = read(cls, data, LocalIndexError, f"{where} is damaged")
+        if version.codec not in CODECS:
+            raise LocalIndexError(f"{where} is damaged (codec {version.codec[:40]!r} is none of {', '.join(CODECS)})")
+        return version
 
     def files(self) -> Iterator[NamedFile]:
         """Every file that this version needs, its own and the bundle's apart."""
@@ -221,49 +213,8 @@ def _named_json(file: NamedFile | None) -> dict[str, object] | None:
     return None if file is None else {"file": file.name, "sha256": file.entry.sha256, "bytes": file.entry.bytes}
 
 
-def _named(data: Any) -> NamedFile | None:
-    return None if data is None else NamedFile(str(data["file"]), _entry(data))
-
-
-def _entry(data: Any) -> FileEntry:
-    return FileEntry(str(data["sha256"]), _count(data["bytes"]))
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{str(value)[:40]!r} is no count")
-    return value
-
-
-def _finite(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{str(value)[:40]!r} is no finite number")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _known(value: object, known: Collection[str]) -> str:
-    if value not in known:
-        raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(known)}")
-    return str(value)
-
-
-def read_tuned(data: Any) -> Tuned:
-    """Raises: ValueError, KeyError, TypeError where it is none."""
-    counts = {name: _count(data[name]) for name in ("probes", "rerank", "k", "queries")}
-    return Tuned(recall=_finite(data["recall"]), token_vectors=_count(data.get("token_vectors", 0)), **counts)
-
-
-def _segment(data: Any) -> SegmentEntry:
-    return SegmentEntry(
-        str(data["name"]),
-        _count(data["passages"]),
-        _count(data["token_vectors"]),
-        {str(name): _entry(item) for name, item in data["files"].items()},
-        _named(data["deleted"]),
-        _count(data["deleted_passages"]),
-        _count(data["deleted_vectors"]),
-        _finite(data["fit"]),
-    )
+def _named(data: Any) -> dict[str, object] | None:
+    return None if data is None else {"name": data["file"], "entry": {"sha256": data["sha256"], "bytes": data["bytes"]}}
 
 
 def now() -> int:
