@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.monitor.canaries import read_json
+from colbert_vespa.monitor.canaries import read_made
 from colbert_vespa.monitor.http_client import HttpClient
 from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG, CheckRow, Sample, Section
@@ -53,22 +53,7 @@ class Profile:
     @classmethod
     def read(cls, path: Path) -> Profile:
         """Raises: UsageError where the file is none, or of a version unknown here."""
-        data = read_json(path, KIND, FORMAT, MADE_BY)
-        try:
-            return cls(
-                str(data["bundle"]), int(data["passages"]), tuple(map(str, data["queries"])), _numbers(data["lengths"]),
-                _numbers([data["unknown"]])[0], _numbers(data["scores"]),
-                None if data["nearness"] is None else _numbers([data["nearness"]])[0],
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"{path} holds no baseline ({error!r}): make it with {MADE_BY}") from None
-
-
-def _numbers(values: Sequence[float]) -> tuple[float, ...]:
-    found = tuple(float(value) for value in values)
-    if not all(np.isfinite(found)):
-        raise ValueError("a number is not finite")
-    return found
+        return read_made(cls, path, KIND, FORMAT, MADE_BY)
 
 
 def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Profile:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from colbert_vespa.evaluation.metrics import percentile
 from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, CheckRow, Sample, Section
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.files import atomic_write, check_own_output
 from late_interaction.reading import read_regular
+from late_interaction.structured import read
 from query import Client
 from query.types import Hit, SearchResult
 
@@ -26,6 +26,7 @@ AREA = "canaries"
 TOLERANCE = 0.05  # of a score: rows of 16 bits, and encoders of another processor, differ by less
 MOST_BYTES = 1 << 28  # of one of our own files
 SHOWN = 60  # characters of a query
+Form = TypeVar("Form")
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,11 @@ class Canaries:
     @classmethod
     def read(cls, path: Path) -> Canaries:
         """Raises: UsageError where the file is none, or of a version unknown here."""
-        data = read_json(path, "colbert-vespa canaries", FORMAT, "colbert-vespa monitor canaries")
-        try:
-            found = tuple(
-                Canary(str(item["query"]), tuple((str(id_), float(score)) for id_, score in item["expected"]))
-                for item in data["canaries"]
-            )
-            tolerance = float(data["tolerance"])
-            if not all(map(math.isfinite, (tolerance, *(score for item in found for _, score in item.expected)))):
-                raise ValueError("a number is not finite")
-            return cls(str(data["bundle"]), str(data["candidates"]), int(data["k"]), tolerance, found)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"{path} holds no canaries ({error!r}): make them with colbert-vespa monitor canaries") from None
+        return read_made(cls, path, "colbert-vespa canaries", FORMAT, "colbert-vespa monitor canaries")
 
 
-def read_json(path: Path, kind: str, version: int, made_by: str) -> Mapping[str, Any]:
-    """Of one of our own files. Raises: UsageError."""
+def read_made(form: type[Form], path: Path, kind: str, version: int, made_by: str) -> Form:
+    """One of our own files as the dataclass `form`. Raises: UsageError."""
     try:
         data = json.loads(read_regular(path, MOST_BYTES))
     except OSError as error:
@@ -82,7 +72,8 @@ def read_json(path: Path, kind: str, version: int, made_by: str) -> Mapping[str,
         raise UsageError(f"{path} is no file of {kind}: make it with {made_by}")
     if data.get("version") != version:
         raise UsageError(f"{path} has version {data.get('version')!r}, {version} is read here: make it anew with {made_by}")
-    return data
+    own = {name: value for name, value in data.items() if name not in ("format", "version")}
+    return read(form, own, UsageError, f"{path} holds no {kind.split()[-1]}, which {made_by} makes")
 
 
 def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates: str) -> Canaries:

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from feeder.copying.parts import whole_count
 from feeder.own_files import AppendedFile, check_own_file, first_line
 from late_interaction.errors import CollectionError
+from late_interaction.structured import Count, read
 
 __all__ = ["KIND", "CopyJournal", "Stretch"]
 
@@ -23,11 +23,11 @@ class Stretch:
     on. already_there: of the documents, those that the target had as they are."""
 
     resume: str = ""
-    batches: int = 0
-    documents: int = 0
-    passages: int = 0
-    token_vectors: int = 0
-    already_there: int = 0
+    batches: Count = 0
+    documents: Count = 0
+    passages: Count = 0
+    token_vectors: Count = 0
+    already_there: Count = 0
 
 
 class CopyJournal:
@@ -65,7 +65,7 @@ class CopyJournal:
                             f"{self.path} is of another copy, or what it copies has changed: leave --resume out"
                         )
                     if number > 1:
-                        self.last = _stretch(json.loads(line))
+                        self.last = read(Stretch, json.loads(line), CollectionError, f"{self.path}:{number} is damaged")
                     whole += len(line)
         except OSError as error:
             raise CollectionError(f"copy journal {self.path} cannot be read ({error.strerror})") from None
@@ -83,14 +83,3 @@ class CopyJournal:
         if remove:
             self._file.remove()
         self._file.close()
-
-
-def _stretch(data: dict[str, object]) -> Stretch:
-    """Raises: ValueError, TypeError where it is none."""
-    found = Stretch(**data)  # type: ignore[arg-type]  # looked at below
-    resume, *counts = dataclasses.astuple(found)
-    if type(resume) is not str:
-        raise ValueError("a place that is no text")
-    for count in counts:
-        whole_count(count)
-    return found

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feeder.copying.parts import LARGEST, whole_count
+from feeder.copying.parts import LARGEST
 from feeder.targets import Kept
 from late_interaction.errors import CollectionError, MetadataError
 from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.reading import read_regular
+from late_interaction.structured import Count, read
 
 __all__ = ["MANIFEST", "PART", "BackupManifest", "FileNote", "PartNote"]
 
@@ -29,7 +30,7 @@ PART = re.compile(r"\d{6,9}\.gz")
 @dataclass(frozen=True, slots=True)
 class FileNote:
     name: str
-    bytes: int
+    bytes: Count
     sha256: str
 
     @classmethod
@@ -42,10 +43,10 @@ class PartNote:
     """unpacked: bytes."""
 
     file: FileNote
-    unpacked: int
-    documents: int
-    passages: int
-    token_vectors: int
+    unpacked: Count
+    documents: Count
+    passages: Count
+    token_vectors: Count
 
 
 @dataclass(frozen=True)
@@ -94,43 +95,20 @@ class BackupManifest:
         if data.pop("sha256", None) != _checksum(data):
             raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
         try:
-            return cls._of(data)
-        except (KeyError, TypeError, ValueError, AttributeError, MetadataError) as error:
+            totals = {name: data.pop(name) for name in ("documents", "passages", "token_vectors")}
+            data["schema"] = MetadataSchema.from_json(data.pop("metadata"))
+        except (KeyError, TypeError, AttributeError, MetadataError) as error:
             raise CollectionError(f"{path} is damaged: {error}") from None
-
-    @classmethod
-    def _of(cls, data: dict[str, Any]) -> BackupManifest:
-        parts = tuple(_part(note) for note in data["parts"])
-        for name in ("documents", "passages", "token_vectors"):
-            if data[name] != sum(getattr(note, name) for note in parts):
-                raise ValueError(f"{name} is not the sum of its parts")
-        kept, storage, codebook = data["kept"], data["storage"], data["codebook"]
-        return cls(
-            str(data["source"]),
-            str(data["bundle_sha256"]),
-            MetadataSchema.from_json(data["metadata"]),
-            Kept(str(kept["key"]), str(kept["shown"]), kept["exact"] is True),
-            Storage(
-                str(storage["codec"]),
-                None if storage["bits"] is None else whole_count(storage["bits"]),
-                storage["refine"] is True,
-            ),
-            None if codebook is None else _file(codebook),
-            parts,
-        )
+        own = {name: value for name, value in data.items() if name not in ("format", "version")}
+        manifest = read(cls, own, CollectionError, f"{path} is damaged")
+        for name, total in totals.items():
+            if total != sum(getattr(note, name) for note in manifest.parts):
+                raise CollectionError(f"{path} is damaged: {name} is not the sum of its parts")
+        for note in manifest.parts:
+            if not PART.fullmatch(note.file.name) or note.unpacked > LARGEST:
+                raise CollectionError(f"{path} is damaged: part {note.file.name!r} cannot be")
+        return manifest
 
 
 def _checksum(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _file(data: dict[str, Any]) -> FileNote:
-    return FileNote(str(data["name"]), whole_count(data["bytes"]), str(data["sha256"]))
-
-
-def _part(data: dict[str, Any]) -> PartNote:
-    counts = (whole_count(data[name]) for name in ("unpacked", "documents", "passages", "token_vectors"))
-    found = PartNote(_file(data["file"]), *counts)
-    if not PART.fullmatch(found.file.name) or not 0 <= found.unpacked <= LARGEST:
-        raise ValueError(f"part {found.file.name!r} cannot be")
-    return found
