@@ -73,7 +73,7 @@ def read_made(form: type[Form], path: Path, kind: str, version: int, made_by: st
     if data.get("version") != version:
         raise UsageError(f"{path} has version {data.get('version')!r}, {version} is read here: make it anew with {made_by}")
     own = {name: value for name, value in data.items() if name not in ("format", "version")}
-    return read(form, own, UsageError, f"{path} holds no {kind.split()[-1]}, which {made_by} makes")
+    return read(form, own, UsageError, f"{path} holds no {kind.rsplit(maxsplit=1)[-1]}, which {made_by} makes")
 
 
 def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates: str) -> Canaries:
