@@ -96,11 +96,11 @@ def _judge(report: ExportReport, options: ExportOptions) -> None:
     faults = []
     for precision, measured in report.fidelity.items():
         if precision == "fp32" and not measured.worst >= options.least_fp32:
-            found = f"worst cosine {measured.worst:.6f}, wanted {options.least_fp32}"
+            reason = f"worst cosine {measured.worst:.6f}, wanted {options.least_fp32}"
         elif precision != "fp32" and not measured.mean >= options.least_quantized:
-            found = f"mean cosine {measured.mean:.4f}, wanted {options.least_quantized}"
+            reason = f"mean cosine {measured.mean:.4f}, wanted {options.least_quantized}"
         else:
             continue
-        faults.append(f"{precision} rows differ from the original's ({found})")
+        faults.append(f"{precision} rows differ from the original's ({reason})")
     if faults and not options.force:
         raise CheckpointError("; ".join(faults) + ": no bundle was written; --force keeps it all the same")

@@ -104,10 +104,10 @@ def _adapt(backbone: Any, folder: Path) -> None:
 
 def positions(config: Any) -> int:
     """Tokens that an encoder reads; RoBERTa's first positions belong to padding."""
-    found = int(getattr(config, "max_position_embeddings", 0) or 512)
+    count = int(getattr(config, "max_position_embeddings", 0) or 512)
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "xmod"):
-        found -= int(config.pad_token_id or 0) + 1
-    return found
+        count -= int(config.pad_token_id or 0) + 1
+    return count
 
 
 def _limit(transformer: Any) -> None:

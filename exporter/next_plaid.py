@@ -73,10 +73,10 @@ def write_next_plaid(
         raise CheckpointError(f"{folder.shown / TOKENIZER} cannot be read: {error}") from None
     settings = _settings(folder, tokenizer)
     session = _session(folder.path / MODEL)
-    own = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
-    if (stated := folder.read(CONFIG).get("embedding_dim", own)) != own:
-        raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, the graph gives {own}")
-    dim = chosen_dim(options, own, "graph")
+    width = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
+    if (stated := folder.read(CONFIG).get("embedding_dim", width)) != width:
+        raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, the graph gives {width}")
+    dim = chosen_dim(options, width, "graph")
     _write_graph(folder.path / MODEL, output / MODEL, dim)
     models = quantize_all(options.quantize, output / MODEL, progress)
     save_tokenizer(tokenizer, output / TOKENIZER)
@@ -93,8 +93,8 @@ def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
     def special(key: str, default: int, *names: str) -> int:
         """Its default stands for "look it up"."""
         given = int(config.get(key, default))
-        found = [id_ for name in names if (id_ := tokenizer.token_to_id(name)) is not None]
-        return found[0] if given == default and found else given
+        ids = [id_ for name in names if (id_ := tokenizer.token_to_id(name)) is not None]
+        return ids[0] if given == default and ids else given
 
     markers = {}
     for side, default in (("query", "[Q] "), ("document", "[D] ")):
@@ -232,14 +232,14 @@ def _verify(
 
 
 def _differing(ours: Tokenizing, tokenizer: Any, settings: _Settings, sides: dict[str, list[str]]) -> list[str]:
-    found = []
+    differences = []
     for side, texts in sides.items():
         for text, row in zip(texts, (ours.queries if side == "query" else ours.documents)(texts), strict=True):
             ids = _their_ids(tokenizer, settings, side, text)
             keep = [side == "query" or id_ not in settings.skip_ids for id_ in ids]
             if row.ids.tolist() != ids or not row.attention.all() or row.keep.tolist() != keep:
-                found.append(f"{side} {text[:40]!r}: {len(ids)} ids in next-plaid, {len(row.ids)} here")
-    return found
+                differences.append(f"{side} {text[:40]!r}: {len(ids)} ids in next-plaid, {len(row.ids)} here")
+    return differences
 
 
 def _their_ids(tokenizer: Any, settings: _Settings, side: str, text: str) -> list[int]:

@@ -26,8 +26,8 @@ def chosen_dim(options: ExportOptions, own: int, what: str) -> int:
 
 def with_options(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
     """The manifest of the trained rules with those that were asked for. Raises: UsageError as `chosen_rules`."""
-    own = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
-    rules = chosen_rules(own, options, tokenizer, trained.max_tokens)
+    trained_rules = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
+    rules = chosen_rules(trained_rules, options, tokenizer, trained.max_tokens)
     return replace(
         trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
         lower_case=rules.lower_case,

@@ -154,8 +154,8 @@ def token_rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, 
 
 
 def encode_timed(encoder: Encoder, sides: Mapping[str, Sequence[str]]) -> tuple[Vectors, Speed]:
-    found = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
-    return found, _speed(encoder.encode_documents, encoder.encode_queries, sides)
+    vectors = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
+    return vectors, _speed(encoder.encode_documents, encoder.encode_queries, sides)
 
 
 def _speed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides: Mapping[str, Sequence[str]]) -> Speed:
@@ -183,19 +183,19 @@ def _torch_speed(model: Any, sides: Mapping[str, Sequence[str]]) -> Speed:
 def torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
     import torch
 
-    found = []
+    vectors = []
     for item in rows:
         with torch.inference_mode(), quiet():
             output = graph(torch.from_numpy(item.ids)[None], torch.from_numpy(item.attention)[None])[0]
-        found.append(output.numpy()[item.keep])
-    return found
+        vectors.append(output.numpy()[item.keep])
+    return vectors
 
 
-def fidelity_of(found: Vectors, reference: Vectors, size: int, speed: Speed) -> Fidelity:
+def fidelity_of(vectors: Vectors, reference: Vectors, size: int, speed: Speed) -> Fidelity:
     cosines = np.concatenate(
-        [(a * b).sum(axis=1) for side in reference for a, b in zip(found[side], reference[side], strict=True)]
+        [(a * b).sum(axis=1) for side in reference for a, b in zip(vectors[side], reference[side], strict=True)]
     )
-    top10, tau = agreement(maxsim_matrix(found), maxsim_matrix(reference))
+    top10, tau = agreement(maxsim_matrix(vectors), maxsim_matrix(reference))
     return Fidelity(float(cosines.min()), float(cosines.mean()), top10, tau, size, speed)
 
 

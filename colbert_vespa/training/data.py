@@ -64,10 +64,10 @@ class TrainingData:
 
     def positives(self) -> dict[str, set[str]]:
         """By query, everything that some example calls relevant."""
-        found: dict[str, set[str]] = {}
+        relevant: dict[str, set[str]] = {}
         for example in self.examples:
-            found.setdefault(example.query, set()).update((example.positive, example.whole))
-        return found
+            relevant.setdefault(example.query, set()).update((example.positive, example.whole))
+        return relevant
 
 
 def examples_of(
@@ -109,10 +109,10 @@ def _parts(
 
 
 def texts_of(value: object, where: str) -> list[str]:
-    found = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
-    if not found or not all(isinstance(text, str) for text in found):
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise CollectionError(f"{where}: a passage must be text or a list of texts, got {value!r:.60}")
-    return [clean_text(text) for text in found]
+    return [clean_text(text) for text in texts]
 
 
 def judged_examples(texts: Mapping[str, str], queries: Iterable[CollectionQuery], qrels: Qrels) -> list[Example]:

@@ -137,14 +137,16 @@ def measure(name: str, rankings: Rankings, judged: Judged) -> MeasuredModel:
         metric: [function(rankings[q.id], judged.qrels.get(q.id, {}), k) for q in judged.queries]
         for metric, (function, k) in METRICS.items()
     }
-    return MeasuredModel(name, {metric: float(np.mean(found)) for metric, found in values.items()}, values["ndcg_at_10"])
+    return MeasuredModel(
+        name, {metric: float(np.mean(of_queries)) for metric, of_queries in values.items()}, values["ndcg_at_10"]
+    )
 
 
 def compare(trained: MeasuredModel, other: MeasuredModel) -> GainOverBaseline:
     """What is gained over `other` on the same queries."""
-    found = paired(trained.by_query, other.by_query)
+    test = paired(trained.by_query, other.by_query)
     values = np.subtract(trained.by_query, other.by_query)
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return GainOverBaseline(
-        other.name, found.difference, found.difference - half, found.difference + half, found.t_test, found.randomisation
+        other.name, test.difference, test.difference - half, test.difference + half, test.t_test, test.randomisation
     )  # fmt: skip

@@ -70,8 +70,8 @@ class Bm25Ranker:
         return [(int(id_), score) for id_, score in self._index.search(query, k)]
 
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
-        found = dict(self.search(query, self._size))
-        return {place: found.get(place, 0.0) for place in places}
+        scores = dict(self.search(query, self._size))
+        return {place: scores.get(place, 0.0) for place in places}
 
 
 class ModelRanker:
@@ -90,8 +90,8 @@ class ModelRanker:
         return [(int(hit.id), hit.score) for hit in self._client.search(query, k).hits]
 
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
-        found = self._client.score(query, [f"{place}#0" for place in places])
-        return {int(id_.partition("#")[0]): score for id_, score in found.items()}
+        scores = self._client.score(query, [f"{place}#0" for place in places])
+        return {int(id_.partition("#")[0]): score for id_, score in scores.items()}
 
     def close(self) -> None:
         self._client.close()
@@ -125,8 +125,8 @@ def mine(
         wanted = count if further else count - len(example.negatives)
         if wanted > 0:
             barred = positives[example.query] | set(example.negatives)
-            found = _candidates(example, pool, place_of, rankers, settings, barred, teacher)
-            chosen = _choose(found, wanted, draw if settings.draw else None)
+            candidates = _candidates(example, pool, place_of, rankers, settings, barred, teacher)
+            chosen = _choose(candidates, wanted, draw if settings.draw else None)
             chosen += _random(pool, wanted - len(chosen), barred | set(chosen), draw)
             example = dataclasses.replace(example, negatives=(*example.negatives, *chosen), scores=())  # noqa: PLW2901
         mined.append(example if further else _first(example, count))
@@ -168,7 +168,7 @@ def _candidates(
 ) -> list[list[str]]:
     """Of each ranker, best first. What ranks before the window, or was found too good, joins `barred`: it shall not come
     back as a random document."""
-    found = []
+    candidates = []
     rankings = [ranker.search(example.query, settings.last_rank) for ranker in rankers]
     for ranking in rankings:
         barred.update(pool[place] for place, _ in ranking[: settings.first_rank - 1])
@@ -177,15 +177,15 @@ def _candidates(
         if teacher is not None and scored:
             scores = teacher([(example.query, example.positive), *((example.query, text) for text, _ in scored)])
             kept = zip((text for text, _ in scored), scores[1:], strict=True)
-            found.append([text for text, score in kept if _below(score, scores[0], settings, strict=True)])
+            candidates.append([text for text, score in kept if _below(score, scores[0], settings, strict=True)])
         elif settings.margin is not None or settings.ratio is not None:
             place = place_of[example.whole]
             best = ranker.score(example.query, [place]).get(place, 0.0)
-            found.append([text for text, score in scored if _below(score, best, settings, strict=False)])
+            candidates.append([text for text, score in scored if _below(score, best, settings, strict=False)])
         else:
-            found.append([text for text, _ in scored])
-        barred.update({text for text, _ in scored} - set(found[-1]))
-    return [[text for text in texts if text not in barred] for texts in found]
+            candidates.append([text for text, _ in scored])
+        barred.update({text for text, _ in scored} - set(candidates[-1]))
+    return [[text for text in texts if text not in barred] for texts in candidates]
 
 
 def _below(score: float, positive: float, settings: MiningSettings, *, strict: bool) -> bool:
@@ -196,9 +196,9 @@ def _below(score: float, positive: float, settings: MiningSettings, *, strict: b
     return under and (settings.ratio is None or score <= positive - (1 - settings.ratio) * abs(positive))
 
 
-def _choose(found: Sequence[Sequence[str]], wanted: int, draw: random.Random | None) -> list[str]:
+def _choose(candidates: Sequence[Sequence[str]], wanted: int, draw: random.Random | None) -> list[str]:
     """The rankers take turns; draw: None for the first of each."""
-    lists = [list(texts) for texts in found]
+    lists = [list(texts) for texts in candidates]
     if draw is not None:
         for texts in lists:
             draw.shuffle(texts)

@@ -31,9 +31,9 @@ class InBatchLoss(nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         scores = self.scale * _all_scores(self.model, sentence_features, self.chunk)
-        own = _own(scores)
+        own_scores = _own(scores)
         loss = _in_batch(scores)
-        return loss if own.shape[1] == 1 else loss + _first_wins(own)
+        return loss if own_scores.shape[1] == 1 else loss + _first_wins(own_scores)
 
 
 class ColBERTv2Loss(nn.Module):

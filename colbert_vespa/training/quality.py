@@ -131,8 +131,8 @@ def _describe(report: DataReport, examples: Sequence[Example]) -> None:
 
 
 def _mean(values: Iterable[int]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0
 
 
 def _plain(text: str) -> str:
@@ -155,15 +155,15 @@ def _near_duplicates(texts: Sequence[str], near: float) -> Callable[[str], str]:
         from datasketch import MinHash, MinHashLSH
     index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS)
     hashes = MinHash.bulk([_shingles(text) for text in texts], num_perm=PERMUTATIONS, seed=1)
-    found: dict[str, str] = {}
+    representative: dict[str, str] = {}
     for place, (text, hashed) in enumerate(zip(texts, hashes, strict=True)):
         # the index answers with what shares a band; the estimate decides
         candidates = sorted(int(key) for key in index.query(hashed))
         same = next((n for n in candidates if hashes[n].jaccard(hashed) >= near), None)
         if same is None:
             index.insert(str(place), hashed)
-        found[text] = text if same is None else texts[same]
-    return found.__getitem__
+        representative[text] = text if same is None else texts[same]
+    return representative.__getitem__
 
 
 def _shingles(text: str) -> list[bytes]:

@@ -17,6 +17,7 @@ from colbert_vespa.training.mining import Bm25Ranker, MiningSettings, mine
 from colbert_vespa.training.pipeline import train
 from colbert_vespa.training.quality import QualitySettings
 from colbert_vespa.training.settings import TrainingSettings
+from late_interaction.codebook import BITS
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write
 
@@ -27,7 +28,6 @@ SEED = 42
 MOST_TRIPLETS = 20  # of a query with more than one positive
 MINED_RANKS = 110  # the last rank that negatives are mined from
 SIZES = ("small", "base", "large")
-BITS = (1, 2, 4)
 FOLDER = Path(".ragatouille/colbert/checkpoints")
 
 

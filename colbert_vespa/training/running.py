@@ -140,9 +140,9 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
         digest.update(repr(example).encode())
     description = json.dumps({"settings": settings.to_json(), "examples": digest.hexdigest()}, indent=1)
     file = folder / "run.json"
-    for found in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (resume and (found / COMPLETE).is_file()):  # of another run, or torn by a kill
-            remove_folder(found, owned=lambda checkpoint: is_claimed(checkpoint.parent, "training run"))
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (resume and (checkpoint / COMPLETE).is_file()):  # of another run, or torn by a kill
+            remove_folder(checkpoint, owned=lambda checkpoint: is_claimed(checkpoint.parent, "training run"))
     last: str | None = get_last_checkpoint(str(folder))
     if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
@@ -158,9 +158,9 @@ def _freeze(model: Any) -> list[Any]:
 
 
 def _evaluator(held_out: Judged) -> Any:
-    there = {document.id for document in held_out.documents}
+    searched = {document.id for document in held_out.documents}
     relevant = {
-        q.id: {id_ for id_, value in held_out.qrels.get(q.id, {}).items() if value > 0 and id_ in there}
+        q.id: {id_ for id_, value in held_out.qrels.get(q.id, {}).items() if value > 0 and id_ in searched}
         for q in held_out.queries
     }
     return MultiVectorInformationRetrievalEvaluator(
@@ -190,10 +190,10 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The last evaluation, beside the start's and BM25's."""
-        found = [line[METRIC] for line in state.log_history if METRIC in line]
-        if found:
+        measured = [line[METRIC] for line in state.log_history if METRIC in line]
+        if measured:
             keyword = "" if self._beside is None else f", BM25 {self._beside['ndcg_at_10']:.4f}"
-            shown = f"held-out nDCG@10 {found[-1]:.4f} at step {state.global_step} (start {found[0]:.4f}{keyword})"
+            shown = f"held-out nDCG@10 {measured[-1]:.4f} at step {state.global_step} (start {measured[0]:.4f}{keyword})"
             self._progress(shown, int(state.global_step), self._total)
 
 
@@ -220,9 +220,9 @@ class _Remined(TrainerCallback):  # type: ignore[misc]
         if epoch > 0:  # the first epoch's were mined before the run
             training = self._model.training
             self._model.eval()
-            found = {(e.query, e.positive): e for e in self._remine(self._model, epoch)}
-            # an example for which nothing was found this time keeps what it had
-            self._examples = [found.get((e.query, e.positive), e) for e in self._examples]
+            mined = {(e.query, e.positive): e for e in self._remine(self._model, epoch)}
+            # an example for which nothing was mined this time keeps what it had
+            self._examples = [mined.get((e.query, e.positive), e) for e in self._examples]
             self._model.train(training)
 
 

@@ -1,6 +1,6 @@
 """A trained model to a checkpoint folder, in the layout of sentence-transformers 6, of PyLate, or of Stanford's ColBERT.
 
-A layout can say less than a model can be: what does not fit is an error, not a guess. `exporter.layouts` reads them back.
+A layout can say less than a model can be: what does not fit is an error, not a guess. `exporter/layouts/` reads them back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exporter.quiet import quiet
 from late_interaction.errors import CheckpointError, UsageError
 from late_interaction.files import atomic_write, files_below, replace_folder
 
-__all__ = ["LAYOUTS", "is_checkpoint_folder", "save_checkpoint"]
+__all__ = ["WRITERS", "is_checkpoint_folder", "save_checkpoint"]
 
 MARKER = "colbert-vespa-checkpoint.json"  # names all other files of a checkpoint that was saved here
 
@@ -31,22 +31,22 @@ def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transforme
 
     Raises: UsageError; CheckpointError where a layout has no place for what the model is.
     """
-    if layout not in LAYOUTS:
-        raise UsageError(f"layout {layout!r} is unknown; known: {', '.join(LAYOUTS)}")
+    if layout not in WRITERS:
+        raise UsageError(f"layout {layout!r} is unknown; known: {', '.join(WRITERS)}")
     with replace_folder(folder, owned=is_checkpoint_folder) as staging:
-        own = staging / "sentence-transformers"
+        native = staging / "sentence-transformers"
         with quiet():
-            model.save(str(own), create_model_card=False)
+            model.save(str(native), create_model_card=False)
         if layout == "sentence-transformers":
-            source = own
+            source = native
         else:
-            saved, source = scan_checkpoint(own), staging / layout
+            saved, source = scan_checkpoint(native), staging / layout
             rules = rules_of_model(saved, model, load_tokenizer(saved, trust_remote_code=False))
-            LAYOUTS[layout](saved, source, model, rules)
+            WRITERS[layout](saved, source, model, rules)
         for item in source.iterdir():
             item.rename(staging / item.name)
-        for made in {own, source}:
-            shutil.rmtree(made)
+        for emptied in {native, source}:
+            shutil.rmtree(emptied)
         marker = {"colbert-vespa": "checkpoint", "files": sorted(files_below(staging))}
         atomic_write(staging / MARKER, json.dumps(marker, indent=1).encode() + b"\n")
 
@@ -61,9 +61,9 @@ def is_checkpoint_folder(folder: Path) -> bool:
     return set(files_below(folder)) <= known
 
 
-def _pylate(own: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
+def _pylate(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
     """Transformer and Dense modules; mask and normalisation are PyLate's code, the rest is in its settings."""
-    shutil.copytree(own.path, folder)
+    shutil.copytree(native.path, folder)
     listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kept = []
     for module in listed:
@@ -115,7 +115,7 @@ def _rewrite(path: Path, *, drop: tuple[str, ...]) -> None:
     path.write_text(json.dumps({key: value for key, value in config.items() if key not in drop}, indent=2))
 
 
-def _stanford(own: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
+def _stanford(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
     """The encoder under its own prefix and linear.weight in one file, settings in artifact.metadata."""
     from safetensors.torch import save_file
 
@@ -126,8 +126,8 @@ def _stanford(own: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> 
     tensors = {f"{prefix}.{name}": tensor.detach().clone().contiguous() for name, tensor in backbone.state_dict().items()}
     tensors["linear.weight"] = dense.linear.weight.detach().clone().contiguous()
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(own.read("config.json") | {"architectures": ["HF_ColBERT"]}, indent=2))
-    for path in own.path.iterdir():
+    (folder / "config.json").write_text(json.dumps(native.read("config.json") | {"architectures": ["HF_ColBERT"]}, indent=2))
+    for path in native.path.iterdir():
         if path.is_file() and ("token" in path.name or path.name in ("vocab.txt", "special_tokens_map.json")):
             shutil.copyfile(path, folder / path.name)
     expansion = rules.query.expansion
@@ -172,8 +172,8 @@ def _check_stanford(model: Any, rules: Rules) -> None:
 
 
 Write = Callable[[CheckpointFolder, Path, Any, Rules], None]
-LAYOUTS: dict[str, Write] = {
-    "sentence-transformers": lambda own, folder, _model, _rules: None,
+WRITERS: dict[str, Write] = {
+    "sentence-transformers": lambda native, folder, _model, _rules: None,
     "pylate": _pylate,
     "stanford": _stanford,
 }

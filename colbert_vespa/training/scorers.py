@@ -32,10 +32,10 @@ def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 5
         model = CrossEncoder(str(name), max_length=max_length, model_kwargs={"use_safetensors": True})
 
     def score(pairs: Pairs) -> list[float]:
-        found = model.predict(
+        logits = model.predict(
             [list(pair) for pair in pairs], batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
         )
-        return [float(value) for value in np.asarray(found).reshape(len(pairs), -1)[:, -1]]
+        return [float(value) for value in np.asarray(logits).reshape(len(pairs), -1)[:, -1]]
 
     return score
 
@@ -99,8 +99,8 @@ class Ensemble:
             raise UsageError("an ensemble needs scorers, and pairs to bring their scores to one scale")
         self._parts = []
         for scorer, weight in scorers:
-            found = np.asarray(scorer(sample), np.float64)
-            self._parts.append(_ScaledScorer(scorer, weight, float(found.mean()), float(found.std()) or 1.0))
+            scores = np.asarray(scorer(sample), np.float64)
+            self._parts.append(_ScaledScorer(scorer, weight, float(scores.mean()), float(scores.std()) or 1.0))
 
     def __call__(self, pairs: Pairs) -> list[float]:
         total = np.zeros(len(pairs))

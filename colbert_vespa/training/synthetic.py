@@ -28,23 +28,23 @@ def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, 
     draw = random.Random(seed)
     examples = []
     for document in documents:
-        found = _named(document)
-        found += _cropped(document, per_document - len(found), draw)
-        examples += found[:per_document]
+        of_document = _named(document)
+        of_document += _cropped(document, per_document - len(of_document), draw)
+        examples += of_document[:per_document]
     return examples
 
 
 def _named(document: Document) -> list[Example]:
     """The title asks for the text without it, a heading for what stands below it."""
-    found, whole = [], text_of_document(document)
+    examples, whole = [], text_of_document(document)
     if document.title.strip() and len(document.text.split()) >= LEAST_REST:
-        found.append(Example(document.title.strip(), document.text.strip(), source=whole))
+        examples.append(Example(document.title.strip(), document.text.strip(), source=whole))
     named = [heading for heading in headings(document.text) if heading.title]
     for heading, following in zip_longest(named, named[1:]):
         below = document.text[heading.end : following.start if following else None].strip()
         if len(below.split()) >= LEAST_REST:
-            found.append(Example(heading.title, below, source=whole))
-    return found
+            examples.append(Example(heading.title, below, source=whole))
+    return examples
 
 
 def _cropped(document: Document, count: int, draw: random.Random) -> list[Example]:
@@ -52,10 +52,10 @@ def _cropped(document: Document, count: int, draw: random.Random) -> list[Exampl
     sentences = [part.strip() for part in _SENTENCE.split(document.text) if part.strip()]
     usable = [n for n, sentence in enumerate(sentences) if len(sentence.split()) >= LEAST_SENTENCE]
     draw.shuffle(usable)
-    found = []
+    examples = []
     for place in usable[: max(0, count)]:
         rest = " ".join(sentence for n, sentence in enumerate(sentences) if n != place)
         if len(rest.split()) < LEAST_REST:
             continue
-        found.append(Example(sentences[place], whole if draw.random() < STAYS else rest, source=whole))
-    return found
+        examples.append(Example(sentences[place], whole if draw.random() < STAYS else rest, source=whole))
+    return examples

@@ -27,7 +27,7 @@ LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder has it
 
 def scan_checkpoint(path: Path) -> CheckpointFolder:
     """Reads each settings file once. Raises: CheckpointError where one is damaged, or the folder is no checkpoint."""
-    files = frozenset(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
+    files = frozenset(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     denses = _denses(path / MODULES) if MODULES in files else ()
     names = {"config.json", *(name for layout in LAYOUTS.values() for name in layout.settings)}
     names |= {f"{dense}/config.json" for dense in denses}
