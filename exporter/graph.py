@@ -20,9 +20,9 @@ IR_VERSION = 10
 EXTERNAL_ABOVE = 2_000_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
-def torch_graph(checkpoint: Checkpoint, dim: int | None = None) -> Any:
+def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
     """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> unit rows `[batch, tokens, dim]` float32, the first
-    `dim` dimensions of the checkpoint's (None: all).
+    `dim` dimensions of the checkpoint's.
 
     Raises: CheckpointError where the checkpoint has a module that has no place in such a graph.
     """

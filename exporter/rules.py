@@ -11,7 +11,7 @@ from exporter.options import ExportOptions
 from late_interaction.bundle import Expansion, Manifest, SideRules
 from late_interaction.errors import CheckpointError, UsageError
 
-__all__ = ["chosen_dim", "chosen_rules", "with_options"]
+__all__ = ["chosen_dim", "with_options"]
 
 VESPA_QUERY_MARKER, VESPA_DOCUMENT_MARKER = 1, 2  # col-bert-embedder.def, where a bundle names none
 AUTO_STEP = 32
