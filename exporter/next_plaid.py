@@ -20,7 +20,7 @@ from exporter.graph import load_graph, save_graph, save_tokenizer
 from exporter.options import ExportOptions
 from exporter.quantization import quantize_all
 from exporter.rules import chosen_dim, with_options
-from exporter.verification import ExportReport, Vectors, encode_timed, fidelity_of, token_rows, verification_texts
+from exporter.verification import ExportReport, compare_graphs, verification_texts
 from late_interaction.bundle import (
     ATTENTION_MASK,
     INPUT_IDS,
@@ -31,9 +31,8 @@ from late_interaction.bundle import (
     SideRules,
     write_manifest,
 )
-from late_interaction.encoder import Encoder
 from late_interaction.errors import CheckpointError
-from late_interaction.tokenizing import Tokenizing
+from late_interaction.tokenizing import Tokenizing, TokenRows
 
 __all__ = ["write_next_plaid"]
 
@@ -208,27 +207,13 @@ def _verify(
     """Rows of every graph of the bundle against the graph as it was, on the bundle's ids; ids under next-plaid's own rules
     against next-plaid's steps."""
     sides = verification_texts(sample)
-    unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
-    rows = token_rows(unpooled, sides)
-    reference: Vectors = {}
-    for side, items in rows.items():
+
+    def reference(items: Sequence[TokenRows]) -> list[np.ndarray]:
         full = [_run(session, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]
-        reference[side] = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in full]
-    measured = {}
-    for precision in bundle.manifest.models:
-        vectors, speed = encode_timed(Encoder(unpooled, precision=precision), sides)
-        measured[precision] = fidelity_of(vectors, reference, bundle.model_path(precision).stat().st_size, speed)
-    differing = _differing(Tokenizing(replace(bundle, manifest=trained)), tokenizer, settings, sides)
-    count = sum(len(texts) for texts in sides.values())
-    return ExportReport(
-        layout="next-plaid",
-        source=bundle.manifest.source,
-        dim=bundle.manifest.dim,
-        texts=count,
-        ids_equal=1 - len(differing) / count,
-        differences=tuple(differing[:5]),
-        fidelity=measured,
-    )
+        return [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in full]
+
+    differences = _differing(Tokenizing(replace(bundle, manifest=trained)), tokenizer, settings, sides)
+    return compare_graphs(bundle, sides, reference, differences)[0]
 
 
 def _differing(ours: Tokenizing, tokenizer: Any, settings: _Settings, sides: dict[str, list[str]]) -> list[str]:

@@ -25,17 +25,17 @@ def chosen_dim(options: ExportOptions, own: int, what: str) -> int:
 
 
 def with_options(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
-    """The manifest of the trained rules with those that were asked for. Raises: UsageError as `chosen_rules`."""
+    """The manifest of the trained rules with those that were asked for. Raises: UsageError where a length is more than the
+    model reads."""
     trained_rules = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
-    rules = chosen_rules(trained_rules, options, tokenizer, trained.max_tokens)
+    rules = _chosen_rules(trained_rules, options, tokenizer, trained.max_tokens)
     return replace(
         trained, rules=options.rules, pooling=options.pooling, query=rules.query, document=rules.document, strip=rules.strip,
         lower_case=rules.lower_case,
     )  # fmt: skip
 
 
-def chosen_rules(rules: Rules, options: ExportOptions, tokenizer: Any, max_tokens: int) -> Rules:
-    """Raises: UsageError where a length is more than the model reads."""
+def _chosen_rules(rules: Rules, options: ExportOptions, tokenizer: Any, max_tokens: int) -> Rules:
     query, document = rules.query, rules.document
     if options.query_length == "auto":
         step = min(query.expansion.length if query.expansion else AUTO_STEP, max_tokens)

@@ -27,7 +27,7 @@ __all__ = [
     "RulesDifference",
     "Speed",
     "Vectors",
-    "agreement",
+    "compare_graphs",
     "encode_timed",
     "fidelity_of",
     "id_differences",
@@ -110,32 +110,37 @@ def verify(checkpoint: Checkpoint, graph: Any, bundle: Bundle, trained: Manifest
     checkpoint's. trained: the bundle's manifest with the rules that the checkpoint was trained with.
     """
     sides = verification_texts(sample)
-    texts = sides["document"]
-    unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
-    rows = token_rows(unpooled, sides)
-    reference = {side: torch_rows(graph, items) for side, items in rows.items()}
-    fidelity, vectors = {}, {}
-    for precision in bundle.manifest.models:
-        encoder = Encoder(unpooled, precision=precision)
-        vectors[precision], speed = encode_timed(encoder, sides)
-        fidelity[precision] = fidelity_of(vectors[precision], reference, bundle.model_path(precision).stat().st_size, speed)
     by_training = replace(bundle, manifest=replace(trained, pooling=None))
     differences = [
         text
         for side, items in token_rows(by_training, sides).items()
         for text in id_differences(checkpoint.model, side, sides[side], items)
     ]
-    return ExportReport(
-        layout=checkpoint.folder.layout,
-        source=bundle.manifest.source,
-        dim=bundle.manifest.dim,
-        texts=2 * len(texts),
-        ids_equal=1 - len(differences) / (2 * len(texts)),
-        differences=tuple(differences[:5]),
-        fidelity=fidelity,
-        torch=_torch_speed(checkpoint.model, sides),
-        vespa_rules=rules_difference(by_training, rows, vectors["fp32"], sides) if bundle.manifest.rules == "vespa" else None,
-    )
+    report, rows, vectors = compare_graphs(bundle, sides, lambda items: torch_rows(graph, items), differences)
+    changed = rules_difference(by_training, rows, vectors, sides) if bundle.manifest.rules == "vespa" else None
+    return replace(report, torch=_torch_speed(checkpoint.model, sides), vespa_rules=changed)
+
+
+def compare_graphs(
+    bundle: Bundle,
+    sides: Mapping[str, Sequence[str]],
+    reference: Callable[[Sequence[TokenRows]], list[np.ndarray]],
+    differences: Sequence[str],
+) -> tuple[ExportReport, dict[str, list[TokenRows]], Vectors]:
+    """(report, the texts' rows, their vectors by fp32). reference: vectors of such rows. differences: of ids, one line each."""
+    unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
+    rows = token_rows(unpooled, sides)
+    expected = {side: reference(items) for side, items in rows.items()}
+    fidelity, vectors = {}, {}
+    for precision in bundle.manifest.models:
+        vectors[precision], speed = encode_timed(Encoder(unpooled, precision=precision), sides)
+        fidelity[precision] = fidelity_of(vectors[precision], expected, bundle.model_path(precision).stat().st_size, speed)
+    texts = sum(map(len, sides.values()))
+    report = ExportReport(
+        layout=bundle.manifest.layout, source=bundle.manifest.source, dim=bundle.manifest.dim, texts=texts,
+        ids_equal=1 - len(differences) / texts, differences=tuple(differences[:5]), fidelity=fidelity,
+    )  # fmt: skip
+    return report, rows, vectors["fp32"]
 
 
 def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:

@@ -18,10 +18,6 @@ def _architectures(folder: CheckpointFolder) -> list[str]:
     return folder.read(CONFIG).get("architectures") or []
 
 
-def _recognises(folder: CheckpointFolder) -> bool:
-    return ARCHITECTURE in _architectures(folder) or METADATA in folder.files
-
-
 def _changed(folder: CheckpointFolder) -> dict[str, dict[str, Any]]:
     """sentence-transformers knows a Stanford checkpoint by its architecture only; without, it would add a random projection."""
     return {} if ARCHITECTURE in _architectures(folder) else {CONFIG: folder.read(CONFIG) | {"architectures": [ARCHITECTURE]}}
@@ -53,4 +49,7 @@ def _rules(folder: CheckpointFolder, _model: Any, tokenizer: Any) -> Rules:
     )  # fmt: skip
 
 
-STANFORD = Layout((CONFIG, METADATA), _recognises, _rules, changed=_changed, projection="linear.weight")
+STANFORD = Layout(
+    (CONFIG, METADATA), lambda folder: ARCHITECTURE in _architectures(folder) or METADATA in folder.files, _rules,
+    changed=_changed, projection="linear.weight",
+)  # fmt: skip
