@@ -72,7 +72,7 @@ def called(names: set[str], run) -> list[str]:
     entered = []
 
     def enter(frame, event, _argument):
-        if event == "call" and (name := f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}") in names:
+        if event == "call" and (name := f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}") in names:
             entered.append(name)
 
     sys.setprofile(enter)
