@@ -18,6 +18,7 @@ from typing import Protocol
 
 from colbert_vespa.training.data import Example, TrainingData
 from colbert_vespa.training.scorers import Scorer
+from feeder import FeedOptions, start_feed
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
@@ -78,8 +79,6 @@ class ModelRanker:
     """MaxSim by the local engine: `folder` gets the bundle's index of the texts."""
 
     def __init__(self, bundle: Path, texts: Sequence[str], folder: Path) -> None:
-        from feeder import FeedOptions, start_feed
-
         documents = [Document(str(n), "", text) for n, text in enumerate(texts) if text.strip()]
         options = FeedOptions(to=str(folder), bundle=bundle, journal=folder.with_suffix(".journal"))
         with start_feed([documents], options) as run:
