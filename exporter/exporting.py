@@ -43,7 +43,7 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
         loaded = _loaded(folder, Path(scratch) / "checkpoint", options, progress)
         with replace_folder(output, owned=is_bundle_folder) as staging:
-            progress(f"exporting the {loaded.folder.layout} checkpoint to ONNX")
+            progress(f"exporting the {loaded.layout} checkpoint to ONNX")
             return _finish(staging, *_write(loaded, str(checkpoint), staging, options, progress), options)
 
 
@@ -77,7 +77,7 @@ def _write(
     pad = loaded.tokenizer.pad_token_id
     trained = Manifest(
         source=Path(source).name if Path(source).exists() else source,
-        layout=loaded.folder.layout,
+        layout=loaded.layout,
         dim=dim,
         query=loaded.rules.query,
         document=loaded.rules.document,

@@ -27,6 +27,10 @@ class Checkpoint:
     tokenizer: Any
     rules: Rules
 
+    @property
+    def layout(self) -> str:
+        return self.folder.layout
+
 
 def without_projection(folder: CheckpointFolder) -> CheckpointError:
     return CheckpointError(f"{folder.shown} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
