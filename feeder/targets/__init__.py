@@ -8,11 +8,10 @@ from typing import Protocol
 
 from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.sending.statistics import FeedStatistics
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I32, U8, Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
-from vespa_app.codecs import Packed
 
 __all__ = ["EncodedDocument", "Kept", "Target"]
 
@@ -32,7 +31,7 @@ class EncodedDocument:
     vectors: tuple[Matrix, ...]
     digest: str = ""
     stale: tuple[str, ...] = ()
-    packed: tuple[Packed, ...] = ()
+    packed: tuple[tuple[I32, U8], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
