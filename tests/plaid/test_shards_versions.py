@@ -159,7 +159,7 @@ def test_a_step_that_fails_between_shards_is_seen_by_nobody_and_finished_by_the_
         act = {
             "commit": lambda: writer.commit("ninety"),
             "rollback": lambda: writer.rollback("thirty"),
-            "store_tuned": lambda: writer.store_tuned([tuned] * 3),
+            "store_tuned": lambda: writer.store_tuned(tuned),
         }[step]
         with pytest.raises(LocalIndexError, match="refused"):
             act()
@@ -315,7 +315,7 @@ def test_tuning_measures_merged_answers_and_all_shards_take_it(index):
     with index.writer() as writer:
         writer.put(passage("new", n=1), VECTORS[0])
         with pytest.raises(UsageError, match="wait for a commit"):
-            writer.store_tuned([tuned] * 3)
+            writer.store_tuned(tuned)
 
 
 @pytest.mark.slow
