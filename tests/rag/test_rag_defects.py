@@ -130,8 +130,8 @@ def test_defect_12b_scores_do_not_depend_on_other_queries_of_the_batch(rag):
 def test_defect_12b_force_fast_acts_at_every_call(rag, monkeypatch):
     rag.index(TEXTS, index_name="i")
     efforts = []
-    real = Client.search
-    monkeypatch.setattr(Client, "search", lambda self, *args, **named: efforts.append(named) or real(self, *args, **named))
+    real = Client.search_many
+    monkeypatch.setattr(Client, "search_many", lambda self, *args, **named: efforts.append(named) or real(self, *args, **named))
     for fast in (False, True, False, True):
         rag.search("fox", k=3, force_fast=fast)
     assert [(named["probes"], named["rerank"]) for named in efforts] == [(None, None), (1, 3), (None, None), (1, 3)]
