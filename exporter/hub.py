@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from exporter.quiet import quiet
+from late_interaction.addresses import as_path
 from late_interaction.errors import CheckpointError
 
 __all__ = ["find_checkpoint"]
@@ -20,9 +21,9 @@ _PICKLED = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
 def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only: bool, allow_pickle: bool = False) -> Path:
     """A local folder, or the hub's snapshot of that name; pickled weights are downloaded with `allow_pickle` only.
 
-    Raises: CheckpointError where neither is to be had.
+    Raises: UsageError on an empty name; CheckpointError where neither is to be had.
     """
-    path = Path(name)
+    path = as_path(name, "checkpoint")
     if path.is_dir():
         return path
     if path.exists() or not _HUB_NAME.fullmatch(str(name)):

@@ -24,6 +24,7 @@ from colbert_vespa.cli.option_types import (
     Rerank,
     Timeout,
     address,
+    checkpoint,
     path,
 )
 from late_interaction.errors import UsageError
@@ -58,7 +59,8 @@ def evaluate(
         list[str] | None, typer.Option("--metric", help="One more, as ndcg@20 or map@1000. Several times.")
     ] = None,
     dense: Annotated[
-        str | None, typer.Option("--dense", help="Checkpoint of the dense baseline; default: mean token vectors.")
+        str | None,
+        typer.Option("--dense", help="Checkpoint of the dense baseline; default: mean token vectors.", parser=checkpoint),
     ] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="TREC run to compare with.", parser=path)] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.", parser=TREC_RUN)] = None,
@@ -168,7 +170,9 @@ def parity(
     address: Annotated[
         list[str] | None, typer.Option("--from", help="Local index folder or Vespa URL. Several times.", parser=address)
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="What the bundle was exported from: torch.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="What the bundle was exported from: torch.", parser=checkpoint)
+    ] = None,
     collection: Annotated[
         Path | None, typer.Option("--collection", help="Folder whose queries and documents are asked.", parser=path)
     ] = None,

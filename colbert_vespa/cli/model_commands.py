@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colbert_vespa.cli.console import Output
-from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, folder_to_write, path, real, whole
+from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, checkpoint, folder_to_write, path, real, whole
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.extras import require
 from late_interaction.files import check_folder
@@ -22,7 +22,9 @@ __all__ = ["export", "train"]
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.", parser=checkpoint)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
     quantize: Annotated[
         list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
@@ -88,7 +90,9 @@ def _length(text: str | None) -> int | str | None:
 
 def train(
     data: Annotated[Path, typer.Argument(help="JSONL of examples, a collection, or bare documents.", parser=path)],
-    model: Annotated[str, typer.Option("--model", help="Checkpoint or plain encoder to start from: folder or hub name.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Checkpoint or plain encoder to start from: folder or hub name.", parser=checkpoint)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint folder to write.", parser=folder_to_write)],
     objective: Annotated[
         str | None,
@@ -148,9 +152,14 @@ def train(
     hold_out: Annotated[
         float, typer.Option("--hold-out", help="Share of queries held out; 0 for none.", parser=real(0, 1))
     ] = 0.1,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="Cross-encoder: folder or hub name.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Cross-encoder: folder or hub name.", parser=checkpoint)
+    ] = None,
     dense: Annotated[
-        str | None, typer.Option("--dense", help="Dense encoder to compare with; default: MiniLM where it is installed.")
+        str | None,
+        typer.Option(
+            "--dense", help="Dense encoder to compare with; default: MiniLM where it is installed.", parser=checkpoint
+        ),
     ] = None,
     layout: Annotated[
         str, typer.Option("--layout", help="sentence-transformers, pylate or stanford.")

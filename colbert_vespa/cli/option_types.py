@@ -31,6 +31,7 @@ __all__ = [
     "Rerank",
     "Timeout",
     "address",
+    "checkpoint",
     "file_to_write",
     "folder_to_write",
     "path",
@@ -141,6 +142,12 @@ def folder_to_write(given: object) -> Path:
     except (OSError, UsageError) as error:
         raise typer.BadParameter(_why(found, error)) from None
     return found
+
+
+def checkpoint(given: object) -> str:
+    """A checkpoint's folder or hub name, as it was given; an empty text is neither the current folder nor the default."""
+    path(given)
+    return str(given)
 
 
 def source(given: object) -> str:

@@ -29,6 +29,7 @@ from colbert_vespa.training.saving import is_checkpoint_folder, save_checkpoint
 from colbert_vespa.training.scorers import CachedScorer, Scorer
 from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
+from late_interaction.addresses import as_path
 from late_interaction.bundle import is_bundle_folder
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.files import check_apart, check_folder, claim_folder, sha256_file
@@ -137,11 +138,12 @@ def train(
 
 
 def _claim_folders(model: str | Path, output: Path, work: Path, bundle: Path | None) -> None:
-    """Raises: UsageError where one may not be written, or holds what is read."""
+    """Raises: UsageError where one may not be written, or holds what is read, or the model has no name."""
+    start = as_path(model, "model")
     check_folder(output, owned=is_checkpoint_folder)
     if bundle is not None:
         check_folder(bundle, owned=is_bundle_folder)
-    read = [("model", Path(model))] if Path(model).exists() else []
+    read = [("model", start)] if start.exists() else []
     check_apart([("output", output), ("work folder", work), *([("bundle", bundle)] if bundle else [])], read)
     claim_folder(work, "training run")
 

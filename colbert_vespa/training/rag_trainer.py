@@ -17,6 +17,7 @@ from colbert_vespa.training.mining import Bm25Ranker, MiningSettings, mine
 from colbert_vespa.training.pipeline import train
 from colbert_vespa.training.quality import QualitySettings
 from colbert_vespa.training.settings import TrainingSettings
+from late_interaction.addresses import as_path
 from late_interaction.codebook import BITS
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.files import atomic_write
@@ -37,7 +38,11 @@ class RAGTrainer:
     def __init__(
         self, model_name: str, pretrained_model_name: str | Path, language_code: str = "en", n_usable_gpus: int = -1
     ) -> None:
-        """n_usable_gpus: sentence-transformers takes all that it sees (CUDA_VISIBLE_DEVICES), -1 says so, 0 is for none."""
+        """n_usable_gpus: sentence-transformers takes all that it sees (CUDA_VISIBLE_DEVICES), -1 says so, 0 is for none.
+
+        Raises: UsageError on an empty name of a checkpoint.
+        """
+        as_path(pretrained_model_name, "pretrained_model_name")
         self.model_name = model_name
         self.pretrained_model_name = pretrained_model_name
         self.language_code = language_code

@@ -22,15 +22,14 @@ ZERO = {
 }  # fmt: skip
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
-    "export checkpoint", "export --quantize", "export --rules", "export --query-length", "export --pool-method",
+    "export --quantize", "export --rules", "export --query-length", "export --pool-method",
     "export --revision", "app --codec", "app --candidates", "deploy --target", "deploy --query-url", "deploy --allow",
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",
     "search --index", "search --weight", "search --scored", "evaluate --candidates",
-    "evaluate --metric", "evaluate --dense", "evaluate --goal", "train --model", "train --objective", "train --mine-by",
-    "train --precision", "train --teacher", "train --dense", "train --layout", "serve --candidates", "serve --url-field",
-    "parity --checkpoint", "parity --threshold", "index name name", "index rollback to", "index pull --codec",
+    "evaluate --metric", "evaluate --goal", "train --objective", "train --mine-by",
+    "train --precision", "train --layout", "serve --candidates", "serve --url-field",
+    "parity --threshold", "index name name", "index rollback to", "index pull --codec",
     "index restore --codec", "monitor check --config", "monitor check --prometheus", "monitor canaries --candidates",
-    "demo --model",
 }  # fmt: skip
 
 
@@ -93,7 +92,7 @@ def refused(cli, name: str, value: str) -> str:
 
 
 def test_every_parameter_is_a_number_a_path_an_address_or_a_known_text():
-    kinds = {"number", "path", "address", "source", "text", "file_to_write", "folder_to_write"}
+    kinds = {"number", "path", "address", "source", "text", "file_to_write", "folder_to_write", "checkpoint"}
     assert {name for name, parameter in ALL.items() if parameter.check not in kinds} == TEXTS
 
 
@@ -106,7 +105,7 @@ def test_numbers_out_of_range_are_refused(cli, name):
         refused(cli, name, "0")
 
 
-@pytest.mark.parametrize("name", names("path", "address", "source"))
+@pytest.mark.parametrize("name", names("path", "address", "source", "checkpoint"))
 def test_paths_that_cannot_be_are_refused(cli, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in ("", " ", "http:/host", "~no-such-user/x"):

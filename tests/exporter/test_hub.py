@@ -16,9 +16,12 @@ import huggingface_hub
 from golden.loaders.make_checkpoints import FOLDER as GOLDEN
 from huggingface_hub import constants
 
+from colbert_vespa import RAGTrainer
+from colbert_vespa.training import TrainingData, train
+from exporter import export
 from exporter.hub import find_checkpoint
 from exporter.layouts.scanning import scan_checkpoint
-from late_interaction.errors import CheckpointError
+from late_interaction.errors import CheckpointError, UsageError
 
 CHECKPOINT = GOLDEN / "pylate-bert"
 COMMIT = "a" * 40
@@ -162,8 +165,20 @@ def test_models_that_are_not_there(hub, token):
     assert "no folder some/thing, and no such model on the hub" in refusal("some/thing")
 
 
-@pytest.mark.parametrize("name", ["nothing", "a/b/c", "/nowhere/at/all", "../x/y", ""])
+@pytest.mark.parametrize("name", ["nothing", "a/b/c", "/nowhere/at/all", "../x/y"])
 def test_names_that_are_neither_are_not_asked_for(hub, name):
-    if name:
-        assert refusal(name).startswith(f"no folder {name}: give a checkpoint folder or a hub name")
+    assert refusal(name).startswith(f"no folder {name}: give a checkpoint folder or a hub name")
     assert hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["", " ", None])
+def test_an_empty_name_is_not_the_current_folder(tmp_path, name):
+    for call in (
+        lambda: find(name),
+        lambda: export(name, tmp_path / "bundle"),
+        lambda: RAGTrainer("m", name),
+        lambda: train(name, TrainingData([]), tmp_path / "checkpoint"),
+    ):
+        with pytest.raises(UsageError, match="empty|text or a Path"):
+            call()
+    assert not list(tmp_path.iterdir())
