@@ -14,7 +14,8 @@ from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim, maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
-from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid import LocalIndex, SearchSettings, open_index
+from late_interaction.plaid.shards import ShardedIndex
 
 SCHEMA = MetadataSchema({"year": FieldType.LONG, "tags": FieldType.STRINGS})
 
@@ -341,6 +342,10 @@ def test_no_index(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(LocalIndexError, match="is no index"):
         LocalIndex.open(tmp_path / "empty")
+    (tmp_path / "file").touch()
+    for opening in (LocalIndex.open, open_index, ShardedIndex.open):
+        with pytest.raises(LocalIndexError, match=f"{tmp_path}/file is a file, not the folder of an index"):
+            opening(tmp_path / "file")
 
 
 def test_no_file_descriptors_are_left_open(bundle, tmp_path, corpus):

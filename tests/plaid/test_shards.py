@@ -410,7 +410,7 @@ def test_a_missing_shard_folder_is_missing_from_answers_and_stops_writers(tmp_pa
         found = index.search(VECTORS[0], 100)
         assert len(found.hits) == index.passages < 100
         assert found.coverage == pytest.approx(0.75)  # how many it held is not known: as many as the others
-        assert len(found.missing) == 1 and found.missing[0].startswith("shard-2: no index at")
+        assert len(found.missing) == 1 and found.missing[0].endswith("i is damaged: shard-2 is missing")
         with pytest.raises(LocalIndexError, match="shard-2"):
             index.writer()
         with pytest.raises(LocalIndexError, match="shard-2"):
@@ -426,8 +426,16 @@ def test_no_shard_at_all_is_an_error(tmp_path, bundle):
     made(tmp_path / "i", bundle, 2)
     for shard in range(2):
         shutil.rmtree(tmp_path / f"i/shard-{shard}")
-    with pytest.raises(LocalIndexError, match="no index at"):
+    with pytest.raises(LocalIndexError, match="i is damaged: shard-0 is missing"):
         ShardedIndex.open(tmp_path / "i")
+
+
+def test_an_index_that_is_gone_is_named_and_not_a_shard_of_it(tmp_path, bundle):
+    index = made(tmp_path / "i", bundle, 2)
+    shutil.rmtree(tmp_path / "i")
+    for opening in (index.refresh, lambda: ShardedIndex.open(tmp_path / "i")):
+        with pytest.raises(LocalIndexError, match=f"no index at {tmp_path}/i: "):
+            opening()
 
 
 def test_the_grid_is_exact():

@@ -15,7 +15,7 @@ from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.storage import string_hash
-from late_interaction.plaid.store.versions import CURRENT
+from late_interaction.plaid.store.versions import CURRENT, check_is_folder
 
 __all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "is_index_folder", "read_sharding", "shard_path", "write_sharding"]
 
@@ -81,8 +81,7 @@ def write_sharding(root: Path, sharding: Sharding) -> None:
 
 def read_sharding(root: Path) -> Sharding:
     """Raises: LocalIndexError where the file is missing, damaged or of an unknown format version."""
-    if not root.is_dir():
-        raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --shards N --to {root}`")
+    check_is_folder(root)
     try:
         data = json.loads((root / SHARDS).read_bytes())
         found, expected = data["format_version"], data.pop("sha256", None)

@@ -11,7 +11,7 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.shards.layout import read_sharding, shard_path
 from late_interaction.plaid.store.history import known_versions
-from late_interaction.plaid.store.versions import Version, read_current, read_version, version_path
+from late_interaction.plaid.store.versions import Version, check_is_folder, read_current, read_version, version_path
 
 __all__ = ["OpenedStates", "ShardState", "ShardedVersion", "first_readable", "read_states"]
 
@@ -96,8 +96,9 @@ def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[S
 
     before: as they were, of which those that did not change are taken over.
 
-    Raises: LocalIndexError where shards do not belong together.
+    Raises: LocalIndexError where the index is gone, or shards do not belong together.
     """
+    check_is_folder(root)
     paths = [shard_path(root, n) for n in range(count)]
     seen: list[Current | str] | None = None
     while True:
@@ -127,6 +128,8 @@ def first_readable(states: Sequence[ShardState]) -> ShardState:
 
 def _newest(path: Path) -> Current | str:
     """The version that counts in a shard, or why that cannot be read."""
+    if not path.is_dir():
+        return f"{path.parent} is damaged: {path.name} is missing"
     try:
         return read_current(path)
     except LocalIndexError as error:

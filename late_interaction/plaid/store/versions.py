@@ -31,6 +31,7 @@ __all__ = [
     "SegmentEntry",
     "Tuned",
     "Version",
+    "check_is_folder",
     "now",
     "publish",
     "read_current",
@@ -222,13 +223,21 @@ def now() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
 
 
+def check_is_folder(root: Path) -> None:
+    """Raises: LocalIndexError where nothing or a file is at the place of an index."""
+    if root.is_dir():
+        return
+    if root.exists():
+        raise LocalIndexError(f"{root} is a file, not the folder of an index")
+    raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
+
+
 def read_current(root: Path) -> tuple[int, str]:
     """Number and sha256 of the version that counts.
 
     Raises: LocalIndexError where the folder is no index or CURRENT is damaged.
     """
-    if not root.is_dir():
-        raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
+    check_is_folder(root)
     try:
         match = _CURRENT.fullmatch((root / CURRENT).read_bytes())
     except FileNotFoundError:
