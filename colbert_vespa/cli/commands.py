@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from colbert_vespa.cli.console import INTERRUPTED, Output, prepare_streams, print_error
+from colbert_vespa.cli.console import INTERRUPTED, Output, drop_unwritten, output_lost, prepare_streams, print_error
 from colbert_vespa.cli.evaluate_commands import evaluate, parity
 from colbert_vespa.cli.feed_command import feed
 from colbert_vespa.cli.index_commands import index_app
 from colbert_vespa.cli.model_commands import export, train
 from colbert_vespa.cli.monitor_command import monitor_app
-from colbert_vespa.cli.option_types import Json, folder_to_write, path
+from colbert_vespa.cli.option_types import Json, checkpoint, folder_to_write, path
 from colbert_vespa.cli.package_commands import app as make_app
 from colbert_vespa.cli.package_commands import deploy, plan
 from colbert_vespa.cli.search_commands import search, serve
@@ -42,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Errors are one line, exit code 1, or 2 for usage. `arguments`: default those of the process."""
     prepare_streams()
     try:
-        sys.exit(app(arguments, standalone_mode=False))
+        status = app(arguments, standalone_mode=False)
+        if not status and output_lost():
+            print_error("standard output is closed: what was to be printed there is lost")
+            status = 1
+        sys.exit(status)
     except ColbertVespaError as error:
         print_error(str(error))
         sys.exit(error.exit_code)
@@ -53,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_error(_usage(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
+        if not isinstance(error, BrokenPipeError):
             print_error(f"{error.filename or 'system'}: {error.strerror or error}")
+        drop_unwritten()
         sys.exit(1)
     except KeyboardInterrupt:
         print_error("interrupted")
@@ -70,7 +72,9 @@ def _usage(error: Any) -> str:
 
 
 def demo(
-    model: Annotated[str | None, typer.Option("--model", help="Checkpoint: a folder or hub name; default: MiniLM.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Checkpoint: a folder or hub name; default: MiniLM.", parser=checkpoint)
+    ] = None,
     collection: Annotated[
         Path | None, typer.Option("--collection", help="Folder with corpus, queries and qrels.", parser=path)
     ] = None,

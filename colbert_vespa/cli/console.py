@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,18 +31,39 @@ if TYPE_CHECKING:
     from vespa_app.changes import Change
     from vespa_app.planning import Plan
 
-__all__ = ["INTERRUPTED", "Output", "json_line", "prepare_streams", "print_error"]
+__all__ = ["INTERRUPTED", "Output", "drop_unwritten", "json_line", "output_lost", "prepare_streams", "print_error"]
 
 INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
 _ESCAPED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # in JSON, where others are escaped anyway
 
 
+class _ClosedStream(io.StringIO):
+    lost = False  # whether anything was to be written
+
+    def write(self, text: str) -> int:
+        self.lost |= bool(text)
+        return len(text)
+
+
+def output_lost() -> bool:
+    """Whether anything was printed to a standard output that is closed."""
+    return isinstance(sys.stdout, _ClosedStream) and sys.stdout.lost
+
+
+def drop_unwritten() -> None:
+    """What standard output does not take is not tried again when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def prepare_streams() -> None:
-    """What the terminal's encoding does not have becomes a replacement; a closed stream takes everything."""
+    """What the terminal's encoding does not have becomes a replacement; a closed stream takes everything and keeps nothing."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, io.StringIO())
+            setattr(sys, name, _ClosedStream())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from colbert_vespa.cli.console import Output, json_line, prepare_streams, print_error
+from colbert_vespa.cli.console import Output, json_line, output_lost, prepare_streams, print_error
 from colbert_vespa.cli.option_types import text
 
 NASTY = "\x1b]0;owned\x07\x1b[31m red \x9b2J \u202egnp \r over \u2028 \u2603 caf\u00e9 \U0001f600"
@@ -64,6 +64,15 @@ def test_a_closed_stream_takes_everything(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     prepare_streams()
     Output(json_output=True).result({"a": 1})
+    assert output_lost()
+
+
+@pytest.mark.parametrize("where", [">&-", "> /dev/full"])
+def test_a_result_that_cannot_be_written_is_an_error(where):
+    command = f"{sys.executable} -m colbert_vespa plan --documents 1e6 --tokens 80 --json {where}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
 def test_a_query_is_utf_8_in_every_locale():
