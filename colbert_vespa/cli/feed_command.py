@@ -26,7 +26,7 @@ from colbert_vespa.cli.option_types import (
     whole,
 )
 from late_interaction.addresses import locate
-from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.errors import ColbertVespaError, CollectionError, UsageError
 
 if TYPE_CHECKING:
     from feeder.feeding.metrics import FeedMetrics
@@ -144,6 +144,8 @@ def feed(
     out.result(summary.to_json())
     if summary.outcome == "interrupted":
         raise typer.Exit(INTERRUPTED)
+    if missing := summary.lacks_text:
+        raise CollectionError(f"nothing was fed: {missing}")
     if summary.dead_lettered:
         raise typer.Exit(1)
 

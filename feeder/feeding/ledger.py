@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from feeder.sending.statistics import FeedStatistics
 from feeder.sources.report import Note
 
-__all__ = ["FeedProgress", "FeedSummary", "Ledger", "rates"]
+__all__ = ["FeedProgress", "FeedSummary", "Ledger", "lacking_text", "rates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,15 @@ def rates(documents: int, token_vectors: int, text_bytes: int, seconds: float) -
     """Each of them a second, bytes in megabytes; 0 where no time has passed."""
     amounts = {"documents_per_s": documents, "tokens_per_s": token_vectors, "mb_per_s": text_bytes / 1e6}
     return {name: amount / seconds if seconds > 0 else 0.0 for name, amount in amounts.items()}
+
+
+def lacking_text(documents: int, blank: int, notes: Iterable[Note]) -> str:
+    """Says that documents were read, or skipped as unreadable, and none of them has a text; '' where that is not so."""
+    skipped = sum(note.count for note in notes if note.kind == "skipped")
+    if blank != documents or not documents + skipped:
+        return ""
+    more = f", and {skipped} files or records were skipped" if skipped else ""
+    return f"{documents} documents were read{more}: there is no text to index"
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,12 @@ class FeedSummary:
     error: str = ""
     notes: tuple[Note, ...] = ()
     sending: FeedStatistics | None = None
+
+    @property
+    def lacks_text(self) -> str:
+        """As `lacking_text`, of what was to be put."""
+        blank = self.skipped_blank + self.duplicates if self.operation == "put" else -1
+        return lacking_text(self.documents, blank, self.notes)
 
     def to_json(self) -> dict[str, object]:
         """With what was acknowledged a second, over the whole feed."""

@@ -16,7 +16,7 @@ from feeder.digests import Digests
 from feeder.encoding.batches import Encoding, HereEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
-from feeder.feeding.ledger import FeedProgress, FeedSummary, Ledger
+from feeder.feeding.ledger import FeedProgress, FeedSummary, Ledger, lacking_text
 from feeder.feeding.options import FeedOptions
 from feeder.feeding.pipeline import Feed, Pacing
 from feeder.feeding.survey import Survey, survey
@@ -256,6 +256,8 @@ def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, optio
 def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
     """An index that is there is opened first: whether it can be written is known before anything is read."""
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
+    if surveyed is not None and options.operation == "put":
+        _check_some_text(surveyed, documents.notes, path)
     if surveyed is not None and options.dry_run:
         return surveyed, None
     from feeder.targets.local import LocalTarget
@@ -282,6 +284,12 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
         target.close()
         raise
     return surveyed, target
+
+
+def _check_some_text(surveyed: Survey, notes: Sequence[Note], path: Path) -> None:
+    """Raises: CollectionError where a new index would be empty, unless there was nothing to read."""
+    if missing := lacking_text(surveyed.documents, surveyed.blank + surveyed.duplicates, notes):
+        raise CollectionError(f"no index is made at {path}: {missing}")
 
 
 def _made_without_documents(target: LocalTarget) -> bool:

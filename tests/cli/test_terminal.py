@@ -51,6 +51,25 @@ def test_a_summary_names_what_was_left_out(capsys):
         assert "7 files left out, of no known kind: a.docx, b\\x1b[31m.xlsx, ..." in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_feed_without_any_text_is_no_success(cli, minilm_bundle, tmp_path):
+    folder, index = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    (folder / "a.txt").write_text(" \n")
+    (tmp_path / "nothing.jsonl").touch()
+    (tmp_path / "text.jsonl").write_text('{"id": "a", "text": "Wait for a thread."}')
+    feed = ("feed", "--bundle", str(minilm_bundle.path), "--to", str(index), "--json")
+    assert "1 documents were read: there is no text" in " ".join(cli(*feed, str(folder), code=1).stderr.split())
+    (folder / "a.txt").write_bytes(b"caf\xe9")
+    said = " ".join(cli(*feed, str(folder), "--skip-bad", code=1).stderr.split())
+    assert "0 documents were read, and 1 files or records were skipped: there is no text" in said
+    assert not index.exists()
+    assert "fed 0 documents" in cli(*feed, str(tmp_path / "nothing.jsonl")).stderr
+    cli(*feed, str(tmp_path / "text.jsonl"))
+    again = cli(*feed, str(folder), "--skip-bad", code=1)
+    assert "nothing was fed: 0 documents" in " ".join(again.stderr.split())
+    assert json.loads(again.stdout.splitlines()[-1])["documents"] == 0
+
+
 def test_a_folder_with_a_bad_file_can_be_fed_without_it(cli, minilm_bundle, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()

@@ -12,7 +12,7 @@ from colbert_vespa.rag.checkpoints import bundle_of
 from colbert_vespa.rag.checks import checked_name
 from colbert_vespa.rag.memory import EncodedDocuments
 from late_interaction.encoder import Encoder
-from late_interaction.errors import ArgumentError, LocalIndexError, UsageError
+from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError, UsageError
 from late_interaction.maxsim import maxsim
 from query import Client
 
@@ -206,3 +206,10 @@ def test_a_checkpoint_without_a_name_is_not_the_current_folder(name):
 def test_a_name_of_an_index_is_text():
     with pytest.raises(ArgumentError, match="index_name 5 is no name"):
         checked_name(5)
+
+
+def test_an_index_is_not_made_of_no_text(rag):
+    with pytest.raises(CollectionError, match="1 documents were read: there is no text to index"):
+        rag.index([" "], index_name="blank")
+    with pytest.raises(LocalIndexError, match="blank"):
+        rag.search("x", index_name="blank")
