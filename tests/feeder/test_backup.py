@@ -14,23 +14,26 @@ from feeder.digests import moved_digest
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, ColbertVespaError, CollectionError, LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalIndex
+from late_interaction.plaid import LocalIndex, open_index
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 
 SCHEMA = MetadataSchema.from_json({"year": "long"})
 
 
 def make_index(path, bundle, **form):
-    LocalIndex.create(path, bundle=bundle, schema=SCHEMA, **form)
+    return fill(LocalIndex.create(path, bundle=bundle, schema=SCHEMA, **form), bundle)
+
+
+def fill(index, bundle):
     random = np.random.default_rng(1)
     digest = moved_digest("d" * 32, bundle.sha256) + "-1"
-    with LocalIndex.open(path).writer() as writer:
+    with index.writer() as writer:
         for number in range(12):
             vectors = random.standard_normal((5, 16)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             writer.put(Passage(f"d{number}#0", f"d{number}", "title", "text", {"year": number}, digest), vectors)
         writer.commit()
-    return path
+    return index.path
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,18 @@ def test_an_index_that_trained_its_codebook_comes_back_bit_by_bit(tiny_bundle, t
         writer.update_metadata("d1", {"year": 7})
         writer.commit(compact=True)
     assert np.array_equal(two.vectors("d2#0"), before["d2#0"][2])
+
+
+def test_shards_that_trained_a_codebook_come_back_bit_by_bit(tiny_bundle, tmp_path):
+    """Formerly each trained its own, and a copy encoded all vectors again."""
+    with ShardedIndex.create(tmp_path / "i", bundle=tiny_bundle, schema=SCHEMA, sharding=Sharding(3)) as one:
+        fill(one, tiny_bundle)
+        assert len({reader.codebook.sha256 for reader in one.readers().values()}) == 1
+        backup_index(str(one.path), tmp_path / "backup")
+        assert restore_index(tmp_path / "backup", str(tmp_path / "back")).notes == ()
+        with open_index(tmp_path / "back") as two:
+            for number in range(12):
+                assert np.array_equal(two.vectors(f"d{number}#0"), one.vectors(f"d{number}#0"))
 
 
 def test_a_restore_into_shards_keeps_vectors(tiny_bundle, tmp_path):

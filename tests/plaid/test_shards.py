@@ -124,7 +124,7 @@ def test_every_codec_with_a_codebook_that_shards_share(tmp_path, bundle, form, c
             assert [hit.score for hit in found] == pytest.approx([scores[hit.passage.id] for hit in found], abs=1e-5)
 
 
-def test_shards_that_train_their_own_codebooks_rank_by_their_decoded_vectors(tmp_path, plain_bundle):
+def test_shards_that_train_a_codebook_rank_by_their_decoded_vectors(tmp_path, plain_bundle):
     with made(tmp_path / "i", plain_bundle, 2) as index:
         fill(index, range(150))
         Q = queries_from(np.random.default_rng(2), VECTORS[:150], 1)[0]

@@ -255,9 +255,16 @@ class ShardedWriter:
             elif intent.fields is not None:
                 writer.add_fields(MetadataSchema.from_json(intent.fields))
             else:
+                if (codebook := self._codebook()) is not None:
+                    writer.adopt(codebook)
                 writer.commit(intent.name, compact=intent.compact, always=True)
         remove_intent(self._root)
         self._unfinished = None
+
+    def _codebook(self) -> Codebook | None:
+        """Of the first shard that has one, so that a shard without takes up the same: scores can be compared, and a copy keeps
+        codes and residuals as they are."""
+        return next((shard.codebook for shard in self._shards if shard.codebook is not None), None)
 
     def _done(self, start: float) -> CommitSummary:
         self._states.refresh()

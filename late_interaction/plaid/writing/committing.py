@@ -49,7 +49,8 @@ def packed_rows(encoded: Packed, dim: int) -> Matrix:
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What waits for a commit. adopted: codebook of the codes among it, where the index has none yet."""
+    """What waits for a commit. adopted: codebook that an index without one takes up: of the codes among it, or of the other
+    shards."""
 
     opened: OpenedVersion
     log: PendingLog
@@ -101,7 +102,7 @@ class Commit:
     def write(self, *, compact: bool) -> Version:
         """compact: as IndexWriter.commit."""
         old, rows = self._snapshot.version, self._changes.rows
-        taken = self._taken() or (self._adopted(rows) if self._changes.encoded else None)
+        taken = self._taken() or (self._adopted(rows) if self._adopts(rows) else None)
         total = self._living_rows() + rows
         if (taken is None or self._snapshot.codebook is not None) and self._trains(rows, total, compact):
             taken = take_codebook(self._root, self._opened.bundle, old.bits, _vectors(self._everything()), total)
@@ -126,8 +127,11 @@ class Commit:
             return None
         return Taken(self._snapshot.codebook, version.codebook, version.trained_on, version.fit)
 
+    def _adopts(self, rows: int) -> bool:
+        return bool(self._changes.encoded) or (rows > 0 and self._uncommitted.adopted is not None)
+
     def _adopted(self, rows: int) -> Taken:
-        """The codebook of the codes that are put into an index without one."""
+        """A codebook that was trained elsewhere, for an index without one."""
         codebook, vectors = self._uncommitted.codebook(), _vectors(self._uncommitted.read(self._changes.places))
         sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim).astype(np.float32)
         return adopt(self._root, codebook, 0 if bundle_codebook(self._opened.bundle) is not None else rows, sample)

@@ -155,8 +155,12 @@ class IndexWriter:
         known = self._opened.snapshot.codebook or bundle_codebook(self._opened.bundle)
         if known is not None and known.sha256 != codebook.sha256:
             return False
-        self._adopted = codebook
+        self.adopt(codebook)
         return True
+
+    def adopt(self, codebook: Codebook) -> None:
+        """Takes up a codebook in the next commit that brings vectors, if the index has none, instead of training one."""
+        self._adopted = codebook
 
     def put_encoded(self, passage: Passage, encoded: Packed) -> None:
         """As `put`, of codes `[t]` and residuals `[t, bytes]` of a codebook that `takes_codes_of` has agreed to: they are
