@@ -8,6 +8,7 @@ word that does not fit between characters.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -174,13 +175,13 @@ class _Cutter:
         return title
 
     def _pieces(self, text: str, unit: Span, count: int, budget: int) -> Iterator[Span]:
-        """The unit, in halves of halves until each fits."""
-        halves = _halves(text, unit) if count > budget else None
-        if halves is None:
+        """The unit, in halves of halves until each fits; as often as its tokens ask for before they are counted again."""
+        pieces = _halved(text, unit, max(1, int(math.log2(count / budget)))) if count > budget else [unit]
+        if pieces == [unit]:
             yield unit
             return
-        for half, tokens in zip(halves, self._counts(text, halves), strict=True):
-            yield from self._pieces(text, half, tokens, budget)
+        for piece, tokens in zip(pieces, self._counts(text, pieces), strict=True):
+            yield from self._pieces(text, piece, tokens, budget)
 
     def _packed(self, text: str, units: Sequence[Span], counts: Sequence[int], breaks: set[int], budget: int) -> list[Span]:
         """As many units as fit, one passage after the other, none across a break; then the overlap again."""
@@ -232,6 +233,14 @@ def _section_starts(text: str) -> set[int]:
             starts.add(heading.start)
         last = heading.end
     return starts
+
+
+def _halved(text: str, place: Span, times: int) -> list[Span]:
+    """The range in halves of halves; one character stays as it is."""
+    pieces = [place]
+    for _ in range(times):
+        pieces = [half for piece in pieces for half in _halves(text, piece) or [piece]]
+    return pieces
 
 
 def _halves(text: str, place: Span) -> list[Span] | None:

@@ -136,3 +136,12 @@ def test_a_text_that_somebody_has_cut_is_cut_at_its_marks_alone(tokenizing):
     assert found.rows[0].ids.tolist() == whole.ids.tolist()
     assert cut(tokenizing, "", Splitting("marked"), "title").ranges == ((0, 0),)
     assert isinstance(cut(tokenizing, MARK.join(["x"] * (MAX_PASSAGES + 1)), Splitting("marked")), CollectionError)
+
+
+def test_a_long_sentence_is_counted_a_few_times_and_not_once_for_each_halving(tokenizing, monkeypatch):
+    counted = []
+    count = tokenizing.document_counts
+    monkeypatch.setattr(tokenizing, "document_counts", lambda texts: counted.append(sum(map(len, texts))) or count(texts))
+    text = "." * 40_000
+    assert len(cut(tokenizing, text, Splitting("sentences", 64)).ranges) > 600
+    assert sum(counted) <= 5 * len(text)
