@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -205,8 +206,12 @@ def check_writable(folder: Path) -> None:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a folder", str(folder))
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, f"folder {nearest} cannot be written", str(folder))
+    try:
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        tempfile.TemporaryFile(dir=nearest).close()  # /proc and its kin say that they can be written
+    except OSError as error:
+        raise PermissionError(errno.EACCES, f"folder {nearest} cannot be written: {error.strerror}", str(folder)) from None
 
 
 def check_apart(written: Sequence[tuple[str, Path]], read: Sequence[tuple[str, Path]]) -> None:

@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from late_interaction.files import (
     check_folder,
     check_output_file,
     check_own_output,
+    check_writable,
     claim_folder,
     is_claimed,
     nothing_owned,
@@ -231,3 +233,10 @@ def test_a_folder_is_claimed_for_one_kind_of_work(tmp_path):
     ):
         with pytest.raises(UsageError, match=f"{folder} is not the folder of a {kind}"):
             claim_folder(folder, kind)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+def test_a_file_system_that_takes_no_files_is_found_before_the_work():
+    for path in (Path("/proc/x.html"), Path("/proc/x/y.html")):
+        with pytest.raises(OSError, match="folder /proc cannot be written"):
+            check_writable(path.parent)
