@@ -27,7 +27,7 @@ from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.targets import Target
 from late_interaction.addresses import VespaUrl, locate
-from late_interaction.bundle import Bundle
+from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Document
@@ -203,7 +203,8 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
 
 def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
-    """Raises: UsageError where two things that a feed reads or writes are one file, or a file would lie in the index."""
+    """Raises: UsageError where two things that a feed reads or writes are one file, a file would lie in the index or a source,
+    or anything in another index or a bundle."""
     place = locate(options.to)
     folders = {"index": place} if isinstance(place, Path) else {}
     if options.cache is not None:
@@ -212,9 +213,20 @@ def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
     read = [("source", path) for source in sources if isinstance(path := getattr(source, "path", None), Path)]
     check_apart([*files.items(), *folders.items()], read)
     for what, path in files.items():
-        for kind, folder in folders.items():
+        for kind, folder in [*folders.items(), *read]:
             if _resolved(path).is_relative_to(_resolved(folder)):
                 raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another file")
+    for what, path in [*files.items(), *folders.items()]:
+        for folder in _resolved(path).parents:
+            if kind := _artefact(folder):
+                raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another place")
+
+
+def _artefact(folder: Path) -> str:
+    """Whether it is an index or a bundle; '' where it is neither."""
+    if (folder / "SHARDS.json").is_file() or ((folder / "CURRENT").is_file() and (folder / "versions").is_dir()):
+        return "index"
+    return "bundle" if is_bundle_folder(folder) else ""
 
 
 def _resolved(path: Path) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 
 import pytest
 
 import feeder.feeding.pipeline
-from feeder import FeedOptions, start_feed
+from feeder import FeedOptions, feed, start_feed
 from feeder.feeding.dead_letters import DeadLetterSource, read_letters
 from feeder.sources import open_sources
 from late_interaction.documents import Document
@@ -179,3 +180,23 @@ def test_dead_letters_are_not_written_over_a_file_of_something_else(go, vespa, t
     with pytest.raises(UsageError, match=name):
         go(dead_letters=tmp_path / name)
     assert vespa.requests == [] and (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_nothing_is_written_into_another_index_a_bundle_or_a_source(tiny_bundle, tmp_path):
+    feed([Document("a", text="one")], FeedOptions(to=str(tmp_path / "index"), bundle=tiny_bundle, journal=tmp_path / "j"))
+    shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "a.txt").write_text("text")
+    for kind in ("index", "bundle"):
+        for name in ("to", "cache", "journal", "dead_letters"):
+            options = {"to": tmp_path / "new", "journal": tmp_path / "j", name: tmp_path / kind / "sub" / "x"}
+            with pytest.raises(UsageError, match=f"/sub/x would lie in the {kind} {tmp_path / kind}"):
+                feed([Document("a", text="one")], FeedOptions(bundle=tiny_bundle, **options))
+    for name in ("journal", "dead_letters"):
+        options = {"to": tmp_path / "new", "journal": tmp_path / "j", name: tmp_path / "pages" / "j"}
+        with (
+            pytest.raises(UsageError, match="would lie in the source"),
+            start_feed(open_sources([str(tmp_path / "pages")]), FeedOptions(bundle=tiny_bundle, **options)),
+        ):
+            pass
+    assert not (tmp_path / "new").exists() and not (tmp_path / "index" / "sub").exists()
