@@ -25,8 +25,10 @@ def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: i
     encoded = encode_query(query, encoder.dim, lambda: encoder)
     if not documents:
         return ()
-    vectors = encoder.encode_documents([passage_text(d.title, d.text) for d in documents])
+    texts = [passage_text(d.title, d.text) for d in documents]
+    vectors = encoder.encode_documents(texts)
     check_finite(vectors, encoder.bundle)
+    vectors = [D if text.strip() else D[:0] for D, text in zip(vectors, texts, strict=True)]  # markers are no words
     lengths = [len(D) for D in vectors]
     scores = maxsim_many(encoded.rows, np.concatenate(vectors), lengths)
     order = np.argsort(-scores, kind="stable")[:k].tolist()

@@ -83,7 +83,7 @@ def feed(
     ] = None,
     refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
     shards: Annotated[
-        int | None, typer.Option("--shards", help="A new local index has so many, a process each.", parser=whole(1, 1024))
+        int | None, typer.Option("--shards", help="A new local index has so many, a process each.", parser=whole(1, 64))
     ] = None,
     shard_by: Annotated[
         str | None, typer.Option("--shard-by", help="Metadata field that decides on the shard; default: the id.")

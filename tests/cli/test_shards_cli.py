@@ -135,7 +135,7 @@ def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeyp
 @pytest.mark.parametrize(
     "options, message, code",
     [
-        (("--shards", "0"), "1 to 64 shards", 2),
+        (("--shards", "0"), "not from 1 to 64", 2),
         (("--shard-by", "lang"), "--shard-by needs --shards", 2),
         (("--shards", "2", "--shard-by", "colour"), "no such metadata field; the fields are: lang, n", 2),
     ],

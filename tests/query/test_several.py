@@ -65,7 +65,7 @@ def test_a_client_without_an_index_reranks(tiny_bundle):
     texts = ["a quick brown fox", "wait for a thread", ""]
     with Client([], tiny_bundle) as client:
         found = client.rerank("brown fox", texts, explain=True)
-        assert sorted(hit.id for hit in found) == ["0", "1", "2"]
+        assert sorted(hit.id for hit in found[:2]) == ["0", "1"] and found[2].id == "2"
         assert [match.query_word for match in found[0].explanation.matches] == ["brown", "fox"]
         assert (client.address, client.indexes, client.bundle) == ("", (), tiny_bundle)
         for use in (lambda: client.search("x"), lambda: client.score("x", ["a"]), lambda: client.schema):
