@@ -56,6 +56,23 @@ def _best_of_block(vectors: I16, scales: F32, count: int, query: I16, sums: I32,
 
 
 @_fast
+def _block(query: I16) -> tuple[I16, F32, I32, F32]:
+    """Arrays for a block of vectors: cells, scales, the products of a few of them, the best of all."""
+    groups, pairs = query.shape[:2]
+    sums = np.empty((TOKENS, GROUP), np.int32)
+    return np.zeros((BLOCK, 2 * pairs), np.int16), np.empty(BLOCK, np.float32), sums, np.empty((groups, GROUP), np.float32)
+
+
+@_fast
+def _total(best: F32) -> np.float32:
+    total: np.float32 = np.float32(0)
+    for group in range(best.shape[0]):
+        for j in range(GROUP):
+            total += best[group, j]
+    return total
+
+
+@_fast
 def maxsim_cells(
     passages: I64,
     offsets: I64,
@@ -75,14 +92,10 @@ def maxsim_cells(
 ) -> None:
     """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`, or where `shared` the same by
     `table[bucket] * spread`; -inf without rows. `shortest [p]`: the least length of those rows, where they are normalised."""
-    width = base.shape[1]
     last = codes.shape[0]
     top = base.shape[0] - 1
-    vectors = np.zeros((BLOCK, width), np.int16)
+    vectors, scales, sums, best = _block(query)
     words = vectors.view(np.int32)
-    scales = np.full(BLOCK, unit, np.float32)
-    sums = np.empty((TOKENS, GROUP), np.int32)
-    best = np.empty((query.shape[0], GROUP), np.float32)
     for p in range(passages.shape[0]):
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
         if start >= stop:
@@ -108,11 +121,7 @@ def maxsim_cells(
                 else:
                     scales[i] = unit
             _best_of_block(vectors, scales, count, query, sums, best)
-        total = np.float32(0)
-        for group in range(query.shape[0]):
-            for j in range(GROUP):
-                total += best[group, j]
-        out[p] = total
+        out[p] = _total(best)
         shortest[p] = least
 
 
@@ -120,10 +129,7 @@ def maxsim_cells(
 def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32, longest: F32) -> None:
     """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows. `longest [p]`: of them."""
     last, dim = rows.shape
-    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
-    scales = np.empty(BLOCK, np.float32)
-    sums = np.empty((TOKENS, GROUP), np.int32)
-    best = np.empty((query.shape[0], GROUP), np.float32)
+    vectors, scales, sums, best = _block(query)
     for p in range(passages.shape[0]):
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
         if start >= stop:
@@ -145,11 +151,7 @@ def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float,
                     vectors[i, j] = np.int16(np.rint(row[j] * scale))
                 scales[i] = unit * norm / np.float32(32000)
             _best_of_block(vectors, scales, count, query, sums, best)
-        total = np.float32(0)
-        for group in range(query.shape[0]):
-            for j in range(GROUP):
-                total += best[group, j]
-        out[p] = total
+        out[p] = _total(best)
         longest[p] = largest
 
 
@@ -157,10 +159,7 @@ def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float,
 def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float, out: F32) -> None:
     """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]` divided by their lengths; -inf without rows."""
     last, dim = rows.shape
-    vectors = np.zeros((BLOCK, query.shape[1] * 2), np.int16)
-    scales = np.empty(BLOCK, np.float32)
-    sums = np.empty((TOKENS, GROUP), np.int32)
-    best = np.empty((query.shape[0], GROUP), np.float32)
+    vectors, scales, sums, best = _block(query)
     for p in range(passages.shape[0]):
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
         if start >= stop:
@@ -177,11 +176,7 @@ def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float,
                     square += np.int32(cell) * np.int32(cell)
                 scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
             _best_of_block(vectors, scales, count, query, sums, best)
-        total = np.float32(0)
-        for group in range(query.shape[0]):
-            for j in range(GROUP):
-                total += best[group, j]
-        out[p] = total
+        out[p] = _total(best)
 
 
 @_fast
