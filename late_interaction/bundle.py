@@ -26,7 +26,7 @@ from pathlib import Path
 from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write, copy_file, files_below, remove_file, safe_join, sha256_file
-from late_interaction.structured import Count, read
+from late_interaction.structured import Count, parse, read
 
 __all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
 
@@ -115,15 +115,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
         """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
-        if not isinstance(data, dict):
-            raise BundleError(f"{where} is no JSON object: export the bundle again")
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:
-            raise BundleError(f"{where}: format version {version!r} unknown, this release reads {FORMAT_VERSION}")
+        data = parse(text, BundleError, where, "export the bundle again", format_version=FORMAT_VERSION)
         manifest = read(cls, data, BundleError, where)
         if manifest.dim < 1 or manifest.max_tokens < 4 or manifest.query.length < 3 or manifest.document.length < 3:
             raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")

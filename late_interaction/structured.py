@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
 from late_interaction.errors import ColbertVespaError
 
-__all__ = ["Count", "read"]
+__all__ = ["Count", "parse", "parse_sealed", "read", "sealed"]
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -21,6 +24,39 @@ _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _WANTED = re.compile(r"Expected `(.*?)`, got `(.*)`")
 _NAMES = {"array": "a list", "object": "a table", "null": "none"}
+
+
+def parse(text: bytes | str, error: type[ColbertVespaError], where: str, advice: str = "", **fixed: Any) -> dict[str, Any]:
+    """The JSON object `text`, without the keys `fixed`, each of which must have that value.
+
+    where: the file; advice: what to do where it is another. Raises: `error`.
+    """
+    end = f": {advice}" if advice else ""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{where} cannot be read: it is not JSON ({fault}){end}") from None
+    if not isinstance(data, dict):
+        raise error(f"{where} cannot be read: it is not a JSON object{end}")
+    for key, known in fixed.items():
+        if (value := data.pop(key, None)) != known:
+            shown = repr(value)[:60]
+            raise error(f"{where}: {key.replace('_', ' ')} {shown} unknown, this release reads {known!r}{end}")
+    return data
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with its checksum."""
+    text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"))
+    return {**data, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def parse_sealed(text: bytes, error: type[ColbertVespaError], where: str, **fixed: Any) -> dict[str, Any]:
+    """As `parse`, of what `sealed` has made. Raises: `error`, where the checksum differs too."""
+    data = parse(text, error, where, **fixed)
+    if data.pop("sha256", None) != sealed({**data, **fixed})["sha256"]:
+        raise error(f"{where} was changed (its checksum differs)")
+    return data
 
 
 def read(
@@ -34,7 +70,7 @@ def read(
         found = msgspec.convert(data, kind, from_attributes=True)
         faults = _faults(found, data, path)
     except msgspec.ValidationError as refused:
-        faults = iter([_told(str(refused), path)])
+        faults = iter([_told(str(refused), kind, data, path)])
     except (OverflowError, RecursionError):
         faults = iter([(path or "all", "has a number, or tables in tables, beyond what can be read")])
     for key, what in faults:
@@ -42,16 +78,41 @@ def read(
     return found
 
 
-def _told(message: str, path: str) -> tuple[str, str]:
+def _told(message: str, kind: type, data: object, path: str) -> tuple[str, str]:
     place = _PLACE.search(message)
     if place:
-        path, message = _joined(path, place[1]), message[: place.start()]
+        path, message = _joined(path, _with_keys(kind, data, place[1])), message[: place.start()]
     if missing := _MISSING.fullmatch(message):
         return _joined(path, missing[1]), "is missing"
     if wanted := _WANTED.fullmatch(message):
         expected, got = (" or ".join(_NAMES.get(name, name) for name in text.split(" | ")) for text in wanted.groups())
         message = f"must be {expected}, got {got}"
     return path or "all", message.replace("Expected `int`", "must be int")
+
+
+def _with_keys(kind: type, data: object, place: str) -> str:
+    """`place` with the keys where msgspec has `[...]` for an entry of a mapping: found by trying one after the other."""
+    holder: Any = (data := copy.deepcopy(data))
+    told = ""
+    for step in re.findall(r"\[\.\.\.\]|\w+", place) if "[...]" in place else ():
+        key: Any = int(step) if step.isdecimal() else step
+        if step == "[...]":
+            entries = dict(holder)
+            key = next(key for key in entries if not _fits(kind, data, holder, {key: entries[key]}))
+        holder = holder[key]
+        told = f"{told}[{key}]" if isinstance(key, int) else _joined(told, str(key))
+    return told or place
+
+
+def _fits(kind: type, data: object, holder: dict[object, object], entries: dict[object, object]) -> bool:
+    """Whether `data` is a `kind` where its mapping `holder` has these entries alone, which it then has."""
+    holder.clear()
+    holder.update(entries)
+    try:
+        msgspec.convert(data, kind, from_attributes=True)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _faults(found: object, data: object, path: str) -> Iterator[tuple[str, str]]:

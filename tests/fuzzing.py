@@ -42,10 +42,11 @@ from late_interaction.plaid.imports.json_lists import iterate_texts
 from late_interaction.plaid.imports.pylate_ids import pylate_ids
 from late_interaction.plaid.imports.torch_files import read_torch_file
 from late_interaction.plaid.shards.intent import Intent, read_intent, write_intent
-from late_interaction.plaid.shards.layout import Sharding, checksum, read_sharding, write_sharding
+from late_interaction.plaid.shards.layout import Sharding, read_sharding, write_sharding
 from late_interaction.plaid.store.storage import Strings, StringsWriter, open_array, write_array
 from late_interaction.plaid.store.versions import SegmentEntry, Version
 from late_interaction.plaid.writing.pending import PUT, PendingLog
+from late_interaction.structured import sealed
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 MEMORY = 192 << 20  # bytes past what the process has before the first file
@@ -314,7 +315,7 @@ def version_kind(_: Path) -> Kind:
     return Kind("version", [whole], read, signed)
 
 
-def signed_json(data: bytes, of: Callable[[dict], str]) -> bytes:
+def signed_json(data: bytes, of: Callable[[dict], str] = lambda data: sealed(data)["sha256"]) -> bytes:
     try:
         found = json.loads(data)
         found.pop("sha256", None)
@@ -399,7 +400,7 @@ def shards_kind(folder: Path) -> Kind:
         (own / "SHARDS.json").write_bytes(path.read_bytes())
         return read_sharding(own)
 
-    return Kind("shards", [(own / "SHARDS.json").read_bytes()], read, lambda data: signed_json(data, checksum))
+    return Kind("shards", [(own / "SHARDS.json").read_bytes()], read, signed_json)
 
 
 def intent_kind(folder: Path) -> Kind:
@@ -411,7 +412,7 @@ def intent_kind(folder: Path) -> Kind:
         (own / "COMMITTING").write_bytes(path.read_bytes())
         return read_intent(own)
 
-    return Kind("intent", [(own / "COMMITTING").read_bytes()], read, lambda data: signed_json(data, checksum))
+    return Kind("intent", [(own / "COMMITTING").read_bytes()], read, signed_json)
 
 
 def safetensors_kind(folder: Path) -> Kind:

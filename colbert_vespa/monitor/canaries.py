@@ -15,7 +15,7 @@ from colbert_vespa.monitor.report import OK, UNKNOWN, WRONG, CheckRow, Sample, S
 from late_interaction.errors import UsageError, VespaError
 from late_interaction.files import atomic_write, check_own_output
 from late_interaction.reading import read_regular
-from late_interaction.structured import read
+from late_interaction.structured import parse, read
 from query import Client
 from query.types import Hit, SearchResult
 
@@ -63,17 +63,11 @@ class Canaries:
 def read_made(form: type[Form], path: Path, kind: str, version: int, made_by: str) -> Form:
     """One of our own files as the dataclass `form`. Raises: UsageError."""
     try:
-        data = json.loads(read_regular(path, MOST_BYTES))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not JSON: make it with {made_by}") from None
-    if not isinstance(data, dict) or data.get("format") != kind:
-        raise UsageError(f"{path} is no file of {kind}: make it with {made_by}")
-    if data.get("version") != version:
-        raise UsageError(f"{path} has version {data.get('version')!r}, {version} is read here: make it anew with {made_by}")
-    own = {name: value for name, value in data.items() if name not in ("format", "version")}
-    return read(form, own, UsageError, f"{path} holds no {kind.rsplit(maxsplit=1)[-1]}, which {made_by} makes")
+        text = read_regular(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    data = parse(text, UsageError, str(path), f"make it with {made_by}", format=kind, version=version)
+    return read(form, data, UsageError, f"{path} holds no {kind.rsplit(maxsplit=1)[-1]}, which {made_by} makes")
 
 
 def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates: str) -> Canaries:

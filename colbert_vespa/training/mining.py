@@ -23,6 +23,7 @@ from late_interaction.bm25 import Bm25
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write
+from late_interaction.structured import parse, read
 from query import Client
 
 __all__ = ["Bm25Ranker", "MiningSettings", "ModelRanker", "Ranker", "mine", "mined_once"]
@@ -141,8 +142,9 @@ def mined_once(
     digest = _digest(data, settings, count, models)
     if file.is_file():
         head, *lines = file.read_text(encoding="utf-8").splitlines()
-        if json.loads(head) == digest:
-            return [_read(line) for line in lines]
+        if head == json.dumps(digest):
+            where, advice = f"{file} is damaged", "remove it, and it is made again"
+            return [read(Example, parse(line, UsageError, where, advice), UsageError, where) for line in lines]
     mined = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, "".join(json.dumps(item) + "\n" for item in (digest, *map(dataclasses.asdict, mined))).encode())
@@ -223,8 +225,3 @@ def _digest(data: TrainingData, settings: MiningSettings, count: int, name: str)
     for text in data.pool:
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()[:16]
-
-
-def _read(line: str) -> Example:
-    record = json.loads(line)
-    return Example(record["query"], record["positive"], tuple(record["negatives"]), tuple(record["scores"]), record["source"])

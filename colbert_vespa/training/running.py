@@ -144,7 +144,7 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
         if not (resume and (checkpoint / COMPLETE).is_file()):  # of another run, or torn by a kill
             remove_folder(checkpoint, owned=lambda checkpoint: is_claimed(checkpoint.parent, "training run"))
     last: str | None = get_last_checkpoint(str(folder))
-    if last is not None and file.is_file() and file.read_text(encoding="utf-8") != description:
+    if last is not None and file.is_file() and file.read_bytes() != description.encode():
         raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
     atomic_write(file, description.encode())
     return last

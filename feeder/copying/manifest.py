@@ -17,7 +17,7 @@ from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import Storage
 from late_interaction.reading import read_regular
-from late_interaction.structured import Count, read
+from late_interaction.structured import Count, parse, read
 
 __all__ = ["MANIFEST", "PART", "BackupManifest", "FileNote", "PartNote"]
 
@@ -83,24 +83,21 @@ class BackupManifest:
         """Raises: CollectionError where there is none, or it is damaged or of another version."""
         path = folder / MANIFEST
         try:
-            data = json.loads(read_regular(path, MAX_BYTES))
+            text = read_regular(path, MAX_BYTES)
         except FileNotFoundError:
             raise CollectionError(f"{folder} is no backup: it has no {MANIFEST}, which is written last") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise CollectionError(f"{path} cannot be read: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise CollectionError(f"{path} is no manifest of a backup")
-        if data.get("version") != VERSION:
-            raise CollectionError(f"{path} has version {data.get('version')!r}, this release reads {VERSION}")
-        if data.pop("sha256", None) != _checksum(data):
+        head: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        data = parse(text, CollectionError, str(path), **head)
+        if data.pop("sha256", None) != _checksum(head | data):
             raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
         try:
             totals = {name: data.pop(name) for name in ("documents", "passages", "token_vectors")}
             data["schema"] = MetadataSchema.from_json(data.pop("metadata"))
         except (KeyError, TypeError, AttributeError, MetadataError) as error:
             raise CollectionError(f"{path} is damaged: {error}") from None
-        own = {name: value for name, value in data.items() if name not in ("format", "version")}
-        manifest = read(cls, own, CollectionError, f"{path} is damaged")
+        manifest = read(cls, data, CollectionError, f"{path} is damaged")
         for name, total in totals.items():
             if total != sum(getattr(note, name) for note in manifest.parts):
                 raise CollectionError(f"{path} is damaged: {name} is not the sum of its parts")

@@ -14,8 +14,10 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from feeder.copying.source import stored_document
@@ -23,16 +25,40 @@ from feeder.targets import EncodedDocument
 from late_interaction.array_types import Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, MetadataError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.structured import Count, parse, read
 from vespa_app.codecs import Packed
 
-__all__ = ["LARGEST", "pack_part", "read_part", "whole_count"]
+__all__ = ["LARGEST", "pack_part", "read_part"]
 
 LARGEST = 4 << 30  # bytes of a part, unpacked
 MAX_HEAD = 1 << 30
 _LEVEL = 1
 _LENGTH = struct.Struct("<Q")
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _PassageHead:
+    id: _Id
+    title: str
+    text: str
+    metadata: Mapping[str, Any]
+    rows: Count
+
+
+@dataclass(frozen=True, slots=True)
+class _DocumentHead:
+    id: _Id
+    digest: str
+    passages: tuple[_PassageHead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    form: str
+    documents: tuple[_DocumentHead, ...]
 
 
 def pack_part(documents: Sequence[EncodedDocument], dim: int) -> tuple[bytes, int]:
@@ -79,43 +105,30 @@ def read_part(
         length = _LENGTH.unpack_from(plain)[0]
         if length > MAX_HEAD or _LENGTH.size + length > size:
             raise ValueError("its head is longer than the part")
-        head = json.loads(plain[_LENGTH.size : _LENGTH.size + length])
-        return list(_documents(head, memoryview(plain)[_LENGTH.size + length :], schema, dim, book))
-    except (zlib.error, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        head = parse(plain[_LENGTH.size : _LENGTH.size + length], CollectionError, f"head of {where}")
+        described = read(_Head, head, CollectionError, f"{where} is damaged")
+        return list(_documents(described, memoryview(plain)[_LENGTH.size + length :], schema, dim, book))
+    except (zlib.error, struct.error, ValueError, MetadataError) as error:
         raise CollectionError(f"{where} is damaged ({error}): take another backup") from None
 
 
 def _documents(
-    head: Mapping[str, Any], body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
+    head: _Head, body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
 ) -> Iterator[EncodedDocument]:
-    counts = [whole_count(passage["rows"]) for document in head["documents"] for passage in document["passages"]]
-    vectors, packed = _rows(str(head["form"]), body, sum(counts), dim, book)
+    counts = [passage.rows for document in head.documents for passage in document.passages]
+    vectors, packed = _rows(head.form, body, sum(counts), dim, book)
     edges = np.cumsum([0, *counts])
     place = 0
-    for document in head["documents"]:
-        passages, first = document["passages"], place
+    for document in head.documents:
+        passages, first = document.passages, place
         place += len(passages)
-        own = [slice(int(edges[n]), int(edges[n + 1])) for n in range(first, place)]
+        spans = [slice(int(edges[n]), int(edges[n + 1])) for n in range(first, place)]
         yield stored_document(
-            [_passage(document, passage, schema) for passage in passages],
-            [vectors[rows] for rows in own],
-            [] if packed is None else [(packed[0][rows], packed[1][rows]) for rows in own],
+            [Passage(p.id, document.id, p.title, p.text, schema.check(p.metadata), document.digest) for p in passages],
+            [vectors[rows] for rows in spans],
+            [] if packed is None else [(packed[0][rows], packed[1][rows]) for rows in spans],
             counted=False,
         )
-
-
-def whole_count(value: object) -> int:
-    """Raises: ValueError where it is no whole number from 0 on."""
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{str(value)[:40]!r} is no count")
-    return value
-
-
-def _passage(document: Mapping[str, Any], passage: Mapping[str, Any], schema: MetadataSchema) -> Passage:
-    texts = [document["id"], passage["id"], passage["title"], passage["text"], document["digest"]]
-    if not all(isinstance(text, str) for text in texts) or not document["id"] or not passage["id"]:
-        raise ValueError("an id, title or text is none")
-    return Passage(texts[1], texts[0], texts[2], texts[3], schema.check(passage["metadata"]), texts[4])
 
 
 def _rows(form: str, body: memoryview, count: int, dim: int, book: Codebook | None) -> tuple[Matrix, Packed | None]:

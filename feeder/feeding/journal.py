@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from feeder.feeding.id_table import DigestTable, DigestTableBuilder
 from feeder.own_files import AppendedFile, check_own_file, first_line
 from late_interaction.errors import CollectionError
@@ -21,6 +23,7 @@ __all__ = ["JOURNAL", "Journal"]
 JOURNAL = "feed journal"
 
 MOST_IN_LINE = 1024
+_LINE = msgspec.json.Decoder(list[tuple[str, str]])
 
 
 class Journal:
@@ -34,6 +37,7 @@ class Journal:
         """
         self.path = path
         header = first_line(JOURNAL, feed=feed, built=built)
+        self._feed = first_line(JOURNAL, feed=feed)[:-2] + b","  # how the header of this feed begins, into whatever target
         check_own_file(path, JOURNAL)
         self._before, whole = self._read(header) if resume and path.exists() else (DigestTableBuilder().table(), 0)
         self._file = AppendedFile(path, "journal", JOURNAL)
@@ -57,7 +61,7 @@ class Journal:
                     noted = [] if line == header else _noted(line)
                     if noted is None and not file.peek(1):
                         break  # torn
-                    if number == 1 and line != header and _same_but_built(line, header):
+                    if number == 1 and line != header and line.startswith(self._feed):
                         break
                     if number == 1 and line != header:
                         raise CollectionError(f"journal {self.path} is of another feed: remove it, or feed without --resume")
@@ -91,21 +95,9 @@ class Journal:
         self._file.close()
 
 
-def _same_but_built(line: bytes, header: bytes) -> bool:
-    """Whether `line` is the header of the same feed into what was at the target's place before."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found | {"built": ""} == json.loads(header) | {"built": ""}
-
-
 def _noted(line: bytes) -> list[tuple[str, str]] | None:
     """Ids and digests; None where it is no whole line of them."""
     try:
-        found = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        return _LINE.decode(line) if line.endswith(b"\n") else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if not isinstance(found, list) or not all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in found):
-        return None
-    return [(id_, digest) for id_, digest in found]

@@ -202,7 +202,7 @@ def json_of(path):
 def test_another_version_is_refused(backup, tmp_path):
     path = backup / "manifest.json"
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(CollectionError, match="has version 2, this release reads 1"):
+    with pytest.raises(CollectionError, match="version 2 unknown, this release reads 1"):
         restore_index(backup, str(tmp_path / "back"))
 
 

@@ -3,6 +3,7 @@
 In what waits for a commit it is refused, or without effect."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from late_interaction.errors import ColbertVespaError, LocalIndexError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.writing import pending
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": FieldType.STRINGS, "b": FieldType.BOOL})
 VECTORS = token_vectors(np.random.default_rng(0), 60)
@@ -152,6 +154,25 @@ def test_the_older_note_of_durable_bytes_guards_what_it_counts(waiting):
     path.write_bytes(changed)
     with pytest.raises(LocalIndexError, match="log is damaged at byte 44"):
         resumed(waiting)
+
+
+def test_a_record_of_another_form_with_the_right_checksum_is_refused(waiting):
+    path = waiting.path / "pending/log"
+    whole, good = path.read_bytes(), resumed(waiting)
+    header, start = pending._HEADER, pending.FIRST + pending._HEADER.size
+    mark, kind, rows, size, checksum = header.unpack_from(whole, pending.FIRST)
+    body, vectors = whole[start : start + size], whole[start + size :][: rows * waiting.dim * 4]
+    for text in (body, b"5", b"[]", b"[1]", b'["d1#0"]', b'["d1#0","d1","","",5,""]', b"[" * size, b"not JSON"):
+        content = text.ljust(size) + vectors
+        crc = zlib.crc32(content, zlib.crc32(struct.pack("<IQI", kind, rows, size)))
+        path.write_bytes(
+            whole[: pending.FIRST] + header.pack(mark, kind, rows, size, crc) + content + whole[start + len(content) :]
+        )
+        if text == body:
+            assert crc == checksum and resumed(waiting) == good
+        else:
+            with pytest.raises(LocalIndexError, match="log is damaged at byte 44"):
+                resumed(waiting)
 
 
 def test_a_log_that_was_truncated_zeroed_or_replaced_is_refused(waiting):

@@ -6,11 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import msgspec
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused
+from late_interaction.structured import parse, read
 from vespa_app.running.http import answer_json, connect, mapped_errors
 from vespa_app.settings import AppSettings
 
@@ -74,24 +76,30 @@ class Description:
     @classmethod
     def from_json(cls, text: str, where: str) -> Description:
         """Raises: SettingsError where the text is no description of a version known here."""
-        try:
-            return cls._of(json.loads(text), where)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SettingsError(f"{where}: not a description of a colbert-vespa application ({error})") from None
+        where = f"{where}: description of a colbert-vespa application"
+        stored = read(_Stored, parse(text, SettingsError, where, version=DESCRIPTION_VERSION), SettingsError, where)
+        return dataclasses.replace(cls._of(stored, where), beside=tuple(cls._of(index, where) for index in stored.beside))
 
     @classmethod
-    def _of(cls, data: Mapping[str, Any], where: str) -> Description:
-        version = data["version"]
-        if version != DESCRIPTION_VERSION:
-            raise SettingsError(f"{where}: description version {version!r} unknown, this release reads {DESCRIPTION_VERSION}")
-        codebook = data["codebook_sha256"]
-        return cls(
-            settings=AppSettings.from_json(data["settings"], where),
-            bundle_sha256=str(data["bundle_sha256"]),
-            codebook_sha256=None if codebook is None else str(codebook),
-            embedder_differences=tuple(str(item) for item in data["embedder_differences"]),
-            beside=tuple(cls._of(item, where) for item in data.get("beside", ())),
-        )
+    def _of(cls, stored: _StoredIndex, where: str) -> Description:
+        settings = AppSettings.from_json(stored.settings, where)
+        return cls(settings, stored.bundle_sha256, stored.codebook_sha256, stored.embedder_differences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredIndex:
+    """As `to_json` has it."""
+
+    settings: Mapping[str, Any]
+    bundle_sha256: str
+    codebook_sha256: str | None
+    embedder_differences: tuple[str, ...]
+    version: Annotated[int, msgspec.Meta(ge=DESCRIPTION_VERSION, le=DESCRIPTION_VERSION)] = DESCRIPTION_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored(_StoredIndex):
+    beside: tuple[_StoredIndex, ...] = ()
 
 
 def description_schema() -> str:

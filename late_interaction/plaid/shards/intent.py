@@ -8,13 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
-from late_interaction.plaid.shards.layout import checksum
 from late_interaction.plaid.store.versions import Tuned
-from late_interaction.structured import read
+from late_interaction.structured import parse_sealed, read, sealed
 
 __all__ = ["Intent", "read_intent", "remove_half_written", "remove_intent", "write_intent"]
 
@@ -44,7 +42,7 @@ def write_intent(root: Path, intent: Intent) -> None:
     if intent.tuned is not None:
         data["tuned"] = [dataclasses.asdict(tuned) for tuned in intent.tuned]
     try:
-        atomic_write(root / COMMITTING, (json.dumps(data | {"sha256": checksum(data)}) + "\n").encode())
+        atomic_write(root / COMMITTING, (json.dumps(sealed(data)) + "\n").encode())
     except OSError as error:
         raise LocalIndexError(f"{root} cannot be written: {error}") from None
 
@@ -57,13 +55,8 @@ def read_intent(root: Path) -> Intent | None:
         return None
     except OSError as error:
         raise LocalIndexError(f"{root} is damaged: {COMMITTING} cannot be read ({error})") from None
-    try:
-        data: dict[str, Any] = json.loads(text)
-        if data.pop("sha256", None) != checksum(data):
-            raise ValueError("its checksum differs")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise LocalIndexError(f"{root} is damaged: {COMMITTING} cannot be read ({error})") from None
-    return read(Intent, data, LocalIndexError, f"{root} is damaged: {COMMITTING}")
+    where = f"{root} is damaged: {COMMITTING}"
+    return read(Intent, parse_sealed(text, LocalIndexError, where), LocalIndexError, where)
 
 
 def remove_half_written(root: Path) -> None:

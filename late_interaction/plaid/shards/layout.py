@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -16,8 +16,9 @@ from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.storage import string_hash
 from late_interaction.plaid.store.versions import CURRENT, check_is_folder
+from late_interaction.structured import parse_sealed, read, sealed
 
-__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "checksum", "is_index_folder", "read_sharding", "shard_path", "write_sharding"]
+__all__ = ["MAX_SHARDS", "SHARDS", "Sharding", "is_index_folder", "read_sharding", "shard_path", "write_sharding"]
 
 SHARDS = "SHARDS.json"
 FORMAT_VERSION = 2
@@ -30,7 +31,7 @@ _OWN_ENTRIES = re.compile(r"CURRENT|LOCK|SHARDS\.json|COMMITTING|\.(CURRENT|SHAR
 class Sharding:
     """count: how many shards. field: the metadata field whose value decides where a passage is; None: its document's id."""
 
-    count: int
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS)]
     field: str | None = None
 
     def __post_init__(self) -> None:
@@ -76,25 +77,18 @@ def is_index_folder(folder: Path) -> bool:
 def write_sharding(root: Path, sharding: Sharding) -> None:
     data: dict[str, object] = {"format_version": FORMAT_VERSION, "count": sharding.count}
     data |= {"key": "id"} if sharding.field is None else {"key": "metadata", "field": sharding.field}
-    atomic_write(root / SHARDS, (json.dumps(data | {"sha256": checksum(data)}, indent=1) + "\n").encode())
+    atomic_write(root / SHARDS, (json.dumps(sealed(data), indent=1) + "\n").encode())
 
 
 def read_sharding(root: Path) -> Sharding:
     """Raises: LocalIndexError where the file is missing, damaged or of an unknown format version."""
     check_is_folder(root)
     try:
-        data = json.loads((root / SHARDS).read_bytes())
-        found, expected = data["format_version"], data.pop("sha256", None)
-        if found != FORMAT_VERSION:
-            raise LocalIndexError(f"{root}: format version {found!r} of {SHARDS} unknown, this release reads {FORMAT_VERSION}")
-        if expected != checksum(data):
-            raise LocalIndexError(f"{root} is damaged: {SHARDS} was changed (its checksum differs)")
-        return Sharding(data["count"], None if data["key"] == "id" else str(data["field"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        raise LocalIndexError(f"{root} is damaged: {SHARDS} cannot be read ({type(error).__name__})") from None
-
-
-def checksum(data: Mapping[str, Any]) -> str:
-    """Of an object that a file holds beside its checksum."""
-    text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+        text = (root / SHARDS).read_bytes()
+    except OSError as error:
+        raise LocalIndexError(f"{root} is damaged: {SHARDS} cannot be read ({error})") from None
+    where = f"{root} is damaged: {SHARDS}"
+    data = parse_sealed(text, LocalIndexError, where, format_version=FORMAT_VERSION)
+    if data.pop("key", None) != ("metadata" if "field" in data else "id"):
+        raise LocalIndexError(f"{where}: key must be 'id', or 'metadata' with a field")
+    return read(Sharding, data, LocalIndexError, where)

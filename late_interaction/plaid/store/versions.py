@@ -22,7 +22,7 @@ from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.codecs import CODECS
-from late_interaction.structured import Count, read
+from late_interaction.structured import Count, parse, read
 
 __all__ = [
     "FORMAT_VERSION",
@@ -175,19 +175,16 @@ class Version:
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Version:
         """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
+        data = parse(text, LocalIndexError, where, format_version=FORMAT_VERSION)
+        size = len(_HEAD % (b"0" * 64))
+        if text[:size] != _head(b"{\n" + text[size:]):
+            raise LocalIndexError(f"{where} was changed (its checksum differs)")
         try:
-            data = json.loads(text)
-            found = data.pop("format_version")
-            if found != FORMAT_VERSION:
-                raise LocalIndexError(f"{where}: format version {found!r} unknown, this release reads {FORMAT_VERSION}")
-            size = len(_HEAD % (b"0" * 64))
-            if text[:size] != _head(b"{\n" + text[size:]):
-                raise LocalIndexError(f"{where} was changed (its checksum differs)")
             del data["sha256"]
             data |= {"number": data.pop("version"), "schema": MetadataSchema.from_json(data["schema"])}
             for holder, key in ((data, "codebook"), *((segment, "deleted") for segment in data["segments"])):
                 holder[key] = _named(holder[key])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MetadataError) as error:
+        except (KeyError, TypeError, AttributeError, MetadataError) as error:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
         version = read(cls, data, LocalIndexError, f"{where} is damaged")
         if version.codec not in CODECS:

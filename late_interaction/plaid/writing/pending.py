@@ -21,8 +21,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 
 from late_interaction.array_types import Matrix
@@ -39,6 +40,8 @@ _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
+_PASSAGE = msgspec.json.Decoder(tuple[str, str, str, str, dict[str, Any], str])
+_REMOVAL = msgspec.json.Decoder(tuple[str])
 BUFFER_BYTES = 1 << 20
 
 
@@ -259,8 +262,11 @@ class PendingLog:
         text, data = file.read(size), file.read(rows * self._dim * 4)
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
-        body = json.loads(text)
-        passage = Passage(*body) if kind in (PUT, PUT_ENCODED, UPDATE) else None
+        try:
+            body: tuple[Any, ...] = (_PASSAGE if kind in (PUT, PUT_ENCODED, UPDATE) else _REMOVAL).decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        passage = Passage(*body) if len(body) > 1 else None
         document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
         record = LogRecord(kind, body[0], document_id, place, end, rows, digest)
         return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
