@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.arrays import load_arrays, save_arrays
 from late_interaction.errors import BundleError, MissingDependency
 
@@ -105,17 +105,17 @@ class Codebook:
         """Code `[n]` of each vector `[n, d]`: the centroid of the largest dot product, the lower id on ties."""
         return _assign(self._checked(vectors), self.centroids)[0]
 
-    def encode(self, vectors: Matrix) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """`codes [n]` and packed `residuals [n, residual_bytes]` of `vectors [n, d]`.
+    def encode(self, vectors: Matrix, token_ids: TokenIds | None = None) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """`codes [n]` and packed `residuals [n, residual_bytes]` of `vectors [n, d]`, rows of the vocabulary's `token_ids [n]`.
 
         With more than 2,048 centroids they are searched in groups: one code in fifty is not the best one, but nearly as
         close, and the residual makes up for it.
         """
         vectors = self._checked(vectors)
-        codes = self.assign_near(vectors)
+        codes = self.assign_near(vectors, token_ids)
         return codes, self.encode_residuals(vectors, codes)
 
-    def assign_near(self, vectors: Matrix) -> NDArray[np.int32]:
+    def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> NDArray[np.int32]:
         """Codes `[n]` as `encode` gives them."""
         vectors = self._checked(vectors)
         return self._groups.assign(vectors)[0] if len(self.centroids) > EXACT_UP_TO else self.assign(vectors)
@@ -223,11 +223,18 @@ class _Groups:
 
 
 def train_codebook(
-    sample: Matrix, *, bits: int = 4, centroids: int | None = None, seed: int = 0, iterations: int = 4
+    sample: Matrix,
+    *,
+    token_ids: TokenIds | None = None,
+    bits: int = 4,
+    centroids: int | None = None,
+    seed: int = 0,
+    iterations: int = 4,
 ) -> Codebook:
     """Trains on `sample [n, d]`, float32 or float16: spherical k-means, then Lloyd-Max buckets of the residuals of held-out
     vectors.
 
+    token_ids: of the vocabulary, `[n]`; -1 for a row whose id is not known, None where none is.
     centroids: by default PLAID's 2^floor(log2(16 sqrt(n))), and never more than one for 16 vectors. Fewer come out where
     the sample has fewer different vectors. Deterministic for one seed and one numpy.
 
