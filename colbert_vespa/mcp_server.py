@@ -4,29 +4,29 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from colbert_vespa.store import whole_document, whole_metadata
+from late_interaction.documents import Passage
 from late_interaction.errors import ColbertVespaError
 from late_interaction.extras import required
-from late_interaction.metadata import Value
-from query import AsyncClient, Client
+from late_interaction.metadata import MetadataSchema, Value
+from query import AsyncClient, Client, SearchResult
+from query.types import ById
 
 with required("serve", "the MCP server"):
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
-    from mcp.server.transport_security import TransportSecuritySettings
     from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-__all__ = ["FetchedDocument", "SearchResults", "build_server", "serve_mcp"]
+__all__ = ["AgentIndex", "FetchedDocument", "SearchResults", "build_server", "serve_mcp", "server_over"]
 
 MAX_QUERY = 4_000  # characters
 MAX_RESULTS = 50
 MAX_PASSAGE = 2_000  # characters of a result's text
 MAX_TEXT = 100_000  # characters of a document
 MAX_ID = 2_048
-HOST = "127.0.0.1"  # whoever reaches the port may read the whole index
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 INSTRUCTIONS = "Search the documents of this index with `search`, then read one in full with `fetch` and its id."
@@ -53,20 +53,37 @@ class FetchedDocument(BaseModel):
     truncated: bool = Field(description=f"Whether the text was cut off after {MAX_TEXT:,} characters.")
 
 
+class AgentIndex(Protocol):
+    """What the tools ask."""
+
+    async def search(
+        self, query: str, k: int, *, where: dict[str, Any] | None, candidates: str, group: bool, timeout: float | None
+    ) -> SearchResult: ...
+    async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]: ...
+    async def close(self) -> None: ...
+
+
 def build_server(
     client: Client, *, candidates: str = "auto", url_field: str = "url", timeout: float | None = None
 ) -> MCPServer[None]:
     """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
     `auto`. url_field: metadata field with a document's URL. timeout: seconds for a call; None for the client's."""
-    async_client = AsyncClient.from_client(client)
-    fields = ", ".join(f"{name} ({type_.value})" for name, type_ in client.schema.fields.items())
+    index = AsyncClient.from_client(client)
+    return server_over(index, client.schema, candidates=candidates, url_field=url_field, timeout=timeout)
+
+
+def server_over(
+    index: AgentIndex, schema: MetadataSchema, *, candidates: str = "auto", url_field: str = "url", timeout: float | None = None
+) -> MCPServer[None]:
+    """As build_server. index: closed with the server. schema: metadata fields that filters may name."""
+    fields = ", ".join(f"{name} ({type_.value})" for name, type_ in schema.fields.items())
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await async_client.close()
+            await index.close()
 
     server = MCPServer[None](
         "colbert-vespa", instructions=INSTRUCTIONS, lifespan=lifespan, log_level="WARNING", subscriptions=False
@@ -80,7 +97,7 @@ def build_server(
         ] = None,
     ) -> SearchResults:
         try:
-            found = await async_client.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
+            found = await index.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
         return SearchResults(
@@ -97,7 +114,7 @@ def build_server(
         id: Annotated[str, Field(min_length=1, max_length=MAX_ID, description="Id of a document, as search gives it.")],  # noqa: A002 - agents know it so
     ) -> FetchedDocument:
         try:
-            found = await async_client.get([id], timeout=timeout)
+            found = await index.get([id], timeout=timeout)
             if id not in found:
                 found.check_full()
         except ColbertVespaError as error:
@@ -120,14 +137,9 @@ def build_server(
     return server
 
 
-def serve_mcp(server: MCPServer[None], port: int | None = None) -> None:
-    """Serves until the other side closes, or Ctrl-C. port: of streamable HTTP on this machine alone, at /mcp; None: stdio."""
-    if port is None:
-        server.run("stdio")
-        return
-    names = [f"{name}:{port}" for name in (HOST, "localhost")]
-    security = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
-    server.run("streamable-http", host=HOST, port=port, transport_security=security)
+def serve_mcp(server: MCPServer[None]) -> None:
+    """Serves over standard input and output until the other side closes, or Ctrl-C."""
+    server.run("stdio")
 
 
 def _url(value: Value) -> str:

@@ -10,7 +10,8 @@
     ├── MetadataError                 a metadata value that does not fit its field
     ├── FilterError                   a `where` that does not parse or names an unknown field
     ├── SettingsError                 application settings, refused before Vespa would refuse them
-    ├── LocalIndexError               a local index that is missing, damaged or locked
+    ├── LocalIndexError               a local index that is missing or damaged
+    │   └── IndexBeingWritten         another writer has it
     ├── IncompleteAnswer              an answer without all documents, where a whole one was required
     └── VespaError                    anything Vespa says
         ├── VespaUnreachable          no answer: refused, reset
@@ -31,6 +32,7 @@ __all__ = [
     "CollectionError",
     "FilterError",
     "IncompleteAnswer",
+    "IndexBeingWritten",
     "LocalIndexError",
     "MetadataError",
     "MissingDependency",
@@ -90,6 +92,10 @@ class SettingsError(ColbertVespaError):
 
 
 class LocalIndexError(ColbertVespaError):
+    pass
+
+
+class IndexBeingWritten(LocalIndexError):
     pass
 
 

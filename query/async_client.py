@@ -19,7 +19,7 @@ from query.client import Client, ClientArguments
 from query.core import Addresses, Core
 from query.exchange import AsyncExchange
 from query.options import ClientSettings, Names, SearchOptions, takes_options
-from query.plans import Plan, VespaAnswer, VespaQuery
+from query.plans import Plan, VespaAnswer, step
 from query.types import ById, Hit, Ids, Query, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
@@ -86,7 +86,8 @@ class AsyncClient:
         is all that comes. Arguments as `search` has them, without offset and scored.
         """
         core, early = await self._opened(), options.for_first_stage()
-        first, last = (asyncio.ensure_future(self._run(core.search(query, each))) for each in (early, options))
+        at = await asyncio.to_thread(core.named, options.index, core.deadline(options.timeout))  # one version for both
+        first, last = (asyncio.ensure_future(self._run(core.search(query, each, at))) for each in (early, options))
         try:
             await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not last.done():
@@ -174,15 +175,7 @@ class AsyncClient:
     async def _run(self, plan: Plan[T]) -> T:
         answers: list[VespaAnswer] | None = None
         while True:
-            asks, result = await asyncio.to_thread(_step, plan, answers)
+            asks, result = await asyncio.to_thread(step, plan, answers)
             if asks is None:
                 return result[0]
             answers = await self._exchange.ask(asks)
-
-
-def _step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[VespaQuery, ...] | None, list[T]]:
-    """What the plan asks next, or that it asks nothing and its result: StopIteration cannot pass through a future."""
-    try:
-        return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
-    except StopIteration as stop:
-        return None, [stop.value]

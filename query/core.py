@@ -154,22 +154,29 @@ class Core:
             return self._encoders[bundle.sha256]
 
     def _encoded(self, query: object, index: SearchIndex) -> EncodedQuery:
+        if isinstance(query, EncodedQuery):
+            return query
         return encode_query(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
         """Raises: UsageError on a timeout that is not above 0."""
         return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
 
-    def search(self, query: Query, options: SearchOptions) -> Plan[SearchResult]:
-        """Raises: as Client.search."""
+    def search(
+        self, query: Query | EncodedQuery, options: SearchOptions, at: Sequence[SearchIndex] | None = None
+    ) -> Plan[SearchResult]:
+        """As search_many. Raises: as Client.search."""
         if isinstance(query, (list, tuple)):
             raise UsageError("search takes one query: give a list of queries to search_many")
-        return (yield from self.search_many([query], options))[0]
+        return (yield from self.search_many([query], options, at))[0]
 
-    def search_many(self, queries: Sequence[Query], options: SearchOptions) -> Plan[list[SearchResult]]:
-        """One result for each query, in order. Raises: as Client.search."""
+    def search_many(
+        self, queries: Sequence[Query | EncodedQuery], options: SearchOptions, at: Sequence[SearchIndex] | None = None
+    ) -> Plan[list[SearchResult]]:
+        """One result for each query, in order. at: what `named` gave for `options.index`, so that several searches see one
+        version; queries that are encoded already are of its bundle. Raises: as Client.search."""
         deadline = self.deadline(options.timeout)
-        indexes = self.named(options.index, deadline)
+        indexes = self.named(options.index, deadline) if at is None else list(at)
         check_comparable(indexes)
         encoded_queries = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
         if len(indexes) == 1:

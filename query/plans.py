@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Plan", "VespaAnswer", "VespaQuery", "at_once", "together"]
+__all__ = ["Plan", "VespaAnswer", "VespaQuery", "at_once", "step", "together"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,14 @@ class VespaAnswer:
 
 
 Plan: TypeAlias = Generator[tuple[VespaQuery, ...], list[VespaAnswer], T]
+
+
+def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[VespaQuery, ...] | None, list[T]]:
+    """What the plan asks next, or None and its result: StopIteration cannot pass through a future. answers: None to begin."""
+    try:
+        return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
+    except StopIteration as stop:
+        return None, [stop.value]
 
 
 def at_once(make: Callable[[], T]) -> Plan[T]:

@@ -18,7 +18,8 @@ from colbert_vespa.cli.monitor_command import monitor_app
 from colbert_vespa.cli.option_types import Json, checkpoint, folder_to_write, path
 from colbert_vespa.cli.package_commands import app as make_app
 from colbert_vespa.cli.package_commands import deploy, plan
-from colbert_vespa.cli.search_commands import search, serve
+from colbert_vespa.cli.search_commands import search
+from colbert_vespa.cli.serve_commands import serve
 from late_interaction.errors import ColbertVespaError
 from late_interaction.extras import require
 

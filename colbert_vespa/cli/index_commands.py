@@ -19,8 +19,6 @@ from late_interaction.text import clean_text
 
 if TYPE_CHECKING:
     from late_interaction.plaid import PlaidIndex
-    from late_interaction.plaid.shards import Sharding
-    from late_interaction.plaid.store.versions import Tuned
 
 __all__ = ["index_app", "question_lines"]
 
@@ -35,63 +33,15 @@ WORDS = 12  # of a passage's beginning, as a question about it
 @index_app.command()
 def info(index: Index, json_output: Json = False) -> None:
     """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
+    from colbert_vespa.index_info import index_info
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
-    opened = open_index(index)
-    if opened.sharding is not None:
-        result = _info_of_shards(opened, opened.sharding)
-        out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
-        for shard in result["shard_sizes"]:
-            out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
-        out.result(result)
-        return
-    version = opened.readers()[0].snapshot.version
-    codec = f"{opened.codec}, {opened.bits} bits" if opened.bits else opened.codec
-    effort = _effort(version.effort)
-    if version.effort is None and version.tuned is not None:
-        effort = "default: the index has more than doubled since it was tuned"
-    result = {
-        "version": opened.version,
-        "documents": opened.documents,
-        "passages": opened.passages,
-        "token_vectors": opened.token_vectors,
-        "dim": opened.dim,
-        "codec": codec + (", with int8 rows" if opened.refine else ""),
-        "bytes_per_token": round(opened.bytes_per_token, 1),
-        "segments": len(version.segments),
-        "centroids": 0 if opened.codebook is None else len(opened.codebook.centroids),
-        "drift": None if opened.drift is None else round(opened.drift, 4),
-        "effort": effort,
-    }
-    out.table({name.replace("_", " "): str(value) for name, value in result.items()})
+    result = index_info(open_index(index))
+    out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
+    for shard in result.get("shard_sizes", ()):
+        out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
     out.result(result)
-
-
-def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
-    readers, missing = index.readers(), index.missing
-    sizes = [
-        {"shard": n, "passages": readers[n].passages if n in readers else None, "error": missing.get(n, "")}
-        for n in range(sharding.count)
-    ]
-    return {
-        "version": index.version,
-        "shards": sharding.count,
-        "key": sharding.field or "id",
-        "documents": index.documents,
-        "passages": index.passages,
-        "token_vectors": index.token_vectors,
-        "dim": index.dim,
-        "codec": f"{index.codec}, {index.bits} bits" if index.bits else index.codec,
-        "effort": _effort(index.effort),
-        "shard_sizes": sizes,
-    }
-
-
-def _effort(tuned: Tuned | None) -> str:
-    if tuned is None:
-        return "default"
-    return f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}"
 
 
 @index_app.command("import")

@@ -1,4 +1,4 @@
-"""`search` and `serve`: questions answered, at the terminal or for agents."""
+"""`search`: questions answered at the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from colbert_vespa.cli.option_types import (
     COUNT,
     NUMBER,
     PAGE,
-    PORT,
     BundleOption,
     Candidates,
     Json,
@@ -26,7 +25,7 @@ from colbert_vespa.cli.option_types import (
 from late_interaction.errors import FilterError, UsageError
 from late_interaction.files import atomic_write
 
-__all__ = ["search", "serve"]
+__all__ = ["search"]
 
 
 def search(
@@ -101,29 +100,3 @@ def _where(text: str | None) -> dict[str, object] | None:
         return where_from_json(text)
     except FilterError as error:
         raise UsageError(f"--where: {error}") from None
-
-
-def serve(
-    address: Annotated[
-        str, typer.Argument(help="Local index folder or Vespa URL, with #NAME for one of its indexes.", parser=address)
-    ],
-    mcp: Annotated[bool, typer.Option("--mcp", help="As an MCP server with tools search and fetch.")] = False,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port", help="Streamable HTTP on this machine, at /mcp; default: standard input and output.", parser=PORT
-        ),
-    ] = None,
-    candidates: Candidates = "auto",
-    url_field: Annotated[str, typer.Option("--url-field", help="Metadata field with a document's URL.")] = "url",
-    timeout: Timeout = None,
-    bundle: BundleOption = None,
-) -> None:
-    """Serve an index to agents."""
-    if not mcp:
-        raise UsageError("serve has the MCP server only, so far: give --mcp (an HTTP API and a page come in a later version)")
-    from colbert_vespa.mcp_server import build_server, serve_mcp
-    from query import Client
-
-    with Client(address, bundle) as client:
-        serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout), port)

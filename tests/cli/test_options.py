@@ -18,7 +18,7 @@ BAD_NUMBERS = ("-1", "1e400", "nan", "-inf", "many", "", "9" * 5000)
 ZERO = {
     "export --pool-protected", "export --least-fp32", "export --least-quantized", "plan --text-bytes", "feed --workers",
     "search --offset", "evaluate --recall-queries", "train --negatives", "train --margin", "train --keep-start", "train --seed",
-    "train --hold-out",
+    "train --hold-out", "serve --port", "serve --max-waiting", "serve --settle",
 }  # fmt: skip
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
@@ -27,7 +27,8 @@ TEXTS = {
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",
     "search --index", "search --weight", "search --scored", "evaluate --candidates",
     "evaluate --metric", "evaluate --goal", "train --objective", "train --mine-by",
-    "train --precision", "train --layout", "serve --candidates", "serve --url-field",
+    "train --precision", "train --layout", "serve --candidates", "serve --url-field", "serve --host", "serve --cors",
+    "serve --trusted-proxy",
     "parity --threshold", "index name name", "index rollback to", "index pull --codec",
     "index restore --codec", "monitor check --config", "monitor check --prometheus", "monitor canaries --candidates",
 }  # fmt: skip

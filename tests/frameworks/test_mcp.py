@@ -105,7 +105,7 @@ async def test_long_texts_are_cut_off(client, monkeypatch):
 
 async def test_the_command_line_serves_standard_input(animals, tmp_path):
     command = StdioServerParameters(
-        command=sys.executable, args=["-m", "colbert_vespa", "serve", animals, "--mcp"], cwd=str(tmp_path),
+        command=sys.executable, args=["-m", "colbert_vespa", "serve", animals, "--stdio"], cwd=str(tmp_path),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     async with McpClient(command) as agent:
@@ -142,10 +142,11 @@ def until_it_listens(http, url, server):
             time.sleep(0.1)
 
 
-def test_serving_in_another_way_is_for_later(cli, animals, tmp_path):
-    assert "give --mcp" in cli("serve", animals, code=2).stderr
-    assert "from 1 to 65535" in cli("serve", animals, "--mcp", "--port", "70000", code=2).stderr
-    cli("serve", str(tmp_path / "nowhere"), "--mcp", code=1)
+def test_what_cannot_be_served_is_told(cli, animals, tmp_path):
+    assert "serves one index" in cli("serve", animals, str(tmp_path), "--stdio", code=2).stderr
+    assert "from 0 to 65535" in cli("serve", animals, "--port", "70000", code=2).stderr
+    cli("serve", str(tmp_path / "nowhere"), "--port", "0", code=1)
+    cli("serve", str(tmp_path / "nowhere"), "--stdio", code=1)
 
 
 @pytest.mark.live

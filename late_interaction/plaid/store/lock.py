@@ -7,7 +7,7 @@ import os
 import weakref
 from pathlib import Path
 
-from late_interaction.errors import LocalIndexError
+from late_interaction.errors import IndexBeingWritten, LocalIndexError
 
 __all__ = ["LOCK", "WriterLock"]
 
@@ -18,7 +18,7 @@ class WriterLock:
     """An flock on `LOCK`, which the system drops when the process ends, however. A forked child does not have it."""
 
     def __init__(self, root: Path) -> None:
-        """Raises: LocalIndexError where another writer has the lock, or the folder cannot be written."""
+        """Raises: IndexBeingWritten where another writer has the lock, LocalIndexError where the folder cannot be written."""
         try:
             self._file = (root / LOCK).open("ab")
         except OSError as error:
@@ -27,7 +27,7 @@ class WriterLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise LocalIndexError(f"{root} is being written by another process or writer: wait for it, or stop it") from None
+            raise IndexBeingWritten(f"{root} is being written by another process or writer: wait for it, or stop it") from None
         _held.add(self)
 
     @property

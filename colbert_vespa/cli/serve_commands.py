@@ -1,0 +1,94 @@
+"""`serve`: an index for programs, people and agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.option_types import BundleOption, Candidates, path, real, text, whole
+from late_interaction.errors import UsageError
+
+__all__ = ["serve"]
+
+
+def serve(
+    address: Annotated[
+        list[str],
+        typer.Argument(
+            help="Local index folder, or Vespa URL with #NAME for one of its indexes; NAME=ADDRESS names it.", parser=text
+        ),
+    ],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; without keys one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 for any.", parser=whole(0, 65535))] = 8000,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Also serve agents at /mcp, with tools search and fetch.")] = False,
+    stdio: Annotated[
+        bool, typer.Option("--stdio", help="No HTTP: serve one agent over standard input and output, by MCP.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file with certificates.", parser=path)] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file with their private key.", parser=path)] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option("--cors", help="Origin whose pages may read answers, as https://example.org.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option("--trusted-proxy", help="Address of a proxy whose X-Forwarded headers count.")
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, an object a line.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds of a request that names none.", parser=real(0, 3600, above=True))
+    ] = 10.0,
+    max_body: Annotated[int, typer.Option("--max-body", help="Bytes of a request's body.", parser=whole(1))] = 16 * 1024 * 1024,
+    max_k: Annotated[int, typer.Option("--max-k", help="Hits, and reranked candidates.", parser=whole(1, 10_000))] = 1_000,
+    max_text: Annotated[int, typer.Option("--max-text", help="Characters of a text.", parser=whole(1))] = 100_000,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Queries or texts of one request.", parser=whole(1))] = 256,
+    max_running: Annotated[int, typer.Option("--max-running", help="Requests at work at once.", parser=whole(1))] = 64,
+    max_waiting: Annotated[
+        int, typer.Option("--max-waiting", help="Requests that wait; more are answered 429.", parser=whole(0))
+    ] = 256,
+    drain: Annotated[
+        float, typer.Option("--drain", help="Seconds that running requests have when the server stops.", parser=real(1, 3600))
+    ] = 20.0,
+    settle: Annotated[
+        float, typer.Option("--settle", help="Seconds of being not ready before it stops.", parser=real(0, 3600))
+    ] = 0.0,
+    candidates: Candidates = "auto",
+    url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
+    bundle: BundleOption = None,
+) -> None:
+    """Serve indexes over HTTP, with a page to search them at /."""
+    if stdio:
+        _over_stdio(address, bundle, candidates, url_field, timeout)
+        return
+    from colbert_vespa.server.app import create_app
+    from colbert_vespa.server.engine import Engine
+    from colbert_vespa.server.logs import log_to_stderr
+    from colbert_vespa.server.running import Listen, check_loopback, listening, run_server
+    from colbert_vespa.server.settings import ServerSettings, served_address
+
+    settings = ServerSettings(
+        timeout=timeout, max_timeout=max(60.0, timeout), max_body=max_body, max_k=max_k, max_text=max_text,
+        max_batch=max_batch, running=max_running, waiting=max_waiting, drain=drain, cors=tuple(cors or ()),
+        trusted_proxies=tuple(trusted_proxy or ()), mcp=mcp, candidates=candidates, url_field=url_field,
+    )  # fmt: skip
+    listen = Listen(host, port, tls_cert, tls_key, settle)
+    check_loopback(host)
+    served = [served_address(one) for one in address]
+    with listening(listen) as on:
+        engine = Engine(served, bundle, settings)
+        log_to_stderr(as_json=log_json)
+        names = ", ".join(engine.catalog.indexes)
+        Output(json_output=True).say(f"{names} at {listen.url(on.getsockname()[1])}")
+        run_server(create_app(engine), listen, settings, on)
+
+
+def _over_stdio(addresses: list[str], bundle: Path | None, candidates: str, url_field: str, timeout: float) -> None:
+    from colbert_vespa.mcp_server import build_server, serve_mcp
+    from colbert_vespa.server.settings import served_address
+    from query import Client
+
+    if len(addresses) > 1:
+        raise UsageError("--stdio serves one index: give one address")
+    with Client(served_address(addresses[0]).address, bundle) as client:
+        serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout))

@@ -1,0 +1,62 @@
+"""What a local index says of itself, for the command line and the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from late_interaction.plaid import PlaidIndex
+    from late_interaction.plaid.shards import Sharding
+    from late_interaction.plaid.store.versions import Tuned
+
+__all__ = ["index_info"]
+
+
+def index_info(index: PlaidIndex) -> dict[str, Any]:
+    """What it holds, how it is stored, and how far its vectors have drifted from its codebook; of shards also each one's."""
+    if index.sharding is not None:
+        return _info_of_shards(index, index.sharding)
+    version = index.readers()[0].snapshot.version
+    codec = f"{index.codec}, {index.bits} bits" if index.bits else index.codec
+    effort = _effort(version.effort)
+    if version.effort is None and version.tuned is not None:
+        effort = "default: the index has more than doubled since it was tuned"
+    return {
+        "version": index.version,
+        "documents": index.documents,
+        "passages": index.passages,
+        "token_vectors": index.token_vectors,
+        "dim": index.dim,
+        "codec": codec + (", with int8 rows" if index.refine else ""),
+        "bytes_per_token": round(index.bytes_per_token, 1),
+        "segments": len(version.segments),
+        "centroids": 0 if index.codebook is None else len(index.codebook.centroids),
+        "drift": None if index.drift is None else round(index.drift, 4),
+        "effort": effort,
+    }
+
+
+def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
+    readers, missing = index.readers(), index.missing
+    sizes = [
+        {"shard": n, "passages": readers[n].passages if n in readers else None, "error": missing.get(n, "")}
+        for n in range(sharding.count)
+    ]
+    return {
+        "version": index.version,
+        "shards": sharding.count,
+        "key": sharding.field or "id",
+        "documents": index.documents,
+        "passages": index.passages,
+        "token_vectors": index.token_vectors,
+        "dim": index.dim,
+        "codec": f"{index.codec}, {index.bits} bits" if index.bits else index.codec,
+        "effort": _effort(index.effort),
+        "shard_sizes": sizes,
+    }
+
+
+def _effort(tuned: Tuned | None) -> str:
+    if tuned is None:
+        return "default"
+    return f"probes {tuned.probes}, rerank {tuned.rerank}: recall@{tuned.k} {tuned.recall:.3f}"

@@ -1,0 +1,91 @@
+"""MCP at /mcp, beside HTTP: the same tools, keys and limits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import HTTPConnection
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from colbert_vespa.mcp_server import server_over
+from colbert_vespa.server.access import READ, Access
+from colbert_vespa.server.door import Door
+from colbert_vespa.server.engine import Engine
+from late_interaction.documents import Passage
+from late_interaction.errors import ColbertVespaError
+from late_interaction.metadata import FieldType, MetadataSchema
+from query.options import SearchOptions
+from query.types import ById, SearchResult
+
+__all__ = ["Agents"]
+
+_ACCESS: ContextVar[Access] = ContextVar("access")
+
+
+class Agents:
+    """Without sessions, so that each request has a caller of its own."""
+
+    def __init__(self, engine: Engine, door: Door) -> None:
+        settings = engine.settings
+        self._door = door
+        self._server = server_over(
+            _SeenIndexes(engine), _fields(engine), candidates=settings.candidates, url_field=settings.url_field
+        )
+        security = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # that is the door's
+        self._server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
+        self.route = Route("/mcp", self, methods=["POST"], include_in_schema=False)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._server.session_manager.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises: Refusal."""
+        _ACCESS.set(self._door.admitted(HTTPConnection(scope), READ))
+        await self._server.session_manager.handle_request(scope, receive, send)
+
+
+class _SeenIndexes:
+    """Those that the caller of the request sees. Errors are without addresses of the server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def search(
+        self, query: str, k: int, *, where: dict[str, Any] | None, candidates: str, group: bool, timeout: float | None
+    ) -> SearchResult:
+        """Raises: ColbertVespaError."""
+        options = SearchOptions(k, where=where, candidates=candidates, group=group)
+        try:
+            return (await self._engine.search(_ACCESS.get(), [query], options, timeout))[0]
+        except ColbertVespaError as error:
+            raise self._engine.catalog.told(error) from None
+
+    async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]:
+        """Of the first index that has them. Raises: ColbertVespaError."""
+        found: ById[tuple[Passage, ...]] = ById()
+        try:
+            for served in self._engine.catalog.visible(_ACCESS.get()):
+                found = await self._engine.get(_ACCESS.get(), ids, served.name, timeout)
+                if found:
+                    break
+        except ColbertVespaError as error:
+            raise self._engine.catalog.told(error) from None
+        return found
+
+    async def close(self) -> None:
+        """The engine is the application's."""
+
+
+def _fields(engine: Engine) -> MetadataSchema:
+    """Those of all indexes."""
+    found: dict[str, FieldType] = {}
+    for served in engine.catalog.indexes.values():
+        found |= engine.core.indexes[served.known].schema.fields
+    return MetadataSchema(found)

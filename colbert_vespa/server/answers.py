@@ -1,0 +1,55 @@
+"""Bodies of answers, and what the routes tell of themselves in the OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from colbert_vespa.server.errors import PROBLEM
+from colbert_vespa.server.models import Problem
+
+__all__ = ["NDJSON", "answer", "line", "responses"]
+
+NDJSON = "application/x-ndjson"
+_SAYS = {
+    400: "The body is not JSON.",
+    401: "No key, or one that is not known.",
+    403: "The key may not do this.",
+    404: "There is no such index, document or task.",
+    409: "Another writer has the index.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "A field, option, filter or document is not as it must be.",
+    429: "Busy, or the key's rate is used up: Retry-After says when to try again.",
+    500: "A fault of the server.",
+    502: "Vespa refused the request.",
+    503: "The index or Vespa is not available.",
+    504: "The request's time was up.",
+}
+_ALWAYS = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
+
+
+def answer(body: object, status: int = 200) -> Response:
+    """Numbers that are not finite become null."""
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+def line(body: object) -> bytes:
+    """Of NDJSON."""
+    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def responses(model: type[BaseModel] | None, *more: int, status: int = 200, description: str = "") -> dict[int | str, Any]:
+    """For a route: its answer, and the problems that may come instead."""
+    found: dict[int | str, Any] = {
+        code: {"description": _SAYS[code], "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+        for code in sorted({*_ALWAYS, *more})
+    }
+    found[401]["model"] = Problem  # so that the description has it
+    found[status] = {"description": description or "The answer."}
+    if model is not None:
+        found[status]["model"] = model
+    return found

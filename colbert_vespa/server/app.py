@@ -1,0 +1,103 @@
+"""The ASGI application: routes, errors, and what stands around every request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from colbert_vespa.server.door import Door, OpenDoor
+from colbert_vespa.server.engine import Engine
+from colbert_vespa.server.errors import detail_of, problem, problem_of, status_of
+from colbert_vespa.server.guard import LOG, Guard
+from colbert_vespa.server.page import page_routes
+from colbert_vespa.server.routes import documents, health, indexes, search
+from late_interaction.errors import ColbertVespaError
+
+if TYPE_CHECKING:
+    from colbert_vespa.server.agents import Agents
+
+__all__ = ["create_app"]
+
+DESCRIPTION = "Late-interaction search over local indexes and Vespa applications."
+
+
+def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
+    """An application over an open engine, which it closes when it ends. door: who may come in; default: everyone."""
+
+    door = door or OpenDoor(engine.settings.cors)
+    agents = _agents(engine, door) if engine.settings.mcp else None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            running.push_async_callback(engine.close)
+            if agents is not None:
+                await running.enter_async_context(agents.running())
+            warming = asyncio.create_task(asyncio.to_thread(_warm, app, engine))
+            running.push_async_callback(asyncio.wait, [warming])
+            yield
+
+    app = FastAPI(
+        title="colbert-vespa", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.engine, app.state.door, app.state.ready = engine, door, False
+    for one in (search, indexes, documents, health):
+        app.include_router(one.router)
+    app.router.routes.extend([*page_routes(), *([] if agents is None else [agents.route])])
+    _handle_errors(app, engine)
+
+    def done(scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "")
+        more = {"request_id": scope["state"]["request_id"], "method": scope["method"], "route": route}
+        LOG.info("request", extra={**more, "status": status, "ms": round(1000 * seconds, 2)})
+
+    app.add_middleware(Guard, max_body=engine.settings.max_body, done=done)
+    return app
+
+
+def _agents(engine: Engine, door: Door) -> Agents:
+    from colbert_vespa.server.agents import Agents  # the SDK takes a second
+
+    return Agents(engine, door)
+
+
+def _warm(app: FastAPI, engine: Engine) -> None:
+    try:
+        engine.warm()
+    except ColbertVespaError as error:
+        LOG.error("not ready", extra={"error": engine.catalog.hidden(str(error))})
+        return
+    app.state.ready = True
+
+
+def _handle_errors(app: FastAPI, engine: Engine) -> None:
+    def request_id(request: Request) -> str:
+        return str(getattr(request.state, "request_id", ""))
+
+    @app.exception_handler(ColbertVespaError)
+    async def ours(request: Request, error: ColbertVespaError) -> Response:
+        if status_of(error) >= 500:
+            LOG.warning("refused", extra={"request_id": request_id(request), "error": str(error)})
+        return problem_of(error, request_id(request), engine.catalog.hidden(detail_of(error)))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), request_id(request), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        """Where and why, without what was given."""
+        faults = error.errors()
+        if any(fault["type"] == "json_invalid" for fault in faults):
+            why = faults[0].get("ctx", {}).get("error", "")
+            return problem(400, f"the body is not JSON: {why}", request_id(request), kind="not-json")
+        said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])
+        return problem(422, said, request_id(request), kind="usage")

@@ -1,0 +1,110 @@
+"""The served indexes by the names of the API, and what of the server no answer may show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from colbert_vespa.server.access import Access
+from colbert_vespa.server.errors import Refusal, detail_of, status_of
+from colbert_vespa.server.settings import ServedAddress
+from late_interaction.errors import ColbertVespaError, FilterError, UsageError
+from late_interaction.filters import parse_where
+from query.backend import SearchIndex
+from query.core import Core
+from query.options import Names, check_names
+from query.types import SearchResult
+
+__all__ = ["Catalog", "ServedIndex"]
+
+
+@dataclass(frozen=True)
+class ServedIndex:
+    """name: in the API. known: of the client's index. address: where it is."""
+
+    name: str
+    known: str
+    address: str
+
+    @property
+    def local(self) -> bool:
+        return not self.address.lower().startswith(("http://", "https://"))
+
+
+class Catalog:
+    """In the order of the addresses."""
+
+    def __init__(self, addresses: Sequence[ServedAddress], core: Core) -> None:
+        """Raises: UsageError where two would have one name."""
+        self._core = core
+        self.indexes: dict[str, ServedIndex] = {}
+        hidden: dict[str, str] = {}
+        for given, known in zip(addresses, core.default, strict=True):
+            index = core.indexes[known]
+            name = given.name or index.name
+            if name in self.indexes:
+                raise UsageError(f"two indexes would be served as {name!r}: write NAME={given.address}")
+            self.indexes[name] = ServedIndex(name, known, given.address)
+            hidden |= dict.fromkeys(_spellings(index, given.address), name)
+        self._hidden = sorted(hidden.items(), key=lambda item: -len(item[0]))
+
+    def visible(self, access: Access) -> list[ServedIndex]:
+        return [index for name, index in self.indexes.items() if access.sees(name)]
+
+    def chosen(self, access: Access, names: Names) -> list[ServedIndex]:
+        """All that the caller sees where no name is given. Raises: Refusal on one that does not exist for it."""
+        visible = {index.name: index for index in self.visible(access)}
+        wanted = list(visible) if names is None else check_names(names)
+        if not wanted:
+            raise Refusal(404, "there is no index")
+        if len(set(wanted)) < len(wanted):
+            raise UsageError("name each index once")
+        for name in wanted:
+            if name not in visible:
+                raise Refusal(404, f"there is no index {name[:100]!r}; there are: {', '.join(visible) or 'none'}")
+        return [visible[name] for name in wanted]
+
+    def only(self, access: Access, name: str | None) -> ServedIndex:
+        """Raises: Refusal; UsageError where several are served and none is named."""
+        chosen = self.chosen(access, name)
+        if len(chosen) > 1:
+            raise UsageError(f"name one index: {', '.join(index.name for index in chosen)}")
+        return chosen[0]
+
+    def check_filter(self, access: Access, indexes: Sequence[SearchIndex]) -> None:
+        """Raises: Refusal where the filter of the key does not fit an index, which then does not exist for it."""
+        for index in indexes if access.where is not None else ():
+            try:
+                parse_where(access.where, index.schema)
+            except FilterError:
+                raise Refusal(404, "there is no such index") from None
+
+    def shown(self, result: SearchResult, asked: Sequence[ServedIndex]) -> SearchResult:
+        """The result with the names of the API, and without the server's addresses."""
+        names = {self._core.indexes[index.known].name: index.name for index in asked}
+        return replace(
+            result,
+            hits=tuple(replace(hit, index=names.get(hit.index, hit.index)) for hit in result.hits),
+            chosen=self.hidden(result.chosen),
+            notes=tuple(map(self.hidden, result.notes)),
+            degraded=tuple(map(self.hidden, result.degraded)),
+        )
+
+    def hidden(self, text: str) -> str:
+        """`text` with names in place of addresses."""
+        for address, name in self._hidden:
+            text = text.replace(address, name)
+        return text
+
+    def told(self, error: ColbertVespaError) -> Refusal:
+        """The error as a caller may read it."""
+        return Refusal(status_of(error), self.hidden(detail_of(error)))
+
+
+def _spellings(index: SearchIndex, address: str) -> set[str]:
+    """How an error may write the index's place."""
+    plain = {address, index.address, index.address.partition("#")[0]}
+    if not address.lower().startswith(("http://", "https://")):
+        plain |= {str(Path(address).absolute()), str(Path(address).resolve())}
+    return {text for text in plain if len(text) > 1}

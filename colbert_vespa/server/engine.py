@@ -1,0 +1,222 @@
+"""What the routes ask for: every operation of the client, computed off the event loop, within limits and deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colbert_vespa.server.access import Access
+from colbert_vespa.server.batching import Gathering
+from colbert_vespa.server.catalog import Catalog, ServedIndex
+from colbert_vespa.server.errors import Refusal
+from colbert_vespa.server.limits import Gate, within
+from colbert_vespa.server.settings import ServedAddress, ServerSettings
+from late_interaction.array_types import Matrix
+from late_interaction.bundle import Bundle
+from late_interaction.cores import cores
+from late_interaction.documents import Document, Passage
+from late_interaction.encoder import check_finite
+from late_interaction.errors import UsageError
+from query.backend import SearchIndex, Where, check_query
+from query.core import Core
+from query.exchange import AsyncExchange
+from query.merging import check_comparable
+from query.options import AUTO, ClientSettings, Names, SearchOptions, check_documents
+from query.plans import Plan, VespaAnswer, step
+from query.reranking import reranked
+from query.types import ById, EncodedQuery, Hit, Ids, Query, SearchResult
+
+__all__ = ["Engine", "Opened"]
+
+T = TypeVar("T")
+MOST_TOGETHER = 32  # queries that are encoded in one go
+WARM_S = 600.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Indexes as they are at one moment: all that an answer is made of. until: the deadline, on the client's clock."""
+
+    served: Sequence[ServedIndex]
+    indexes: Sequence[SearchIndex]
+    until: float
+
+
+class Engine:
+    """Open it once for each process; close it after use."""
+
+    def __init__(
+        self,
+        addresses: Sequence[ServedAddress],
+        bundle: Bundle | str | Path | None = None,
+        settings: ServerSettings | None = None,
+        *,
+        precision: str | None = None,
+        client: ClientSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        self.settings = settings or ServerSettings()
+        self.clock = clock
+        found = replace(client or ClientSettings(), timeout=self.settings.timeout)
+        self.core = Core([given.address for given in addresses], bundle, settings=found, precision=precision, clock=clock)
+        self.catalog = Catalog(addresses, self.core)
+        self.gate = Gate(self.settings.running, self.settings.waiting)
+        self._exchange = AsyncExchange(found, clock=clock)
+        self._threads = ThreadPoolExecutor(2 * cores() + 2, thread_name_prefix="serve")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
+        self._queries: dict[str, Gathering[str, Matrix]] = {}
+
+    def warm(self) -> None:
+        """Opens every model, and searches every local index once, so that no caller waits for that."""
+        for served in self.catalog.indexes.values():
+            index = self.core.named([served.known])[0]
+            rows = self.core.encoder(index.bundle).encode_queries(["warm"])[0]
+            if served.local:
+                for candidates in ("hybrid", "exhaustive"):
+                    options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
+                    step(self.core.search(EncodedQuery(rows, "warm"), options, [index]), None)
+
+    async def thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        work: Callable[[], T] = functools.partial(call, *arguments)
+        result: T = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return result
+
+    @asynccontextmanager
+    async def opened(self, access: Access, names: Names, timeout: float | None) -> AsyncIterator[Opened]:
+        """A place among the running requests, and the indexes. Raises: Refusal, UsageError, LocalIndexError, VespaError."""
+        served = self.catalog.chosen(access, names)
+        until = self.core.deadline(timeout)
+        async with self.gate.entered(until - self.clock()):
+            indexes = await self.thread(self.core.named, [index.known for index in served], until)
+            self.catalog.check_filter(access, indexes)
+            yield Opened(served, indexes, until)
+
+    async def run(self, plan: Plan[T], until: float) -> T:
+        """The plan's result. Raises: Refusal at the deadline; as the plan."""
+        return await within(until - self.clock(), self._driven(plan))
+
+    async def _driven(self, plan: Plan[T]) -> T:
+        answers: list[VespaAnswer] | None = None
+        while True:
+            asks, finished = await self.thread(step, plan, answers)
+            if asks is None:
+                result: T = finished[0]
+                return result
+            answers = await self._exchange.ask(asks)
+
+    async def encoded(self, queries: Sequence[Query], opened: Opened) -> list[EncodedQuery]:
+        """Texts together with those of other requests. Raises: UsageError on a query that is blank or of another shape."""
+        check_comparable(opened.indexes)
+        bundle = opened.indexes[0].bundle
+        checked = [check_query(query, bundle.manifest.dim) for query in queries]
+        start = time.perf_counter()
+        texts = [query for query in checked if isinstance(query, str)]
+        work = asyncio.gather(*map(self._gathering(bundle), dict.fromkeys(texts)))
+        rows = dict(zip(dict.fromkeys(texts), await within(opened.until - self.clock(), work), strict=True)) if texts else {}
+        took = time.perf_counter() - start
+        return [EncodedQuery(rows[q], q, took) if isinstance(q, str) else EncodedQuery(q, None) for q in checked]
+
+    def _gathering(self, bundle: Bundle) -> Gathering[str, Matrix]:
+        if bundle.sha256 not in self._queries:
+
+            def encode(texts: list[str]) -> list[Matrix]:
+                rows = self.core.encoder(bundle).encode_queries(texts)
+                check_finite(rows, bundle)
+                return rows
+
+            async def work(texts: list[str]) -> list[Matrix]:
+                return await asyncio.get_running_loop().run_in_executor(self._encoding, encode, texts)
+
+            self._queries[bundle.sha256] = Gathering(work, MOST_TOGETHER)
+        return self._queries[bundle.sha256]
+
+    async def search(
+        self, access: Access, queries: Sequence[Query], options: SearchOptions, timeout: float | None
+    ) -> list[SearchResult]:
+        """One result for each query. Raises: as Client.search; Refusal."""
+        async with self.opened(access, options.index, timeout) as opened:
+            encoded = await self.encoded(queries, opened)
+            chosen = self.narrowed(access, options, opened)
+            results = await self.run(self.core.search_many(encoded, chosen, opened.indexes), opened.until)
+        return [self.catalog.shown(result, opened.served) for result in results]
+
+    def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
+        """The options with the filter of the key, and what is left of the time."""
+        left = opened.until - self.clock()
+        if left <= 0:
+            raise Refusal(504, "the time for the request was up: raise timeout, or ask for less")
+        return replace(options, where=access.restricted(options.where), index=None, timeout=left)
+
+    async def rerank_stored(self, access: Access, query: Query, options: SearchOptions, timeout: float | None) -> SearchResult:
+        """The documents `options.ids` by MaxSim over their stored vectors. Raises: as search."""
+        async with self.opened(access, options.index, timeout) as opened:
+            encoded = await self.encoded([query], opened)
+            exact = all("exhaustive" in index.strategies for index in opened.indexes)
+            chosen = replace(options, candidates="exhaustive" if exact else AUTO)
+            chosen = self.narrowed(access, chosen, opened)
+            result = await self.run(self.core.search(encoded[0], chosen, opened.indexes), opened.until)
+        return self.catalog.shown(result, opened.served)
+
+    async def rerank_texts(
+        self, access: Access, query: Query, texts: Sequence[str | Document], options: SearchOptions, timeout: float | None
+    ) -> tuple[Hit, ...]:
+        """Raises: as Client.rerank; Refusal."""
+        async with self.opened(access, self._first(access, options.index), timeout) as opened:
+            encoder = await self.thread(self.core.encoder, opened.indexes[0].bundle)
+            documents = check_documents(texts)
+            most = min(options.k, len(documents)) or 1
+            work = self.thread(reranked, encoder, query, documents, most, options.explain)
+            return await within(opened.until - self.clock(), work)
+
+    async def encode(
+        self, access: Access, queries: Sequence[str], documents: Sequence[str], index: Names, timeout: float | None
+    ) -> list[Matrix]:
+        """Rows `[n, d]` of each query or document. Raises: UsageError, Refusal."""
+        async with self.opened(access, self._first(access, index), timeout) as opened:
+            if queries:
+                return [encoded.rows for encoded in await self.encoded(queries, opened)]
+            encoder = await self.thread(self.core.encoder, opened.indexes[0].bundle)
+            work = self.thread(encoder.encode_documents, list(documents))
+            return await within(opened.until - self.clock(), work)
+
+    def _first(self, access: Access, names: Names) -> str:
+        """Of what is asked of a model, and of one index. Raises: UsageError where several are named."""
+        if names is not None:
+            return self.catalog.only(access, _one(names)).name
+        return self.catalog.chosen(access, None)[0].name
+
+    async def get(
+        self, access: Access, ids: Sequence[str], name: str, timeout: float | None = None, where: Where = None
+    ) -> ById[tuple[Passage, ...]]:
+        """Raises: as Client.get; Refusal."""
+        async with self.opened(access, name, timeout) as opened:
+            found = await self.run(opened.indexes[0].get(ids, access.restricted(where), opened.until), opened.until)
+            return ById({id_: found[id_] for id_ in ids if id_ in found}, found.coverage, found.degraded)
+
+    async def select(self, access: Access, where: Where, limit: int, name: str, timeout: float | None) -> Ids:
+        """Raises: as Client.select; Refusal."""
+        async with self.opened(access, name, timeout) as opened:
+            restricted = access.restricted(where)
+            return await self.run(opened.indexes[0].select(restricted, limit, opened.until), opened.until)
+
+    async def close(self) -> None:
+        await self._exchange.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._encoding.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.core.close)
+
+
+def _one(names: Names) -> str | None:
+    if names is None or isinstance(names, str):
+        return names
+    if len(names) != 1:
+        raise UsageError("name one index here")
+    return names[0]

@@ -1,0 +1,79 @@
+"""Errors as answers: one table from the error tree to HTTP, one JSON shape (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from late_interaction import errors
+from late_interaction.errors import ColbertVespaError
+
+__all__ = ["PROBLEM", "Refusal", "detail_of", "problem", "problem_of", "status_of"]
+
+PROBLEM = "application/problem+json"
+RETRY_AFTER_S = 1
+
+# the nearest class of an error's tree counts; those of the server's own faults are told in the log alone
+_TABLE: dict[type[ColbertVespaError], tuple[int, str]] = {
+    errors.UsageError: (422, "usage"),
+    errors.FilterError: (422, "filter"),
+    errors.MetadataError: (422, "metadata"),
+    errors.CollectionError: (422, "document"),
+    errors.IndexBeingWritten: (409, "index-being-written"),
+    errors.IncompleteAnswer: (503, "incomplete-answer"),
+    errors.VespaTimeout: (504, "timeout"),
+    errors.VespaBusy: (429, "busy"),
+    errors.VespaUnreachable: (503, "vespa-unreachable"),
+    errors.VespaRefused: (502, "vespa-refused"),
+    errors.VespaError: (502, "vespa"),
+    errors.MissingDependency: (501, "not-installed"),
+    errors.ColbertVespaError: (500, "server"),
+}
+
+
+class Refusal(ColbertVespaError):
+    """What the server itself answers: its status, and headers beside the problem."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+
+
+def _row(error: ColbertVespaError) -> tuple[int, str]:
+    return next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+
+
+def status_of(error: ColbertVespaError) -> int:
+    return error.status if isinstance(error, Refusal) else _row(error)[0]
+
+
+def detail_of(error: ColbertVespaError) -> str:
+    """What the caller is told: nothing of faults of the server's own files."""
+    if status_of(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "the server cannot answer this; its log has the reason, under the request's id"
+    return str(error)
+
+
+def problem(
+    status: int, detail: str, request_id: str, *, kind: str = "", headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """kind: the end of the problem's type; default: from the status."""
+    title = HTTPStatus(status).phrase
+    body = {"type": f"urn:colbert-vespa:{kind or title.lower().replace(' ', '-')}", "title": title, "status": status}
+    content = orjson.dumps({**body, "detail": detail, "request_id": request_id, **more})
+    return Response(content, status, dict(headers or {}), PROBLEM)
+
+
+def problem_of(error: ColbertVespaError, request_id: str, detail: str | None = None) -> Response:
+    """detail: in place of the error's own text."""
+    status = status_of(error)
+    headers = dict(error.headers) if isinstance(error, Refusal) else {}
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    kind = "" if isinstance(error, Refusal) else _row(error)[1]
+    return problem(status, detail_of(error) if detail is None else detail, request_id, kind=kind, headers=headers)

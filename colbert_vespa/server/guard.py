@@ -1,0 +1,109 @@
+"""Around every request: its id, the size of its body, the end of its work when the caller has gone, its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from colbert_vespa.server.errors import problem
+
+__all__ = ["LOG", "Guard"]
+
+LOG = logging.getLogger("colbert_vespa.server")
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None]) -> None:
+        """done: told of each request, the status it was answered with (499 where the caller went away) and its seconds."""
+        self._app, self._max_body, self._done = app, max_body, done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request = _Watched(scope, receive, send, self._max_body)
+        try:
+            await request.run(self._app)
+        finally:
+            self._done(scope, request.status, time.perf_counter() - start)
+
+
+class _Watched:
+    """One request. Messages are read ahead one by one, so that a caller who goes away is noticed while the work is done."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
+        self._scope, self._receive, self._send, self._max_body = scope, receive, send, max_body
+        self._messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
+        self._read = 0
+        self._ended = False
+        self.status = 499
+        self.id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    async def run(self, app: ASGIApp) -> None:
+        work = asyncio.ensure_future(app(self._scope, self._next, self._answer))
+        watch = asyncio.ensure_future(self._watch(work))
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+        except Exception as error:  # noqa: BLE001  the last place where a fault can be told
+            await self._fault(error)
+        finally:
+            watch.cancel()
+            work.cancel()
+
+    _gone = False
+
+    async def _watch(self, work: asyncio.Future[None]) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone = True
+                if not self._ended:
+                    work.cancel()
+                return
+            await self._messages.put(message)
+
+    async def _next(self) -> Message:
+        """Raises: HTTPException where the body is too large."""
+        message = await self._messages.get()
+        self._read += len(message.get("body", b""))
+        if self._read > self._max_body:
+            raise HTTPException(413, f"the body has more than {self._max_body:,} bytes")
+        return message
+
+    async def _answer(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self.id.encode("ascii"))]}
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._ended = True
+        await self._send(message)
+
+    async def _fault(self, error: Exception) -> None:
+        """Texts of a request may be in the error's words, so that its kind and place alone are logged."""
+        places = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])
+        LOG.error("fault", extra={"request_id": self.id, "error": type(error).__name__, "places": places})
+        if self.status == 499:
+            response = problem(500, "the server has a fault; its log has the reason, under the request's id", self.id)
+            await response(self._scope, self._next, self._answer)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's, where it gives one that a log can hold."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode("ascii") if _ID.fullmatch(given) else uuid.uuid4().hex

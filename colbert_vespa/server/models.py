@@ -1,0 +1,298 @@
+"""Bodies of requests and answers. What a search takes is `SearchOptions`, what it gives is query/types.py: the models are made
+of those."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import fields
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from late_interaction.array_types import Matrix
+from late_interaction.errors import UsageError
+from query.options import Names, SearchOptions
+from query.types import Explanation, Hit, Match, Query, SearchResult
+from vespa_app.settings.application_settings import MAX_HITS
+
+__all__ = [
+    "ByText",
+    "DocumentAnswer",
+    "DocumentBody",
+    "DocumentsAnswer",
+    "EncodeAnswer",
+    "EncodeBody",
+    "ExplainRequest",
+    "IndexAnswer",
+    "IndexesAnswer",
+    "Problem",
+    "RerankAnswer",
+    "RerankRequest",
+    "RowsBody",
+    "SearchAnswer",
+    "SearchRequest",
+    "SelectAnswer",
+    "SelectBody",
+    "ValueCount",
+    "ValuesAnswer",
+    "hit_json",
+    "result_json",
+    "rows_of",
+]
+
+OPTIONS = tuple(field.name for field in fields(SearchOptions))
+Row: TypeAlias = list[float]
+
+
+class StrictModel(BaseModel):
+    """Unknown fields, values of another type and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class RowsBody(StrictModel):
+    """Token vectors `[q, d]` as base64 of little-endian numbers, row after row."""
+
+    base64: str
+    dtype: Literal["float16", "float32"] = "float32"
+    shape: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+def rows_of(given: RowsBody | list[Row]) -> Matrix:
+    """Raises: UsageError where bytes and shape do not fit."""
+    if isinstance(given, list):
+        try:
+            return np.asarray(given, np.float32)
+        except ValueError:
+            raise UsageError("rows are lists of equally many numbers") from None
+    try:
+        data = base64.b64decode(given.base64, validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError("rows: not base64") from None
+    kind = np.dtype(given.dtype).newbyteorder("<")
+    q, d = given.shape
+    if q < 0 or d < 0 or q * d * kind.itemsize != len(data):
+        raise UsageError(f"rows: {len(data)} bytes are not {q} x {d} numbers of {given.dtype}")
+    return np.frombuffer(data, kind).reshape(q, d).astype(np.float32)
+
+
+def _option_fields(*without: str) -> dict[str, Any]:
+    """Of a model: fields of SearchOptions with their types and defaults."""
+    hints = get_type_hints(SearchOptions)
+    return {field.name: (hints[field.name], field.default) for field in fields(SearchOptions) if field.name not in without}
+
+
+class OptionsBody(StrictModel):
+    """Base of what is asked with options of a search."""
+
+    def options(self, **chosen: Any) -> SearchOptions:
+        """chosen: in place of what the body has. Raises: UsageError."""
+        given = {name: getattr(self, name) for name in OPTIONS if name in type(self).model_fields}
+        return SearchOptions(**{**given, **chosen})
+
+
+class ByText(OptionsBody):
+    """One query: a text, or ready rows."""
+
+    query: str | None = None
+    rows: RowsBody | list[Row] | None = None
+
+    def one(self) -> Query:
+        """Raises: UsageError unless it is one of the two."""
+        if (self.query is None) == (self.rows is None):
+            raise UsageError("give either query, a text, or rows")
+        return self.query if self.query is not None else rows_of(self.rows)  # type: ignore[arg-type]
+
+
+class SearchBody(ByText):
+    queries: list[str | RowsBody | list[Row]] | None = None
+
+    def all(self) -> list[Query]:
+        """Raises: UsageError."""
+        if self.queries is None:
+            return [self.one()]
+        if self.query is not None or self.rows is not None:
+            raise UsageError("give query, rows or queries, not several of them")
+        return [query if isinstance(query, str) else rows_of(query) for query in self.queries]
+
+
+class RerankBody(ByText):
+    """k: all, where none is given."""
+
+    texts: list[str] | None = None
+    ids: list[str] | None = None
+    k: int | None = None
+
+
+class ExplainBody(ByText):
+    id: str | None = None
+    ids: list[str] | None = None
+
+
+if TYPE_CHECKING:
+
+    class SearchRequest(SearchBody):
+        pass
+
+    class RerankRequest(RerankBody):
+        pass
+
+    class ExplainRequest(ExplainBody):
+        pass
+
+else:
+    SearchRequest = create_model("SearchRequest", __base__=SearchBody, **_option_fields())
+    RerankRequest = create_model(
+        "RerankRequest", __base__=RerankBody,
+        **_option_fields("ids", "candidates", "rerank", "probes", "offset", "weights", "scored", "k"),
+    )  # fmt: skip
+    ExplainRequest = create_model("ExplainRequest", __base__=ExplainBody, **_option_fields("ids", "offset", "explain"))
+
+
+class EncodeBody(StrictModel):
+    """queries or documents. index: whose model; default: the first's."""
+
+    queries: list[str] | None = None
+    documents: list[str] | None = None
+    format: Literal["json", "base64"] = "json"
+    index: Names = None
+    timeout: float | None = None
+
+
+class SelectBody(StrictModel):
+    where: dict[str, Any] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_HITS)] = MAX_HITS
+    timeout: float | None = None
+
+
+class DocumentBody(StrictModel):
+    """A document without its id, which is in the address."""
+
+    title: str = ""
+    text: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+def _shown(hint: Any) -> Any:
+    """The type of a field as JSON has it: numbers that are not finite are null."""
+    if hint in _ANSWERS:
+        return _ANSWERS[hint]
+    kind, parts = get_origin(hint), tuple(part for part in get_args(hint) if part is not Ellipsis)
+    if hint is float:
+        return float | None
+    if kind is np.ndarray:
+        return list[list[float | None]]
+    if kind in (tuple, list):
+        return list[_shown(parts[0])]  # type: ignore[misc]
+    if kind in (Mapping, dict):
+        return dict[str, _shown(parts[1])]  # type: ignore[misc]
+    return Union[tuple(map(_shown, parts))] if kind in (Union, UnionType) else hint  # noqa: UP007  of a computed tuple
+
+
+_ANSWERS: dict[Any, type[BaseModel]] = {}
+
+
+def _answer(kind: type, name: str, without: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> type[BaseModel]:
+    """A model of the dataclass `kind`. optional: fields that are left out where there is nothing to say."""
+    hints = get_type_hints(kind)
+    chosen = [field.name for field in fields(kind) if field.name not in without]
+    types = {field: _shown(hints[field]) for field in chosen}
+    found: dict[str, Any] = {
+        field: (type_ | None, None) if field in optional else (type_, ...) for field, type_ in types.items()
+    }
+    _ANSWERS[kind] = create_model(name, **found)
+    return _ANSWERS[kind]
+
+
+_answer(Match, "MatchAnswer")
+_answer(Explanation, "ExplanationAnswer")
+HitAnswer = _answer(Hit, "HitAnswer", without=("vectors",), optional=("rows", "explanation"))
+ResultAnswer = _answer(SearchResult, "ResultAnswer")
+SearchAnswer = create_model("SearchAnswer", results=(list[ResultAnswer], ...))  # type: ignore[valid-type]
+RerankAnswer = create_model("RerankAnswer", hits=(list[HitAnswer], ...))  # type: ignore[valid-type]
+
+
+def result_json(result: SearchResult) -> dict[str, object]:
+    """As ResultAnswer; for a writer that makes null of numbers that are not finite."""
+    return {**result.to_json(), "hits": list(map(hit_json, result.hits))}
+
+
+def hit_json(hit: Hit) -> dict[str, object]:
+    """With all of its explanation: every query word with every word of the passage."""
+    data = hit.to_json()
+    if (why := hit.explanation) is not None:
+        data["explanation"] = {**why.to_json(), "words": why.words, "similarities": why.similarities.tolist()}
+    return data
+
+
+class EncodeAnswer(BaseModel):
+    """vectors: rows of each text, in order."""
+
+    vectors: list[list[Row] | RowsBody]
+
+
+class IndexAnswer(BaseModel):
+    """fields: metadata and their types. The rest depends on the backend."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    backend: Literal["local", "vespa"]
+    candidates: list[str]
+    fields: dict[str, str]
+    model: str
+    dim: int
+
+
+class IndexesAnswer(BaseModel):
+    indexes: list[IndexAnswer]
+
+
+class ValueCount(BaseModel):
+    """count: passages that have the value."""
+
+    value: str | int | float | bool
+    count: int
+
+
+class ValuesAnswer(BaseModel):
+    values: list[ValueCount]
+
+
+class SelectAnswer(BaseModel):
+    ids: list[str]
+    coverage: float
+    degraded: list[str]
+
+
+class PassageAnswer(BaseModel):
+    id: str
+    text: str
+
+
+class DocumentAnswer(BaseModel):
+    id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+    passages: list[PassageAnswer]
+
+
+class DocumentsAnswer(BaseModel):
+    documents: list[DocumentAnswer]
+    coverage: float
+    degraded: list[str]

@@ -1,0 +1,128 @@
+"""What every route needs of a request: who asks, how long it may take, and bodies that are JSON to the letter."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+from fastapi.routing import APIRoute
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from colbert_vespa.server.access import READ, WRITE, Access
+from colbert_vespa.server.engine import Engine
+from late_interaction.errors import UsageError
+
+__all__ = ["Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes"]
+
+
+class IdConvertor(StringConvertor):
+    """An id in a path: any characters, slashes and line breaks among them."""
+
+    regex = r"(?s:.+)"
+
+
+register_url_convertor("id", IdConvertor())
+
+
+class StrictRequest(Request):
+    async def json(self) -> Any:
+        """Raises: HTTPException as FastAPI makes it of errors of JSON; Refusal on a key that stands twice."""
+        body = await self.body()
+        try:
+            return json.loads(body, object_pairs_hook=_once, parse_constant=_not_a_number)
+        except UnicodeDecodeError:
+            raise json.JSONDecodeError("not UTF-8", "", 0) from None
+        except RecursionError:
+            raise json.JSONDecodeError("nested too deeply", "", 0) from None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        raise json.JSONDecodeError("a key stands twice in one object", "", 0)
+    return whole
+
+
+def _not_a_number(name: str) -> object:
+    raise json.JSONDecodeError(f"{name} is not a number of JSON", "", 0)
+
+
+class StrictRoute(APIRoute):
+    """A route whose JSON bodies have each key once, and numbers that JSON has."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def _asked(request: Request) -> Engine:
+    return engine_of(request)
+
+
+async def _reads(request: Request) -> Access:
+    access: Access = request.app.state.door.admitted(request, READ)
+    return access
+
+
+async def _writes(request: Request) -> Access:
+    access: Access = request.app.state.door.admitted(request, WRITE)
+    return access
+
+
+async def _timeout(
+    request: Request,
+    x_timeout: Annotated[str | None, Header(description="Seconds that the request may take, as 2.5.")] = None,
+) -> Callable[[float | None], float]:
+    """What the shorter of body and header leaves. Raises: UsageError, Refusal."""
+    most = engine_of(request).settings
+    asked = None if x_timeout is None else _seconds(x_timeout)
+
+    def chosen(of_body: float | None) -> float:
+        named = [seconds for seconds in (asked, of_body) if seconds is not None]
+        seconds = min(named, default=most.timeout)
+        if not 0 < seconds <= most.max_timeout:
+            raise UsageError(f"timeout must be above 0, at most {most.max_timeout:g} seconds, got {seconds:g}")
+        return seconds
+
+    return chosen
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UsageError(f"header X-Timeout must be a number of seconds, got {text[:40]!r}")
+    return seconds
+
+
+Asked = Annotated[Engine, Depends(_asked)]
+Reads = Annotated[Access, Depends(_reads)]
+Writes = Annotated[Access, Depends(_writes)]
+Timeout = Annotated[Callable[[float | None], float], Depends(_timeout)]
+
+
+def check_sizes(engine: Engine, *, texts: tuple[object, ...] = (), many: int = 0, counts: tuple[int | None, ...] = ()) -> None:
+    """counts: hits or candidates asked for. Raises: UsageError past a limit of the server."""
+    limits = engine.settings
+    if many > limits.max_batch:
+        raise UsageError(f"at most {limits.max_batch} at once, got {many}: send several requests")
+    for text in texts:
+        if isinstance(text, str) and len(text) > limits.max_text:
+            raise UsageError(f"a text of at most {limits.max_text:,} characters, got {len(text):,}")
+    for count in counts:
+        if count is not None and count > limits.max_k:
+            raise UsageError(f"k, rerank, probes and offset are at most {limits.max_k:,} here, got {count:,}")

@@ -1,0 +1,24 @@
+"""Whether the server is up, and whether requests should come to it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from colbert_vespa.server.answers import answer
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health", operation_id="health")
+async def health() -> Response:
+    """Whether the process answers."""
+    return answer({"status": "ok"})
+
+
+@router.get("/ready", operation_id="ready", responses={503: {"description": "Not yet, or not any more."}})
+async def ready(request: Request) -> Response:
+    """Whether models and indexes are loaded, and the server is not about to stop."""
+    is_ready = bool(request.app.state.ready)
+    return answer({"ready": is_ready}, 200 if is_ready else 503)

@@ -1,0 +1,54 @@
+"""What is served, and what an index holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.facts import index_facts, index_values
+from colbert_vespa.server.models import IndexAnswer, IndexesAnswer, SelectAnswer, SelectBody, ValuesAnswer
+from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/indexes", tags=["indexes"], route_class=StrictRoute)
+MOST_VALUES = 1_000
+
+
+@router.get("", responses=responses(IndexesAnswer), operation_id="indexes")
+async def indexes(engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """The served indexes that the caller sees."""
+    found = []
+    for served in engine.catalog.visible(access):
+        found.append(await index_facts(engine, access, served.name, timeout(None), brief=True))
+    return answer({"indexes": found})
+
+
+@router.get("/{name}", responses=responses(IndexAnswer), operation_id="index")
+async def index(name: str, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Documents, passages, version, codec, bytes, growth and drift of an index, and its metadata fields."""
+    return answer(await index_facts(engine, access, name, timeout(None)))
+
+
+@router.get("/{name}/values", responses=responses(ValuesAnswer), operation_id="values")
+async def values(
+    name: str,
+    field: Annotated[str, Query(description="A metadata field.")],
+    engine: Asked,
+    access: Reads,
+    timeout: Timeout,
+    limit: Annotated[int, Query(ge=1, le=MOST_VALUES)] = 20,
+) -> Response:
+    """Values of a metadata field that occur, those of most passages first."""
+    return answer({"values": await index_values(engine, access, name, field, limit, timeout(None))})
+
+
+@router.post("/{name}/select", responses=responses(SelectAnswer), operation_id="select")
+async def select(name: str, body: SelectBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Ids of the documents that a filter selects."""
+    found = await engine.select(access, body.where, body.limit, name, timeout(body.timeout))
+    return answer(
+        {"ids": list(found), "coverage": found.coverage, "degraded": list(map(engine.catalog.hidden, found.degraded))}
+    )

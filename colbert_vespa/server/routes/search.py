@@ -1,0 +1,95 @@
+"""Questions: search, rerank, explain, encode."""
+
+from __future__ import annotations
+
+import base64
+
+from fastapi import APIRouter, Response
+
+from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.models import (
+    EncodeAnswer,
+    EncodeBody,
+    ExplainRequest,
+    RerankAnswer,
+    RerankRequest,
+    SearchAnswer,
+    SearchRequest,
+    hit_json,
+    result_json,
+)
+from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
+from late_interaction.array_types import Matrix
+from late_interaction.errors import UsageError
+from query.options import SearchOptions
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
+
+
+@router.post("/search", responses=responses(SearchAnswer), operation_id="search")
+async def search(body: SearchRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Search with one query or several, each a text or ready rows. Options are those of `Client.search`."""
+    queries, options = body.all(), body.options()
+    check_sizes(engine, texts=tuple(queries), many=len(queries))
+    check_counts(engine, options)
+    results = await engine.search(access, queries, options, timeout(options.timeout)) if queries else []
+    return answer({"results": list(map(result_json, results))})
+
+
+def check_counts(engine: Asked, options: SearchOptions) -> None:
+    ids = len(options.ids or ())
+    check_sizes(engine, many=ids, counts=(options.k, options.rerank, options.probes, options.offset))
+
+
+@router.post("/rerank", responses=responses(RerankAnswer), operation_id="rerank")
+async def rerank(body: RerankRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Order texts, encoded here, or stored documents by their MaxSim with a query. The id of a text is its place."""
+    query, given = body.one(), body.texts if body.texts is not None else body.ids
+    if given is None or (body.texts is not None and body.ids is not None):
+        raise UsageError("give either texts or ids")
+    check_sizes(engine, texts=(query, *given), many=len(given))
+    most = min(body.k or len(given), len(given)) if body.k is None or body.k > 0 else body.k
+    if not given:
+        return answer({"hits": []})
+    options = body.options(k=most)
+    seconds = timeout(options.timeout)
+    if body.texts is not None:
+        if options.where is not None:
+            raise UsageError("where selects stored documents: give ids")
+        hits = await engine.rerank_texts(access, query, body.texts, options, seconds)
+    else:
+        found = await engine.rerank_stored(access, query, body.options(k=most, ids=given), seconds)
+        hits = found.hits
+    return answer({"hits": list(map(hit_json, hits))})
+
+
+@router.post("/explain", responses=responses(SearchAnswer), operation_id="explain")
+async def explain(body: ExplainRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """How a query and the passages of stored documents match, word by word."""
+    if (body.id is None) == (body.ids is None):
+        raise UsageError("give either id or ids")
+    ids = [body.id] if body.id is not None else list(body.ids or ())
+    query, options = body.one(), body.options(ids=ids, explain=True)
+    check_sizes(engine, texts=(query, *ids), many=len(ids))
+    check_counts(engine, options)
+    result = await engine.rerank_stored(access, query, options, timeout(options.timeout))
+    return answer({"results": [result_json(result)]})
+
+
+@router.post("/encode", responses=responses(EncodeAnswer), operation_id="encode")
+async def encode(body: EncodeBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Token vectors of queries or documents, by the model of an index."""
+    if (body.queries is None) == (body.documents is None):
+        raise UsageError("give either queries or documents")
+    queries, documents = body.queries or [], body.documents or []
+    check_sizes(engine, texts=(*queries, *documents), many=len(queries) + len(documents))
+    seconds = timeout(body.timeout)
+    found = await engine.encode(access, queries, documents, body.index, seconds) if queries or documents else []
+    return answer({"vectors": [_base64(rows) if body.format == "base64" else rows.tolist() for rows in found]})
+
+
+def _base64(rows: Matrix) -> dict[str, object]:
+    data = base64.b64encode(rows.astype("<f4").tobytes()).decode("ascii")
+    return {"base64": data, "dtype": "float32", "shape": list(rows.shape)}

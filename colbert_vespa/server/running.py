@@ -1,0 +1,109 @@
+"""The process: a socket, uvicorn, and the end on SIGTERM."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from colbert_vespa.server.settings import ServerSettings
+from late_interaction.errors import UsageError
+
+__all__ = ["Listen", "check_loopback", "is_loopback", "listening", "run_server"]
+
+
+@dataclass(frozen=True)
+class Listen:
+    """port: 0 for any that is free. tls_cert, tls_key: PEM files, both or neither. settle: seconds after SIGTERM in which
+    requests are still taken and `/ready` is false, so that a load balancer notices."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    settle: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key belong together: give both, or neither")
+        for path in (self.tls_cert, self.tls_key):
+            if path is not None and not path.is_file():
+                raise UsageError(f"{path} is not a file")
+
+    def url(self, port: int) -> str:
+        scheme, host = "http" if self.tls_cert is None else "https", f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_loopback(host: str) -> None:
+    """Raises: UsageError where others than this machine could come without a key."""
+    if not is_loopback(host):
+        raise UsageError(
+            f"--host {host} lets other machines in, and there are no keys: make one with `colbert-vespa serve keys make` "
+            "and name its file with --keys, or listen on 127.0.0.1"
+        )
+
+
+def listening(listen: Listen) -> socket.socket:
+    """A bound socket, which takes connections once the server runs. Raises: UsageError where the address is taken, or not of
+    this machine."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+        on = socket.socket(family, kind)
+        on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        on.bind(address)
+        return on
+    except OSError as error:
+        raise UsageError(f"{listen.host}:{listen.port} cannot be listened on: {error.strerror or error}") from None
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready as soon as it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settle: float) -> None:
+        super().__init__(config)
+        self._app, self._settle = app, settle
+        self._until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._app.state.ready = False
+        self._app.state.stopping = True
+        if self._until is not None or not self._settle:
+            super().handle_exit(sig, frame)
+        self._until = time.monotonic() + self._settle
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._until is not None and time.monotonic() >= self._until:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run_server(app: FastAPI, listen: Listen, settings: ServerSettings, on: socket.socket) -> None:
+    """Serves until SIGTERM or Ctrl-C; running requests are answered first."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        ssl_certfile=listen.tls_cert,
+        ssl_keyfile=listen.tls_key,
+    )
+    _Server(config, app, listen.settle).run(sockets=[on])

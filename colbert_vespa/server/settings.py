@@ -1,0 +1,56 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from late_interaction.addresses import VespaUrl, locate
+from late_interaction.errors import UsageError
+
+__all__ = ["ServedAddress", "ServerSettings", "served_address"]
+
+
+@dataclass(frozen=True)
+class ServedAddress:
+    """name: in the API; '' for the folder's or the schema's."""
+
+    address: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """timeout: seconds of a request that names none; max_timeout: of one that does. max_body: bytes; max_text: characters of a
+    query, document or id; max_batch: queries, texts or ids of one request; max_k: hits, and candidates that are reranked.
+    running: requests that are computed or wait for Vespa; waiting: those behind them, past which a request is refused. drain:
+    seconds that running requests have when the server stops. cors: origins whose pages may read answers. trusted_proxies:
+    addresses whose X-Forwarded headers count. mcp: also serve agents at
+    /mcp, whose searches take `candidates` and find a document's address in `url_field`."""
+
+    timeout: float = 10.0
+    max_timeout: float = 60.0
+    max_body: int = 16 * 1024 * 1024
+    max_text: int = 100_000
+    max_batch: int = 256
+    max_k: int = 1_000
+    running: int = 64
+    waiting: int = 256
+    drain: float = 20.0
+    cors: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    mcp: bool = False
+    candidates: str = "auto"
+    url_field: str = "url"
+
+
+def served_address(text: str) -> ServedAddress:
+    """Of `ADDRESS` or `NAME=ADDRESS`. Raises: UsageError."""
+    name, equals, rest = text.partition("=")
+    named = bool(equals) and not any(sign in name for sign in "/\\:#")
+    if named and (not name or not rest):
+        raise UsageError(f"{text!r}: write NAME=ADDRESS, or ADDRESS alone")
+    if named and (not name.isprintable() or name.strip() != name or name in (".", "..")):
+        raise UsageError(f"{text!r}: {name!r} cannot be the name of an index")
+    place: Path | VespaUrl = locate(rest if named else text)
+    return ServedAddress(str(place), name if named else "")

@@ -1,0 +1,46 @@
+"""A server in this process, and what its callers have in common."""
+
+from __future__ import annotations
+
+import contextlib
+
+import httpx
+from animals import ANIMALS
+
+from colbert_vespa.server.app import create_app
+from colbert_vespa.server.engine import Engine
+from colbert_vespa.server.settings import ServedAddress, ServerSettings
+from colbert_vespa.store import DocumentStore
+
+URL = "http://127.0.0.1"
+
+
+def made(folder, bundle, documents=ANIMALS) -> str:
+    store = DocumentStore(folder, bundle)
+    assert store.put(documents).failed == {}
+    store.close()
+    return str(folder)
+
+
+@contextlib.asynccontextmanager
+async def serving(*addresses, door=None, clock=None, **settings):
+    """A caller of a server of those addresses, as `NAME=ADDRESS` or ADDRESS, with everything loaded."""
+    named = [ServedAddress(a.partition("=")[2], a.partition("=")[0]) if "=" in a else ServedAddress(a) for a in addresses]
+    engine = Engine(named, settings=ServerSettings(**settings), **({} if clock is None else {"clock": clock}))
+    app = create_app(engine, door)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL, timeout=60) as http:
+        http.app, http.engine = app, engine
+        try:
+            yield http
+        finally:
+            await engine.close()
+
+
+async def refused(call, status):
+    """The problem that the server answers."""
+    answer = await call
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status and body["request_id"] == answer.headers["x-request-id"]
+    return body["detail"]
