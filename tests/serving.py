@@ -26,7 +26,9 @@ def made(folder, bundle, documents=ANIMALS) -> str:
 async def serving(*addresses, door=None, clock=None, **settings):
     """A caller of a server of those addresses, as `NAME=ADDRESS` or ADDRESS, with everything loaded."""
     named = [ServedAddress(a.partition("=")[2], a.partition("=")[0]) if "=" in a else ServedAddress(a) for a in addresses]
-    engine = Engine(named, settings=ServerSettings(**settings), **({} if clock is None else {"clock": clock}))
+    engine = Engine(
+        named, settings=ServerSettings(**{"timeout": 60.0, **settings}), **({} if clock is None else {"clock": clock})
+    )
     app = create_app(engine, door)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL, timeout=60) as http:
         http.app, http.engine = app, engine
