@@ -1,52 +1,74 @@
 """What all engines of `benchmarks.engines` are given: a folder of arrays, from a collection or made up.
 
-vectors.npy [T, d] float32, offsets.npy [n + 1] int64, queries.npy [R, d] float32, query_offsets.npy [q + 1] int64.
+vectors.npy [T, d] float32, made-up ones float16; offsets.npy [n + 1] int64; token_ids.npy [T] uint32, the vocabulary id of each
+row. queries.npy [R, d] float32, query_offsets.npy [q + 1] int64, query_token_ids.npy [R] uint32.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.vespa_collections import open_collection
 from late_interaction.array_types import Matrix
 
-__all__ = ["write_collection", "write_synthetic"]
+__all__ = ["SYNTHETIC", "write_collection", "write_synthetic"]
 
+SYNTHETIC = {"synthetic-1m": 1_000_000}  # made-up collections that have a name: passages
 ROWS, DIM = 32, 128  # of a made-up passage
 WORDS, TOPICS = 4_096, 512
 BLOCK = 10_000
 
 
 def write_collection(data: Path, name: str, *, quick: bool) -> dict[str, int]:
-    collection = open_collection(name, quick=quick)
-    lengths: list[int] = []
-    vectors: list[Matrix] = []
-    for _, rows in collection.blocks():
-        vectors += rows
-        lengths += [len(part) for part in rows]
-    stacked = np.concatenate(vectors).astype(np.float32, copy=False)
-    np.save(data / "vectors.npy", stacked)
-    return _write(data, lengths, [Q for _, Q in collection.queries if len(Q)])
+    with open_collection(name, quick=quick) as collection:
+        ids, query_ids = collection.token_ids()
+        lengths = [len(part) for part in ids]
+        total, dim = sum(lengths), collection.bundle.manifest.dim
+        vectors = np.lib.format.open_memmap(data / "vectors.npy", "w+", np.float32, (total, dim))
+        first = 0
+        for _, rows in collection.blocks():
+            for part in rows:
+                vectors[first : first + len(part)] = part
+                first += len(part)
+        vectors.flush()
+        queries = [Q for _, Q in collection.queries]
+    if first != total or [len(Q) for Q in queries] != [len(part) for part in query_ids]:
+        raise ValueError(f"{name}: the rows have other lengths than their token ids: does its bundle pool them?")
+    np.save(data / "token_ids.npy", np.concatenate(ids))
+    asked = [(Q, part) for Q, part in zip(queries, query_ids, strict=True) if len(Q)]
+    return _write(data, lengths, [Q for Q, _ in asked], [part for _, part in asked])
 
 
 def write_synthetic(data: Path, passages: int) -> dict[str, int]:
     """Unit vectors around 4,096 skewed words, bent towards the passage's topic. Queries: the rows of a passage, with noise."""
+    needed = 2 * passages * ROWS * DIM
+    free = shutil.disk_usage(data).free
+    if free < 2 * needed:  # as much again for the largest index
+        raise SystemExit(
+            f"{passages} made-up passages need {2 * needed / 1e9:.0f} GB of disk; {data} has {free / 1e9:.0f} GB left"
+        )
     random = np.random.default_rng(0)
     words, topics = (random.standard_normal((count, DIM), np.float32) for count in (WORDS, TOPICS))
-    vectors = np.lib.format.open_memmap(data / "vectors.npy", "w+", np.float32, (passages * ROWS, DIM))
+    vectors = np.lib.format.open_memmap(data / "vectors.npy", "w+", np.float16, (passages * ROWS, DIM))
+    ids = np.empty((passages, ROWS), np.uint32)
     for first in range(0, passages, BLOCK):
         count = min(BLOCK, passages - first)
-        rows = words[(WORDS * random.random((count, ROWS)) ** 2).astype(int)]
+        ids[first : first + count] = WORDS * random.random((count, ROWS)) ** 2
+        rows = words[ids[first : first + count]]
         rows += 0.4 * topics[random.integers(TOPICS, size=count)][:, None]
         rows += 0.5 * random.standard_normal(rows.shape, np.float32)
         vectors[ROWS * first : ROWS * (first + count)] = _unit(rows).reshape(-1, DIM)
     asked = random.integers(passages, size=100)
-    chosen = [np.array(vectors[ROWS * n : ROWS * (n + 1)]) for n in asked]
+    chosen = [vectors[ROWS * n : ROWS * (n + 1)].astype(np.float32) for n in asked]
     vectors.flush()
-    return _write(data, [ROWS] * passages, [_unit(Q + 0.05 * random.standard_normal(Q.shape, np.float32)) for Q in chosen])
+    np.save(data / "token_ids.npy", ids.ravel())
+    queries = [_unit(Q + 0.05 * random.standard_normal(Q.shape, np.float32)) for Q in chosen]
+    return _write(data, [ROWS] * passages, queries, list(ids[asked]))
 
 
 def _unit(rows: Matrix) -> Matrix:
@@ -54,9 +76,12 @@ def _unit(rows: Matrix) -> Matrix:
     return scaled.astype(np.float32, copy=False)
 
 
-def _write(data: Path, lengths: Sequence[int], queries: Sequence[Matrix]) -> dict[str, int]:
+def _write(
+    data: Path, lengths: Sequence[int], queries: Sequence[Matrix], query_ids: Sequence[NDArray[np.uint32]]
+) -> dict[str, int]:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(data / "offsets.npy", offsets)
     np.save(data / "queries.npy", np.concatenate(queries).astype(np.float32))
     np.save(data / "query_offsets.npy", np.concatenate([[0], np.cumsum([len(Q) for Q in queries])]).astype(np.int64))
+    np.save(data / "query_token_ids.npy", np.concatenate(query_ids))
     return {"passages": len(lengths), "token_vectors": int(offsets[-1]), "queries": len(queries)}

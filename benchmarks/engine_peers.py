@@ -2,20 +2,28 @@
 
 A peer's Python environment, or its program, is made once in .cache/benchmarks, with uv or cargo, from pinned versions; other
 pins bring it up to date.
+
+tachiom is published as source alone: cargo builds it, from its dependencies vectorium and kannolo on GitHub and vectorium's
+dependency `fixed`, a fork on GitLab. Where those hosts cannot be reached, build a wheel of the pinned version from copies of
+vectorium and kannolo, with `fixed` and `rgbisect` of crates.io, and name its folder in UV_FIND_LINKS. 0.3.4 is pinned because
+0.4.0 has not been built so far: it needs vectorium 0.9.1 and kannolo 0.11.2.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["CACHE", "ENGINES", "HOUR", "ROOT", "Engine", "Unavailable", "program", "variables"]
+__all__ = ["CACHE", "ENGINES", "HOUR", "ROOT", "Engine", "Unavailable", "cause", "program", "variables"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "benchmarks" / "engine_runs"
@@ -27,7 +35,8 @@ THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NU
 @dataclass(frozen=True)
 class Engine:
     """script: of engine_runs. ours: options, where it is our engine. packages: of its own environment. crate: a folder of
-    engine_runs. built_by: the engine whose index it searches."""
+    engine_runs. built_by: the engine whose index it searches. efforts: settings of a search, beside its defaults. building:
+    environment variables of the installation."""
 
     name: str
     script: str = ""
@@ -35,21 +44,29 @@ class Engine:
     packages: tuple[str, ...] = ()
     crate: str = ""
     built_by: str = ""
+    efforts: tuple[Mapping[str, object], ...] = ()
+    building: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> Path:
         return CACHE / f"peers-{self.name}"
 
 
+def _ladder(first: str, second: str, rungs: Iterable[tuple[object, object]]) -> tuple[Mapping[str, object], ...]:
+    return tuple({first: a, second: b} for a, b in rungs)
+
+
+OURS = _ladder("probes", "rerank", [(1, 24), (2, 32), (2, 48), (4, 48), (4, 96), (4, 128), (8, 128), (8, 256)])
+FULL_SCORES = ("n_ivf_probe", "n_full_scores")
+
 ENGINES = {
     engine.name: engine
     for engine in (
         Engine("exact", "run_exact.py"),
-        Engine("ours", "run_ours.py", {"bits": 4}),
+        Engine("ours", "run_ours.py", {"bits": 4}, efforts=OURS),
         Engine("ours-exact", "run_ours.py", {"bits": 4, "exact": True}, built_by="ours"),
-        Engine("ours-fast", "run_ours.py", {"bits": 4, "probes": 1, "rerank": 24}, built_by="ours"),  # at next-plaid's recall
-        Engine("ours-2bit", "run_ours.py", {"bits": 2}),
-        Engine("ours-refine", "run_ours.py", {"bits": 4, "refine": True}),
+        Engine("ours-2bit", "run_ours.py", {"bits": 2}, efforts=OURS),
+        Engine("ours-refine", "run_ours.py", {"bits": 4, "refine": True}, efforts=OURS),
         Engine(
             "colbert-ai",
             "run_colbert_ai.py",
@@ -57,9 +74,31 @@ ENGINES = {
                 "colbert-ai==0.2.22", "torch==2.15.0", "faiss-cpu==1.15.1", "transformers==4.49.0", "numpy==2.2.6",
                 "setuptools==80.10.2", "ninja==1.13.2",
             ),
+            efforts=(
+                {"ncells": 2, "centroid_score_threshold": 0.45, "ndocs": 1024},  # its own for k = 100
+                {"ncells": 4, "centroid_score_threshold": 0.4, "ndocs": 4096},  # and above
+            ),
         ),
-        Engine("fast-plaid", "run_fast_plaid.py", packages=("fast-plaid==1.7.0.2110", "torch==2.11.0", "numpy==2.4.6")),
-        Engine("next-plaid", crate="next_plaid"),
+        Engine(
+            "fast-plaid",
+            "run_fast_plaid.py",
+            packages=("fast-plaid==1.7.0.2110", "torch==2.11.0", "numpy==2.4.6"),
+            efforts=_ladder(*FULL_SCORES, [(4, 256), (8, 512), (8, 1024)]),
+        ),
+        Engine("next-plaid", crate="next_plaid", efforts=_ladder(*FULL_SCORES, product((2, 4, 8, 16), (128, 512)))),
+        Engine(
+            "xtr-warp-rs",
+            "run_xtr_warp.py",
+            packages=("xtr-warp-rs==2.1.0.2110", "torch==2.11.0", "numpy==2.4.6"),
+            efforts=_ladder("nprobe", "centroid_score_threshold", [(8, 0.4), (16, 0.3), (32, 0.2), (64, 0.1), (128, 0.0)]),
+        ),
+        Engine(
+            "tachiom",
+            "run_tachiom.py",
+            packages=("tachiom==0.3.4", "numpy==2.4.6"),
+            efforts=_ladder("k_centroids", "k_docs_to_score", product((10, 20, 40), (50, 100, 200, 500))),
+            building={"RUSTFLAGS": "-C target-cpu=native"},  # as its documentation says
+        ),
     )
 }  # fmt: skip
 
@@ -90,7 +129,7 @@ def variables(engine: Engine, threads: int, more: Mapping[str, str]) -> dict[str
     }
     found["TORCH_EXTENSIONS_DIR"] = str(engine.environment / "extensions")  # colbert-ai compiles some at its first search
     found["PATH"] = f"{engine.environment / 'bin'}{os.pathsep}{found['PATH']}"  # ninja, for those
-    return {**found, **more}
+    return {**found, "EFFORTS": json.dumps(engine.efforts), **more}
 
 
 def _python(engine: Engine) -> Path:
@@ -98,7 +137,7 @@ def _python(engine: Engine) -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
         _made([uv, "venv", "--quiet", "--allow-existing", "--python", "3.11", str(engine.environment)])
-        _made([uv, "pip", "install", "--quiet", "--python", str(python), *engine.packages])
+        _made([uv, "pip", "install", "--quiet", "--python", str(python), *engine.packages], engine.building)
         stamp.write_text(wanted)
     for lock in (engine.environment / "extensions").rglob("lock"):  # of a compilation that was interrupted
         lock.unlink()
@@ -120,8 +159,15 @@ def _cargo(engine: Engine) -> Path:
     return made
 
 
-def _made(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HOUR)
+def _made(command: list[str], more: Mapping[str, str] | None = None) -> None:
+    environment = {**os.environ, **(more or {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HOUR, env=environment)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Unavailable(f"{Path(command[0]).name} {command[1]} failed: {lines[-1][:200] if lines else done.returncode}")
+        raise Unavailable(f"{Path(command[0]).name} {command[1]} failed: {cause(done.stderr) or done.returncode}")
+
+
+def cause(stderr: str) -> str:
+    """The line of a tool's messages that says what is wrong: the first that is called an error, else the last."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(fatal|error)\b", line)]
+    return (errors or lines[-1:] or [""])[0][:200]

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from exporter import ExportOptions, export
@@ -25,6 +28,7 @@ from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.files import replace_folder
+from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import CachedEncoder, VectorCache
 
 __all__ = ["COLLECTIONS", "DATA", "Benched", "open_collection"]
@@ -83,6 +87,13 @@ class Benched:
         for first in range(0, len(self.documents), BLOCK):
             part = self.documents[first : first + BLOCK]
             yield part, self.encoder.encode_documents([passage_text(d.title, d.text) for d in part])
+
+    def token_ids(self) -> tuple[list[NDArray[np.uint32]], list[NDArray[np.uint32]]]:
+        """The vocabulary id of every row: `[t]` of each document, `[q]` of each query."""
+        tokenizing = Tokenizing(self.bundle)
+        documents = tokenizing.documents([passage_text(d.title, d.text) for d in self.documents])
+        queries = tokenizing.queries([text for text, _ in self.queries])
+        return tuple([rows.ids[rows.keep].astype(np.uint32) for rows in side] for side in (documents, queries))
 
 
 def open_collection(name: str, *, quick: bool = False) -> Benched:

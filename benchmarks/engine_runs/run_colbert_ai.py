@@ -1,7 +1,11 @@
-"""colbert-ai on the CPU: its indexer with an encoder that hands out ready vectors, its IndexScorer with ready queries."""
+"""colbert-ai on the CPU: its indexer with an encoder that hands out ready vectors, its IndexScorer with ready queries.
+
+An effort: `ncells`, `centroid_score_threshold` and `ndocs` of its ColBERTConfig.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,10 @@ from colbert.infra import ColBERTConfig, Run, RunConfig
 from colbert.modeling.colbert import ColBERT
 from colbert.search.index_storage import IndexScorer
 from colbert.search.strided_tensor import StridedTensor
-from common import Data, K, Search, main, timed_search
+from common import Data, K, Prepare, Search, main, timed_search
 
 NAME = "benchmark"
+DEFAULTS = {"ncells": 1, "centroid_score_threshold": 0.5, "ndocs": 256}  # its own for k = 10
 
 
 class Ready:
@@ -49,10 +54,14 @@ def search(data: Data, index: Path) -> dict[str, Any]:
     IndexScorer.try_load_torch_extensions(False)  # what it compiles once is no part of opening
     StridedTensor.try_load_torch_extensions(False)
 
-    def opening() -> Search:
+    def opening() -> Prepare:
         scorer = IndexScorer(str(next(index.rglob("metadata.json")).parent), use_gpu=False)
-        config = ColBERTConfig(ncells=1, centroid_score_threshold=0.5, ndocs=256, query_maxlen=64)  # its defaults for k = 10
-        return lambda Q: scorer.rank(config, torch.from_numpy(Q)[None])[0][:K]
+
+        def prepared(effort: Mapping[str, Any]) -> Search:
+            config = ColBERTConfig(query_maxlen=64, **{**DEFAULTS, **effort})
+            return lambda Q: scorer.rank(config, torch.from_numpy(Q)[None])[0][:K]
+
+        return prepared
 
     return timed_search(data, opening)
 

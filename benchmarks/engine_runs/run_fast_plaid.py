@@ -1,15 +1,17 @@
-"""fast-plaid on the CPU, with its defaults."""
+"""fast-plaid on the CPU. An effort: `n_full_scores` and `n_ivf_probe` of its search."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from common import Data, K, Search, main, timed_search
+from common import Data, K, Prepare, main, timed_search
 from fast_plaid.search import FastPlaid
+
+from late_interaction.array_types import Matrix
 
 torch.set_num_threads(int(os.environ.get("TORCH_NUM_THREADS", "1")))
 
@@ -20,14 +22,14 @@ def build(data: Data, index: Path) -> None:
 
 
 def search(data: Data, index: Path) -> dict[str, Any]:
-    def opening() -> Search:
+    def opening() -> Prepare:
         opened = FastPlaid(index=str(index), device="cpu")
 
-        def one(Q: np.ndarray) -> list[int]:
-            found = opened.search(queries_embeddings=torch.from_numpy(Q)[None], top_k=K, show_progress=False)
+        def ranked(Q: Matrix, effort: Mapping[str, Any]) -> list[int]:
+            found = opened.search(queries_embeddings=torch.from_numpy(Q)[None], top_k=K, show_progress=False, **effort)
             return [id_ for id_, _ in found[0]]
 
-        return one
+        return lambda effort: lambda Q: ranked(Q, effort)
 
     return timed_search(data, opening)
 

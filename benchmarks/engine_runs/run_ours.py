@@ -1,16 +1,17 @@
-"""Our engine. OURS: JSON with the options of LocalIndex.create; of a search, `exact`, `probes` and `rerank`."""
+"""Our engine. OURS: JSON with the options of LocalIndex.create, and `exact` of a search. An effort: SearchSettings."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from common import Data, K, Search, main, timed_search
+from common import Data, K, Prepare, Search, main, timed_search
 
 from late_interaction.bundle import Bundle, Manifest, SideRules, write_manifest
 from late_interaction.documents import Passage
@@ -19,7 +20,6 @@ from late_interaction.plaid import LocalIndex, SearchSettings
 
 OPTIONS = json.loads(os.environ.get("OURS", "{}"))
 EXACT = OPTIONS.pop("exact", False)
-EFFORT = SearchSettings(probes=OPTIONS.pop("probes", None), rerank=OPTIONS.pop("rerank", None))
 BATCH = 300  # queries at least
 
 
@@ -35,19 +35,27 @@ def build(data: Data, index: Path) -> None:
 def search(data: Data, index: Path) -> dict[str, Any]:
     indexes: list[LocalIndex] = []
 
-    def opening() -> Search:
+    def opening() -> Prepare:
         opened = LocalIndex.open(index)
         indexes.append(opened)
-        return lambda Q: [int(hit.passage.document_id) for hit in opened.search(Q, K, exact=EXACT, settings=EFFORT).hits]
 
-    result = timed_search(data, opening)
-    opened = indexes[0]
-    if hasattr(opened, "search_many"):
-        result["batch_qps"] = _batches(opened, data.queries)
+        def prepared(effort: Mapping[str, Any]) -> Search:
+            settings = SearchSettings(**effort)
+            return lambda Q: [int(hit.passage.document_id) for hit in opened.search(Q, K, exact=EXACT, settings=settings).hits]
+
+        return prepared
+
+    return timed_search(data, opening, lambda: _described(indexes[0], data, index.resolve()))
+
+
+def _described(opened: LocalIndex, data: Data, index: Path) -> dict[str, Any]:
     segments = [part.segment for part in opened.snapshot.living]
-    result["mapped_mb"] = sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20
-    result["touched_mb"] = _touched_mb(index.resolve())
-    return {**result, "engine_bytes": opened.bytes_per_token * opened.token_vectors}
+    return {
+        "batch_qps": _batches(opened, data.queries),
+        "mapped_mb": sum(np.asarray(array).nbytes for s in segments for array in (s.codes, s.payload)) / 2**20,
+        "touched_mb": _touched_mb(index),
+        "engine_bytes": opened.bytes_per_token * opened.token_vectors,
+    }
 
 
 def _touched_mb(index: Path) -> float:
@@ -67,7 +75,7 @@ def _batches(opened: LocalIndex, queries: list[np.ndarray]) -> dict[int, float]:
     rates = {}
     for threads in (1, 2):
         start = time.perf_counter()
-        opened.search_many(many, K, exact=EXACT, settings=EFFORT, threads=threads)
+        opened.search_many(many, K, exact=EXACT, threads=threads)
         rates[threads] = len(many) / (time.perf_counter() - start)
     return rates
 
