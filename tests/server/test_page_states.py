@@ -1,0 +1,168 @@
+"""What the page says when there is nothing to show: errors, keys, slowness, an index or a server that goes away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from page_browser import PageServer, chromium, settled, shows, titles, visit
+from page_documents import page_documents
+from serving import made
+
+from colbert_vespa.server.access import EVERYTHING
+from colbert_vespa.server.door import Door
+from colbert_vespa.server.errors import Refusal
+
+QUERY = "bread and butter"
+KEY = "a-key-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, tiny_bundle) -> str:
+    return made(tmp_path_factory.mktemp("states") / "notes", tiny_bundle, page_documents())
+
+
+@pytest.fixture(scope="module")
+def server(browser, index):
+    running = PageServer(index)
+    yield running
+    running.stop()
+
+
+def problem(status: int, detail: str, **headers: str):
+    body = {"type": "about:blank", "title": "x", "status": status, "detail": detail, "request_id": "r-17"}
+    return {"status": status, "content_type": "application/problem+json", "body": json.dumps(body), "headers": headers}
+
+
+def test_nothing_found(browser, server):
+    with visit(browser) as page:
+        page.goto(server.address(q=QUERY, where={"kind": "desert"}))
+        page.get_by_role("heading", name="Nothing found").wait_for()
+        page.get_by_role("button", name="Clear the filters").click()
+        shows(page, 10)
+
+
+def test_a_slow_search_says_so_and_can_be_stopped(browser, server):
+    with visit(browser) as page:
+        page.route("**/v1/search", lambda route: None)
+        page.goto(server.address(q=QUERY))
+        page.get_by_text("Still searching").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        page.unroute_all(behavior="ignoreErrors")
+        page.get_by_role("button", name="Search again").click()
+        shows(page, 10)
+
+
+def test_a_busy_server_is_asked_again(browser, server):
+    answers = iter([problem(429, "too many requests wait", **{"Retry-After": "1"})])
+    with visit(browser, refused=True) as page:
+        page.route("**/v1/search", lambda route: route.fulfill(**one) if (one := next(answers, None)) else route.continue_())
+        page.goto(server.address(q=QUERY))
+        page.get_by_role("alert").get_by_text("The server is busy").wait_for()
+        shows(page, 10)
+        assert page.get_by_role("alert").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "title"), [(500, "could not answer"), (502, "cannot be reached"), (504, "took too long"), (422, "not accepted")]
+)
+def test_errors_are_told_in_the_servers_words(browser, server, status, title):
+    with visit(browser, refused=True) as page:
+        page.route("**/v1/search", lambda route: route.fulfill(**problem(status, "because <b>of this</b>")))
+        page.goto(server.address(q=QUERY))
+        alert = page.get_by_role("alert")
+        alert.get_by_text(title).wait_for()
+        assert "because <b>of this</b>" in alert.inner_text() and "Request r-17" in alert.inner_text()
+        assert page.locator(".result").count() == 0
+        page.unroute_all(behavior="ignoreErrors")
+        page.get_by_role("button", name="Try again").click()
+        shows(page, 10)
+
+
+def test_an_index_that_goes_away_and_comes_back(browser, index, tmp_path):
+    folder = tmp_path / "moving"
+    shutil.copytree(index, folder)
+    server = PageServer(str(folder))
+    try:
+        with visit(browser, refused=True) as page:
+            page.goto(server.address(q=QUERY))
+            shows(page, 10)
+            folder.rename(tmp_path / "away")
+            page.get_by_role("searchbox").fill("the river")
+            page.get_by_role("alert").wait_for()
+            assert page.locator(".result").count() == 0
+            (tmp_path / "away").rename(folder)
+            page.get_by_role("button", name="Try again").click()
+            shows(page, 10)
+    finally:
+        server.stop()
+
+
+def test_an_index_that_this_server_does_not_have(browser, server):
+    with visit(browser, refused=True) as page:
+        page.goto(server.address(q=QUERY, index="other"))
+        page.get_by_role("alert").get_by_text("The index is not there").wait_for()
+
+
+def test_a_server_that_stops_and_starts_again(browser, index):
+    server = PageServer(index)
+    try:
+        with visit(browser, refused=True) as page:
+            page.goto(server.address(q=QUERY))
+            shows(page, 10)
+            server.stop()
+            page.get_by_role("searchbox").fill("the river")
+            page.get_by_role("alert").get_by_text("The server does not answer").wait_for()
+            server.start()
+            shows(page, 10)  # by itself
+            assert page.get_by_role("alert").count() == 0
+            assert titles(page) == [hit["title"] for hit in server.search("the river")]
+    finally:
+        server.stop()
+
+
+class KeyDoor(Door):
+    def admitted(self, request, role):
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            raise Refusal(401, "a key is needed", {"WWW-Authenticate": "Bearer"})
+        return EVERYTHING
+
+
+def test_a_key_is_asked_for_and_stays_in_the_tab(browser, index):
+    server = PageServer(index, door=KeyDoor())
+    try:
+        with visit(browser, refused=True) as page:
+            page.goto(server.address(q=QUERY))
+            page.get_by_role("button", name="Enter an API key").click()
+            page.get_by_label("Key", exact=True).fill(KEY)
+            page.get_by_role("button", name="Use this key").click()
+            shows(page, 10)
+            assert page.evaluate("Object.values(localStorage).join() + document.cookie") == ""
+            assert page.evaluate("Object.values(sessionStorage)") == [KEY]
+            assert KEY not in page.url and KEY not in page.content()
+            page.reload()
+            shows(page, 10)
+            page.get_by_role("button", name="API key").click()
+            page.get_by_role("button", name="Forget it").click()
+            page.get_by_role("button", name="Enter an API key").wait_for()
+            assert page.evaluate("sessionStorage.length") == 0
+    finally:
+        server.stop()
+
+
+def test_escape_stops_a_search(browser, server):
+    with visit(browser) as page:
+        page.route("**/v1/search", lambda route: None)
+        page.goto(server.url)
+        page.get_by_role("searchbox").fill(QUERY)
+        page.locator(".progress.on").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("heading", name="Stopped").wait_for()
+        settled(page)
