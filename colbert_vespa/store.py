@@ -16,9 +16,10 @@ from pathlib import Path
 from feeder import FeedOptions, Splitting, start_feed
 from feeder.feeding.dead_letters import read_letters
 from feeder.sources.spool import checked_document
-from late_interaction.addresses import locate
+from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
+from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
 from late_interaction.files import is_there
 from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference, Value
@@ -27,7 +28,16 @@ from query import Client
 from vespa_app.running.passage_fields import OWN_FIELDS
 from vespa_app.settings.names import field_fault
 
-__all__ = ["METADATA_JSON", "DocumentStore", "Outcome", "title_of", "whole_document", "whole_metadata"]
+__all__ = [
+    "METADATA_JSON",
+    "DocumentStore",
+    "Outcome",
+    "feed_documents",
+    "packed_document",
+    "title_of",
+    "whole_document",
+    "whole_metadata",
+]
 
 METADATA_JSON = "metadata_json"
 
@@ -83,7 +93,7 @@ class DocumentStore:
             return Outcome((), {})
         with self._writing:
             client = self._client or self._created(documents)
-            return self._fed([_packed(document, client.schema) for document in documents], client, "put")
+            return self._fed([packed_document(document, client.schema) for document in documents], client, "put")
 
     def get(self, ids: Sequence[str], where: Mapping[str, object] | None = None) -> list[Document]:
         """Those that are there and that the filter selects, in the order given, passages joined by newlines."""
@@ -136,20 +146,37 @@ class DocumentStore:
         return self._client
 
     def _fed(self, documents: Sequence[Document], client: Client, operation: str) -> Outcome:
-        with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
-            options = FeedOptions(
-                to=self._place, journal=Path(folder) / "journal", bundle=client.bundle, operation=operation,
-                splitting=self._splitting, encoder=client.encoder if operation == "put" else None, named=len(documents),
-            )  # fmt: skip
-            with start_feed([documents], options) as run:
-                summary = run.go()
-            if summary.outcome == "interrupted":
-                raise KeyboardInterrupt
-            failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank")
-            if summary.dead_letter_file is not None:
-                failed |= _refusals(Path(summary.dead_letter_file))
-        missing = {*failed, *summary.absent_ids}
-        return Outcome(tuple(id_ for id_ in dict.fromkeys(d.id for d in documents) if id_ not in missing), failed)
+        encoder = client.encoder if operation == "put" else None
+        return feed_documents(documents, self._place, client.bundle, operation, encoder, self._splitting)
+
+
+def feed_documents(
+    documents: Sequence[Document],
+    to: Path | VespaUrl,
+    bundle: Bundle,
+    operation: str,
+    encoder: Encoder | None,
+    splitting: Splitting | None = None,
+) -> Outcome:
+    """One feed of documents that fit the index, `put` or `delete`. encoder: of what is put. What is deleted and is not there is
+    in neither list.
+
+    Raises: IndexBeingWritten, LocalIndexError, VespaError, MetadataError, CollectionError.
+    """
+    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
+        options = FeedOptions(
+            to=to, journal=Path(folder) / "journal", bundle=bundle, operation=operation, splitting=splitting or Splitting(),
+            encoder=encoder, named=len(documents),
+        )  # fmt: skip
+        with start_feed([documents], options) as run:
+            summary = run.go()
+        if summary.outcome == "interrupted":
+            raise KeyboardInterrupt
+        failed = dict.fromkeys(summary.skipped_blank_ids, "the document is blank")
+        if summary.dead_letter_file is not None:
+            failed |= _refusals(Path(summary.dead_letter_file))
+    missing = {*failed, *summary.absent_ids}
+    return Outcome(tuple(id_ for id_ in dict.fromkeys(d.id for d in documents) if id_ not in missing), failed)
 
 
 def whole_metadata(metadata: Mapping[str, Value]) -> dict[str, object]:
@@ -176,8 +203,8 @@ def _refusals(path: Path) -> dict[str, str]:
     return {str(letter["id"]): str(letter["message"]) for letter in read_letters(path)}
 
 
-def _packed(document: Document, schema: MetadataSchema) -> Document:
-    """With what no field can hold in `metadata_json`. Raises: MetadataError."""
+def packed_document(document: Document, schema: MetadataSchema) -> Document:
+    """The document with what no field can hold in `metadata_json`. Raises: MetadataError."""
     typed: dict[str, Value] = {}
     rest: dict[str, object] = {}
     for name, value in document.metadata.items():

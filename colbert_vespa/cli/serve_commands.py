@@ -53,6 +53,9 @@ def serve(
     settle: Annotated[
         float, typer.Option("--settle", help="Seconds of being not ready before it stops.", parser=real(0, 3600))
     ] = 0.0,
+    split: Annotated[
+        str, typer.Option("--split", help="Passages of a document that is put: none, sentences or markdown.")
+    ] = "none",
     candidates: Candidates = "auto",
     url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
     bundle: BundleOption = None,
@@ -66,11 +69,13 @@ def serve(
     from colbert_vespa.server.logs import log_to_stderr
     from colbert_vespa.server.running import Listen, check_loopback, listening, run_server
     from colbert_vespa.server.settings import ServerSettings, served_address
+    from feeder import Splitting
 
     settings = ServerSettings(
         timeout=timeout, max_timeout=max(60.0, timeout), max_body=max_body, max_k=max_k, max_text=max_text,
         max_batch=max_batch, running=max_running, waiting=max_waiting, drain=drain, cors=tuple(cors or ()),
         trusted_proxies=tuple(trusted_proxy or ()), mcp=mcp, candidates=candidates, url_field=url_field,
+        splitting=Splitting(split),
     )  # fmt: skip
     listen = Listen(host, port, tls_cert, tls_key, settle)
     check_loopback(host)

@@ -18,6 +18,8 @@ from colbert_vespa.server.errors import detail_of, problem, problem_of, status_o
 from colbert_vespa.server.guard import LOG, Guard
 from colbert_vespa.server.page import page_routes
 from colbert_vespa.server.routes import documents, health, indexes, search
+from colbert_vespa.server.tasks import Tasks
+from colbert_vespa.server.writing import Writing
 from late_interaction.errors import ColbertVespaError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
                 await running.enter_async_context(agents.running())
             warming = asyncio.create_task(asyncio.to_thread(_warm, app, engine))
             running.push_async_callback(asyncio.wait, [warming])
+            running.push_async_callback(app.state.tasks.finish)
             yield
 
     app = FastAPI(
@@ -49,6 +52,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.engine, app.state.door, app.state.ready = engine, door, False
+    app.state.writing, app.state.tasks = Writing(engine, engine.settings.splitting), Tasks()
     for one in (search, indexes, documents, health):
         app.include_router(one.router)
     app.router.routes.extend([*page_routes(), *([] if agents is None else [agents.route])])

@@ -72,6 +72,7 @@ class Engine:
         self._exchange = AsyncExchange(found, clock=clock)
         self._threads = ThreadPoolExecutor(2 * cores() + 2, thread_name_prefix="serve")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
+        self._writers = ThreadPoolExecutor(len(addresses) or 1, thread_name_prefix="write")
         self._queries: dict[str, Gathering[str, Matrix]] = {}
 
     def warm(self) -> None:
@@ -98,6 +99,19 @@ class Engine:
             indexes = await self.thread(self.core.named, [index.known for index in served], until)
             self.catalog.check_filter(access, indexes)
             yield Opened(served, indexes, until)
+
+    @asynccontextmanager
+    async def at_rest(self, name: str) -> AsyncIterator[Opened]:
+        """An index for its writer, which is not one of the running requests. Raises: LocalIndexError, VespaError."""
+        served = self.catalog.indexes[name]
+        until = self.core.deadline(None)
+        yield Opened([served], await self.thread(self.core.named, [served.known], until), until)
+
+    async def write_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Feeds have threads of their own, so that no search waits for one."""
+        work: Callable[[], T] = functools.partial(call, *arguments)
+        result: T = await asyncio.get_running_loop().run_in_executor(self._writers, work)
+        return result
 
     async def run(self, plan: Plan[T], until: float) -> T:
         """The plan's result. Raises: Refusal at the deadline; as the plan."""
@@ -211,6 +225,7 @@ class Engine:
         await self._exchange.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.core.close)
 
 

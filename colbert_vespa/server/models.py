@@ -21,6 +21,7 @@ from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = [
     "ByText",
+    "DeletedAnswer",
     "DocumentAnswer",
     "DocumentBody",
     "DocumentsAnswer",
@@ -37,8 +38,11 @@ __all__ = [
     "SearchRequest",
     "SelectAnswer",
     "SelectBody",
+    "TaskAnswer",
+    "TaskStarted",
     "ValueCount",
     "ValuesAnswer",
+    "WrittenAnswer",
     "hit_json",
     "result_json",
     "rows_of",
@@ -296,3 +300,36 @@ class DocumentsAnswer(BaseModel):
     documents: list[DocumentAnswer]
     coverage: float
     degraded: list[str]
+
+
+class WrittenAnswer(BaseModel):
+    id: str
+
+
+class DeletedAnswer(BaseModel):
+    deleted: list[str]
+
+
+class TaskStarted(BaseModel):
+    task: str
+
+
+class FailedDocument(BaseModel):
+    """status: as an answer would have it."""
+
+    id: str
+    status: int
+    detail: str
+
+
+class TaskAnswer(BaseModel):
+    """state: running, done or failed, where `detail` says what kept it from going on. failed: at most 100 documents;
+    more_failed: how many besides."""
+
+    task: str
+    state: Literal["running", "done", "failed"]
+    documents: int
+    stored: int
+    failed: list[FailedDocument]
+    more_failed: int
+    detail: str = ""

@@ -15,7 +15,7 @@ from colbert_vespa.server.access import READ, WRITE, Access
 from colbert_vespa.server.engine import Engine
 from late_interaction.errors import UsageError
 
-__all__ = ["Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes"]
+__all__ = ["Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes", "strict_json"]
 
 
 class IdConvertor(StringConvertor):
@@ -30,13 +30,17 @@ register_url_convertor("id", IdConvertor())
 class StrictRequest(Request):
     async def json(self) -> Any:
         """Raises: HTTPException as FastAPI makes it of errors of JSON; Refusal on a key that stands twice."""
-        body = await self.body()
-        try:
-            return json.loads(body, object_pairs_hook=_once, parse_constant=_not_a_number)
-        except UnicodeDecodeError:
-            raise json.JSONDecodeError("not UTF-8", "", 0) from None
-        except RecursionError:
-            raise json.JSONDecodeError("nested too deeply", "", 0) from None
+        return strict_json(await self.body())
+
+
+def strict_json(body: bytes) -> Any:
+    """Raises: JSONDecodeError, a ValueError, also on a key that stands twice, and on what is not a number of JSON."""
+    try:
+        return json.loads(body, object_pairs_hook=_once, parse_constant=_not_a_number)
+    except UnicodeDecodeError:
+        raise json.JSONDecodeError("not UTF-8", "", 0) from None
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from feeder import Splitting
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.errors import UsageError
 
@@ -26,7 +27,8 @@ class ServerSettings:
     running: requests that are computed or wait for Vespa; waiting: those behind them, past which a request is refused. drain:
     seconds that running requests have when the server stops. cors: origins whose pages may read answers. trusted_proxies:
     addresses whose X-Forwarded headers count. mcp: also serve agents at
-    /mcp, whose searches take `candidates` and find a document's address in `url_field`."""
+    /mcp, whose searches take `candidates` and find a document's address in `url_field`.
+    splitting: of documents that are put."""
 
     timeout: float = 10.0
     max_timeout: float = 60.0
@@ -42,6 +44,7 @@ class ServerSettings:
     mcp: bool = False
     candidates: str = "auto"
     url_field: str = "url"
+    splitting: Splitting = field(default_factory=Splitting)
 
 
 def served_address(text: str) -> ServedAddress:

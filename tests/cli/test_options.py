@@ -28,7 +28,7 @@ TEXTS = {
     "search --index", "search --weight", "search --scored", "evaluate --candidates",
     "evaluate --metric", "evaluate --goal", "train --objective", "train --mine-by",
     "train --precision", "train --layout", "serve --candidates", "serve --url-field", "serve --host", "serve --cors",
-    "serve --trusted-proxy",
+    "serve --split",    "serve --trusted-proxy",
     "parity --threshold", "index name name", "index rollback to", "index pull --codec",
     "index restore --codec", "monitor check --config", "monitor check --prometheus", "monitor canaries --candidates",
 }  # fmt: skip

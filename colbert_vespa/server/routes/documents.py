@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.access import Access
+from colbert_vespa.server.answers import NDJSON, answer, line, responses
 from colbert_vespa.server.errors import Refusal
-from colbert_vespa.server.models import DocumentAnswer, DocumentsAnswer
-from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
+from colbert_vespa.server.models import DeletedAnswer, DocumentAnswer, DocumentBody, DocumentsAnswer, TaskStarted, WrittenAnswer
+from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, Writes, check_sizes, strict_json
+from colbert_vespa.server.writing import Fate, Writing
 from colbert_vespa.store import whole_document, whole_metadata
-from late_interaction.documents import Passage
+from late_interaction.documents import Document, Passage
+from late_interaction.errors import ColbertVespaError
 from late_interaction.text import checked_id
 from query.options import check_ids
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/indexes/{name}/documents", tags=["documents"], route_class=StrictRoute)
+TOGETHER = 1_000  # lines that are one commit of a local index
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A document as a source of JSON lines has it."""
+
+    id: str | int
+    title: str = ""
+    text: str = ""
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @router.get("", responses=responses(DocumentsAnswer), operation_id="get_documents")
@@ -34,6 +49,114 @@ async def get_documents(
     found = await engine.get(access, check_ids(id), name, timeout(None))
     body = {"documents": list(map(_document_json, found.values())), "coverage": found.coverage}
     return answer({**body, "degraded": list(map(engine.catalog.hidden, found.degraded))})
+
+
+@router.post("", operation_id="put_documents", responses=responses(TaskStarted, 409, 415, status=202, description="A task."))
+async def put_documents(
+    name: str, request: Request, engine: Asked, access: Writes,
+    wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
+) -> Response:  # fmt: skip
+    """Many documents, one JSON object a line: id, title, text, metadata. Answered with a line of outcome for each, when it is
+    durable; with wait=false, with a task."""
+    _check_type(request, NDJSON)
+    lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
+    engine.catalog.only(access, name)
+    writing: Writing = request.app.state.writing
+    batches = _put_lines(writing, access, name, lines)
+    if not wait:
+
+        async def work(note: Callable[[Fate], None]) -> str:
+            try:
+                async for fates in batches:
+                    for fate in fates:
+                        note(fate)
+            except ColbertVespaError as error:
+                return str(engine.catalog.told(error))
+            return ""
+
+        task = request.app.state.tasks.start(access, len(lines), work)
+        return answer({"task": task}, 202)
+    first: list[Fate] = await anext(batches, [])  # errors of the whole are an answer of their own
+
+    async def told() -> AsyncIterator[bytes]:
+        yield b"".join(line(fate.to_json()) for fate in first)
+        try:
+            async for fates in batches:
+                yield b"".join(line(fate.to_json()) for fate in fates)
+        except ColbertVespaError as error:
+            refusal = engine.catalog.told(error)
+            yield line({"id": None, "status": refusal.status, "detail": f"the rest was not written: {refusal}"})
+
+    return StreamingResponse(told(), media_type=NDJSON)
+
+
+async def _put_lines(writing: Writing, access: Access, name: str, lines: Sequence[bytes]) -> AsyncIterator[list[Fate]]:
+    """Fates of the lines, in order, a batch at a time. Raises: as Writing.put."""
+    for start in range(0, len(lines), TOGETHER):
+        read = [_read(text, place) for place, text in enumerate(lines[start : start + TOGETHER], start + 1)]
+        stored = iter(await writing.put(access, name, [one for one in read if isinstance(one, Document)]))
+        yield [next(stored) if isinstance(one, Document) else one for one in read]
+
+
+def _read(text: bytes, place: int) -> Document | Fate:
+    """Of a line. A document that cannot be one is its fate."""
+    id_ = ""
+    try:
+        body = msgspec.convert(strict_json(text), _Line)
+        id_ = body.id if isinstance(body.id, str) else str(body.id)
+        return Document(id_, body.title, body.text, body.metadata)
+    except (ValueError, msgspec.ValidationError) as error:
+        return Fate(id_, 422, f"line {place}: {error}")
+    except ColbertVespaError as error:
+        return Fate(id_[:100], 422, f"line {place}: {error}")
+
+
+def _check_type(request: Request, wanted: str) -> None:
+    """A page elsewhere cannot send this type without being asked first. Raises: Refusal."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise Refusal(415, f"the body must be {wanted}, got {given[:60] or 'no Content-Type'}")
+
+
+@router.delete("", responses=responses(DeletedAnswer, 409), operation_id="delete_documents")
+async def delete_documents(
+    name: str,
+    id: Annotated[list[str], Query(min_length=1, description="Ids of documents, one a parameter.")],  # noqa: A002
+    request: Request,
+    engine: Asked,
+    access: Writes,
+) -> Response:
+    """Delete several documents; `deleted` has those that were there."""
+    check_sizes(engine, texts=tuple(id), many=len(id))
+    fates = await request.app.state.writing.delete(access, name, check_ids(id))
+    return answer({"deleted": [fate.id for fate in fates if fate.status < 400]})
+
+
+@router.put("/{id:id}", responses=responses(WrittenAnswer, 409), operation_id="put_document")
+async def put_document(
+    name: str,
+    id: str,  # noqa: A002
+    body: DocumentBody,
+    request: Request,
+    engine: Asked,
+    access: Writes,
+) -> Response:
+    """Put one document in place of any of its id. Answered when it is durable and can be found."""
+    document = Document(checked_id(id), body.title, body.text, body.metadata)
+    return _only((await request.app.state.writing.put(access, name, [document]))[0])
+
+
+@router.delete("/{id:id}", responses=responses(WrittenAnswer, 409), operation_id="delete_document")
+async def delete_document(name: str, id: str, request: Request, engine: Asked, access: Writes) -> Response:  # noqa: A002
+    """Delete one document."""
+    return _only((await request.app.state.writing.delete(access, name, [checked_id(id)]))[0])
+
+
+def _only(fate: Fate) -> Response:
+    """Raises: Refusal where it was not written."""
+    if fate.status >= 400:
+        raise Refusal(fate.status, fate.detail)
+    return answer({"id": fate.id})
 
 
 @router.get("/{id:id}", responses=responses(DocumentAnswer), operation_id="get_document")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from colbert_vespa.server.answers import answer
+from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.models import TaskAnswer
+from colbert_vespa.server.requests import Writes
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["operations"])
+
+
+@router.get("/v1/tasks/{id}", responses=responses(TaskAnswer), operation_id="task", tags=["documents"])
+async def task(id: str, request: Request, access: Writes) -> Response:  # noqa: A002
+    """How far documents are that were put without waiting."""
+    return answer(request.app.state.tasks.told(access, id))
 
 
 @router.get("/health", operation_id="health")

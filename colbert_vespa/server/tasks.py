@@ -1,0 +1,87 @@
+"""Work that is asked about later."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from colbert_vespa.server.access import ADMIN, Access
+from colbert_vespa.server.errors import Refusal
+from colbert_vespa.server.writing import Fate
+
+__all__ = ["Tasks"]
+
+KEPT = 1_000  # tasks that are over
+MOST_RUNNING = 64
+MOST_FAILED = 100  # outcomes of a task that are told
+
+
+@dataclass
+class _Progress:
+    """state: running, done, or failed, where `detail` says why."""
+
+    owner: str
+    documents: int
+    state: str = "running"
+    stored: int = 0
+    failed: list[Fate] = field(default_factory=list)
+    more_failed: int = 0
+    detail: str = ""
+
+    def note(self, fate: Fate) -> None:
+        if fate.status < 400:
+            self.stored += 1
+        elif len(self.failed) < MOST_FAILED:
+            self.failed.append(fate)
+        else:
+            self.more_failed += 1
+
+
+class Tasks:
+    """In this process: a task ends with it, and what it has stored stays."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, _Progress] = OrderedDict()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, access: Access, documents: int, work: Callable[[Callable[[Fate], None]], Awaitable[str]]) -> str:
+        """The task's id. work: notes each outcome, and says what kept it from going on, or ''. Raises: Refusal where too many
+        are running."""
+        if len(self._running) >= MOST_RUNNING:
+            raise Refusal(429, "too many tasks are running: try again later", {"Retry-After": "5"})
+        id_, progress = uuid.uuid4().hex, _Progress(access.key, documents)
+        self._tasks[id_] = progress
+        for old in [name for name, task in self._tasks.items() if task.state != "running"][:-KEPT]:
+            del self._tasks[old]
+
+        async def run() -> None:
+            try:
+                progress.detail = await work(progress.note)
+            except asyncio.CancelledError:
+                progress.detail = "the server stopped"
+                raise
+            finally:
+                progress.state = "failed" if progress.detail else "done"
+
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return id_
+
+    def told(self, access: Access, id_: str) -> dict[str, Any]:
+        """Raises: Refusal where there is no such task, or it is another key's."""
+        task = self._tasks.get(id_)
+        if task is None or not (task.owner == access.key or access.may(ADMIN)):
+            raise Refusal(404, f"there is no task {id_[:100]!r}")
+        found: dict[str, Any] = {"task": id_, "state": task.state, "documents": task.documents, "stored": task.stored}
+        found |= {"failed": [fate.to_json() for fate in task.failed], "more_failed": task.more_failed}
+        return found | ({"detail": task.detail} if task.detail else {})
+
+    async def finish(self) -> None:
+        """Waits for what is running."""
+        if self._running:
+            await asyncio.wait(list(self._running))

@@ -1,0 +1,155 @@
+"""Documents put and deleted: what arrives while an index is written is written together, by one writer at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from colbert_vespa.server.access import Access
+from colbert_vespa.server.batching import Gathering
+from colbert_vespa.server.engine import Engine, Opened
+from colbert_vespa.server.errors import Refusal
+from colbert_vespa.store import Outcome, feed_documents, packed_document
+from feeder import Splitting
+from late_interaction.addresses import locate
+from late_interaction.documents import Document
+from late_interaction.errors import ColbertVespaError
+from late_interaction.filters import parse_where
+from late_interaction.metadata import MetadataSchema
+
+__all__ = ["Fate", "Writing"]
+
+MOST_WAITING = 64  # calls that wait for the writer of one index
+PATIENCE_S = 3600.0  # of what a feed asks before it writes
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a document. status: 200, or as an answer would have it. detail: why not."""
+
+    id: str
+    status: int = 200
+    detail: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        return {"id": self.id, "status": self.status, **({"detail": self.detail} if self.detail else {})}
+
+
+@dataclass(frozen=True)
+class _Job:
+    access: Access
+    operation: str
+    documents: Sequence[Document]
+
+
+@dataclass
+class Writing:
+    """Of all served indexes."""
+
+    engine: Engine
+    splitting: Splitting = field(default_factory=Splitting)
+    _queues: dict[str, Gathering[_Job, list[Fate] | ColbertVespaError]] = field(default_factory=dict)
+
+    async def put(self, access: Access, name: str, documents: Sequence[Document]) -> list[Fate]:
+        """A fate for each document, in order. Raises: Refusal, IndexBeingWritten, LocalIndexError, VespaError."""
+        return await self._written(_Job(access, "put", documents), name)
+
+    async def delete(self, access: Access, name: str, ids: Sequence[str]) -> list[Fate]:
+        """As put."""
+        return await self._written(_Job(access, "delete", [Document(id_) for id_ in ids]), name)
+
+    async def _written(self, job: _Job, name: str) -> list[Fate]:
+        served = self.engine.catalog.only(job.access, name)
+        if served.name not in self._queues:
+            self._queues[served.name] = Gathering(lambda jobs: self._work(served.name, jobs), MOST_WAITING)
+        queue = self._queues[served.name]
+        if queue.waiting >= MOST_WAITING:
+            raise Refusal(429, f"index {served.name!r} is being written: try again later", {"Retry-After": "1"})
+        done = await queue(job)
+        if isinstance(done, ColbertVespaError):
+            raise done
+        return done
+
+    async def _work(self, name: str, jobs: list[_Job]) -> list[list[Fate] | ColbertVespaError]:
+        """Jobs of one operation that follow each other are one feed."""
+        results: list[list[Fate] | ColbertVespaError] = []
+        for operation, group in itertools.groupby(jobs, key=lambda job: job.operation):
+            together = list(group)
+            try:
+                results += await self._fed(name, operation, together)
+            except ColbertVespaError as error:
+                results += [error] * len(together)
+        return results
+
+    async def _fed(self, name: str, operation: str, jobs: Sequence[_Job]) -> list[list[Fate] | ColbertVespaError]:
+        engine = self.engine
+        async with engine.at_rest(name) as opened:
+            bundle, schema = opened.indexes[0].bundle, opened.indexes[0].schema
+            refused = [await self._refused(job, opened, schema) for job in jobs]
+            ready: list[Document] = []
+            for job, known in zip(jobs, refused, strict=True):
+                for place, document in enumerate(job.documents):
+                    if place not in known:
+                        ready.append(packed_document(document, schema) if operation == "put" else document)
+        outcome = Outcome((), {})
+        if ready:
+            encoder = await engine.thread(engine.core.encoder, bundle) if operation == "put" else None
+            to = locate(opened.served[0].address)
+            outcome = await engine.write_thread(feed_documents, ready, to, bundle, operation, encoder, self.splitting)
+        return [_fates(job, known, outcome) for job, known in zip(jobs, refused, strict=True)]
+
+    async def _refused(self, job: _Job, opened: Opened, schema: MetadataSchema) -> dict[int, Fate]:
+        """By place, what is not written: documents whose metadata do not fit, and those that the key may not write."""
+        found: dict[int, Fate] = {}
+        hidden = await self._hidden(job, opened)
+        for place, document in enumerate(job.documents):
+            if job.operation == "put":
+                try:
+                    fitting = packed_document(document, schema)
+                except ColbertVespaError as error:
+                    found[place] = Fate(document.id, 422, str(error))
+                    continue
+                if document.blank:
+                    found[place] = Fate(document.id, 422, "the document is blank")
+                elif document.id in hidden or not _matches(job.access, fitting, schema):
+                    found[place] = Fate(document.id, 403, f"this key may not write document {document.id[:100]!r} so")
+            elif document.id in hidden:
+                found[place] = Fate(document.id, 404, f"there is no document {document.id[:100]!r}")
+        return found
+
+    async def _hidden(self, job: _Job, opened: Opened) -> set[str]:
+        """Ids of stored documents that the filter of the key does not select, or not all of."""
+        if job.access.where is None:
+            return set()
+        index, ids = opened.indexes[0], list(dict.fromkeys(document.id for document in job.documents))
+        stored = (await self.engine.run(index.get(ids, None, opened.until), opened.until)).check_full()
+        seen = (await self.engine.run(index.get(ids, job.access.where, opened.until), opened.until)).check_full()
+        return {id_ for id_, passages in stored.items() if len(seen.get(id_, ())) < len(passages)}
+
+
+def _matches(access: Access, document: Document, schema: MetadataSchema) -> bool:
+    """Whether the filter of the key selects the document."""
+    where = parse_where(access.where, schema)
+    if where is None:
+        return True
+    from late_interaction.plaid.store.columns import column_of, evaluate
+
+    typed = schema.check(document.metadata)
+    columns = {name: column_of(type_, [typed.get(name)]) for name, type_ in schema.fields.items()}
+    return bool(evaluate(where, columns, 1)[0])
+
+
+def _fates(job: _Job, known: Mapping[int, Fate], outcome: Outcome) -> list[Fate]:
+    done = set(outcome.succeeded)
+    fates = []
+    for place, document in enumerate(job.documents):
+        if place in known:
+            fates.append(known[place])
+        elif document.id in outcome.failed:
+            fates.append(Fate(document.id, 422, outcome.failed[document.id]))
+        elif document.id in done:
+            fates.append(Fate(document.id))
+        else:
+            fates.append(Fate(document.id, 404, f"there is no document {document.id[:100]!r}"))
+    return fates
