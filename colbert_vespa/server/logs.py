@@ -15,7 +15,7 @@ __all__ = ["log_to_stderr"]
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _Line(logging.Formatter):
+class _LogLine(logging.Formatter):
     """as_json: one object a line; else a line for people."""
 
     def __init__(self, as_json: bool) -> None:
@@ -35,7 +35,7 @@ class _Line(logging.Formatter):
 def log_to_stderr(*, as_json: bool, level: int = logging.INFO) -> None:
     """For this process; what uvicorn says is an event of the same log."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Line(as_json))
+    handler.setFormatter(_LogLine(as_json))
     for logger, least in ((LOG, level), (logging.getLogger("uvicorn"), logging.WARNING)):
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(least)

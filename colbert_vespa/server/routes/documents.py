@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/indexes/{name}/documents", tags=["documents"], ro
 TOGETHER = 1_000  # lines that are one commit of a local index
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
     """A document as a source of JSON lines has it."""
 
     id: str | int
@@ -102,7 +102,7 @@ def _read(text: bytes, place: int) -> Document | Fate:
     """Of a line. A document that cannot be one is its fate."""
     id_ = ""
     try:
-        body = msgspec.convert(strict_json(text), _Line)
+        body = msgspec.convert(strict_json(text), _DocumentLine)
         id_ = body.id if isinstance(body.id, str) else str(body.id)
         return Document(id_, body.title, body.text, body.metadata)
     except (ValueError, msgspec.ValidationError) as error:
