@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F32", "I8", "I16", "I32", "I64", "U8", "Codes", "Mask", "Matrix", "Packed", "Places", "TokenIds"]
+__all__ = ["F32", "I8", "I16", "I32", "I64", "U8", "Codes", "Mask", "Matrix", "Packed", "Places", "TokenIds", "TokenVectors"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -20,4 +20,5 @@ Mask = NDArray[np.bool_]
 Places = I64  # passages by number
 Codes = NDArray[Any]  # numbers of centroids: uint16 or int32
 TokenIds = I32  # of the vocabulary, one for each token vector; -1 where it is not known
+TokenVectors = tuple[Matrix, TokenIds | None]  # vectors [t, d], and the ids of their rows; None where none is known
 Packed = tuple[I32, U8]  # codes [t] of a passage's vectors, and residuals [t, bytes]

@@ -256,8 +256,11 @@ def train_codebook(
     return Codebook(found, cutoffs, weights, bits)
 
 
-def grown(codebook: Codebook, vectors: Matrix, count: int) -> Codebook:
-    """The codebook with at most `count` centroids more, trained on `vectors [n, d]` that its own are far from."""
+def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: TokenIds | None = None) -> Codebook:
+    """The codebook with at most `count` centroids more, trained on `vectors [n, d]` that its own are far from.
+
+    token_ids: as train_codebook.
+    """
     more = _kmeans(np.ascontiguousarray(vectors, np.float32), min(count, len(vectors)), np.random.default_rng(0), 4)
     return Codebook(np.concatenate([codebook.centroids, more]), codebook.cutoffs, codebook.weights, codebook.bits)
 

@@ -380,7 +380,7 @@ def progress_kind(folder: Path) -> Kind:
 def pending_kind(folder: Path) -> Kind:
     log = PendingLog(folder / "own", DIM, 0)
     (folder / "own").mkdir()
-    log.append(PUT, "d#0", Passage("d#0", "d", "title", "text", {"year": 1}), ROWS)
+    log.append(PUT, "d#0", Passage("d#0", "d", "title", "text", {"year": 1}), (ROWS, np.arange(len(ROWS), dtype=np.int32)))
     log.flush()
     log.close()
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult
 
-__all__ = ["ScaledQuery", "checked_count", "chosen_bits", "document_rows"]
+__all__ = ["ScaledQuery", "checked_count", "checked_token_ids", "chosen_bits", "document_rows"]
 
 TOLERANCE = 0.01  # of a unit row's length
 LONGEST = 1_000  # row of codec float32
@@ -66,6 +66,27 @@ def document_rows(passage_id: str, vectors: object, dim: int, codec: str) -> Mat
         takes = f"rows shorter than {LONGEST}" if codec == "float32" else "rows of length 1: divide them by their length"
         raise UsageError(f"{where}: row {row} has length {lengths[row]:.4g}, codec {codec} takes {takes}")
     return rows
+
+
+def checked_token_ids(passage_id: str, token_ids: object, rows: int) -> TokenIds | None:
+    """`token_ids` as int32 `[rows]`, -1 where an id is not known; None where they are not given.
+
+    Raises: UsageError naming the passage.
+    """
+    if token_ids is None:
+        return None
+    where = f"passage {passage_id!r}"
+    try:
+        ids = np.asarray(token_ids)
+    except ValueError:
+        raise UsageError(f"{where}: token_ids must be whole numbers, one for each row") from None
+    if ids.shape != (rows,):
+        raise UsageError(f"{where}: token_ids have shape {ids.shape}, its vectors have {rows} rows")
+    if ids.dtype.kind not in "iu" and rows:
+        raise UsageError(f"{where}: token_ids must be whole numbers, not {ids.dtype}")
+    if rows and not -1 <= ids.min() <= ids.max() <= np.iinfo(np.int32).max:
+        raise UsageError(f"{where}: token_ids must be ids of the vocabulary, or -1 where one is not known")
+    return ids.astype(np.int32, copy=False)
 
 
 def _float32(values: object, where: str) -> Matrix:

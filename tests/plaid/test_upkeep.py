@@ -181,9 +181,10 @@ def test_a_large_index_gets_the_centroids_it_should_have(index, monkeypatch):
 def test_a_sample_is_of_different_rows_in_order():
     rows = np.arange(1000, dtype=np.float32)[:, None]
     for count in (0, 1, 333, 667, 999, 1000):
-        sample = training.sample_of(np.split(rows, 10), count, 1000, 1)[:, 0]
+        sample, ids = training.sample_of([(part, np.int32(part[:, 0])) for part in np.split(rows, 10)], count, 1000, 1)
         assert len(sample) == count
-        assert (np.diff(sample) > 0).all()
+        assert (np.diff(sample[:, 0]) > 0).all()
+        assert np.array_equal([] if ids is None else ids, sample[:, 0])
 
 
 def test_compaction_of_an_empty_index(index):

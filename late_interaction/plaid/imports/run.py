@@ -117,7 +117,7 @@ def _write(
     segment = Segment(root, entry, schema, form)
     chosen = np.random.default_rng(0).choice(entry.token_vectors, min(entry.token_vectors, FIT_VECTORS), replace=False)
     chosen.sort()
-    taken = adopt(root, book, entry.token_vectors, book.decode(segment.codes[chosen], segment.payload[chosen]))
+    taken = adopt(root, book, entry.token_vectors, (book.decode(segment.codes[chosen], segment.payload[chosen]), None))
     version = dataclasses.replace(
         index.snapshot.version, number=1, created=now(), segments=(entry,), codebook=taken.named, trained_on=taken.trained_on,
         fit=taken.fit,

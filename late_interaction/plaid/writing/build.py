@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask, Matrix, Packed
+from late_interaction.array_types import Mask, Matrix, Packed, TokenIds, TokenVectors
 from late_interaction.bundle import FileEntry
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage, passage_text
@@ -23,12 +23,13 @@ from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dty
 from late_interaction.plaid.store.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.store.versions import SegmentEntry
 from late_interaction.plaid.store.words import WordsWriter
+from late_interaction.token_ids import joined_rows
 
 __all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts", "digests")
-Rows = TypeVar("Rows")  # what a passage has: vectors, or codes and residuals
+Rows = TypeVar("Rows", TokenVectors, Packed)  # what a passage has: vectors with ids, or codes and residuals
 
 
 class _SegmentWriter:
@@ -96,7 +97,7 @@ def build_segment(
     codebook: Codebook | None,
     codec: Codec | None,
     form: PayloadForm,
-    items: Iterable[tuple[Passage, Matrix]],
+    items: Iterable[tuple[Passage, TokenVectors]],
 ) -> SegmentEntry:
     """A segment of `items`, encoded block by block. Memory: one block, 28 bytes a passage, and the metadata columns.
 
@@ -105,10 +106,10 @@ def build_segment(
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
-        for block in _blocks(items, len):
-            _append_passages(writer, metadata, [passage for passage, _ in block], [len(vectors) for _, vectors in block])
+        for block in _blocks(items):
+            _append_passages(writer, metadata, [passage for passage, _ in block], [len(rows[0]) for _, rows in block])
             if codebook is not None and codec is not None:
-                _append_vectors(writer, codebook, codec, np.concatenate([vectors for _, vectors in block]))
+                _append_vectors(writer, codebook, codec, *joined_rows([rows for _, rows in block]))
         fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
         return writer.finish(schema, fields)
     finally:
@@ -127,7 +128,7 @@ def build_encoded_segment(
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
-        for block in _blocks(items, lambda encoded: len(encoded[0])):
+        for block in _blocks(items):
             _append_passages(writer, metadata, [passage for passage, _ in block], [len(encoded[0]) for _, encoded in block])
             codes = np.concatenate([encoded[0] for _, encoded in block])
             residuals = np.concatenate([encoded[1] for _, encoded in block])
@@ -158,10 +159,12 @@ def _append_passages(
         collected.extend(passage.metadata.get(field) for passage in passages)
 
 
-def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, vectors: Matrix) -> None:
+def _append_vectors(
+    writer: _SegmentWriter, codebook: Codebook, codec: Codec, vectors: Matrix, token_ids: TokenIds | None
+) -> None:
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
-        codes = codebook.assign_near(block)
+        codes = codebook.assign_near(block, None if token_ids is None else token_ids[start : start + BLOCK_ROWS])
         writer.codes.append(codes)
         writer.payload.append(codec.encode(block, codes))
         if writer.refine is not None:
@@ -170,12 +173,12 @@ def _append_vectors(writer: _SegmentWriter, codebook: Codebook, codec: Codec, ve
         writer.nearness += float(np.einsum("ij,ij->", block, codebook.centroids[codes]))
 
 
-def _blocks(items: Iterable[tuple[Passage, Rows]], rows_of: Callable[[Rows], int]) -> Iterator[list[tuple[Passage, Rows]]]:
+def _blocks(items: Iterable[tuple[Passage, Rows]]) -> Iterator[list[tuple[Passage, Rows]]]:
     block: list[tuple[Passage, Rows]] = []
     rows = 0
     for item in items:
         block.append(item)
-        rows += rows_of(item[1])
+        rows += len(item[1][0])
         if rows >= BLOCK_ROWS or len(block) >= BLOCK_ROWS:
             yield block
             block, rows = [], 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix, Packed
+from late_interaction.array_types import Mask, Matrix, Packed, TokenVectors
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
@@ -57,16 +57,16 @@ class Uncommitted:
     changes: Changes
     adopted: Codebook | None
 
-    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
-        """Passages and vectors at those places of the log; codes and residuals are decoded."""
+    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors]]:
+        """Passages and vectors, with the ids of their rows, at those places of the log; codes and residuals are decoded."""
         encoded = self.changes.encoded
         for place, (passage, rows) in zip(places, self.log.read(places), strict=True):
-            yield passage, self.codebook().decode(*self._unpacked(rows)) if place in encoded else rows
+            yield passage, (self.codebook().decode(*self._unpacked(rows[0])), None) if place in encoded else rows
 
     def read_encoded(self) -> Iterator[tuple[Passage, Packed]]:
         """Passages with codes and residuals."""
         places = [place for place in self.changes.places if place in self.changes.encoded]
-        return ((passage, self._unpacked(rows)) for passage, rows in self.log.read(places))
+        return ((passage, self._unpacked(rows)) for passage, (rows, _) in self.log.read(places))
 
     def _unpacked(self, rows: Matrix) -> Packed:
         """Of `packed_rows`. Raises: LocalIndexError where they name centroids that are not there."""
@@ -133,7 +133,7 @@ class Commit:
     def _adopted(self, rows: int) -> Taken:
         """A codebook that was trained elsewhere, for an index without one."""
         codebook, vectors = self._uncommitted.codebook(), _vectors(self._uncommitted.read(self._changes.places))
-        sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim).astype(np.float32)
+        sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim)
         return adopt(self._root, codebook, 0 if bundle_codebook(self._opened.bundle) is not None else rows, sample)
 
     def _trains(self, rows: int, total: int, compact: bool) -> bool:
@@ -154,8 +154,8 @@ class Commit:
             rows -= int(part.segment.lengths()[removed].sum())
         return rows
 
-    def _everything(self) -> Iterator[tuple[Passage, Matrix]]:
-        """Living passages with their decoded vectors, then what waits in the log."""
+    def _everything(self) -> Iterator[tuple[Passage, TokenVectors]]:
+        """Living passages with their decoded vectors, whose ids are not known any more, then what waits in the log."""
         for part in self._snapshot.living:
             living = part.mask.copy()
             living[self._changes.removed(part.segment.entry.name)] = False
@@ -168,7 +168,7 @@ class Commit:
                 passage = part.segment.passage(row)
                 if row in updates:
                     passage, _ = next(self._uncommitted.log.read([updates[row]]))
-                yield passage, vectors
+                yield passage, (vectors, None)
         yield from self._uncommitted.read(self._changes.places)
 
     def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:
@@ -186,7 +186,7 @@ class Commit:
             taken = grow(self._root, taken, _vectors(log.read(places)), rows)
         return [*segments, *self._built(log.read(places), taken), *self._updated(taken)], taken
 
-    def _built(self, items: Iterator[tuple[Passage, Matrix]], taken: Taken | None) -> list[SegmentEntry]:
+    def _built(self, items: Iterator[tuple[Passage, TokenVectors]], taken: Taken | None) -> list[SegmentEntry]:
         """A segment of those passages; none where there are none."""
         old, codec = self._snapshot.version, None
         first = next(items, None)
@@ -238,8 +238,8 @@ class Commit:
         return dataclasses.replace(version, segments=(*version.segments[:first], entry))
 
 
-def _vectors(items: Iterable[tuple[Passage, Matrix]]) -> Iterator[Matrix]:
-    return (vectors for _, vectors in items)
+def _vectors(items: Iterable[tuple[Passage, TokenVectors]]) -> Iterator[TokenVectors]:
+    return (rows for _, rows in items)
 
 
 def merged_from(sizes: Sequence[int]) -> int:

@@ -1,11 +1,12 @@
 """What a writer was given since the last commit: one file, `pending/log`, that only grows.
 
-    8 bytes   "CVPEND02"
+    8 bytes   "CVPEND03"; an older log, "CVPEND02", has no ids: it is read too, and goes on as it is
     8 bytes   the version that the writer started from
     4 bytes   crc32 of these
     2 x 12    how many bytes of the file are durable (int64) and the crc32 of that; written in turn, so that one is whole
     records   header 24 bytes (kind, rows, bytes of JSON, crc32 of all that follows), JSON padded to 4 bytes,
-              float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, filled up with zeros
+              float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, filled up with zeros.
+              Where the ids of the rows are known, 256 is added to the kind, and int32 ids [rows] follow
 
 A record counts once it is whole and its checksum fits. Behind the durable bytes, whatever comes after the first that is not is
 what a crash has torn, and cut off; among them it is damage, and an error.
@@ -26,20 +27,21 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import TokenVectors
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 
 __all__ = ["PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "LogRecord", "PendingLog"]
 
-MAGIC = b"CVPEND02"
+MAGIC, WITHOUT_IDS = b"CVPEND03", b"CVPEND02"
 PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE, PUT_ENCODED = 1, 2, 3, 4, 5
 _START = struct.Struct("<8sqI")
 _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
+_HAS_IDS = 1 << 8  # of the kind in a record
 _PASSAGE = msgspec.json.Decoder(tuple[str, str, str, str, dict[str, Any], str])
 _REMOVAL = msgspec.json.Decoder(tuple[str])
 BUFFER_BYTES = 1 << 20
@@ -115,14 +117,14 @@ class PendingLog:
         self._buffer.clear()
         self._written = self._flushed = 0
 
-    def append(self, kind: int, id_: str, passage: Passage | None = None, vectors: Matrix | None = None) -> int:
+    def append(self, kind: int, id_: str, passage: Passage | None = None, rows: TokenVectors | None = None) -> int:
         """Where the record starts. Raises: LocalIndexError where the disk refuses; the log is as it was then."""
         if self._broken:
             raise LocalIndexError(self._broken)
         if self._descriptor is None:
             with self._named_errors():
                 self._start()
-        record = _packed(kind, id_, passage, vectors)
+        record = _packed(kind, id_, passage, rows)
         place = self._written + len(self._buffer)
         self._buffer += record
         if len(self._buffer) >= BUFFER_BYTES:
@@ -204,8 +206,8 @@ class PendingLog:
         except OSError as error:
             raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
-    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, Matrix]]:
-        """Passage and vectors `[t, d]` of the puts and updates at `places`. Call `flush` before."""
+    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors]]:
+        """Passage and rows of the puts and updates at `places`. Call `flush` before."""
         if not places:
             return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
@@ -250,42 +252,50 @@ class PendingLog:
             f"`colbert-vespa index discard {root}` and feed again"
         )
 
-    def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, Matrix] | None:
+    def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, TokenVectors] | None:
         """The record at the file's position, which is `place`, its passage and vectors; None where it is not whole."""
         header = file.read(_HEADER.size)
         if len(header) != _HEADER.size:
             return None
         mark, kind, rows, size, checksum = _HEADER.unpack(header)
-        end = place + _HEADER.size + size + rows * self._dim * 4
+        row_bytes = 4 * rows * (self._dim + bool(kind & _HAS_IDS))
+        end = place + _HEADER.size + size + row_bytes
         if mark != _MARK or end > os.fstat(file.fileno()).st_size:
             return None
-        text, data = file.read(size), file.read(rows * self._dim * 4)
+        text, data = file.read(size), file.read(row_bytes)
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
         try:
-            body: tuple[Any, ...] = (_PASSAGE if kind in (PUT, PUT_ENCODED, UPDATE) else _REMOVAL).decode(text)
+            body: tuple[Any, ...] = (_PASSAGE if kind & ~_HAS_IDS in (PUT, PUT_ENCODED, UPDATE) else _REMOVAL).decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         passage = Passage(*body) if len(body) > 1 else None
         document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
-        record = LogRecord(kind, body[0], document_id, place, end, rows, digest)
-        return record, passage, np.frombuffer(data, "<f4").reshape(rows, self._dim)
+        record = LogRecord(kind & ~_HAS_IDS, body[0], document_id, place, end, rows, digest)
+        vectors = np.frombuffer(data, "<f4", rows * self._dim).reshape(rows, self._dim)
+        token_ids = np.frombuffer(data, "<i4", rows, vectors.nbytes) if kind & _HAS_IDS else None
+        return record, passage, (vectors, token_ids)
 
 
-def _packed(kind: int, id_: str, passage: Passage | None, vectors: Matrix | None) -> bytes:
+def _packed(kind: int, id_: str, passage: Passage | None, rows: TokenVectors | None) -> bytes:
     body: object = [id_]
     if passage is not None:
         body = [id_, passage.document_id, passage.title, passage.text, passage.metadata, passage.digest]
     text = json.dumps(body, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    rows = b"" if vectors is None else np.ascontiguousarray(vectors, "<f4").tobytes()
-    count = 0 if vectors is None else len(vectors)
-    checksum = zlib.crc32(rows, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
-    return _HEADER.pack(_MARK, kind, count, len(text), checksum) + text + rows
+    data, count = b"", 0
+    if rows is not None:
+        vectors, token_ids = rows
+        data, count = np.ascontiguousarray(vectors, "<f4").tobytes(), len(vectors)
+        if token_ids is not None and count:
+            kind |= _HAS_IDS
+            data += token_ids.astype("<i4").tobytes()
+    checksum = zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
+    return _HEADER.pack(_MARK, kind, count, len(text), checksum) + text + data
 
 
-def _start_of(base: int) -> bytes:
-    return _START.pack(MAGIC, base, zlib.crc32(struct.pack("<8sq", MAGIC, base)))
+def _start_of(base: int, magic: bytes = MAGIC) -> bytes:
+    return _START.pack(magic, base, zlib.crc32(struct.pack("<8sq", magic, base)))
 
 
 def _base_of(start: bytes) -> int | None:
@@ -293,7 +303,7 @@ def _base_of(start: bytes) -> int | None:
     if len(start) != FIRST:
         return None
     base: int = _START.unpack_from(start)[1]
-    return base if start[: _START.size] == _start_of(base) else None
+    return base if start[: _START.size] in (_start_of(base), _start_of(base, WITHOUT_IDS)) else None
 
 
 def _durable(length: int) -> bytes:

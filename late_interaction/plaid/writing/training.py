@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds, TokenVectors
 from late_interaction.bundle import Bundle, FileEntry
 from late_interaction.codebook import Codebook, default_centroids, grown, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.store.versions import Fit, NamedFile
+from late_interaction.token_ids import UNKNOWN
 
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
@@ -40,7 +41,7 @@ class Taken:
     fit: Fit
 
 
-def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Matrix], total: int) -> Taken:
+def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[TokenVectors], total: int) -> Taken:
     """The bundle's codebook, or one of at most 65,536 centroids, trained on a sample of the `total` rows of `vectors`: 262,144
     at most, or where it has more than 15,420 centroids, 17 for each."""
     codebook, trained_on = bundle_codebook(bundle), 0
@@ -49,18 +50,18 @@ def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Matri
         trained_on, centroids = total, min(default_centroids(total), TWO_BYTES)
         enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
         count = min(total, max(enough, LEAST_PER_CENTROID * centroids))
-    sample = sample_of(vectors, count, total, bundle.manifest.dim)
+    sample, ids = sample_of(vectors, count, total, bundle.manifest.dim)
     if codebook is None:
-        codebook = train_codebook(sample, bits=bits, centroids=centroids)
-    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS].astype(np.float32)))
+        codebook = train_codebook(sample, token_ids=ids, bits=bits, centroids=centroids)
+    return adopt(root, codebook, trained_on, (sample, ids))
 
 
-def adopt(root: Path, codebook: Codebook, trained_on: int, sample: Matrix) -> Taken:
-    """A codebook that was trained elsewhere, on `trained_on` token vectors as near to it as `sample [n, d]`."""
-    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample[:FIT_VECTORS]))
+def adopt(root: Path, codebook: Codebook, trained_on: int, sample: TokenVectors) -> Taken:
+    """A codebook that was trained elsewhere, on `trained_on` token vectors as near to it as `sample`."""
+    return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample))
 
 
-def grow(root: Path, taken: Taken, vectors: Iterable[Matrix], total: int) -> Taken:
+def grow(root: Path, taken: Taken, vectors: Iterable[TokenVectors], total: int) -> Taken:
     """With more centroids where many of the `total` rows of `vectors` lie far from all; else `taken` as it is.
 
     A codebook of the bundle never changes: Vespa has the same.
@@ -68,28 +69,33 @@ def grow(root: Path, taken: Taken, vectors: Iterable[Matrix], total: int) -> Tak
     room = TWO_BYTES - len(taken.codebook.centroids) if len(taken.codebook.centroids) <= TWO_BYTES else total
     if not taken.trained_on or not total or room <= 0:
         return taken
-    sample = sample_of(vectors, min(total, GROW_VECTORS), total, taken.codebook.dim)
-    far = sample[_nearness(taken.codebook, sample) < taken.fit.low]
+    sample, ids = sample_of(vectors, min(total, GROW_VECTORS), total, taken.codebook.dim)
+    is_far = _nearness(taken.codebook, sample, ids) < taken.fit.low
+    far = sample[is_far]
     wanted = len(far) * total // (len(sample) * PER_CENTROID)
     if len(far) < DRIFTED * LOW * len(sample) or not wanted:
         return taken
-    codebook = grown(taken.codebook, far, min(wanted, room))
+    codebook = grown(taken.codebook, far, min(wanted, room), None if ids is None else ids[is_far])
     return Taken(codebook, _saved(root, codebook), taken.trained_on, taken.fit)
 
 
-def sample_of(vectors: Iterable[Matrix], count: int, total: int, dim: int) -> NDArray[Any]:
-    """`[count, dim]` of the `total` rows of `vectors`, in their order: one at random of each of `count` runs of one length, so
-    that no table of all rows is held. float16 for a sample of more than 524,288."""
+def sample_of(vectors: Iterable[TokenVectors], count: int, total: int, dim: int) -> tuple[NDArray[Any], TokenIds | None]:
+    """`[count, dim]` of the `total` rows of `vectors`, in their order, and the ids of these: one at random of each of `count`
+    runs of one length, so that no table of all rows is held. float16 for a sample of more than 524,288."""
     edges = np.arange(count + 1) * total // max(1, count)
     chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
     sample = np.empty((count, dim), np.float16 if count > HALF_ABOVE else np.float32)
+    token_ids = np.full(count, UNKNOWN, np.int32)
     first = done = 0
-    for rows in vectors:
+    for rows, ids in vectors:
         stop = int(np.searchsorted(chosen, first + len(rows)))
-        sample[done:stop] = rows[chosen[done:stop] - first]
+        places = chosen[done:stop] - first
+        sample[done:stop] = rows[places]
+        if ids is not None:
+            token_ids[done:stop] = ids[places]
         done = stop
         first += len(rows)
-    return sample
+    return sample, token_ids if (token_ids != UNKNOWN).any() else None
 
 
 def bundle_codebook(bundle: Bundle) -> Codebook | None:
@@ -106,13 +112,14 @@ def bundle_codebook(bundle: Bundle) -> Codebook | None:
     return codebook
 
 
-def _fit(codebook: Codebook, sample: Matrix) -> Fit:
-    near = _nearness(codebook, sample)
+def _fit(codebook: Codebook, sample: TokenVectors) -> Fit:
+    vectors, ids = sample
+    near = _nearness(codebook, vectors[:FIT_VECTORS].astype(np.float32), None if ids is None else ids[:FIT_VECTORS])
     return Fit(round(float(near.mean()), 6), round(float(np.quantile(near, LOW)), 6))
 
 
-def _nearness(codebook: Codebook, vectors: Matrix) -> Matrix:
-    near: Matrix = np.einsum("ij,ij->i", vectors, codebook.centroids[codebook.assign_near(vectors)])
+def _nearness(codebook: Codebook, vectors: Matrix, token_ids: TokenIds | None) -> Matrix:
+    near: Matrix = np.einsum("ij,ij->i", vectors, codebook.centroids[codebook.assign_near(vectors, token_ids)])
     return near
 
 

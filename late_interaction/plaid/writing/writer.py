@@ -10,13 +10,13 @@ from types import TracebackType
 
 import numpy as np
 
-from late_interaction.array_types import Matrix, Packed
+from late_interaction.array_types import Matrix, Packed, TokenIds, TokenVectors
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
-from late_interaction.plaid.inputs import document_rows
+from late_interaction.plaid.inputs import checked_token_ids, document_rows
 from late_interaction.plaid.store.history import (
     check_version,
     known_versions,
@@ -131,18 +131,21 @@ class IndexWriter:
         """Ids of the passages that the document has after the next commit, and their digests."""
         return self._changes.passages_of(document_id)
 
-    def put(self, passage: Passage, vectors: Matrix) -> None:
+    def put(self, passage: Passage, vectors: Matrix, token_ids: TokenIds | None = None) -> None:
         """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
         float32 takes any that are shorter than 1,000, and scores their inner products.
 
-        Raises: UsageError where an id or text cannot be one, or the vectors have another width or length or are not finite;
-        MetadataError where the metadata does not fit the schema; LocalIndexError where the disk refuses. The index stays as it
-        was.
+        token_ids: `[t]`, the vocabulary id of each row, -1 where it is not known; None where none is.
+
+        Raises: UsageError where an id or text cannot be one, the vectors have another width or length or are not finite, or
+        token_ids are not one for each row; MetadataError where the metadata does not fit the schema; LocalIndexError where the
+        disk refuses. The index stays as it was.
         """
         self.check_usable()
         rows = document_rows(passage.id, vectors, self._opened.version.dim, self._opened.version.codec)
+        ids = checked_token_ids(passage.id, token_ids, len(rows))
         passage = dataclasses.replace(passage.checked(), metadata=self._opened.version.schema.check(passage.metadata))
-        place = self._log.append(PUT, passage.id, passage, rows)
+        place = self._log.append(PUT, passage.id, passage, (rows, ids))
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest)
 
     def takes_codes_of(self, codebook: Codebook) -> bool:
@@ -168,7 +171,7 @@ class IndexWriter:
         self.check_usable()
         rows = packed_rows(encoded, self._opened.version.dim)
         passage = dataclasses.replace(passage.checked(), metadata=self._opened.version.schema.check(passage.metadata))
-        place = self._log.append(PUT_ENCODED, passage.id, passage, rows)
+        place = self._log.append(PUT_ENCODED, passage.id, passage, (rows, None))
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest, encoded=True)
 
     def delete_document(self, document_id: str) -> int:
@@ -193,7 +196,7 @@ class IndexWriter:
 
     def _update_passage(self, passage_id: str, metadata: Mapping[str, object], checked: Mapping[str, Value]) -> None:
         place, committed = self._changes.place_of(passage_id)
-        rows = np.empty((0, self._opened.version.dim), np.float32)
+        rows: TokenVectors = (np.empty((0, self._opened.version.dim), np.float32), None)
         if place is not None:
             self._log.flush()
             old, rows = next(self._uncommitted().read([place]))
@@ -204,7 +207,7 @@ class IndexWriter:
         new = dataclasses.replace(old, metadata={**kept, **checked}, digest="")
         if committed is None:
             place = self._log.append(PUT, new.id, new, rows)
-            self._changes.put(new.id, new.document_id, place, len(rows), "")
+            self._changes.put(new.id, new.document_id, place, len(rows[0]), "")
         else:
             self._changes.update(new.id, self._log.append(UPDATE, new.id, new))
 
