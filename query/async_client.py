@@ -5,32 +5,43 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, Passage
 from query.client import Client, ClientArguments
 from query.core import Addresses, Core
 from query.exchange import AsyncExchange
-from query.options import ClientSettings, Names, SearchOptions, takes_options
-from query.plans import Plan, VespaAnswer, step
-from query.types import ById, Hit, Ids, Query, SearchResult
-from vespa_app.settings.application_settings import MAX_HITS
+from query.options import ClientSettings, SearchOptions, takes_options
+from query.plans import Plan, VespaAnswer, answering, step
+from query.types import Query, SearchResult
 
 __all__ = ["AsyncClient"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _awaited(
+    operation: Callable[Concatenate[Core, P], Plan[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """The method of a client that runs an operation of its core."""
+
+    @answering(operation)
+    async def run(client: AsyncClient, /, *args: P.args, **named: P.kwargs) -> T:
+        core = await client._opened()
+        return await client._run(operation(core, *args, **named))
+
+    return run
 
 
 class AsyncClient:
-    """As Client. It is opened by the first call, or by `async with`. Connections belong to an event loop: `close` ends those of
-    the loop that it is called in."""
+    """As Client, and `stages`. It is opened by the first call, or by `async with`. A search that is cancelled asks nothing
+    more. Connections belong to an event loop: `close` ends those of the loop that it is called in."""
 
     def __init__(
         self,
@@ -67,17 +78,13 @@ class AsyncClient:
         """A copy, also one that was pickled, opens the same indexes anew."""
         return self._given.reopening(AsyncClient)
 
-    @takes_options(SearchOptions)
-    async def search(self, query: Query, options: SearchOptions) -> SearchResult:
-        """As Client.search. A search that is cancelled asks nothing more."""
-        core = await self._opened()
-        return await self._run(core.search(query, options))
-
-    @takes_options(SearchOptions)
-    async def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
-        """As Client.search_many."""
-        core = await self._opened()
-        return await self._run(core.search_many(queries, options))
+    search = takes_options(SearchOptions)(_awaited(Core.search))
+    search_many = takes_options(SearchOptions)(_awaited(Core.search_many))
+    score = _awaited(Core.score)
+    get = _awaited(Core.get)
+    select = _awaited(Core.select)
+    vectors = _awaited(Core.vectors)
+    rerank = _awaited(Core.rerank)
 
     @takes_options(SearchOptions)
     async def stages(self, query: Query, options: SearchOptions) -> AsyncIterator[SearchResult]:
@@ -87,59 +94,16 @@ class AsyncClient:
         """
         core, early = await self._opened(), options.for_first_stage()
         at = await asyncio.to_thread(core.named, options.index, core.deadline(options.timeout))  # one version for both
-        first, last = (asyncio.ensure_future(self._run(core.search(query, each, at))) for each in (early, options))
+        first, last = (asyncio.ensure_future(self._run(core.search_in(at, [query], each))) for each in (early, options))
         try:
             await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not last.done():
-                yield first.result()
-            yield await last
+                yield first.result()[0]
+            yield (await last)[0]
         finally:
             for task in (first, last):
                 task.cancel()
             await asyncio.gather(first, last, return_exceptions=True)
-
-    async def score(
-        self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
-    ) -> ById[float]:
-        """As Client.score."""
-        core = await self._opened()
-        return await self._run(core.score(query, ids, index, timeout))
-
-    async def get(
-        self,
-        ids: Sequence[str],
-        *,
-        where: Mapping[str, object] | None = None,
-        index: Names = None,
-        timeout: float | None = None,
-    ) -> ById[tuple[Passage, ...]]:
-        """As Client.get."""
-        core = await self._opened()
-        return await self._run(core.get(ids, where, index, timeout))
-
-    async def select(
-        self,
-        where: Mapping[str, object] | None = None,
-        limit: int = MAX_HITS,
-        *,
-        index: Names = None,
-        timeout: float | None = None,
-    ) -> Ids:
-        """As Client.select."""
-        core = await self._opened()
-        return await self._run(core.select(where, limit, index, timeout))
-
-    async def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[Matrix]:
-        """As Client.vectors."""
-        core = await self._opened()
-        return await self._run(core.vectors(ids, index, timeout))
-
-    async def rerank(
-        self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
-    ) -> tuple[Hit, ...]:
-        """As Client.rerank."""
-        core = await self._opened()
-        return await asyncio.to_thread(core.rerank, query, documents, k, explain)
 
     def close_all(self) -> None:
         """As `close`, with the connections of all event loops, and where none need run."""

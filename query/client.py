@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
 from late_interaction.addresses import as_path, locate
-from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
-from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from query.backend import SearchIndex
 from query.core import Addresses, Core, addresses_of
 from query.exchange import Exchange
-from query.options import ClientSettings, Names, SearchOptions, takes_options
-from query.plans import Plan
-from query.types import ById, Hit, Ids, Query, SearchResult
-from vespa_app.settings.application_settings import MAX_HITS
+from query.options import ClientSettings, SearchOptions, takes_options
+from query.plans import Plan, answering
 
 __all__ = ["Client", "ClientArguments"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,16 @@ class ClientArguments:
         if self.own_parts:
             raise UsageError("a client with a transport of its own cannot be copied or pickled: open another one")
         return functools.partial(kind, settings=self.settings, precision=self.precision), (self.address, self.bundle)
+
+
+def _blocking(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[Concatenate[Client, P], T]:
+    """The method of a client that runs an operation of its core."""
+
+    @answering(operation)
+    def run(client: Client, /, *args: P.args, **named: P.kwargs) -> T:
+        return client._run(operation(client._core, *args, **named))
+
+    return run
 
 
 class Client:
@@ -111,75 +118,13 @@ class Client:
     def encoder(self) -> Encoder:
         return self._core.encoder(self._core.bundle)
 
-    @takes_options(SearchOptions)
-    def search(self, query: Query, options: SearchOptions) -> SearchResult:
-        """The best k passages for a text or ready rows `[q, d]`. Arguments: the fields of SearchOptions, k also by position.
-
-        Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
-        LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
-        """
-        return self._run(self._core.search(query, options))
-
-    @takes_options(SearchOptions)
-    def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
-        """As `search` for each of them, side by side: one result for each, in order."""
-        return self._run(self._core.search_many(queries, options))
-
-    def score(self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[float]:
-        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out. Where the
-        answer is not `full`, so may be others.
-
-        Raises: as search.
-        """
-        return self._run(self._core.score(query, ids, index, timeout))
-
-    def get(
-        self,
-        ids: Sequence[str],
-        *,
-        where: Mapping[str, object] | None = None,
-        index: Names = None,
-        timeout: float | None = None,
-    ) -> ById[tuple[Passage, ...]]:
-        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
-        does not select. Where the answer is not `full`, passages and documents may be missing.
-
-        Raises: as search.
-        """
-        return self._run(self._core.get(ids, where, index, timeout))
-
-    def select(
-        self,
-        where: Mapping[str, object] | None = None,
-        limit: int = MAX_HITS,
-        *,
-        index: Names = None,
-        timeout: float | None = None,
-    ) -> Ids:
-        """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
-        Where the answer is not `full`, ids may be missing.
-
-        Raises: as get.
-        """
-        return self._run(self._core.select(where, limit, index, timeout))
-
-    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> ById[Matrix]:
-        """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
-        Where the answer is not `full`, so may be others.
-
-        Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
-        """
-        return self._run(self._core.vectors(ids, index, timeout))
-
-    def rerank(
-        self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
-    ) -> tuple[Hit, ...]:
-        """Texts or documents that need not be in the index, encoded here, by MaxSim; those without a word come last. The id of
-        a text is its place.
-
-        Raises: UsageError on a query that is blank or of another shape, a k below 1, or what is no list of texts or documents.
-        """
-        return self._core.rerank(query, documents, k, explain)
+    search = takes_options(SearchOptions)(_blocking(Core.search))
+    search_many = takes_options(SearchOptions)(_blocking(Core.search_many))
+    score = _blocking(Core.score)
+    get = _blocking(Core.get)
+    select = _blocking(Core.select)
+    vectors = _blocking(Core.vectors)
+    rerank = _blocking(Core.rerank)
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy, also one that was pickled, opens the same indexes anew."""

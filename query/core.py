@@ -40,6 +40,7 @@ from query.types import ById, Covered, EncodedQuery, Hit, Ids, Query, SearchResu
 from query.vespa import VespaIndex, search_joined
 from vespa_app.running import Application
 from vespa_app.running.description import read_description
+from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Addresses", "Core", "addresses_of"]
 
@@ -58,9 +59,12 @@ def addresses_of(given: Addresses) -> list[str | Path]:
 
 
 class Core:
-    """Indexes by name, in the order of the addresses; several of one name have their whole address as name. `default` are the
+    """Its operations are those of both clients, which run the plans.
+
+    Indexes by name, in the order of the addresses; several of one name have their whole address as name. `default` are the
     names that are asked where no index is named: of each address the one that it names, or its first. With a bundle and no
-    address there is no index, and `rerank` is all that it can do."""
+    address there is no index, and `rerank` is all that it can do.
+    """
 
     def __init__(
         self,
@@ -162,21 +166,26 @@ class Core:
         """Raises: UsageError on a timeout that is not above 0."""
         return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
 
-    def search(
-        self, query: Query | EncodedQuery, options: SearchOptions, at: Sequence[SearchIndex] | None = None
-    ) -> Plan[SearchResult]:
-        """As search_many. Raises: as Client.search."""
+    def search(self, query: Query, options: SearchOptions) -> Plan[SearchResult]:
+        """The best k passages for a text or ready rows `[q, d]`. Arguments: the fields of SearchOptions, k also by position.
+
+        Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
+        LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
+        """
         if isinstance(query, (list, tuple)):
             raise UsageError("search takes one query: give a list of queries to search_many")
-        return (yield from self.search_many([query], options, at))[0]
+        return (yield from self.search_many([query], options))[0]
 
-    def search_many(
-        self, queries: Sequence[Query | EncodedQuery], options: SearchOptions, at: Sequence[SearchIndex] | None = None
+    def search_many(self, queries: Sequence[Query], options: SearchOptions) -> Plan[list[SearchResult]]:
+        """As `search` for each of them, side by side: one result for each, in order."""
+        return (yield from self.search_in(self.named(options.index, self.deadline(options.timeout)), queries, options))
+
+    def search_in(
+        self, indexes: Sequence[SearchIndex], queries: Sequence[Query | EncodedQuery], options: SearchOptions
     ) -> Plan[list[SearchResult]]:
-        """One result for each query, in order. at: what `named` gave for `options.index`, so that several searches see one
-        version; queries that are encoded already are of its bundle. Raises: as Client.search."""
+        """As search_many. indexes: what `named` gave, so that several searches see one version; queries that are encoded
+        already are of their bundle."""
         deadline = self.deadline(options.timeout)
-        indexes = self.named(options.index, deadline) if at is None else list(at)
         check_comparable(indexes)
         encoded_queries = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
@@ -220,27 +229,45 @@ class Core:
                 plans.append(together([index.search(encoded, options, deadline)]))
         return [*(search_joined(those, encoded, options, deadline) for those in applications.values()), *plans]
 
-    def score(self, query: Query, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[float]]:
-        """Raises: as Client.score."""
-        deadline, wanted = self.deadline(timeout), check_ids(ids)
-        index = self._only(names, "score is", deadline)
-        encoded = self._encoded(query, index)
-        return self._checked((yield from index.score(encoded, wanted, deadline))) if wanted else ById()
+    def score(
+        self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
+    ) -> Plan[ById[float]]:
+        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out. Where the
+        answer is not `full`, so may be others.
 
-    def get(self, ids: Sequence[str], where: Where, names: Names, timeout: float | None) -> Plan[ById[tuple[Passage, ...]]]:
-        """Raises: as Client.get."""
+        Raises: as search.
+        """
         deadline, wanted = self.deadline(timeout), check_ids(ids)
-        index = self._only(names, "get is", deadline)
+        only = self._only(index, "score is", deadline)
+        encoded = self._encoded(query, only)
+        return self._checked((yield from only.score(encoded, wanted, deadline))) if wanted else ById()
+
+    def get(
+        self, ids: Sequence[str], *, where: Where = None, index: Names = None, timeout: float | None = None
+    ) -> Plan[ById[tuple[Passage, ...]]]:
+        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
+        does not select. Where the answer is not `full`, passages and documents may be missing.
+
+        Raises: as search.
+        """
+        deadline, wanted = self.deadline(timeout), check_ids(ids)
+        only = self._only(index, "get is", deadline)
         if not wanted:
-            parse_where(where, index.schema)
+            parse_where(where, only.schema)
             return ById()
-        passages = self._checked((yield from index.get(wanted, where, deadline)))
+        passages = self._checked((yield from only.get(wanted, where, deadline)))
         return ById({id_: passages[id_] for id_ in wanted if id_ in passages}, passages.coverage, passages.degraded)
 
-    def select(self, where: Where, limit: int, names: Names, timeout: float | None) -> Plan[Ids]:
-        """Raises: as Client.select."""
+    def select(
+        self, where: Where = None, limit: int = MAX_HITS, *, index: Names = None, timeout: float | None = None
+    ) -> Plan[Ids]:
+        """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
+        Where the answer is not `full`, ids may be missing.
+
+        Raises: as get.
+        """
         deadline, most = self.deadline(timeout), check_count("limit", limit)
-        return self._checked((yield from self._only(names, "select is", deadline).select(where, most, deadline)))
+        return self._checked((yield from self._only(index, "select is", deadline).select(where, most, deadline)))
 
     def _only(self, names: Names, what: str, deadline: float) -> SearchIndex:
         """Raises: UsageError where several indexes are named."""
@@ -249,14 +276,25 @@ class Core:
             raise UsageError(f"{what} of one index: name one of {', '.join(index.name for index in indexes)}")
         return indexes[0]
 
-    def vectors(self, ids: Sequence[str], names: Names, timeout: float | None) -> Plan[ById[Matrix]]:
-        """Raises: as Client.vectors."""
-        deadline, wanted = self.deadline(timeout), check_ids(ids)
-        index = self._only(names, "vectors are", deadline)
-        return self._checked((yield from index.vectors(wanted, deadline))) if wanted else ById()
+    def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> Plan[ById[Matrix]]:
+        """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
+        Where the answer is not `full`, so may be others.
 
-    def rerank(self, query: Query, documents: Sequence[str | Document], k: int | None, explain: bool) -> tuple[Hit, ...]:
-        """Raises: as Client.rerank."""
+        Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
+        """
+        deadline, wanted = self.deadline(timeout), check_ids(ids)
+        only = self._only(index, "vectors are", deadline)
+        return self._checked((yield from only.vectors(wanted, deadline))) if wanted else ById()
+
+    def rerank(
+        self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
+    ) -> Plan[tuple[Hit, ...]]:
+        """Texts or documents that need not be in the index, encoded here, by MaxSim; those without a word come last. The id of
+        a text is its place.
+
+        Raises: UsageError on a query that is blank or of another shape, a k below 1, or what is no list of texts or documents.
+        """
+        yield from ()
         most, explains = None if k is None else check_count("k", k, most=None), check_flag("explain", explain)
         checked = check_documents(documents)
         return reranked(self.encoder(self.bundle), query, checked, most, explains)

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -174,8 +174,9 @@ def takes_options(options: Callable[P, A]) -> Callable[[Callable[[S, Q, A], R]],
 
         chosen: Any = call_async if inspect.iscoroutinefunction(method) else call
         parameters = [*list(own.parameters.values())[:2], *inspect.signature(options).parameters.values()]
+        hints = {name: hint for name, hint in get_type_hints(options).items() if name in inspect.signature(options).parameters}
         chosen.__signature__ = own.replace(parameters=parameters)
-        chosen.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": own.return_annotation}
+        chosen.__annotations__ = {query.name: query.annotation, **hints, "return": own.return_annotation}
         return chosen  # type: ignore[no-any-return]
 
     return decorated

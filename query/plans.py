@@ -3,13 +3,17 @@ sync and the async client drive the same code (exchange.py)."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-__all__ = ["Plan", "VespaAnswer", "VespaQuery", "at_once", "step", "together"]
+__all__ = ["Plan", "VespaAnswer", "VespaQuery", "answering", "at_once", "step", "together"]
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,20 @@ def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[VespaQ
         return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
     except StopIteration as stop:
         return None, [stop.value]
+
+
+def answering(operation: Callable[..., Plan[Any]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator for what runs a plan: it has the name, docstring and arguments of `operation`, and returns its answer."""
+    signature = inspect.signature(operation)
+    answer = str(signature.return_annotation).removeprefix("Plan[").removesuffix("]")
+
+    def decorated(run: Callable[P, R]) -> Callable[P, R]:
+        method: Any = functools.wraps(operation)(run)
+        method.__signature__ = signature.replace(return_annotation=answer)
+        method.__annotations__ = operation.__annotations__ | {"return": answer}
+        return method  # type: ignore[no-any-return]
+
+    return decorated
 
 
 def at_once(make: Callable[[], T]) -> Plan[T]:

@@ -83,7 +83,7 @@ class Engine:
             if served.local:
                 for candidates in ("hybrid", "exhaustive"):
                     options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
-                    step(self.core.search(EncodedQuery(rows, "warm"), options, [index]), None)
+                    step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
 
     async def thread(self, call: Callable[..., T], *arguments: Any) -> T:
         work: Callable[[], T] = functools.partial(call, *arguments)
@@ -159,7 +159,7 @@ class Engine:
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded(queries, opened)
             chosen = self.narrowed(access, options, opened)
-            results = await self.run(self.core.search_many(encoded, chosen, opened.indexes), opened.until)
+            results = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
         return [self.catalog.shown(result, opened.served) for result in results]
 
     def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
@@ -176,7 +176,7 @@ class Engine:
             exact = all("exhaustive" in index.strategies for index in opened.indexes)
             chosen = replace(options, candidates="exhaustive" if exact else AUTO)
             chosen = self.narrowed(access, chosen, opened)
-            result = await self.run(self.core.search(encoded[0], chosen, opened.indexes), opened.until)
+            (result,) = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
         return self.catalog.shown(result, opened.served)
 
     async def rerank_texts(

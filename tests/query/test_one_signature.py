@@ -8,6 +8,7 @@ import pytest
 
 from colbert_vespa.cli.search_commands import search as search_command
 from query import AsyncClient, Client
+from query.core import Core
 from query.options import SearchOptions
 from query.types import Query, SearchResult
 
@@ -35,9 +36,14 @@ def test_type_hints_are_those_of_the_options():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_both_clients_take_the_same(name):
-    assert inspect.signature(getattr(Client, name)).parameters == inspect.signature(getattr(AsyncClient, name)).parameters
+def test_both_clients_show_the_operation_of_their_core(name):
+    operation = getattr(Core, name)
+    answer = inspect.signature(operation).return_annotation.removeprefix("Plan[").removesuffix("]")
+    for method in (getattr(Client, name), getattr(AsyncClient, name)):
+        assert method.__doc__ == operation.__doc__ and inspect.signature(method).return_annotation == answer
+        assert "options" in parameters(operation) or parameters(method) == parameters(operation)
     assert inspect.iscoroutinefunction(getattr(AsyncClient, name))
+    assert get_type_hints(getattr(Client, name))["return"] == get_type_hints(getattr(AsyncClient, name))["return"]
 
 
 def test_the_clients_have_the_same_operations():
