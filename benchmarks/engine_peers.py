@@ -97,7 +97,8 @@ ENGINES = {
             "run_tachiom.py",
             packages=("tachiom==0.3.4", "numpy==2.4.6"),
             efforts=_ladder("k_centroids", "k_docs_to_score", product((10, 20, 40), (50, 100, 200, 500))),
-            building={"RUSTFLAGS": "-C target-cpu=native"},  # as its documentation says
+            # as its documentation says; vectorium uses features of Rust that a stable compiler has only with the second
+            building={"RUSTFLAGS": "-C target-cpu=native", "RUSTC_BOOTSTRAP": "1"},
         ),
     )
 }  # fmt: skip

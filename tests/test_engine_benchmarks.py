@@ -1,5 +1,6 @@
 """What benchmarks.engines makes of its runs: the data that engines are given, recall, equal-recall latency, the table."""
 
+import ast
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -34,7 +35,10 @@ def data_folder(tmp_path):
 
 
 def test_an_effort_counts_at_the_recall_it_has():
-    efforts = [{"effort": {"n": 1}, "ids": HALF, "ms": [0.2]}, {"effort": {"n": 2}, "ids": MOST, "ms": [5.0]}]
+    efforts = [
+        {"effort": {"n": 1}, "ids": HALF, "ms": [0.2], "cpu_s": 0.001},
+        {"effort": {"n": 2}, "ids": MOST, "ms": [5.0], "cpu_s": 0.001},
+    ]
     row = figures(BUILT, searched(TRUTH, (8.0, 8.0), efforts=efforts), TRUTH)
     assert [row["recall_at_10"], row["ms_at_95"], row["ms_at_98"]] == [1.0, 5.0, 8.0]
     assert [(e["recall_at_10"], e["p50_ms"]) for e in row["efforts"]] == [(0.75, 0.2), (0.95, 5.0)]
@@ -45,7 +49,7 @@ def test_a_recall_that_no_effort_reaches_has_no_latency():
     row = figures(BUILT, searched(HALF), TRUTH)
     assert row["ms_at_95"] is None
     result = {"collection": "c", "passages": 2, "token_vectors": 9, "engines": {"slow": row}, "unavailable": {}}
-    assert "| slow | 0.75 | 1.0 | 3.0 | - | - |" in table(result)
+    assert "| slow | 0.75 | 1.0 | 3.0 | 2.0 | - | - |" in table(result)
 
 
 def test_without_the_truth_there_is_no_recall():
@@ -56,8 +60,8 @@ def test_without_the_truth_there_is_no_recall():
 
 def test_the_table_lists_efforts_by_speed_and_peers_that_are_not_there():
     efforts = [
-        {"effort": {"probes": 8, "rerank": 9}, "ids": TRUTH, "ms": [9.0]},
-        {"effort": {"probes": 1}, "ids": HALF, "ms": [1.0]},
+        {"effort": {"probes": 8, "rerank": 9}, "ids": TRUTH, "ms": [9.0], "cpu_s": 0.001},
+        {"effort": {"probes": 1}, "ids": HALF, "ms": [1.0], "cpu_s": 0.001},
     ]
     row = figures(BUILT, searched(MOST, (4.0, 4.0), efforts=efforts, efforts_left_out=2), TRUTH)
     engines_found = {"ours": row, "plain": figures(BUILT, searched(TRUTH, one_pass=True), TRUTH)}
@@ -163,6 +167,16 @@ def test_efforts_are_timed_after_the_defaults_until_time_is_up(data_folder, monk
     assert found["so_far"] == 100 + common.WARM_UP + 1
     monkeypatch.setattr(common, "LADDER_S", 0)
     assert common.timed_search(data, opening)["efforts"] == []
+
+
+OURS = {"run_exact.py", "run_ours.py"}
+PEERS = [file for file in sorted((engines.ROOT / "benchmarks" / "engine_runs").glob("*.py")) if file.name not in OURS]
+
+
+@pytest.mark.parametrize("file", PEERS, ids=lambda file: file.name)
+def test_what_runs_in_a_peers_environment_imports_nothing_of_ours(file):
+    imported = [node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in imported if name.startswith(("late_interaction", "colbert_vespa", "benchmarks"))]
 
 
 def test_the_million_has_a_name(monkeypatch):

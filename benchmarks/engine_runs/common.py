@@ -9,16 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+if TYPE_CHECKING:  # peers' environments have none of ours
+    from late_interaction.array_types import Matrix
 
 WARM_UP = 3
 K = 10
 LADDER_S = 1200  # no further effort is begun after so many seconds
-Search = Callable[[Matrix], list[int]]  # a query's rows to its ten best passages
+Search = Callable[["Matrix"], list[int]]  # a query's rows to its ten best passages
 Prepare = Callable[[Mapping[str, Any]], Search]  # by an effort; none: the engine's defaults
 
 

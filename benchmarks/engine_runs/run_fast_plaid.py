@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from common import Data, K, Prepare, main, timed_search
 from fast_plaid.search import FastPlaid
 
-from late_interaction.array_types import Matrix
+if TYPE_CHECKING:  # peers' environments have none of ours
+    from late_interaction.array_types import Matrix
 
 torch.set_num_threads(int(os.environ.get("TORCH_NUM_THREADS", "1")))
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import Data, K, Prepare, main, timed_search
 from tachiom import Tachiom
 
-from late_interaction.array_types import Matrix
+if TYPE_CHECKING:  # peers' environments have none of ours
+    from late_interaction.array_types import Matrix
 
 PQ_SAMPLE = 50_000  # by default ten million, whose training does not end within the hour
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from common import Data, K, Prepare, main, timed_search
 from xtr_warp.search import XTRWarp
 
-from late_interaction.array_types import Matrix
+if TYPE_CHECKING:  # peers' environments have none of ours
+    from late_interaction.array_types import Matrix
 
 
 def build(data: Data, index: Path) -> None:
