@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from late_interaction.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from colbert_vespa.rag import RAGPretrainedModel
@@ -37,26 +38,18 @@ __all__ = [
     "feed",
 ]
 
-_HOMES = {
-    "colbert_vespa.rag": ("RAGPretrainedModel",),
-    "colbert_vespa.training.rag_trainer": ("RAGTrainer",),
-    "feeder": ("FeedOptions", "FeedSummary", "feed"),
-    "late_interaction.bundle": ("Bundle",),
-    "late_interaction.documents": ("Document",),
-    "late_interaction.errors": ("ColbertVespaError",),
-    "query": ("AsyncClient", "Client", "ClientSettings", "Hit", "SearchResult", "explain"),
-    "vespa_app": ("AppSettings", "build_package", "default_settings"),
-    "vespa_app.deploying": ("deploy",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    """Names are imported when they are asked for, so that the command line is there for Ctrl-C at once."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# so that the command line is there for Ctrl-C at once
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "colbert_vespa.rag": ("RAGPretrainedModel",),
+        "colbert_vespa.training.rag_trainer": ("RAGTrainer",),
+        "feeder": ("FeedOptions", "FeedSummary", "feed"),
+        "late_interaction.bundle": ("Bundle",),
+        "late_interaction.documents": ("Document",),
+        "late_interaction.errors": ("ColbertVespaError",),
+        "query": ("AsyncClient", "Client", "ClientSettings", "Hit", "SearchResult", "explain"),
+        "vespa_app": ("AppSettings", "build_package", "default_settings"),
+        "vespa_app.deploying": ("deploy",),
+    },
+)

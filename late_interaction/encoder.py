@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT, Bundle
@@ -17,6 +17,9 @@ from late_interaction.cores import cores
 from late_interaction.errors import BundleError
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 __all__ = ["Encoder", "check_finite", "open_graph"]
 
@@ -129,6 +132,8 @@ def open_graph(path: Path, threads: int = 1) -> ort.InferenceSession:
 
     Without VNNI, onnxruntime's quicker kernel adds pairs of products in 16 bits, which overflow: other vectors.
     """
+    import onnxruntime as ort  # when there is something to encode
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -8,15 +8,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 
 from late_interaction.array_types import Mask
 from late_interaction.bundle import Bundle, Manifest, SideRules
 from late_interaction.errors import BundleError
 from late_interaction.text import without_surrogates
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 __all__ = ["TokenRows", "Tokenizing"]
 
@@ -64,6 +67,8 @@ class Tokenizing:
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises: BundleError where tokenizer.json cannot be read."""
+        from tokenizers import Tokenizer  # when there is something to encode
+
         path = bundle.file("tokenizer.json")
         self._manifest = bundle.manifest
         try:
@@ -104,7 +109,7 @@ class Tokenizing:
 
     @cached_property
     def _whole(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self._document.to_str())
+        tokenizer = type(self._document).from_str(self._document.to_str())
         tokenizer.no_truncation()
         return tokenizer
 
