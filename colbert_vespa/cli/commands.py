@@ -19,7 +19,7 @@ from colbert_vespa.cli.option_types import Json, checkpoint, folder_to_write, pa
 from colbert_vespa.cli.package_commands import app as make_app
 from colbert_vespa.cli.package_commands import deploy, plan
 from colbert_vespa.cli.search_commands import search
-from colbert_vespa.cli.serve_commands import serve
+from colbert_vespa.cli.serve_commands import ServeCommand, serve
 from late_interaction.errors import ColbertVespaError
 from late_interaction.extras import require
 
@@ -94,5 +94,6 @@ def demo(
 app.command()(demo)
 app.command()(export)
 app.command("app")(make_app)
-for command in (deploy, plan, feed, search, evaluate, train, serve, parity):
+for command in (deploy, plan, feed, search, evaluate, train, parity):
     app.command()(command)
+app.command(cls=ServeCommand)(serve)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.keys_commands import keys_app
 from colbert_vespa.cli.option_types import BundleOption, Candidates, path, real, text, whole
 from late_interaction.errors import UsageError
 
-__all__ = ["serve"]
+__all__ = ["ServeCommand", "serve"]
+
+
+class ServeCommand(TyperCommand):
+    """`serve ADDRESS...`, and `serve keys ...`; a folder of that name is ./keys."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if args[:1] == ["keys"]:
+            return typer.main.get_command(keys_app).make_context(f"{info_name} keys", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
 
 def serve(
@@ -27,6 +38,9 @@ def serve(
     stdio: Annotated[
         bool, typer.Option("--stdio", help="No HTTP: serve one agent over standard input and output, by MCP.")
     ] = False,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="File with callers' keys, as `serve keys make` writes it.", parser=path)
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file with certificates.", parser=path)] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file with their private key.", parser=path)] = None,
     cors: Annotated[
@@ -60,12 +74,14 @@ def serve(
     url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
     bundle: BundleOption = None,
 ) -> None:
-    """Serve indexes over HTTP, with a page to search them at /."""
+    """Serve indexes over HTTP, with a page to search them at /. `serve keys` makes, lists and revokes keys of callers."""
     if stdio:
         _over_stdio(address, bundle, candidates, url_field, timeout)
         return
     from colbert_vespa.server.app import create_app
+    from colbert_vespa.server.door import KeyedDoor
     from colbert_vespa.server.engine import Engine
+    from colbert_vespa.server.keys import KeyFile
     from colbert_vespa.server.logs import log_to_stderr
     from colbert_vespa.server.running import Listen, check_loopback, listening, run_server
     from colbert_vespa.server.settings import ServerSettings, served_address
@@ -78,14 +94,16 @@ def serve(
         splitting=Splitting(split),
     )  # fmt: skip
     listen = Listen(host, port, tls_cert, tls_key, settle)
-    check_loopback(host)
+    door = None if keys is None else KeyedDoor(KeyFile(keys))
+    if door is None:
+        check_loopback(host)
     served = [served_address(one) for one in address]
     with listening(listen) as on:
         engine = Engine(served, bundle, settings)
         log_to_stderr(as_json=log_json)
         names = ", ".join(engine.catalog.indexes)
         Output(json_output=True).say(f"{names} at {listen.url(on.getsockname()[1])}")
-        run_server(create_app(engine), listen, settings, on)
+        run_server(create_app(engine, door), listen, settings, on)
 
 
 def _over_stdio(addresses: list[str], bundle: Path | None, candidates: str, url_field: str, timeout: float) -> None:

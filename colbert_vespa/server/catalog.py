@@ -14,9 +14,11 @@ from late_interaction.filters import parse_where
 from query.backend import SearchIndex
 from query.core import Core
 from query.options import Names, check_names
-from query.types import SearchResult
+from query.types import Covered, SearchResult
 
 __all__ = ["Catalog", "ServedIndex"]
+
+PARTIAL = "not all documents were searched"
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class ServedIndex:
     address: str
 
     @property
-    def local(self) -> bool:
-        return not self.address.lower().startswith(("http://", "https://"))
+    def backend(self) -> str:
+        return "vespa" if self.address.lower().startswith(("http://", "https://")) else "local"
 
 
 class Catalog:
@@ -72,24 +74,32 @@ class Catalog:
             raise UsageError(f"name one index: {', '.join(index.name for index in chosen)}")
         return chosen[0]
 
-    def check_filter(self, access: Access, indexes: Sequence[SearchIndex]) -> None:
-        """Raises: Refusal where the filter of the key does not fit an index, which then does not exist for it."""
-        for index in indexes if access.where is not None else ():
-            try:
-                parse_where(access.where, index.schema)
-            except FilterError:
-                raise Refusal(404, "there is no such index") from None
+    def fitting(
+        self, access: Access, served: Sequence[ServedIndex], indexes: Sequence[SearchIndex], names: Names
+    ) -> tuple[list[ServedIndex], list[SearchIndex]]:
+        """Those that have the fields of the key's filter; others do not exist for it. Raises: Refusal where none is left, or
+        one was named."""
+        pairs = [pair for pair in zip(served, indexes, strict=True) if _fits(access, pair[1])]
+        if not pairs or (names is not None and len(pairs) < len(served)):
+            raise Refusal(404, "there is no such index")
+        return [index for index, _ in pairs], [index for _, index in pairs]
 
-    def shown(self, result: SearchResult, asked: Sequence[ServedIndex]) -> SearchResult:
-        """The result with the names of the API, and without the server's addresses."""
+    def shown(self, access: Access, result: SearchResult, asked: Sequence[ServedIndex]) -> SearchResult:
+        """The result with the names of the API, and without the server's addresses; for a key with a filter also without what
+        counts documents that it does not select."""
         names = {self._core.indexes[index.known].name: index.name for index in asked}
-        return replace(
-            result,
-            hits=tuple(replace(hit, index=names.get(hit.index, hit.index)) for hit in result.hits),
-            chosen=self.hidden(result.chosen),
-            notes=tuple(map(self.hidden, result.notes)),
-            degraded=tuple(map(self.hidden, result.degraded)),
-        )
+        hits = tuple(replace(hit, index=names.get(hit.index, hit.index)) for hit in result.hits)
+        found = replace(result, hits=hits, chosen=self.hidden(result.chosen))
+        found = replace(found, degraded=self.reasons(access, result))
+        if access.where is not None:
+            return replace(found, searched=None, notes=())
+        return replace(found, notes=tuple(map(self.hidden, result.notes)))
+
+    def reasons(self, access: Access, answer: Covered) -> tuple[str, ...]:
+        """Why an answer is not full, as the caller may read it."""
+        if access.where is not None:
+            return (PARTIAL,) if answer.degraded else ()
+        return tuple(map(self.hidden, answer.degraded))
 
     def hidden(self, text: str) -> str:
         """`text` with names in place of addresses."""
@@ -100,6 +110,14 @@ class Catalog:
     def told(self, error: ColbertVespaError) -> Refusal:
         """The error as a caller may read it."""
         return Refusal(status_of(error), self.hidden(detail_of(error)))
+
+
+def _fits(access: Access, index: SearchIndex) -> bool:
+    try:
+        parse_where(access.where, index.schema)
+    except FilterError:
+        return False
+    return True
 
 
 def _spellings(index: SearchIndex, address: str) -> set[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from colbert_vespa.server.access import EVERYTHING, Access
 from colbert_vespa.server.errors import Refusal
+from colbert_vespa.server.guard import LOG
+from colbert_vespa.server.keys import CallerKey, KeyFile, key_id, same_key
+from colbert_vespa.server.rates import TokenBucket
 from colbert_vespa.server.running import is_loopback
+from late_interaction.errors import UsageError
 
-__all__ = ["Door", "OpenDoor"]
+__all__ = ["Door", "KeyedDoor", "OpenDoor"]
 
 
 class Door:
@@ -38,6 +43,53 @@ class OpenDoor(Door):
         if origin is not None and origin not in self._origins and urlsplit(origin).netloc != host:
             raise Refusal(403, "pages of another origin may not ask this server; --cors names those that may")
         return EVERYTHING
+
+
+class KeyedDoor(Door):
+    """With keys, which are read again when their file has changed."""
+
+    def __init__(self, file: KeyFile, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises: UsageError where the file cannot be read."""
+        self._file, self._clock = file, clock
+        self._keys: dict[str, CallerKey] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """A file that cannot be read for the moment, or is damaged, lets nobody in whom it did not before. Raises: UsageError
+        where none was read yet."""
+        try:
+            found = self._file.path.stat()
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if seen == self._seen:
+                return
+            keys = {key.id: key for key in self._file.read()}
+        except (OSError, UsageError) as error:
+            if self._seen is None:
+                raise UsageError(f"keys {self._file.path}: {getattr(error, 'strerror', None) or error}") from None
+            LOG.error("the file of keys cannot be read; the keys read before count", extra={"error": type(error).__name__})
+            return
+        changed = {id_ for id_, key in keys.items() if self._keys.get(id_) != key}
+        self._buckets = {id_: bucket for id_, bucket in self._buckets.items() if id_ in keys and id_ not in changed}
+        self._keys, self._seen = keys, seen
+
+    def admitted(self, request: HTTPConnection, role: str) -> Access:
+        self._refresh()
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        key = self._keys.get(key_id(token))
+        if scheme.lower() != "bearer" or not same_key(token, key) or key is None:
+            raise Refusal(401, "give a key, as the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+        request.scope.setdefault("state", {})["key"] = key.id
+        if key.rate is not None:
+            bucket = self._buckets.setdefault(key.id, TokenBucket(key.rate, self._clock))
+            if seconds := bucket.taken():
+                raise Refusal(429, f"this key may ask {key.rate:g} times a second", {"Retry-After": str(seconds)})
+        access = Access(key.id, key.role, None if key.indexes is None else frozenset(key.indexes), key.where)
+        if not access.may(role):
+            raise Refusal(403, f"this takes a key of role {role}, and this one has role {key.role}")
+        return access
 
 
 def _name(host: str) -> str:

@@ -80,7 +80,7 @@ class Engine:
         for served in self.catalog.indexes.values():
             index = self.core.named([served.known])[0]
             rows = self.core.encoder(index.bundle).encode_queries(["warm"])[0]
-            if served.local:
+            if served.backend == "local":
                 for candidates in ("hybrid", "exhaustive"):
                     options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
                     step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
@@ -97,8 +97,7 @@ class Engine:
         until = self.core.deadline(timeout)
         async with self.gate.entered(until - self.clock()):
             indexes = await self.thread(self.core.named, [index.known for index in served], until)
-            self.catalog.check_filter(access, indexes)
-            yield Opened(served, indexes, until)
+            yield Opened(*self.catalog.fitting(access, served, indexes, names), until)
 
     @asynccontextmanager
     async def at_rest(self, name: str) -> AsyncIterator[Opened]:
@@ -160,7 +159,7 @@ class Engine:
             encoded = await self.encoded(queries, opened)
             chosen = self.narrowed(access, options, opened)
             results = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
-        return [self.catalog.shown(result, opened.served) for result in results]
+        return [self.catalog.shown(access, result, opened.served) for result in results]
 
     def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
         """The options with the filter of the key, and what is left of the time."""
@@ -177,7 +176,7 @@ class Engine:
             chosen = replace(options, candidates="exhaustive" if exact else AUTO)
             chosen = self.narrowed(access, chosen, opened)
             (result,) = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
-        return self.catalog.shown(result, opened.served)
+        return self.catalog.shown(access, result, opened.served)
 
     async def rerank_texts(
         self, access: Access, query: Query, texts: Sequence[str | Document], options: SearchOptions, timeout: float | None

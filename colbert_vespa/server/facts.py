@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import FieldType, MetadataSchema, Value
 from query.backend import SearchIndex
 from query.plans import Plan, VespaQuery
+from query.types import Covered
 from query.vespa import VespaIndex
 from query.vespa_answer import coverage_of
 from query.vespa_request import stored_request
@@ -40,8 +42,11 @@ async def index_facts(engine: Engine, access: Access, name: str, timeout: float,
         where = parse_where(access.where, index.schema)
         if isinstance(index, VespaIndex):
             settings = index.application.settings
-            facts |= {"codec": settings.codec, "layout": settings.layout, "mode": settings.mode}
-            return facts | await engine.run(_vespa_counts(index, where, opened.until), opened.until)
+            if access.where is None:
+                facts |= {"codec": settings.codec, "layout": settings.layout, "mode": settings.mode}
+            counted = await engine.run(_vespa_counts(index, where, opened.until), opened.until)
+            facts |= {"passages": counted.passages, "coverage": counted.coverage}
+            return facts | {"degraded": engine.catalog.reasons(access, counted)}
         work = engine.thread(_local_facts, _local(index, opened, engine), where)
         return facts | await within(opened.until - engine.clock(), work)
 
@@ -85,17 +90,20 @@ def _local_facts(index: PlaidIndex, where: Filter | None) -> dict[str, Any]:
     return facts
 
 
-def _vespa_counts(index: VespaIndex, where: Filter | None, until: float) -> Plan[dict[str, Any]]:
+@dataclass(frozen=True)
+class _PassageCount(Covered):
+    passages: int | None
+    coverage: float
+    degraded: tuple[str, ...]
+
+
+def _vespa_counts(index: VespaIndex, where: Filter | None, until: float) -> Plan[_PassageCount]:
     selection = "true" if where is None else filter_to_yql(where)
     body = stored_request(index.application.settings, selection, 0).body([index.name])
     (answer,) = yield (VespaQuery(index.url, body, until),)
     root = answer.body["root"]
     coverage = coverage_of(root, None)
-    return {
-        "passages": root.get("fields", {}).get("totalCount"),
-        "coverage": coverage.share,
-        "degraded": list(coverage.degraded),
-    }
+    return _PassageCount(root.get("fields", {}).get("totalCount"), coverage.share, coverage.degraded)
 
 
 async def index_values(

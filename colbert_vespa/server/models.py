@@ -250,7 +250,7 @@ class EncodeAnswer(BaseModel):
 
 
 class IndexAnswer(BaseModel):
-    """fields: metadata and their types. The rest depends on the backend."""
+    """fields: metadata and their types. error: why it cannot be read for the moment. The rest depends on the backend."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -71,3 +71,17 @@ async def test_two_indexes_have_names_of_their_own(animals, odd):
         assert found["hits"][0]["index"] == "beasts"
         both = (await http.post("/v1/search", json={"query": "cat", "k": 15})).json()["results"][0]["hits"]
         assert {hit["index"] for hit in both} == {"beasts", "odd"}
+
+
+async def test_an_index_that_goes_away_is_told_without_its_place(tmp_path, tiny_bundle, animals):
+    gone = made(tmp_path / "gone", tiny_bundle)
+    async with serving(gone, animals) as http:
+        (tmp_path / "gone").rename(tmp_path / "elsewhere")
+        first, second = (await http.get("/v1/indexes")).json()["indexes"]
+        assert (first["name"], second["name"], "error" in second) == ("gone", "animals", False)
+        assert str(tmp_path) not in str(first) and "log has the reason" in first["error"]
+        said = await refused(http.post("/v1/search", json={"query": "x", "index": "gone"}), 500)
+        assert str(tmp_path) not in said
+        assert (await http.post("/v1/search", json={"query": "x", "index": "animals"})).status_code == 200
+        (tmp_path / "elsewhere").rename(tmp_path / "gone")
+        assert (await http.post("/v1/search", json={"query": "x", "index": "gone"})).status_code == 200

@@ -48,7 +48,7 @@ async def get_documents(
     check_sizes(engine, texts=tuple(id), many=len(id))
     found = await engine.get(access, check_ids(id), name, timeout(None))
     body = {"documents": list(map(_document_json, found.values())), "coverage": found.coverage}
-    return answer({**body, "degraded": list(map(engine.catalog.hidden, found.degraded))})
+    return answer({**body, "degraded": engine.catalog.reasons(access, found)})
 
 
 @router.post("", operation_id="put_documents", responses=responses(TaskStarted, 409, 415, status=202, description="A task."))

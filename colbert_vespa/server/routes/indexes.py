@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.errors import Refusal
 from colbert_vespa.server.facts import index_facts, index_values
 from colbert_vespa.server.models import IndexAnswer, IndexesAnswer, SelectAnswer, SelectBody, ValuesAnswer
 from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout
+from late_interaction.errors import ColbertVespaError
 
 __all__ = ["router"]
 
@@ -22,7 +24,14 @@ async def indexes(engine: Asked, access: Reads, timeout: Timeout) -> Response:
     """The served indexes that the caller sees."""
     found = []
     for served in engine.catalog.visible(access):
-        found.append(await index_facts(engine, access, served.name, timeout(None), brief=True))
+        try:
+            found.append(await index_facts(engine, access, served.name, timeout(None), brief=True))
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+        except ColbertVespaError as error:
+            told = {"name": served.name, "backend": served.backend, "error": str(engine.catalog.told(error))}
+            found.append({**told, "candidates": [], "fields": {}, "model": "", "dim": 0})
     return answer({"indexes": found})
 
 
@@ -49,6 +58,4 @@ async def values(
 async def select(name: str, body: SelectBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
     """Ids of the documents that a filter selects."""
     found = await engine.select(access, body.where, body.limit, name, timeout(body.timeout))
-    return answer(
-        {"ids": list(found), "coverage": found.coverage, "degraded": list(map(engine.catalog.hidden, found.degraded))}
-    )
+    return answer({"ids": list(found), "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})

@@ -1,0 +1,152 @@
+"""Keys of callers: a file with what each may do, and a hash of it.
+
+A key is 256 random bits, so that nobody can go through those there may be: one SHA-256 hides it as well as a slow hash would,
+which is for passwords that people choose, and costs a request nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from colbert_vespa.server.access import ROLES
+from late_interaction.errors import UsageError
+from late_interaction.files import atomic_write
+from late_interaction.structured import Count, read
+
+__all__ = ["CallerKey", "KeyFile", "key_id", "same_key"]
+
+FORMAT = "colbert-vespa keys"
+MAX_BYTES = 16 * 1024 * 1024
+_TOKEN = re.compile(r"cv_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True)
+class CallerKey:
+    """sha256: of the key. rate: requests a second; None for no limit. indexes: served names that it may see; None for all.
+    where: a filter that is added to all it asks; what it puts must match. created, revoked: seconds since 1970; revoked 0:
+    it is valid."""
+
+    id: str
+    name: str
+    role: str
+    sha256: str
+    created: Count
+    rate: float | None = None
+    indexes: tuple[str, ...] | None = None
+    where: Mapping[str, Any] | None = None
+    revoked: Count = 0
+
+    def check(self) -> None:
+        """Raises: UsageError on what no key can have."""
+        if self.role not in ROLES:
+            raise UsageError(f"role {self.role!r} is unknown; known: {', '.join(ROLES)}")
+        if self.rate is not None and not 0 < self.rate <= 1e6:
+            raise UsageError(f"rate must be above 0 requests a second, at most a million, got {self.rate:g}")
+        if self.indexes is not None and not all(self.indexes):
+            raise UsageError("the name of an index cannot be empty")
+
+
+@dataclass(frozen=True)
+class _Keys:
+    format: str
+    keys: tuple[CallerKey, ...] = field(default=())
+
+
+class KeyFile:
+    """JSON, readable by its owner alone when it is made here."""
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._now = now
+
+    def read(self) -> tuple[CallerKey, ...]:
+        """Raises: UsageError where there is no such file, or it is another."""
+        try:
+            with self.path.open("rb") as file:
+                text = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"keys {self.path}: {error.strerror or error}") from None
+        try:
+            if len(text) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes")
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"keys {self.path}: not a file of keys ({error})") from None
+        found = read(_Keys, data, UsageError, f"keys {self.path}: ")
+        if found.format != FORMAT:
+            raise UsageError(f"keys {self.path}: not a file of keys: make one with `colbert-vespa serve keys make`")
+        for key in found.keys:
+            key.check()
+        return found.keys
+
+    def make(
+        self,
+        name: str,
+        role: str,
+        *,
+        rate: float | None = None,
+        indexes: Sequence[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> tuple[CallerKey, str]:
+        """A new key, and what its caller sends, which is kept nowhere. Raises: UsageError, OSError."""
+        id_ = secrets.token_hex(6)
+        token = f"cv_{id_}_{secrets.token_urlsafe(32)}"
+        given = None if indexes is None else tuple(indexes)
+        key = CallerKey(id_, name, role, _hashed(token), int(self._now()), rate, given, where)
+        key.check()
+        with self._changing() as keys:
+            self._write([*keys, key])
+        return key, token
+
+    def revoke(self, id_: str) -> CallerKey:
+        """Raises: UsageError where there is no such key, or it was revoked before."""
+        with self._changing() as keys:
+            for place, key in enumerate(keys):
+                if key.id == id_:
+                    if key.revoked:
+                        raise UsageError(f"keys {self.path}: key {id_} was revoked before")
+                    revoked = replace(key, revoked=int(self._now()))
+                    self._write([*keys[:place], revoked, *keys[place + 1 :]])
+                    return revoked
+        raise UsageError(f"keys {self.path}: there is no key {id_!r}")
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[CallerKey, ...]]:
+        """The keys, which nobody else changes meanwhile."""
+        with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.read() if self.path.exists() else ()
+
+    def _write(self, keys: Sequence[CallerKey]) -> None:
+        data = {"format": FORMAT, "keys": [{n: v for n, v in asdict(key).items() if v is not None} for key in keys]}
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        atomic_write(self.path, json.dumps(data, indent=1).encode() + b"\n")
+
+
+def key_id(token: str) -> str:
+    """'' where it is not a key at all."""
+    found = _TOKEN.fullmatch(token)
+    return found[1] if found else ""
+
+
+def same_key(token: str, key: CallerKey | None) -> bool:
+    """In the same time whether the key exists, and however much of it is right."""
+    wanted = "0" * 64 if key is None else key.sha256
+    return hmac.compare_digest(_hashed(token), wanted) and key is not None and not key.revoked
+
+
+def _hashed(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,27 @@
+"""How often a caller may ask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["TokenBucket"]
+
+
+class TokenBucket:
+    """`rate` requests a second over time, and those of one second at once."""
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate, self._clock = rate, clock
+        self._most = self._left = max(1.0, rate)
+        self._at = clock()
+
+    def taken(self) -> int:
+        """0 where the request may go on, else the whole seconds after which another may."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            return max(1, math.ceil((1.0 - self._left) / self._rate))
+        self._left -= 1.0
+        return 0
