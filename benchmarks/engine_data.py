@@ -1,7 +1,7 @@
-"""What all engines of `benchmarks.engines` are given: a folder of arrays, from a collection or made up.
+"""What all engines of `benchmarks.engines` are given: a folder of arrays, from a collection, repeated with changes, or made up.
 
-vectors.npy [T, d] float32, made-up ones float16; offsets.npy [n + 1] int64; token_ids.npy [T] uint32, the vocabulary id of each
-row. queries.npy [R, d] float32, query_offsets.npy [q + 1] int64, query_token_ids.npy [R] uint32.
+vectors.npy [T, d] float32, repeated and made-up ones float16; offsets.npy [n + 1] int64; token_ids.npy [T] uint32, the
+vocabulary id of each row. queries.npy [R, d] float32, query_offsets.npy [q + 1] int64, query_token_ids.npy [R] uint32.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from benchmarks.vespa_collections import open_collection
 from late_interaction.array_types import Matrix
 
-__all__ = ["SYNTHETIC", "write_collection", "write_synthetic"]
+__all__ = ["REPEATED", "repeat", "write_collection", "write_synthetic"]
 
-SYNTHETIC = {"synthetic-1m": 1_000_000}  # made-up collections that have a name: passages
+REPEATED = {"synthetic-1m": ("docs-100k", 10)}  # name: the collection that is repeated, how many times
+SWAPPED, NOISE = 0.5, 0.1  # share of the rows of a repeated passage; norm
 ROWS, DIM = 32, 128  # of a made-up passage
 WORDS, TOPICS = 4_096, 512
 BLOCK = 10_000
+ROW_BLOCK = 1 << 16
 
 
 def write_collection(data: Path, name: str, *, quick: bool) -> dict[str, int]:
@@ -44,14 +46,40 @@ def write_collection(data: Path, name: str, *, quick: bool) -> dict[str, int]:
     return _write(data, lengths, [Q for Q, _ in asked], [part for _, part in asked])
 
 
+def repeat(data: Path, times: int) -> dict[str, int]:
+    """Add further versions of all passages of a collection that was written there, `times` as many passages in all.
+
+    A version has the passage's words; half of its rows are those of the same word elsewhere in the collection, and all have a
+    little noise: there is competition for each place of an answer, as in a larger collection of the same kind.
+    """
+    random = np.random.default_rng(0)
+    base, ids = np.load(data / "vectors.npy", mmap_mode="r"), np.load(data / "token_ids.npy")
+    total, dim = times * len(base), base.shape[1]
+    _check_disk(data, total, dim)
+    by_word, counts = np.argsort(ids, kind="stable"), np.bincount(ids)
+    starts = np.cumsum(counts) - counts
+    vectors = np.lib.format.open_memmap(data / "repeated.npy", "w+", np.float16, (total, dim))
+    for start in range(0, total, ROW_BLOCK):
+        places = np.arange(start, min(start + ROW_BLOCK, total))
+        rows, added = places % len(base), places >= len(base)
+        others = by_word[starts[ids[rows]] + (random.random(len(rows)) * counts[ids[rows]]).astype(np.int64)]
+        block = base[np.where(added & (random.random(len(rows)) < SWAPPED), others, rows)]
+        noise = random.standard_normal(block.shape, np.float32) * np.float32(NOISE / dim**0.5)
+        vectors[places[0] : places[-1] + 1] = np.where(added[:, None], _unit(block + noise), block)
+    vectors.flush()
+    (data / "repeated.npy").replace(data / "vectors.npy")
+    np.save(data / "token_ids.npy", np.tile(ids, times))
+    lengths = np.tile(np.diff(np.load(data / "offsets.npy")), times)
+    np.save(data / "offsets.npy", np.append(0, np.cumsum(lengths)).astype(np.int64))
+    return {"passages": len(lengths), "token_vectors": total, "queries": len(np.load(data / "query_offsets.npy")) - 1}
+
+
 def write_synthetic(data: Path, passages: int) -> dict[str, int]:
-    """Unit vectors around 4,096 skewed words, bent towards the passage's topic. Queries: the rows of a passage, with noise."""
-    needed = 2 * passages * ROWS * DIM
-    free = shutil.disk_usage(data).free
-    if free < 2 * needed:  # as much again for the largest index
-        raise SystemExit(
-            f"{passages} made-up passages need {2 * needed / 1e9:.0f} GB of disk; {data} has {free / 1e9:.0f} GB left"
-        )
+    """Unit vectors around 4,096 skewed words, bent towards the passage's topic. Queries: the rows of a passage, with noise.
+
+    Only that passage stands out in an answer: the scores of the others are near each other, so that recall says little.
+    """
+    _check_disk(data, passages * ROWS, DIM)
     random = np.random.default_rng(0)
     words, topics = (random.standard_normal((count, DIM), np.float32) for count in (WORDS, TOPICS))
     vectors = np.lib.format.open_memmap(data / "vectors.npy", "w+", np.float16, (passages * ROWS, DIM))
@@ -69,6 +97,14 @@ def write_synthetic(data: Path, passages: int) -> dict[str, int]:
     np.save(data / "token_ids.npy", ids.ravel())
     queries = [_unit(Q + 0.05 * random.standard_normal(Q.shape, np.float32)) for Q in chosen]
     return _write(data, [ROWS] * passages, queries, list(ids[asked]))
+
+
+def _check_disk(data: Path, rows: int, dim: int) -> None:
+    needed, free = 4 * rows * dim, shutil.disk_usage(data).free  # float16, and as much again for the largest index
+    if free < needed:
+        raise SystemExit(
+            f"{rows} vectors need {needed / 1e9:.0f} GB of disk with their index; {data} has {free / 1e9:.0f} GB left"
+        )
 
 
 def _unit(rows: Matrix) -> Matrix:

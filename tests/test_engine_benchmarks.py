@@ -116,6 +116,25 @@ def test_made_up_passages_that_do_not_fit_the_disk_are_not_begun(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_repeated_passages_have_the_words_of_the_first_and_rows_of_these_words(data_folder, monkeypatch):
+    monkeypatch.setattr(engine_data, "ROW_BLOCK", 1_000)
+    base, ids = np.load(data_folder / "vectors.npy"), np.load(data_folder / "token_ids.npy")
+    assert engine_data.repeat(data_folder, 3) == {"passages": 900, "token_vectors": 28_800, "queries": 100}
+    vectors, offsets = np.load(data_folder / "vectors.npy").astype(np.float32), np.load(data_folder / "offsets.npy")
+    assert np.array_equal(vectors[: len(base)], base)
+    assert np.array_equal(np.load(data_folder / "token_ids.npy"), np.tile(ids, 3))
+    assert offsets.tolist() == list(range(0, 28_801, 32))
+    second = vectors[len(base) : 2 * len(base)]
+    assert not np.array_equal(second, vectors[2 * len(base) :])
+    assert np.allclose(np.linalg.norm(second, axis=1), 1, atol=0.01)
+    often = np.bincount(ids)[ids] > 10
+    similarity = (second * base).sum(axis=1)[often]
+    assert 0.4 < (similarity < 0.98).mean() < 0.5  # a half, less those that are swapped with themselves
+    words = [int(word) for word in np.flatnonzero(np.bincount(ids) > 20)[:5]]
+    for word in words:
+        assert ((second[ids == word] @ base[ids == word].astype(np.float32).T).max(axis=1) > 0.98).all()
+
+
 def test_a_collection_keeps_the_word_of_each_row(tmp_path, monkeypatch):
     rows = [np.eye(3, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32)]
     queries = [("a", np.eye(2, 4, dtype=np.float32)), ("", np.empty((0, 4), np.float32))]
@@ -179,8 +198,8 @@ def test_what_runs_in_a_peers_environment_imports_nothing_of_ours(file):
     assert not [name for name in imported if name.startswith(("late_interaction", "colbert_vespa", "benchmarks"))]
 
 
-def test_the_million_has_a_name(monkeypatch):
+def test_of_a_million_passages_ours_alone_is_run_unless_asked(monkeypatch):
     monkeypatch.setattr("sys.argv", ["engines", "--collection", "synthetic-1m"])
-    options = engines._options()
-    assert options.synthetic == 1_000_000
-    assert engines._chosen(options) == ["exact", "ours"]
+    assert engines._chosen(engines._options()) == ["exact", "ours"]
+    monkeypatch.setattr("sys.argv", ["engines", "--collection", "synthetic-1m", "--engine", "tachiom"])
+    assert engines._chosen(engines._options()) == ["exact", "tachiom"]
