@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from vespa_bundles import small_bundle
 
+from feeder import FeedOptions, feed
+from feeder.copying.journal import CopyJournal
+from feeder.copying.local import LocalSource
+from feeder.copying.run import Copy
 from feeder.digests import Digests
 from feeder.encoding.batches import HereEncoding
 from feeder.encoding.passages import Splitting
@@ -23,6 +27,7 @@ from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import MetadataSchema
+from late_interaction.plaid import Storage
 from late_interaction.tokenizing import Tokenizing
 from query import Client
 from query.backend import SearchIndex
@@ -158,6 +163,19 @@ def test_a_target_is_what_keeps_the_protocol(fed):
     assert members(Target) <= members(fed)
     assert sorted(fed.documents) == ["a", "b"]
     assert isinstance(fed.documents["a"].passages[0], Passage)
+
+
+def test_a_target_takes_copies_of_an_index(tmp_path, tiny_bundle):
+    documents = [Document(str(n), "", f"words {n}") for n in range(5)]
+    feed(documents, FeedOptions(to=tmp_path / "i", journal=tmp_path / "j", bundle=tiny_bundle, storage=Storage("float32")))
+    source = LocalSource(tmp_path / "i")
+    target = ToyTarget(source.bundle)
+    for already_there in (0, 5):
+        summary = Copy(source, target, CopyJournal(tmp_path / "copy", "toy", resume=False), merge=True).run()
+        assert (summary.outcome, summary.passages, summary.already_there) == ("complete", 5, already_there)
+    assert [item.passages[0].text for item in target.documents.values()] == [document.text for document in documents]
+    assert all(item.vectors[0].shape[1] == tiny_bundle.manifest.dim for item in target.documents.values())
+    source.close()
 
 
 def test_a_backend_is_what_keeps_the_protocol(fed, monkeypatch):

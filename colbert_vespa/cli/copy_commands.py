@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
     from feeder.copying import CopySummary
+    from feeder.copying.run import Reporter
     from late_interaction.bundle import Bundle
 
 __all__ = ["add_copy_commands"]
@@ -53,10 +53,7 @@ def push(
     from feeder.copying import CopyOptions, copy_index
 
     _check_url(to, "push")
-    out = Output(json_output=json_output)
-    with _copying(out) as report:
-        summary = copy_index(str(index), to, CopyOptions(merge=merge, resume=resume), report)
-    _show(out, summary)
+    _run(json_output, functools.partial(copy_index, str(index), to, CopyOptions(merge=merge, resume=resume)))
 
 
 def pull(
@@ -77,11 +74,8 @@ def pull(
     from late_interaction.plaid import Storage
 
     _check_url(url, "pull")
-    out = Output(json_output=json_output)
     options = CopyOptions(_bundle(bundle), Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
-    with _copying(out) as report:
-        summary = copy_index(url, str(output), options, report)
-    _show(out, summary)
+    _run(json_output, functools.partial(copy_index, url, str(output), options))
 
 
 def backup(
@@ -94,10 +88,7 @@ def backup(
     """Writes an index's documents and vectors into a folder of compressed parts with checksums (docs/copying.md)."""
     from feeder.copying import CopyOptions, backup_index
 
-    out = Output(json_output=json_output)
-    with _copying(out) as report:
-        summary = backup_index(address, output, CopyOptions(_bundle(bundle), resume=resume), report)
-    _show(out, summary)
+    _run(json_output, functools.partial(backup_index, address, output, CopyOptions(_bundle(bundle), resume=resume)))
 
 
 def restore(
@@ -114,11 +105,8 @@ def restore(
     from feeder.copying import CopyOptions, restore_index
     from late_interaction.plaid import Storage
 
-    out = Output(json_output=json_output)
     options = CopyOptions(storage=Storage.chosen(codec, bits, refine), merge=merge, resume=resume)
-    with _copying(out) as report:
-        summary = restore_index(folder, to, options, report)
-    _show(out, summary)
+    _run(json_output, functools.partial(restore_index, folder, to, options))
 
 
 def _check_url(address: str, command: str) -> None:
@@ -132,13 +120,10 @@ def _bundle(path: Path | None) -> Bundle | None:
     return None if path is None else Bundle.open(path)
 
 
-@contextlib.contextmanager
-def _copying(out: Output) -> Iterator[functools.partial[None]]:
+def _run(json_output: bool, copy: Callable[[Reporter], CopySummary]) -> None:
+    out = Output(json_output=json_output)
     with out.steps() as bars:
-        yield functools.partial(bars, "copied")
-
-
-def _show(out: Output, summary: CopySummary) -> None:
+        summary = copy(functools.partial(bars, "copied"))
     there = f", {summary.already_there} of them there already" if summary.already_there else ""
     out.say(
         f"{summary.documents} documents{there}, {summary.passages} passages, {summary.token_vectors} token vectors "

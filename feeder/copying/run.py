@@ -51,10 +51,10 @@ def differences(source: Kept, to: Target) -> tuple[str, ...]:
         return (f"{to.name} makes its vectors itself: texts are sent, vectors are not",)
     if source.key == to.kept.key:
         return ()
+    stored = "stored unchanged" if to.kept.exact else f"stored as {to.kept.shown}"
     if source.exact:
-        return (f"vectors arrive as {to.kept.shown} keeps them",)
-    arrive = "as they are" if to.kept.exact else f"as {to.kept.shown} keeps them"
-    return (f"vectors come from {source.shown} and arrive {arrive}: a later feed of the documents encodes them again",)
+        return (f"vectors are {stored}",)
+    return (f"vectors of {source.shown} are {stored}: a later feed of the documents encodes them again",)
 
 
 def check_schema(source: MetadataSchema, target: MetadataSchema, name: str) -> None:

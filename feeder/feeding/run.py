@@ -27,7 +27,7 @@ from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.targets import Target
 from late_interaction.addresses import VespaUrl, locate
-from late_interaction.bundle import Bundle, is_bundle_folder
+from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Document
@@ -35,6 +35,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.files import check_apart, is_there
 from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid.store.creating import folder_of_ours_around
 from late_interaction.tokenizing import Tokenizing
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 
@@ -217,16 +218,8 @@ def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
             if _resolved(path).is_relative_to(_resolved(folder)):
                 raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another file")
     for what, path in [*files.items(), *folders.items()]:
-        for folder in _resolved(path).parents:
-            if kind := _artefact(folder):
-                raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another place")
-
-
-def _artefact(folder: Path) -> str:
-    """Whether it is an index or a bundle; '' where it is neither."""
-    if (folder / "SHARDS.json").is_file() or ((folder / "CURRENT").is_file() and (folder / "versions").is_dir()):
-        return "index"
-    return "bundle" if is_bundle_folder(folder) else ""
+        if holder := folder_of_ours_around(path):
+            raise UsageError(f"{what} {path} would lie in the {holder}: name another place")
 
 
 def _resolved(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Two processes that make one index at once: one does, the other is told, and nothing of the first is lost."""
 
+import functools
 import subprocess
 import sys
 import textwrap
@@ -120,3 +121,14 @@ def test_a_disk_that_refuses_is_one_line(tmp_path):
     with pytest.raises(LocalIndexError, match="i cannot be made, nothing was written: full"), new_index(tmp_path / "i"):
         raise OSError("full")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_none_is_made_inside_another_index_or_a_bundle(tmp_path):
+    bundle = fake_bundle(tmp_path / "bundle")
+    LocalIndex.create(tmp_path / "index", bundle=bundle, schema=MetadataSchema({}))
+    ShardedIndex.create(tmp_path / "shards", bundle=bundle, schema=MetadataSchema({}), sharding=Sharding(2)).close()
+    for place in ("index/new", "index/segments/a/new", "index/bundle/new", "shards/new", "shards/shard-0/new", "bundle/new"):
+        for create in (LocalIndex.create, functools.partial(ShardedIndex.create, sharding=Sharding(2))):
+            with pytest.raises(LocalIndexError, match=f"{place} would lie in the (index|bundle) {tmp_path}"):
+                create(tmp_path / place, bundle=bundle, schema=MetadataSchema({}))
+        assert not (tmp_path / place).exists()
