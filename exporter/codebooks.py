@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import CODEBOOK_ROWS, train_codebook
 from late_interaction.errors import BundleError
+from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds
 from late_interaction.vector_cache import DocumentEncoder
 
@@ -28,7 +29,7 @@ def add_codebook(
     bits: int = DEFAULT_BITS,
     centroids: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountReport | None = None,
 ) -> Bundle:
     """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; also `binary` thresholds,
     where they find more than a cut at 0 does (late_interaction.thresholds).

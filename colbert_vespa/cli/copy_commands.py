@@ -16,8 +16,8 @@ from late_interaction.errors import UsageError
 
 if TYPE_CHECKING:
     from feeder.copying import CopySummary
-    from feeder.copying.run import Reporter
     from late_interaction.bundle import Bundle
+    from late_interaction.progress import CountReport
 
 __all__ = ["add_copy_commands"]
 
@@ -120,7 +120,7 @@ def _bundle(path: Path | None) -> Bundle | None:
     return None if path is None else Bundle.open(path)
 
 
-def _run(json_output: bool, copy: Callable[[Reporter], CopySummary]) -> None:
+def _run(json_output: bool, copy: Callable[[CountReport], CopySummary]) -> None:
     out = Output(json_output=json_output)
     with out.steps() as bars:
         summary = copy(functools.partial(bars, "copied"))

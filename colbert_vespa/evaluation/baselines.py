@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -11,6 +11,7 @@ from colbert_vespa.evaluation.collection import CollectionQuery
 from colbert_vespa.evaluation.runs import Run
 from late_interaction.array_types import Matrix
 from late_interaction.documents import Document, passage_text
+from late_interaction.progress import StepReport
 from late_interaction.vector_cache import DocumentEncoder
 from query.fusion import fused
 from query.options import Weights
@@ -19,7 +20,6 @@ from vespa_app.candidates.pooled import pool
 __all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
 
 Hits = dict[str, list[tuple[str, float]]]
-Step = Callable[[str, int, int], None]
 BLOCK = 512
 
 
@@ -37,7 +37,7 @@ def pooled_run(
     rows: Sequence[Matrix],
     encoder: DocumentEncoder,
     k: int,
-    step: Step,
+    step: StepReport,
 ) -> Hits:
     """Cosine of mean token vectors: what candidates `pooled` rank by. rows: `[q, d]` of each query."""
     source, vectors = iter(documents), []

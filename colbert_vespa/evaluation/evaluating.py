@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +27,7 @@ from late_interaction.encoder import check_finite
 from late_interaction.errors import CollectionError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
+from late_interaction.progress import StepReport
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 from query import Client
 from query.options import AUTO
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 SEED = 13
-Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def evaluate(
     encoder: DocumentEncoder | None,
     settings: EvaluationSettings = EvaluationSettings(),
     *,
-    step: Step | None = None,
+    step: StepReport | None = None,
 ) -> Evaluation:
     """`encoder`: encodes the corpus for exact MaxSim; None leaves recall_at_10 out, and the mean of token vectors.
 
@@ -185,7 +185,7 @@ class _Asked:
     candidates: str
 
 
-def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: Step) -> _Asked:
+def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport) -> _Asked:
     """Each query twice: ten hits, timed, and `depth`."""
     run, seconds, used = {}, [], ""
     search = functools.partial(client.search, candidates=settings.candidates, rerank=settings.rerank)
@@ -211,7 +211,7 @@ def _baseline_runs(
     settings: EvaluationSettings,
     ours: Run,
     depth: int,
-    report: Step,
+    report: StepReport,
 ) -> dict[str, Run]:
     """`hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
     documents, queries = judged.documents, judged.queries
@@ -277,7 +277,7 @@ def exact_rankings(
     queries: Sequence[CollectionQuery],
     encoder: DocumentEncoder,
     k: int,
-    step: Step,
+    step: StepReport,
     block: int = 512,
 ) -> dict[str, list[str]]:
     """The best k by exact MaxSim over float32 vectors, a block of documents in memory at a time.

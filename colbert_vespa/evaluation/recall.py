@@ -14,6 +14,7 @@ from colbert_vespa.evaluation.metrics import percentile
 from colbert_vespa.evaluation.plots import new_figure, save_figure
 from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
+from late_interaction.progress import StepReport
 from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effort
 from query import Client
 from query.types import Query, SearchResult
@@ -24,7 +25,6 @@ RERANKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 PROBES = (4, 8, 16, 32, 64)
 PROBED = ("centroid", "hybrid")  # strategies that `probes` means something to
 EXACT = "exhaustive"
-Step = Callable[[str, int, int], None]
 _Setting = tuple[int | None, int]  # probes, rerank
 _GOAL = re.compile(r"recall@(\d{1,4})=(0?\.\d+|1(?:\.0*)?)")
 
@@ -75,7 +75,12 @@ def parse_goal(text: str) -> RecallGoal:
 
 
 def measure_recall(
-    client: Client, texts: Sequence[str], goal: RecallGoal, *, strategies: Sequence[str] | None = None, step: Step | None = None
+    client: Client,
+    texts: Sequence[str],
+    goal: RecallGoal,
+    *,
+    strategies: Sequence[str] | None = None,
+    step: StepReport | None = None,
 ) -> RecallReport:
     """Against MaxSim over everything, by the same index and its stored vectors. strategies: None for all that order by MaxSim
     and take ready rows.

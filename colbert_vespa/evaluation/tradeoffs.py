@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.pooling import pool
+from late_interaction.progress import StepReport
 from late_interaction.vector_cache import DocumentEncoder
 from query import Client
 
@@ -44,7 +45,6 @@ POOLINGS = (1, 2, 3)
 CANDIDATES = ("centroid", "exhaustive", "bm25", "hybrid")
 NDCG = Metric("ndcg", 10)
 BLOCK = 256
-Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def measure_tradeoffs(
     storages: Sequence[Storage] = STORAGES,
     poolings: Sequence[int] = POOLINGS,
     candidates: Sequence[str] = CANDIDATES,
-    step: Step | None = None,
+    step: StepReport | None = None,
 ) -> Tradeoffs:
     """poolings: factors, on top of the bundle's own. Codebooks are trained by each index on its own vectors, so that bits can
     differ."""

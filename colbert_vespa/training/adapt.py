@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from colbert_vespa.training.data import Example, RawExample, TrainingData, examples_of, text_of_document
@@ -14,10 +14,10 @@ from colbert_vespa.training.settings import TrainingSettings
 from colbert_vespa.training.synthetic import synthetic_examples
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
+from late_interaction.progress import StepReport
 
 __all__ = ["adapt", "distill"]
 
-Progress = Callable[[str, int, int], None]
 DOMAIN = TrainingSettings(objective="contrastive", negatives=1, keep_start=0.3)
 DISTILLED = TrainingSettings(objective="colbertv2", negatives=4, batch_size=16, keep_start=0.3)
 # few examples are seen several times, gently, and half of the start stays
@@ -36,7 +36,7 @@ def adapt(
     hold_out: HoldOut | None = None,
     bundle: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: StepReport | None = None,
 ) -> Trained:
     """Few-shot with `examples`: pairs or triplets of the domain, negatives mined among the documents. Without: queries are made
     from the documents, and distilled from the `teacher` where there is one, else contrasted.
@@ -69,7 +69,7 @@ def distill(
     hold_out: HoldOut | None = None,
     bundle: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: StepReport | None = None,
 ) -> Trained:
     """Denoised supervision as of ColBERTv2: index with the model, mine, score with the teacher, distil; and again with the
     model that came out. Scores are kept between rounds.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from exporter.quiet import quiet
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import ColbertVespaError
 from late_interaction.maxsim import maxsim_many
+from late_interaction.progress import CountReport
 
 __all__ = [
     "METRICS",
@@ -91,7 +92,7 @@ def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:
 
 
 def model_rankings(
-    model: Any, judged: Judged, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+    model: Any, judged: Judged, *, batch_size: int = 16, progress: CountReport | None = None
 ) -> dict[str, list[str]]:
     """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder. progress:
     documents done, of all.

@@ -23,13 +23,13 @@ from late_interaction.bm25 import Bm25
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write
+from late_interaction.progress import CountReport
 from late_interaction.structured import parse, read
 from query import Client
 
 __all__ = ["Bm25Ranker", "MiningSettings", "ModelRanker", "Ranker", "mine", "mined_once"]
 
 SOURCES = ("bm25", "model")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def mine(
     *,
     further: bool = False,
     teacher: Scorer | None = None,
-    progress: Progress | None = None,
+    progress: CountReport | None = None,
 ) -> list[Example]:
     """The examples with `count` negatives each, their own counted unless `further`: their own first, then mined ones,
     then, where a search found too few, random documents of the pool that it did not rank. Scores of examples that get another

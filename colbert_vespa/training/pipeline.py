@@ -22,7 +22,7 @@ from colbert_vespa.training.measuring import (
     model_rankings,
     smaller,
 )
-from colbert_vespa.training.preparing import Preparer, Progress
+from colbert_vespa.training.preparing import Preparer
 from colbert_vespa.training.quality import DataReport, QualitySettings, clean
 from colbert_vespa.training.report import TrainingReport
 from colbert_vespa.training.saving import is_checkpoint_folder, save_checkpoint
@@ -33,6 +33,7 @@ from late_interaction.addresses import as_path
 from late_interaction.bundle import is_bundle_folder
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.files import check_apart, check_folder, claim_folder, sha256_file
+from late_interaction.progress import StepReport
 
 __all__ = ["HoldOut", "Trained", "train"]
 
@@ -74,7 +75,7 @@ def train(
     layout: str = "sentence-transformers",
     bundle: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: StepReport | None = None,
 ) -> Trained:
     """model: any checkpoint that `export` takes, or a plain encoder. teacher: scores (query, document) pairs for distillation
     and for the filter of false negatives; its scores are kept under `teacher_name`. dim: of the projection that a
@@ -155,7 +156,7 @@ def _baselines(judged: Judged, hold_out: HoldOut | None) -> list[MeasuredModel]:
     return measured
 
 
-def _measured(name: str, model: Any, judged: Judged, step: Progress) -> MeasuredModel:
+def _measured(name: str, model: Any, judged: Judged, step: StepReport) -> MeasuredModel:
     rankings = model_rankings(model, judged, progress=lambda done, total: step(f"measuring {name}", done, total))
     return measure(name, rankings, judged)
 

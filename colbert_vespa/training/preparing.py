@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from colbert_vespa.training.settings import TrainingSettings
 from exporter import ExportOptions, export
 from late_interaction.errors import UsageError
 from late_interaction.files import remove_file
+from late_interaction.progress import StepReport
 
-__all__ = ["Preparer", "Progress"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["Preparer"]
 
 
 class Preparer:
@@ -33,7 +32,7 @@ class Preparer:
         teacher: CachedScorer | None,
         models: str,
         work: Path,
-        step: Progress,
+        step: StepReport,
     ) -> None:
         """models: what tells start and teacher from others."""
         self._data, self._settings, self._teacher, self._models = data, settings, teacher, models

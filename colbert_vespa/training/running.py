@@ -27,10 +27,10 @@ from exporter.quiet import quiet
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write, claim_folder, is_claimed, remove_folder
+from late_interaction.progress import StepReport
 
 __all__ = ["RunResult", "run_trainer"]
 
-Progress = Callable[[str, int, int], None]
 Remine = Callable[[Any, int], Sequence[Example]]
 EVALUATOR = "held-out"
 METRICS = {
@@ -60,7 +60,7 @@ def run_trainer(
     beside: Mapping[str, float] | None = None,
     remine: Remine | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: StepReport | None = None,
 ) -> RunResult:
     """Trains `model` (MultiVectorEncoder) in place; afterwards it has the weights of the best evaluation.
 
@@ -182,7 +182,7 @@ class _Complete(TrainerCallback):  # type: ignore[misc]
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, progress: Progress, total: int, beside: Mapping[str, float] | None) -> None:
+    def __init__(self, progress: StepReport, total: int, beside: Mapping[str, float] | None) -> None:
         self._progress, self._total, self._beside = progress, total, beside
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

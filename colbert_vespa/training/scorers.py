@@ -13,12 +13,12 @@ import numpy as np
 
 from exporter.quiet import quiet
 from late_interaction.errors import UsageError
+from late_interaction.progress import CountReport
 
 __all__ = ["CachedScorer", "Ensemble", "Scorer", "cross_encoder"]
 
 Pairs: TypeAlias = "Sequence[tuple[str, str]]"
 Scorer: TypeAlias = "Callable[[Pairs], Sequence[float]]"
-Progress = Callable[[int, int], None]
 BLOCK = 256  # pairs between two writes
 
 
@@ -44,7 +44,7 @@ class CachedScorer:
     """A scorer that looks into a file first: one JSON line for each pair, appended block by block; a torn last line counts as
     not there. name: of the teacher; another name does not see its scores."""
 
-    def __init__(self, scorer: Scorer, path: Path, *, name: str, progress: Progress | None = None) -> None:
+    def __init__(self, scorer: Scorer, path: Path, *, name: str, progress: CountReport | None = None) -> None:
         self._scorer, self._path, self._name = scorer, path, name
         self._progress = progress or (lambda _done, _total: None)
         self._known: dict[str, float] = {}

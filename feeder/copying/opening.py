@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from feeder.copying.backup import PROGRESS, BackupSource, BackupTarget, check_free
 from feeder.copying.journal import CopyJournal
-from feeder.copying.run import Copy, CopySummary, Reporter
+from feeder.copying.run import Copy, CopySummary
 from feeder.copying.source import StoredSource
 from feeder.copying.vespa import VespaSource
 from feeder.targets import Target
@@ -22,6 +22,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder, register_bundle
 from late_interaction.errors import UsageError
 from late_interaction.files import is_there
+from late_interaction.progress import CountReport
 from vespa_app.running import Application
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class CopyOptions:
     journal: Path | None = None
 
 
-def copy_index(source: str, target: str, options: CopyOptions | None = None, report: Reporter | None = None) -> CopySummary:
+def copy_index(source: str, target: str, options: CopyOptions | None = None, report: CountReport | None = None) -> CopySummary:
     """Copies what the address `source` has to the address `target`: ids, texts, metadata and vectors.
 
     Raises: CollectionError, LocalIndexError, VespaError, BundleError where the target belongs to another bundle, MetadataError
@@ -55,7 +56,9 @@ def copy_index(source: str, target: str, options: CopyOptions | None = None, rep
     return _copied(_opened(source, options.bundle), target, options, report)
 
 
-def backup_index(source: str, folder: Path, options: CopyOptions | None = None, report: Reporter | None = None) -> CopySummary:
+def backup_index(
+    source: str, folder: Path, options: CopyOptions | None = None, report: CountReport | None = None
+) -> CopySummary:
     """Copies what the address `source` has into a new backup folder. options: bundle and resume count.
 
     Raises: as copy_index; UsageError where the folder holds something else.
@@ -70,7 +73,9 @@ def backup_index(source: str, folder: Path, options: CopyOptions | None = None, 
         return Copy(place, target, progress, as_is=True, report=report).run()
 
 
-def restore_index(folder: Path, target: str, options: CopyOptions | None = None, report: Reporter | None = None) -> CopySummary:
+def restore_index(
+    folder: Path, target: str, options: CopyOptions | None = None, report: CountReport | None = None
+) -> CopySummary:
     """Copies a backup to the address `target`, if every part of it is as it was written.
 
     Raises: as copy_index; CollectionError where the backup is damaged or not complete.
@@ -78,7 +83,7 @@ def restore_index(folder: Path, target: str, options: CopyOptions | None = None,
     return _copied(BackupSource(folder), target, options or CopyOptions(), report)
 
 
-def _copied(source: StoredSource, target: str, options: CopyOptions, report: Reporter | None) -> CopySummary:
+def _copied(source: StoredSource, target: str, options: CopyOptions, report: CountReport | None) -> CopySummary:
     with contextlib.closing(source), contextlib.ExitStack() as open_things:
         to = open_things.enter_context(contextlib.closing(_target(target, source, options)))
         register_bundle(source.bundle)  # as a feed does

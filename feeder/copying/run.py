@@ -17,13 +17,13 @@ from feeder.targets import EncodedDocument, Kept, Target
 from late_interaction.array_types import Matrix
 from late_interaction.errors import CollectionError, MetadataError, UsageError
 from late_interaction.metadata import MetadataSchema
+from late_interaction.progress import CountReport
 
 __all__ = ["Copy", "CopySummary", "check_schema", "differences"]
 
 AHEAD = 8  # batches that are handed over without waiting for what became of them
 NOT_UNIT = 0.005
 TINY = 1e-12  # a row of zeros stays one
-Reporter = Callable[[int, int], None]  # done, and all there is
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Copy:
         *,
         merge: bool = False,
         as_is: bool = False,
-        report: Reporter | None = None,
+        report: CountReport | None = None,
     ) -> None:
         """Raises: UsageError where the target is not empty, MetadataError where its metadata differ."""
         self._source, self._to, self._progress, self._merge, self._as_is = source, to, progress, merge, as_is

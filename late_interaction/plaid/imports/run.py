@@ -25,6 +25,7 @@ from late_interaction.plaid.store.segment import PayloadForm, Segment
 from late_interaction.plaid.store.versions import now, publish
 from late_interaction.plaid.writing.build import build_encoded_segment
 from late_interaction.plaid.writing.training import FIT_VECTORS, adopt, bundle_codebook
+from late_interaction.progress import CountReport
 
 __all__ = ["import_index"]
 
@@ -42,7 +43,7 @@ def import_index(
     *,
     bundle: Bundle,
     documents: Iterable[Document] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountReport | None = None,
 ) -> LocalIndex:
     """Makes a local index at `target` of the one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid has at
     `source`: codec residual, with the peer's centroids as its codebook, so that vectors decode to what the peer decodes them
@@ -107,7 +108,7 @@ def _write(
     bundle: Bundle,
     schema: MetadataSchema,
     documents: Iterable[Document],
-    progress: Callable[[int, int], None],
+    progress: CountReport,
 ) -> None:
     book = peer.codebook
     index = LocalIndex.create(root, bundle=bundle, schema=schema, bits=book.bits)
@@ -126,7 +127,7 @@ def _write(
 
 
 def _items(
-    peer: Peer, schema: MetadataSchema, documents: Iterable[Document], progress: Callable[[int, int], None]
+    peer: Peer, schema: MetadataSchema, documents: Iterable[Document], progress: CountReport
 ) -> Iterator[tuple[Passage, Packed]]:
     """The n-th passage of a document is `id#n`."""
     total = int(peer.living.sum())
