@@ -11,7 +11,9 @@ import { CodePoints, count, cut, cutMiddle, score, similarity } from "./text.js"
 const MOST_PASSAGES = 100; // of a document, that the passage is looked for among
 const MOST_WORDS = 400; // of a passage that are shown; those of the matches always
 const CELL = 20; // pixels, as in heatmap.css
-const LABEL = 112; // pixels of a query word
+const LABEL = [48, 120]; // pixels of a query word, at least and at most
+const LETTER = 7.5; // pixels
+const ROW_WORD = 14; // characters of a query word beside its row
 const WORD = 22; // characters of a word in a label
 const CLOSE = "M3.5 3.5l9 9M12.5 3.5l-9 9";
 const MOVES = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
@@ -121,7 +123,10 @@ export class HeatMap {
 
   /** Tables of as many columns as fit beside each other; the rest goes on below, as a text does. */
   layOut() {
-    const columns = Math.max(4, Math.floor((this.bands.clientWidth - LABEL) / CELL));
+    const letters = Math.max(...this.table.matches.map((match) => Math.min(match.query_word.length, ROW_WORD)));
+    const label = Math.min(Math.max(LETTER * letters + 12, LABEL[0]), LABEL[1]);
+    this.bands.style.setProperty("--label", `${label}px`);
+    const columns = Math.max(4, Math.floor((this.bands.clientWidth - label) / CELL));
     if (columns === this.columns) return;
     this.columns = columns;
     const all = this.table.shown;
@@ -135,7 +140,7 @@ export class HeatMap {
     const head = el("thead", {}, el("tr", {}, el("td"), columns.map(label)));
     const rows = this.table.matches.map((match, row) => {
       const cells = columns.map((column, place) => this.cell(row, column, first && row === 0 && place === 0));
-      return el("tr", { data: { row: String(row) } }, el("th", { scope: "row" }, foreign(cut(match.query_word, 14))), cells);
+      return el("tr", { data: { row: String(row) } }, el("th", { scope: "row" }, foreign(cut(match.query_word, ROW_WORD))), cells);
     });
     const listeners = { onpointerover: (event) => this.read(event.target), onfocusin: (event) => this.read(event.target), onkeydown: (event) => this.move(event) };
     return el("table.matrix", { role: "grid", "aria-label": "Similarities", ...listeners }, head, el("tbody", {}, rows));

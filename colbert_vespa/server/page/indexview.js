@@ -31,6 +31,7 @@ const STORED = [
 const HISTORY = [
   ["Version", (info) => whole(info.version)],
   ["Versions kept", (info) => whole(Array.isArray(info.versions) ? info.versions.length : info.versions)],
+  ["Growth", (info) => (info.growth === null && info.centroids ? "not counted: the codebook came with the bundle and stays" : null)],
   ["Last feed", (info) => info.last_feed && moment(info.last_feed), (info) => ago(info.last_feed)],
 ];
 const SAID = new Set(["name", "backend", "fields", "growth", "drift", "degraded", "coverage", "shard_sizes", "documents", "passages",

@@ -4,8 +4,9 @@ import { el } from "./dom.js";
 import { CodePoints, codePointLength, cut, similarity } from "./text.js";
 
 const WEAK = 0.2; // similarities below are not shaded, those from STRONG on as much as possible
-const CLEAR = 0.45; // as WEAK, in the list of results: there only what stands out
+const CLEAR = 0.5; // as WEAK, in the list of results: there only what stands out
 const STRONG = 0.9;
+const LEAST = 0.03; // of a shade that can be seen
 
 export const strength = (value, weak = WEAK) => Math.min(Math.max((value - weak) / (STRONG - weak), 0), 1);
 
@@ -37,8 +38,8 @@ export function spansOf(hit, part) {
   const spans = [];
   for (const [first, last, value, word] of nearest(hit.explanation)) {
     const [start, end] = [first - begin, last - begin];
-    const shade = strength(value, CLEAR);
-    if (start >= 0 && end <= length && shade > 0) spans.push({ start, end, word, strength: shade, told: `${cut(word, 40)} ${similarity(value)}` });
+    const shade = strength(value, CLEAR) ** 2;
+    if (start >= 0 && end <= length && shade > LEAST) spans.push({ start, end, word, strength: shade, told: `${cut(word, 40)} ${similarity(value)}` });
   }
   spans.sort((a, b) => a.start - b.start || b.strength - a.strength);
   return spans.filter((span, place) => place === 0 || span.start >= spans[place - 1].end);

@@ -8,7 +8,7 @@ import { count, cut, cutMiddle, score, shownValue } from "./text.js";
 const SNIPPET = 340; // characters
 const WHOLE = 20000; // characters of a text that are shown at most
 const TITLE = 200;
-const METADATA = 6;
+const METADATA = 5;
 
 /** on: `open(hit)` for the heat map, `filter(name, value)` or null. several: whether hits are of different indexes. */
 export function resultList(result, on, several) {

@@ -31,7 +31,7 @@ export function segments(timings, total) {
 /** A bar of the stages by their time, and their names below it. */
 export function stagesView(result, total) {
   const parts = segments(result.timings_ms, total);
-  const name = (stage) => NAMES[stage] ?? (stage === "network" ? "server and network" : stage.replaceAll("_", " "));
+  const name = (stage) => NAMES[stage] ?? (stage === "network" ? "transfer" : stage.replaceAll("_", " "));
   const bar = el("div.stage-bar", { "aria-hidden": "true" }, parts.map(([stage, ms], place) => el(`i.s${place % 4}`, { vars: { ms: ms.toFixed(3) }, data: { stage } })));
   const list = el("ul.stage-list", {}, parts.map(([stage, ms], place) =>
     el("li", { title: TOLD[stage] ?? "" }, el(`i.s${place % 4}`, { "aria-hidden": "true", data: { stage } }), el("span", {}, name(stage)), " ", el("b.number", {}, milliseconds(ms)))));
