@@ -331,6 +331,13 @@ def test_keyboard_only(browser, server):
         page.get_by_role("dialog", name="Keyboard").wait_for(state="hidden")
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "query"
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        page.get_by_role("checkbox", name="Use the keys of one character").uncheck()
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        page.keyboard.press("1")
+        assert page.evaluate("document.activeElement.id") != "query" and "view=index" in page.url
 
 
 @pytest.mark.parametrize("view", ["search", "compare", "index"])

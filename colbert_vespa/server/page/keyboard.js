@@ -5,7 +5,33 @@ import { VIEWS } from "./state.js";
 
 const isTyping = (node) => node.matches("input:not([type=checkbox]), textarea, select");
 
+/** Whether keys of one character act: those who speak to their computer may have to switch them off. */
+const singles = {
+  name: "colbert-vespa-single-keys",
+  on: true,
+  start() {
+    const box = byId("single-keys");
+    try {
+      this.on = localStorage.getItem(this.name) !== "off";
+    } catch {
+      // storage is blocked: they act
+    }
+    box.checked = this.on;
+    box.addEventListener("change", () => this.set(box.checked));
+  },
+  set(on) {
+    this.on = on;
+    try {
+      if (on) localStorage.removeItem(this.name);
+      else localStorage.setItem(this.name, "off");
+    } catch {
+      // kept for this page alone
+    }
+  },
+};
+
 export function listenToKeys(store, escape) {
+  singles.start();
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (document.querySelector("dialog[open]")) return;
@@ -23,6 +49,7 @@ function whileTyping(event, escape) {
 }
 
 function elsewhere(event, store, escape) {
+  if (event.key.length === 1 && !singles.on) return null;
   const views = { 1: VIEWS[0], 2: VIEWS[1], 3: VIEWS[2] };
   if (event.key === "/") return () => { byId("query").focus(); byId("query").select(); };
   if (event.key === "?") return () => byId("help-button").click();
