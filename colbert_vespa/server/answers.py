@@ -33,13 +33,13 @@ _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
 
 
 def answer(body: object, status: int = 200) -> Response:
-    """Numbers that are not finite become null."""
-    return Response(orjson.dumps(body), status, media_type="application/json")
+    """Numbers that are not finite become null; arrays become lists."""
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
 def line(body: object) -> bytes:
     """Of NDJSON."""
-    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def responses(model: type[BaseModel] | None, *more: int, status: int = 200, description: str = "") -> dict[int | str, Any]:
