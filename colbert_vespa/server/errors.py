@@ -23,6 +23,7 @@ _TABLE: dict[type[ColbertVespaError], tuple[int, str]] = {
     errors.FilterError: (422, "filter"),
     errors.MetadataError: (422, "metadata"),
     errors.CollectionError: (422, "document"),
+    errors.LocalIndexError: (503, "index-unavailable"),
     errors.IndexBeingWritten: (409, "index-being-written"),
     errors.IncompleteAnswer: (503, "incomplete-answer"),
     errors.VespaTimeout: (504, "timeout"),
@@ -56,6 +57,8 @@ def detail_of(error: ColbertVespaError) -> str:
     """What the caller is told: nothing of faults of the server's own files."""
     if status_of(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
         return "the server cannot answer this; its log has the reason, under the request's id"
+    if _row(error)[1] == "index-unavailable":
+        return "the index is missing or damaged; the server's log has the reason, under the request's id"
     return str(error)
 
 
