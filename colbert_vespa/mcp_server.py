@@ -97,7 +97,7 @@ def server_over(
         ] = None,
     ) -> SearchResults:
         try:
-            found = await index.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
+            result = await index.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
         return SearchResults(
@@ -106,7 +106,7 @@ def server_over(
                     id=hit.id, title=hit.title or hit.id, text=hit.text[:MAX_PASSAGE], score=hit.score,
                     url=_url(hit.metadata.get(url_field)),
                 )
-                for hit in found.hits
+                for hit in result.hits
             ]
         )  # fmt: skip
 
@@ -114,14 +114,14 @@ def server_over(
         id: Annotated[str, Field(min_length=1, max_length=MAX_ID, description="Id of a document, as search gives it.")],  # noqa: A002 - agents know it so
     ) -> FetchedDocument:
         try:
-            found = await index.get([id], timeout=timeout)
-            if id not in found:
-                found.check_full()
+            documents = await index.get([id], timeout=timeout)
+            if id not in documents:
+                documents.check_full()
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
-        if id not in found:
+        if id not in documents:
             raise ToolError(f"no document {id!r}: give an id that search has found")
-        document = whole_document(found[id])
+        document = whole_document(documents[id])
         return FetchedDocument(
             id=id, title=document.title or id, text=document.text[:MAX_TEXT], truncated=len(document.text) > MAX_TEXT,
             url=_url(document.metadata.get(url_field)), metadata=whole_metadata(document.metadata),

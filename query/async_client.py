@@ -55,7 +55,8 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """As Client, whose errors the first call raises. opening: the transport by which applications are read."""
+        """As Client: a malformed address is refused here, all else by the first call. opening: the transport by which
+        applications are read."""
         own_parts = transport is not None or opening is not None
         self._given = ClientArguments(address, bundle, settings, precision, own_parts)
         self._open: Callable[[], Core] = lambda: Core(

@@ -294,10 +294,10 @@ class Output:
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
         if summary.outcome == "dry run":
-            there = f"{summary.already_there} are there as they are"
+            unchanged = f"{summary.already_there} are there as they are"
             if summary.operation == "delete":
-                there = f"{summary.absent} are not there"
-            self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {there}")
+                unchanged = f"{summary.absent} are not there"
+            self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {unchanged}")
             self._feed_notes(summary)
             return
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0

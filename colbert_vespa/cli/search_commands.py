@@ -66,18 +66,18 @@ def search(
     filter_, weights = _where(where), _weights(weight or [])
     settings = ClientSettings(require_full=require_full)
     with Client(address, bundle, settings=settings) as client:
-        found = client.search(
+        result = client.search(
             query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
             group=group, weights=weights, scored=scored, timeout=timeout,
             explain=explain or heatmap is not None or not json_output,  # people see which words matched
         )  # fmt: skip
-    out.hits(found)
+    out.hits(result)
     if explain:
-        out.explanation(found)
+        out.explanation(result)
     if heatmap is not None:
-        atomic_write(heatmap, heatmap_page(query, found).encode())
+        atomic_write(heatmap, heatmap_page(query, result).encode())
         out.say(f"words against words: {heatmap}")
-    out.result({"from": address[0] if len(address) == 1 else address, **found.to_json()})
+    out.result({"from": address[0] if len(address) == 1 else address, **result.to_json()})
 
 
 def _weights(given: Sequence[str]) -> dict[str, float] | None:

@@ -104,7 +104,7 @@ def measure_recall(
         say("exact MaxSim", place + 1, len(encoded))
     rows, texts = [encoded[place] for place in kept], [texts[place] for place in kept]
     ladders = {name: _ladders(name, goal.k) for name in chosen}
-    total = sum(len(ladder) for own in ladders.values() for ladder in own)
+    total = sum(len(ladder) for of_strategy in ladders.values() for ladder in of_strategy)
     curve: list[RecallPoint] = []
     best: list[RecallPoint] = []
     for name in chosen:

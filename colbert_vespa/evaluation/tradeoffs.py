@@ -171,7 +171,7 @@ def _asked(client: Client, judged: Judged, candidates: str) -> tuple[float, floa
     return float(np.mean(values)), 1000 * percentile(seconds, 0.5), 1000 * percentile(seconds, 0.95)
 
 
-def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
+def plot_tradeoffs(tradeoffs: Tradeoffs, path: Path) -> None:
     """nDCG@10 against bytes a passage and against p50, the Pareto fronts as lines; the format is that of the file's ending.
 
     Raises: MissingDependency without matplotlib.
@@ -179,18 +179,18 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
     figure = new_figure(12, 5)
     from matplotlib import ticker
 
-    codecs = list(dict.fromkeys(point.codec for point in found.points))
+    codecs = list(dict.fromkeys(point.codec for point in tradeoffs.points))
     panels = figure.subplots(1, 2, sharey=True)
     sides = (("bytes_per_passage", "by_bytes", "bytes a passage"), ("p50_ms", "by_latency", "latency p50, ms"))
     for axes, (cost, on_front, label) in zip(panels, sides, strict=True):
         for place, codec in enumerate(codecs):
-            for candidates, marker in zip(dict.fromkeys(p.candidates for p in found.points), "o^sDvP", strict=False):
-                chosen = [p for p in found.points if (p.codec, p.candidates) == (codec, candidates)]
+            for candidates, marker in zip(dict.fromkeys(p.candidates for p in tradeoffs.points), "o^sDvP", strict=False):
+                chosen = [p for p in tradeoffs.points if (p.codec, p.candidates) == (codec, candidates)]
                 axes.scatter(
                     [getattr(p, cost) for p in chosen], [p.ndcg_at_10 for p in chosen], marker=marker, color=f"C{place}",
                     s=[60 / p.pooling for p in chosen], label=f"{codec}, {candidates}",
                 )  # fmt: skip
-        best = sorted((getattr(p, cost), p.ndcg_at_10) for p in found.points if getattr(p, on_front))
+        best = sorted((getattr(p, cost), p.ndcg_at_10) for p in tradeoffs.points if getattr(p, on_front))
         axes.step(*zip(*best, strict=True), where="post", color="black", linewidth=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -198,6 +198,8 @@ def plot_tradeoffs(found: Tradeoffs, path: Path) -> None:
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.set_xlabel(label)
     panels[0].set_ylabel("nDCG@10")
-    panels[0].set_title(f"{found.collection}: {found.passages:,} passages, {found.queries} queries", loc="left", fontsize=10)
+    panels[0].set_title(
+        f"{tradeoffs.collection}: {tradeoffs.passages:,} passages, {tradeoffs.queries} queries", loc="left", fontsize=10
+    )
     panels[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), title="smaller marks: pooled", title_fontsize=7)
     save_figure(figure, path, tight=True)

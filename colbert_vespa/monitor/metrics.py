@@ -53,20 +53,20 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
     silent = tuple(host for host, at in told_at.items() if not at or at < since)
     nodes = [node for node in answer["nodes"] if str(node["hostname"]) not in silent]
 
-    containers = dict.fromkeys((host for host, own in _services(nodes) if own["name"] == CONTAINER), 0.0)
+    containers = dict.fromkeys((host for host, service in _services(nodes) if service["name"] == CONTAINER), 0.0)
 
     def most(service: str, name: str) -> dict[str, float]:
-        found: dict[str, float] = {}
+        by_host: dict[str, float] = {}
         for host, value in _values(nodes, service, name):
-            found[host] = max(found.get(host, value), value)
-        return found
+            by_host[host] = max(by_host.get(host, value), value)
+        return by_host
 
     def rate(name: str) -> dict[str, float]:
         """Of the last minute; a container does not tell what there was none of."""
-        found = dict(containers)
+        by_host = dict(containers)
         for host, value in _values(nodes, CONTAINER, f"{name}.rate"):
-            found[host] += value
-        return found
+            by_host[host] += value
+        return by_host
 
     used = {name: most(SEARCHNODE, f"content.proton.resource_usage.{name}.average") for name in RESOURCES}
     told = {name: most(CONTROLLER, f"cluster-controller.resource_usage.{name}_limit.max") for name in RESOURCES}
@@ -78,7 +78,7 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
     }
     return Figures(
         tuple(told_at), silent, used,
-        limits={name: max(found.values()) for name, found in told.items() if any(found.values())},
+        limits={name: max(values.values()) for name, values in told.items() if any(values.values())},
         above_limit=max(above.values(), default=0.0),
         blocked_on=tuple(sorted(host for host, value in blocked.items() if not value <= 0)),
         queries=rate("queries"), degraded=rate("degraded_queries"), failed=rate("failed_queries"), latency_s=latency,

@@ -102,13 +102,13 @@ class RAGPretrainedModel:
             return cls(bundle, IndexLocation(place), name=place.index, default_name=place.index, verbose=verbose)
         path = place.absolute()
         opened = IndexLocation(path.parent).opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
-        made = cls(
+        model = cls(
             open_index(opened).bundle, IndexLocation(path.parent), name=path.name, default_name=path.name, verbose=verbose
         )
         if version is not None:
             open_index(opened, version=version)
-            made._version = path.name, version
-        return made
+            model._version = path.name, version
+        return model
 
     def index(
         self,

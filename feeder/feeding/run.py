@@ -130,8 +130,8 @@ class FeedRun:
             if not options.dry_run:
                 open_things.callback(lambda: self._close(journal))
             encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
-            made = repr((target.bundle.sha256, astuple(options.splitting), encoder and encoder.precision))
-            digests = Digests(made, target.digest_basis)
+            encoding_basis = repr((target.bundle.sha256, astuple(options.splitting), encoder and encoder.precision))
+            digests = Digests(encoding_basis, target.digest_basis)
             encoding = None
             if options.operation == "put" and not options.dry_run:
                 encoding = self._encoding(target, encoder)

@@ -287,8 +287,8 @@ class LocalIndex:
         masks = snapshot.select(where, ids)
 
         def one(question: ScaledQuery) -> LocalResult:
-            found = search_selected(snapshot, question.rows, k, masks, settings=settings, exact=exact)
-            return question.restored(found)
+            result = search_selected(snapshot, question.rows, k, masks, settings=settings, exact=exact)
+            return question.restored(result)
 
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(one, questions))

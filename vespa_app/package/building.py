@@ -139,16 +139,16 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     embedder = embedder_of(bundle.sha256, settings)
     differences = embedder_differences(bundle) if settings.embedder else ()
     codebook = codebook_sha256(bundle)
-    main, *further = (Description(own, bundle.sha256, codebook, differences) for own in indexes.values())
+    main, *further = (Description(index_settings, bundle.sha256, codebook, differences) for index_settings in indexes.values())
     main = dataclasses.replace(main, beside=tuple(further))
     files: dict[str, bytes | Path] = {}
-    for name, own in indexes.items():
-        files[f"schemas/{name}.sd"] = schema_text(own, embedder.id).encode()
-        files |= _constants(bundle, own)
+    for name, index_settings in indexes.items():
+        files[f"schemas/{name}.sd"] = schema_text(index_settings, embedder.id).encode()
+        files |= _constants(bundle, index_settings)
     if settings.embedder:
         files[embedder.model] = bundle.model_path(settings.precision or bundle.default_precision)
         files[embedder.tokenizer] = bundle.file("tokenizer.json")
-    modes = {name: own.mode for name, own in indexes.items()}
+    modes = {name: index_settings.mode for name, index_settings in indexes.items()}
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
         wanted = codec.needs_codebook or settings.thresholds

@@ -32,7 +32,7 @@ _EXACT = """\
 def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
     """embedder_id: of Vespa's embedder, where it makes the vectors (setting encoding)."""
     name = settings.schema
-    made = settings.encoding == "embedder"
+    by_embedder = settings.encoding == "embedder"
     codec = CODECS[settings.codec]
     strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
     fields = [
@@ -43,7 +43,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         *(_attribute(field, type_.vespa) for field, type_ in settings.metadata.fields.items()),
         _attribute("present", "array<string>"),
         f"        field {DIGEST} type string {{\n            indexing: summary\n        }}\n",
-        "" if made else _vectors(settings, "attribute"),
+        "" if by_embedder else _vectors(settings, "attribute"),
         *(_tensor(name, type_, "attribute", settings) for name, type_ in codec.more_fields(settings).items()),
         *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
     ]
@@ -51,7 +51,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         f"schema {name} {{\n    document {name} {{\n"
         + "".join(field for field in fields if field)
         + "    }\n"
-        + (_outdented(_vectors(settings, embedded(settings, embedder_id))) if made else "")
+        + (_outdented(_vectors(settings, embedded(settings, embedder_id))) if by_embedder else "")
         + "    fieldset default {\n        fields: title, text\n    }\n"
         + _summary(SUMMARY, ("id", "document_id", "title", "text", *settings.metadata.fields, "present"))
         + _summary(VECTORS_SUMMARY, (VECTORS, *codec.more_fields(settings)), SUMMARY)

@@ -78,12 +78,12 @@ def _with_torch(bundle: Bundle, checkpoint: str, texts: Texts, rows: Rows, ours:
     measured, cases = _vectors(texts, theirs, ours, k, "")
     measured["ids_equal"] = 1 - len(differing) / sum(map(len, texts.sides.values()))
     cases += [Case(text, "ids_equal", 0.0) for text in differing[:5]]
-    found = [Comparison("encoder", "torch", "fp32", measured, tuple(cases))]
+    comparisons = [Comparison("encoder", "torch", "fp32", measured, tuple(cases))]
     if bundle.manifest.rules == "vespa" or (manifest.query, manifest.document) != (
         bundle.manifest.query, bundle.manifest.document,
     ):  # fmt: skip
-        found.append(_rules(trained, bundle, texts, trained_rows, rows, ours))
-    return found
+        comparisons.append(_rules(trained, bundle, texts, trained_rows, rows, ours))
+    return comparisons
 
 
 def _rules(trained: Bundle, bundle: Bundle, texts: Texts, before: Rows, rows: Rows, ours: Vectors) -> Comparison:

@@ -66,7 +66,7 @@ def compare_all(
 ) -> ParityReport:
     """Raises: CheckpointError, MissingDependency, LocalIndexError, VespaError; UsageError where an index finds nothing."""
     tell = say or (lambda _text: None)
-    found = compare_encoders(bundle, checkpoint, texts, k, tell)
+    comparisons = compare_encoders(bundle, checkpoint, texts, k, tell)
     encoder = Encoder(bundle)
     rows = dict(zip(texts.queries, encoder.encode_queries(list(texts.queries.values())), strict=True))
     asked: list[IndexAnswers] = []
@@ -79,11 +79,11 @@ def compare_all(
                 notes.append(f"{address} was made with another bundle ({client.bundle.sha256[:12]}, not {bundle.sha256[:12]})")
         notes += answers.notes
         asked.append(answers)
-        found += compare_index(answers, rows, encoder, k)
-    found += [compare_addresses(left, right, k) for left, right in combinations(asked, 2)]
-    checks = [check for comparison in found for check in checks_of(comparison, thresholds or {})]
+        comparisons += compare_index(answers, rows, encoder, k)
+    comparisons += [compare_addresses(left, right, k) for left, right in combinations(asked, 2)]
+    checks = [check for comparison in comparisons for check in checks_of(comparison, thresholds or {})]
     if checkpoint is None:
         notes.append("torch was not compared: give --checkpoint")
     return ParityReport(
-        str(bundle.path), len(texts.queries), len(texts.documents), tuple(found), tuple(checks), tuple(notes)
+        str(bundle.path), len(texts.queries), len(texts.documents), tuple(comparisons), tuple(checks), tuple(notes)
     )  # fmt: skip

@@ -53,7 +53,9 @@ def _opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+        place = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(place, uri=True, check_same_thread=False)  # rows that nobody reads on end in any thread
+        with contextlib.closing(connection) as database:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA cell_size_check = ON")
             if any(column[HIDDEN] for column in database.execute(f'PRAGMA table_xinfo("{table}")')):

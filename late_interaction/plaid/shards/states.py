@@ -103,9 +103,9 @@ def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[S
     seen: list[Current | str] | None = None
     while True:
         newest = [_newest(path) for path in paths]
-        numbers = [found[0] for found in newest if not isinstance(found, str)]
+        numbers = [current[0] for current in newest if not isinstance(current, str)]
         common, settled = min(numbers, default=0), newest == seen
-        if settled and not all(_has(path, found, common) for path, found in zip(paths, newest, strict=True)):
+        if settled and not all(_has(path, current, common) for path, current in zip(paths, newest, strict=True)):
             common = max(numbers)
         states = tuple(_state(paths[n], newest[n], common, before[n] if before else None) for n in range(count))
         if settled or not any(state.error for state in states):

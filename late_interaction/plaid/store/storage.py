@@ -109,11 +109,11 @@ def open_array(
         head = data[:HEADER_BYTES] if small else _first_bytes(path)
         if small and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
-        found, shape = _read_header(head, entry.bytes)
+        stored_type, shape = _read_header(head, entry.bytes)
         if small:
-            array = np.frombuffer(data, found, offset=HEADER_BYTES).reshape(shape)
+            array = np.frombuffer(data, stored_type, offset=HEADER_BYTES).reshape(shape)
         else:
-            array = np.asarray(np.memmap(path, found, "r", HEADER_BYTES, shape))
+            array = np.asarray(np.memmap(path, stored_type, "r", HEADER_BYTES, shape))
     except (OSError, ValueError) as error:
         raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
     known = (dtype,) if isinstance(dtype, str) else dtype
