@@ -52,6 +52,17 @@ class Encoder:
         """One `[q, d]` float32 per text, L2-normalised rows. Raises: BundleError where the model cannot be loaded."""
         return [self._run(self._wide, [rows])[0] for rows in self.tokenizing.queries(texts)]
 
+    def encode_together(self, texts: Sequence[str]) -> list[Matrix]:
+        """As `encode_queries`, the same but for float noise: in batches, which take half the time of one after the other."""
+        if len(texts) == 1 or self.precision == "int8-tensor":  # whose vectors depend on the batch
+            return self.encode_queries(texts)
+        rows = self.tokenizing.queries(texts)
+        found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
+        for places in _batches([len(item.ids) for item in rows]):
+            for place, vectors in zip(places, self._run(self._wide, [rows[place] for place in places]), strict=True):
+                found[place] = vectors
+        return found
+
     def encode_documents(
         self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None, *, pooled: bool = True
     ) -> list[Matrix]:

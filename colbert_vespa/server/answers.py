@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,7 +10,6 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from colbert_vespa.server.errors import PROBLEM
-from colbert_vespa.server.models import Problem
 
 __all__ = ["NDJSON", "answer", "line", "responses"]
 
@@ -42,14 +42,21 @@ def line(body: object) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
-def responses(model: type[BaseModel] | None, *more: int, status: int = 200, description: str = "") -> dict[int | str, Any]:
-    """For a route: its answer, and the problems that may come instead."""
+def responses(
+    model: type[BaseModel] | None,
+    *more: int,
+    status: int = 200,
+    description: str = "",
+    also: Mapping[str, Any] | None = None,
+    only: tuple[int, ...] = _ALWAYS,
+) -> dict[int | str, Any]:
+    """For a route: its answer, and the problems that may come instead. also: further types of the answer's content.
+    only: problems of every route."""
     found: dict[int | str, Any] = {
         code: {"description": _SAYS[code], "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-        for code in sorted({*_ALWAYS, *more})
+        for code in sorted({*only, *more})
     }
-    found[401]["model"] = Problem  # so that the description has it
-    found[status] = {"description": description or "The answer."}
+    found[status] = {"description": description or "The answer.", **({"content": dict(also)} if also else {})}
     if model is not None:
         found[status]["model"] = model
     return found

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
 from colbert_vespa.server.door import Door, OpenDoor
 from colbert_vespa.server.engine import Engine
 from colbert_vespa.server.errors import detail_of, problem, problem_of, status_of
 from colbert_vespa.server.guard import LOG, Guard
+from colbert_vespa.server.models import Problem
 from colbert_vespa.server.page import page_routes
 from colbert_vespa.server.routes import documents, health, indexes, search
 from colbert_vespa.server.tasks import Tasks
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
+PUBLIC = ("/health", "/ready")  # without a key
+METHODS = ("GET", "POST", "PUT", "DELETE")
 DESCRIPTION = "Late-interaction search over local indexes and Vespa applications."
 
 
@@ -57,20 +63,48 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
         app.include_router(one.router)
     app.router.routes.extend([*page_routes(), *([] if agents is None else [agents.route])])
     _handle_errors(app, engine)
+    app.openapi = functools.partial(_described, app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
     def done(scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "")
-        more = {"request_id": scope["state"]["request_id"], "method": scope["method"], "route": route}
+        engine.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route or "other", status, seconds)
+        state = scope["state"]
+        more = {"request_id": state["request_id"], "key": state.get("key", ""), "method": scope["method"], "route": route}
         LOG.info("request", extra={**more, "status": status, "ms": round(1000 * seconds, 2)})
 
+    if engine.settings.cors:
+        app.add_middleware(CORSMiddleware, **_cors(engine.settings.cors))
     app.add_middleware(Guard, max_body=engine.settings.max_body, done=done)
     return app
+
+
+def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
+    """Keys come in a header that pages set themselves, so that no browser sends one by itself."""
+    headers = ["Authorization", "Content-Type", "X-Request-Id", "X-Timeout"]
+    exposed = ["X-Request-Id", "Retry-After"]
+    return {"allow_origins": origins, "allow_methods": METHODS, "allow_headers": headers, "expose_headers": exposed}
 
 
 def _agents(engine: Engine, door: Door) -> Agents:
     from colbert_vespa.server.agents import Agents  # the SDK takes a second
 
     return Agents(engine, door)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with problems and keys."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+        parts = found["components"]
+        parts["schemas"] = {**parts["schemas"], "Problem": Problem.model_json_schema()}
+        for unused in ("HTTPValidationError", "ValidationError"):
+            parts["schemas"].pop(unused, None)
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in found["paths"].items():
+            for operation in methods.values() if path not in PUBLIC else ():
+                operation["security"] = [{}, {"key": []}]  # without keys none is needed
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 def _warm(app: FastAPI, engine: Engine) -> None:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 from colbert_vespa.server.access import Access
 from colbert_vespa.server.batching import Gathering
 from colbert_vespa.server.catalog import Catalog, ServedIndex
 from colbert_vespa.server.errors import Refusal
 from colbert_vespa.server.limits import Gate, within
+from colbert_vespa.server.metrics import ServerMetrics
 from colbert_vespa.server.settings import ServedAddress, ServerSettings
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
@@ -59,17 +62,24 @@ class Engine:
         settings: ServerSettings | None = None,
         *,
         precision: str | None = None,
-        client: ClientSettings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        opening: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        """bundle, precision: as Client has them. transport, opening, clock: for tests.
+
+        Raises: LocalIndexError, BundleError, VespaError, UsageError.
+        """
         self.settings = settings or ServerSettings()
         self.clock = clock
-        found = replace(client or ClientSettings(), timeout=self.settings.timeout)
-        self.core = Core([given.address for given in addresses], bundle, settings=found, precision=precision, clock=clock)
+        client = ClientSettings(timeout=self.settings.timeout)
+        self.core = Core(
+            [given.address for given in addresses], bundle, settings=client, precision=precision, transport=opening, clock=clock
+        )
         self.catalog = Catalog(addresses, self.core)
         self.gate = Gate(self.settings.running, self.settings.waiting)
-        self._exchange = AsyncExchange(found, clock=clock)
+        self.metrics = ServerMetrics(lambda: self.gate.running, lambda: self.gate.waiting)
+        self._exchange = AsyncExchange(client, transport=transport, clock=clock)
         self._threads = ThreadPoolExecutor(2 * cores() + 2, thread_name_prefix="serve")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
         self._writers = ThreadPoolExecutor(len(addresses) or 1, thread_name_prefix="write")
@@ -141,7 +151,8 @@ class Engine:
         if bundle.sha256 not in self._queries:
 
             def encode(texts: list[str]) -> list[Matrix]:
-                rows = self.core.encoder(bundle).encode_queries(texts)
+                self.metrics.encoded(len(texts))
+                rows = self.core.encoder(bundle).encode_together(texts)
                 check_finite(rows, bundle)
                 return rows
 
@@ -159,7 +170,32 @@ class Engine:
             encoded = await self.encoded(queries, opened)
             chosen = self.narrowed(access, options, opened)
             results = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
+        for result in results:
+            self.metrics.took(result.timings_ms)
         return [self.catalog.shown(access, result, opened.served) for result in results]
+
+    async def stages(
+        self, access: Access, query: Query, options: SearchOptions, timeout: float | None
+    ) -> AsyncIterator[SearchResult]:
+        """First what the first stage finds, then the reranked hits, of one version. Raises: as search."""
+        async with self.opened(access, options.index, timeout) as opened:
+            encoded = await self.encoded([query], opened)
+            last = self.narrowed(access, options, opened)
+            both = [
+                asyncio.ensure_future(self.run(self.core.search_in(opened.indexes, encoded, each), opened.until))
+                for each in (last.for_first_stage(), last)
+            ]
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if both[0].done() and not both[1].done():
+                    yield self.catalog.shown(access, both[0].result()[0], opened.served)
+                (result,) = await both[1]
+                self.metrics.took(result.timings_ms)
+                yield self.catalog.shown(access, result, opened.served)
+            finally:
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
 
     def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
         """The options with the filter of the key, and what is left of the time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -19,31 +20,66 @@ class Gate:
     """Lets `running` requests in, keeps `waiting` behind them in order, and refuses the rest."""
 
     def __init__(self, running: int, waiting: int) -> None:
-        self._places = asyncio.Semaphore(running)
-        self._most = waiting
-        self.running = self.waiting = 0
+        self._places, self._most = running, waiting
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self.running = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
 
     @asynccontextmanager
     async def entered(self, left: float) -> AsyncIterator[None]:
         """left: seconds that may be waited. Raises: Refusal where the queue is full, or the time is up."""
-        if self._places.locked() and self.waiting >= self._most:
-            raise Refusal(429, "the server is busy: try again later", {"Retry-After": "1"})
-        self.waiting += 1
-        try:
-            await within(left, self._places.acquire(), grace=0.0)
-        finally:
-            self.waiting -= 1
-        self.running += 1
+        if self.running < self._places:
+            self.running += 1
+        else:
+            await self._turn(left)
         try:
             yield
         finally:
-            self.running -= 1
-            self._places.release()
+            self._leave()
+
+    async def _turn(self, left: float) -> None:
+        if len(self._queue) >= self._most:
+            raise Refusal(429, "the server is busy: try again later", {"Retry-After": "1"})
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append(turn)
+        timer = loop.call_later(max(0.0, left), self._late, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._leave()  # its turn came as it was cancelled
+            raise
+        finally:
+            timer.cancel()
+            if turn in self._queue:
+                self._queue.remove(turn)
+
+    def _leave(self) -> None:
+        """The place goes to the one that has waited longest."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.running -= 1
+
+    @staticmethod
+    def _late(turn: asyncio.Future[None]) -> None:
+        if not turn.done():
+            turn.set_exception(_late())
 
 
-async def within(left: float, work: Awaitable[T], *, grace: float = GRACE_S) -> T:
+async def within(left: float, work: Awaitable[T]) -> T:
     """left: seconds until the request's deadline. Raises: Refusal where it passes."""
     try:
-        return await asyncio.wait_for(work, left + grace)
+        return await asyncio.wait_for(work, left + GRACE_S)
     except asyncio.TimeoutError:
-        raise Refusal(504, "the time for the request was up: raise timeout, or ask for less") from None
+        raise _late() from None
+
+
+def _late() -> Refusal:
+    return Refusal(504, "the time for the request was up: raise timeout, or ask for less")

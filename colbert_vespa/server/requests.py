@@ -11,11 +11,11 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from colbert_vespa.server.access import READ, WRITE, Access
+from colbert_vespa.server.access import ADMIN, READ, WRITE, Access
 from colbert_vespa.server.engine import Engine
 from late_interaction.errors import UsageError
 
-__all__ = ["Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes", "strict_json"]
+__all__ = ["Administers", "Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes", "strict_json"]
 
 
 class IdConvertor(StringConvertor):
@@ -85,6 +85,11 @@ async def _writes(request: Request) -> Access:
     return access
 
 
+async def _administers(request: Request) -> Access:
+    access: Access = request.app.state.door.admitted(request, ADMIN)
+    return access
+
+
 async def _timeout(
     request: Request,
     x_timeout: Annotated[str | None, Header(description="Seconds that the request may take, as 2.5.")] = None,
@@ -115,6 +120,7 @@ def _seconds(text: str) -> float:
 
 Asked = Annotated[Engine, Depends(_asked)]
 Reads = Annotated[Access, Depends(_reads)]
+Administers = Annotated[Access, Depends(_administers)]
 Writes = Annotated[Access, Depends(_writes)]
 Timeout = Annotated[Callable[[float | None], float], Depends(_timeout)]
 

@@ -97,7 +97,10 @@ class Writing:
             encoder = await engine.thread(engine.core.encoder, bundle) if operation == "put" else None
             to = locate(opened.served[0].address)
             outcome = await engine.write_thread(feed_documents, ready, to, bundle, operation, encoder, self.splitting)
-        return [_fates(job, known, outcome) for job, known in zip(jobs, refused, strict=True)]
+        found = [_fates(job, known, outcome) for job, known in zip(jobs, refused, strict=True)]
+        done = sum(fate.status < 400 for fates in found for fate in fates)
+        engine.metrics.written(operation, done, sum(map(len, found)) - done)
+        return [*found]
 
     async def _refused(self, job: _Job, opened: Opened, schema: MetadataSchema) -> dict[int, Fate]:
         """By place, what is not written: documents whose metadata do not fit, and those that the key may not write."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from colbert_vespa.server.answers import answer, responses
 from colbert_vespa.server.models import TaskAnswer
-from colbert_vespa.server.requests import Writes
+from colbert_vespa.server.requests import Administers, Asked, Writes
 
 __all__ = ["router"]
 
@@ -17,6 +18,12 @@ router = APIRouter(tags=["operations"])
 async def task(id: str, request: Request, access: Writes) -> Response:  # noqa: A002
     """How far documents are that were put without waiting."""
     return answer(request.app.state.tasks.told(access, id))
+
+
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=responses(None, only=(401, 403)))
+async def metrics(engine: Asked, access: Administers) -> Response:
+    """Requests, stages, queue and encoder batches, as Prometheus reads them. Where there are keys, with one of role admin."""
+    return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/health", operation_id="health")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
-from colbert_vespa.server.answers import answer, responses
+from colbert_vespa.server.answers import NDJSON, answer, line, responses
 from colbert_vespa.server.models import (
     EncodeAnswer,
     EncodeBody,
@@ -20,22 +22,49 @@ from colbert_vespa.server.models import (
 )
 from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
 from late_interaction.array_types import Matrix
-from late_interaction.errors import UsageError
+from late_interaction.errors import ColbertVespaError, UsageError
 from query.options import SearchOptions
+from query.types import SearchResult
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
 
 
-@router.post("/search", responses=responses(SearchAnswer), operation_id="search")
-async def search(body: SearchRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Search with one query or several, each a text or ready rows. Options are those of `Client.search`."""
+_STREAMED = {NDJSON: {"schema": {"type": "string", "description": "A result a line: the candidates, then the reranked hits."}}}
+
+
+@router.post("/search", responses=responses(SearchAnswer, also=_STREAMED), operation_id="search")
+async def search(body: SearchRequest, request: Request, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Search with one query or several, each a text or ready rows. Options are those of `Client.search`. With
+    `Accept: application/x-ndjson`, and one query: first what the first stage finds, then the reranked hits, a line each."""
     queries, options = body.all(), body.options()
     check_sizes(engine, texts=tuple(queries), many=len(queries))
     check_counts(engine, options)
-    results = await engine.search(access, queries, options, timeout(options.timeout)) if queries else []
+    seconds = timeout(options.timeout)
+    if NDJSON in request.headers.get("accept", ""):
+        if len(queries) != 1:
+            raise UsageError("stages are of one query")
+        options.for_first_stage()  # what cannot be said in stages is told before they begin
+        return await _streamed(engine.stages(access, queries[0], options, seconds), engine)
+    results = await engine.search(access, queries, options, seconds) if queries else []
     return answer({"results": list(map(result_json, results))})
+
+
+async def _streamed(stages: AsyncIterator[SearchResult], engine: Asked) -> Response:
+    """An error before the first line is an answer of its own, a later one the last line."""
+    first = await anext(stages)
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield line(result_json(first))
+        try:
+            async for result in stages:
+                yield line(result_json(result))
+        except ColbertVespaError as error:
+            refusal = engine.catalog.told(error)
+            yield line({"stage": "error", "status": refusal.status, "detail": str(refusal)})
+
+    return StreamingResponse(lines(), media_type=NDJSON)
 
 
 def check_counts(engine: Asked, options: SearchOptions) -> None:

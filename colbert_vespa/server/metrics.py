@@ -1,0 +1,52 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from late_interaction.extras import required
+
+with required("serve", "/metrics"):
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["ServerMetrics"]
+
+PREFIX = "colbert_vespa_serve_"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+class ServerMetrics:
+    """Of one server, with a registry of its own. Labels have few values: routes, not paths."""
+
+    def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """running, waiting: requests, when they are asked for."""
+        self._registry = own = CollectorRegistry()
+        self._requests = Counter(f"{PREFIX}requests", "Answers.", ["method", "route", "status"], registry=own)
+        latency = "From a request to the end of its answer."
+        self._latency = Histogram(f"{PREFIX}request_seconds", latency, ["route"], buckets=_SECONDS, registry=own)
+        stage = "What a stage of a search took."
+        self._stages = Histogram(f"{PREFIX}stage_seconds", stage, ["stage"], buckets=_SECONDS, registry=own)
+        self._batches = Histogram(f"{PREFIX}encoder_batch", "Queries encoded together.", buckets=_BATCHES, registry=own)
+        documents = "Documents put or deleted."
+        self._documents = Counter(f"{PREFIX}documents", documents, ["operation", "outcome"], registry=own)
+        Gauge(f"{PREFIX}running_requests", "Requests at work.", registry=own).set_function(running)
+        Gauge(f"{PREFIX}waiting_requests", "Requests that wait.", registry=own).set_function(waiting)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def took(self, timings_ms: Mapping[str, float]) -> None:
+        for stage, ms in timings_ms.items():
+            self._stages.labels(stage).observe(ms / 1000)
+
+    def encoded(self, queries: int) -> None:
+        self._batches.observe(queries)
+
+    def written(self, operation: str, done: int, refused: int) -> None:
+        self._documents.labels(operation, "done").inc(done)
+        self._documents.labels(operation, "refused").inc(refused)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
