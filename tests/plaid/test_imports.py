@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.filters import parse_filter
 from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.imports import TsvCollection, import_index
+from late_interaction.plaid.imports.databases import metadata_rows
 from late_interaction.plaid.imports.json_lists import iterate_texts
 from late_interaction.plaid.imports.peer import from_lowest_bit_first
 from late_interaction.plaid.imports.pylate_ids import pylate_ids
@@ -571,3 +573,10 @@ def test_a_long_table_of_ids(tmp_path: Path) -> None:
     table = {number: f"name {number}" for number in range(100_000)}
     (tmp_path / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(table))
     assert pylate_ids(tmp_path) == table
+
+
+def test_rows_that_nobody_reads_on_may_end_in_another_thread(copy) -> None:
+    rows = metadata_rows(copy("fast-plaid-2") / "metadata.db")
+    next(rows)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(rows.close).result()
