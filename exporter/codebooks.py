@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from late_interaction.array_types import TokenIds
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import CODEBOOK_ROWS, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds
+from late_interaction.token_ids import joined_rows
+from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["DEFAULT_BITS", "add_codebook"]
@@ -40,11 +43,16 @@ def add_codebook(
     """
     texts = [text for text in sample if text.strip()]
     random.Random(seed).shuffle(texts)
+    tokenizing = Tokenizing(bundle)
     blocks: list[np.ndarray] = []
+    token_ids: list[TokenIds | None] = []
     rows = 0
     for first in range(0, len(texts), BLOCK):
-        vectors = encoder.encode_documents(texts[first : first + BLOCK])
+        part = texts[first : first + BLOCK]
+        tokens = tokenizing.documents(part)
+        vectors = encoder.encode_documents(part, tokens)
         blocks += vectors
+        token_ids += [row_token_ids(own, bundle.manifest.pooling) for own in tokens]
         rows += sum(len(item) for item in vectors)
         if progress:
             progress(min(first + BLOCK, len(texts)), len(texts))
@@ -52,7 +60,8 @@ def add_codebook(
             break
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
-    codebook = train_codebook(np.concatenate(blocks), bits=bits, centroids=centroids, seed=seed)
+    joined, ids = joined_rows(list(zip(blocks, token_ids, strict=True)))
+    codebook = train_codebook(joined, token_ids=ids, bits=bits, centroids=centroids, seed=seed)
     name = f"codebooks/residual-{codebook.sha256[:12]}.npz"
     bundle.file(name).parent.mkdir(exist_ok=True)
     codebook.save(bundle.file(name))

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask
-from late_interaction.bundle import Bundle, Manifest, SideRules
+from late_interaction.array_types import Mask, TokenIds
+from late_interaction.bundle import Bundle, Manifest, Pooling, SideRules
 from late_interaction.errors import BundleError
 from late_interaction.text import without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-__all__ = ["TokenRows", "Tokenizing"]
+__all__ = ["TokenRows", "Tokenizing", "row_token_ids"]
 
 Offset = tuple[int, int]
 _GROWS = re.compile("\u0130")  # the only character that is two in lower case: an i and a combining dot
@@ -40,6 +40,11 @@ class TokenRows:
     keep: Mask
     offsets: tuple[Offset, ...]
     truncated: bool
+
+
+def row_token_ids(rows: TokenRows, pooling: Pooling | None) -> TokenIds | None:
+    """Vocabulary ids `[t]` of the vectors that an encoder makes of `rows`; None where pooling merges them."""
+    return None if pooling is not None else rows.ids[rows.keep].astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:  # peers' environments have none of ours
-    from late_interaction.array_types import Matrix
+    from late_interaction.array_types import Matrix, TokenIds
 
 WARM_UP = 3
 K = 10
@@ -55,6 +55,14 @@ class Data:
             while done < len(read):  # one call reads 2 GiB at most
                 done += os.preadv(self._file, [view[done:]], self._start + start * width + done)
         return np.frombuffer(read, self.dtype).reshape(-1, self.dim).astype(np.float32, copy=False)
+
+    def token_ids(self) -> Iterator[TokenIds]:
+        """Of the rows of each passage, in order."""
+        start = np.load(self.token_ids_file, mmap_mode="r").offset
+        with self.token_ids_file.open("rb") as file:
+            file.seek(start)
+            for length in np.diff(self.offsets):
+                yield np.fromfile(file, np.uint32, length).astype(np.int32)
 
     def vectors(self) -> Matrix:
         return self.block(0, self.passages)

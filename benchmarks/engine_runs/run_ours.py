@@ -27,8 +27,8 @@ def build(data: Data, index: Path) -> None:
     with TemporaryDirectory() as folder:
         made = LocalIndex.create(index, bundle=_bundle(Path(folder), data.dim), schema=MetadataSchema({}), **OPTIONS)
         with made.writer() as writer:
-            for number in range(data.passages):
-                writer.put(Passage(f"{number}#0", str(number), "", "", {}), data.passage(number))
+            for number, ids in enumerate(data.token_ids()):
+                writer.put(Passage(f"{number}#0", str(number), "", "", {}), data.passage(number), ids)
             writer.commit()
 
 

@@ -20,6 +20,7 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.pooling import pool
 from late_interaction.progress import StepReport
+from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 from query import Client
 
@@ -138,13 +139,15 @@ def built_index(
     )
     seconds = 0.0
     pooling = Pooling(factor)
+    tokenizing, merged = Tokenizing(encoder.bundle), encoder.bundle.manifest.pooling or (pooling if factor > 1 else None)
     with index.writer() as writer:
         for first in range(0, len(documents), BLOCK):
             passages = [Passage.of(dataclasses.replace(document, metadata={})) for document in documents[first : first + BLOCK]]
-            vectors = encoder.encode_documents([passage.encoded_text for passage in passages])
+            tokens = tokenizing.documents([passage.encoded_text for passage in passages])
+            vectors = encoder.encode_documents([passage.encoded_text for passage in passages], tokens)
             start = time.perf_counter()
-            for passage, D in zip(passages, vectors, strict=True):
-                writer.put(passage, D if factor == 1 else pool(D, pooling))
+            for passage, D, rows in zip(passages, vectors, tokens, strict=True):
+                writer.put(passage, D if factor == 1 else pool(D, pooling), row_token_ids(rows, merged))
             seconds += time.perf_counter() - start
         start = time.perf_counter()
         writer.commit()

@@ -14,11 +14,13 @@ from colbert_vespa.monitor.http_client import HttpClient
 from colbert_vespa.monitor.limits import WarningLimits
 from colbert_vespa.monitor.report import OK, WARNING, WRONG, CheckRow, Sample, Section
 from colbert_vespa.monitor.sampling import beginnings, sample_of
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.codebook import Codebook
 from late_interaction.errors import UsageError
 from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_own_output
+from late_interaction.token_ids import joined_rows
+from late_interaction.tokenizing import row_token_ids
 from query import Client
 from vespa_app.codecs import bundle_codebooks
 
@@ -71,6 +73,11 @@ def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Pr
         Q = encoder.encode_queries([query])[0]
         scores += [round(hit.stages["maxsim"] / len(Q), 5) for hit in client.search(query, SCORED).check_full().hits]
     codebook = bundle_codebooks(client.bundle, thresholds=False).codebook
+    nearness = None
+    if codebook is not None:
+        encoded = zip(encoder.encode_documents(texts[:ENCODED], rows[:ENCODED]), rows, strict=False)
+        pooling = client.bundle.manifest.pooling
+        nearness = _nearness(codebook, *joined_rows([(D, row_token_ids(own, pooling)) for D, own in encoded]))
     return Profile(
         bundle=client.bundle.sha256,
         passages=passages,
@@ -78,13 +85,13 @@ def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Pr
         lengths=tuple(float(count) for count in tokenizing.document_counts(texts)),
         unknown=round(unknown, 6),
         scores=tuple(scores),
-        nearness=None if codebook is None else _nearness(codebook, np.concatenate(encoder.encode_documents(texts[:ENCODED]))),
+        nearness=nearness,
     )
 
 
-def _nearness(codebook: Codebook, rows: Matrix) -> float:
+def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> float:
     """Mean similarity of rows `[n, d]` with their nearest centroids."""
-    nearest = codebook.centroids[codebook.assign_near(rows)]
+    nearest = codebook.centroids[codebook.assign_near(rows, token_ids)]
     return round(float(np.einsum("nd,nd->n", rows, nearest).mean()), 5)
 
 

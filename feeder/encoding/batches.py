@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from feeder.encoding.passages import Cut, Span, Splitting, cut_documents
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds, TokenVectors
 from late_interaction.documents import passage_text
-from late_interaction.tokenizing import Tokenizing
+from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["EncodedPassages", "Encoding", "HereEncoding", "encode_batch"]
@@ -25,12 +25,14 @@ Text = tuple[str, str]  # title and text of a document
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassages:
-    """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]`. truncated: the model does
-    not read all of it. error: why it cannot be indexed; it has no passages then."""
+    """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]` and the vocabulary ids of
+    their rows where these are known. truncated: the model does not read all of it. error: why it cannot be indexed; it has no
+    passages then."""
 
     title: str
     ranges: tuple[Span, ...]
     vectors: tuple[Matrix, ...]
+    token_ids: tuple[TokenIds | None, ...]
     truncated: bool
     error: str = ""
 
@@ -55,20 +57,24 @@ def encode_batch(
     good = [(cut, text) for cut, (_, text) in zip(cuts, batch, strict=True) if isinstance(cut, Cut)]
     texts = [passage_text(cut.title, text[start:end]) for cut, text in good for start, end in cut.ranges]
     vectors: list[Matrix] = [np.zeros((0, 0), np.float32)] * len(texts)
+    token_ids: list[TokenIds | None] = [None] * len(texts)
     if encoder is not None:
-        vectors = encoder.encode_documents(texts, [rows for cut, _ in good for rows in cut.rows])
-    rest = iter(vectors)
-    return [_encoded(cut, tuple(next(rest) for _ in cut.ranges)) if isinstance(cut, Cut) else _failed(str(cut)) for cut in cuts]
+        every = [rows for cut, _ in good for rows in cut.rows]
+        vectors = encoder.encode_documents(texts, every)
+        token_ids = [row_token_ids(rows, encoder.bundle.manifest.pooling) for rows in every]
+    rest = iter(zip(vectors, token_ids, strict=True))
+    return [_encoded(cut, [next(rest) for _ in cut.ranges]) if isinstance(cut, Cut) else _failed(str(cut)) for cut in cuts]
 
 
-def _encoded(cut: Cut, vectors: tuple[Matrix, ...]) -> EncodedPassages:
+def _encoded(cut: Cut, rows: Sequence[TokenVectors]) -> EncodedPassages:
+    vectors, token_ids = tuple(made for made, _ in rows), tuple(ids for _, ids in rows)
     if not all(np.isfinite(rows).all() for rows in vectors):
         return _failed("its vectors are not all finite numbers: the model cannot encode this text")
-    return EncodedPassages(cut.title, cut.ranges, vectors, cut.truncated)
+    return EncodedPassages(cut.title, cut.ranges, vectors, token_ids, cut.truncated)
 
 
 def _failed(error: str) -> EncodedPassages:
-    return EncodedPassages("", (), (), truncated=False, error=error)
+    return EncodedPassages("", (), (), (), truncated=False, error=error)
 
 
 class HereEncoding:

@@ -6,11 +6,12 @@ is when the feed closes it or its process ends, however that ends.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from feeder.encoding.batches import EncodedPassages, encode_batch
 from feeder.encoding.passages import Splitting
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError
@@ -36,18 +38,27 @@ def answer_of(frame: Frame, dim: int) -> list[EncodedPassages]:
     if "error" in frame.body:
         raise ColbertVespaError(frame.body["error"])
     counts = [count for item in frame.body["encoded"] for count in item[2]]
-    rest = iter(split_rows(frame.rows, counts, dim) if counts else ())
+    rest: Iterator[Matrix] = iter(split_rows(frame.rows, counts, dim) if counts else ())
+    token_ids = iter(_split_ids(frame.rows, counts, dim) if frame.body["token_ids"] else [None] * len(counts))
     found = []
     for title, ranges, own, truncated, error in frame.body["encoded"]:
         places = tuple((start, end) for start, end in ranges)
-        found.append(EncodedPassages(title, places, tuple(next(rest) for _ in own), truncated, error))
+        vectors, ids = tuple(itertools.islice(rest, len(own))), tuple(itertools.islice(token_ids, len(own)))
+        found.append(EncodedPassages(title, places, vectors, ids, truncated, error))
     return found
+
+
+def _split_ids(rows: bytes, counts: Sequence[int], dim: int) -> list[TokenIds]:
+    """Those of the rows of each passage, which lie behind all vectors."""
+    total = sum(counts)
+    return np.split(np.frombuffer(rows, "<i4", total, 4 * total * dim).astype(np.int32), np.cumsum(counts)[:-1])
 
 
 def _answer(number: int, encoded: Sequence[EncodedPassages]) -> bytes:
     body = [[item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error] for item in encoded]
-    rows = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
-    return pack(number, {"encoded": body}, b"".join(rows))
+    data = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
+    ids = [ids.astype("<i4").tobytes() for item in encoded for ids in item.token_ids if ids is not None]  # of all, or of none
+    return pack(number, {"encoded": body, "token_ids": bool(ids)}, b"".join(data + ids))
 
 
 class _Worker:

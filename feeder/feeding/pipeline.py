@@ -291,7 +291,8 @@ class Feed:
         ledger.truncated += made.truncated
         ledger.token_vectors += sum(len(rows) for rows in made.vectors)
         ledger.bytes += sum(len(passage.encoded_text.encode()) for passage in passages)
-        return EncodedDocument(document, passages, made.vectors, self._stored_digest(item.digest, len(passages)), stale)
+        digest = self._stored_digest(item.digest, len(passages))
+        return EncodedDocument(document, passages, made.vectors, digest, stale, token_ids=made.token_ids)
 
     def _book(self, outcomes: Sequence[Settled]) -> None:
         self._note(outcomes)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.sending.statistics import FeedStatistics
-from late_interaction.array_types import I32, U8, Matrix
+from late_interaction.array_types import I32, U8, Matrix, TokenIds, TokenVectors
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
@@ -23,7 +23,8 @@ class EncodedDocument:
     """A document as its passages, with token vectors `[t, d]` of each.
 
     digest: of its content and of what its vectors depend on. stale: ids of passages that it has in the target and no longer
-    wants. packed: codes and residuals of each passage, where it comes from a place that keeps such.
+    wants. packed: codes and residuals of each passage, where it comes from a place that keeps such. token_ids: of the rows of
+    each passage; empty where none are known.
     """
 
     document: Document
@@ -32,6 +33,12 @@ class EncodedDocument:
     digest: str = ""
     stale: tuple[str, ...] = ()
     packed: tuple[tuple[I32, U8], ...] = ()
+    token_ids: tuple[TokenIds | None, ...] = ()
+
+    @property
+    def rows(self) -> tuple[TokenVectors, ...]:
+        """Vectors of each passage, and the ids of their rows."""
+        return tuple(zip(self.vectors, self.token_ids or (None,) * len(self.vectors), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,8 +147,8 @@ class LocalTarget:
                 for passage, packed in zip(passages, item.packed, strict=True):
                     self._writer.put_encoded(passage, packed)
             else:
-                for passage, vectors in zip(passages, item.vectors, strict=True):
-                    self._writer.put(passage, vectors)
+                for passage, (vectors, token_ids) in zip(passages, item.rows, strict=True):
+                    self._writer.put(passage, vectors, token_ids)
             for passage_id in item.stale:
                 self._writer.delete_passage(passage_id)
         self._settle([Settled(item.document.id) for item in batch])

@@ -122,7 +122,7 @@ class VespaTarget:
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
         whole = [item for item in batch if self._is_whole(item)]
-        units = self._application.units([(item.passages, item.vectors) for item in whole], self.bundle)
+        units = self._application.units([(item.passages, item.rows) for item in whole], self.bundle)
         old = self._remembered([item.document.id for item in whole])
         for item, unit in zip(whole, units, strict=True):
             try:

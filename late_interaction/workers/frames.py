@@ -72,8 +72,8 @@ def read_frame(connection: socket.socket, buffer: bytearray) -> Frame | None:
 
 
 def split_rows(rows: bytes, counts: Sequence[int], dim: int) -> list[Matrix]:
-    """The matrices `[count, dim]` that lie one after the other in `rows`."""
-    every = np.frombuffer(rows, "<f4").reshape(-1, dim).astype(np.float32)
+    """The matrices `[count, dim]` that lie one after the other at the start of `rows`."""
+    every = np.frombuffer(rows, "<f4", sum(counts) * dim).reshape(-1, dim).astype(np.float32)
     return np.split(every, np.cumsum(counts)[:-1])
 
 

@@ -1,25 +1,31 @@
 """The codebook of a bundle, as `export --bits --centroids` asks for it."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from vespa_bundles import small_bundle
 
+from exporter import codebooks
 from exporter.codebooks import add_codebook
 from exporter.options import ExportOptions
+from late_interaction.bundle import Pooling, write_manifest
+from late_interaction.codebook import train_codebook
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.codecs import bundle_codebooks
 from vespa_app.package import build_package, default_settings
+
+TEXT = "world " * 17  # 20 rows, with marker and ends
 
 
 def encoder(dim=16):
     """Unit rows, of a sample that is the same each time."""
     random = np.random.default_rng(0)
 
-    def encode(texts):
-        found = [random.standard_normal((20, dim)).astype(np.float32) for _ in texts]
+    def encode(texts, tokens):
+        found = [random.standard_normal((int(own.keep.sum()), dim)).astype(np.float32) for own in tokens]
         return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
 
     return SimpleNamespace(encode_documents=encode)
@@ -28,7 +34,7 @@ def encoder(dim=16):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
     """Formerly always four bits."""
-    bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), bits=bits, centroids=32)
+    bundle = add_codebook(small_bundle(tmp_path / "bundle"), [TEXT] * 60, encoder(), bits=bits, centroids=32)
     book = bundle_codebooks(bundle).codebook
     assert (book.bits, len(book.centroids)) == (bits, 32)
     settings = default_settings(bundle, MetadataSchema({}), codec="residual")
@@ -38,8 +44,28 @@ def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
 
 
 def test_never_more_centroids_than_the_sample_bears(tmp_path):
-    bundle = add_codebook(small_bundle(tmp_path / "bundle"), ["text"] * 60, encoder(), centroids=1000)
+    bundle = add_codebook(small_bundle(tmp_path / "bundle"), [TEXT] * 60, encoder(), centroids=1000)
     assert len(bundle_codebooks(bundle).codebook.centroids) == (1200 - 60) // 16
+
+
+@pytest.mark.parametrize("pooling", [None, Pooling(2)])
+def test_the_codebook_is_trained_by_the_ids_of_the_rows(tmp_path, monkeypatch, pooling):
+    given = []
+
+    def training(sample, *, token_ids, **options):
+        given.append((len(sample), token_ids))
+        return train_codebook(sample, token_ids=token_ids, **options)
+
+    monkeypatch.setattr(codebooks, "train_codebook", training)
+    bundle = small_bundle(tmp_path / "bundle")
+    bundle = write_manifest(bundle.path, dataclasses.replace(bundle.manifest, pooling=pooling))
+    add_codebook(bundle, [TEXT, "hello world", "world"], encoder(), centroids=2)
+    [(rows, ids)] = given
+    assert rows == 20 + 4 + 4
+    if pooling:
+        assert ids is None
+    else:  # ends 4 and 5, marker 2, world 8; hello (7) is skipped
+        assert sorted(ids.tolist()) == sorted([4, 2, 5] * 3 + [8] * 19)
 
 
 @pytest.mark.parametrize(

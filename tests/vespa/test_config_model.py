@@ -192,8 +192,8 @@ def test_residuals_of_an_exported_bundle_decode_as_the_local_codec(vespa_oracle,
     """`export --bits`: what the package's profile makes of fed documents, against the local engine's decoding."""
     random = np.random.default_rng(bits)
     sample = [unit_rows(random.standard_normal((20, 16)).astype(np.float32)) for _ in range(60)]
-    texts = [str(number) for number in range(60)]
-    encoder = SimpleNamespace(encode_documents=lambda texts: [sample[int(text)] for text in texts])
+    texts = [str(number) + " world" * 16 for number in range(60)]
+    encoder = SimpleNamespace(encode_documents=lambda texts, _: [sample[int(text.split()[0])] for text in texts])
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), texts, encoder, bits=bits, centroids=16)
     book = bundle_codebooks(bundle).codebook
     settings = default_settings(bundle, MetadataSchema({}), codec="residual", candidates=("exhaustive",))

@@ -19,7 +19,7 @@ from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
 CENTROIDS = np.eye(4, dtype=np.float32)
-BOOK = SimpleNamespace(centroids=CENTROIDS, assign=lambda rows: (rows @ CENTROIDS.T).argmax(axis=1))
+BOOK = SimpleNamespace(centroids=CENTROIDS, assign_near=lambda rows, token_ids=None: (rows @ CENTROIDS.T).argmax(axis=1))
 Q = np.array([[0.9, 0.3, 0.1, 0.0], [0.0, 0.2, 0.5, 0.8]], np.float32)
 
 
@@ -185,10 +185,11 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     random = np.random.default_rng(0)
     vectors = [random.standard_normal((count, 16)).astype(np.float32) for count in (3, 0, 5)]
     vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+    rows = [(own, None) for own in vectors]
     passages = [Passage(f"{n}#0", str(n), "", "text", {}) for n in range(3)]
     books = application.books(bundle)
     alone = [document_fields([p], [v], settings, books) for p, v in zip(passages, vectors)]
-    together = application.units([(passages[:2], vectors[:2]), (passages[2:], vectors[2:])], bundle)
+    together = application.units([(passages[:2], rows[:2]), (passages[2:], rows[2:])], bundle)
     assert together == [alone[:2], alone[2:]]
     assert application.units([], bundle) == []
 

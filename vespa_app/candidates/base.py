@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
 from vespa_app.settings import AppSettings
@@ -64,20 +64,21 @@ class Centroids(Protocol):
         """`[C, d]` float32."""
         ...
 
-    def assign(self, vectors: Matrix) -> NDArray[np.integer]:
-        """The nearest centroid of each row: `[t, d]` -> `[t]`."""
+    def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> NDArray[np.integer]:
+        """A near centroid of each row: `[t, d]` -> `[t]`. token_ids: as Codebook."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """What document_fields may need besides the vectors: what the bundle has, the settings, and the centroid of each row where
-    it is known."""
+    """What document_fields may need besides the vectors: what the bundle has, the settings, and the centroid of each row and
+    its vocabulary id where they are known."""
 
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
     settings: AppSettings | None = None
     codes: NDArray[np.integer] | None = None
+    token_ids: TokenIds | None = None
 
 
 @dataclass(frozen=True)

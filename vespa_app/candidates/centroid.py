@@ -57,7 +57,9 @@ class CentroidCandidates(Strategy):
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        codes = codebook_of(context.codebook).assign(vectors) if context.codes is None else context.codes
+        codes = context.codes
+        if codes is None:
+            codes = codebook_of(context.codebook).assign_near(vectors, context.token_ids)
         return {FIELD: {str(int(id_)): 1 for id_ in np.unique(codes)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:

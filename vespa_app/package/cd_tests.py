@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import I32, Matrix
+from late_interaction.array_types import I32, Matrix, TokenIds
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, StrategyRequest
@@ -45,7 +45,7 @@ class _Ends:
     def __init__(self, dim: int) -> None:
         self.centroids = _ends(dim)
 
-    def assign(self, vectors: Matrix) -> I32:
+    def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> I32:
         return np.asarray((vectors @ self.centroids.T).argmax(axis=1), np.int32)
 
 
@@ -83,7 +83,7 @@ def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
     place = list(_TEXTS).index(id_)
     vectors = _ends(settings.dim)[[place]]
     passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
-    codes = _Ends(settings.dim).assign(vectors) if books.codebook is None else None
+    codes = _Ends(settings.dim).assign_near(vectors) if books.codebook is None else None
     fields = document_fields([passage], [vectors], settings, books, codes)
     path = document_path(settings, passage.id, passage.metadata)
     return {

@@ -10,12 +10,13 @@ import httpx
 import numpy as np
 
 from late_interaction.addresses import VespaUrl, vespa_url
-from late_interaction.array_types import I32, Matrix
+from late_interaction.array_types import I32, TokenVectors
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
+from late_interaction.token_ids import joined_rows
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS, Codebooks, bundle_codebooks
@@ -23,7 +24,7 @@ from vespa_app.running.description import Description, read_description
 from vespa_app.running.documents import document_fields
 from vespa_app.settings import AppSettings
 
-Unit = tuple[Sequence[Passage], Sequence[Matrix]]  # a document's passages, and `[t, d]` of each
+Unit = tuple[Sequence[Passage], Sequence[TokenVectors]]  # a document's passages, and the rows of each
 
 __all__ = ["Application", "Unit"]
 
@@ -89,10 +90,14 @@ class Application:
         Raises: MetadataError, SettingsError as document_fields; ValueError where vectors are no finite `[t, d]`.
         """
         chunked = self.settings.layout == "chunks"
-        parts = [[unit] if chunked else [((p,), (v,)) for p, v in zip(*unit, strict=True)] for unit in documents]
+        parts = [[unit] if chunked else [((p,), (rows,)) for p, rows in zip(*unit, strict=True)] for unit in documents]
         books = self.books(bundle)
-        codes = iter(_codes(books.codebook, [np.concatenate(vectors) for unit in parts for _, vectors in unit]))
-        return [[document_fields(*part, self.settings, books, next(codes)) for part in unit] for unit in parts]
+        joined = [joined_rows(rows) for unit in parts for _, rows in unit]
+        known = iter(zip(_codes(books.codebook, joined), (ids for _, ids in joined), strict=True))
+        return [
+            [document_fields(found, [v for v, _ in rows], self.settings, books, *next(known)) for found, rows in unit]
+            for unit in parts
+        ]
 
     def books(self, bundle: Bundle) -> Codebooks:
         """Those of the bundle's codebooks that the application uses. Raises: BundleError where it lacks one."""
@@ -102,9 +107,9 @@ class Application:
         return books
 
 
-def _codes(codebook: Codebook | None, matrices: Sequence[Matrix]) -> Sequence[I32 | None]:
-    """Of the rows of each matrix; None where there is no codebook."""
-    if codebook is None or not matrices:
-        return [None] * len(matrices)
-    ends = np.cumsum([len(rows) for rows in matrices])[:-1]
-    return np.split(codebook.assign_near(np.concatenate(matrices)), ends)
+def _codes(codebook: Codebook | None, parts: Sequence[TokenVectors]) -> Sequence[I32 | None]:
+    """Of the rows of each part; None where there is no codebook."""
+    if codebook is None or not parts:
+        return [None] * len(parts)
+    ends = np.cumsum([len(vectors) for vectors, _ in parts])[:-1]
+    return np.split(codebook.assign_near(*joined_rows(parts)), ends)

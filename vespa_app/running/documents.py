@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from late_interaction.array_types import I32, Matrix
+from late_interaction.array_types import I32, Matrix, TokenIds
 from late_interaction.documents import Passage
 from late_interaction.metadata import FieldType, Value
 from vespa_app.candidates import STRATEGIES, DocumentContext
@@ -24,9 +24,10 @@ def document_fields(
     settings: AppSettings,
     books: Codebooks = NO_CODEBOOKS,
     codes: I32 | None = None,
+    token_ids: TokenIds | None = None,
 ) -> dict[str, object]:
     """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
-    of the first. vectors: `[t, d]` float32 of each passage. codes: of all their rows, where they are known.
+    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids: of all their rows, where they are known.
 
     Raises: MetadataError on metadata that does not fit the settings, SettingsError where a codebook is needed.
     """
@@ -40,7 +41,7 @@ def document_fields(
         **sent_metadata(metadata, settings),
         PRESENT: present_marks(metadata),
     }
-    context = DocumentContext(books.codebook, books.thresholds, settings, codes)
+    context = DocumentContext(books.codebook, books.thresholds, settings, codes, token_ids)
     for candidates in settings.candidates:
         fields.update(STRATEGIES[candidates].document_fields(rows, context))
     fields["text"] = [passage.text for passage in passages] if chunked else first.text
