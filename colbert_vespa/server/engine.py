@@ -86,14 +86,14 @@ class Engine:
         self._queries: dict[str, Gathering[str, Matrix]] = {}
 
     def warm(self) -> None:
-        """Opens every model, and searches every local index once, so that no caller waits for that."""
+        """Opens every model, searches every local index and makes a query for every application, so that no caller waits for
+        that."""
         for served in self.catalog.indexes.values():
             index = self.core.named([served.known])[0]
             rows = self.core.encoder(index.bundle).encode_queries(["warm"])[0]
-            if served.backend == "local":
-                for candidates in ("hybrid", "exhaustive"):
-                    options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
-                    step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
+            for candidates in ("hybrid", "exhaustive") if served.backend == "local" else (AUTO,):
+                options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
+                step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
 
     async def thread(self, call: Callable[..., T], *arguments: Any) -> T:
         work: Callable[[], T] = functools.partial(call, *arguments)
