@@ -85,7 +85,7 @@ ENGINES = {
             packages=("fast-plaid==1.7.0.2110", "torch==2.11.0", "numpy==2.4.6"),
             efforts=_ladder(*FULL_SCORES, [(4, 256), (8, 512), (8, 1024)]),
         ),
-        Engine("next-plaid", crate="next_plaid", efforts=_ladder(*FULL_SCORES, product((2, 4, 8, 16), (128, 512)))),
+        Engine("next-plaid", crate="next_plaid", efforts=_ladder(*FULL_SCORES, product((2, 4, 8), (128, 256, 512, 1024)))),
         Engine(
             "xtr-warp-rs",
             "run_xtr_warp.py",

@@ -6,9 +6,10 @@
     python -m benchmarks.engines --synthetic 1000000          made-up vectors, 32 a passage; 8 GB of disk and the indexes
 
 Engines build with two threads and search with one, with their defaults and then over a few efforts each: `ms_at_95` and
-`ms_at_98` are the p50 of the fastest effort with this recall. recall@10 is against exact MaxSim of the vectors as given;
-bytes_per_token is the index folder after building. The peers' environments are made once, in .cache/benchmarks; a peer that is
-not available is listed with the reason.
+`ms_at_98` are the p50 of the fastest effort with this recall, `cpu_at_95` and `cpu_at_98` the mean processor time of a query
+(for a machine that does other work too). recall@10 is against exact MaxSim of the vectors as given; bytes_per_token is the
+index folder after building. The peers' environments are made once, in .cache/benchmarks; a peer that is not available is
+listed with the reason.
 """
 
 from __future__ import annotations

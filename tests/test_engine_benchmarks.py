@@ -41,15 +41,16 @@ def test_an_effort_counts_at_the_recall_it_has():
     ]
     row = figures(BUILT, searched(TRUTH, (8.0, 8.0), efforts=efforts), TRUTH)
     assert [row["recall_at_10"], row["ms_at_95"], row["ms_at_98"]] == [1.0, 5.0, 8.0]
+    assert [row["cpu_at_95"], row["cpu_at_98"]] == [1.0, 2.0]
     assert [(e["recall_at_10"], e["p50_ms"]) for e in row["efforts"]] == [(0.75, 0.2), (0.95, 5.0)]
 
 
 def test_a_recall_that_no_effort_reaches_has_no_latency():
-    assert fastest([{"recall_at_10": 0.979, "p50_ms": 1.0}], 0.98) is None
+    assert fastest([{"recall_at_10": 0.979, "p50_ms": 1.0}], "p50_ms", 0.98) is None
     row = figures(BUILT, searched(HALF), TRUTH)
     assert row["ms_at_95"] is None
     result = {"collection": "c", "passages": 2, "token_vectors": 9, "engines": {"slow": row}, "unavailable": {}}
-    assert "| slow | 0.75 | 1.0 | 3.0 | 2.0 | - | - |" in table(result)
+    assert "| slow | 0.75 | 1.0 | 3.0 | 2.0 | - | - | - | - |" in table(result)
 
 
 def test_without_the_truth_there_is_no_recall():
