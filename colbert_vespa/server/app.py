@@ -69,7 +69,14 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
         route = getattr(scope.get("route"), "path", "")
         engine.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route or "other", status, seconds)
         state = scope["state"]
-        more = {"request_id": state["request_id"], "key": state.get("key", ""), "method": scope["method"], "route": route}
+        client = (scope.get("client") or [""])[0]
+        more = {
+            "request_id": state["request_id"],
+            "client": client,
+            "key": state.get("key", ""),
+            "method": scope["method"],
+            "route": route,
+        }
         LOG.info("request", extra={**more, "status": status, "ms": round(1000 * seconds, 2)})
 
     if engine.settings.cors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -63,9 +64,11 @@ def listening(listen: Listen) -> socket.socket:
     this machine."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
-        on = socket.socket(family, kind)
-        on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        on.bind(address)
+        with ExitStack() as opened:
+            on = opened.enter_context(socket.socket(family, kind))
+            on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            on.bind(address)
+            opened.pop_all()
         return on
     except OSError as error:
         raise UsageError(f"{listen.host}:{listen.port} cannot be listened on: {error.strerror or error}") from None
