@@ -12,6 +12,7 @@ from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.keys_commands import keys_app
 from colbert_vespa.cli.option_types import BundleOption, Candidates, path, real, text, whole
 from late_interaction.errors import UsageError
+from late_interaction.extras import require
 
 __all__ = ["ServeCommand", "serve"]
 
@@ -78,6 +79,7 @@ def serve(
     if stdio:
         _over_stdio(address, bundle, candidates, url_field, timeout)
         return
+    require(("fastapi", "uvicorn", "prometheus_client"), "serve", "the server")
     from colbert_vespa.server.app import create_app
     from colbert_vespa.server.door import KeyedDoor
     from colbert_vespa.server.engine import Engine

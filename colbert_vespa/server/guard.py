@@ -24,29 +24,33 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Guard:
     """An ASGI application around another."""
 
-    def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None]) -> None:
-        """done: told of each request, the status it was answered with (499 where the caller went away) and its seconds."""
-        self._app, self._max_body, self._done = app, max_body, done
+    def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None], max_held: int = 1 << 28) -> None:
+        """max_body: bytes of one body; max_held: of all that are held at once. done: told of each request, the status it was
+        answered with (499 where the caller went away) and its seconds."""
+        self._app, self._done = app, done
+        self.max_body, self.max_held = max_body, max(max_body, max_held)
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request = _Watched(scope, receive, send, self._max_body)
+        request = _Watched(scope, receive, send, self)
         try:
             await request.run(self._app)
         finally:
+            self.held -= request.read
             self._done(scope, request.status, time.perf_counter() - start)
 
 
 class _Watched:
     """One request. Messages are read ahead one by one, so that a caller who goes away is noticed while the work is done."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
-        self._scope, self._receive, self._send, self._max_body = scope, receive, send, max_body
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
+        self._scope, self._receive, self._send, self._guard = scope, receive, send, guard
         self._messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
-        self._read = 0
+        self.read = 0
         self._ended = False
         self.status = 499
         self.id = _request_id(scope)
@@ -79,11 +83,15 @@ class _Watched:
             await self._messages.put(message)
 
     async def _next(self) -> Message:
-        """Raises: HTTPException where the body is too large."""
+        """Raises: HTTPException where the body is too large, or those of all requests are."""
         message = await self._messages.get()
-        self._read += len(message.get("body", b""))
-        if self._read > self._max_body:
-            raise HTTPException(413, f"the body has more than {self._max_body:,} bytes")
+        size = len(message.get("body", b""))
+        self.read += size
+        self._guard.held += size
+        if self.read > self._guard.max_body:
+            raise HTTPException(413, f"the body has more than {self._guard.max_body:,} bytes")
+        if self._guard.held > self._guard.max_held:
+            raise HTTPException(429, "the server is busy with large bodies: try again later", {"Retry-After": "1"})
         return message
 
     async def _answer(self, message: Message) -> None:

@@ -70,7 +70,8 @@ def rows_of(given: RowsBody | list[Row]) -> Matrix:
     """Raises: UsageError where bytes and shape do not fit."""
     if isinstance(given, list):
         try:
-            return np.asarray(given, np.float32)
+            with np.errstate(over="ignore"):  # what float32 does not hold is refused as not finite
+                return np.asarray(given, np.float32)
         except ValueError:
             raise UsageError("rows are lists of equally many numbers") from None
     try:

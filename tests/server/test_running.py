@@ -195,6 +195,35 @@ async def test_a_body_that_is_too_large_is_refused(animals):
         assert (await http.post("/v1/search", json={"query": "x"})).status_code == 200
 
 
+async def test_bodies_are_held_up_to_a_limit_of_all():
+    async def app(scope, receive, send):
+        await receive()
+        await go_on.wait()
+
+    go_on = asyncio.Event()
+    messages = [{"type": "http.request", "body": b"x" * 60, "more_body": True}]
+    guard = Guard(app, 60, lambda scope, status, seconds: None, max_held=100)
+
+    async def ask():
+        waiting = [*messages]
+
+        async def receive():
+            if waiting:
+                return waiting.pop()
+            return await asyncio.Event().wait()
+
+        await guard({"type": "http", "headers": []}, receive, lambda message: asyncio.sleep(0))
+
+    first = asyncio.create_task(ask())
+    while not guard.held:
+        await asyncio.sleep(0)
+    await ask()  # refused, so that it ends at once
+    assert guard.held == 60
+    go_on.set()
+    await first
+    assert guard.held == 0
+
+
 async def test_stages_come_line_by_line_of_one_version(http):
     async with http.stream("POST", "/v1/search", json={"query": QUERY, "k": 2}, headers=LINES) as answer:
         assert answer.headers["content-type"] == "application/x-ndjson"

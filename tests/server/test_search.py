@@ -123,6 +123,7 @@ async def test_encode_gives_vectors(http, client):
         ("search", {"query": "x" * 100_001}, "at most 100,000 characters"),
         ("search", {"queries": ["x"] * 257}, "at most 256"),
         ("search", {"rows": [[1.0]]}, "of shape"),
+        ("search", {"rows": [[1e300] * 16]}, "finite numbers"),
         ("search", {"rows": [[1.0], [1.0, 2.0]]}, "equally many"),
         ("search", {"rows": {"base64": "AAAA", "shape": [1, 16]}}, "3 bytes are not 1 x 16"),
         ("search", {"rows": {"base64": "!", "shape": [1, 16]}}, "not base64"),
