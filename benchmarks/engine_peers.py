@@ -168,7 +168,10 @@ def _made(command: list[str], more: Mapping[str, str] | None = None) -> None:
 
 
 def cause(stderr: str) -> str:
-    """The line of a tool's messages that says what is wrong: the first that is called an error, else the last."""
+    """The line of a tool's messages that says what is wrong: the innermost tool's, which uv and cargo quote below their own."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"(fatal|error)\b", line)]
-    return (errors or lines[-1:] or [""])[0][:200]
+    for pattern in ("fatal:", "error(?!: Failed to build)", "error"):
+        found = [line for line in lines if re.match(pattern, line)]
+        if found:
+            return found[0][:200]
+    return lines[-1][:200] if lines else ""

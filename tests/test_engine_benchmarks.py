@@ -90,9 +90,14 @@ def test_an_engine_is_told_its_efforts():
     assert json.loads(told["EFFORTS"]) == [dict(effort) for effort in ENGINES["tachiom"].efforts]
 
 
-def test_the_reason_of_a_failed_build_is_its_first_error():
-    said = "  x Failed to build\n   fatal: unable to access 'https://host/': no host\n   error: no kannolo\n\nhint: look\n"
+def test_the_reason_of_a_failed_build_is_the_innermost_error():
+    said = "error: Failed to build `a`\n  fatal: unable to access 'https://host/': no host\n  error: no kannolo\n\nhint: look\n"
     assert cause(said) == "fatal: unable to access 'https://host/': no host"
+    assert (
+        cause("error: Failed to build `a`\n   error[E0554]: not on the stable channel\n")
+        == "error[E0554]: not on the stable channel"
+    )
+    assert cause("error: Failed to build `a`\nhint: look\n") == "error: Failed to build `a`"
     assert cause("because a has no version 3\n") == "because a has no version 3"
     assert cause("") == ""
 
