@@ -20,7 +20,7 @@ from colbert_vespa.server.app import create_app
 from colbert_vespa.server.engine import Engine
 from colbert_vespa.server.settings import ServerSettings, served_address
 
-WAIT_MS = 20_000  # a loaded machine is slow; nothing here waits as long when all is well
+WAIT_MS = 60_000  # a loaded machine is slow; nothing here waits as long when all is well
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WATCH = """
 window.violations = [];

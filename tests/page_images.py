@@ -2,11 +2,13 @@
 
     cd tests && ../.venv/bin/python -m page_images [INDEX]
 
-The index is that of `make demo` unless another is named. Fonts are those of the machine.
+The index is that of `make demo` unless another is named. Fonts are those of the machine. Of several searches the quickest is
+kept, so that the times are those of a machine without other work.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ IMAGES = ROOT / "docs" / "images"
 QUERY = "stop a thread that waits for a lock"
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+TRIES = 6
 WHERE = {"kind": {"$in": ["class", "function"]}}
 
 # name: context, state of the page, what is there when it is drawn
@@ -38,9 +41,13 @@ def main() -> None:
     with chromium() as browser:
         for name, (context, state, drawn) in VIEWS.items():
             with visit(browser, **context) as page:
-                page.goto(server.address(**state))
-                page.locator(drawn).first.wait_for()
-                keep(page, name)
+                quickest = float("inf")
+                for _ in range(TRIES if "q" in state else 1):
+                    page.goto(server.address(**state))
+                    page.locator(drawn).first.wait_for()
+                    if (took := milliseconds(page)) < quickest:
+                        quickest = took
+                        keep(page, name)
         for name, context in HEAT_MAPS.items():
             with visit(browser, **context) as page:
                 page.goto(server.address(q=QUERY))
@@ -51,6 +58,13 @@ def main() -> None:
                 page.locator(".matrix td.best").first.hover()
                 keep(page, name)
     server.stop()
+
+
+def milliseconds(page) -> float:
+    """That the searches of this view took, as it tells them."""
+    told = page.locator(".stage-list b, .list header .number").all_inner_texts()
+    found = [re.search(r"([\d.]+) (ms|s)$", text) for text in told]
+    return sum(float(one[1]) * (1000 if one[2] == "s" else 1) for one in found if one)
 
 
 def keep(page, name: str) -> None:

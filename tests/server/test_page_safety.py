@@ -38,7 +38,7 @@ def harmless(page) -> None:
     assert page.evaluate("Math.max(...[...document.querySelectorAll('.result')].map(r => r.offsetHeight), 0)") < 700
 
 
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, pytest.param(360, marks=pytest.mark.slow)])
 def test_hostile_documents_are_shown_as_text(browser, server, width):
     with visit(browser, viewport={"width": width, "height": 800}) as page:
         page.goto(server.address(q=QUERY, index="hostile"))
@@ -170,6 +170,8 @@ def test_axe_finds_nothing_serious(browser, server, scheme):
         page.goto(server.address(index="notes", view="index"))
         page.locator(".panel").first.wait_for()
         check("index")
+        if scheme == "dark":  # the rest is drawn with the same colours
+            return
         page.goto(server.address(index="notes", q=query, where={"kind": "desert"}))
         page.get_by_text("Nothing found").first.wait_for()
         check("nothing found")

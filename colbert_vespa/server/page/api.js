@@ -2,7 +2,7 @@
 
 const KEY = "colbert-vespa-key";
 
-/** What went wrong, in the words of the server where it said any. kind: offline, key, busy, gone, timeout, usage, failed. */
+/** What went wrong, in the words of the server where it said any. kind: a key of TITLES in notices.js. */
 export class ApiError extends Error {
   constructor(kind, message, { status = 0, requestId = "", retryAfter = 0 } = {}) {
     super(message);
@@ -10,7 +10,7 @@ export class ApiError extends Error {
   }
 }
 
-const KINDS = { 401: "key", 403: "key", 404: "gone", 410: "gone", 429: "busy", 502: "down", 503: "down", 504: "timeout" };
+const KINDS = { 401: "key", 403: "forbidden", 404: "gone", 410: "gone", 429: "busy", 502: "down", 503: "down", 504: "timeout" };
 
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",

@@ -217,6 +217,7 @@ class Table {
       out.push([cut(this.points.slice(start, end), 200), column]);
       [at, before] = [end, column];
     }
+    out.push([before === this.spans.length - 1 ? cut(this.points.slice(at), 200) : " …", -1]);
     return out;
   }
 }

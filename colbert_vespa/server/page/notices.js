@@ -6,6 +6,7 @@ import { cut } from "./text.js";
 const TITLES = {
   offline: "The server does not answer",
   key: "An API key is needed",
+  forbidden: "This is not allowed",
   busy: "The server is busy",
   gone: "The index is not there",
   missing: "The passage is not in the index any more",

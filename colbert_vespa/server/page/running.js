@@ -40,7 +40,7 @@ export class Runner {
   }
 
   show(error, repeat) {
-    const actions = error.kind === "key" ? [["Enter an API key", this.askKey]] : [["Try again", repeat]];
+    const actions = ["key", "forbidden"].includes(error.kind) ? [["Enter an API key", this.askKey]] : [["Try again", repeat]];
     replace(this.place, errorNotice(error, actions));
     const seconds = againAfter(error);
     if (seconds) this.again = setTimeout(repeat, 1000 * seconds);
