@@ -1,6 +1,6 @@
 """Makes docs/images/page-*.png: the main views of the page over a local index, as they are in a browser.
 
-    cd tests && ../.venv/bin/python -m page_images [INDEX]
+    cd tests && ../.venv/bin/python -m page_images [INDEX [FOLDER]]
 
 The index is that of `make demo` unless another is named. Fonts are those of the machine. Of several searches the quickest is
 kept, so that the times are those of a machine without other work.
@@ -15,7 +15,7 @@ from pathlib import Path
 from page_browser import PageServer, chromium, settled, visit
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGES = ROOT / "docs" / "images"
+IMAGES = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "docs" / "images"
 QUERY = "stop a thread that waits for a lock"
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
