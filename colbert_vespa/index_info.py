@@ -30,7 +30,7 @@ def index_info(index: PlaidIndex) -> dict[str, Any]:
         "codec": codec + (", with int8 rows" if index.refine else ""),
         "bytes_per_token": round(index.bytes_per_token, 1),
         "segments": len(version.segments),
-        "centroids": 0 if index.codebook is None else len(index.codebook.centroids),
+        "centroids": 0 if index.codebook is None else index.codebook.size,
         "drift": None if index.drift is None else round(index.drift, 4),
         "effort": effort,
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from late_interaction.array_types import TokenIds
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import CODEBOOK_ROWS, train_codebook
+from late_interaction.codebook_training import CODEBOOK_ROWS, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds

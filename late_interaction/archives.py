@@ -69,10 +69,16 @@ class Archive:
         """Where the bytes of a member begin in the file; its checksum is compared first."""
         for _ in self._blocks(name):
             pass
+        return self.start(name)
+
+    def start(self, name: str) -> int:
+        """As `place`, with nothing read but the header before it."""
         offset = self._members[name].header_offset
         with self.path.open("rb") as file:
             file.seek(offset)
             _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        if offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + self.size(name) > self.path.stat().st_size:
+            raise ValueError(f"member {name} is cut off")
         return offset + _LOCAL_HEADER.size + int(name_bytes) + int(extra_bytes)
 
     def _blocks(self, name: str) -> Iterator[bytes]:

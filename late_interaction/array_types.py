@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F32", "I8", "I16", "I32", "I64", "U8", "Codes", "Mask", "Matrix", "Packed", "Places", "TokenIds", "TokenVectors"]
+__all__ = [
+    "F32", "I8", "I16", "I32", "I64", "U8", "U16", "Codes", "Mask", "Matrix", "Packed", "Places", "TokenIds", "TokenVectors",
+]  # fmt: skip
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]

@@ -20,7 +20,7 @@ from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write
 from late_interaction.reading import open_regular
 
-__all__ = ["load_arrays", "map_array", "save_arrays"]
+__all__ = ["load_arrays", "map_array", "map_members", "save_arrays"]
 
 MAX_HEADER = 10_000  # bytes, as numpy has it
 MAX_DIMENSIONS = 8
@@ -62,6 +62,34 @@ def load_arrays(path: str | Path, what: str, names: Sequence[str], max_bytes: in
         raise BundleError(f"no {what} {file}") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
+
+
+def map_members(path: str | Path, what: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those arrays of bytes, mapped, of an `.npz` that has them all; else none. Numbers of more bytes might lie across words.
+
+    Raises: BundleError naming the file, and `what` it was to be.
+    """
+    file = Path(path)
+    try:
+        with opened_archive(file) as archive:
+            if not {f"{name}.npy" for name in names} <= set(archive.names):
+                return {}
+            return {name: _mapped(file, archive.start(f"{name}.npy"), archive.size(f"{name}.npy")) for name in names}
+    except FileNotFoundError:
+        raise BundleError(f"no {what} {file}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
+
+
+def _mapped(path: Path, start: int, size: int) -> NDArray[Any]:
+    with open_regular(path) as file:
+        file.seek(start)
+        header = _header(file.read(min(size, MAX_HEADER + 12)), size)
+        if header.dtype.itemsize != 1 or header.order != "C":
+            raise ValueError(f"{header.dtype} where bytes were expected")
+        if not math.prod(header.shape):
+            return np.zeros(header.shape, header.dtype)
+        return np.asarray(np.memmap(file, header.dtype, "r", start + header.start, header.shape))
 
 
 def map_array(path: Path) -> NDArray[Any]:

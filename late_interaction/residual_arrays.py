@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction.array_types import F32, U8, Codes
 
@@ -11,11 +14,11 @@ __all__ = ["decode_rows", "encode_residuals"]
 BLOCK = 1 << 14  # vectors at a time
 
 
-def encode_residuals(vectors: F32, codes: Codes, centroids: F32, cutoffs: F32, bits: int, out: U8) -> None:
-    """Buckets of `vectors - centroids[codes]` into the zeroed `out [n, bytes]`, most significant bit first."""
+def encode_residuals(vectors: F32, codes: Codes, cells: NDArray[Any], unit: float, cutoffs: F32, bits: int, out: U8) -> None:
+    """Buckets of `vectors - cells[codes] * unit` into the zeroed `out [n, bytes]`, most significant bit first."""
     for start in range(0, len(vectors), BLOCK):
         part = slice(start, start + BLOCK)
-        residuals = vectors[part] - centroids[codes[part]]
+        residuals = vectors[part] - cells[codes[part]].astype(np.float32) * unit
         buckets = np.zeros(residuals.shape, np.uint8)
         for cutoff in cutoffs.T:
             buckets += residuals >= cutoff
@@ -24,13 +27,13 @@ def encode_residuals(vectors: F32, codes: Codes, centroids: F32, cutoffs: F32, b
             out[part, : own.shape[1]] |= own
 
 
-def decode_rows(codes: Codes, residuals: U8, centroids: F32, weights: F32, bits: int, out: F32) -> None:
+def decode_rows(codes: Codes, residuals: U8, cells: NDArray[Any], unit: float, weights: F32, bits: int, out: F32) -> None:
     """Unit rows `out [n, d]`."""
     dims = np.arange(out.shape[1])
     for start in range(0, len(codes), BLOCK):
         part = slice(start, start + BLOCK)
         buckets = (residuals[part, :, None] >> _shifts(bits)) & ((1 << bits) - 1)
-        rows = centroids[codes[part]] + weights[dims, buckets.reshape(len(buckets), -1)[:, : len(dims)]]
+        rows = cells[codes[part]].astype(np.float32) * unit + weights[dims, buckets.reshape(len(buckets), -1)[:, : len(dims)]]
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         out[part] = np.where(norms > 1e-12, rows / np.maximum(norms, 1e-12), 0)
 

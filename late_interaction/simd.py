@@ -22,7 +22,18 @@ with required("local", "a local index"):
     from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
-__all__ = ["CELLS", "GROUP", "SHARED", "TOKENS", "add_base", "dot_block", "expand_shared", "prefetch"]
+__all__ = [
+    "CELLS",
+    "GROUP",
+    "SHARED",
+    "TOKENS",
+    "add_base",
+    "dot_block",
+    "expand_shared",
+    "prefetch",
+    "prefetch_cell",
+    "raise_bytes",
+]
 
 TOKENS = 4  # vectors of a block
 GROUP = 16  # query rows of a block
@@ -191,6 +202,46 @@ def _external(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 
 
 @intrinsic
+def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: Any) -> Any:
+    """`best [width]` becomes the largest of each column among the rows `places[:count]` of `table`, or 0; all C-contiguous
+    uint8 but places, int64. width is a multiple of 16. Plain vector code, which every processor has."""
+    signature = types.void(table, places, types.int64, best)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = (signature.args[0], signature.args[1], signature.args[3])
+        arrays = [context.make_array(kind)(context, builder, args[place]) for kind, place in zip(kinds, (0, 1, 3), strict=True)]
+        width = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
+        number = args[2]
+        with cgutils.for_range_slice(builder, _I64(0), width, _I64(16)) as (column, _):
+            before = builder.block
+            loop, done = builder.append_basic_block("rows"), builder.append_basic_block("raised")
+            zero = ir.Constant(_BYTES, [0] * 16)
+            builder.cbranch(builder.icmp_signed(">", number, _I64(0)), loop, done)
+            builder.position_at_end(loop)
+            row, most = builder.phi(_I64), builder.phi(_BYTES)
+            row.add_incoming(_I64(0), before)
+            most.add_incoming(zero, before)
+            place = builder.load(builder.gep(arrays[1].data, [row]))
+            start = builder.gep(arrays[0].data, [builder.add(builder.mul(place, width), column)])
+            loaded = builder.load(builder.bitcast(start, _BYTES.as_pointer()))
+            loaded.align = 1
+            raised = builder.select(builder.icmp_unsigned(">", loaded, most), loaded, most)
+            most.add_incoming(raised, loop)
+            after = builder.add(row, _I64(1))
+            row.add_incoming(after, loop)
+            builder.cbranch(builder.icmp_signed("<", after, number), loop, done)
+            builder.position_at_end(done)
+            final = builder.phi(_BYTES)
+            final.add_incoming(zero, before)
+            final.add_incoming(raised, loop)
+            out = builder.bitcast(builder.gep(arrays[2].data, [column]), _BYTES.as_pointer())
+            builder.store(final, out).align = 1
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
     """Asks for the cache lines of `rows[row]`, C-contiguous; reads nothing, so that any row is safe."""
     signature = types.void(rows, types.int64)
@@ -204,6 +255,21 @@ def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
         ask = _external(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _I32, _I32, _I32])
         with cgutils.for_range_slice(builder, _I64(0), width, _I64(LINE)) as (at, _):
             builder.call(ask, [builder.gep(start, [at]), _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def prefetch_cell(typing_context: Any, cells: Any, place: Any) -> Any:
+    """Asks for the cache line of `cells[place]`; reads nothing, so that any place is safe."""
+    signature = types.void(cells, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        byte = ir.IntType(8).as_pointer()
+        ask = _external(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _I32, _I32, _I32])
+        builder.call(ask, [builder.bitcast(builder.gep(array.data, [args[1]]), byte), _I32(0), _I32(3), _I32(1)])
         return context.get_dummy_value()
 
     return signature, codegen

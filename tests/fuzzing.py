@@ -31,7 +31,8 @@ from feeder.copying.parts import pack_part, read_part
 from feeder.copying.source import stored_document
 from feeder.feeding.journal import Journal
 from late_interaction.bundle import Bundle, FileEntry, Manifest, SideRules
-from late_interaction.codebook import Codebook, train_codebook
+from late_interaction.codebook import Codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import ColbertVespaError
 from late_interaction.metadata import MetadataSchema
@@ -251,10 +252,10 @@ def npz_header_kind(folder: Path) -> Kind:
         target = io.BytesIO()
         with zipfile.ZipFile(target, "w") as archive:
             for name, content in members.items():
-                archive.writestr(name, data if name == "centroids.npy" else content)
+                archive.writestr(name, data if name == "cells.npy" else content)
         return target.getvalue()
 
-    return Kind("npz", [members["centroids.npy"]], lambda path: Codebook.load(path).dim, file)
+    return Kind("npz", [members["cells.npy"]], lambda path: Codebook.load(path).dim, file)
 
 
 def array_kind(folder: Path) -> Kind:

@@ -13,7 +13,7 @@ from exporter.verification import ExportReport
 from feeder.sources import open_sources
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
-from late_interaction.codebook import CODEBOOK_DOCUMENTS
+from late_interaction.codebook_training import CODEBOOK_DOCUMENTS
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError

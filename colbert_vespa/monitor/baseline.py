@@ -91,8 +91,7 @@ def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Pr
 
 def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> float:
     """Mean similarity of rows `[n, d]` with their nearest centroids."""
-    nearest = codebook.centroids[codebook.assign_near(rows, token_ids)]
-    return round(float(np.einsum("nd,nd->n", rows, nearest).mean()), 5)
+    return round(float(codebook.nearness(rows, token_ids).mean()), 5)
 
 
 def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:

@@ -17,16 +17,16 @@ __all__ = ["CommitSummary", "LocalHit", "LocalResult", "LocalScores", "SearchSet
 class SearchSettings:
     """How much work a search does; None takes the default for the size of the index.
 
-    probes: centroids looked up for every query row; 0 skips probing and scores all passages by their centroids.
-    rerank: passages whose decoded vectors are scored with MaxSim (at least k).
+    probes: centroids looked up for every query row.
+    rerank: passages whose decoded vectors are scored with MaxSim (at least k), at most: fewer where no other can be among them.
     """
 
     probes: int | None = None
     rerank: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on a negative number."""
-        for name, least in (("probes", 0), ("rerank", 1)):
+        """Raises: UsageError on a number below 1."""
+        for name, least in (("probes", 1), ("rerank", 1)):
             value = getattr(self, name)
             if value is None:
                 continue

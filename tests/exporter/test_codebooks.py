@@ -11,7 +11,7 @@ from exporter import codebooks
 from exporter.codebooks import add_codebook
 from exporter.options import ExportOptions
 from late_interaction.bundle import Pooling, write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from vespa_app.codecs import bundle_codebooks
@@ -45,7 +45,7 @@ def test_bits_and_centroids_are_those_asked_for(tmp_path, bits):
 
 def test_never_more_centroids_than_the_sample_bears(tmp_path):
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), [TEXT] * 60, encoder(), centroids=1000)
-    assert len(bundle_codebooks(bundle).codebook.centroids) == (1200 - 60) // 16
+    assert len(bundle_codebooks(bundle).codebook.centroids) == (1200 - 60) // 8
 
 
 @pytest.mark.parametrize("pooling", [None, Pooling(2)])
@@ -73,8 +73,8 @@ def test_the_codebook_is_trained_by_the_ids_of_the_rows(tmp_path, monkeypatch, p
     [
         ({"bits": 3}, "--bits must be 1, 2 or 4, got 3"),
         ({"bits": 0}, "--bits must be 1, 2 or 4, got 0"),
-        ({"centroids": 0}, "--centroids must be from 1 to 1,048,576, got 0"),
-        ({"centroids": 1 << 21}, "--centroids must be from 1 to"),
+        ({"centroids": 0}, "--centroids must be from 1 to 4,194,304, got 0"),
+        ({"centroids": 1 << 23}, "--centroids must be from 1 to"),
     ],
 )
 def test_what_no_codebook_can_have(options, message):

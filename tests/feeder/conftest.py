@@ -22,7 +22,7 @@ def application(vespa, tiny_bundle):
 def codebook_bundle(tiny_bundle, tmp_path_factory):
     """The tiny model with a codebook and thresholds, which it has no sample for."""
     from late_interaction.bundle import write_manifest
-    from late_interaction.codebook import train_codebook
+    from late_interaction.codebook_training import train_codebook
     from late_interaction.thresholds import Thresholds
 
     folder = tmp_path_factory.mktemp("codebook") / "bundle"

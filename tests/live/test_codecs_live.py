@@ -12,7 +12,7 @@ import pytest
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import VespaTarget
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim
 from late_interaction.metrics import overlap_at_k

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plaid_tools import token_vectors, unit
 
-from late_interaction.codebook import Codebook, default_centroids, train_codebook
+from late_interaction.codebook import Codebook
+from late_interaction.codebook_training import default_centroids, train_codebook
 from late_interaction.errors import BundleError
 
 
@@ -91,8 +92,9 @@ def test_samples_that_cannot_be_trained_on(bad):
         train_codebook(bad.astype(np.float32))
 
 
-def test_number_of_centroids_is_that_of_plaid():
-    assert [default_centroids(n) for n in (0, 1, 10_000, 811_475)] == [16, 16, 1024, 8192]
+def test_number_of_centroids_grows_with_the_root_and_then_with_the_vectors():
+    sizes = (0, 1, 10_000, 400_000, 5_000_000, 40_000_000, 10**10)
+    assert [default_centroids(n) for n in sizes] == [16, 16, 1024, 8192, 65_536, 524_288, 1 << 20]
 
 
 def test_save_and_load_keep_identity_and_are_repeatable(tmp_path):

@@ -14,7 +14,7 @@ from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, 
 
 from late_interaction import simd
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.maxsim import maxsim, maxsim_many
@@ -22,7 +22,7 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.store import storage
 from late_interaction.plaid.store.codecs import CODECS, Binary, Float32, Residual
-from late_interaction.plaid.store.int16_scoring import Centroids16, Query16
+from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 from late_interaction.thresholds import Thresholds
 
@@ -106,15 +106,6 @@ def test_a_base_is_added_and_squares_are_summed():
             np.testing.assert_array_equal(sum_, wanted)
 
 
-def test_centroid_scores():
-    random = np.random.default_rng(2)
-    for count in (1, 3, 4, 33):
-        centroids, Q = unit(random.standard_normal((count, 30))), 3 * random.standard_normal((20, 30)).astype(np.float32)
-        found = Centroids16.of(centroids).scores(Query16(Q))
-        np.testing.assert_allclose(found[:, :20], centroids @ Q.T, atol=5e-3)
-        assert not found[:, 20:].any()
-
-
 @pytest.fixture(scope="module")
 def vectors():
     return token_vectors(np.random.default_rng(3), 600)
@@ -163,7 +154,7 @@ def test_every_stage_scores_from_one_source(index, queries):
     """What a search, an exact search and `score` say of a passage is the same number, with int8 rows too."""
     for Q in queries[:5]:
         exact = {hit.passage.id: hit.score for hit in index.search(Q, 600, exact=True).hits}
-        for effort in (SearchSettings(probes=0, rerank=40), SearchSettings(probes=2, rerank=40)):
+        for effort in (SearchSettings(probes=64, rerank=40), SearchSettings(probes=2, rerank=40)):
             hits = index.search(Q, 10, settings=effort).hits
             assert [hit.score for hit in hits] == pytest.approx([exact[hit.passage.id] for hit in hits], abs=1e-5)
         scores = index.score(Q, list(exact))
@@ -196,7 +187,7 @@ def test_exact_is_exact(tmp_path_factory, form, nearness, sign, length, seed):
 
 
 def test_stages_find_what_exact_finds(index, queries):
-    wide = SearchSettings(probes=0, rerank=299)
+    wide = SearchSettings(probes=64, rerank=299)
     for Q in queries:
         exact = {hit.passage.id for hit in index.search(Q, 10, exact=True).hits}
         found = {hit.passage.id for hit in index.search(Q, 10, settings=wide).hits}

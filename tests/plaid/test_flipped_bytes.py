@@ -20,7 +20,7 @@ SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING, "tags": 
 VECTORS = token_vectors(np.random.default_rng(0), 60)
 WHERE = [{"word": "w1"}, {"tags": "t1"}, {"n": {"$gt": 30}}, {"b": True}, {"tags": {"$exists": True}}]
 FILTERS = [parse_filter(where, SCHEMA) for where in WHERE]
-SETTINGS = (SearchSettings(probes=1, rerank=5), SearchSettings(probes=0, rerank=5), None)
+SETTINGS = (SearchSettings(probes=1, rerank=5), SearchSettings(probes=32, rerank=5), None)
 BULK = ("codes", "payload", "refine", "ivf_passages", "ids", "documents", "titles", "texts", "digests", "words")
 FLIPS = 3  # of every file, besides two in its header and its last byte
 

@@ -20,7 +20,7 @@ from plaid_tools import fake_bundle, unit
 from typer.testing import CliRunner
 
 from colbert_vespa.cli.commands import app
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.filters import parse_filter

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plaid_tools import DIM, fake_bundle, passage, token_vectors, unit
 
 import late_interaction.plaid.writing.writer as writer_module
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex

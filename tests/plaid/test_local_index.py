@@ -8,7 +8,7 @@ import pytest
 from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
@@ -73,7 +73,7 @@ def test_exact_search_equals_the_oracle_on_decoded_vectors(index, corpus):
         assert result.candidates == result.reranked == 900
 
 
-@pytest.mark.parametrize("probes", [None, 0, 8])
+@pytest.mark.parametrize("probes", [None, 8, 64])
 def test_recall_of_a_search(whole, corpus, probes):
     """Against exact MaxSim of decoded vectors, and of the vectors as they were before compression."""
     lengths = [len(v) for v in corpus]
@@ -82,7 +82,7 @@ def test_recall_of_a_search(whole, corpus, probes):
     for Q in queries_from(np.random.default_rng(2), corpus, 40):
         expected = {f"d{i}" for i in np.argsort(-maxsim_many(Q, flat, lengths), kind="stable")[:10]}
         result = whole.search(Q, 10, settings=SearchSettings(probes=probes, rerank=128))
-        assert result.reranked == 128
+        assert 10 <= result.reranked <= 128
         found = set(ids(result))
         original.append(len(expected & found) / 10)
         decoded.append(len(set(ids(whole.search(Q, 10, exact=True))) & found) / 10)
@@ -94,8 +94,8 @@ def test_the_default_reranks_about_as_many_token_vectors_whatever_a_passage_has(
     random = np.random.default_rng(4)
     long = filled(tmp_path / "long", bundle, [unit(random.standard_normal((200, DIM), np.float32)) for _ in range(200)])
     Q = unit(random.standard_normal((4, DIM), np.float32))
-    assert long.search(Q, 5).reranked == 16_384 // 200
-    assert long.search(Q, 30).reranked == 90
+    assert 5 <= long.search(Q, 5).reranked <= 16_384 // 200
+    assert 30 <= long.search(Q, 30).reranked <= 90
     assert whole.search(Q, 5).reranked == 900  # all of them: they have fewer vectors
 
 
@@ -136,13 +136,13 @@ def test_widening_is_said(bundle, tmp_path):
     """Two far-apart groups: the nearest list holds one group only, and k asks for more."""
     random = np.random.default_rng(0)
     poles = np.eye(DIM, dtype=np.float32)
-    vectors = [unit(poles[[i % DIM]] + 0.02 * random.standard_normal((1, DIM))) for i in range(1600)]
+    vectors = [unit(poles[[i % DIM]] + 0.02 * random.standard_normal((1, DIM))) for i in range(6000)]
     index = filled(tmp_path / "i", bundle, vectors)
     settings = SearchSettings(probes=1, rerank=1)
     assert not index.search(poles[:1], 3, settings=settings).widened
-    result = index.search(poles[:1], 600, settings=settings)
+    result = index.search(poles[:1], 1000, settings=settings)
     assert result.widened
-    assert len(result.hits) == 600
+    assert len(result.hits) == 1000
 
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
@@ -155,7 +155,7 @@ def test_queries_of_any_number_of_rows(index, corpus, rows):
 def test_equal_scores_come_in_order_of_insertion(bundle, tmp_path):
     vectors = token_vectors(np.random.default_rng(0), 2)
     index = filled(tmp_path / "i", bundle, [vectors[0]] * 500)
-    for settings in (None, SearchSettings(probes=0, rerank=40), SearchSettings(probes=2, rerank=40)):
+    for settings in (None, SearchSettings(probes=64, rerank=40), SearchSettings(probes=2, rerank=40)):
         assert ids(index.search(vectors[0], 5, settings=settings)) == [f"d{i}" for i in range(5)]
 
 
@@ -196,7 +196,7 @@ def test_passages_without_rows_are_kept_but_never_found(bundle, tmp_path):
             writer.put(passage(f"d{i}"), nothing if i == 7 else vectors)
         writer.commit()
     assert index.passages == 301
-    for settings in (None, SearchSettings(probes=1, rerank=5), SearchSettings(probes=0, rerank=5)):
+    for settings in (None, SearchSettings(probes=1, rerank=5), SearchSettings(probes=64, rerank=5)):
         result = index.search(Q, 400, settings=settings)
         assert len(result.hits) == 299
         assert not {"blank", "d7"} & set(ids(result))
@@ -293,7 +293,7 @@ def test_misuse_is_named(index, corpus, bundle, tmp_path):
     with pytest.raises(UsageError, match="k must"):
         index.search(corpus[0], 0)
     with pytest.raises(UsageError, match="probes"):
-        SearchSettings(probes=-1)
+        SearchSettings(probes=0)
     with pytest.raises(UsageError, match="bits"):
         LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, bits=3)
     with pytest.raises(LocalIndexError, match="no passage 'x#0'"):

@@ -23,7 +23,8 @@ from colbert_vespa.training.settings import TrainingSettings
 from exporter.exporting import _judge
 from exporter.options import ExportOptions
 from exporter.verification import ExportReport, Fidelity, Speed, fidelity_of
-from late_interaction.codebook import Codebook, train_codebook
+from late_interaction.codebook import Codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.encoder import check_finite
 from late_interaction.errors import BundleError, CheckpointError, CollectionError, LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
@@ -160,11 +161,14 @@ def test_metrics(change: dict) -> None:
 
 def test_codebooks_and_thresholds() -> None:
     book = train_codebook(np.tile(np.eye(4, dtype=np.float32), (20, 1)), bits=1)
-    for name in ("centroids", "cutoffs", "weights"):
-        broken = getattr(book, name).copy()
+    whole = {"cells": book.centroids, "cutoffs": book.cutoffs, "weights": book.weights}
+    for name, array in whole.items():
+        broken = array.copy()
         broken[0, 0] = NAN
         with pytest.raises(ValueError, match="finite"):
-            Codebook(**{field: getattr(book, field) for field in ("centroids", "cutoffs", "weights", "bits")} | {name: broken})
+            Codebook(**whole | {name: broken}, bits=book.bits)
+    with pytest.raises(ValueError, match="unit"):
+        dataclasses.replace(book, unit=NAN)
     with pytest.raises(ValueError, match="finite"):
         train_codebook(np.full((10, 4), NAN, np.float32))
     with pytest.raises(ValueError, match="finite"):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, worker_pids
 
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import LocalIndexError, MetadataError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from plaid_tools import fake_bundle, finished, passage, token_vectors, worker_pids
 
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import Storage

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from plaid_tools import fake_bundle, finished, passage, token_vectors
 
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid.shards import ShardedIndex, Sharding, reading
 from late_interaction.plaid.store import segment as segment_module

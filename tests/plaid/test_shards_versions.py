@@ -7,7 +7,7 @@ import pytest
 from kill_points import before_every_file_operation
 from plaid_tools import fake_bundle, passage, queries_from, token_vectors
 
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage

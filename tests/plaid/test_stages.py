@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, unit
 
-import late_interaction.plaid.searching.search as search_module
+from late_interaction import lookup_arrays, lookup_kernels
+from late_interaction.codebook_training import train_codebook
 from late_interaction.filters import parse_filter
+from late_interaction.lookup import sixteen_bits
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
-from late_interaction.plaid.searching import candidates, kernels
+from late_interaction.plaid.searching import candidates
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import EncodedQuery
@@ -52,39 +54,59 @@ def centroid_interaction(index, Q, number):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_negative_similarities_are_told_apart(tmp_path, sign):
-    """Also where every centroid is on the other side of every query row, the second stage ranks."""
+    """Also where every centroid is on the other side of every query row, the first stages rank."""
     random = np.random.default_rng(0)
     vectors = unit(np.abs(random.standard_normal((800, 6, DIM))) + 0.2)
     index = made(tmp_path, list(vectors))
     for _ in range(10):
         Q = sign * unit(np.abs(random.standard_normal((4, DIM))) + 0.2)
         wanted = np.array([centroid_interaction(index, Q, number) for number in range(800)])
-        result = index.search(Q, 60, settings=SearchSettings(probes=0, rerank=60))
-        error = len(Q) * 0.6 * 1.4 / 255  # half a step, and some for sixteen bits; similarities of a row span 1.4 at most
+        result = index.search(Q, 60, settings=SearchSettings(probes=64, rerank=60))
+        error = len(Q) * 0.6 * 2 / 255  # half a step, and some for sixteen bits; similarities of a row span 2 at most
         for hit in result.hits:
             assert hit.approximate == pytest.approx(wanted[int(hit.passage.document_id[1:])], abs=error)
         assert wanted[found_numbers(result)].min() >= np.sort(wanted)[-60] - 2 * error
 
 
-def test_rounding_keeps_the_order_within_every_column():
+def test_lookups_are_the_nearest_and_the_table_has_their_similarities():
+    """Of a codebook in groups, in the compiled loops and in numpy."""
     random = np.random.default_rng(0)
-    S = (random.standard_normal((500, 16)) * random.uniform(0, 3, 16) - random.uniform(0, 50, 16)).astype(np.float32)
-    lows, highs = np.empty(16, np.float32), np.empty(16, np.float32)
-    kernels.column_ranges(S, lows, highs)
-    np.testing.assert_array_equal([lows, highs], [S.min(axis=0), S.max(axis=0)])
-    scale = 255 / float((highs - lows).max())
-    rounded = np.empty(S.shape, np.uint8)
-    kernels.round_scores(S, lows, scale, rounded)
-    assert (rounded.min(), rounded.max()) == (0, 255)
-    assert np.abs(rounded / scale + lows - S).max() <= 0.51 / scale
+    book = train_codebook(unit(random.standard_normal((30_000, DIM))).astype(np.float32), centroids=3000)
+    assert book.groups is not None and len(book.groups.heads) > 10
+    Q = unit(random.standard_normal((20, DIM))).astype(np.float32)
+    S = Q @ book.centroids.T
+    looked = book.lookup.look(Q, 16)
+    best = np.argsort(-S, axis=1)[:, :16]
+    assert np.mean([len(set(a) & set(b)) / 16 for a, b in zip(best.tolist(), looked.lists.tolist(), strict=True)]) > 0.7
+    np.testing.assert_allclose(looked.similarities, np.take_along_axis(S, looked.lists, axis=1), atol=2e-3)
+    assert (np.diff(looked.similarities, axis=1) <= 0).all()
+    ids, similarities = book.lookup.nearest(Q, 16)
+    np.testing.assert_array_equal(ids, looked.lists)
+    np.testing.assert_array_equal(similarities, looked.similarities)
+    assert (looked.table[0] == 0).all()
+    places = looked.lists + looked.shifts[looked.group_of[looked.lists]]
+    floors = looked.similarities * looked.scale - looked.table[places, np.arange(20)[:, None]]
+    assert (floors.max(axis=1) - floors.min(axis=1)).max() <= 1.1  # each row from one floor on, in whole steps
+    assert floors.mean(axis=1).sum() / looked.scale == pytest.approx(looked.floor, abs=10 / looked.scale)
+    queries, _ = sixteen_bits(Q)
+    near = np.tile(np.arange(5, dtype=np.int32), (20, 1))
+    answers = []
+    for loops in (lookup_kernels, lookup_arrays):
+        found, values = np.full((20, 16), -1, np.int32), np.zeros((20, 16), np.int32)
+        loops.nearest_of_groups(book.cells, book.groups.starts, near, queries, found, values)
+        answers.append((found, values))
+    np.testing.assert_array_equal(answers[0][1], answers[1][1])
+    assert (answers[0][0] == answers[1][0]).mean() > 0.99  # but for equal products
 
 
-@pytest.mark.parametrize("probes", [1, 4, 16, 17, 200, 499])
-def test_top_centroids_are_the_largest(probes):
-    S = np.random.default_rng(probes).standard_normal((500, 5)).astype(np.float32)
-    best = candidates.top_centroids(S, probes)
-    assert best.shape == (5, probes)
-    np.testing.assert_array_equal(np.sort(best, axis=1), np.sort(np.argsort(-S, axis=0)[:probes].T, axis=1))
+def test_more_lists_than_a_rows_groups_have():
+    random = np.random.default_rng(0)
+    book = train_codebook(unit(random.standard_normal((30_000, DIM))).astype(np.float32), centroids=3000)
+    Q = unit(random.standard_normal((3, DIM))).astype(np.float32)
+    for count in (1, 256, book.size):
+        ids, _ = book.lookup.nearest(Q, count)
+        assert all(len(set(row)) == count and min(row) >= 0 for row in ids.tolist())
+        assert (book.lookup.look(Q, count).lists >= 0).all()
 
 
 def by_oracle(index, Q, rows):
@@ -115,30 +137,31 @@ def test_probing_respects_filters_and_deletions_in_every_segment(index):
     assert np.mean(shares) > 0.5
 
 
-def test_candidates_are_those_of_the_probed_lists(index):
-    """Each selected passage with a vector at a probed centroid once, and no other."""
+def test_candidates_are_those_of_the_lists_by_what_they_share(index):
+    """Each selected passage with a vector at one of the lists once, and no other; a row counts its best list over its last."""
     snapshot = index.snapshot
-    S = (snapshot.codebook.centroids @ VECTORS[3].T).astype(np.float32)
+    lists, similarities = snapshot.codebook.lookup.nearest(VECTORS[3], 3)
+    gains = similarities - similarities[:, -1:]
     for where in (None, parse_filter({"n": {"$lt": 700}}, SCHEMA)):
         masks = snapshot.select(where)
-        found = candidates._probed(snapshot, S, masks, 2)
-        probed = np.unique(np.argsort(-S, axis=0)[:2])
-        for part, mask, rows in zip(snapshot.living, masks, found, strict=True):
+        places, totals = candidates.gathered(snapshot, lists, gains, masks)
+        expected = {}
+        for part, mask in zip(snapshot.living, masks, strict=True):
             offsets, codes = part.segment.offsets, part.segment.codes
-            wanted = [p for p in np.flatnonzero(mask) if np.isin(codes[offsets[p] : offsets[p + 1]], probed).any()]
-            assert rows.tolist() == wanted
+            for row in np.flatnonzero(mask).tolist():
+                shared = np.isin(lists, codes[offsets[row] : offsets[row + 1]])
+                if shared.any():
+                    expected[part.base + row] = np.where(shared, gains, 0).max(axis=1).sum()
+        assert dict(zip(places.tolist(), totals.tolist(), strict=True)) == pytest.approx(
+            {place: total * candidates.STEPS for place, total in expected.items()}, abs=len(lists)
+        )
 
 
-def test_widening_happens_once_and_then_everything_is_taken(index, monkeypatch):
-    calls = []
-    real = candidates.top_centroids
-    monkeypatch.setattr(candidates, "top_centroids", lambda S, probes: calls.append(probes) or real(S, probes))
+def test_widening_ends_and_then_everything_is_taken(index):
     for k in (1, 30, 300, 500):
-        calls.clear()
         result = index.search(VECTORS[0][:1], k, settings=SearchSettings(probes=1, rerank=1))
         assert len(result.hits) == k
-        assert 1 <= len(calls) <= 2
-        assert all(probes <= candidates.MOST_PROBES for probes in calls)
+        assert result.candidates >= k
 
 
 def test_a_selection_of_few_vectors_is_scored_outright(tmp_path):
@@ -149,9 +172,8 @@ def test_a_selection_of_few_vectors_is_scored_outright(tmp_path):
     assert found_numbers(result) == by_oracle(index, VECTORS[5], range(30))[0][:10]
 
 
-def test_the_note_on_widening_is_true(index, monkeypatch):
+def test_the_note_on_widening_is_true(index):
     """It compares with what is reranked, not with k."""
-    monkeypatch.setattr(search_module, "PROBE_ABOVE", 0)
     local = LocalSearch(index.path)
 
     def notes(rerank):

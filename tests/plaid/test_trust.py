@@ -53,7 +53,7 @@ def agrees(index, model):
         for hit in found:
             assert hit.score == pytest.approx(maxsim(Q, index.vectors(hit.passage.id)), abs=1e-4)
         scores = {hit.passage.id: hit.score for hit in found}
-        for probes in (0, 1):  # with so few reranked, the first stages run from five passages on
+        for probes in (64, 1):  # with so few reranked, the first stages run from five passages on
             probed = index.search(Q, 2, settings=SearchSettings(probes=probes, rerank=2)).hits
             assert len({hit.passage.id for hit in probed}) == len(probed) == min(2, len(model))
             assert [hit.score for hit in probed] == pytest.approx([scores[hit.passage.id] for hit in probed], abs=1e-4)

@@ -12,8 +12,8 @@ from package_faults import FAULTS, SCHEMA
 from vespa_bundles import small_bundle, small_codebook
 
 from exporter.codebooks import add_codebook
-from late_interaction.codebook import unit_rows
 from late_interaction.documents import Passage
+from late_interaction.kmeans import unit_rows
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.base import tensor_hex

@@ -11,7 +11,7 @@ import pytest
 from vespa_bundles import small_bundle
 
 from late_interaction.bundle import write_manifest
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks

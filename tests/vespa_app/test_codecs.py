@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from late_interaction.codebook import train_codebook
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import SettingsError
 from late_interaction.thresholds import Thresholds
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks

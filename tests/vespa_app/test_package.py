@@ -9,8 +9,9 @@ import pytest
 from golden.make_packages import CASES, PACKAGES, golden_package, texts
 from vespa_bundles import small_bundle, with_thresholds
 
-from late_interaction.codebook import train_codebook, unit_rows
+from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import SettingsError, UsageError
+from late_interaction.kmeans import unit_rows
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS

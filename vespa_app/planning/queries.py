@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from late_interaction.codebook import MIN_PER_CENTROID
+from late_interaction.codebook_training import MIN_PER_CENTROID
 from vespa_app.planning.memory import DISTINCT
 from vespa_app.planning.request import Figure, PlanRequest
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import BITS, CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, MAX_CENTROIDS, trained_centroids
+from late_interaction.codebook import BITS, MAX_CENTROIDS
+from late_interaction.codebook_training import CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, trained_centroids
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, bundle_codebooks
@@ -117,7 +118,7 @@ class PlanRequest:
         request = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
         book = bundle_codebooks(bundle).codebook
         if book:
-            request = replace(request, centroids=len(book.centroids), residual_bits=book.bits)
+            request = replace(request, centroids=book.size, residual_bits=book.bits)
         return replace(request, indexes=tuple((name, own.with_bundle(bundle)) for name, own in self.indexes))
 
     @property

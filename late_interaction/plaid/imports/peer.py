@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Mask, Matrix
-from late_interaction.codebook import Codebook, unit_rows
+from late_interaction.codebook import Codebook
 from late_interaction.errors import LocalIndexError
+from late_interaction.kmeans import unit_rows
 from late_interaction.reading import read_regular
 
 __all__ = ["Chunk", "Peer", "chunk_lengths", "from_lowest_bit_first", "peer_codebook", "read_json", "whole_number"]
@@ -82,9 +83,9 @@ class Peer:
             )
 
     def _codes(self, number: int, codes: NDArray[Any]) -> NDArray[np.int32]:
-        if len(codes) and (codes.min() < 0 or codes.max() >= len(self.codebook.centroids)):
+        if len(codes) and (codes.min() < 0 or codes.max() >= self.codebook.size):
             raise LocalIndexError(
-                f"{self.folder} is damaged: a code in chunk {number} is outside the {len(self.codebook.centroids)} centroids"
+                f"{self.folder} is damaged: a code in chunk {number} is outside the {self.codebook.size} centroids"
             )
         checked = codes.astype(np.int32)
         if self.unusable[checked].any():

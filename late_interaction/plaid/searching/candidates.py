@@ -1,6 +1,7 @@
-"""Stages 1 and 2 of a search: which passages are worth reranking, by their centroids alone.
+"""The first stage of a search: passages in the lists of the centroids nearest to each query row, by what these alone say.
 
-Shapes: `S [C, q]` similarities of centroids and query rows; rows past the query's last are 0.
+A row that finds a passage counts the similarity of the nearest centroid that the two share; one that does not counts as much as
+its last list would (as XTR and WARP impute missing similarities: arXiv 2304.01982, 2501.17788). No passage is read for that.
 """
 
 from __future__ import annotations
@@ -9,23 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask, Matrix, Places
+from late_interaction.array_types import I32, I64, Mask, Matrix, Places
+from late_interaction.lookup import Looked
 from late_interaction.plaid.searching import kernels
-from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
 
-__all__ = ["Shortlist", "best_by_centroids", "top_centroids"]
+__all__ = ["MOST_LISTS", "STEPS", "Shortlist", "best_by_lists", "gathered"]
 
-LEVELS = 255  # of a score rounded to eight bits
-MOST_PROBES = 64  # probes of a widened search; where more are needed, scoring all that is selected costs less
-SCANNED_PROBES = 16  # from here on partitioning every row costs less than keeping its best in one pass
+STEPS = 1 << 16  # of a similarity, as a whole number
+MOST_LISTS = 256  # of a row, in a widened search; where more are needed, scoring all that is selected costs less
 
 
 @dataclass
 class Shortlist:
-    """What the first stages keep: global places, ascending, and their approximate scores."""
+    """What the first stage keeps: global places, best first, and their approximate scores."""
 
     places: Places
     approximate: Matrix
@@ -33,82 +32,69 @@ class Shortlist:
     widened: bool = False
 
 
-def best_by_centroids(
-    snapshot: Snapshot, query: Query16, masks: Sequence[Mask], keep: int, probes: int, lap: Callable[[str], None]
+def best_by_lists(
+    snapshot: Snapshot, Q: Matrix, masks: Sequence[Mask], keep: int, probes: int, read: int, lap: Callable[[str], None]
 ) -> Shortlist:
-    """The `keep` best selected places by centroid interaction. lap: called with the name of each stage when it is done."""
-    S = snapshot.centroids16.scores(query)
-    lap("centroids")
-    rows, widened = _candidates(snapshot, S[:, : query.rows], masks, keep, probes)
-    lap("probe")
-    total, scale, floor = _interaction(snapshot, S, rows)
-    places = np.concatenate([part.base + part_rows for part, part_rows in zip(snapshot.living, rows, strict=True)])
-    candidates = len(places)
-    if candidates > keep:
-        key = (total.astype(np.int64) << 32) - places  # unique, so that ties are broken by insertion order
-        best = np.sort(np.argpartition(key, candidates - keep)[candidates - keep :])
-        places, total = places[best], total[best]
-    lap("interaction")
-    return Shortlist(places, (total / scale + floor).astype(np.float32), candidates, widened)
-
-
-def _interaction(snapshot: Snapshot, S: Matrix, rows: Sequence[Places]) -> tuple[NDArray[np.int32], float, float]:
-    """Centroid interaction of passages `rows` of each segment, one after the other: `total`, where `total / scale + floor` is
-    the sum of every column's best similarity.
-
-    Every column is counted from its own least value: a constant for a column changes no order, and similarities that are
-    all negative stay apart in eight bits.
-    """
-    lows, highs = np.empty(S.shape[1], np.float32), np.empty(S.shape[1], np.float32)
-    kernels.column_ranges(S, lows, highs)
-    scale = LEVELS / max(1e-30, float((highs - lows).max()))
-    rounded = np.empty(S.shape, np.uint8)
-    kernels.round_scores(S, lows, scale, rounded)
-    totals = [np.empty(len(part_rows), np.int32) for part_rows in rows]
-    for part, part_rows, out in zip(snapshot.living, rows, totals, strict=True):
-        if len(part_rows):
-            kernels.approximate_scores(part_rows, part.segment.offsets, part.segment.codes, rounded, out)
-    return np.concatenate(totals), scale, float(lows.sum())
-
-
-def _candidates(snapshot: Snapshot, S: Matrix, masks: Sequence[Mask], keep: int, probes: int) -> tuple[list[Places], bool]:
-    """Per segment the rows of the candidates, and whether probing found fewer than `keep`, so that more were looked for: in as
-    many centroids as that suggests, once, and then among all that is selected."""
+    """The `keep` best selected places by the lists of each row of `Q [q, d]`. lap: called with the name of each stage when it
+    is done."""
+    assert snapshot.codebook is not None
     wanted = min(keep, sum(int(np.count_nonzero(mask)) for mask in masks))
-    widened = False
-    if 0 < probes < len(S):
-        found = _probed(snapshot, S, masks, probes)
-        count = sum(map(len, found))
-        if count >= wanted:
-            return found, False
-        widened = True
-        probes *= 2 * -(-wanted // max(1, count))
-        if probes <= MOST_PROBES and probes < len(S):
-            found = _probed(snapshot, S, masks, probes)
-            if sum(map(len, found)) >= wanted:
-                return found, True
-    return [np.flatnonzero(mask) for mask in masks], widened
+    most = min(MOST_LISTS, snapshot.codebook.size)
+    probes, widened = min(probes, most), False
+    while True:
+        looked = snapshot.codebook.lookup.look(Q, probes)
+        lap("centroids")
+        gains = looked.similarities - looked.similarities[:, -1:]
+        places, totals = gathered(snapshot, looked.lists, gains, masks)
+        if len(places) >= wanted or probes == most:
+            break
+        probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(places)))), True
+    if len(places) < wanted:
+        every = [part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)]
+        rest = np.setdiff1d(np.concatenate(every), places, assume_unique=True)
+        places, totals = np.concatenate([places, rest]), np.concatenate([totals, np.zeros(len(rest), np.int64)])
+    candidates = len(places)
+    places = np.sort(places[_best(places, totals, max(keep, read))])  # in the order of the disk: a third less time
+    lap("gather")
+    totals = _interaction(snapshot, looked, places)
+    best = _best(places, totals, keep)
+    lap("interaction")
+    return Shortlist(places[best], (totals[best] / looked.scale + looked.floor).astype(np.float32), candidates, widened)
 
 
-def _probed(snapshot: Snapshot, S: Matrix, masks: Sequence[Mask], probes: int) -> list[Places]:
-    """Per segment the selected rows in the lists of each column's `probes` best centroids, ascending."""
-    centroids = np.unique(top_centroids(S, probes)).astype(np.int32)
-    found: list[Places] = []
+def _interaction(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
+    """Every row's best similarity among the centroids of each passage, summed: of those that were looked at, else its floor."""
+    totals = np.zeros(len(places), np.int64)
+    for part in snapshot.living:
+        first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
+        rows, segment = places[first:last] - part.base, part.segment
+        tables = (looked.group_of, looked.shifts, looked.table)
+        kernels.approximate_scores(rows, segment.offsets, segment.codes, *tables, totals[first:last])
+    return totals
+
+
+def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask]) -> tuple[Places, I64]:
+    """Passages of the lists, in no order, and what they gain over the last list of each row, in whole steps."""
+    postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
+    room = min(postings, sum(int(np.count_nonzero(mask)) for mask in masks))
+    table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)
+    slots, found, steps = np.empty(room, np.int64), 0, np.rint(gains * np.float32(STEPS)).astype(np.int64)
     for part, mask in zip(snapshot.living, masks, strict=True):
-        out = np.empty(int(np.count_nonzero(mask)), np.int64)
-        count = 0
-        if len(out):
-            lists = part.segment
-            count = kernels.collect_candidates(centroids, lists.ivf_offsets, lists.ivf_passages, mask.astype(np.uint8), out)
-        found.append(np.sort(out[:count]))  # in the order of the disk: a third less time in stage 2
-    return found
+        arrays = (part.segment.ivf_offsets, part.segment.ivf_passages, mask.view(np.uint8))
+        found = kernels.gather(lists, steps, *arrays, part.base, table, slots, found)
+    taken = table[slots[:found]]
+    return taken[:, 0], taken[:, 1] // kernels.ROWS
 
 
-def top_centroids(S: Matrix, probes: int) -> NDArray[np.int32]:
-    """Ids `[q, probes]` of the `probes` best centroids of each column of `S [C, q]`, in no order; probes < C."""
-    if probes > SCANNED_PROBES:
-        columns = np.ascontiguousarray(S.T)
-        return np.argpartition(columns, len(S) - probes, axis=1)[:, len(S) - probes :].astype(np.int32)
-    best = np.zeros((S.shape[1], probes), np.int32)
-    kernels.top_centroids(S, best)
-    return best
+def _postings(ivf_offsets: Places, lists: I32) -> int:
+    known = lists[lists + 1 < len(ivf_offsets)]
+    return int((ivf_offsets[known + 1] - ivf_offsets[known]).sum())
+
+
+def _best(places: Places, totals: I64, keep: int) -> Places:
+    """Of the `keep` largest totals, best first; of equal ones the lower place first."""
+    key = (totals << 32) - places  # unique, so that ties are broken by insertion order
+    if keep < len(key):
+        chosen = np.argpartition(key, len(key) - keep)[len(key) - keep :]
+        return chosen[np.argsort(-key[chosen])]
+    return np.argsort(-key)

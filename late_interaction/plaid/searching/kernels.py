@@ -1,93 +1,102 @@
-"""Compiled loops of a search's first stages.
+"""The compiled loop of a search's first stage.
 
-Shapes: C centroids, q query rows, P passages. Every index that comes from a file is checked against its array, so that a
-damaged file cannot read foreign memory.
+Shapes: q query rows, T lists of each. Every index that comes from a file is checked against its array, so that a damaged file
+cannot read foreign memory.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from late_interaction.array_types import F32, I32, I64, U8, Codes
-from late_interaction.compiling import FAST, compiler
+from late_interaction import simd
+from late_interaction.array_types import I32, I64, U8, U16, Codes
+from late_interaction.compiling import compiler
+from late_interaction.simd import prefetch, prefetch_cell, raise_bytes
 
-__all__ = ["approximate_scores", "collect_candidates", "column_ranges", "round_scores", "top_centroids"]
+__all__ = ["ROWS", "approximate_scores", "gather"]
 
-_jit = compiler(__file__)
-_fast = compiler(__file__, fastmath=FAST)
-
-
-@_fast
-def column_ranges(S: F32, lows: F32, highs: F32) -> None:
-    """Least and largest value of every column of `S [C, q]`, C at least 1."""
-    lows[:] = S[0]
-    highs[:] = S[0]
-    for c in range(1, S.shape[0]):
-        for j in range(S.shape[1]):
-            lows[j] = min(lows[j], S[c, j])
-            highs[j] = max(highs[j], S[c, j])
-
-
-@_fast
-def round_scores(S: F32, lows: F32, scale: float, out: U8) -> None:
-    """`out [C, q]`: (S - lows) * scale, rounded; lows `[q]` is at most every value of its column, and no result passes 255."""
-    for c in range(S.shape[0]):
-        for j in range(S.shape[1]):
-            out[c, j] = np.uint8(min(np.float32(255), (S[c, j] - lows[j]) * np.float32(scale) + np.float32(0.5)))
+BLOCK = 256  # codes of a passage at a time
+AHEAD = 8  # passages whose memory is asked for before it is read
+LINE = 64  # bytes of a cache line
+ROWS = 1 << 14  # query rows that a total has room for
+_jit = compiler(__file__, simd.__file__)
+_SPREAD = 0x9E3779B97F4A7C15 >> 1  # of Fibonacci hashing
 
 
 @_jit
-def top_centroids(S: F32, out: I32) -> None:
-    """Ids of the best centroids of each column of `S [C, q]`, into `out [q, probes]`, in no order. For few probes."""
-    q, probes = out.shape
-    best = np.full((q, probes), -np.inf, np.float32)
-    worst = np.full(q, -np.inf, np.float32)
-    for c in range(S.shape[0]):
-        for j in range(q):
-            if S[c, j] > worst[j]:
-                place = np.argmin(best[j])
-                best[j, place] = S[c, j]
-                out[j, place] = c
-                worst[j] = best[j].min()
+def _slot(key: int, last: int) -> int:
+    return ((key * _SPREAD) >> 20) & last
 
 
 @_jit
-def collect_candidates(centroids: I32, ivf_offsets: I64, ivf_passages: I32, selected: U8, out: I64) -> int:
-    """Passages in the lists of `centroids` that are `selected [P]`, each once, into `out`; returns how many.
+def gather(
+    lists: I32, gains: I64, ivf_offsets: I64, ivf_passages: I32, selected: U8, base: int, table: I64, slots: I64, found: int
+) -> int:
+    """Adds to each passage in the `lists [q, T]`, best first, the `gains [q, T]` of the first list of every row that has it.
 
-    `selected` must be a copy: what was collected is marked by 2.
+    The passages of a segment that are `selected [P]` go by their number plus `base` into `table [n, 2]`, n a power of two and
+    never full: the number, or -1 where it is free; and the total, times ROWS plus the row that was counted last. `slots` lists
+    the places that are taken, of which there are `found`; returns how many there are now.
     """
-    found = 0
-    for centroid in centroids:
-        if centroid + 1 >= ivf_offsets.shape[0]:
-            continue  # the codebook has grown since
-        for place in range(ivf_offsets[centroid], min(ivf_offsets[centroid + 1], ivf_passages.shape[0])):
-            passage = ivf_passages[place]
-            if 0 <= passage < selected.shape[0] and selected[passage] == 1:
-                selected[passage] = 2
-                out[found] = passage
-                found += 1
+    last = table.shape[0] - 1
+    for row in range(lists.shape[0]):
+        for rank in range(lists.shape[1]):
+            centroid, gain = lists[row, rank], gains[row, rank]
+            if centroid < 0 or centroid + 1 >= ivf_offsets.shape[0]:
+                continue  # of a codebook that has grown since
+            passages = ivf_passages[max(0, ivf_offsets[centroid]) : min(ivf_offsets[centroid + 1], ivf_passages.shape[0])]
+            for place in range(passages.shape[0]):
+                if place + AHEAD < passages.shape[0]:
+                    prefetch(table, _slot(base + np.int64(passages[place + AHEAD]), last))
+                passage = np.int64(passages[place])
+                if not 0 <= passage < selected.shape[0] or selected[passage] == 0:
+                    continue
+                key = base + passage
+                slot = _slot(key, last)
+                while table[slot, 0] != key and table[slot, 0] >= 0:
+                    slot = (slot + 1) & last
+                if table[slot, 0] < 0:
+                    table[slot, 0] = key
+                    table[slot, 1] = gain * ROWS + row
+                    slots[found] = slot
+                    found += 1
+                elif table[slot, 1] % ROWS != row:
+                    table[slot, 1] += gain * ROWS + row - table[slot, 1] % ROWS
     return found
 
 
-@_fast
-def approximate_scores(passages: I64, offsets: I64, codes: Codes, S: U8, out: I32) -> None:
-    """Centroid interaction: `out[p]` = sum over the columns of `S [C, q]` of the largest value among p's codes."""
-    width = S.shape[1]
+@_jit
+def _places(codes: Codes, group_of: U16, shifts: I64, rows: int, out: I64) -> int:
+    """Rows of the table of those centroids that were looked at; returns how many."""
+    found = 0
+    for row in range(codes.shape[0]):
+        code = np.int64(codes[row])
+        if 0 <= code < group_of.shape[0]:
+            place = code + shifts[group_of[code]]
+            out[found] = place
+            found += 0 < place < rows
+    return found
+
+
+@_jit
+def approximate_scores(passages: I64, offsets: I64, codes: Codes, group_of: U16, shifts: I64, table: U8, out: I64) -> None:
+    """Centroid interaction: `out[p]` = sum over the columns of the table of the largest value among p's codes."""
     last = codes.shape[0]
-    top = S.shape[0] - 1
-    best = np.empty(width, np.uint8)
+    best, places = np.empty(table.shape[1], np.uint8), np.empty(BLOCK, np.int64)
+    most = np.empty(table.shape[1], np.uint8)
     for p in range(passages.shape[0]):
-        best[:] = 0
+        if p + AHEAD < passages.shape[0]:
+            ahead = offsets[passages[p + AHEAD]]
+            prefetch_cell(codes, ahead)
+            prefetch_cell(codes, ahead + LINE // codes.itemsize)
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
-        for row in range(start, stop, 4):  # four at a time, so that `best` is loaded and stored once for them
-            a = S[max(0, min(np.int64(codes[row]), top))]
-            b = S[max(0, min(np.int64(codes[min(row + 1, stop - 1)]), top))]
-            c = S[max(0, min(np.int64(codes[min(row + 2, stop - 1)]), top))]
-            d = S[max(0, min(np.int64(codes[min(row + 3, stop - 1)]), top))]
-            for j in range(width):
-                best[j] = max(best[j], a[j], b[j], c[j], d[j])
+        best[:] = 0
+        for at in range(start, stop, BLOCK):
+            found = _places(codes[at : min(at + BLOCK, stop)], group_of, shifts, table.shape[0], places)
+            raise_bytes(table, places, found, most)
+            for j in range(best.shape[0]):
+                best[j] = max(best[j], most[j])
         total = 0
-        for j in range(width):
+        for j in range(best.shape[0]):
             total += best[j]
         out[p] = total

@@ -1,17 +1,16 @@
-"""Search in a snapshot: PLAID's stages (Santhanam et al. 2022, arXiv 2205.09707), with k hits guaranteed.
+"""Search in a snapshot, after PLAID, XTR and WARP (arXiv 2205.09707, 2304.01982, 2501.17788), with k hits guaranteed.
 
-    1. probe       centroid scores C Q'; passages in the lists of each row's best centroids (skipped on small indexes)
-    2. centroids   every row's best centroid of a passage, summed, on scores rounded to 8 bits; the best are kept
-                   (both in candidates.py)
-    3. rerank      MaxSim over their stored vectors, in 16-bit products
+    1. centroids   the nearest of each query row (codebook.py)
+    2. gather      passages in their lists, by the similarities of these centroids; the best are kept (candidates.py)
+    3. rerank      MaxSim over their stored vectors, in 16-bit products, best first, until no other can be among the k best
     4. last        all of those that may be among the best, again in float32 (scoring.py, stages 3 and 4)
 
 Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 3 reads
 the codec's all the same, and stage 4 the rows of three times k. Filters select before stage 1, and a small selection goes
 straight to stage 3, which then reads what stage 4 reads, so that nothing is lost: that is also what `exact` asks for.
 
-PLAID prunes centroids before stage 2 and
-runs that stage twice; here it runs once, in full: a centroid's scores with 32 query rows are one 32-byte register.
+That no other passage can be among the k best is an estimate: stage 3 measures by how much MaxSim passes what stage 2 said of a
+passage, and ends where the most that was seen so far would not lift the next one.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Places
 from late_interaction.filters import Filter
-from late_interaction.plaid.searching.candidates import Shortlist, best_by_centroids
+from late_interaction.plaid.searching.candidates import MOST_LISTS, Shortlist, best_by_lists
 from late_interaction.plaid.searching.scoring import bounded_scores, exact_scores, within
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
@@ -32,12 +32,16 @@ from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = ["search", "search_selected"]
 
-PROBE_ABOVE = 500_000  # token vectors from which on probing costs less than scoring all passages by centroids
-DEFAULT_PROBES = 4
+POSTINGS = 700  # passages that a row's lists have together, in one index: recall depends on that (docs/performance.md)
+LEAST_PROBES, MOST_PROBES = 4, 64
 RERANKED_ROWS = 16_384  # token vectors that are reranked: many short passages, or few long ones
+READ_CODES = 200_000  # centroids of passages that are read: many short passages, or few long ones
 LEAST_RERANK, MOST_RERANK = 64, 512
 RERANK_PER_HIT = 3
 LAST_PER_HIT = 3  # hits of the codec that are scored again from int8 rows, which know better
+BLOCK = 32  # passages reranked before it is asked whether the next may be among the best
+MOST_WIDENED = 8  # times the lists, where a filter leaves little of each
+FEW_ROWS = 4_096  # token vectors that cost less to score than to look up
 
 
 def search(
@@ -78,17 +82,18 @@ def search_selected(
     outright = exact or _few(snapshot, masks, 2 * rerank)
     if outright:
         places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
-        shortlist = Shortlist(places, np.empty(0, np.float32), selected)
+        shortlist, widened, candidates = None, False, selected
+        reranked = _Reranked(places, *bounded_scores(snapshot, query, places, refined=True))
     else:
-        shortlist = best_by_centroids(snapshot, query, masks, rerank, probes, clock.lap)
-    scores, errors = bounded_scores(snapshot, query, shortlist.places, refined=outright)
+        shortlist = best_by_lists(
+            snapshot, Q, masks, rerank, _widened(probes, snapshot, selected), _read(snapshot, READ_CODES), clock.lap
+        )
+        widened, candidates = shortlist.widened, shortlist.candidates
+        reranked = _reranked(snapshot, query, shortlist, k)
     clock.lap("rerank")
-    if snapshot.version.refine and not outright:
-        best = np.sort(np.lexsort((shortlist.places, -scores))[: LAST_PER_HIT * k])
-    else:
-        best = within(scores, errors, k)
-    approximate = (shortlist.approximate if len(shortlist.approximate) else scores)[best]
-    places = shortlist.places[best]
+    best = reranked.best(k, LAST_PER_HIT * k if snapshot.version.refine and not outright else None)
+    places = reranked.places[best]
+    approximate = reranked.scores[best] if shortlist is None else shortlist.approximate[best]
     scores = exact_scores(snapshot, Q, places)
     clock.lap("last")
     hits = []
@@ -96,8 +101,37 @@ def search_selected(
         part, row = snapshot.at(int(places[i]))
         hits.append(LocalHit(part.segment.passage(row), float(scores[i]), float(approximate[i])))
     clock.lap("read")
-    candidates, reranked = shortlist.candidates, len(shortlist.places)
-    return LocalResult(hits, candidates, reranked, shortlist.widened, seconds, _outgrown(snapshot, settings))
+    return LocalResult(hits, candidates, len(reranked.places), widened, seconds, _outgrown(snapshot, settings))
+
+
+@dataclass(frozen=True)
+class _Reranked:
+    """Global places, their MaxSim in 16-bit products, and how far it may be off."""
+
+    places: Places
+    scores: Matrix
+    errors: Matrix
+
+    def best(self, k: int, more: int | None) -> Places:
+        """Of these, all that may be among the k best; or the `more` best."""
+        return within(self.scores, self.errors, k) if more is None else np.lexsort((self.places, -self.scores))[:more]
+
+
+def _reranked(snapshot: Snapshot, query: Query16, shortlist: Shortlist, k: int) -> _Reranked:
+    """The shortlist from its best on, as far as what comes may be among the k best."""
+    places, approximate = shortlist.places, shortlist.approximate
+    scores, errors = np.empty(len(places), np.float32), np.empty(len(places), np.float32)
+    done = 0
+    while done < len(places):
+        block = slice(done, done + max(BLOCK, k))
+        order = np.argsort(places[block])
+        scores[block][order], errors[block][order] = bounded_scores(snapshot, query, places[block][order], refined=False)
+        done = min(len(places), block.stop)
+        if done < len(places):
+            least = np.partition(scores[:done], done - k)[done - k]
+            if approximate[done] + (scores[:done] - approximate[:done]).max() < least:
+                break
+    return _Reranked(places[:done], scores[:done], errors[:done])
 
 
 class _Clock:
@@ -118,15 +152,19 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     if probes is None and tuned is not None:
         probes = tuned.probes
     if probes is None:
-        probes = 0 if snapshot.version.token_vectors <= PROBE_ABOVE else DEFAULT_PROBES
+        probes = min(max(LEAST_PROBES, int(np.ceil(POSTINGS / max(1, snapshot.mean_list)))), MOST_PROBES)
     if rerank is None:
         rerank = max(_default_rerank(snapshot) if tuned is None else tuned.rerank, RERANK_PER_HIT * k)
     return probes, max(k, rerank)
 
 
 def _default_rerank(snapshot: Snapshot) -> int:
-    wanted = RERANKED_ROWS * snapshot.version.passages // max(1, snapshot.version.token_vectors)
-    return min(max(LEAST_RERANK, wanted), MOST_RERANK)
+    return min(max(LEAST_RERANK, _read(snapshot, RERANKED_ROWS)), MOST_RERANK)
+
+
+def _read(snapshot: Snapshot, rows: int) -> int:
+    """Passages that have so many token vectors together."""
+    return rows * snapshot.version.passages // max(1, snapshot.version.token_vectors)
 
 
 def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
@@ -135,15 +173,18 @@ def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
     return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
+def _widened(probes: int, snapshot: Snapshot, selected: int) -> int:
+    """More lists where a filter leaves little of each."""
+    return min(MOST_LISTS, probes * max(1, min(MOST_WIDENED, snapshot.rows // max(1, selected))))
+
+
 def _few(snapshot: Snapshot, masks: Sequence[Mask], passages: int) -> bool:
-    """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or half as many vectors
-    as there are centroids to be scored first."""
+    """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or few vectors."""
     if sum(int(np.count_nonzero(mask)) for mask in masks) <= passages:
         return True
-    assert snapshot.codebook is not None
     rows = 0
     for part, mask in zip(snapshot.living, masks, strict=True):
         rows += int(part.segment.lengths()[mask].sum())
-        if 2 * rows > len(snapshot.codebook.centroids):
+        if rows > FEW_ROWS:
             return False
     return True

@@ -14,7 +14,7 @@ from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effor
 __all__ = ["find_effort"]
 
 SearchWith: TypeAlias = Callable[[Matrix, SearchSettings | None], LocalResult]
-PROBES = (1, 2, 4, 8, 16, 32, 0)  # 0: every passage is scored by its centroids
+PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 
 

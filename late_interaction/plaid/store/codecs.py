@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction import residual_kernels
 from late_interaction.array_types import Codes, Matrix, Places
 from late_interaction.codebook import Codebook
 from late_interaction.plaid.store import kernels
@@ -68,13 +67,14 @@ class CodecKind:
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """What turns a payload byte into sixteen-bit cells: `base [C, d]` of each code, `cells [bytes, 256, d per byte]` seen as
-    int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions have
-    the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say the same as `cells`.
+    """What turns a payload byte into sixteen-bit cells: `base [C, d] * times` of each code, `cells [bytes, 256, d per byte]`
+    seen as int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions
+    have the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say what `cells` says.
     size, error: greatest length of a row before it is scaled, and of its distance to what it was rounded to.
     """
 
-    base: NDArray[np.int16]
+    base: NDArray[Any]
+    times: int
     cells: NDArray[np.int32]
     bits: int
     unit: float
@@ -86,15 +86,18 @@ class _Tables:
     error: float
 
     @classmethod
-    def of(cls, base: Matrix, weights: Matrix, bits: int, normalise: bool) -> _Tables:
-        """weights: `[d, 2^bits]`."""
+    def of(cls, base: NDArray[Any], unit: float, weights: Matrix, bits: int, normalise: bool) -> _Tables:
+        """base: float32, or int8 times a unit. weights: `[d, 2^bits]`."""
         dim = len(weights)
         per_byte = 8 // bits
         width = -(-dim // per_byte)
         largest = np.abs(weights).max(axis=1)
-        norm = float(np.linalg.norm(base, axis=1).max(initial=0) + np.linalg.norm(largest))
-        cell = float(np.abs(base).max(initial=0) + largest.max())
+        longest, greatest, times = _extent(base, unit)
+        norm, cell = longest + float(np.linalg.norm(largest)), greatest + float(largest.max())
         scale = min(1 << 14, LARGEST_NORM / max(norm, 1e-9), LARGEST_CELL / max(cell, 1e-9))
+        if base.dtype == np.int8:  # whole steps, so that nothing is rounded
+            times = max(1, int(scale * unit))
+            scale = times / unit
         padded = np.zeros((width * per_byte, 1 << bits), np.float32)
         padded[:dim] = weights
         rounded = np.round(padded * scale).astype(np.int16).reshape(width, per_byte, 1 << bits)
@@ -103,11 +106,13 @@ class _Tables:
             buckets = (np.arange(256) >> (8 - bits * (place + 1))) & ((1 << bits) - 1)
             cells[:, :, place] = rounded[:, place][:, buckets]
         shared, table, spread = _shared_tables(weights, scale, bits)
-        based = sixteen_bits(base, scale, padded_width(width * per_byte))
+        based = _padded(base, scale, padded_width(width * per_byte))
         read = _products(table, spread, bits) if shared else rounded.reshape(-1, 1 << bits)[:dim]
-        error = float(np.linalg.norm(based[:, :dim] / np.float32(scale) - base, axis=1).max(initial=0))
+        error = 0.0
+        if base.dtype != np.int8:
+            error = float(np.linalg.norm(based[:, :dim] / np.float32(scale) - base, axis=1).max(initial=0))
         error += float(np.linalg.norm(np.abs(read / scale - weights).max(axis=1)))
-        return cls(based, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread, norm, error)
+        return cls(based, times, cells.view(np.int32), bits, 1 / scale, normalise, shared, table, spread, norm, error)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         # a row that is normalised has its own unit
@@ -115,7 +120,7 @@ class _Tables:
         out: Matrix = np.empty(len(passages), np.float32)
         shortest: Matrix = np.full(len(passages), np.inf, np.float32)
         kernels.maxsim_cells(
-            passages, stored.offsets, stored.codes, stored.payload, self.base, self.cells, self.bits,
+            passages, stored.offsets, stored.codes, stored.payload, self.base, self.times, self.cells, self.bits,
             self.shared, self.table, self.spread, self.normalise,
             query.padded(self.base.shape[1]), unit, out, shortest,
         )  # fmt: skip
@@ -124,6 +129,20 @@ class _Tables:
         # unit vectors of y and y' are 2 |y - y'| / (|y| + |y'|) apart at most (Dunkl and Williams 1964), and never more than 2
         apart = 2 * self.error / np.maximum(2 * shortest * np.float32(self.unit) - self.error, self.error)
         return out, query.bound(np.ones_like(out), np.minimum(2, apart).astype(np.float32))
+
+
+def _extent(base: NDArray[Any], unit: float) -> tuple[float, float, int]:
+    """Greatest length of a row, or a bound of it, and greatest cell; times its unit."""
+    if base.dtype == np.int8:  # unit rows, each cell off by half a unit at most
+        return 1 + unit * np.sqrt(base.shape[1]) / 2, 127 * unit, 1
+    return float(np.linalg.norm(base, axis=1).max(initial=0)), float(np.abs(base).max(initial=0)), 1
+
+
+def _padded(base: NDArray[Any], scale: float, width: int) -> NDArray[Any]:
+    """int8 rows as they are, others rounded to sixteen bits, with zeros past their own width."""
+    if base.dtype != np.int8:
+        return sixteen_bits(base, scale, width)
+    return base if base.shape[1] == width else np.pad(base, ((0, 0), (0, width - base.shape[1])))
 
 
 def _products(table: NDArray[np.uint8], spread: NDArray[np.int16], bits: int) -> NDArray[np.int32]:
@@ -155,14 +174,11 @@ class Residual:
         return self.codebook.encode_residuals(vectors, codes)
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
-        book = self.codebook
-        out: Matrix = np.empty((len(codes), book.dim), np.float32)
-        residual_kernels.decode_rows(codes, payload, book.centroids, book.weights, book.bits, out)
-        return out
+        return self.codebook.decoded(codes, payload)
 
     @functools.cached_property
     def _tables(self) -> _Tables:
-        return _Tables.of(self.codebook.centroids, self.codebook.weights, self.codebook.bits, True)
+        return _Tables.of(self.codebook.cells, self.codebook.unit, self.codebook.weights, self.codebook.bits, True)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         return self._tables.score(query, passages, stored)
@@ -182,7 +198,7 @@ class Binary:
     def _tables(self) -> _Tables:
         cuts, spread = self.thresholds.cuts, self.thresholds.spread
         nowhere = np.zeros((1, len(cuts)), np.float32)
-        return _Tables.of(nowhere, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
+        return _Tables.of(nowhere, 1.0, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
         return self._tables.score(query, passages, stored)

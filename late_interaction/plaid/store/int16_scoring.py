@@ -1,17 +1,14 @@
-"""Sixteen-bit copies of query rows and centroids, in the order that the kernels read them."""
+"""Sixteen-bit copies of query rows, in the order that the kernels read them."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix
-from late_interaction.plaid.store import kernels
-from late_interaction.simd import CELLS, GROUP, TOKENS
+from late_interaction.simd import CELLS, GROUP
 
-__all__ = ["Centroids16", "Query16", "padded_width", "sixteen_bits"]
+__all__ = ["Query16", "padded_width", "sixteen_bits"]
 
 LARGEST = 32_767
 
@@ -60,26 +57,3 @@ class Query16:
         made = np.ascontiguousarray(rows.reshape(self.groups, GROUP, width // 2, 2).transpose(0, 2, 1, 3))
         self._by_width[width] = made
         return made
-
-
-@dataclass(frozen=True, eq=False)
-class Centroids16:
-    """`cells [C, width]`, C filled up to a multiple of four; `count`: of centroids."""
-
-    cells: NDArray[np.int16]
-    unit: float
-    count: int
-
-    @classmethod
-    def of(cls, centroids: Matrix) -> Centroids16:
-        scale = 1 << 14  # of unit rows
-        count, dim = centroids.shape
-        cells = np.zeros((-(-count // TOKENS) * TOKENS, padded_width(dim)), np.int16)
-        cells[:count] = sixteen_bits(centroids, scale, padded_width(dim))
-        return cls(cells, 1 / scale, count)
-
-    def scores(self, query: Query16) -> Matrix:
-        """`S [C, 16 groups]`: each centroid with each query row; columns past the last row are 0."""
-        S: Matrix = np.empty((len(self.cells), query.groups * GROUP), np.float32)
-        kernels.centroid_scores(self.cells, query.padded(self.cells.shape[1]), np.float32(query.unit * self.unit), S)
-        return S[: self.count]

@@ -6,14 +6,17 @@ Every index that comes from a file is checked against its array, so that a damag
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction import simd
 from late_interaction.array_types import F32, I8, I16, I32, I64, U8, Codes
 from late_interaction.compiling import FAST, compiler
 from late_interaction.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
 
-__all__ = ["centroid_scores", "fill_ivf", "maxsim_bytes", "maxsim_cells", "maxsim_rows"]
+__all__ = ["fill_ivf", "maxsim_bytes", "maxsim_cells", "maxsim_rows"]
 
 BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
 
@@ -78,7 +81,8 @@ def maxsim_cells(
     offsets: I64,
     codes: Codes,
     payload: U8,
-    base: I16,
+    base: NDArray[Any],
+    times: int,
     cells: I32,
     bits: int,
     shared: bool,
@@ -90,12 +94,14 @@ def maxsim_cells(
     out: F32,
     shortest: F32,
 ) -> None:
-    """MaxSim `out [p]` of `passages`, whose rows are `base[code] + cells[byte]`, or where `shared` the same by
-    `table[bucket] * spread`; -inf without rows. `shortest [p]`: the least length of those rows, where they are normalised."""
+    """MaxSim `out [p]` of `passages`, whose rows are `base[code] * times + cells[byte]`, or where `shared` the same by
+    `table[bucket] * spread`; -inf without rows. base: int8 or int16. `shortest [p]`: the least length of those rows, where they
+    are normalised."""
     last = codes.shape[0]
     top = base.shape[0] - 1
     vectors, scales, sums, best = _block(query)
     words = vectors.view(np.int32)
+    width, factor, near = base.shape[1], np.int16(times), np.empty(base.shape[1], np.int16)
     for p in range(passages.shape[0]):
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
         if start >= stop:
@@ -108,12 +114,14 @@ def maxsim_cells(
             for i in range(count):
                 prefetch(base, max(0, min(np.int64(codes[at + i]), top)))
             for i in range(count):
-                from_ = base[max(0, min(np.int64(codes[at + i]), top))]
+                row = base[max(0, min(np.int64(codes[at + i]), top))]
+                for j in range(width):
+                    near[j] = np.int16(row[j]) * factor
                 if shared:
-                    square = expand_shared(payload[at + i], table, spread, from_, vectors[i])
+                    square = expand_shared(payload[at + i], table, spread, near, vectors[i])
                 else:
                     _expand(payload[at + i], cells, bits, words[i])
-                    square = add_base(vectors[i], from_)
+                    square = add_base(vectors[i], near)
                 if normalise:
                     length = np.sqrt(np.float32(square))
                     least = min(least, length)
@@ -177,18 +185,6 @@ def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float,
                 scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
             _best_of_block(vectors, scales, count, query, sums, best)
         out[p] = _total(best)
-
-
-@_fast
-def centroid_scores(centroids: I16, query: I16, unit: float, out: F32) -> None:
-    """`out [C, 16 G]`, C a multiple of four: products of all centroids and query rows."""
-    sums = np.empty((TOKENS, GROUP), np.int32)
-    for at in range(0, centroids.shape[0], TOKENS):
-        for group in range(query.shape[0]):
-            dot_block(centroids[at : at + TOKENS], query[group], sums)
-            for i in range(TOKENS):
-                for j in range(GROUP):
-                    out[at + i, group * GROUP + j] = np.float32(sums[i, j]) * unit
 
 
 @_jit

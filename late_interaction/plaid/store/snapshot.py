@@ -18,7 +18,6 @@ from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.plaid.store.codecs import CODECS, Codec, Refined
 from late_interaction.plaid.store.columns import evaluate
-from late_interaction.plaid.store.int16_scoring import Centroids16
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.storage import check_file, open_array
@@ -26,6 +25,8 @@ from late_interaction.plaid.store.versions import SegmentEntry, Version
 from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
+
+CHECKED_BYTES = 1 << 24  # of a codebook whose checksum is compared when it is opened; a larger one is mapped, not read
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Snapshot:
             return None
         if before is not None and before.version.codebook == named:
             return before.codebook
-        path = check_file(root, named.name, named.entry, checksum=True)
+        path = check_file(root, named.name, named.entry, checksum=named.entry.bytes <= CHECKED_BYTES)
         try:
             codebook = Codebook.load(path)
         except BundleError as error:
@@ -83,7 +84,7 @@ class Snapshot:
             return
         if self.codebook is None:
             raise LocalIndexError(f"{root} is damaged: version {self.version.number} has vectors but no codebook")
-        centroids = len(self.codebook.centroids)
+        centroids = self.codebook.size
         # a codebook only grows, so that older segments may know fewer centroids
         if not 1 < len(segment.ivf_offsets) <= centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
             raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was not made with its codebook")
@@ -97,9 +98,10 @@ class Snapshot:
         return CODECS[version.codec].open(self.codebook, lambda: index_thresholds(self._root, version.dim, version.bundle))
 
     @functools.cached_property
-    def centroids16(self) -> Centroids16:
+    def mean_list(self) -> float:
+        """Passages in the list of a centroid."""
         assert self.codebook is not None
-        return Centroids16.of(self.codebook.centroids)
+        return sum(len(part.segment.ivf_passages) for part in self.living) / self.codebook.size
 
     def vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
         """Decoded vectors `rows` of a segment, `[n, d]`."""

@@ -40,7 +40,7 @@ class _SegmentWriter:
         self.name = name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.centroids = 0 if codebook is None else len(codebook.centroids)
+        self.centroids = 0 if codebook is None else codebook.size
         self.codes = ArrayWriter(self.folder / "codes.npy", codes_dtype(self.centroids))
         self.payload = ArrayWriter(self.folder / "payload.npy", form.dtype, (form.width,))
         self.refine = ArrayWriter(self.folder / "refine.npy", "|i1", (form.refine,)) if form.refine else None
@@ -137,7 +137,7 @@ def build_encoded_segment(
                 writer.codes.append(codes[rows])
                 writer.payload.append(residuals[rows])
                 decoded = codebook.decode(codes[rows], residuals[rows])
-                writer.nearness += float(np.einsum("ij,ij->", decoded, codebook.centroids[codes[rows]]))
+                writer.nearness += float(np.einsum("ij,ij->", decoded, codebook.rows(codes[rows])))
         fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
         return writer.finish(schema, fields)
     finally:
@@ -170,7 +170,7 @@ def _append_vectors(
         if writer.refine is not None:
             largest = np.abs(block).max(axis=1, keepdims=True, initial=1e-20)
             writer.refine.append(np.rint(block * (127 / largest)).astype(np.int8))
-        writer.nearness += float(np.einsum("ij,ij->", block, codebook.centroids[codes]))
+        writer.nearness += float(np.einsum("ij,ij->", block, codebook.rows(codes)))
 
 
 def _blocks(items: Iterable[tuple[Passage, Rows]]) -> Iterator[list[tuple[Passage, Rows]]]:

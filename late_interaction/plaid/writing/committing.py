@@ -73,7 +73,7 @@ class Uncommitted:
         book, root = self.codebook(), self.opened.path
         data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 4 * self.opened.version.dim)
         codes = np.ascontiguousarray(data[:, :4]).view("<i4")[:, 0].astype(np.int32)
-        if len(codes) and not 0 <= codes.min() <= codes.max() < len(book.centroids):
+        if len(codes) and not 0 <= codes.min() <= codes.max() < book.size:
             raise LocalIndexError(f"{root}: codes that wait for a commit are of another codebook: discard them")
         return codes, np.ascontiguousarray(data[:, 4 : code_bytes(book)])
 
@@ -155,20 +155,21 @@ class Commit:
         return rows
 
     def _everything(self) -> Iterator[tuple[Passage, TokenVectors]]:
-        """Living passages with their decoded vectors, whose ids are not known any more, then what waits in the log."""
+        """Living passages with their decoded vectors, the ids that their centroids belong to, then what waits in the log."""
         for part in self._snapshot.living:
             living = part.mask.copy()
             living[self._changes.removed(part.segment.entry.name)] = False
             updates = self._changes.updates(part.segment.entry.name)
             for row in np.flatnonzero(living).tolist():
                 start, stop = part.segment.offsets[row : row + 2].tolist()
-                vectors = np.empty((0, self._snapshot.version.dim), np.float32)
-                if self._snapshot.codebook is not None:
+                vectors, ids = np.empty((0, self._snapshot.version.dim), np.float32), None
+                if (book := self._snapshot.codebook) is not None:
                     vectors = self._snapshot.best_vectors(part, slice(start, stop))
+                    ids = None if book.owners is None else book.owners[part.segment.codes[start:stop]]
                 passage = part.segment.passage(row)
                 if row in updates:
                     passage, _ = next(self._uncommitted.log.read([updates[row]]))
-                yield passage, (vectors, None)
+                yield passage, (vectors, ids)
         yield from self._uncommitted.read(self._changes.places)
 
     def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix, TokenIds, TokenVectors
+from late_interaction.array_types import TokenIds, TokenVectors
 from late_interaction.bundle import Bundle, FileEntry
-from late_interaction.codebook import Codebook, default_centroids, grown, train_codebook
+from late_interaction.codebook import MAX_CENTROIDS, Codebook
+from late_interaction.codebook_training import default_centroids, grown, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.store.versions import Fit, NamedFile
@@ -21,8 +22,8 @@ from late_interaction.token_ids import UNKNOWN
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
 SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
-LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
-HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
+LEAST_PER_CENTROID = 9  # vectors of the sample: 8 to train on, and those held out
+HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 590,000 for 65,536 centroids, 144 MiB
 FIT_VECTORS = 1 << 14
 GROW_VECTORS = 1 << 16
 PER_CENTROID = 32
@@ -42,12 +43,12 @@ class Taken:
 
 
 def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[TokenVectors], total: int) -> Taken:
-    """The bundle's codebook, or one of at most 65,536 centroids, trained on a sample of the `total` rows of `vectors`: 262,144
-    at most, or where it has more than 15,420 centroids, 17 for each."""
+    """The bundle's codebook, or one trained on a sample of the `total` rows of `vectors`: 262,144 at most, or where it has more
+    than 29,127 centroids, 9 for each."""
     codebook, trained_on = bundle_codebook(bundle), 0
     count = min(total, FIT_VECTORS)
     if codebook is None:
-        trained_on, centroids = total, min(default_centroids(total), TWO_BYTES)
+        trained_on, centroids = total, default_centroids(total)
         enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
         count = min(total, max(enough, LEAST_PER_CENTROID * centroids))
     sample, ids = sample_of(vectors, count, total, bundle.manifest.dim)
@@ -66,11 +67,11 @@ def grow(root: Path, taken: Taken, vectors: Iterable[TokenVectors], total: int) 
 
     A codebook of the bundle never changes: Vespa has the same.
     """
-    room = TWO_BYTES - len(taken.codebook.centroids) if len(taken.codebook.centroids) <= TWO_BYTES else total
+    room = TWO_BYTES - taken.codebook.size if taken.codebook.size <= TWO_BYTES else MAX_CENTROIDS - taken.codebook.size
     if not taken.trained_on or not total or room <= 0:
         return taken
     sample, ids = sample_of(vectors, min(total, GROW_VECTORS), total, taken.codebook.dim)
-    is_far = _nearness(taken.codebook, sample, ids) < taken.fit.low
+    is_far = taken.codebook.nearness(sample, ids) < taken.fit.low
     far = sample[is_far]
     wanted = len(far) * total // (len(sample) * PER_CENTROID)
     if len(far) < DRIFTED * LOW * len(sample) or not wanted:
@@ -114,13 +115,8 @@ def bundle_codebook(bundle: Bundle) -> Codebook | None:
 
 def _fit(codebook: Codebook, sample: TokenVectors) -> Fit:
     vectors, ids = sample
-    near = _nearness(codebook, vectors[:FIT_VECTORS].astype(np.float32), None if ids is None else ids[:FIT_VECTORS])
+    near = codebook.nearness(vectors[:FIT_VECTORS].astype(np.float32), None if ids is None else ids[:FIT_VECTORS])
     return Fit(round(float(near.mean()), 6), round(float(np.quantile(near, LOW)), 6))
-
-
-def _nearness(codebook: Codebook, vectors: Matrix, token_ids: TokenIds | None) -> Matrix:
-    near: Matrix = np.einsum("ij,ij->i", vectors, codebook.centroids[codebook.assign_near(vectors, token_ids)])
-    return near
 
 
 def _saved(root: Path, codebook: Codebook) -> NamedFile:

@@ -1,0 +1,204 @@
+"""Trains codebooks: centroids for each vocabulary id, groups of them to look them up by, and residual buckets.
+
+Token-aware clustering (tachiom, SIGIR 2026, arXiv 2604.28142): vectors of one vocabulary id are clustered among themselves,
+with a share of the centroids by how many they are and how far they spread. Vectors without ids are clustered together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.array_types import I32, I64, Matrix
+from late_interaction.codebook import BITS, Codebook
+from late_interaction.kmeans import EXACT_UP_TO, grouped, kmeans, nearest_of_any, unit_rows
+from late_interaction.lookup import Groups
+from late_interaction.token_ids import UNKNOWN
+
+__all__ = [
+    "CODEBOOK_DOCUMENTS",
+    "CODEBOOK_ROWS",
+    "MIN_PER_CENTROID",
+    "default_centroids",
+    "grown",
+    "train_codebook",
+    "trained_centroids",
+]
+
+CODEBOOK_DOCUMENTS = 20_000  # of a sample, that the codebook of a bundle is trained on
+CODEBOOK_ROWS = 2_000_000  # token vectors of them, at most
+MIN_PER_CENTROID = 8  # vectors that each centroid needs, or it would only learn the sample by heart
+LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large ones
+SHARE = 0.75  # power of an id's number and spread that its centroids grow with
+LEAST_PER_OWN = 4  # vectors of an id for each of its centroids
+GROUP_ROWS = 128  # centroids of a group, on average
+MOST_BITS = 20  # of the default number of centroids
+LARGEST = 127  # of an int8 cell
+SPREAD_ROWS = 1_024  # of an id, that its spread is measured on
+
+
+def train_codebook(
+    sample: Matrix,
+    *,
+    bits: int = 4,
+    centroids: int | None = None,
+    seed: int = 0,
+    iterations: int = 4,
+    token_ids: I32 | None = None,
+) -> Codebook:
+    """Trains on `sample [n, d]`, float32 or float16: spherical k-means, then Lloyd-Max buckets of the residuals of held-out
+    vectors.
+
+    token_ids: vocabulary id `[n]` of each vector, -1 where it has none. centroids: by default those of a collection of that
+    size, and never more than one for 8 vectors. Fewer come out where the sample has fewer different vectors. Deterministic for
+    one seed and one numpy.
+
+    Raises: ValueError where the sample is empty, not finite, or no matrix.
+    """
+    if sample.ndim != 2 or not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f"sample must be a finite matrix of at least one vector, got shape {sample.shape}")
+    if bits not in BITS:
+        raise ValueError(f"bits is {bits!r}, known are 1, 2 and 4")
+    if token_ids is not None and token_ids.shape != (len(sample),):
+        raise ValueError(f"token_ids has shape {token_ids.shape}, not {(len(sample),)}")
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(sample))
+    held = _held_out(len(sample))
+    tested, training = order[:held] if held >= 256 else order, np.sort(order[held:])
+    count = trained_centroids(len(sample), centroids)
+    if token_ids is None or count <= EXACT_UP_TO:
+        rows, owners = kmeans(sample[training], count, random, iterations), None
+    else:
+        rows, owners = _token_aware(sample, token_ids, training, count, seed, iterations)
+    groups = None
+    if len(rows) > EXACT_UP_TO:
+        places, groups = _grouped(rows)
+        rows, owners = rows[places], None if owners is None else owners[places]
+    cells, unit = _int8(rows)
+    blank = np.zeros((sample.shape[1], 1 << bits), np.float32)
+    trained = Codebook(cells, blank[:, 1:], blank, bits, unit, owners, groups)
+    vectors = np.ascontiguousarray(sample[tested], np.float32)
+    codes = trained.assign_near(vectors, None if token_ids is None else token_ids[tested])
+    cutoffs, weights = _buckets(vectors - trained.rows(codes), bits)
+    return dataclasses.replace(trained, cutoffs=cutoffs, weights=weights)
+
+
+def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None = None) -> Codebook:
+    """The codebook with at most `count` centroids more, trained on `vectors [n, d]` that its own are far from; codes of before
+    stay what they are. token_ids: `[n]`; a new centroid belongs to the id of the vector nearest to it."""
+    rows = np.ascontiguousarray(vectors, np.float32)
+    more = kmeans(rows, min(count, len(rows)), np.random.default_rng(0), 4)
+    groups, owners = codebook.groups, codebook.owners
+    if groups is not None:
+        order, own = _grouped(more)
+        more = more[order]
+        starts = np.concatenate([groups.starts[:-1], groups.starts[-1] + own.starts])
+        groups = Groups(np.concatenate([groups.heads, own.heads]), starts)
+    if owners is not None:
+        known = np.full(len(more), UNKNOWN, np.int32) if token_ids is None else token_ids[nearest_of_any(more, rows)[0]]
+        owners = np.concatenate([owners, known.astype(np.int32)])
+    if codebook.cells.dtype == np.int8:
+        more = np.clip(np.rint(more / np.float32(codebook.unit)), -LARGEST, LARGEST)
+    cells = np.concatenate([codebook.cells, more.astype(codebook.cells.dtype)])
+    return dataclasses.replace(codebook, cells=cells, owners=owners, groups=groups)
+
+
+def default_centroids(vectors: int) -> int:
+    """Centroids for an index of that many token vectors: PLAID's number, 16 times the root, and for large ones as many as leave
+    each a list of about 64, so that a query looks at no more of them as the index grows. Powers of two, at most 2^20."""
+    wanted = max(16 * np.sqrt(max(1, vectors)), vectors / LIST_LENGTH)
+    return 1 << min(MOST_BITS, max(0, int(np.log2(wanted))))
+
+
+def trained_centroids(vectors: int, wanted: int | None = None) -> int:
+    """Centroids that `train_codebook` makes of a sample of that many vectors, at most. wanted: by default those for an index of
+    that size."""
+    return min(wanted or default_centroids(vectors), max(1, (vectors - _held_out(vectors)) // MIN_PER_CENTROID))
+
+
+def _held_out(vectors: int) -> int:
+    """Vectors kept from k-means for the buckets: residuals of vectors that it saw are too small."""
+    return min(vectors // 20, 50_000)
+
+
+def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:
+    """Centroids `[C, d]`, and the vocabulary id that each belongs to."""
+    rows = training[np.argsort(token_ids[training], kind="stable")]
+    ids, starts, sizes = np.unique(token_ids[rows], return_index=True, return_counts=True)
+    budgets = _budgets(sizes, np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)]), count)
+
+    def trained(place: int) -> Matrix:
+        own = np.ascontiguousarray(sample[rows[starts[place] : starts[place] + sizes[place]]], np.float32)
+        if budgets[place] == 1:
+            return unit_rows(own.mean(axis=0, keepdims=True))
+        return kmeans(own, int(budgets[place]), np.random.default_rng((seed, place)), iterations)
+
+    parts = [trained(place) for place in range(len(ids))]
+    return np.concatenate(parts), np.repeat(ids, [len(part) for part in parts]).astype(np.int32)
+
+
+def _spread(sample: Matrix, rows: I64) -> float:
+    """Mean squared distance of unit vectors from their mean, of the first of `rows`."""
+    mean = sample[rows[:SPREAD_ROWS]].mean(axis=0, dtype=np.float64)
+    return max(1e-3, 1 - float(mean @ mean))
+
+
+def _budgets(sizes: I64, spreads: NDArray[np.float64], count: int) -> I64:
+    """Centroids of each id, at least one and at most one for four of its vectors, some `count` together."""
+    weights = (sizes * spreads) ** SHARE
+    most = np.maximum(1, sizes // LEAST_PER_OWN)
+    low, high = 0.0, float(count) / float(weights.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = np.clip(weights * middle, 1, most).astype(np.int64).sum() <= count
+        low, high = (middle, high) if below else (low, middle)
+    return np.clip(weights * low, 1, most).astype(np.int64)
+
+
+def _grouped(rows: Matrix) -> tuple[I32, Groups]:
+    """An order of centroids `[C, d]`, and their groups in it."""
+    if len(rows) <= GROUP_ROWS:
+        return np.arange(len(rows), dtype=np.int32), Groups(
+            _int8(unit_rows(rows.sum(axis=0, keepdims=True)))[0], np.array([0, len(rows)])
+        )
+    heads, order, starts = grouped(rows, -(-len(rows) // GROUP_ROWS))
+    return order, Groups(_int8(heads)[0], starts)
+
+
+def _int8(rows: Matrix) -> tuple[NDArray[np.int8], float]:
+    """Rows as whole numbers times a unit."""
+    unit = max(float(np.abs(rows).max()), 1e-30) / LARGEST
+    return np.rint(rows / np.float32(unit)).astype(np.int8), unit
+
+
+def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
+    """Lloyd-Max quantizer of the residuals' common shape, times each dimension's spread: cutoffs `[d, 2^bits - 1]`, weights
+    `[d, 2^bits]`. One table then serves all dimensions in the kernels (simd.py).
+
+    A few vectors say little about the residuals to come, so that they are joined by what a normal distribution of the
+    same spread has, and where even the spread is unknown, by that of a unit vector's dimension.
+    """
+    n, dim = residuals.shape
+    buckets = 1 << bits
+    prior = 16
+    spread = np.sqrt((np.square(residuals, dtype=np.float64).sum(axis=0) + prior * 2 / dim) / (n + prior))
+    grid = np.linspace(-3, 3, 25)
+    mass = np.exp(-np.square(grid) / 2)
+    copies = np.maximum(1, np.round(4 * prior * mass / mass.sum())).astype(int)
+    every = max(1, n * dim >> 20)
+    values = np.sort(np.concatenate([(residuals[::every] / spread).ravel(), np.repeat(grid, copies * max(1, dim // every))]))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    weights = values[((np.arange(buckets) + 0.5) * len(values) / buckets).astype(int)]
+    cutoffs = (weights[1:] + weights[:-1]) / 2
+    for _ in range(60):
+        edges = np.concatenate([[0], np.searchsorted(values, cutoffs), [len(values)]])
+        filled = np.flatnonzero(np.diff(edges))
+        weights[filled] = (sums[edges[filled + 1]] - sums[edges[filled]]) / np.diff(edges)[filled]
+        weights.sort()
+        moved = (weights[1:] + weights[:-1]) / 2
+        if np.array_equal(moved, cutoffs):
+            break
+        cutoffs = moved
+    return np.outer(spread, cutoffs).astype(np.float32), np.outer(spread, weights).astype(np.float32)

@@ -1,0 +1,129 @@
+"""Spherical k-means by blocked matrix products, and the nearest of many centroids by groups of neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.array_types import I32, I64, Matrix
+
+__all__ = ["EXACT_UP_TO", "Nearest", "grouped", "kmeans", "nearest", "nearest_in_groups", "nearest_of_any", "unit_rows"]
+
+BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
+EXACT_UP_TO = 2048  # centroids; above, they are searched in groups
+GROUPED_ROWS = 1 << 14
+PROBED_GROUPS = 8
+HEAD_ROWS = 32  # centroids for each head that heads are trained on
+Nearest = tuple[I32, Matrix]  # best centroid and its dot product, both `[n]`
+
+
+def nearest(vectors: Matrix, centroids: Matrix) -> Nearest:
+    """By all products; the lower number on ties."""
+    codes = np.empty(len(vectors), np.int32)
+    best = np.empty(len(vectors), np.float32)
+    block = max(1, BLOCK_CELLS // len(centroids))
+    buffer = np.empty((min(block, len(vectors)), len(centroids)), np.float32)
+    for start in range(0, len(vectors), block):
+        part = vectors[start : start + block].astype(np.float32, copy=False)
+        S = np.matmul(part, centroids.T, out=buffer[: len(part)])
+        codes[start : start + block] = chosen = S.argmax(axis=1)
+        best[start : start + block] = S[np.arange(len(part)), chosen]
+    return codes, best
+
+
+def nearest_of_any(vectors: Matrix, centroids: Matrix) -> Nearest:
+    """By groups where there are more than 2,048 centroids: with 15,563 that took a ninth of the time, and 98.5 % of codes were
+    the nearest (SciFact)."""
+    if len(centroids) <= EXACT_UP_TO:
+        return nearest(vectors, centroids)
+    heads, order, starts = grouped(centroids)
+    codes, best = nearest_in_groups(vectors, heads, starts, lambda group: centroids[order[starts[group] : starts[group + 1]]])
+    return order[codes], best
+
+
+def grouped(centroids: Matrix, count: int | None = None) -> tuple[Matrix, I32, I64]:
+    """Heads `[G, d]` of groups of neighbours, the centroids' numbers in the order of the groups, and where each begins.
+
+    count: of groups at most, by default the root of the number of centroids.
+    """
+    count = count or 1 << round(np.log2(len(centroids)) / 2)
+    random = np.random.default_rng(0)
+    rows = min(len(centroids), HEAD_ROWS * count)
+    heads = kmeans(centroids[np.sort(random.choice(len(centroids), rows, replace=False))], count, random, 4)
+    groups = nearest_of_any(centroids, heads)[0]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=len(heads)))])
+    return heads, np.argsort(groups, kind="stable").astype(np.int32), starts
+
+
+def nearest_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable[[int], Matrix]) -> Nearest:
+    """A near-best centroid, counted in the order of the groups, among those of the groups whose heads are nearest to a vector.
+
+    rows: the centroids `[n, d]` of a group.
+    """
+    codes = np.empty(len(vectors), np.int32)
+    best = np.empty(len(vectors), np.float32)
+    for first in range(0, len(vectors), GROUPED_ROWS):
+        part = slice(first, first + GROUPED_ROWS)
+        _block_in_groups(vectors[part].astype(np.float32, copy=False), heads, starts, rows, (codes[part], best[part]))
+    return codes, best
+
+
+def _block_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable[[int], Matrix], out: Nearest) -> None:
+    codes, best = out
+    best[:] = -np.inf
+    probes = min(PROBED_GROUPS, len(heads))
+    near = np.argpartition(vectors @ -heads.T, probes - 1, axis=1)[:, :probes]
+    pairs = np.argsort(near, axis=None, kind="stable")  # (vector, group) by group, vectors ascending
+    ends = np.cumsum(np.bincount(near.ravel(), minlength=len(heads))).tolist()
+    for group, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
+        if last == first or starts[group] == starts[group + 1]:
+            continue
+        asked = pairs[first:last] // probes
+        S = vectors[asked] @ rows(group).T
+        chosen = S.argmax(axis=1)
+        values = S[np.arange(len(asked)), chosen]
+        better = values > best[asked]
+        best[asked[better]] = values[better]
+        codes[asked[better]] = starts[group] + chosen[better]
+
+
+def kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
+    """Unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
+    start = np.unique(vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))], axis=0)
+    centroids = unit_rows(start.astype(np.float32, copy=False))
+    for _ in range(iterations):
+        codes, best = nearest_of_any(vectors, centroids)
+        sizes = np.bincount(codes, minlength=len(centroids))
+        filled = np.flatnonzero(sizes)
+        centroids[filled] = _sums(vectors, np.argsort(codes, kind="stable"), sizes[filled])
+        empty = np.flatnonzero(sizes == 0)
+        centroids[empty] = vectors[np.argsort(best, kind="stable")[: len(empty)]]  # the worst served start anew
+        centroids = unit_rows(centroids)
+    kept = np.unique(nearest_of_any(vectors, centroids)[0])
+    return np.ascontiguousarray(centroids[kept])
+
+
+def _sums(vectors: Matrix, order: NDArray[np.int64], sizes: Sequence[int] | NDArray[np.int64]) -> Matrix:
+    """Sums of runs of `vectors[order]`, each of one of `sizes`; some million cells at a time."""
+    sizes = np.asarray(sizes)
+    ends = np.cumsum(sizes)
+    out: Matrix = np.empty((len(sizes), vectors.shape[1]), np.float32)
+    room = max(1, BLOCK_CELLS // vectors.shape[1])
+    first = 0
+    while first < len(sizes):
+        begin = int(ends[first] - sizes[first])
+        last = max(first + 1, int(np.searchsorted(ends, begin + room, "right")))
+        rows = vectors[order[begin : int(ends[last - 1])]].astype(np.float64)
+        out[first:last] = np.add.reduceat(rows, ends[first:last] - sizes[first:last] - begin, axis=0)
+        first = last
+    return out
+
+
+def unit_rows(rows: Matrix) -> Matrix:
+    """Rows of length one; a zero row becomes the first axis, so that every centroid is a direction."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Matrix = (rows / np.where(norms > 1e-12, norms, 1)).astype(np.float32)
+    unit[norms[:, 0] <= 1e-12, 0] = 1
+    return unit

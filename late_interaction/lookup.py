@@ -1,0 +1,155 @@
+"""The centroids nearest to query rows, among a million at a cost that hardly grows with their number: groups whose heads are
+nearest, then the centroids of those."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.array_types import I16, I32, I64, U8, U16, Matrix
+from late_interaction.errors import MissingDependency
+
+__all__ = ["Groups", "Looked", "Lookup", "sixteen_bits"]
+
+LOOKED_AT = 24  # groups of a row
+WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
+LARGEST = 32_767
+GROUP = 16  # query rows that a loop takes together
+LEVELS = 255  # of a similarity in eight bits
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Centroids in groups of neighbours: those of group g are the rows `starts[g]` to `starts[g + 1]`. heads: `[G, d]` int8."""
+
+    heads: NDArray[np.int8]
+    starts: I64
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """lists, similarities: `[q, T]`, of each query row the nearest centroids, best first.
+
+    table: `[n, width]`, the similarities of all centroids that were looked at, each row of the query from its floor on in steps
+    of 1 / scale; centroid c of group g is its row c + shifts[g], and row 0, of zeros, is for those that were not looked at.
+    floor: the sum of all rows'.
+    """
+
+    lists: I32
+    similarities: Matrix
+    table: U8
+    shifts: I64
+    group_of: U16
+    scale: float
+    floor: float
+
+
+class Lookup:
+    """cells: `[C, d]`, int8 or int16, whose products with rows are times `unit`. Without groups all of them are compared."""
+
+    def __init__(self, cells: NDArray[Any], unit: float, groups: Groups | None) -> None:
+        self._cells, self._unit = cells, unit
+        self._heads = np.zeros((0, cells.shape[1]), np.int8) if groups is None else groups.heads
+        self._starts = np.array([0, len(cells)], np.int64) if groups is None else groups.starts
+
+    def nearest(self, Q: Matrix, count: int) -> tuple[I32, Matrix]:
+        """Ids and similarities `[q, count]` of the centroids nearest to each row of `Q [q, d]`, best first; count: at most C.
+
+        By groups they are near-best: some 95 % of the nearest 32 are among them.
+        """
+        queries, unit = sixteen_bits(Q)
+        near, _ = self._near(queries, count)
+        ids, values = self._scanned(queries, near, count)
+        return ids, values.astype(np.float32) * np.float32(unit * self._unit)
+
+    def look(self, Q: Matrix, count: int) -> Looked:
+        """As `nearest`, with the similarities of all that was compared on the way."""
+        queries, unit = sixteen_bits(Q)
+        near, floors = self._near(queries, count)
+        lengths = np.linalg.norm(Q, axis=1)
+        floors = -lengths if floors is None else floors * np.float32(unit * self._head_unit)
+        scale = LEVELS / max(1e-30, float((lengths - floors).max()))
+        shifts, rows = self._blocks(near)
+        table = np.zeros((rows, -(-len(Q) // GROUP) * GROUP), np.uint8)
+        ids, values = _empty(len(Q), count)
+        step = np.float32(unit * self._unit * scale)
+        offsets = (floors * scale).astype(np.float32)
+        _loops().scan_groups(self._cells, self._starts, near, queries, ids, values, shifts, table, step, offsets)
+        if (ids[:, -1] < 0).any():  # the groups of a row had fewer
+            ids, values = self._scanned(queries, self._all_groups(len(Q)), count)
+        similarities = values.astype(np.float32) * np.float32(unit * self._unit)
+        return Looked(ids, similarities, table, shifts, self._group_of, scale, float(floors.sum()))
+
+    def nearest_of_own(self, rows: Matrix, order: I32, firsts: I64, owners: I64) -> tuple[I32, Matrix]:
+        """The centroid nearest to each row, `[n]`, among those that `order[firsts[o]:firsts[o + 1]]` names for its owner o, and
+        the similarity; -1 where that is below 0."""
+        queries, unit = sixteen_bits(rows)
+        ids, values = np.full(len(rows), -1, np.int32), np.empty(len(rows), np.int32)
+        by_owner = np.argsort(owners, kind="stable")
+        _loops().nearest_of_own(self._cells, order, firsts, owners, by_owner, queries, ids, values)
+        return ids, values.astype(np.float32) * np.float32(unit * self._unit)
+
+    def _scanned(self, queries: I16, near: I32, count: int) -> tuple[I32, I32]:
+        ids, values = _empty(len(queries), count)
+        _loops().nearest_of_groups(self._cells, self._starts, near, queries, ids, values)
+        if count and (ids[:, -1] < 0).any() and near.shape[1] < len(self._starts) - 1:
+            return self._scanned(queries, self._all_groups(len(queries)), count)
+        return ids, values
+
+    def _near(self, queries: I16, count: int) -> tuple[I32, Matrix | None]:
+        """Groups `[q, P]` of each row, and the product of the last one's head; None where there are no heads."""
+        total = len(self._starts) - 1
+        if not len(self._heads):
+            return self._all_groups(len(queries)), None
+        wanted = min(total, max(LOOKED_AT, WANTED_OF * total * count // len(self._cells)))
+        near, values = _empty(len(queries), wanted)
+        whole = np.array([0, len(self._heads)], np.int64)
+        _loops().nearest_of_groups(self._heads, whole, np.zeros((len(queries), 1), np.int32), queries, near, values)
+        return near, values[:, -1].astype(np.float32)
+
+    def _all_groups(self, rows: int) -> I32:
+        return np.tile(np.arange(len(self._starts) - 1, dtype=np.int32), (rows, 1))
+
+    def _blocks(self, near: I32) -> tuple[I64, int]:
+        """By group what to add to a centroid's number for its row in a table of those looked at, far below 0 for others; and
+        how many rows that has."""
+        asked = np.unique(near)
+        sizes = self._starts[asked + 1] - self._starts[asked]
+        ends = 1 + np.cumsum(sizes)
+        shifts = np.full(len(self._starts) - 1, -(1 << 40), np.int64)
+        shifts[asked] = ends - sizes - self._starts[asked]
+        return shifts, int(ends[-1])
+
+    @functools.cached_property
+    def _group_of(self) -> U16:
+        return np.repeat(np.arange(len(self._starts) - 1, dtype=np.uint16), np.diff(self._starts))
+
+    @functools.cached_property
+    def _head_unit(self) -> float:
+        """Heads are unit rows times one whole number."""
+        return 1 / float(np.linalg.norm(self._heads[0].astype(np.float64)))
+
+
+def sixteen_bits(rows: Matrix) -> tuple[I16, float]:
+    """Rows as whole numbers times a unit, so that no sum of products with an int8 row passes 31 bits."""
+    unit = max(float(np.linalg.norm(rows, axis=1).max(initial=0)), 1e-12) / LARGEST
+    return np.rint(rows / np.float32(unit)).astype(np.int16), unit
+
+
+def _empty(rows: int, count: int) -> tuple[I32, I32]:
+    return np.full((rows, count), -1, np.int32), np.empty((rows, count), np.int32)
+
+
+@functools.cache
+def _loops() -> Any:
+    try:
+        from late_interaction import lookup_kernels
+    except MissingDependency:
+        from late_interaction import lookup_arrays
+
+        return lookup_arrays
+    return lookup_kernels

@@ -1,0 +1,116 @@
+"""Compiled loops that find the centroids nearest to rows.
+
+Shapes: C centroids in G groups, n rows of d dimensions, P groups of each, T centroids wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.array_types import F32, I16, I32, I64, U8
+from late_interaction.compiling import FAST, compiler
+
+__all__ = ["nearest_of_groups", "nearest_of_own", "scan_groups"]
+
+_fast = compiler(__file__, fastmath=FAST)
+
+
+@_fast
+def _product(row: NDArray[Any], query: I16) -> Any:
+    value = np.int32(0)
+    for j in range(row.shape[0]):
+        value = np.int32(value + np.int32(np.int32(row[j]) * np.int32(query[j])))
+    return value
+
+
+@_fast
+def _keep(value: int, number: int, ids: I32, values: I32, count: int) -> int:
+    """Puts a product among the largest, best first, of which there are `count`; returns how many there are now."""
+    room = ids.shape[0]
+    if count == room:
+        if room == 0 or value <= values[room - 1]:
+            return count
+        count -= 1
+    place = count
+    while place > 0 and value > values[place - 1]:
+        values[place] = values[place - 1]
+        ids[place] = ids[place - 1]
+        place -= 1
+    values[place] = value
+    ids[place] = number
+    return count + 1
+
+
+@_fast
+def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, count: int) -> int:
+    """Keeps the largest products with `rows`, which are counted from `first` on."""
+    for number in range(rows.shape[0]):
+        count = _keep(_product(rows[number], query), first + number, ids, values, count)
+    return count
+
+
+@_fast
+def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
+    """Numbers `ids [n, T]` and products of the best centroids of the groups `near [n, P]`; places left over are not touched."""
+    for row in range(queries.shape[0]):
+        count = 0
+        for place in range(near.shape[1]):
+            first = starts[near[row, place]]
+            rows = cells[first : starts[near[row, place] + 1]]
+            count = _scan(rows, first, queries[row], ids[row], values[row], count)
+
+
+@_fast
+def scan_groups(
+    cells: NDArray[Any],
+    starts: I64,
+    near: I32,
+    queries: I16,
+    ids: I32,
+    values: I32,
+    shifts: I64,
+    table: U8,
+    step: float,
+    floors: F32,
+) -> None:
+    """As `nearest_of_groups`; every product, times `step` and less the row's floor, also goes into `table`, rounded, at the
+    centroid's number plus `shifts` of its group."""
+    for row in range(queries.shape[0]):
+        count, query, floor = 0, queries[row], floors[row]
+        for place in range(near.shape[1]):
+            group = near[row, place]
+            first = starts[group]
+            rows = cells[first : starts[group + 1]]
+            block = table[first + shifts[group] :]
+            for number in range(rows.shape[0]):
+                value = _product(rows[number], query)
+                level = np.float32(value) * np.float32(step) - floor + np.float32(0.5)
+                block[number, row] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
+                count = _keep(value, first + number, ids[row], values[row], count)
+
+
+@_fast
+def nearest_of_own(
+    cells: NDArray[Any], order: I32, firsts: I64, owners: I64, rows: I64, queries: I16, ids: I32, values: I32
+) -> None:
+    """The centroid `ids [n]` with the largest product among those that `order[firsts[o]:firsts[o + 1]]` names for the owner
+    o = `owners[row]` of each of `rows`, which come owner by owner. Rows of an owner below 0 are left out."""
+    own = np.empty((1, cells.shape[1]), cells.dtype)
+    known, count = -1, 0
+    for place in range(rows.shape[0]):
+        row = rows[place]
+        owner = owners[row]
+        if owner < 0:
+            continue
+        first = firsts[owner]
+        if owner != known:
+            known, count = owner, firsts[owner + 1] - first
+            if count > own.shape[0]:
+                own = np.empty((2 * count, cells.shape[1]), cells.dtype)
+            for number in range(count):
+                own[number] = cells[order[first + number]]
+        if _scan(own[:count], 0, queries[row], ids[row : row + 1], values[row : row + 1], 0):
+            ids[row] = order[first + ids[row]]
