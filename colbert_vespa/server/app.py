@@ -50,7 +50,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
                 await running.enter_async_context(agents.running())
             warming = asyncio.create_task(asyncio.to_thread(_warm, app, engine))
             running.push_async_callback(asyncio.wait, [warming])
-            running.push_async_callback(app.state.tasks.finish)
+            running.push_async_callback(app.state.tasks.finish, engine.settings.drain)
             yield
 
     app = FastAPI(

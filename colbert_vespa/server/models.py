@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from types import UnionType
@@ -48,6 +49,7 @@ __all__ = [
     "rows_of",
 ]
 
+_ABOUT = re.compile(r"(?<=\.) (\w+): ")  # names of fields in the docstring
 OPTIONS = tuple(field.name for field in fields(SearchOptions))
 Row: TypeAlias = list[float]
 
@@ -86,9 +88,15 @@ def rows_of(given: RowsBody | list[Row]) -> Matrix:
 
 
 def _option_fields(*without: str) -> dict[str, Any]:
-    """Of a model: fields of SearchOptions with their types and defaults."""
+    """Of a model: fields of SearchOptions with their types, defaults and what its docstring says of each."""
     hints = get_type_hints(SearchOptions)
-    return {field.name: (hints[field.name], field.default) for field in fields(SearchOptions) if field.name not in without}
+    _, *parts = _ABOUT.split(" ".join((SearchOptions.__doc__ or "").split()))
+    about = {name: text[:1].upper() + text[1:] for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        field.name: (hints[field.name], Field(field.default, description=about.get(field.name)))
+        for field in fields(SearchOptions)
+        if field.name not in without
+    }
 
 
 class OptionsBody(StrictModel):

@@ -11,6 +11,7 @@ from typing import Any
 
 from colbert_vespa.server.access import ADMIN, Access
 from colbert_vespa.server.errors import Refusal
+from colbert_vespa.server.guard import LOG
 from colbert_vespa.server.writing import Fate
 
 __all__ = ["Tasks"]
@@ -64,6 +65,9 @@ class Tasks:
             except asyncio.CancelledError:
                 progress.detail = "the server stopped"
                 raise
+            except Exception as error:  # noqa: BLE001  nobody awaits a task
+                progress.detail = "the server has a fault; its log has the reason"
+                LOG.error("fault", extra={"task": id_, "error": type(error).__name__})
             finally:
                 progress.state = "failed" if progress.detail else "done"
 
@@ -81,7 +85,9 @@ class Tasks:
         found |= {"failed": [fate.to_json() for fate in task.failed], "more_failed": task.more_failed}
         return found | ({"detail": task.detail} if task.detail else {})
 
-    async def finish(self) -> None:
-        """Waits for what is running."""
+    async def finish(self, seconds: float | None = None) -> None:
+        """Waits for what is running, so long at most, and ends it then: what is stored by then stays."""
         if self._running:
-            await asyncio.wait(list(self._running))
+            _, late = await asyncio.wait(list(self._running), timeout=seconds)
+            for task in late:
+                task.cancel()

@@ -82,6 +82,22 @@ async def test_a_task_says_how_far_it_is(http):
     await refused(http.get("/v1/tasks/nothing"), 404)
 
 
+async def test_a_task_that_fails_or_is_late_says_so(http, monkeypatch):
+    async def fail(*args):
+        raise RuntimeError("a secret")
+
+    async def wait(*args):
+        await asyncio.sleep(60)
+
+    for work, seconds, says in ((fail, None, "has a fault"), (wait, 0.01, "the server stopped")):
+        monkeypatch.setattr(http.app.state.writing, "put", work)
+        started = await http.post(AT, params={"wait": "false"}, content=lines({"id": "a", "text": "t"}), headers=LINES)
+        await http.app.state.tasks.finish(seconds)
+        await asyncio.sleep(0)
+        task = (await http.get(f"/v1/tasks/{started.json()['task']}")).json()
+        assert task["state"] == "failed" and says in task["detail"] and "secret" not in str(task)
+
+
 async def test_another_writer_is_a_conflict(http, index):
     with open_index(index).writer():
         said = await refused(http.put(f"{AT}/x", json={"text": "t"}), 409)
