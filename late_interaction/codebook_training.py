@@ -33,6 +33,7 @@ MIN_PER_CENTROID = 8  # vectors that each centroid needs, or it would only learn
 LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large ones
 SHARE = 0.75  # power of an id's number and spread that its centroids grow with
 LEAST_PER_OWN = 4  # vectors of an id for each of its centroids
+WEAK = 0.2  # share of the rows that are also compared with the centroids of other ids
 GROUP_ROWS = 128  # centroids of a group, on average
 MOST_BITS = 20  # of the default number of centroids
 LARGEST = 127  # of an int8 cell
@@ -78,9 +79,12 @@ def train_codebook(
         rows, owners = rows[places], None if owners is None else owners[places]
     cells, unit = _int8(rows)
     blank = np.zeros((sample.shape[1], 1 << bits), np.float32)
-    trained = Codebook(cells, blank[:, 1:], blank, bits, unit, owners, groups)
+    trained = Codebook(cells, blank[:, 1:], blank, bits, unit, owners, groups=groups)
     vectors = np.ascontiguousarray(sample[tested], np.float32)
-    codes = trained.assign_near(vectors, None if token_ids is None else token_ids[tested])
+    own = None if token_ids is None else token_ids[tested]
+    if owners is not None:
+        trained = dataclasses.replace(trained, weak=float(np.quantile(trained.nearness(vectors, own), WEAK)))
+    codes = trained.assign_near(vectors, own)
     cutoffs, weights = _buckets(vectors - trained.rows(codes), bits)
     return dataclasses.replace(trained, cutoffs=cutoffs, weights=weights)
 

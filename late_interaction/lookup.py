@@ -15,7 +15,7 @@ from late_interaction.errors import MissingDependency
 
 __all__ = ["Groups", "Looked", "Lookup", "sixteen_bits"]
 
-LOOKED_AT = 24  # groups of a row
+LOOKED_AT = 16  # groups of a row
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
 LARGEST = 32_767
 GROUP = 16  # query rows that a loop takes together
@@ -78,7 +78,8 @@ class Lookup:
         ids, values = _empty(len(Q), count)
         step = np.float32(unit * self._unit * scale)
         offsets = (floors * scale).astype(np.float32)
-        _loops().scan_groups(self._cells, self._starts, near, queries, ids, values, shifts, table, step, offsets)
+        pairs = np.argsort(near, axis=None, kind="stable")
+        _loops().scan_groups(self._cells, self._starts, pairs, near, queries, ids, values, shifts, table, step, offsets)
         if (ids[:, -1] < 0).any():  # the groups of a row had fewer
             ids, values = self._scanned(queries, self._all_groups(len(Q)), count)
         similarities = values.astype(np.float32) * np.float32(unit * self._unit)

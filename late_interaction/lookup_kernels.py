@@ -67,6 +67,7 @@ def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16,
 def scan_groups(
     cells: NDArray[Any],
     starts: I64,
+    pairs: I64,
     near: I32,
     queries: I16,
     ids: I32,
@@ -77,19 +78,25 @@ def scan_groups(
     floors: F32,
 ) -> None:
     """As `nearest_of_groups`; every product, times `step` and less the row's floor, also goes into `table`, rounded, at the
-    centroid's number plus `shifts` of its group."""
-    for row in range(queries.shape[0]):
-        count, query, floor = 0, queries[row], floors[row]
-        for place in range(near.shape[1]):
-            group = near[row, place]
-            first = starts[group]
-            rows = cells[first : starts[group + 1]]
-            block = table[first + shifts[group] :]
-            for number in range(rows.shape[0]):
-                value = _product(rows[number], query)
-                level = np.float32(value) * np.float32(step) - floor + np.float32(0.5)
+    centroid's number plus `shifts` of its group. pairs: places of `near`, flat, group by group, so that the centroids of a
+    group are read once for all rows that ask for it."""
+    counts, width = np.zeros(queries.shape[0], np.int64), near.shape[1]
+    first = 0
+    while first < pairs.shape[0]:
+        group = near[pairs[first] // width, pairs[first] % width]
+        last = first + 1
+        while last < pairs.shape[0] and near[pairs[last] // width, pairs[last] % width] == group:
+            last += 1
+        start = starts[group]
+        rows, block = cells[start : starts[group + 1]], table[start + shifts[group] :]
+        for number in range(rows.shape[0]):
+            for place in range(first, last):
+                row = pairs[place] // width
+                value = _product(rows[number], queries[row])
+                level = np.float32(value) * np.float32(step) - floors[row] + np.float32(0.5)
                 block[number, row] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
-                count = _keep(value, first + number, ids[row], values[row], count)
+                counts[row] = _keep(value, start + number, ids[row], values[row], counts[row])
+        first = last
 
 
 @_fast

@@ -173,7 +173,7 @@ def test_a_large_index_gets_the_centroids_it_should_have(index, monkeypatch):
     real = training.train_codebook
     monkeypatch.setattr(training, "train_codebook", lambda sample, **options: samples.append(sample) or real(sample, **options))
     put(index, range(400))
-    assert [(len(sample), sample.dtype) for sample in samples] == [(900, np.float16)]
+    assert [(len(sample), sample.dtype) for sample in samples] == [(1700, np.float16)]
     assert 90 <= len(index.codebook.centroids) <= 100
     assert np.mean([np.sum(index.vectors(f"d{n}#0") * VECTORS[n], axis=1).mean() for n in range(400)]) > 0.97
 

@@ -22,8 +22,9 @@ from late_interaction.token_ids import UNKNOWN
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
 SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
-LEAST_PER_CENTROID = 9  # vectors of the sample: 8 to train on, and those held out
-HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 590,000 for 65,536 centroids, 144 MiB
+LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
+HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
+MOST_VECTORS = 1 << 22  # of a sample: 1 GiB at 128 dimensions
 FIT_VECTORS = 1 << 14
 GROW_VECTORS = 1 << 16
 PER_CENTROID = 32
@@ -44,13 +45,13 @@ class Taken:
 
 def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[TokenVectors], total: int) -> Taken:
     """The bundle's codebook, or one trained on a sample of the `total` rows of `vectors`: 262,144 at most, or where it has more
-    than 29,127 centroids, 9 for each."""
+    than 15,420 centroids, 17 for each, and 4,194,304 at most."""
     codebook, trained_on = bundle_codebook(bundle), 0
     count = min(total, FIT_VECTORS)
     if codebook is None:
         trained_on, centroids = total, default_centroids(total)
         enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
-        count = min(total, max(enough, LEAST_PER_CENTROID * centroids))
+        count = min(total, max(enough, min(MOST_VECTORS, LEAST_PER_CENTROID * centroids)))
     sample, ids = sample_of(vectors, count, total, bundle.manifest.dim)
     if codebook is None:
         codebook = train_codebook(sample, token_ids=ids, bits=bits, centroids=centroids)
