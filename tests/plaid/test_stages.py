@@ -177,10 +177,10 @@ def test_the_note_on_widening_is_true(index):
     local = LocalSearch(index.path)
 
     def notes(rerank):
-        return finished(local.search(EncodedQuery(Q, None), SearchOptions(3, rerank=rerank), math.inf)).notes
+        return finished(local.search(EncodedQuery(Q, None), SearchOptions(3, rerank=rerank, probes=1), math.inf)).notes
 
     Q = VECTORS[3][:1]
-    assert index.search(Q, 3, settings=SearchSettings(rerank=400)).widened
+    assert index.search(Q, 3, settings=SearchSettings(probes=1, rerank=400)).widened
     assert "fewer passages than are reranked" in notes(400)[0]
-    assert not index.search(Q, 3, settings=SearchSettings(rerank=3)).widened
+    assert not index.search(Q, 3, settings=SearchSettings(probes=1, rerank=3)).widened
     assert notes(3) == ()

@@ -1,12 +1,12 @@
-"""Stages 3 and 4 of a search: MaxSim of given passages in sixteen-bit products with a bound of their error, and in float32.
+"""Stages 4 and 5 of a search: MaxSim of given passages in sixteen-bit products with a bound of their error, and in float32.
 
 The bound. A query row q is read as q' = q + e and a stored vector x as x' = x + f, so that a product is off by
 
     |<q', x'> - <q, x>| = |<e, x'> + <q, f>| <= |e| |x'| + |q| |f|
 
 The largest of a row's products is off by no more than one of them may be, and a score by the sum over the rows. |e| is
-measured for every query (sixteen.py), |f| on the tables of the codec and each passage's vectors (codecs.py). Sums of products
-are exact; what float32 arithmetic adds on either side is at most (d + q + 16) 2^-23 |q| |x'| a row.
+measured for every query (int16_scoring.py), |f| on the tables of the codec and each passage's vectors (codecs.py). Sums of
+products are exact; what float32 arithmetic adds on either side is at most (d + q + 16) 2^-23 |q| |x'| a row.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """Search in a snapshot, after PLAID, XTR and WARP (arXiv 2205.09707, 2304.01982, 2501.17788), with k hits guaranteed.
 
-    1. centroids   the nearest of each query row (codebook.py)
-    2. gather      passages in their lists, by the similarities of these centroids; the best are kept (candidates.py)
-    3. rerank      MaxSim over their stored vectors, in 16-bit products, best first, until no other can be among the k best
-    4. last        all of those that may be among the best, again in float32 (scoring.py, stages 3 and 4)
+    1. centroids    the nearest of each query row, and the similarities of all that were looked at (lookup.py)
+    2. gather       passages in the lists of the nearest, by the similarities of these centroids
+    3. interaction  every row's best similarity among all centroids of a passage that were looked at, summed; the best are kept
+                    (2 and 3 in candidates.py)
+    4. rerank       MaxSim over their stored vectors, in 16-bit products, best first, until no other can be among the k best
+    5. last         all of those that may be among the best, again in float32 (scoring.py, stages 4 and 5)
 
-Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 3 reads
-the codec's all the same, and stage 4 the rows of three times k. Filters select before stage 1, and a small selection goes
-straight to stage 3, which then reads what stage 4 reads, so that nothing is lost: that is also what `exact` asks for.
+Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 4 reads
+the codec's all the same, and stage 5 the rows of three times k. Filters select before stage 1, and a small selection goes
+straight to stage 4, which then reads what stage 5 reads, so that nothing is lost: that is also what `exact` asks for.
 
-That no other passage can be among the k best is an estimate: stage 3 measures by how much MaxSim passes what stage 2 said of a
+That no other passage can be among the k best is an estimate: stage 4 measures by how much MaxSim passes what stage 3 said of a
 passage, and ends where the most that was seen so far would not lift the next one.
 """
 
