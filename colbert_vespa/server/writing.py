@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from colbert_vespa.server.access import Access
@@ -86,12 +86,9 @@ class Writing:
         engine = self.engine
         async with engine.at_rest(name) as opened:
             bundle, schema = opened.indexes[0].bundle, opened.indexes[0].schema
-            refused = [await self._refused(job, opened, schema) for job in jobs]
-            ready: list[Document] = []
-            for job, known in zip(jobs, refused, strict=True):
-                for place, document in enumerate(job.documents):
-                    if place not in known:
-                        ready.append(packed_document(document, schema) if operation == "put" else document)
+            judged = [await engine.thread(_judged, job, await self._hidden(job, opened), schema) for job in jobs]
+            refused = [known for known, _ in judged]
+            ready = [document for _, fitting in judged for document in fitting]
         outcome = Outcome((), {})
         if ready:
             encoder = await engine.thread(engine.core.encoder, bundle) if operation == "put" else None
@@ -102,25 +99,6 @@ class Writing:
         engine.metrics.written(operation, done, sum(map(len, found)) - done)
         return [*found]
 
-    async def _refused(self, job: _Job, opened: Opened, schema: MetadataSchema) -> dict[int, Fate]:
-        """By place, what is not written: documents whose metadata do not fit, and those that the key may not write."""
-        found: dict[int, Fate] = {}
-        hidden = await self._hidden(job, opened)
-        for place, document in enumerate(job.documents):
-            if job.operation == "put":
-                try:
-                    fitting = packed_document(document, schema)
-                except ColbertVespaError as error:
-                    found[place] = Fate(document.id, 422, str(error))
-                    continue
-                if document.blank:
-                    found[place] = Fate(document.id, 422, "the document is blank")
-                elif document.id in hidden or not _matches(job.access, fitting, schema):
-                    found[place] = Fate(document.id, 403, f"this key may not write document {document.id[:100]!r} so")
-            elif document.id in hidden:
-                found[place] = Fate(document.id, 404, f"there is no document {document.id[:100]!r}")
-        return found
-
     async def _hidden(self, job: _Job, opened: Opened) -> set[str]:
         """Ids of stored documents that the filter of the key does not select, or not all of."""
         if job.access.where is None:
@@ -129,6 +107,31 @@ class Writing:
         stored = (await self.engine.run(index.get(ids, None, opened.until), opened.until)).check_full()
         seen = (await self.engine.run(index.get(ids, job.access.where, opened.until), opened.until)).check_full()
         return {id_ for id_, passages in stored.items() if len(seen.get(id_, ())) < len(passages)}
+
+
+def _judged(job: _Job, hidden: Set[str], schema: MetadataSchema) -> tuple[dict[int, Fate], list[Document]]:
+    """By place, what is not written: documents whose metadata do not fit, and those that the key may not write; and the rest,
+    as the index takes them."""
+    refused: dict[int, Fate] = {}
+    ready: list[Document] = []
+    for place, document in enumerate(job.documents):
+        if job.operation == "put":
+            try:
+                fitting = packed_document(document, schema)
+            except ColbertVespaError as error:
+                refused[place] = Fate(document.id, 422, str(error))
+                continue
+            if document.blank:
+                refused[place] = Fate(document.id, 422, "the document is blank")
+            elif document.id in hidden or not _matches(job.access, fitting, schema):
+                refused[place] = Fate(document.id, 403, f"this key may not write document {document.id[:100]!r} so")
+            else:
+                ready.append(fitting)
+        elif document.id in hidden:
+            refused[place] = Fate(document.id, 404, f"there is no document {document.id[:100]!r}")
+        else:
+            ready.append(document)
+    return refused, ready
 
 
 def _matches(access: Access, document: Document, schema: MetadataSchema) -> bool:

@@ -40,8 +40,8 @@ async def test_a_document_is_put_found_and_deleted(http):
     assert (await http.put(f"{AT}/a%2Fb%25", json=body)).json() == {"id": "a/b%"}
     found = (await http.get(f"{AT}/a%2Fb%25")).json()
     assert {name: found[name] for name in body} == body
-    hits = (await http.post("/v1/search", json={"query": "a horse runs", "k": 1})).json()["results"][0]["hits"]
-    assert hits[0]["id"] == "a/b%"
+    hits = (await http.post("/v1/search", json={"query": "a horse runs", "k": 10})).json()["results"][0]["hits"]
+    assert "a/b%" in {hit["id"] for hit in hits}
     assert (await http.delete(f"{AT}/a%2Fb%25")).json() == {"id": "a/b%"}
     assert "no document 'a/b%'" in await refused(http.get(f"{AT}/a%2Fb%25"), 404)
     await refused(http.delete(f"{AT}/a%2Fb%25"), 404)

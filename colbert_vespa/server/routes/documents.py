@@ -93,9 +93,13 @@ async def put_documents(
 async def _put_lines(writing: Writing, access: Access, name: str, lines: Sequence[bytes]) -> AsyncIterator[list[Fate]]:
     """Fates of the lines, in order, a batch at a time. Raises: as Writing.put."""
     for start in range(0, len(lines), TOGETHER):
-        read = [_read(text, place) for place, text in enumerate(lines[start : start + TOGETHER], start + 1)]
+        read = await writing.engine.thread(_read_all, lines[start : start + TOGETHER], start + 1)
         stored = iter(await writing.put(access, name, [one for one in read if isinstance(one, Document)]))
         yield [next(stored) if isinstance(one, Document) else one for one in read]
+
+
+def _read_all(lines: Sequence[bytes], first: int) -> list[Document | Fate]:
+    return [_read(text, place) for place, text in enumerate(lines, first)]
 
 
 def _read(text: bytes, place: int) -> Document | Fate:

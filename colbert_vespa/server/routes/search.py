@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -28,6 +28,7 @@ from query.types import SearchResult
 
 __all__ = ["router"]
 
+MANY_HITS = 100  # whose answer takes a millisecond to write
 router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
 
 
@@ -48,7 +49,13 @@ async def search(body: SearchRequest, request: Request, engine: Asked, access: R
         options.for_first_stage()  # what cannot be said in stages is told before they begin
         return await _streamed(engine.stages(access, queries[0], options, seconds), engine)
     results = await engine.search(access, queries, options, seconds) if queries else []
-    return answer({"results": list(map(result_json, results))})
+    many = options.explain or sum(len(result.hits) for result in results) > MANY_HITS
+    return await _built(engine, lambda: {"results": list(map(result_json, results))}, large=many)
+
+
+async def _built(engine: Asked, body: Callable[[], object], *, large: bool) -> Response:
+    """The answer of a body. large: made in a thread, so that others are answered meanwhile."""
+    return await engine.thread(lambda: answer(body())) if large else answer(body())
 
 
 async def _streamed(stages: AsyncIterator[SearchResult], engine: Asked) -> Response:
@@ -91,7 +98,7 @@ async def rerank(body: RerankRequest, engine: Asked, access: Reads, timeout: Tim
     else:
         found = await engine.rerank_stored(access, query, body.options(k=most, ids=given), seconds)
         hits = found.hits
-    return answer({"hits": list(map(hit_json, hits))})
+    return await _built(engine, lambda: {"hits": list(map(hit_json, hits))}, large=options.explain or len(hits) > MANY_HITS)
 
 
 @router.post("/explain", responses=responses(SearchAnswer), operation_id="explain")
@@ -104,7 +111,7 @@ async def explain(body: ExplainRequest, engine: Asked, access: Reads, timeout: T
     check_sizes(engine, texts=(query, *ids), many=len(ids))
     check_counts(engine, options)
     result = await engine.rerank_stored(access, query, options, timeout(options.timeout))
-    return answer({"results": [result_json(result)]})
+    return await _built(engine, lambda: {"results": [result_json(result)]}, large=True)
 
 
 @router.post("/encode", responses=responses(EncodeAnswer), operation_id="encode")
@@ -116,7 +123,12 @@ async def encode(body: EncodeBody, engine: Asked, access: Reads, timeout: Timeou
     check_sizes(engine, texts=(*queries, *documents), many=len(queries) + len(documents))
     seconds = timeout(body.timeout)
     found = await engine.encode(access, queries, documents, body.index, seconds) if queries or documents else []
-    return answer({"vectors": [_base64(rows) if body.format == "base64" else rows.tolist() for rows in found]})
+    shown = _base64 if body.format == "base64" else _numbers
+    return await _built(engine, lambda: {"vectors": list(map(shown, found))}, large=True)
+
+
+def _numbers(rows: Matrix) -> object:
+    return rows.tolist()
 
 
 def _base64(rows: Matrix) -> dict[str, object]:
