@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, I64, Matrix
 from late_interaction.codebook import BITS, Codebook
 from late_interaction.kmeans import EXACT_UP_TO, grouped, kmeans, nearest_of_any, unit_rows
-from late_interaction.lookup import Groups
+from late_interaction.lookup import LOOKED_AT, Groups
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = [
@@ -34,7 +34,7 @@ LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large on
 SHARE = 0.75  # power of an id's number and spread that its centroids grow with
 LEAST_PER_OWN = 4  # vectors of an id for each of its centroids
 WEAK = 0.2  # share of the rows that are also compared with the centroids of other ids
-GROUP_ROWS = 128  # centroids of a group, on average
+GROUP_ROWS = 128  # centroids of a group, on average, or as many as make heads and groups of a look-up equal
 MOST_BITS = 20  # of the default number of centroids
 LARGEST = 127  # of an int8 cell
 SPREAD_ROWS = 1_024  # of an id, that its spread is measured on
@@ -167,7 +167,7 @@ def _grouped(rows: Matrix) -> tuple[I32, Groups]:
         return np.arange(len(rows), dtype=np.int32), Groups(
             _int8(unit_rows(rows.sum(axis=0, keepdims=True)))[0], np.array([0, len(rows)])
         )
-    heads, order, starts = grouped(rows, -(-len(rows) // GROUP_ROWS))
+    heads, order, starts = grouped(rows, -(-len(rows) // max(GROUP_ROWS, round(np.sqrt(len(rows) / LOOKED_AT)))))
     return order, Groups(_int8(heads)[0], starts)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I16, I32, I64, U8, U16, Matrix
 from late_interaction.errors import MissingDependency
 
-__all__ = ["Groups", "Looked", "Lookup", "sixteen_bits"]
+__all__ = ["LOOKED_AT", "Groups", "Looked", "Lookup", "sixteen_bits"]
 
 LOOKED_AT = 16  # groups of a row
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
