@@ -212,7 +212,8 @@ class TestHeatMap:
             address = page.url
             page.keyboard.press("Escape")
             dialog.wait_for(state="hidden")
-            assert "hit=" in address and "hit=" not in page.url
+            assert "hit=" in address
+            page.wait_for_url(lambda url: "hit=" not in url)
             assert page.evaluate("document.activeElement.closest('.result').querySelector('.rank').textContent") == "3"
         with visit(browser) as page:
             page.goto(address)
