@@ -355,3 +355,14 @@ def test_no_file_descriptors_are_left_open(bundle, tmp_path, corpus):
     before = len(list(descriptors.iterdir()))
     filled(tmp_path / "i", bundle, corpus[:30], parts=3)
     assert len(list(descriptors.iterdir())) <= before
+
+
+def test_the_bundle_is_read_once_for_all_that_is_pinned(index, monkeypatch):
+    opened = LocalIndex.open(index.path)
+    read = []
+    real = Bundle.open.__func__
+    monkeypatch.setattr(
+        Bundle, "open", classmethod(lambda cls, *args, **options: read.append(1) or real(cls, *args, **options))
+    )
+    assert opened.pinned().bundle is opened.pinned().bundle is opened.bundle
+    assert len(read) == 1

@@ -20,7 +20,7 @@ class OpenedVersion:
         self.path = path
         self.fixed = fixed
         self._opened = snapshot, current  # one attribute, so that threads never see halves of two versions
-        self._bundle: Bundle | None = None
+        self._bundles: dict[str, Bundle] = {}  # by checksum, shared with what is pinned, so that each is read once
 
     @classmethod
     def newest(cls, path: Path) -> OpenedVersion:
@@ -43,9 +43,10 @@ class OpenedVersion:
     @property
     def bundle(self) -> Bundle:
         """The index's copy. Raises: as `opened_bundle`."""
-        if self._bundle is None or self._bundle.sha256 != self.version.bundle:
-            self._bundle = opened_bundle(self.path, self.version.bundle)
-        return self._bundle
+        sha256 = self.version.bundle
+        if sha256 not in self._bundles:
+            self._bundles[sha256] = opened_bundle(self.path, sha256)
+        return self._bundles[sha256]
 
     def refresh(self) -> bool:
         """Moves to the newest version; whether there was a newer one."""
@@ -62,7 +63,7 @@ class OpenedVersion:
     def pinned(self) -> OpenedVersion:
         """The same version, which `refresh` of this one does not move."""
         other = OpenedVersion(self.path, *self._opened)
-        other._bundle = self._bundle
+        other._bundles = self._bundles
         return other
 
 
