@@ -3,9 +3,9 @@
     python -m benchmarks.query [--quick] [--json] [--bundle FOLDER]
 
     encode      one query text, by precision of the bundle
-    centroids   the product of query rows and centroids
-    request     a request of candidates `centroid` from given scores (32 probes), as bytes
-    overhead    a search from ready rows, less what the product took in it and less a bare socket's exchange of the same bytes;
+    lookup      the 32 centroids nearest to each query row
+    request     a request of candidates `centroid` with them (32 probes), as bytes, the look-up taken off
+    overhead    a search from ready rows, less what the look-up took in it and less a bare socket's exchange of the same bytes;
                 overhead_cpu is the same in processor time of the client's thread, for a machine that does other things too
 
 All are medians in milliseconds. Without --bundle MiniLM is exported with int8, once, into .cache/benchmarks.
@@ -155,8 +155,8 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
         Q /= np.linalg.norm(Q, axis=1, keepdims=True)
         books = bundle_codebooks(bundle)
         assert books.codebook is not None
-        centroids = books.codebook.centroids
-        product = median_ms(lambda: Q @ centroids.T, rounds)
+        codebook = books.codebook
+        lookup = median_ms(lambda: codebook.lookup.nearest(Q, settings.probes), rounds)
         question, options = EncodedQuery(Q, "x"), SearchOptions(HITS)
 
         def request() -> bytes:
@@ -168,17 +168,17 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
         url = f"http://127.0.0.1:{port}"
         with Client(url, bundle) as client:
             search = median_ms(lambda: client.search(Q, HITS), rounds)
-            overhead = without_products(lambda: client.search(Q, HITS), rounds, time.perf_counter) - bare
-            overhead_cpu = without_products(lambda: client.search(Q, HITS), rounds, time.thread_time)
+            overhead = without_lookups(lambda: client.search(Q, HITS), rounds, time.perf_counter) - bare
+            overhead_cpu = without_lookups(lambda: client.search(Q, HITS), rounds, time.thread_time)
         searched = asyncio.run(async_ms(url, bundle, Q, rounds))
     finally:
         server.kill()
         server.join()
     return {
-        "centroids": len(centroids),
+        "centroids": codebook.size,
         "request_bytes": len(request()),
-        "centroids_ms": product,
-        "request_ms": whole_request - product,
+        "lookup_ms": lookup,
+        "request_ms": whole_request - lookup,
         "bare_exchange_ms": bare,
         "search_ms": search,
         "overhead_ms": overhead,
@@ -188,12 +188,11 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
 
 
 @contextmanager
-def timed_products(clock: Callable[[], float]) -> Iterator[list[float]]:
-    """Seconds of each product of query rows and centroids, where the client makes it: its result is a megabyte of fresh memory,
-    so that alone in a loop it is faster."""
+def timed_lookups(clock: Callable[[], float]) -> Iterator[list[float]]:
+    """Seconds of each look-up where the client makes it."""
     found: list[float] = []
-    scores = StrategyRequest.__dict__["centroid_scores"]
-    plain = scores.func
+    lists = StrategyRequest.__dict__["lists"]
+    plain = lists.func
 
     def timed(request: StrategyRequest) -> object:
         start = clock()
@@ -202,34 +201,34 @@ def timed_products(clock: Callable[[], float]) -> Iterator[list[float]]:
         finally:
             found.append(clock() - start)
 
-    scores.func = timed
+    lists.func = timed
     try:
         yield found
     finally:
-        scores.func = plain
+        lists.func = plain
 
 
-def without_products(search: Callable[[], object], rounds: int, clock: Callable[[], float]) -> float:
-    """Median milliseconds of a search, its product taken off."""
+def without_lookups(search: Callable[[], object], rounds: int, clock: Callable[[], float]) -> float:
+    """Median milliseconds of a search, its look-up taken off."""
     taken = []
-    with timed_products(clock) as products:
+    with timed_lookups(clock) as lookups:
         for _ in range(rounds + 20):
-            products.clear()
+            lookups.clear()
             start = clock()
             search()
-            taken.append(clock() - start - sum(products))
+            taken.append(clock() - start - sum(lookups))
     return 1000 * statistics.median(taken[20:])
 
 
 async def async_ms(url: str, bundle: Bundle, Q: np.ndarray, rounds: int) -> float:
     taken = []
-    with timed_products(time.perf_counter) as products:
+    with timed_lookups(time.perf_counter) as lookups:
         async with AsyncClient(url, bundle) as client:
             for _ in range(rounds + 10):
-                products.clear()
+                lookups.clear()
                 start = time.perf_counter()
                 await client.search(Q, HITS)
-                taken.append(time.perf_counter() - start - sum(products))
+                taken.append(time.perf_counter() - start - sum(lookups))
     return 1000 * statistics.median(taken[10:])
 
 

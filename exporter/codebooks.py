@@ -7,21 +7,27 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction.array_types import TokenIds
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook_training import CODEBOOK_ROWS, train_codebook
+from late_interaction.codebook import Codebook
+from late_interaction.codebook_training import CODEBOOK_ROWS, MIN_PER_CENTROID, default_centroids, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds
-from late_interaction.token_ids import joined_rows
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["DEFAULT_BITS", "add_codebook"]
+__all__ = ["DEFAULT_BITS", "SMALL", "SMALL_CENTROIDS", "add_codebook"]
 
 BLOCK = 256
 DEFAULT_BITS = 4
+MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B each at 128 dimensions
+HELD_OUT = 50_000  # of them, that training keeps from k-means
+RESIDUAL = "residual"
+SMALL, SMALL_CENTROIDS = "residual-small", 16_384  # as vespa_app.codecs has them: what constants of a package may hold
+THRESHOLD_PASSAGES = 1_000
 
 
 def add_codebook(
@@ -31,45 +37,60 @@ def add_codebook(
     *,
     bits: int = DEFAULT_BITS,
     centroids: int | None = None,
+    documents: float | None = None,
     seed: int = 0,
     progress: CountReport | None = None,
 ) -> Bundle:
-    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; also `binary` thresholds,
-    where they find more than a cut at 0 does (late_interaction.thresholds).
+    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; where it has more than
+    16,384 centroids a `residual-small` one for Vespa's codec residual too; also `binary` thresholds, where they find more than
+    a cut at 0 does (late_interaction.thresholds).
 
-    bits: 1, 2 or 4 a dimension. centroids: by default as many as suit the sample, and never more than one for 16 vectors.
-    At most 2M token vectors are used; past that, a seeded part of the sample. Returns the bundle, with its new checksum.
-    Raises: BundleError where the sample has no text.
+    bits: 1, 2 or 4 a dimension. centroids: by default as many as suit `documents` of the sample's kind, or where that is not
+    given the sample; never more than one for 8 vectors of the sample. At most 2M token vectors are used, with centroids or
+    documents 9M; past that, a seeded part of the sample. Returns the bundle, with its new checksum. Raises: BundleError where
+    the sample has no text.
     """
     texts = [text for text in sample if text.strip()]
     random.Random(seed).shuffle(texts)
     tokenizing = Tokenizing(bundle)
-    blocks: list[np.ndarray] = []
-    token_ids: list[TokenIds | None] = []
-    rows = 0
+    blocks: list[NDArray[np.float16]] = []
+    token_ids: list[TokenIds] = []
+    rows, wanted = 0, centroids
     for first in range(0, len(texts), BLOCK):
         part = texts[first : first + BLOCK]
         tokens = tokenizing.documents(part)
         vectors = encoder.encode_documents(part, tokens)
-        blocks += vectors
-        token_ids += [row_token_ids(own, bundle.manifest.pooling) for own in tokens]
+        blocks += [own.astype(np.float16) for own in vectors]
+        token_ids += [ids for own in tokens if (ids := row_token_ids(own, bundle.manifest.pooling)) is not None]
         rows += sum(len(item) for item in vectors)
         if progress:
             progress(min(first + BLOCK, len(texts)), len(texts))
-        if rows >= CODEBOOK_ROWS:
+        if documents and centroids is None:
+            wanted = default_centroids(int(documents * rows / len(blocks)))
+        if rows >= (CODEBOOK_ROWS if wanted is None else _rows_for(wanted)):
             break
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
-    joined, ids = joined_rows(list(zip(blocks, token_ids, strict=True)))
-    codebook = train_codebook(joined, token_ids=ids, bits=bits, centroids=centroids, seed=seed)
-    name = f"codebooks/residual-{codebook.sha256[:12]}.npz"
-    bundle.file(name).parent.mkdir(exist_ok=True)
-    codebook.save(bundle.file(name))
-    books = {**bundle.manifest.codebooks, "residual": name}
-    books.pop("binary", None)
-    thresholds = train_thresholds(blocks, seed=seed)
+    joined, ids = np.concatenate(blocks), np.concatenate(token_ids) if token_ids else None
+    books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (RESIDUAL, SMALL, "binary")}
+
+    def train(name: str, count: int | None) -> Codebook:
+        codebook = train_codebook(joined, token_ids=ids, bits=bits, centroids=count, seed=seed)
+        books[name] = f"codebooks/{name}-{codebook.sha256[:12]}.npz"
+        bundle.file(books[name]).parent.mkdir(exist_ok=True)
+        codebook.save(bundle.file(books[name]))
+        return codebook
+
+    if train(RESIDUAL, wanted).size > SMALL_CENTROIDS:
+        train(SMALL, SMALL_CENTROIDS)
+    thresholds = train_thresholds([own.astype(np.float32) for own in blocks[:THRESHOLD_PASSAGES]], seed=seed)
     if thresholds is not None:
         books["binary"] = f"codebooks/binary-{thresholds.sha256[:12]}.npz"
         thresholds.save(bundle.file(books["binary"]))
     manifest = dataclasses.replace(bundle.manifest, codebooks=books)
     return write_manifest(bundle.path, manifest)
+
+
+def _rows_for(centroids: int) -> int:
+    """Vectors of a sample that bears so many."""
+    return min(MOST_BEARABLE, max(CODEBOOK_ROWS, MIN_PER_CENTROID * centroids + HELD_OUT))

@@ -12,6 +12,8 @@ from late_interaction.pooling import check_pooling
 
 __all__ = ["ExportOptions"]
 
+MOST_DOCUMENTS = 1e15
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -20,9 +22,10 @@ class ExportOptions:
     orders them; 128 for a plain encoder), None for all. rules: "trained", or "vespa" for the tokenization of Vespa's
     colbert-embedder. query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
     with the query. pooling: of document rows. bits, centroids: of the codebook, which a sample trains; None for 4 bits and for
-    as many centroids as suit the sample. trust_remote_code: run code that the checkpoint brings. allow_pickle: read tensors,
-    and nothing else, from pickled weights. least_fp32: the worst cosine with torch that fp32 may have. least_quantized: the
-    mean cosine that a quantized graph may have. force: keep a bundle that fails either.
+    as many centroids as suit `documents` of the sample's kind, or where that is None the sample. trust_remote_code: run code
+    that the checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. least_fp32: the worst cosine
+    with torch that fp32 may have. least_quantized: the mean cosine that a quantized graph may have. force: keep a bundle that
+    fails either.
     """
 
     quantize: tuple[str, ...] = ()
@@ -34,6 +37,7 @@ class ExportOptions:
     pooling: Pooling | None = None
     bits: int | None = None
     centroids: int | None = None
+    documents: float | None = None
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
@@ -57,3 +61,5 @@ class ExportOptions:
             raise UsageError(f"--bits must be 1, 2 or 4, got {self.bits}")
         if self.centroids is not None and not 1 <= self.centroids <= MAX_CENTROIDS:
             raise UsageError(f"--centroids must be from 1 to {MAX_CENTROIDS:,}, got {self.centroids}")
+        if self.documents is not None and not 1 <= self.documents <= MOST_DOCUMENTS:
+            raise UsageError(f"--documents must be from 1 to {MOST_DOCUMENTS:g}, got {self.documents:g}")

@@ -22,12 +22,12 @@ from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["export_bundle", "sample_texts"]
 
-MAX_SAMPLE = 50_000
+MAX_SAMPLE, MAX_LARGE_SAMPLE = 50_000, 500_000
 
 
-def sample_texts(source: str) -> list[str]:
-    """The encoded texts of the first 50,000 documents of a source."""
-    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source])[0], MAX_SAMPLE) if not d.blank]
+def sample_texts(source: str, most: int = MAX_SAMPLE) -> list[str]:
+    """The encoded texts of the first `most` documents of a source."""
+    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source])[0], most) if not d.blank]
     if not texts:
         raise UsageError(f"{source} has no document with text: a sample is some of the documents to be indexed")
     return texts
@@ -35,10 +35,13 @@ def sample_texts(source: str) -> list[str]:
 
 def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:
     """`sample`: a source of documents; the options' own sample is made from it."""
-    if not sample and (options.bits or options.centroids):
-        raise UsageError("--bits and --centroids are of the codebook, which --sample trains: give a sample of your documents")
+    if not sample and (options.bits or options.centroids or options.documents):
+        raise UsageError(
+            "--bits, --centroids and --documents are of the codebook, which --sample trains: give a sample of your documents"
+        )
     check_folder(output, owned=is_bundle_folder)
-    texts = sample_texts(str(sample)) if sample else None
+    sized = options.centroids or options.documents
+    texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
@@ -54,11 +57,12 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
             encoder: DocumentEncoder = Encoder(bundle)
-            out.say(f"training the codebook on {min(len(texts), CODEBOOK_DOCUMENTS)} documents of the sample")
+            taught = texts if options.centroids or options.documents else texts[:CODEBOOK_DOCUMENTS]
+            out.say(f"training the codebook on at most {len(taught)} documents of the sample")
             with out.steps() as step:
                 add_codebook(
-                    bundle, texts[:CODEBOOK_DOCUMENTS], encoder, bits=options.bits or DEFAULT_BITS,
-                    centroids=options.centroids, progress=lambda done, total: step("codebook", done, total),
+                    bundle, taught, encoder, bits=options.bits or DEFAULT_BITS, centroids=options.centroids,
+                    documents=options.documents, progress=lambda done, total: step("codebook", done, total),
                 )  # fmt: skip
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)

@@ -36,7 +36,11 @@ def export(
         int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
     ] = None,
     centroids: Annotated[
-        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits the sample.", parser=COUNT)
+        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits --documents.", parser=COUNT)
+    ] = None,
+    documents: Annotated[
+        float | None,
+        typer.Option("--documents", help="How many to size the codebook for; default: the sample.", parser=real(1, 1e15)),
     ] = None,
     dim: Annotated[
         int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.", parser=COUNT)
@@ -74,7 +78,7 @@ def export(
         quantize=tuple(quantize or ()), dim=dim, rules=rules, query_length=_length(query_length),
         document_length=document_length, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
         least_fp32=least_fp32, least_quantized=least_quantized, force=force, bits=bits, centroids=centroids,
-        pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
+        documents=documents, pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
     )  # fmt: skip
     out = Output(json_output=json_output)
     out.result(export_bundle(out, checkpoint, output, options, sample))

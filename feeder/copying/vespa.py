@@ -76,7 +76,7 @@ class VespaSource:
 
     @property
     def codebook(self) -> Codebook | None:
-        return self._books.codebook if self._settings.codec == "residual" else None
+        return self._books.residual if self._settings.codec == "residual" else None
 
     def size(self) -> int:
         return self._rows.count()

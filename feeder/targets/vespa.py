@@ -264,6 +264,6 @@ def kept_by_vespa(application: Application, bundle: Bundle) -> Kept:
     if settings.codec == "binary":
         return Kept(f"binary {(books.thresholds or plain_thresholds(settings.dim)).sha256}", "binary")
     if settings.codec == "residual":
-        assert books.codebook is not None
-        return Kept(f"residual {books.codebook.sha256}", f"residual, {settings.residual_bits} bits")
+        assert books.residual is not None
+        return Kept(f"residual {books.residual.sha256}", f"residual, {settings.residual_bits} bits")
     return Kept(settings.codec, settings.codec)

@@ -1,25 +1,31 @@
 import dataclasses
-from types import SimpleNamespace
+import re
 
 import numpy as np
 import pytest
-from vespa_bundles import small_bundle
+from vespa_bundles import small_bundle, small_codebook
 
+from feeder.copying.vespa import VespaSource
+from feeder.targets.vespa import kept_by_vespa
+from late_interaction.bundle import write_manifest
+from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
+from late_interaction.lookup import Lookup
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, best_centroids, centroid_arrays
+from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, weighted_set_arrays, weighted_sets
 from vespa_app.candidates.base import declared_fields
 from vespa_app.candidates.effort import EFFORTS, codec_for, effort_for
-from vespa_app.codecs import Codebooks
-from vespa_app.package import check_settings, default_settings
+from vespa_app.codecs import Codebooks, residual
+from vespa_app.package import build_package, check_settings, default_settings
 from vespa_app.running import Application, Description
 from vespa_app.running.documents import document_fields
+from vespa_app.running.stored import stored_passages
 from vespa_app.settings import AppSettings
 
 SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
 CENTROIDS = np.eye(4, dtype=np.float32)
-BOOK = SimpleNamespace(centroids=CENTROIDS, assign_near=lambda rows, token_ids=None: (rows @ CENTROIDS.T).argmax(axis=1))
+BOOK = small_codebook(4)
 Q = np.array([[0.9, 0.3, 0.1, 0.0], [0.0, 0.2, 0.5, 0.8]], np.float32)
 
 
@@ -38,20 +44,40 @@ def test_centroid_asks_for_the_best_of_each_row_above_the_last_of_them():
     assert parts.profile == "centroid"
 
 
-@pytest.mark.parametrize("loops", [best_centroids, centroid_arrays])
-@pytest.mark.parametrize(("count", "probes"), [(1, 1), (7, 7), (300, 32), (5000, 5)])
-def test_the_best_centroids_are_those_of_a_stable_sort(count, probes, loops):
-    scores = np.random.default_rng(count).integers(-20, 20, (6, count)).astype(np.float32)  # many are equal
-    assert loops.best_centroids(scores, probes).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :probes].tolist()
-
-
-@pytest.mark.parametrize("loops", [best_centroids, centroid_arrays])
+@pytest.mark.parametrize("loops", [weighted_set_arrays, weighted_sets])
 def test_weighted_sets_hold_whole_numbers_of_any_length(loops):
-    ids = np.array([[0, 9, 10], [99, 100, 2**31 - 1]], np.int64)
+    ids = np.array([[0, 9, 10], [99, 100, 2**31 - 1]], np.int32)
     weights = np.array([[2**63 - 1, 10**18, 5], [0, 0, 1234567890]], np.int64)
     assert loops.weighted_sets(ids, weights) == [
         "{" + ",".join(f"{id_}:{weight}" for id_, weight in zip(*rows)) + "}" for rows in zip(ids.tolist(), weights.tolist())
     ]
+
+
+def test_hybrid_looks_up_as_often_as_centroid_alone(monkeypatch):
+    looked, nearest = [], Lookup.nearest
+    monkeypatch.setattr(Lookup, "nearest", lambda own, rows, count: looked.append(count) or nearest(own, rows, count))
+    ask("hybrid")
+    assert looked == [2]
+
+
+def test_lists_are_those_of_the_nearest_centroids_of_a_large_codebook():
+    """Ids as the codebook has them, which documents carry; weights by exact products."""
+    book = train_codebook(rows_of(30_000, 16), token_ids=np.arange(30_000, dtype=np.int32) % 50, centroids=3000)
+    rows, settings = rows_of(3, 16), dataclasses.replace(SETTINGS, dim=16, probes=4)
+    parts = ask("centroid", rows=rows, codebook=book, settings=settings)
+    S = rows @ book.centroids.T
+    for number, similarities in enumerate(S):
+        asked = {int(id_): int(weight) for id_, weight in re.findall(r"(\d+):(\d+)", parts.parameters[f"w{number}"])}
+        best = np.argsort(-similarities)[:4]
+        assert len(asked) == 4 and len(set(asked) & set(best.tolist())) >= 3
+        least = min(similarities[list(asked)])
+        for id_, weight in asked.items():
+            assert weight == pytest.approx(max(1, 1000 * (similarities[id_] - least)), abs=2)
+
+
+def rows_of(count, dim):
+    rows = np.random.default_rng(count).standard_normal((count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_centroid_probes_at_most_all_centroids():
@@ -158,7 +184,7 @@ def test_hybrid_asks_for_both_and_fuses_the_cluster():
     assert parts.yql_where == f"({ask('centroid').yql_where} or {ask('bm25').yql_where})"
     assert parts.parameters["text"] == "two words"
     assert parts.parameters["ranking.globalPhase.rerankCount"] == 50
-    assert parts.parameters["input.query(scale)"] == pytest.approx(1 / (1000 * (0.9 + 0.8)))
+    assert parts.parameters["input.query(scale)"] == pytest.approx(1 / (1000 * (0.9 + 0.8)), rel=1e-4)
     with pytest.raises(UsageError, match="need a query text"):
         ask("hybrid", text=None)
 
@@ -192,6 +218,40 @@ def test_a_batch_gets_the_fields_that_each_document_gets(tmp_path):
     together = application.units([(passages[:2], rows[:2]), (passages[2:], rows[2:])], bundle)
     assert together == [alone[:2], alone[2:]]
     assert application.units([], bundle) == []
+
+
+@pytest.mark.parametrize("layout", ["passages", "chunks"])
+def test_lists_and_residual_have_each_their_own_codebook(tmp_path, layout):
+    """Where the bundle has a second one; what was stored is decoded, and compared, by that."""
+    bundle = small_bundle(tmp_path / "bundle")
+    large = train_codebook(rows_of(3_000, 16), centroids=200)
+    large.save(bundle.file("codebooks/large.npz"))
+    names = {"residual": "codebooks/large.npz", "residual-small": "codebooks/residual.npz"}
+    bundle = write_manifest(bundle.path, dataclasses.replace(bundle.manifest, codebooks=names))
+    settings = AppSettings(dim=16, query_rows=8, codec="residual", candidates=("centroid",), layout=layout)
+    if layout == "chunks":
+        settings = dataclasses.replace(settings, codec="binary")
+    application = Application("http://node", Description(settings, bundle.sha256, None))
+    rows = rows_of(40, 16)
+    [[fields]] = application.units([((Passage("a#0", "a", "", "text", {}),), ((rows, None),))], bundle)
+    assert set(fields["centroids"]) == {str(code) for code in large.assign(rows).tolist()}
+    if layout == "passages":
+        small = small_codebook(16)
+        [stored] = stored_passages({**fields, "digest": ""}, settings, application.books(bundle))
+        assert np.allclose(stored.vectors, small.decode(*small.encode(rows)), atol=1e-6)
+        assert kept_by_vespa(application, bundle).key == f"residual {small.sha256}"
+        assert VespaSource(application, bundle).codebook.sha256 == small.sha256
+
+
+def test_residual_says_where_a_bundle_lacks_the_smaller_codebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(residual, "MOST_CONSTANTS", 15)
+    bundle = small_bundle(tmp_path / "bundle")
+    with pytest.raises(
+        SettingsError, match="takes at most 15 centroids, the bundle's codebook has 16 and no smaller one"
+    ) as caught:
+        build_package(bundle, default_settings(bundle, MetadataSchema({}), codec="residual"))
+    assert "\n" not in str(caught.value)
+    build_package(bundle, default_settings(bundle, MetadataSchema({}), codec="bfloat16"))
 
 
 def test_a_recall_goal_sets_how_hard_to_look(tmp_path):

@@ -18,8 +18,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix, TokenIds
+from late_interaction.array_types import I32, Matrix, TokenIds
 from late_interaction.errors import SettingsError
+from late_interaction.lookup import Lookup
 from late_interaction.thresholds import Thresholds
 from vespa_app.settings import AppSettings
 
@@ -60,9 +61,12 @@ class Centroids(Protocol):
     """The part of late_interaction.codebook.Codebook that strategies use."""
 
     @property
-    def centroids(self) -> Matrix:
-        """`[C, d]` float32."""
+    def size(self) -> int:
+        """Number of centroids."""
         ...
+
+    @property
+    def lookup(self) -> Lookup: ...
 
     def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> NDArray[np.integer]:
         """A near centroid of each row: `[t, d]` -> `[t]`. token_ids: as Codebook."""
@@ -96,10 +100,11 @@ class StrategyRequest:
     weights: tuple[float, float] = (1.0, 1.0)
 
     @functools.cached_property
-    def centroid_scores(self) -> Matrix:
-        """`[q, C]`, computed once however many parts of a query need it. Raises: SettingsError where there is no codebook."""
-        scores: Matrix = self.rows @ codebook_of(self.codebook).centroids.T
-        return scores
+    def lists(self) -> tuple[I32, Matrix]:
+        """Ids and similarities `[q, probes]` of the centroids near each row, best first, looked up once however many parts of a
+        query need them. Raises: SettingsError where there is no codebook."""
+        codebook = codebook_of(self.codebook)
+        return codebook.lookup.nearest(self.rows, min(self.settings.probes, codebook.size))
 
     @property
     def targets(self) -> int:

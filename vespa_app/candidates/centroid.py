@@ -1,6 +1,6 @@
 """Candidates `centroid`: PLAID's stages 1 to 3 inside Vespa's inverted index.
 
-Each passage carries the ids of its token vectors' nearest centroids. A query row asks for its M best centroids in one
+Each passage carries the ids of its token vectors' near centroids. A query row asks for its M best centroids in one
 weightedSet item; the item's score is the best matching weight, and totalWeight sums over the rows: centroid interaction,
 where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities). The M-th
 itself weighs one thousandth more, so that M = 1 counts the rows that match.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I64, Matrix
 from late_interaction.errors import MissingDependency
 from vespa_app.candidates.base import (
     BASE_PROFILE,
@@ -28,7 +28,7 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings import AppSettings
 
-__all__ = ["SCORE", "CentroidCandidates"]
+__all__ = ["SCORE", "CentroidCandidates", "list_weights"]
 
 FIELD = "centroids"
 SCORE = f"attributeMatch({FIELD}).totalWeight"
@@ -63,23 +63,27 @@ class CentroidCandidates(Strategy):
         return {FIELD: {str(int(id_)): 1 for id_ in np.unique(codes)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        loops, scores = _loops(), request.centroid_scores
-        best = loops.best_centroids(scores, min(request.settings.probes, scores.shape[1]))
-        similarities = np.take_along_axis(scores, best, axis=1)
-        weights = np.maximum(1, np.rint(WEIGHT_SCALE * (similarities - similarities[:, -1:]))).astype(np.int64)
+        ids, similarities = request.lists
         parameters = rerank_parameters(request)
-        parameters |= {f"w{row}": text for row, text in enumerate(loops.weighted_sets(best, weights))}
-        items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(scores))])
+        sets = _loops().weighted_sets(ids, list_weights(similarities))
+        parameters |= {f"w{row}": text for row, text in enumerate(sets)}
+        items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(ids))])
         return QueryParts(f"({items})", parameters, self.name)
+
+
+def list_weights(similarities: Matrix) -> I64:
+    """Weights of lists, of their similarities `[q, M]`, best first: how far they are above the last."""
+    above: Matrix = similarities - similarities[:, -1:]
+    return np.maximum(1, np.rint(WEIGHT_SCALE * above).astype(np.int64))
 
 
 @functools.cache
 def _loops() -> Any:
     """Compiled, or in numpy where the extra `local` is not installed; numba takes half a second to import."""
     try:
-        from vespa_app.candidates import best_centroids
+        from vespa_app.candidates import weighted_sets
     except MissingDependency:
-        from vespa_app.candidates import centroid_arrays
+        from vespa_app.candidates import weighted_set_arrays
 
-        return centroid_arrays
-    return best_centroids
+        return weighted_set_arrays
+    return weighted_sets

@@ -82,7 +82,7 @@ class HybridCandidates(Strategy):
         parameters["ranking.globalPhase.rerankCount"] = request.rerank
         parameters |= {f"input.query({name})": weight for name, weight in zip(WEIGHTS, request.weights, strict=True)}
         if isinstance(_dense(request.settings), CentroidCandidates):
-            most = float(request.centroid_scores.max(axis=1).sum())
+            most = float(request.lists[1][:, 0].sum())
             parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, most))
         return QueryParts(f"({dense.yql_where} or {words.yql_where})", parameters, self.name)
 

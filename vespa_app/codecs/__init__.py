@@ -5,14 +5,24 @@ from __future__ import annotations
 from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values
 from vespa_app.codecs.bfloat16 import BFloat16Tensors
 from vespa_app.codecs.binary import BinaryTensors
-from vespa_app.codecs.codebooks import CODEBOOK, NO_CODEBOOKS, Codebooks, bundle_codebooks, codebook_sha256
+from vespa_app.codecs.codebooks import (
+    CODEBOOK,
+    MOST_CONSTANTS,
+    NO_CODEBOOKS,
+    SMALL_CODEBOOK,
+    Codebooks,
+    bundle_codebooks,
+    codebook_sha256,
+)
 from vespa_app.codecs.float32 import Float32Tensors
 from vespa_app.codecs.residual import ResidualTensors
 
 __all__ = [
     "CODEBOOK",
     "CODECS",
+    "MOST_CONSTANTS",
     "NO_CODEBOOKS",
+    "SMALL_CODEBOOK",
     "VECTORS",
     "Codebooks",
     "Packed",

@@ -1,4 +1,5 @@
-"""What a bundle holds for codecs: a codebook of centroids and residual buckets, thresholds of bits."""
+"""What a bundle holds for Vespa: a codebook of centroids and residual buckets, a smaller one for codec residual where
+that one is too large for the constants of a package, thresholds of bits."""
 
 from __future__ import annotations
 
@@ -10,18 +11,35 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.thresholds import Thresholds
 
-__all__ = ["CODEBOOK", "NO_CODEBOOKS", "THRESHOLDS", "Codebooks", "bundle_codebooks", "codebook_sha256"]
+__all__ = [
+    "CODEBOOK",
+    "MOST_CONSTANTS",
+    "NO_CODEBOOKS",
+    "SMALL_CODEBOOK",
+    "THRESHOLDS",
+    "Codebooks",
+    "bundle_codebooks",
+    "codebook_sha256",
+]
 
-CODEBOOK = "residual"  # the bundle's codebook whose centroids `centroid` uses
+CODEBOOK = "residual"  # the bundle's codebook, whose centroids `centroid` uses
+SMALL_CODEBOOK = "residual-small"  # that of Vespa's codec residual, where CODEBOOK has more than MOST_CONSTANTS centroids
 THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
+MOST_CONSTANTS = 16_384  # centroids of codec residual: each is 518 bytes of the package at 128 dimensions, 8.5 MB in all
 
 
 @dataclass(frozen=True)
 class Codebooks:
-    """None where the bundle has none, or none is asked for."""
+    """None where the bundle has none, or none is asked for. codebook: of candidates. residual: of codec residual, the same one
+    unless the bundle has a smaller one."""
 
     codebook: Codebook | None = None
     thresholds: Thresholds | None = None
+    small: Codebook | None = None
+
+    @property
+    def residual(self) -> Codebook | None:
+        return self.small or self.codebook
 
 
 NO_CODEBOOKS = Codebooks()
@@ -33,15 +51,16 @@ def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool 
     Raises: BundleError where one is damaged.
     """
     books: dict[str, Codebook | Thresholds] = {}
-    for kind, wanted, load in ((CODEBOOK, codebook, _load_codebook), (THRESHOLDS, thresholds, _load_thresholds)):
+    kinds = ((CODEBOOK, codebook, _load_codebook), (SMALL_CODEBOOK, codebook, _load_codebook))
+    for kind, wanted, load in (*kinds, (THRESHOLDS, thresholds, _load_thresholds)):
         name = bundle.manifest.codebooks.get(kind)
         if wanted and name is not None:
             books[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
-    return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS))  # type: ignore[arg-type]
+    return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS), books.get(SMALL_CODEBOOK))  # type: ignore[arg-type]
 
 
 # sha256 is part of the key: a codebook that was trained again is read again
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _load_codebook(file: Path, sha256: str) -> Codebook:
     return Codebook.load(file)
 

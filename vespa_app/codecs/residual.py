@@ -24,7 +24,7 @@ from late_interaction.array_types import I32, Matrix
 from late_interaction.codebook import Codebook
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
-from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
+from vespa_app.codecs.codebooks import MOST_CONSTANTS, NO_CODEBOOKS, Codebooks
 from vespa_app.settings import AppSettings
 
 __all__ = ["CODES", "ResidualTensors"]
@@ -43,10 +43,19 @@ class ResidualTensors(TensorCodec):
     dims_per_cell = 8
 
     def codebook_faults(self, settings: AppSettings, books: Codebooks) -> Iterator[tuple[str, str]]:
-        if books.codebook is None:
+        book = books.residual
+        if book is None:
             yield "codec", NO_CODEBOOK
-        elif settings.residual_bits != books.codebook.bits:
-            yield "residual_bits", f"is {settings.residual_bits}, and the bundle's codebook has {books.codebook.bits}"
+        elif book.size > MOST_CONSTANTS:
+            yield (
+                "codec",
+                (
+                    f"residual takes at most {MOST_CONSTANTS:,} centroids, the bundle's codebook has {book.size:,} and no "
+                    "smaller one is beside it: export the bundle again with --sample, or choose another codec"
+                ),
+            )
+        elif settings.residual_bits != book.bits:
+            yield "residual_bits", f"is {settings.residual_bits}, and the bundle's codebook has {book.bits}"
 
     def field_type(self, settings: AppSettings) -> str:
         planes = f"p[{settings.residual_bits}], " if settings.residual_bits > 1 else ""
@@ -109,9 +118,9 @@ class ResidualTensors(TensorCodec):
 
 
 def _book(books: Codebooks) -> Codebook:
-    if books.codebook is None:
+    if books.residual is None:
         raise SettingsError(f"setting codec: {NO_CODEBOOK}")
-    return books.codebook
+    return books.residual
 
 
 def _terms(bits: int) -> dict[str, int]:

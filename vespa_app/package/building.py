@@ -110,7 +110,7 @@ def default_settings(
     """
     books = bundle_codebooks(bundle)
     names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
-    bits = books.codebook.bits if books.codebook else None
+    bits = books.residual.bits if books.residual else None
     if codec is None:
         codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
     known = CODECS.get(codec)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import I32, Matrix, TokenIds
+from late_interaction.array_types import Matrix
+from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
 from vespa_app.candidates import STRATEGIES, StrategyRequest
@@ -39,14 +40,9 @@ def _ends(dim: int) -> Matrix:
     return np.concatenate([one, -one])
 
 
-class _Ends:
-    """Stands in for the bundle's codebook: the vectors of the tests are the centroids."""
-
-    def __init__(self, dim: int) -> None:
-        self.centroids = _ends(dim)
-
-    def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> I32:
-        return np.asarray((vectors @ self.centroids.T).argmax(axis=1), np.int32)
+def _ends_codebook(dim: int) -> Codebook:
+    """Stands in for the bundle's: the vectors of the tests are the centroids."""
+    return Codebook(_ends(dim), np.zeros((dim, 1), np.float32), np.zeros((dim, 2), np.float32), bits=1)
 
 
 def cd_tests(description: Description, books: Codebooks = NO_CODEBOOKS) -> dict[str, str]:
@@ -83,7 +79,7 @@ def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
     place = list(_TEXTS).index(id_)
     vectors = _ends(settings.dim)[[place]]
     passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
-    codes = _Ends(settings.dim).assign_near(vectors) if books.codebook is None else None
+    codes = _ends_codebook(settings.dim).assign_near(vectors) if books.codebook is None else None
     fields = document_fields([passage], [vectors], settings, books, codes)
     path = document_path(settings, passage.id, passage.metadata)
     return {
@@ -97,7 +93,7 @@ def _ask(description: Description, books: Codebooks, candidates: str) -> dict[st
     settings = description.settings
     request = StrategyRequest(
         rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings,
-        codebook=books.codebook or _Ends(settings.dim), thresholds=books.thresholds,
+        codebook=books.codebook or _ends_codebook(settings.dim), thresholds=books.thresholds,
     )  # fmt: skip
     parts = STRATEGIES[candidates].query(request)
     body = {**query_body(settings, parts.yql_where, parts.profile, 1), **parts.parameters}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 
+from late_interaction.codebook_training import MIN_PER_CENTROID
 from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
 from vespa_app.planning.queries import query_cost
 from vespa_app.planning.request import Figure, PlanRequest, check_request
@@ -100,6 +101,12 @@ def _notes(request: PlanRequest, nodes: int, groups: list[Figure]) -> tuple[str,
                 f"{request.queries_per_second:g} queries/s need {count} groups, and there is {request.groups}: "
                 f"set groups = {count} and redundancy = {count} (one copy a group), or twice that"
             )
+    if any(own.by_centroid and not own.centroids for own in every):
+        count = request.centroid_count(request.documents)
+        notes.append(
+            f"centroid: times are those of a codebook of {count:,} centroids, which `export --documents {request.documents:g}`"
+            f" makes of a sample of at least {math.ceil(MIN_PER_CENTROID * count / request.stored):,} passages"
+        )
     if request.redundancy == 1:
         notes.append("redundancy 1: what a lost host held must be fed again")
     if request.searchable_copies < request.redundancy:

@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from late_interaction.codebook_training import MIN_PER_CENTROID
-from vespa_app.planning.memory import DISTINCT
+from late_interaction.codebook_training import LIST_LENGTH, MIN_PER_CENTROID
 from vespa_app.planning.request import Figure, PlanRequest
 
 __all__ = ["query_cost"]
@@ -21,7 +20,10 @@ DECODING = (
     "decoding: docs/performance.md, 2.3 us a token vector at 4 bits (docs 6,776 ms for 340, scifact 2,997 for 200: 15 to 20"
     " times bfloat16), .67 at 2 (48 ms for 166); 1 bit is not measured, .4 by the number of its terms"
 )
-CENTROID = "lists: SciFact on a real node, 16 to 64 of 8,192; centroids: the bundle's, or the exporter's rule"
+CENTROID = (
+    "lists: SciFact on a real node, 16 to 64 of 8,192; centroids: the bundle's, or those of `export --documents`; LONGER:"
+    " benchmarks/centroids.py"
+)
 POOLED = "HNSW: SciFact on a real node; assumed to grow with the logarithm of the passages"
 BM25 = (
     "words: docs/performance.md, bm25 without its reranking took 8 ms among 60,000 passages and 9 among 5,183; assumed to grow"
@@ -36,7 +38,8 @@ HYBRID = "twice the rerank: its match feature max_sim asks for each candidate's 
 TOKENS_PER_S = 2.1e6
 MEASURED_ROWS, MEASURED_DIM = 32, 128  # of the measurement
 DECODING_US = {1: 0.4, 2: 0.67, 4: 2.3}  # of a token vector of 128 dimensions, whatever the query
-CENTROID_BASE_MS, POSTINGS_PER_S = 11.5, 6.1e6
+CENTROID_BASE_MS, POSTINGS_PER_S = 11.5, 14e6
+LONGER = 1.6  # postings of the lists that a row asks for, over the average number of token vectors of a list
 POOLED_BASE_MS, POOLED_PASSAGES = 3.5, 5183
 BM25_BASE_MS, BM25_PASSAGES = 8.0, 60_000
 TOKEN_ROW_MS, TOKEN_VECTORS = 1.2, 98_000
@@ -82,21 +85,21 @@ def _maxsim(request: PlanRequest, passages: float, what: str) -> _Stage:
 
 def _centroid(request: PlanRequest, here: float) -> _Stage:
     vectors, count = here * request.stored, request.centroid_count(here)
-    postings = min(vectors, request.probes * _list_length(request, vectors, count)) * DISTINCT
+    postings = min(vectors, request.probes * _list_length(request, vectors, count) * LONGER)
     ms = CENTROID_BASE_MS + 1000 * request.query_rows * postings / POSTINGS_PER_S / request.threads
     formula = (
-        f"{CENTROID_BASE_MS} + {request.query_rows} rows x {postings:.4g} postings of {request.probes} lists (of {count:,})"
-        f" / {POSTINGS_PER_S:g} per s / {request.threads} threads"
+        f"{CENTROID_BASE_MS} + {request.query_rows} rows x {postings:.4g} postings of {request.probes} lists (of {count:,},"
+        f" {LONGER} times the average) / {POSTINGS_PER_S:g} per s / {request.threads} threads"
     )
     return _Stage(ms, formula, CENTROID)
 
 
 def _list_length(request: PlanRequest, vectors: float, count: int) -> float:
-    """Token vectors of one centroid. The exporter's number of centroids doubles in steps, C from (C / 16)^2 vectors on, so that
-    the lists are longest just before a step: the longest of any collection up to this size."""
+    """Token vectors of one centroid. The exporter's number of centroids doubles in steps, so that the lists are longest just
+    before a step: the longest of any collection up to this size."""
     if request.centroids:
         return vectors / count
-    return max(vectors / count, count / 128, 2 * MIN_PER_CENTROID)
+    return max(vectors / count, min(count / 128, 2 * LIST_LENGTH), 2 * MIN_PER_CENTROID)
 
 
 def _pooled(request: PlanRequest, here: float) -> _Stage:

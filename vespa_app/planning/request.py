@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import BITS, MAX_CENTROIDS
-from late_interaction.codebook_training import CODEBOOK_DOCUMENTS, CODEBOOK_ROWS, trained_centroids
+from late_interaction.codebook_training import default_centroids, trained_centroids
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, bundle_codebooks
@@ -127,10 +127,9 @@ class PlanRequest:
         return max(1.0, self.tokens / self.pooling)
 
     def centroid_count(self, passages: float) -> int:
-        """Of the codebook: what is given, or what the exporter trains on its sample of so many passages."""
-        if self.centroids:
-            return self.centroids
-        return trained_centroids(int(min(CODEBOOK_ROWS, min(passages, CODEBOOK_DOCUMENTS) * self.stored)))
+        """Of the codebook: what is given, or what the exporter trains for so many passages (`export --documents`)."""
+        vectors = int(passages * self.stored)
+        return self.centroids or trained_centroids(vectors, default_centroids(vectors))
 
     @property
     def by_pooled(self) -> bool:

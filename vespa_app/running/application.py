@@ -71,8 +71,11 @@ class Application:
 
     @property
     def needs_codebook(self) -> bool:
-        found = any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
-        return found or CODECS[self.settings.codec].needs_codebook
+        return self._has_lists or CODECS[self.settings.codec].needs_codebook
+
+    @property
+    def _has_lists(self) -> bool:
+        return any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
 
     def digest_basis(self, bundle: Bundle) -> str:
         """Names all that what is stored of a document depends on, besides its content. The bundle's checksum covers its
@@ -93,7 +96,10 @@ class Application:
         parts = [[unit] if chunked else [((p,), (rows,)) for p, rows in zip(*unit, strict=True)] for unit in documents]
         books = self.books(bundle)
         joined = [joined_rows(rows) for unit in parts for _, rows in unit]
-        known = iter(zip(_codes(books.codebook, joined), (ids for _, ids in joined), strict=True))
+        codes = _codes(books.codebook if self._has_lists else None, joined)
+        residual = books.residual if CODECS[self.settings.codec].needs_codebook else None
+        residual_codes = codes if residual is books.codebook and self._has_lists else _codes(residual, joined)
+        known = iter(zip(codes, (ids for _, ids in joined), residual_codes, strict=True))
         return [
             [document_fields(found, [v for v, _ in rows], self.settings, books, *next(known)) for found, rows in unit]
             for unit in parts

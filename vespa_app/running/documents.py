@@ -25,9 +25,11 @@ def document_fields(
     books: Codebooks = NO_CODEBOOKS,
     codes: I32 | None = None,
     token_ids: TokenIds | None = None,
+    residual_codes: I32 | None = None,
 ) -> dict[str, object]:
     """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
-    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids: of all their rows, where they are known.
+    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids, residual_codes: of all their rows, where they are
+    known; codes are those of candidates, residual_codes those of codec residual.
 
     Raises: MetadataError on metadata that does not fit the settings, SettingsError where a codebook is needed.
     """
@@ -49,7 +51,7 @@ def document_fields(
         return fields
     if chunked:
         return fields | {VECTORS: chunked_blocks([codec.encode(chunk, books)[VECTORS] for chunk in vectors])}
-    return fields | codec.encode(rows, books, codes)
+    return fields | codec.encode(rows, books, residual_codes)
 
 
 def sent_metadata(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:

@@ -64,8 +64,8 @@ def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings,
     if VECTORS not in values:
         return StoredPassage(passage, np.zeros((0, settings.dim), np.float32))
     packed = codec.packed(values, books)
-    if packed is not None and books.codebook is not None:
-        return StoredPassage(passage, books.codebook.decode(*packed), packed)
+    if packed is not None and books.residual is not None:
+        return StoredPassage(passage, books.residual.decode(*packed), packed)
     return StoredPassage(passage, codec.decode(values, books).reshape(-1, settings.dim))
 
 
