@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def add_codebook(
     texts = [text for text in sample if text.strip()]
     random.Random(seed).shuffle(texts)
     tokenizing = Tokenizing(bundle)
-    blocks: list[NDArray[np.float16]] = []
+    blocks: list[NDArray[Any]] = []
     token_ids: list[TokenIds] = []
     rows, wanted = 0, centroids
     for first in range(0, len(texts), BLOCK):

@@ -1,5 +1,6 @@
 """What benchmarks.centroids counts, against products and sets that leave nothing out."""
 
+import itertools
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ def data(tmp_path_factory):
 
 def queries_of(data, count=3):
     rows, ends = np.load(data / "queries.npy"), np.load(data / "query_offsets.npy")
-    return [rows[a:b] for a, b in zip(ends[:count], ends[1:])]
+    return [rows[a:b] for a, b in itertools.pairwise(ends[: count + 1])]
 
 
 def test_the_exact_top_is_that_of_maxsim(data, monkeypatch):

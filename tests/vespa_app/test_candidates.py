@@ -258,9 +258,9 @@ def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
     def reranked(goal):
         return effort_for(goal, "bfloat16", "centroid").rerank
 
-    assert (reranked(0.5), reranked(0.98), reranked(0.995)) == (200, 500, 1000)
+    assert (reranked(0.5), reranked(0.98), reranked(0.995)) == (200, 500, 2000)
     found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}))
-    by_default = effort_for(0.99, "bfloat16", "centroid")
+    by_default = effort_for(0.97, "bfloat16", "centroid")
     assert (found.codec, found.probes, found.rerank) == ("bfloat16", by_default.probes, by_default.rerank)
     assert (AppSettings(dim=4, query_rows=8).probes, AppSettings(dim=4, query_rows=8).rerank) == (found.probes, found.rerank)
     with pytest.raises(SettingsError, match="between 0 and 1"):
@@ -306,7 +306,7 @@ def test_the_goal_chooses_the_codec_of_least_memory(tmp_path):
     with pytest.raises(SettingsError, match="by no codec with candidates bm25; the best measured is 0.86,"):
         codec_for(0.9, "bm25", 128, 4)
     found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}), recall=0.95)
-    assert (found.codec, found.probes, found.rerank) == ("residual", 32, 200)
+    assert (found.codec, found.probes, found.rerank) == ("residual", 64, 500)
     pooled = default_settings(small_bundle(tmp_path / "plain", codebook=False), MetadataSchema({}), recall=0.99)
     assert (pooled.codec, pooled.candidates[0], pooled.rerank) == ("bfloat16", "pooled", 2000)
 
@@ -315,12 +315,12 @@ def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
     bundle = small_bundle(tmp_path / "bundle").path
     cli("app", str(bundle), "-o", str(tmp_path / "app"), "--recall", "0.98")
     found = AppSettings.from_toml(tmp_path / "app" / "app.toml")
-    assert (found.codec, found.probes, found.rerank) == ("bfloat16", 16, 500)
+    assert (found.codec, found.probes, found.rerank) == ("bfloat16", 64, 500)
     settings = str(tmp_path / "app" / "app.toml")
     done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
     assert "effort (probes, rerank)" in " ".join(done.stderr.split())
     done = cli("app", str(bundle), "-o", str(tmp_path / "c"), "--recall", "0.95", "--codec", "binary", code=1)
-    assert "more than was measured of candidates centroid with codec binary (0.765)" in " ".join(done.stderr.split())
+    assert "more than was measured of candidates centroid with codec binary (0.76)" in " ".join(done.stderr.split())
 
 
 def test_what_is_known_of_a_strategy_stands_in_its_own_file():

@@ -14,7 +14,7 @@ from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, Codebooks
 from vespa_app.package import check_settings
-from vespa_app.planning import PlanRequest, make_plan
+from vespa_app.planning import PlanRequest, make_plan, queries
 from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
 
 REQUEST = PlanRequest(documents=1e6, tokens=80)
@@ -63,13 +63,13 @@ def test_every_figure_says_how_and_from_where():
         "container nodes": 2,
         "memory per container": 1.13,
         # of 500,000 passages on each node, with two threads
-        "query, centroid": 26.64,  # 11.5 + 32 x 32 x 96 x 1.6 / 14e3 / 2 + 500 x 80 / 2.1e3 / 2
+        "query, centroid": 30.48,  # 11.5 + 32 x 32 x 96 x 1.5 / 7.8e3 / 2 + 500 x 80 / 2.1e3 / 2
         "query, token": 68.01,  # 32 x 1.2 x ln(40e6) / ln(98,000) + 9.52
         "query, pooled": 14.89,  # 3.5 x ln(500,000) / ln(5,183) + 9.52
         "query, bm25": 32.62,  # 8 x sqrt(500,000 / 60,000) + 9.52
-        "query, hybrid": 59.26,  # 17.12 + 23.09 + 2 x 9.52
+        "query, hybrid": 63.09,  # 20.95 + 23.09 + 2 x 9.52
         "query, exhaustive": 9523.81,  # 40e6 / 2.1e3 / 2
-        "groups for these queries": 2,  # 100 x 41.8 ms / 1000 / (4 x .6)
+        "groups for these queries": 3,  # 100 x 49.5 ms / 1000 / (4 x .6)
     }
     for figure in plan.figures:
         assert figure.formula
@@ -129,6 +129,13 @@ def test_bytes_are_those_that_a_node_says_it_uses():
     assert plan.value("pooled vector and HNSW") * passages == pytest.approx(14_365_332, rel=0.1)
 
 
+@pytest.fixture
+def kmeans_codebooks(monkeypatch):
+    """What the node had when it was measured: a row's lists are .9 of the average length (benchmarks/centroids.py --plain)."""
+    monkeypatch.setattr(queries, "LONGER", 0.9)
+
+
+@pytest.mark.usefixtures("kmeans_codebooks")
 def test_times_are_those_measured_on_the_node():
     """../shared/reference and docs/performance.md: SciFact, one thread."""
     scifact = PlanRequest(
@@ -166,6 +173,7 @@ def test_times_are_those_measured_on_the_node():
         }),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("kmeans_codebooks")
 def test_residual_costs_what_performance_md_has_and_not_what_bfloat16_does(passages, tokens, rows, table):
     """The table of docs/performance.md, and for bfloat16 on scifact the second run that it names."""
     for (codec, name, probes, rerank), measured in table.items():
@@ -192,7 +200,7 @@ def test_lists_hardly_grow_with_the_documents(documents, codec):
     """Formerly 2,053 ms for binary: lists of a codebook that did not grow."""
     plan = make_plan(PlanRequest(documents, 120, codec=codec))
     assert plan.value("query, centroid") <= 100
-    assert plan.value("query, centroid") < 2 * make_plan(PlanRequest(1e6, 120, codec=codec)).value("query, centroid")
+    assert plan.value("query, centroid") < 2.5 * make_plan(PlanRequest(1e6, 120, codec=codec)).value("query, centroid")
 
 
 def test_fewer_bits_decode_faster():
