@@ -85,9 +85,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.ready = False
         self._app.state.stopping = True
-        if self._until is not None or not self._settle:
+        if self._until is not None:  # told twice
             super().handle_exit(sig, frame)
-        self._until = time.monotonic() + self._settle
+            return
+        self._until = time.monotonic() + self._settle  # not uvicorn's own way, which raises the signal again after a good end
 
     async def on_tick(self, counter: int) -> bool:
         if self._until is not None and time.monotonic() >= self._until:
