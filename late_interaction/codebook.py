@@ -27,7 +27,7 @@ from late_interaction.array_types import I32, I64, Codes, Matrix, TokenIds
 from late_interaction.arrays import load_arrays, map_members, save_arrays
 from late_interaction.errors import BundleError, MissingDependency
 from late_interaction.kmeans import EXACT_UP_TO, Nearest, grouped, nearest, nearest_in_groups
-from late_interaction.lookup import Groups, Lookup
+from late_interaction.lookup import MAX_GROUPS, Groups, Lookup
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = ["BITS", "MAX_CENTROIDS", "Codebook"]
@@ -88,7 +88,9 @@ class Codebook:
             heads, starts = self.groups.heads, self.groups.starts
             if heads.dtype != np.int8 or heads.shape != (len(starts) - 1, self.dim) or not len(heads):
                 raise ValueError(f"heads have shape {heads.shape}, not {(len(starts) - 1, self.dim)} of int8")
-            if starts[0] != 0 or starts[-1] != len(self.cells) or (np.diff(starts) < 0).any():
+            if len(heads) > MAX_GROUPS or not heads.any(axis=1).all():
+                raise ValueError(f"heads must be at most {MAX_GROUPS} rows, none of zeros")
+            if starts[0] != 0 or starts[-1] != len(self.cells) or (starts[1:] < starts[:-1]).any():
                 raise ValueError(f"starts must ascend from 0 to {len(self.cells)}")
 
     @property

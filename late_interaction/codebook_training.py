@@ -99,7 +99,8 @@ def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None
         order, own = _grouped(more)
         more = more[order]
         starts = np.concatenate([groups.starts[:-1], groups.starts[-1] + own.starts])
-        groups = Groups(np.concatenate([groups.heads, own.heads]), starts)
+        heads = np.concatenate([unit_rows(part.heads.astype(np.float32)) for part in (groups, own)])
+        groups = Groups(_int8(heads)[0], starts)
     if owners is not None:
         known = np.full(len(more), UNKNOWN, np.int32) if token_ids is None else token_ids[nearest_of_any(more, rows)[0]]
         owners = np.concatenate([owners, known.astype(np.int32)])

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I16, I32, I64, U8, U16, Matrix
 from late_interaction.errors import MissingDependency
 
-__all__ = ["LOOKED_AT", "Groups", "Looked", "Lookup", "sixteen_bits"]
+__all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "sixteen_bits"]
 
 LOOKED_AT = 16  # groups of a row
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
 LARGEST = 32_767
+MAX_GROUPS = 1 << 16  # that two bytes can name
 GROUP = 16  # query rows that a loop takes together
 LEVELS = 255  # of a similarity in eight bits
 

@@ -18,7 +18,8 @@ from late_interaction.plaid.store.snapshot import Snapshot
 
 __all__ = ["MOST_LISTS", "STEPS", "Shortlist", "best_by_lists", "gathered"]
 
-STEPS = 1 << 16  # of a similarity, as a whole number
+STEPS = 1 << 16  # of a similarity, as a whole number, at most
+LARGEST_TOTAL = 1 << 30  # what no passage gains more than: times kernels.ROWS it passes for an int64
 MOST_LISTS = 256  # of a row, in a widened search; where more are needed, scoring all that is selected costs less
 
 
@@ -78,7 +79,9 @@ def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask
     postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
     room = min(postings, sum(int(np.count_nonzero(mask)) for mask in masks))
     table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)
-    slots, found, steps = np.empty(room, np.int64), 0, np.rint(gains * np.float32(STEPS)).astype(np.int64)
+    slots, found = np.empty(room, np.int64), 0
+    scale = min(STEPS, LARGEST_TOTAL / max(1.0, float(gains[:, 0].sum(dtype=np.float64))))
+    steps = np.rint(gains * np.float32(scale)).astype(np.int64)
     for part, mask in zip(snapshot.living, masks, strict=True):
         arrays = (part.segment.ivf_offsets, part.segment.ivf_passages, mask.view(np.uint8))
         found = kernels.gather(lists, steps, *arrays, part.base, table, slots, found)

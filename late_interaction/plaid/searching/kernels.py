@@ -18,7 +18,7 @@ __all__ = ["ROWS", "approximate_scores", "gather"]
 BLOCK = 256  # codes of a passage at a time
 AHEAD = 8  # passages whose memory is asked for before it is read
 LINE = 64  # bytes of a cache line
-ROWS = 1 << 14  # query rows that a total has room for
+ROWS = 1 << 32  # more than a query has rows: a total leaves them this room
 _jit = compiler(__file__, simd.__file__)
 _SPREAD = 0x9E3779B97F4A7C15 >> 1  # of Fibonacci hashing
 

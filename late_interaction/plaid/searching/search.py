@@ -152,7 +152,7 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
     tuned = snapshot.version.effort
     probes, rerank = settings.probes, settings.rerank
     if probes is None and tuned is not None:
-        probes = tuned.probes
+        probes = tuned.probes or MOST_LISTS  # 0, of an earlier release: all centroids
     if probes is None:
         probes = min(max(LEAST_PROBES, int(np.ceil(POSTINGS / max(1, snapshot.mean_list)))), MOST_PROBES)
     if rerank is None:

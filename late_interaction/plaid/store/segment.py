@@ -119,7 +119,7 @@ class Segment:
             ("offsets", self.offsets, rows),
             ("ivf_offsets", self.ivf_offsets, len(self.ivf_passages)),
         ):
-            if not len(offsets) or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+            if not len(offsets) or offsets[0] != 0 or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
                 raise LocalIndexError(f"{self._folder} is damaged: {name}.npy does not ascend from 0 to {end}")
 
     @property

@@ -44,7 +44,7 @@ class SegmentWords:
         """Raises: LocalIndexError where the arrays do not fit each other."""
         starts = self.starts
         whole = len(starts) == len(self.hashes) + 1 and starts[0] == 0 and starts[-1] == len(self.postings)
-        if not whole or (np.diff(starts) < 0).any() or self.postings.shape[1] != 2 or len(self.lengths) != passages:
+        if not whole or (starts[1:] < starts[:-1]).any() or self.postings.shape[1] != 2 or len(self.lengths) != passages:
             raise LocalIndexError(f"{self.where} is damaged: its words do not fit its passages")
 
     def of(self, key: np.uint64) -> NDArray[np.int32]:

@@ -1,0 +1,154 @@
+"""Codebooks and searches at their limits: growth, files of earlier formats, hostile numbers, very long queries."""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
+
+from late_interaction.codebook_training import grown, train_codebook
+from late_interaction.errors import LocalIndexError
+from late_interaction.lookup import Groups
+from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid import LocalIndex, SearchSettings
+from late_interaction.plaid.searching import candidates
+from late_interaction.plaid.searching import search as searching
+from late_interaction.plaid.store.versions import Tuned
+
+GOLDEN = Path(__file__).parents[1] / "golden/indexes"
+SCHEMA = MetadataSchema({"n": FieldType.LONG})
+VECTORS = token_vectors(np.random.default_rng(0), 900)
+
+
+@pytest.fixture(scope="module")
+def book():
+    """Of 2,200 centroids in groups."""
+    random = np.random.default_rng(0)
+    return train_codebook(unit(random.standard_normal((20_000, DIM))), centroids=2_200, iterations=1)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("limits")
+    made = LocalIndex.create(root / "i", bundle=fake_bundle(root / "b"), schema=SCHEMA)
+    with made.writer() as writer:
+        for number, rows in enumerate(VECTORS):
+            writer.put(passage(f"d{number}", n=number), rows)
+        writer.commit()
+    return made
+
+
+@pytest.mark.parametrize("peak", [0.0, 4.0])
+def test_heads_of_a_grown_codebook_are_of_one_length(book, peak):
+    """They are compared as whole numbers, so that a longer one would be chosen for rows far from it."""
+    random = np.random.default_rng(1)
+    new = random.standard_normal((400, DIM)) * 0.3 + (0 if peak else 1)
+    new[:, 0] += peak
+    more = grown(book, unit(new), 60)
+    lengths = np.linalg.norm(more.groups.heads.astype(np.float64), axis=1)
+    assert lengths.max() / lengths.min() < 1.05
+    assert (more.groups.starts[: len(book.groups.starts)] == book.groups.starts).all()
+    np.testing.assert_array_equal(more.cells[: book.size], book.cells)
+    assert (more.assign_near(unit(new)) >= book.size).mean() > 0.9
+
+
+HOSTILE = {
+    "wrapping": lambda groups, C: Groups(
+        np.ones((6, DIM), np.int8), np.array([0, 1 << 62, (1 << 63) - 1, -(1 << 63), -(1 << 62), 0, C])
+    ),
+    "zero head": lambda groups, C: dataclasses.replace(groups, heads=np.zeros_like(groups.heads)),
+    "too many groups": lambda groups, C: Groups(
+        np.ones((70_000, DIM), np.int8), np.append(np.zeros(70_000, np.int64), C)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_groups_are_refused(book, name):
+    with pytest.raises(ValueError, match=r"^(starts|heads) must"):
+        dataclasses.replace(book, groups=HOSTILE[name](book.groups, book.size))
+
+
+def test_inverted_lists_whose_differences_wrap_are_refused(index, tmp_path):
+    """Kernels write as many places as differences of these numbers say."""
+    segment = index.snapshot.living[0].segment
+    offsets = np.array([0, 1 << 62, (1 << 63) - 1, -(1 << 63), -(1 << 62), 0, len(segment.ivf_passages)])
+    assert (np.diff(offsets) >= 0).all()
+    before = segment.ivf_offsets
+    segment.ivf_offsets = offsets
+    try:
+        with pytest.raises(LocalIndexError, match="ivf_offsets"):
+            segment._check(index.snapshot.form)
+    finally:
+        segment.ivf_offsets = before
+
+
+def test_an_index_tuned_to_all_centroids_by_an_earlier_release(index):
+    """It said 0 probes for that."""
+    tuned = Tuned(0, 16, 1.0, 10, 5, index.snapshot.version.token_vectors)
+    old = dataclasses.replace(index.snapshot.version, tuned=tuned)
+    snapshot = type(index.snapshot)(index.path, old, index.snapshot)
+    for Q in queries_from(np.random.default_rng(2), VECTORS, 3):
+        found = [hit.passage.id for hit in searching.search(snapshot, Q, 10).hits]
+        wanted = [hit.passage.id for hit in index.search(Q, 10, settings=SearchSettings(candidates.MOST_LISTS, 30)).hits]
+        assert found == wanted
+
+
+def test_the_lists_of_a_query_of_more_rows_than_two_bytes_name(index):
+    """Each row counts once in a passage, and no sum passes the room for it."""
+    Q = np.tile(VECTORS[0][:1], (70_000, 1))
+    snapshot = index.snapshot
+    lists, similarities = snapshot.codebook.lookup.nearest(Q[:1], 24)
+    gains = similarities - similarities[:, -1:]
+    masks = snapshot.select(None)
+    one = dict(zip(*(a.tolist() for a in candidates.gathered(snapshot, lists, gains, masks)), strict=True))
+    many = candidates.gathered(snapshot, np.tile(lists, (70_000, 1)), np.tile(gains, (70_000, 1)), masks)
+    totals = dict(zip(*(a.tolist() for a in many), strict=True))
+    most, largest = max(one.values()), max(totals.values())
+    assert 0 < largest < 1 << 31
+    for place, total in one.items():
+        assert totals[place] / largest == pytest.approx(total / most, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_indexes_of_every_format_open_search_grow_and_compact(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(searching, "FEW_ROWS", 0)  # so that the first stages run
+    with zipfile.ZipFile(GOLDEN / f"own-{name}.zip") as archive:
+        archive.extractall(tmp_path)
+    index = LocalIndex.open(tmp_path / "index")
+    index.verify()
+    assert index.codebook.cells.dtype == np.dtype(name)
+    assert (index.codebook.groups is not None, index.codebook.owners is not None) == (name == "int8", name == "int8")
+    results = json.loads((tmp_path / "results.json").read_text())
+    vectors = token_vectors(np.random.default_rng(3), 60, 8, 6)
+    queries = queries_from(np.random.default_rng(4), vectors, 4)
+
+    def agrees():
+        for Q, wanted in zip(queries, results, strict=True):
+            exact = index.search(Q, 10, exact=True).hits
+            assert [hit.passage.id for hit in exact] == [id_ for id_, _ in wanted]
+            assert [hit.score for hit in exact] == pytest.approx([score for _, score in wanted], abs=2e-4)
+            probed = [hit.passage.id for hit in index.search(Q, 10, settings=SearchSettings(64, 28)).hits]
+            assert probed[0] == wanted[0][0] and len({id_ for id_, _ in wanted} & set(probed)) >= 7
+            assert len(index.search(Q, 10, settings=SearchSettings(1, 10)).hits) == 10
+
+    agrees()
+    with index.writer() as writer:
+        writer.commit(compact=True)
+    if name == "int8":  # else the codebook is trained anew
+        agrees()
+    before = index.codebook.sha256
+    for Q, wanted in zip(queries, results, strict=True):
+        assert index.search(Q, 1).hits[0].score == pytest.approx(wanted[0][1], rel=0.1)
+    far = unit(np.random.default_rng(5).standard_normal((600, 4, 8)))
+    with index.writer() as writer:
+        for number, rows in enumerate(far):
+            writer.put(passage(f"new{number}", n=100 + number), rows)
+        writer.commit()
+    assert (index.codebook.sha256 != before) is (name == "float32")  # a codebook of a bundle never grows
+    for number in (0, 299, 599):
+        assert index.search(far[number], 1, settings=SearchSettings(8, 20)).hits[0].passage.document_id == f"new{number}"
+    index.verify()
