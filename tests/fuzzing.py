@@ -35,6 +35,7 @@ from late_interaction.codebook import Codebook
 from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import ColbertVespaError
+from late_interaction.lookup import Groups
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.imports.colbert_ai import open_colbert_ai
 from late_interaction.plaid.imports.databases import metadata_rows, stored_pairs
@@ -258,6 +259,29 @@ def npz_header_kind(folder: Path) -> Kind:
     return Kind("npz", [members["cells.npy"]], lambda path: Codebook.load(path).dim, file)
 
 
+def groups_kind(member: str) -> Callable[[Path], Kind]:
+    """A codebook in groups: one array of it with other bytes, and the right checksums. What can be read can be looked up in."""
+
+    def kind(folder: Path) -> Kind:
+        plain = train_codebook(np.tile(np.concatenate([ROWS, -ROWS]), (20, 1)), bits=1)
+        starts = np.append(np.arange(0, plain.size, 2), plain.size)
+        owners = np.arange(plain.size, dtype=np.int32)
+        book = dataclasses.replace(plain, owners=owners, groups=Groups(plain.cells[::2].copy(), starts))
+        with zipfile.ZipFile(io.BytesIO(saved(book.save, folder, "x.npz"))) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+
+        def file(data: bytes) -> bytes:
+            target = io.BytesIO()
+            with zipfile.ZipFile(target, "w") as archive:
+                for name, content in members.items():
+                    archive.writestr(name, data if name == member else content)
+            return target.getvalue()
+
+        return Kind(f"codebook-{member}", [members[member]], lambda path: Codebook.load(path).lookup.look(ROWS, 3).lists, file)
+
+    return kind
+
+
 def array_kind(folder: Path) -> Kind:
     """Of our own index, as it would be with the right checksum."""
     whole = [saved(lambda path: write_array(path, array), folder, "x.npy") for array in (np.arange(40, dtype="<i4"),)]
@@ -454,6 +478,7 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     ),
     "codebook": npz_kind,
     "npz": npz_header_kind,
+    **{f"codebook-{name}": groups_kind(f"{name}.npy") for name in ("starts", "heads", "owners", "unit")},
     "thresholds": lambda folder: Kind(
         "thresholds", [saved(plain_thresholds(DIM).save, folder, "x.npz")], lambda path: Thresholds.load(path).cuts
     ),

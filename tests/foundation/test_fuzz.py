@@ -15,9 +15,9 @@ TESTS = Path(__file__).resolve().parents[1]
 MANY = int(os.environ.get("COLBERT_VESPA_FUZZ", "500"))  # `make fuzz` asks for 10,000
 SOME = ["torch-pickle", "npy", "npz", "ids", "metadata-db", "bundle", "part"]
 KINDS = [
-    "array", "backup", "bundle", "codebook", "colbert-ai", "fast-plaid", "ids", "ids-db", "intent", "journal", "metadata-db",
-    "npy", "npz", "part", "pending", "progress", "safetensors", "shards", "texts", "texts-json", "thresholds", "torch",
-    "torch-pickle", "version",
+    "array", "backup", "bundle", "codebook", "codebook-heads", "codebook-owners", "codebook-starts", "codebook-unit",
+    "colbert-ai", "fast-plaid", "ids", "ids-db", "intent", "journal", "metadata-db", "npy", "npz", "part", "pending",
+    "progress", "safetensors", "shards", "texts", "texts-json", "thresholds", "torch", "torch-pickle", "version",
 ]  # fmt: skip
 
 
