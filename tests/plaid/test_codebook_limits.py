@@ -152,3 +152,20 @@ def test_indexes_of_every_format_open_search_grow_and_compact(tmp_path, name, mo
     for number in (0, 299, 599):
         assert index.search(far[number], 1, settings=SearchSettings(8, 20)).hits[0].passage.document_id == f"new{number}"
     index.verify()
+
+
+def test_the_end_of_reranking_leaves_room_for_what_was_not_seen(tmp_path):
+    """Where centroids say little, what comes may pass its approximate score by more than any passage before did."""
+    vectors = token_vectors(np.random.default_rng(0), 2_000, 64)
+    made = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b", 64), schema=SCHEMA)
+    with made.writer() as writer:
+        for number, rows in enumerate(vectors):
+            writer.put(passage(f"d{number}", n=number), rows)
+        writer.commit()
+    shares = []
+    for Q in queries_from(np.random.default_rng(1), vectors, 30):
+        exact = {hit.passage.id for hit in made.search(-Q, 10, exact=True).hits}
+        result = made.search(-Q, 10)
+        assert result.reranked <= 512
+        shares.append(len(exact & {hit.passage.id for hit in result.hits}) / 10)
+    assert np.mean(shares) >= 0.99

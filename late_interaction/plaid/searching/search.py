@@ -12,7 +12,7 @@ the codec's all the same, and stage 5 the rows of three times k. Filters select 
 straight to stage 4, which then reads what stage 5 reads, so that nothing is lost: that is also what `exact` asks for.
 
 That no other passage can be among the k best is an estimate: stage 4 measures by how much MaxSim passes what stage 3 said of a
-passage, and ends where the most that was seen so far would not lift the next one.
+passage, and ends where the most that was seen so far, and a standard deviation more, would not lift the next one.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def _reranked(snapshot: Snapshot, query: Query16, shortlist: Shortlist, k: int) 
         done = min(len(places), block.stop)
         if done < len(places):
             least = np.partition(scores[:done], done - k)[done - k]
-            if approximate[done] + (scores[:done] - approximate[:done]).max() < least:
+            excess = scores[:done] - approximate[:done]
+            if approximate[done] + excess.max() + excess.std() < least:
                 break
     return _Reranked(places[:done], scores[:done], errors[:done])
 
