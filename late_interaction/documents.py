@@ -68,6 +68,11 @@ class Passage:
     def id_of(document_id: str, number: int) -> str:
         return f"{document_id}#{number}"
 
+    @staticmethod
+    def document_of(id_: str) -> str:
+        """The document's id in a passage's."""
+        return id_.rpartition("#")[0]
+
     def checked(self) -> Passage:
         """With ids and texts as `late_interaction.text` has them. Raises: UsageError."""
         id_ = checked_id(self.id, "passage id")

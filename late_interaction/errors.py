@@ -13,7 +13,7 @@
     ├── LocalIndexError               a local index that is missing or damaged
     │   └── IndexBeingWritten         another writer has it
     ├── IncompleteAnswer              an answer without all documents, where a whole one was required
-    └── VespaError                    anything Vespa says
+    └── VespaError                    anything Vespa says, or a server of `colbert-vespa serve`
         ├── VespaUnreachable          no answer: refused, reset
         │   └── VespaTimeout          none before the deadline
         ├── VespaBusy                 429, 503, 507: try again later
@@ -120,7 +120,9 @@ class VespaTimeout(VespaUnreachable):
 
 
 class VespaBusy(VespaError):
-    pass
+    """`retry_after`: seconds that the other side asks to wait; 0 where it does not say."""
+
+    retry_after: float = 0.0
 
 
 class VespaRefused(VespaError):

@@ -66,9 +66,9 @@ def _blocking(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[Co
 
 
 class Client:
-    """Searches a local index (a folder) or a Vespa application (`http(s)://host:port`, with `#NAME` for one of its indexes), or
-    several of them; with a bundle and no address (`[]`) it can only rerank. Threads may share one. Close it, or use it in
-    `with`."""
+    """Searches a local index (a folder), a Vespa application or a server of `colbert-vespa serve` (both `http(s)://host:port`,
+    with `#NAME` for one of its indexes), or several of them; with a bundle and no address (`[]`) it can only rerank. Threads
+    may share one. Close it, or use it in `with`."""
 
     def __init__(
         self,
@@ -81,7 +81,8 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """bundle: needed for Vespa where the application's own bundle is not known on this machine. precision: of the model,
+        """bundle: needed for Vespa where the application's own bundle is not known on this machine; a server needs none, and
+        encodes with its own. precision: of the model,
         None for the bundle's default. transport, clock, sleep: for tests.
 
         Raises: LocalIndexError, BundleError, VespaError, UsageError.
@@ -103,6 +104,11 @@ class Client:
     @property
     def bundle(self) -> Bundle:
         return self._core.bundle
+
+    @property
+    def model(self) -> str:
+        """The name of the model that encodes, here or at a server."""
+        return self._core.model
 
     @property
     def schema(self) -> MetadataSchema:

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import httpx
 
-from late_interaction.addresses import locate
+from late_interaction.addresses import VespaUrl, locate
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
@@ -36,10 +36,11 @@ from query.options import (
 )
 from query.plans import Plan, together
 from query.reranking import reranked
+from query.server import Server, ServerIndex, only_server
 from query.types import ById, Covered, EncodedQuery, Hit, Ids, Query, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.running import Application
-from vespa_app.running.description import read_description
+from vespa_app.running.description import ServerAnswered, read_description
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Addresses", "Core", "addresses_of"]
@@ -109,7 +110,10 @@ class Core:
             from query.local import LocalSearch
 
             return [(LocalSearch(place, self.clock, self.settings.version), True)]
-        description = read_description(place.url, timeout=self.settings.timeout, transport=transport)
+        try:
+            description = read_description(place.url, timeout=self.settings.timeout, transport=transport)
+        except ServerAnswered:
+            return self._served(place, bundle, transport)
         asked = description.index(place.index or description.settings.schema)
         application = Application(place.url, asked)
         known = application.choose_bundle(bundle)
@@ -127,6 +131,15 @@ class Core:
         others = [other for other in description.all if other.settings.schema != asked.settings.schema]
         further = [Application(application.url, other) for other in others if other.bundle_sha256 == known.sha256]
         return [(opened(application), True), *((opened(other), False) for other in further)]
+
+    def _served(
+        self, place: VespaUrl, bundle: Bundle | None, transport: httpx.BaseTransport | None
+    ) -> list[tuple[SearchIndex, bool]]:
+        """As _opened, of a server of ours. Raises: UsageError where it serves no such index."""
+        server = Server(place.url, self.settings.timeout, transport=transport, clock=self.clock)
+        asked = server.facts(place.index or next(iter(server.known), "")).name
+        names = [asked, *(name for name in server.known if name != asked)]
+        return [(ServerIndex(server, name, own_bundle=bundle), name == asked) for name in names]
 
     def named(self, names: Names = None, deadline: float | None = None) -> list[SearchIndex]:
         """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as SearchIndex.now."""
@@ -149,6 +162,12 @@ class Core:
         assert self._own is not None
         return self._own
 
+    @property
+    def model(self) -> str:
+        """The checkpoint of `bundle`, also where a server has it."""
+        first = self.named()[0] if self.indexes else None
+        return first.model if isinstance(first, ServerIndex) else self.bundle.manifest.source
+
     def encoder(self, bundle: Bundle) -> Encoder:
         with self._lock:
             if bundle.sha256 not in self._encoders:
@@ -160,6 +179,8 @@ class Core:
     def _encoded(self, query: object, index: SearchIndex) -> EncodedQuery:
         if isinstance(query, EncodedQuery):
             return query
+        if isinstance(index, ServerIndex):
+            return index.asked(query)
         return encode_query(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
 
     def deadline(self, timeout: float | None) -> float:
@@ -186,6 +207,9 @@ class Core:
         """As search_many. indexes: what `named` gave, so that several searches see one version; queries that are encoded
         already are of their bundle."""
         deadline = self.deadline(options.timeout)
+        if (server := only_server(indexes)) is not None:
+            asked = [server.asked(query) for query in given_list(queries, "queries")]
+            return [self._checked(result) for result in (yield from server.search_many(asked, options, deadline))]
         check_comparable(indexes)
         encoded_queries = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
@@ -289,14 +313,17 @@ class Core:
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
     ) -> Plan[tuple[Hit, ...]]:
-        """Texts or documents that need not be in the index, encoded here, by MaxSim; those without a word come last. The id of
-        a text is its place.
+        """Texts or documents that need not be in the index, encoded here or by the server that has the model, by MaxSim; those
+        without a word come last. The id of a text is its place.
 
         Raises: UsageError on a query that is blank or of another shape, a k below 1, or what is no list of texts or documents.
         """
-        yield from ()
         most, explains = None if k is None else check_count("k", k, most=None), check_flag("explain", explain)
         checked = check_documents(documents)
+        deadline = self.deadline(None)
+        first = self.named(None, deadline)[0] if self.indexes else None
+        if isinstance(first, ServerIndex):
+            return (yield from first.rerank(first.asked(query), checked, most, explains, deadline))
         return reranked(self.encoder(self.bundle), query, checked, most, explains)
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Queries sent to Vespa: pooled connections, deadlines, retries, hedged requests; sync and async, with the same decisions.
+"""Queries sent to Vespa, or to a server of ours: pooled connections, deadlines, retries, hedged requests; sync and async, with
+the same decisions.
 
 A query changes nothing, so that it may be sent again: after a refused or broken connection, and where Vespa asks to wait. It is
 not where Vespa refused it, or where its time was up.
@@ -10,7 +11,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,9 +21,10 @@ import orjson
 
 from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaTimeout, VespaUnreachable
 from query.options import ClientSettings
-from query.plans import VespaAnswer, VespaQuery
+from query.plans import Ask, ServerQuery, VespaAnswer
+from query.server_answer import SERVER, checked_server_answer
 from query.vespa_answer import checked_answer
-from vespa_app.running.credentials import tls_context, token_header
+from vespa_app.running.credentials import key_header, tls_context, token_header
 from vespa_app.running.http import Body, mapped_errors, parse_address
 
 __all__ = ["AsyncExchange", "Exchange"]
@@ -33,6 +35,7 @@ LEAST_S = 0.005  # with less time than this nothing is sent
 GRACE_S = 0.25  # what the connection waits longer than Vespa: its own timeout has the better answer
 FIRST_PAUSE_S = 0.05  # before a query is sent again to a Vespa that asks to wait; doubled each time
 JSON = {"Content-Type": "application/json"}
+LINES = "application/x-ndjson"
 
 
 class _Policy:
@@ -42,15 +45,17 @@ class _Policy:
         self.settings = settings
         self.clock = clock
 
-    def content(self, ask: VespaQuery) -> tuple[bytes, float]:
+    def content(self, ask: Ask) -> tuple[bytes, float]:
         """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout, UsageError."""
         left = ask.deadline - self.clock()
         if left < LEAST_S:
             raise VespaTimeout(f"the time for the query was up before {ask.url} could be asked: raise timeout")
-        soft = self.settings.soft_timeout
-        body = {**ask.body, "timeout": f"{left:.3f}s", "ranking.softtimeout.enable": soft}
+        if isinstance(ask, ServerQuery):
+            time_of: dict[str, object] = {"timeout": left}
+        else:
+            time_of = {"timeout": f"{left:.3f}s", "ranking.softtimeout.enable": self.settings.soft_timeout}
         try:
-            return orjson.dumps(body), left + GRACE_S
+            return orjson.dumps({**ask.body, **time_of}), left + GRACE_S
         except orjson.JSONEncodeError as error:
             raise UsageError(f"the query cannot be written as JSON: {error}") from None
 
@@ -61,6 +66,8 @@ class _Policy:
         if sent > self.settings.retries or not (busy or lost):
             return None
         pause = FIRST_PAUSE_S * 2 ** (sent - 1) * random.uniform(0.5, 1.5) if busy or sent > 1 else 0.0
+        if isinstance(error, VespaBusy):
+            pause = max(pause, error.retry_after)
         return pause if self.clock() + pause + LEAST_S < deadline else None
 
     def transport_arguments(self, address: httpx.URL) -> dict[str, Any]:
@@ -73,26 +80,53 @@ class _Policy:
         }
 
 
-def check_time(url: str, now: float, until: float) -> None:
-    """A connection waits for each block anew. Raises: VespaTimeout."""
-    if now > until:
-        raise VespaTimeout(f"{url} did not answer in time: is Vespa up and not overloaded?")
+class _Reading:
+    """What comes of one answer. A connection waits for each block anew, so that the time is looked at here."""
+
+    def __init__(self, ask: Ask, clock: Clock, patience: float) -> None:
+        self._ask, self._clock, self._until = ask, clock, clock() + patience
+        self._body = Body(ask.url)
+        self.ended = False
+
+    def add(self, block: bytes) -> None:
+        """`ended` is set where no more is wanted. Raises: VespaTimeout; as Body.add."""
+        self._body.add(block)
+        if self._clock() > self._until:
+            raise VespaTimeout(f"{self._ask.url} did not answer in time: is {kind_of(self._ask)} up and not overloaded?")
+        self.ended = isinstance(self._ask, ServerQuery) and self._ask.first_line and b"\n" in block
+
+    def checked(self, response: httpx.Response) -> Mapping[str, Any]:
+        """Raises: as checked_answer, checked_server_answer."""
+        whole = self._body.of(response)
+        if isinstance(self._ask, ServerQuery):
+            return checked_server_answer(whole, self._ask.url, first_line=self._ask.first_line)
+        return checked_answer(whole, self._ask.url)
+
+
+def kind_of(ask: Ask) -> str:
+    """What is asked."""
+    return SERVER if isinstance(ask, ServerQuery) else "Vespa"
 
 
 class _Connection(Generic[T]):
     """A transport and the head of every request over it. httpx's client above it would cost a third of a query's time here, for
     redirects and cookies that a query has no use for."""
 
-    def __init__(self, url: str, transport: T) -> None:
-        """Raises: UsageError."""
-        parsed = parse_address(url)
+    def __init__(self, ask: Ask, transport: T) -> None:
+        """ask: the first one. Raises: UsageError."""
+        parsed = parse_address(ask.url)
         self.transport = transport
-        self._target = parsed.join("/search/")
-        self._headers = httpx.Headers({"Host": parsed.netloc.decode("ascii"), **JSON, **token_header(parsed)})
+        self._url, self._search = parsed, parsed.join("/search/")
+        secret = key_header(parsed) if isinstance(ask, ServerQuery) else token_header(parsed)
+        self._headers = httpx.Headers({"Host": parsed.netloc.decode("ascii"), **JSON, **secret})
 
-    def request(self, content: bytes, patience: float) -> httpx.Request:
+    def request(self, ask: Ask, content: bytes, patience: float) -> httpx.Request:
         times = dict.fromkeys(("connect", "read", "write", "pool"), patience)
-        return httpx.Request("POST", self._target, headers=self._headers, content=content, extensions={"timeout": times})
+        target, headers = self._search, self._headers
+        if isinstance(ask, ServerQuery):
+            target = self._url.join(ask.path)
+            headers = httpx.Headers({**headers, "Accept": LINES}) if ask.first_line else headers
+        return httpx.Request("POST", target, headers=headers, content=content, extensions={"timeout": times})
 
 
 class _Connections(Generic[T]):
@@ -103,12 +137,13 @@ class _Connections(Generic[T]):
         self._made: dict[str, _Connection[T]] = {}
         self._making = threading.Lock()
 
-    def to(self, url: str) -> _Connection[T]:
+    def to(self, ask: Ask) -> _Connection[T]:
         """Raises: UsageError."""
+        url = ask.url
         with self._making:
             if url not in self._made:
                 transport = self._given or self._make(**self._policy.transport_arguments(parse_address(url)))
-                self._made[url] = _Connection(url, transport)
+                self._made[url] = _Connection(ask, transport)
             return self._made[url]
 
     def transports(self) -> list[T]:
@@ -133,7 +168,7 @@ class Exchange:
         self._pool: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
 
-    def ask(self, asks: Sequence[VespaQuery]) -> list[VespaAnswer]:
+    def ask(self, asks: Sequence[Ask]) -> list[VespaAnswer]:
         """All at once, in the order given. Raises: VespaError, the first that happens."""
         hedged = self._policy.settings.hedge_after
         if hedged is None:
@@ -142,7 +177,7 @@ class Exchange:
         until = self.clock() + hedged
         return [self._first(ask, first, max(0.0, until - self.clock())) for ask, first in begun]
 
-    def _first(self, ask: VespaQuery, first: Future[VespaAnswer], patience: float) -> VespaAnswer:
+    def _first(self, ask: Ask, first: Future[VespaAnswer], patience: float) -> VespaAnswer:
         if wait([first], timeout=patience).done:
             return first.result()
         pair = {first, self._threads.submit(self._ask, ask)}
@@ -155,24 +190,24 @@ class Exchange:
                 return (good or list(done))[0].result()
             pair = pending
 
-    def _ask(self, ask: VespaQuery) -> VespaAnswer:
+    def _ask(self, ask: Ask) -> VespaAnswer:
         start = self.clock()
-        connection, sent = self._connections.to(ask.url), 0
+        connection, sent = self._connections.to(ask), 0
         while True:
             sent += 1
             try:
                 content, patience = self._policy.content(ask)
-                with mapped_errors(ask.url):
-                    response = connection.transport.handle_request(request := connection.request(content, patience))
-                    response.request = request
-                    body, until = Body(ask.url), self.clock() + patience
+                with mapped_errors(ask.url, kind_of(ask)):
+                    response = connection.transport.handle_request(request := connection.request(ask, content, patience))
+                    response.request, reading = request, _Reading(ask, self.clock, patience)
                     try:
                         for block in response.iter_bytes():
-                            body.add(block)
-                            check_time(ask.url, self.clock(), until)
+                            reading.add(block)
+                            if reading.ended:
+                                break
                     finally:
                         response.close()
-                return VespaAnswer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
+                return VespaAnswer(reading.checked(response), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:
@@ -221,7 +256,7 @@ class AsyncExchange:
                 self._of_loops[loop] = _Connections(self._policy, self._given, httpx.AsyncHTTPTransport)
             return self._of_loops[loop]
 
-    async def ask(self, asks: Sequence[VespaQuery]) -> list[VespaAnswer]:
+    async def ask(self, asks: Sequence[Ask]) -> list[VespaAnswer]:
         """As Exchange.ask; what is cancelled here is cancelled there."""
         tasks = [asyncio.ensure_future(self._hedged(ask)) for ask in asks]
         try:
@@ -230,7 +265,7 @@ class AsyncExchange:
             for task in tasks:
                 task.cancel()
 
-    async def _hedged(self, ask: VespaQuery) -> VespaAnswer:
+    async def _hedged(self, ask: Ask) -> VespaAnswer:
         after = self._policy.settings.hedge_after
         if after is None:
             return await self._ask(ask)
@@ -249,24 +284,25 @@ class AsyncExchange:
             for task in pair:
                 task.cancel()
 
-    async def _ask(self, ask: VespaQuery) -> VespaAnswer:
+    async def _ask(self, ask: Ask) -> VespaAnswer:
         start = self.clock()
-        connection, sent = self._connections.to(ask.url), 0
+        connection, sent = self._connections.to(ask), 0
         while True:
             sent += 1
             try:
                 content, patience = self._policy.content(ask)
-                with mapped_errors(ask.url):
-                    response = await connection.transport.handle_async_request(request := connection.request(content, patience))
-                    response.request = request
-                    body, until = Body(ask.url), self.clock() + patience
+                with mapped_errors(ask.url, kind_of(ask)):
+                    request = connection.request(ask, content, patience)
+                    response = await connection.transport.handle_async_request(request)
+                    response.request, reading = request, _Reading(ask, self.clock, patience)
                     try:
                         async for block in response.aiter_bytes():
-                            body.add(block)
-                            check_time(ask.url, self.clock(), until)
+                            reading.add(block)
+                            if reading.ended:
+                                break
                     finally:
                         await response.aclose()
-                return VespaAnswer(checked_answer(body.of(response), ask.url), self.clock() - start, sent)
+                return VespaAnswer(reading.checked(response), self.clock() - start, sent)
             except VespaError as error:
                 pause = self._policy.pause(error, sent, ask.deadline)
                 if pause is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-__all__ = ["Plan", "VespaAnswer", "VespaQuery", "answering", "at_once", "step", "together"]
+__all__ = ["Ask", "Plan", "ServerQuery", "VespaAnswer", "VespaQuery", "answering", "at_once", "step", "together"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,18 +27,33 @@ class VespaQuery:
 
 
 @dataclass(frozen=True)
+class ServerQuery:
+    """One request to a server of ours. path: of the POST. body: without `timeout`. first_line: of an answer in lines the rest
+    is not waited for."""
+
+    url: str
+    path: str
+    body: Mapping[str, Any]
+    deadline: float
+    first_line: bool = False
+
+
+Ask: TypeAlias = VespaQuery | ServerQuery
+
+
+@dataclass(frozen=True)
 class VespaAnswer:
-    """What Vespa said. seconds: from asking to here. sent: how many times it was asked."""
+    """What Vespa, or a server of ours, said. seconds: from asking to here. sent: how many times it was asked."""
 
     body: Mapping[str, Any]
     seconds: float
     sent: int = 1
 
 
-Plan: TypeAlias = Generator[tuple[VespaQuery, ...], list[VespaAnswer], T]
+Plan: TypeAlias = Generator[tuple[Ask, ...], list[VespaAnswer], T]
 
 
-def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[VespaQuery, ...] | None, list[T]]:
+def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[Ask, ...] | None, list[T]]:
     """What the plan asks next, or None and its result: StopIteration cannot pass through a future. answers: None to begin."""
     try:
         return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
@@ -71,7 +86,7 @@ def together(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
     results: dict[int, T] = {}
     answers: dict[int, list[VespaAnswer] | None] = dict.fromkeys(range(len(plans)))
     while answers:
-        asked: dict[int, tuple[VespaQuery, ...]] = {}
+        asked: dict[int, tuple[Ask, ...]] = {}
         for place, answer in answers.items():
             try:
                 asked[place] = plans[place].send(answer)  # type: ignore[arg-type]  # None starts a generator

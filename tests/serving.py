@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 
 import httpx
+import uvicorn
 from animals import ANIMALS
 
 from colbert_vespa.server.app import create_app
 from colbert_vespa.server.engine import Engine
-from colbert_vespa.server.settings import ServedAddress, ServerSettings
+from colbert_vespa.server.settings import ServedAddress, ServerSettings, served_address
 from colbert_vespa.store import DocumentStore
 
 URL = "http://127.0.0.1"
@@ -36,6 +39,23 @@ async def serving(*addresses, door=None, clock=None, **settings):
             yield http
         finally:
             await engine.close()
+
+
+@contextlib.contextmanager
+def listening_server(*addresses, door=None, **settings):
+    """The URL of a server of those addresses in a thread of this process."""
+    engine = Engine(list(map(served_address, addresses)), settings=ServerSettings(**{"timeout": 60.0, **settings}))
+    config = uvicorn.Config(create_app(engine, door), port=0, log_config=None, access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    running = threading.Thread(target=server.run)
+    running.start()
+    try:
+        while not server.started and running.is_alive():
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        running.join()
 
 
 async def refused(call, status):

@@ -106,5 +106,5 @@ def tracing(client: Client) -> LangSmithRetrieverParams:
         ls_retriever_name="colbert",
         ls_vector_store_provider="colbert-vespa" if isinstance(locate(client.address), Path) else "vespa",
         ls_embedding_provider="colbert-vespa",
-        ls_embedding_model=client.bundle.manifest.source,
+        ls_embedding_model=client.model,
     )

@@ -21,7 +21,7 @@ from colbert_vespa.server.errors import detail_of, problem, problem_of, status_o
 from colbert_vespa.server.guard import LOG, Guard
 from colbert_vespa.server.models import Problem
 from colbert_vespa.server.page import page_routes
-from colbert_vespa.server.routes import documents, health, indexes, search
+from colbert_vespa.server.routes import documents, health, indexes, passages, search
 from colbert_vespa.server.tasks import Tasks
 from colbert_vespa.server.writing import Writing
 from late_interaction.errors import ColbertVespaError
@@ -59,7 +59,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
     )  # fmt: skip
     app.state.engine, app.state.door, app.state.ready = engine, door, False
     app.state.writing, app.state.tasks = Writing(engine, engine.settings.splitting), Tasks()
-    for one in (search, indexes, documents, health):
+    for one in (search, indexes, passages, documents, health):
         app.include_router(one.router)
     app.router.routes.extend([*page_routes(), *([] if agents is None else [agents.route])])
     _handle_errors(app, engine)

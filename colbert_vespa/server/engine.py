@@ -34,6 +34,7 @@ from query.merging import check_comparable
 from query.options import AUTO, ClientSettings, Names, SearchOptions, check_documents
 from query.plans import Plan, VespaAnswer, step
 from query.reranking import reranked
+from query.server import ServerIndex
 from query.types import ById, EncodedQuery, Hit, Ids, Query, SearchResult
 
 __all__ = ["Engine", "Opened"]
@@ -76,6 +77,9 @@ class Engine:
         self.core = Core(
             [given.address for given in addresses], bundle, settings=client, precision=precision, transport=opening, clock=clock
         )
+        for index in self.core.indexes.values():
+            if isinstance(index, ServerIndex):
+                raise UsageError(f"{index.server.url} is a server itself: give the address of its index, or of Vespa")
         self.catalog = Catalog(addresses, self.core)
         self.gate = Gate(self.settings.running, self.settings.waiting)
         self.metrics = ServerMetrics(lambda: self.gate.running, lambda: self.gate.waiting)

@@ -9,31 +9,13 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from late_interaction import errors
 from late_interaction.errors import ColbertVespaError
+from late_interaction.problems import MEDIA_TYPE as PROBLEM
+from late_interaction.problems import PREFIX, PROBLEMS
 
 __all__ = ["PROBLEM", "Refusal", "detail_of", "problem", "problem_of", "status_of"]
 
-PROBLEM = "application/problem+json"
 RETRY_AFTER_S = 1
-
-# the nearest class of an error's tree counts; those of the server's own faults are told in the log alone
-_TABLE: dict[type[ColbertVespaError], tuple[int, str]] = {
-    errors.UsageError: (422, "usage"),
-    errors.FilterError: (422, "filter"),
-    errors.MetadataError: (422, "metadata"),
-    errors.CollectionError: (422, "document"),
-    errors.LocalIndexError: (503, "index-unavailable"),
-    errors.IndexBeingWritten: (409, "index-being-written"),
-    errors.IncompleteAnswer: (503, "incomplete-answer"),
-    errors.VespaTimeout: (504, "timeout"),
-    errors.VespaBusy: (429, "busy"),
-    errors.VespaUnreachable: (503, "vespa-unreachable"),
-    errors.VespaRefused: (502, "vespa-refused"),
-    errors.VespaError: (502, "vespa"),
-    errors.MissingDependency: (501, "not-installed"),
-    errors.ColbertVespaError: (500, "server"),
-}
 
 
 class Refusal(ColbertVespaError):
@@ -46,7 +28,7 @@ class Refusal(ColbertVespaError):
 
 
 def _row(error: ColbertVespaError) -> tuple[int, str]:
-    return next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+    return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
 def status_of(error: ColbertVespaError) -> int:
@@ -67,7 +49,7 @@ def problem(
 ) -> Response:
     """kind: the end of the problem's type; default: from the status."""
     title = HTTPStatus(status).phrase
-    body = {"type": f"urn:colbert-vespa:{kind or title.lower().replace(' ', '-')}", "title": title, "status": status}
+    body = {"type": f"{PREFIX}{kind or title.lower().replace(' ', '-')}", "title": title, "status": status}
     content = orjson.dumps({**body, "detail": detail, "request_id": request_id, **more})
     return Response(content, status, dict(headers or {}), PROBLEM)
 

@@ -31,10 +31,14 @@ __all__ = [
     "ExplainRequest",
     "IndexAnswer",
     "IndexesAnswer",
+    "PassagesAnswer",
+    "PassagesBody",
     "Problem",
     "RerankAnswer",
     "RerankRequest",
     "RowsBody",
+    "ScoreBody",
+    "ScoresAnswer",
     "SearchAnswer",
     "SearchRequest",
     "SelectAnswer",
@@ -43,6 +47,8 @@ __all__ = [
     "TaskStarted",
     "ValueCount",
     "ValuesAnswer",
+    "VectorsAnswer",
+    "VectorsBody",
     "WrittenAnswer",
     "hit_json",
     "result_json",
@@ -182,6 +188,28 @@ class SelectBody(StrictModel):
     timeout: float | None = None
 
 
+class VectorsBody(StrictModel):
+    """ids: of passages."""
+
+    ids: list[str]
+    timeout: float | None = None
+
+
+class ScoreBody(ByText):
+    """ids: of passages."""
+
+    ids: list[str]
+    timeout: float | None = None
+
+
+class PassagesBody(StrictModel):
+    """ids: of documents. where: a filter."""
+
+    ids: list[str]
+    where: dict[str, Any] | None = None
+    timeout: float | None = None
+
+
 class DocumentBody(StrictModel):
     """A document without its id, which is in the address."""
 
@@ -304,6 +332,33 @@ class DocumentAnswer(BaseModel):
     text: str
     metadata: dict[str, Any]
     passages: list[PassageAnswer]
+
+
+class StoredPassageAnswer(BaseModel):
+    id: str
+    document_id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class PartialAnswer(BaseModel):
+    """coverage: share of the index that was looked at. degraded: why not all."""
+
+    coverage: float
+    degraded: list[str]
+
+
+class PassagesAnswer(PartialAnswer):
+    passages: list[StoredPassageAnswer]
+
+
+class ScoresAnswer(PartialAnswer):
+    scores: dict[str, float | None]
+
+
+class VectorsAnswer(PartialAnswer):
+    vectors: dict[str, RowsBody]
 
 
 class DocumentsAnswer(BaseModel):

@@ -1,4 +1,5 @@
-"""One suite, two backends: a local index, and (marker live) a Vespa node with the same documents.
+"""One suite, three backends: a local index, a server before the same index, and (marker live) a Vespa node with the same
+documents.
 
 Every answer is compared with exact MaxSim over the float32 vectors, so that both agree with each other within twice the
 tolerances: 2 % of a score for the local index (residuals of 4 bits), 0.02 for Vespa (bfloat16).
@@ -17,19 +18,28 @@ from late_interaction.metrics import overlap_at_k
 from query import AsyncClient, Client
 
 QUERIES = ["parse command line options", "wait for a thread to finish", "split a path into its parts"]
-TOLERANCES = {"local": {"rel": 0.02}, "vespa": {"abs": 0.02}}
+TOLERANCES = {"local": {"rel": 0.02}, "server": {"rel": 0.02}, "vespa": {"abs": 0.02}}
 EVERYTHING = 500  # more than the sample has
 BY_MAXSIM = ("centroid", "exhaustive")
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("vespa", marks=pytest.mark.live)])
+@pytest.fixture(scope="module", params=["local", "server", pytest.param("vespa", marks=pytest.mark.live)])
 def backend(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def address(backend, request):
-    return str(request.getfixturevalue("sample_index")) if backend == "local" else request.getfixturevalue("world").url
+    if backend == "vespa":
+        yield request.getfixturevalue("world").url
+        return
+    local = str(request.getfixturevalue("sample_index"))
+    if backend == "local":
+        yield local
+        return
+    serving = pytest.importorskip("serving", reason="the serve extra is not installed")
+    with serving.listening_server(local) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

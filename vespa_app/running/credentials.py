@@ -2,6 +2,10 @@
 
 COLBERT_VESPA_CERT, COLBERT_VESPA_KEY    paths of PEM files, mutual TLS
 COLBERT_VESPA_TOKEN_FILE                 path of a file with a bearer token in its one line
+
+and into a server of `colbert-vespa serve`:
+
+COLBERT_VESPA_API_KEY                    a key of its own; without it the token file's line is the key
 """
 
 from __future__ import annotations
@@ -15,13 +19,24 @@ import httpx
 
 from late_interaction.errors import UsageError
 
-__all__ = ["CURL_CREDENTIALS", "NOT_LET_IN", "RENEW", "TlsFiles", "is_local", "tls_context", "tls_files", "token_header"]
+__all__ = [
+    "CURL_CREDENTIALS",
+    "NOT_LET_IN",
+    "RENEW",
+    "TlsFiles",
+    "is_local",
+    "key_header",
+    "tls_context",
+    "tls_files",
+    "token_header",
+]
 
 NOT_LET_IN = (401, 403)
 RENEW = "renew the token or the certificate, or have it let you in"
 
 CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_API_KEY = "COLBERT_VESPA_API_KEY"
 _TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 
@@ -65,10 +80,24 @@ def token_header(address: httpx.URL) -> dict[str, str]:
     file = os.environ.get(_TOKEN_FILE)
     if not file:
         return {}
-    token = _token(Path(file))
+    return _bearer(_token(Path(file)), f"a token ({_TOKEN_FILE})", address)
+
+
+def key_header(address: httpx.URL) -> dict[str, str]:
+    """Of a server of ours. Empty without a key. Raises: UsageError as token_header."""
+    key = os.environ.get(_API_KEY, "").strip()
+    if not key:
+        return token_header(address)
+    if not all("!" <= sign <= "~" for sign in key):
+        raise UsageError(f"{_API_KEY} must be a key of printable ASCII without spaces")
+    return _bearer(key, f"a key ({_API_KEY})", address)
+
+
+def _bearer(secret: str, what: str, address: httpx.URL) -> dict[str, str]:
+    """Raises: UsageError where it would be readable on the way."""
     if address.scheme != "https" and not is_local(address):
-        raise UsageError(f"{address.host}: a token ({_TOKEN_FILE}) is sent over https only; use https://, or unset it")
-    return {"Authorization": f"Bearer {token}"}
+        raise UsageError(f"{address.host}: {what} is sent over https only; use https://, or unset it")
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def _token(file: Path) -> str:

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused
+from late_interaction.problems import MEDIA_TYPE, PREFIX
 from late_interaction.structured import parse, read
 from vespa_app.running.http import answer_json, connect, mapped_errors
 from vespa_app.settings import AppSettings
@@ -22,6 +23,7 @@ __all__ = [
     "DESCRIPTION_SCHEMA",
     "DESCRIPTION_VERSION",
     "Description",
+    "ServerAnswered",
     "description_document",
     "description_schema",
     "read_description",
@@ -33,6 +35,10 @@ DESCRIPTION_SCHEMA = "colbert_application"
 _FIELD = "description"
 # the namespace is fixed: a reader does not know the settings yet
 DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/current"
+
+
+class ServerAnswered(VespaRefused):
+    """A server of `colbert-vespa serve` is at an address where Vespa was looked for."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,17 @@ def description_document(text: str) -> bytes:
 def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Description:
     """The description of the application behind a query port.
 
-    Raises: VespaUnreachable, VespaBusy, VespaRefused where it has none, SettingsError where it is not readable here.
+    Raises: VespaUnreachable, VespaBusy, VespaRefused where it has none, SettingsError where it is not readable here;
+    ServerAnswered.
     """
     with connect(query_url, timeout=timeout, transport=transport) as client, mapped_errors(query_url):
         response = client.get(DESCRIPTION_PATH)
     advice = f"{query_url} holds no colbert-vespa application: deploy one with `colbert-vespa deploy`"
+    if _is_server(response):
+        raise ServerAnswered(
+            f"{query_url} is a server of `colbert-vespa serve`, which can be searched; here Vespa's own address is needed",
+            response.status_code,
+        )
     if response.status_code in (400, 404):
         raise VespaRefused(advice, response.status_code)
     fields = answer_json(response).get("fields")
@@ -134,3 +146,14 @@ def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.
     if not isinstance(text, str):
         raise VespaRefused(advice, response.status_code)
     return Description.from_json(text, query_url)
+
+
+def _is_server(response: httpx.Response) -> bool:
+    """A server of ours knows no such path, and says so in its own way."""
+    if response.is_success or response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
+        return False
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and str(body.get("type")).startswith(PREFIX)

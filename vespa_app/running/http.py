@@ -96,15 +96,15 @@ class Body:
 
 
 @contextlib.contextmanager
-def mapped_errors(url: object) -> Iterator[None]:
-    """httpx's errors as VespaUnreachable or VespaTimeout, naming `url`."""
+def mapped_errors(url: object, what: str = "Vespa") -> Iterator[None]:
+    """httpx's errors as VespaUnreachable or VespaTimeout, naming `url`. what: is asked there."""
     try:
         yield
     except httpx.TimeoutException:
-        raise VespaTimeout(f"{url} did not answer in time: is Vespa up and not overloaded?") from None
+        raise VespaTimeout(f"{url} did not answer in time: is {what} up and not overloaded?") from None
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
         reason = str(error) or type(error).__name__
-        raise VespaUnreachable(f"{url} does not answer ({reason}): is Vespa up at that address?") from None
+        raise VespaUnreachable(f"{url} does not answer ({reason}): is {what} up at that address?") from None
 
 
 def check(response: httpx.Response) -> httpx.Response:

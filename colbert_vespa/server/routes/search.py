@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from colbert_vespa.server.answers import NDJSON, answer, line, responses
+from colbert_vespa.server.answers import NDJSON, answer, base64_rows, line, responses
 from colbert_vespa.server.models import (
     EncodeAnswer,
     EncodeBody,
@@ -123,14 +122,9 @@ async def encode(body: EncodeBody, engine: Asked, access: Reads, timeout: Timeou
     check_sizes(engine, texts=(*queries, *documents), many=len(queries) + len(documents))
     seconds = timeout(body.timeout)
     found = await engine.encode(access, queries, documents, body.index, seconds) if queries or documents else []
-    shown = _base64 if body.format == "base64" else _numbers
+    shown = base64_rows if body.format == "base64" else _numbers
     return await _built(engine, lambda: {"vectors": list(map(shown, found))}, large=True)
 
 
 def _numbers(rows: Matrix) -> object:
     return rows.tolist()
-
-
-def _base64(rows: Matrix) -> dict[str, object]:
-    data = base64.b64encode(rows.astype("<f4").tobytes()).decode("ascii")
-    return {"base64": data, "dtype": "float32", "shape": list(rows.shape)}

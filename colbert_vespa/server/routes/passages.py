@@ -1,0 +1,58 @@
+"""Stored passages by their ids, as clients in other processes ask for them."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import APIRouter, Response
+
+from colbert_vespa.server.answers import answer, base64_rows, responses
+from colbert_vespa.server.models import (
+    PassagesAnswer,
+    PassagesBody,
+    ScoreBody,
+    ScoresAnswer,
+    VectorsAnswer,
+    VectorsBody,
+)
+from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
+from colbert_vespa.server.stored import passage_scores, passage_vectors
+from query.options import check_ids
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/indexes/{name}", tags=["documents"], route_class=StrictRoute)
+
+
+@router.post("/passages", responses=responses(PassagesAnswer), operation_id="passages")
+async def passages(name: str, body: PassagesBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """The stored passages of documents, by the documents' ids; those that are unknown, or not selected by `where`, are left
+    out."""
+    check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
+    found = await engine.get(access, check_ids(body.ids), name, timeout(body.timeout), body.where)
+    shown = [
+        {"id": p.id, "document_id": p.document_id, "title": p.title, "text": p.text, "metadata": dict(p.metadata)}
+        for stored in found.values()
+        for p in stored
+    ]
+    return answer({"passages": shown, "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})
+
+
+@router.post("/score", responses=responses(ScoresAnswer), operation_id="score")
+async def score(name: str, body: ScoreBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """MaxSim of a query with stored passages, by passage id (`DOCUMENT#0` is a document's first); unknown ids are left out, and
+    the score of a passage without vectors is null."""
+    query = body.one()
+    check_sizes(engine, texts=(query, *body.ids), many=len(body.ids))
+    found = await passage_scores(engine, access, name, query, check_ids(body.ids), timeout(body.timeout))
+    scores = {id_: value if math.isfinite(value) else None for id_, value in found.items()}
+    return answer({"scores": scores, "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})
+
+
+@router.post("/vectors", responses=responses(VectorsAnswer), operation_id="vectors")
+async def vectors(name: str, body: VectorsBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
+    """Stored token vectors of passages, by passage id; unknown ids are left out."""
+    check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
+    found = await passage_vectors(engine, access, name, check_ids(body.ids), timeout(body.timeout))
+    rows = {id_: base64_rows(D) for id_, D in found.items()}
+    return answer({"vectors": rows, "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})
