@@ -272,7 +272,8 @@ def test_no_command_takes_a_credential():
     from colbert_vespa.cli.commands import app
 
     names = {name for command in app.registered_commands for name in inspect.signature(command.callback).parameters}
-    assert not {name for name in names if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}
+    files = {"keys", "tls_cert", "tls_key"}  # of `serve`: paths
+    assert not {name for name in names - files if any(word in name for word in ("token_", "cert", "key", "password", "secret"))}
 
 
 @pytest.mark.parametrize("target", ["cloud", "cloud-prod"])
