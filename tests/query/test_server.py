@@ -274,3 +274,17 @@ def test_frameworks_search_over_a_server(url, client, here):
     component = haystack.ColbertRetriever(url, top_k=2)
     assert [document.content for document in component.run(QUERY)["documents"]] == wanted
     component.close()
+
+
+def test_a_key_with_a_filter_reads_nothing_else_by_id(local):
+    from colbert_vespa.server.access import READ, Access
+    from colbert_vespa.server.door import Door
+
+    class Restricted(Door):
+        def admitted(self, request, role):
+            return Access("k", READ, None, {"legs": 4})
+
+    passages = [f"{document.id}#0" for document in ANIMALS]
+    with serving.listening_server(local, door=Restricted()) as url, Client(url) as client:
+        assert set(client.score(QUERY, passages)) == set(client.vectors(passages)) == {"cat#0", "dog#0"}
+        assert set(client.get([document.id for document in ANIMALS])) == set(client.select()) == {"cat", "dog"}
