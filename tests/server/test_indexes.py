@@ -80,7 +80,7 @@ async def test_an_index_that_goes_away_is_told_without_its_place(tmp_path, tiny_
         first, second = (await http.get("/v1/indexes")).json()["indexes"]
         assert (first["name"], second["name"], "error" in second) == ("gone", "animals", False)
         assert str(tmp_path) not in str(first) and "log has the reason" in first["error"]
-        said = await refused(http.post("/v1/search", json={"query": "x", "index": "gone"}), 500)
+        said = await refused(http.post("/v1/search", json={"query": "x", "index": "gone"}), 503)
         assert str(tmp_path) not in said
         assert (await http.post("/v1/search", json={"query": "x", "index": "animals"})).status_code == 200
         (tmp_path / "elsewhere").rename(tmp_path / "gone")
