@@ -18,6 +18,8 @@ from late_interaction.errors import UsageError
 
 __all__ = ["Listen", "check_loopback", "is_loopback", "listening", "run_server"]
 
+KEEP_ALIVE = 75  # seconds that an idle connection stays open: with uvicorn's 5 a busy client's next request may meet its end
+
 
 @dataclass(frozen=True)
 class Listen:
@@ -106,6 +108,7 @@ def run_server(app: FastAPI, listen: Listen, settings: ServerSettings, on: socke
         lifespan="on",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(settings.drain)),
         ssl_certfile=listen.tls_cert,
         ssl_keyfile=listen.tls_key,
