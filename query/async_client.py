@@ -99,7 +99,10 @@ class AsyncClient:
         try:
             await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not last.done():
-                yield first.result()[0]
+                result = first.result()[0]
+                yield result
+                if result.stage == "reranked":  # of `exhaustive`, or of a server whose second stage came first
+                    return
             yield (await last)[0]
         finally:
             for task in (first, last):
