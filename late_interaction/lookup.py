@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I16, I32, I64, U8, U16, Matrix
 from late_interaction.errors import MissingDependency
 
-__all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "sixteen_bits"]
+__all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "scaled_rows"]
 
 LOOKED_AT = 16  # groups of a row
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
@@ -62,14 +62,14 @@ class Lookup:
 
         By groups they are near-best: some 95 % of the nearest 32 are among them.
         """
-        queries, unit = sixteen_bits(Q)
+        queries, unit = scaled_rows(Q)
         near, _ = self._near(queries, count)
         ids, values = self._scanned(queries, near, count)
         return ids, values.astype(np.float32) * np.float32(unit * self._unit)
 
     def look(self, Q: Matrix, count: int) -> Looked:
         """As `nearest`, with the similarities of all that was compared on the way."""
-        queries, unit = sixteen_bits(Q)
+        queries, unit = scaled_rows(Q)
         near, floors = self._near(queries, count)
         lengths = np.linalg.norm(Q, axis=1)
         floors = -lengths if floors is None else floors * np.float32(unit * self._head_unit)
@@ -89,7 +89,7 @@ class Lookup:
     def nearest_of_own(self, rows: Matrix, order: I32, firsts: I64, owners: I64) -> tuple[I32, Matrix]:
         """The centroid nearest to each row, `[n]`, among those that `order[firsts[o]:firsts[o + 1]]` names for its owner o, and
         the similarity; -1 where that is below 0."""
-        queries, unit = sixteen_bits(rows)
+        queries, unit = scaled_rows(rows)
         ids, values = np.full(len(rows), -1, np.int32), np.empty(len(rows), np.int32)
         by_owner = np.argsort(owners, kind="stable")
         _loops().nearest_of_own(self._cells, order, firsts, owners, by_owner, queries, ids, values)
@@ -136,7 +136,7 @@ class Lookup:
         return 1 / float(np.linalg.norm(self._heads[0].astype(np.float64)))
 
 
-def sixteen_bits(rows: Matrix) -> tuple[I16, float]:
+def scaled_rows(rows: Matrix) -> tuple[I16, float]:
     """Rows as whole numbers times a unit, so that no sum of products with an int8 row passes 31 bits."""
     unit = max(float(np.linalg.norm(rows, axis=1).max(initial=0)), 1e-12) / LARGEST
     return np.rint(rows / np.float32(unit)).astype(np.int16), unit

@@ -104,8 +104,9 @@ def test_the_lists_of_a_query_of_more_rows_than_two_bytes_name(index):
     lists, similarities = snapshot.codebook.lookup.nearest(Q[:1], 24)
     gains = similarities - similarities[:, -1:]
     masks = snapshot.select(None)
-    one = dict(zip(*(a.tolist() for a in candidates.gathered(snapshot, lists, gains, masks)), strict=True))
-    many = candidates.gathered(snapshot, np.tile(lists, (70_000, 1)), np.tile(gains, (70_000, 1)), masks)
+    selected = int(sum(map(np.count_nonzero, masks)))
+    one = dict(zip(*(a.tolist() for a in candidates.gathered(snapshot, lists, gains, masks, selected)), strict=True))
+    many = candidates.gathered(snapshot, np.tile(lists, (70_000, 1)), np.tile(gains, (70_000, 1)), masks, selected)
     totals = dict(zip(*(a.tolist() for a in many), strict=True))
     most, largest = max(one.values()), max(totals.values())
     assert 0 < largest < 1 << 31

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -265,7 +266,8 @@ def test_the_plain_loops_pass_the_same_tests(tmp_path):
     settings = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     check = "from late_interaction import simd; assert not simd.SHARED and simd.dot_block is simd._dot_plain"
     subprocess.run([sys.executable, "-c", check], env=settings, check=True)
-    chosen = "sixteen_bit or centroid_scores or every_form or stages_find"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
+    chosen = "sixteen_bit or every_form or stages_find or lookups_are or candidates_are"
+    files = [__file__, Path(__file__).with_name("test_stages.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *files]
     done = subprocess.run(command, env=settings, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]

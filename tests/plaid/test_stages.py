@@ -9,7 +9,7 @@ from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token
 from late_interaction import lookup_arrays, lookup_kernels
 from late_interaction.codebook_training import train_codebook
 from late_interaction.filters import parse_filter
-from late_interaction.lookup import sixteen_bits
+from late_interaction.lookup import scaled_rows
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
@@ -88,7 +88,7 @@ def test_lookups_are_the_nearest_and_the_table_has_their_similarities():
     floors = looked.similarities * looked.scale - looked.table[places, np.arange(20)[:, None]]
     assert (floors.max(axis=1) - floors.min(axis=1)).max() <= 1.1  # each row from one floor on, in whole steps
     assert floors.mean(axis=1).sum() / looked.scale == pytest.approx(looked.floor, abs=10 / looked.scale)
-    queries, _ = sixteen_bits(Q)
+    queries, _ = scaled_rows(Q)
     near = np.tile(np.arange(5, dtype=np.int32), (20, 1))
     answers = []
     for loops in (lookup_kernels, lookup_arrays):
@@ -144,7 +144,7 @@ def test_candidates_are_those_of_the_lists_by_what_they_share(index):
     gains = similarities - similarities[:, -1:]
     for where in (None, parse_filter({"n": {"$lt": 700}}, SCHEMA)):
         masks = snapshot.select(where)
-        places, totals = candidates.gathered(snapshot, lists, gains, masks)
+        places, totals = candidates.gathered(snapshot, lists, gains, masks, int(sum(map(np.count_nonzero, masks))))
         expected = {}
         for part, mask in zip(snapshot.living, masks, strict=True):
             offsets, codes = part.segment.offsets, part.segment.codes

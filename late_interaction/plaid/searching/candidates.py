@@ -16,7 +16,7 @@ from late_interaction.lookup import Looked
 from late_interaction.plaid.searching import kernels
 from late_interaction.plaid.store.snapshot import Snapshot
 
-__all__ = ["MOST_LISTS", "STEPS", "Shortlist", "best_by_lists", "gathered"]
+__all__ = ["MOST_LISTS", "STEPS", "Shortlist", "Work", "best_by_lists", "gathered"]
 
 STEPS = 1 << 16  # of a similarity, as a whole number, at most
 LARGEST_TOTAL = 1 << 30  # what no passage gains more than: times kernels.ROWS it passes for an int64
@@ -33,32 +33,40 @@ class Shortlist:
     widened: bool = False
 
 
+@dataclass(frozen=True)
+class Work:
+    """Lists of each row, passages whose centroids are read, and those that are kept."""
+
+    probes: int
+    read: int
+    keep: int
+
+
 def best_by_lists(
-    snapshot: Snapshot, Q: Matrix, masks: Sequence[Mask], keep: int, probes: int, read: int, lap: Callable[[str], None]
+    snapshot: Snapshot, Q: Matrix, masks: Sequence[Mask], selected: int, work: Work, lap: Callable[[str], None]
 ) -> Shortlist:
-    """The `keep` best selected places by the lists of each row of `Q [q, d]`. lap: called with the name of each stage when it
-    is done."""
+    """The best of the `selected` passages of `masks` by the lists of each row of `Q [q, d]`. lap: called with the name of each
+    stage when it is done."""
     assert snapshot.codebook is not None
-    wanted = min(keep, sum(int(np.count_nonzero(mask)) for mask in masks))
+    wanted = min(work.keep, selected)
     most = min(MOST_LISTS, snapshot.codebook.size)
-    probes, widened = min(probes, most), False
+    probes, widened = min(work.probes, most), False
     while True:
         looked = snapshot.codebook.lookup.look(Q, probes)
         lap("centroids")
         gains = looked.similarities - looked.similarities[:, -1:]
-        places, totals = gathered(snapshot, looked.lists, gains, masks)
+        places, totals = gathered(snapshot, looked.lists, gains, masks, selected)
         if len(places) >= wanted or probes == most:
             break
         probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(places)))), True
     if len(places) < wanted:
-        every = [part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)]
-        rest = np.setdiff1d(np.concatenate(every), places, assume_unique=True)
+        rest = np.setdiff1d(snapshot.places(masks), places, assume_unique=True)
         places, totals = np.concatenate([places, rest]), np.concatenate([totals, np.zeros(len(rest), np.int64)])
     candidates = len(places)
-    places = np.sort(places[_best(places, totals, max(keep, read))])  # in the order of the disk: a third less time
+    places = np.sort(places[_best(places, totals, max(work.keep, work.read))])  # in the order of the disk: a third less time
     lap("gather")
     totals = _interaction(snapshot, looked, places)
-    best = _best(places, totals, keep)
+    best = _best(places, totals, work.keep)
     lap("interaction")
     return Shortlist(places[best], (totals[best] / looked.scale + looked.floor).astype(np.float32), candidates, widened)
 
@@ -74,10 +82,11 @@ def _interaction(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
     return totals
 
 
-def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask]) -> tuple[Places, I64]:
-    """Passages of the lists, in no order, and what they gain over the last list of each row, in whole steps."""
+def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask], selected: int) -> tuple[Places, I64]:
+    """Those of the `selected` passages of `masks` that are in the lists, in no order, and what they gain over the last list of
+    each row, in whole steps."""
     postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
-    room = min(postings, sum(int(np.count_nonzero(mask)) for mask in masks))
+    room = min(postings, selected)
     table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)
     slots, found = np.empty(room, np.int64), 0
     scale = min(STEPS, LARGEST_TOTAL / max(1.0, float(gains[:, 0].sum(dtype=np.float64))))

@@ -26,7 +26,7 @@ import numpy as np
 
 from late_interaction.array_types import Mask, Matrix, Places
 from late_interaction.filters import Filter
-from late_interaction.plaid.searching.candidates import MOST_LISTS, Shortlist, best_by_lists
+from late_interaction.plaid.searching.candidates import MOST_LISTS, Shortlist, Work, best_by_lists
 from late_interaction.plaid.searching.scoring import bounded_scores, exact_scores, within
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.snapshot import Snapshot
@@ -81,15 +81,14 @@ def search_selected(
         return LocalResult([], 0, 0, False, seconds)
     probes, rerank = _effort(snapshot, settings or SearchSettings(), k)
     query = Query16(Q)
-    outright = exact or _few(snapshot, masks, 2 * rerank)
+    outright = exact or selected <= 2 * rerank or _few_rows(snapshot, masks, selected)
     if outright:
-        places = np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(snapshot.living, masks, strict=True)])
+        places = snapshot.places(masks)
         shortlist, widened, candidates = None, False, selected
         reranked = _Reranked(places, *bounded_scores(snapshot, query, places, refined=True))
     else:
-        shortlist = best_by_lists(
-            snapshot, Q, masks, rerank, _widened(probes, snapshot, selected), _read(snapshot, READ_CODES), clock.lap
-        )
+        work = Work(_lists(probes, snapshot, selected), _passages_of(snapshot, READ_CODES), rerank)
+        shortlist = best_by_lists(snapshot, Q, masks, selected, work, clock.lap)
         widened, candidates = shortlist.widened, shortlist.candidates
         reranked = _reranked(snapshot, query, shortlist, k)
     clock.lap("rerank")
@@ -162,10 +161,10 @@ def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, 
 
 
 def _default_rerank(snapshot: Snapshot) -> int:
-    return min(max(LEAST_RERANK, _read(snapshot, RERANKED_ROWS)), MOST_RERANK)
+    return min(max(LEAST_RERANK, _passages_of(snapshot, RERANKED_ROWS)), MOST_RERANK)
 
 
-def _read(snapshot: Snapshot, rows: int) -> int:
+def _passages_of(snapshot: Snapshot, rows: int) -> int:
     """Passages that have so many token vectors together."""
     return rows * snapshot.version.passages // max(1, snapshot.version.token_vectors)
 
@@ -176,15 +175,15 @@ def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
     return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
-def _widened(probes: int, snapshot: Snapshot, selected: int) -> int:
-    """More lists where a filter leaves little of each."""
+def _lists(probes: int, snapshot: Snapshot, selected: int) -> int:
+    """Of each row: more where a filter leaves little of each."""
     return min(MOST_LISTS, probes * max(1, min(MOST_WIDENED, snapshot.rows // max(1, selected))))
 
 
-def _few(snapshot: Snapshot, masks: Sequence[Mask], passages: int) -> bool:
-    """Whether scoring all that is selected costs less than choosing from it: at most so many passages, or few vectors."""
-    if sum(int(np.count_nonzero(mask)) for mask in masks) <= passages:
-        return True
+def _few_rows(snapshot: Snapshot, masks: Sequence[Mask], selected: int) -> bool:
+    """Whether the selected passages have so few vectors that scoring them all costs less than choosing from them."""
+    if selected > FEW_ROWS:  # each has one at least, and the lengths of all need not be looked at
+        return False
     rows = 0
     for part, mask in zip(snapshot.living, masks, strict=True):
         rows += int(part.segment.lengths()[mask].sum())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Places
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
@@ -147,6 +147,10 @@ class Snapshot:
                 mask = mask & evaluate(where, part.segment.columns, part.segment.passages)
             masks.append(mask)
         return masks
+
+    def places(self, masks: Iterable[Mask]) -> Places:
+        """Global places of the passages of `masks`, as `select` makes them, ascending."""
+        return np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(self.living, masks, strict=True)])
 
     @functools.cached_property
     def _findable(self) -> list[Mask]:
