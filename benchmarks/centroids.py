@@ -27,14 +27,13 @@ from benchmarks.engine_data import repeat, write_collection
 from late_interaction.array_types import I32, I64, Matrix, TokenIds
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.codebook import Codebook
-from late_interaction.codebook_training import MIN_PER_CENTROID, default_centroids, train_codebook
+from late_interaction.codebook_training import HELD_OUT, MIN_PER_CENTROID, default_centroids, train_codebook
 from vespa_app.candidates.centroid import list_weights
 
 K = 10
 BLOCK = 1_000  # passages
 LISTS = (4, 8, 16, 32, 64, 128)
 RERANKED = (100, 200, 500, 1000, 2000)
-HELD_OUT = 50_000  # vectors of a sample that buckets are trained on
 
 
 @dataclass(frozen=True)

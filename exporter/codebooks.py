@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import TokenIds
 from late_interaction.bundle import Bundle, write_manifest
-from late_interaction.codebook import Codebook
-from late_interaction.codebook_training import CODEBOOK_ROWS, MIN_PER_CENTROID, default_centroids, train_codebook
+from late_interaction.codebook import CODEBOOK, MOST_CONSTANTS, SMALL_CODEBOOK, Codebook
+from late_interaction.codebook_training import CODEBOOK_ROWS, HELD_OUT, MIN_PER_CENTROID, default_centroids, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["DEFAULT_BITS", "SMALL", "SMALL_CENTROIDS", "add_codebook"]
+__all__ = ["DEFAULT_BITS", "add_codebook"]
 
 BLOCK = 256
 DEFAULT_BITS = 4
 MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B each at 128 dimensions
-HELD_OUT = 50_000  # of them, that training keeps from k-means
-RESIDUAL = "residual"
-SMALL, SMALL_CENTROIDS = "residual-small", 16_384  # as vespa_app.codecs has them: what constants of a package may hold
 THRESHOLD_PASSAGES = 1_000
 
 
@@ -73,7 +70,7 @@ def add_codebook(
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
     joined, ids = np.concatenate(blocks), np.concatenate(token_ids) if token_ids else None
-    books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (RESIDUAL, SMALL, "binary")}
+    books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (CODEBOOK, SMALL_CODEBOOK, "binary")}
 
     def train(name: str, count: int | None) -> Codebook:
         codebook = train_codebook(joined, token_ids=ids, bits=bits, centroids=count, seed=seed)
@@ -82,8 +79,8 @@ def add_codebook(
         codebook.save(bundle.file(books[name]))
         return codebook
 
-    if train(RESIDUAL, wanted).size > SMALL_CENTROIDS:
-        train(SMALL, SMALL_CENTROIDS)
+    if train(CODEBOOK, wanted).size > MOST_CONSTANTS:
+        train(SMALL_CODEBOOK, MOST_CONSTANTS)
     thresholds = train_thresholds([own.astype(np.float32) for own in blocks[:THRESHOLD_PASSAGES]], seed=seed)
     if thresholds is not None:
         books["binary"] = f"codebooks/binary-{thresholds.sha256[:12]}.npz"

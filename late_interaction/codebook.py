@@ -30,8 +30,11 @@ from late_interaction.kmeans import EXACT_UP_TO, Nearest, grouped, nearest, near
 from late_interaction.lookup import MAX_GROUPS, Groups, Lookup
 from late_interaction.token_ids import UNKNOWN
 
-__all__ = ["BITS", "MAX_CENTROIDS", "Codebook"]
+__all__ = ["BITS", "CODEBOOK", "MAX_CENTROIDS", "MOST_CONSTANTS", "SMALL_CODEBOOK", "Codebook"]
 
+CODEBOOK = "residual"  # the bundle's codebook
+SMALL_CODEBOOK = "residual-small"  # that of Vespa's codec residual, where CODEBOOK has more than MOST_CONSTANTS centroids
+MOST_CONSTANTS = 16_384  # centroids of codec residual: each is 518 bytes of the package at 128 dimensions, 8.5 MB in all
 BITS = (1, 2, 4)
 MAX_BYTES = 1 << 30
 MAX_CENTROIDS = 1 << 22

@@ -20,6 +20,7 @@ from late_interaction.token_ids import UNKNOWN
 __all__ = [
     "CODEBOOK_DOCUMENTS",
     "CODEBOOK_ROWS",
+    "HELD_OUT",
     "MIN_PER_CENTROID",
     "default_centroids",
     "grown",
@@ -29,6 +30,7 @@ __all__ = [
 
 CODEBOOK_DOCUMENTS = 20_000  # of a sample, that the codebook of a bundle is trained on
 CODEBOOK_ROWS = 2_000_000  # token vectors of them, at most
+HELD_OUT = 50_000  # vectors of a sample that are kept from k-means, at most
 MIN_PER_CENTROID = 8  # vectors that each centroid needs, or it would only learn the sample by heart
 LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large ones
 SHARE = 0.75  # power of an id's number and spread that its centroids grow with
@@ -125,7 +127,7 @@ def trained_centroids(vectors: int, wanted: int | None = None) -> int:
 
 def _held_out(vectors: int) -> int:
     """Vectors kept from k-means for the buckets: residuals of vectors that it saw are too small."""
-    return min(vectors // 20, 50_000)
+    return min(vectors // 20, HELD_OUT)
 
 
 def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:

@@ -15,7 +15,8 @@ from late_interaction.codebook_training import default_centroids, train_codebook
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.writing.training import bundle_codebook
-from vespa_app.codecs import MOST_CONSTANTS, SMALL_CODEBOOK, bundle_codebooks
+from vespa_app.codecs import bundle_codebooks, residual
+from vespa_app.codecs import codebooks as residual_codebooks
 from vespa_app.package import build_package, default_settings
 
 TEXT = "world " * 17  # 20 rows, with marker and ends
@@ -71,8 +72,8 @@ def test_the_codebook_is_trained_by_the_ids_of_the_rows(tmp_path, monkeypatch, p
 
 def test_a_codebook_too_large_for_constants_gets_a_smaller_one_for_residual(tmp_path, monkeypatch):
     """Candidates have the large one; codec residual and its constants the small one; an index of this machine the large one."""
-    assert (codebooks.SMALL, codebooks.SMALL_CENTROIDS) == (SMALL_CODEBOOK, MOST_CONSTANTS)
-    monkeypatch.setattr(codebooks, "SMALL_CENTROIDS", 16)
+    assert (codebooks.SMALL_CODEBOOK, codebooks.MOST_CONSTANTS) == (residual_codebooks.SMALL_CODEBOOK, residual.MOST_CONSTANTS)
+    monkeypatch.setattr(codebooks, "MOST_CONSTANTS", 16)
     bundle = add_codebook(small_bundle(tmp_path / "bundle"), [TEXT] * 60, encoder(), centroids=64)
     assert sorted(bundle.manifest.codebooks) == ["residual", "residual-small"]
     books = bundle_codebooks(bundle)

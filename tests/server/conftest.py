@@ -16,3 +16,11 @@ def animals(tmp_path_factory, tiny_bundle) -> str:
 async def http(animals):
     async with serving(animals) as caller:
         yield caller
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from page_browser import chromium
+
+    with chromium() as running:
+        yield running

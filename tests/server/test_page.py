@@ -6,18 +6,12 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from page_browser import PageServer, chromium, settled, shows, titles, visit
+from page_browser import PageServer, settled, shows, titles, visit
 from page_documents import page_documents
 from serving import made
 
 QUERY = "salt on the morning water"
 TIMES = " \N{MULTIPLICATION SIGN}"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

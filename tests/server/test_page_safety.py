@@ -6,19 +6,13 @@ from html.parser import HTMLParser
 from urllib.request import urlopen
 
 import pytest
-from page_browser import PageServer, chromium, settled, visit
+from page_browser import PageServer, settled, visit
 from page_documents import LONG, MARKUP, hostile_documents, page_documents
 from serving import made
 
 from colbert_vespa.server.page import FOLDER
 
 QUERY = "a plain query"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

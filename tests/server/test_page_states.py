@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from page_browser import PageServer, chromium, settled, shows, titles, visit
+from page_browser import PageServer, settled, shows, titles, visit
 from page_documents import page_documents
 from serving import made
 
@@ -14,12 +14,6 @@ from colbert_vespa.server.door import KeyedDoor
 from colbert_vespa.server.keys import KeyFile
 
 QUERY = "bread and butter"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

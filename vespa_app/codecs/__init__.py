@@ -6,10 +6,7 @@ from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values
 from vespa_app.codecs.bfloat16 import BFloat16Tensors
 from vespa_app.codecs.binary import BinaryTensors
 from vespa_app.codecs.codebooks import (
-    CODEBOOK,
-    MOST_CONSTANTS,
     NO_CODEBOOKS,
-    SMALL_CODEBOOK,
     Codebooks,
     bundle_codebooks,
     codebook_sha256,
@@ -18,11 +15,8 @@ from vespa_app.codecs.float32 import Float32Tensors
 from vespa_app.codecs.residual import ResidualTensors
 
 __all__ = [
-    "CODEBOOK",
     "CODECS",
-    "MOST_CONSTANTS",
     "NO_CODEBOOKS",
-    "SMALL_CODEBOOK",
     "VECTORS",
     "Codebooks",
     "Packed",

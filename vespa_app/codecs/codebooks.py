@@ -8,24 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import Codebook
+from late_interaction.codebook import CODEBOOK, SMALL_CODEBOOK, Codebook
 from late_interaction.thresholds import Thresholds
 
 __all__ = [
-    "CODEBOOK",
-    "MOST_CONSTANTS",
     "NO_CODEBOOKS",
-    "SMALL_CODEBOOK",
     "THRESHOLDS",
     "Codebooks",
     "bundle_codebooks",
     "codebook_sha256",
 ]
 
-CODEBOOK = "residual"  # the bundle's codebook, whose centroids `centroid` uses
-SMALL_CODEBOOK = "residual-small"  # that of Vespa's codec residual, where CODEBOOK has more than MOST_CONSTANTS centroids
 THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
-MOST_CONSTANTS = 16_384  # centroids of codec residual: each is 518 bytes of the package at 128 dimensions, 8.5 MB in all
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, Matrix
-from late_interaction.codebook import Codebook
+from late_interaction.codebook import MOST_CONSTANTS, Codebook
 from late_interaction.errors import SettingsError
 from vespa_app.codecs.base import VECTORS, Packed, TensorCodec, Values, blocks, byte_cells, rows_of, stacked, token_matrix
-from vespa_app.codecs.codebooks import MOST_CONSTANTS, NO_CODEBOOKS, Codebooks
+from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings import AppSettings
 
 __all__ = ["CODES", "ResidualTensors"]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from late_interaction.bundle import Bundle
+from late_interaction.codebook import CODEBOOK
 from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
 from late_interaction.metadata import MetadataSchema
 from vespa_app.candidates.effort import MeasuredEffort, codec_for, effort_for
-from vespa_app.codecs import CODEBOOK, CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
+from vespa_app.codecs import CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
 from vespa_app.package.checks import check_files
 from vespa_app.package.constants import constant_path, tensor_file

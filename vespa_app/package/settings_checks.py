@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from late_interaction.bundle import Bundle
-from late_interaction.codebook import BITS
+from late_interaction.codebook import BITS, CODEBOOK
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
 from vespa_app.candidates import STRATEGIES
-from vespa_app.codecs import CODEBOOK, CODECS, bundle_codebooks
+from vespa_app.codecs import CODECS, bundle_codebooks
 from vespa_app.running.description import DESCRIPTION_SCHEMA
 from vespa_app.running.passage_fields import OWN_FIELDS
 from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings

@@ -24,6 +24,7 @@ from query.options import check_ids
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/indexes/{name}/documents", tags=["documents"], route_class=StrictRoute)
+_Ids = Annotated[list[str], Query(min_length=1, description="Ids of documents, one a parameter.")]
 TOGETHER = 1_000  # lines that are one commit of a local index
 
 
@@ -39,7 +40,7 @@ class _DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
 @router.get("", responses=responses(DocumentsAnswer), operation_id="get_documents")
 async def get_documents(
     name: str,
-    id: Annotated[list[str], Query(min_length=1, description="Ids of documents, one a parameter.")],  # noqa: A002
+    id: _Ids,  # noqa: A002
     engine: Asked,
     access: Reads,
     timeout: Timeout,
@@ -125,7 +126,7 @@ def _check_type(request: Request, wanted: str) -> None:
 @router.delete("", responses=responses(DeletedAnswer, 409), operation_id="delete_documents")
 async def delete_documents(
     name: str,
-    id: Annotated[list[str], Query(min_length=1, description="Ids of documents, one a parameter.")],  # noqa: A002
+    id: _Ids,  # noqa: A002
     request: Request,
     engine: Asked,
     access: Writes,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import TokenIds, TokenVectors
 from late_interaction.bundle import Bundle, FileEntry
-from late_interaction.codebook import MAX_CENTROIDS, Codebook
+from late_interaction.codebook import CODEBOOK, MAX_CENTROIDS, Codebook
 from late_interaction.codebook_training import default_centroids, grown, train_codebook
 from late_interaction.errors import BundleError
 from late_interaction.files import sha256_file
@@ -105,7 +105,7 @@ def bundle_codebook(bundle: Bundle) -> Codebook | None:
 
     Raises: BundleError where it is damaged or of another width than the model.
     """
-    name = bundle.manifest.codebooks.get("residual")
+    name = bundle.manifest.codebooks.get(CODEBOOK)
     if name is None:
         return None
     codebook = Codebook.load(bundle.file(name))
