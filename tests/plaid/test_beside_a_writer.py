@@ -13,6 +13,7 @@ import pytest
 from plaid_tools import fake_bundle, finished, passage, token_vectors
 
 from late_interaction.errors import LocalIndexError
+from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
@@ -175,6 +176,21 @@ def test_verify_of_a_version_that_is_pruned_meanwhile_starts_over(index, monkeyp
     (index.path / "segments/3/texts.npy").unlink()
     with pytest.raises(LocalIndexError, match=r"texts\.npy is missing"):
         verify_versions(index.path)
+
+
+def test_a_file_that_vanishes_while_it_is_checked_is_missing(index, monkeypatch):
+    """A writer may prune it after its size was read."""
+    with index.writer() as writer:
+        writer.put(passage("a"), VECTORS[0])
+        writer.commit()
+
+    def vanish(path):
+        path.unlink()
+        return sha256_file(path)
+
+    monkeypatch.setattr("late_interaction.plaid.store.storage.sha256_file", vanish)
+    with pytest.raises(LocalIndexError, match="is missing"):
+        index.verify()
 
 
 def test_a_version_comes_never_back_without_its_files(index, monkeypatch):

@@ -86,11 +86,12 @@ def check_file(root: Path, name: str, entry: FileEntry, *, checksum: bool = Fals
         raise LocalIndexError(f"{root}: unsafe file name {name!r} in the version") from None
     try:
         size = path.stat().st_size
-    except OSError:
+        digest = sha256_file(path) if checksum and size == entry.bytes else entry.sha256
+    except OSError:  # a writer may remove it between the two
         raise LocalIndexError(f"{root} is damaged: {name} is missing") from None
     if size != entry.bytes:
         raise LocalIndexError(f"{root} is damaged: {name} has {size} bytes, it was written with {entry.bytes}")
-    if checksum and sha256_file(path) != entry.sha256:
+    if digest != entry.sha256:
         raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
     return path
 
