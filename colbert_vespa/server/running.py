@@ -65,9 +65,11 @@ def listening(listen: Listen) -> socket.socket:
     """A bound socket, which takes connections once the server runs. Raises: UsageError where the address is taken, or not of
     this machine."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+        family, kind, tcp, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as opened:
-            on = opened.enter_context(socket.socket(family, kind))
+            on = opened.enter_context(
+                socket.socket(family, kind, tcp)
+            )  # asyncio sends small answers at once where it reads TCP
             on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             on.bind(address)
             opened.pop_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import threading
 
 import numpy as np
@@ -16,6 +17,7 @@ from colbert_vespa.server.batching import Gathering
 from colbert_vespa.server.errors import Refusal
 from colbert_vespa.server.guard import Guard
 from colbert_vespa.server.limits import Gate
+from colbert_vespa.server.running import Listen, listening
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 
@@ -55,6 +57,23 @@ async def test_an_error_is_that_of_its_batch_alone():
     gather = Gathering(work, most=1)
     good, bad, later = await asyncio.gather(gather("a"), gather("bad"), gather("b"), return_exceptions=True)
     assert (good, str(bad), later) == ("a", "bad", "b")
+
+
+async def test_a_small_answer_is_sent_at_once():
+    """An answer is two packets, head and body: with Nagle's algorithm the second waits 40 ms for the first one's receipt."""
+    accepted = asyncio.get_running_loop().create_future()
+
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted.set_result(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    with listening(Listen(port=0)) as on:
+        server = await asyncio.get_running_loop().create_server(Connection, sock=on)
+        async with server:
+            _, writer = await asyncio.open_connection(*on.getsockname())
+            assert await accepted
+            writer.close()
 
 
 async def test_requests_past_the_queue_are_refused_and_those_in_it_keep_their_order():
