@@ -69,7 +69,7 @@ def listening(listen: Listen) -> socket.socket:
         with ExitStack() as opened:
             on = opened.enter_context(
                 socket.socket(family, kind, tcp)
-            )  # asyncio sends small answers at once where it reads TCP
+            )  # TCP by name: or asyncio leaves Nagle on
             on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             on.bind(address)
             opened.pop_all()
