@@ -1,6 +1,6 @@
 """The server beside the library: latency, throughput and memory while documents are written, and what HTTP adds to one query.
 
-    python -m benchmarks.serve [--seconds 60] [--documents N] [--clients N]... [--json FILE]
+    python -m benchmarks.serve [--seconds 60] [--documents N] [--clients N]... [--still] [--json FILE]
 
 A sample of the standard library's documentation is indexed with MiniLM's bundle (both made once, in the user's cache), and
 copied: for `colbert-vespa serve`, a process on a loopback port, and for the library, a process with one `Client` and as many
@@ -194,11 +194,11 @@ def made_index(documents: Sequence[Document]) -> Path:
     return index
 
 
-def texts_and_documents(count: int) -> tuple[list[str], list[Document], list[Document]]:
-    """Queries, what is indexed, and what is written meanwhile: a seeded sample, shuffled."""
+def texts_and_documents(count: int, *, still: bool = False) -> tuple[list[str], list[Document], list[Document]]:
+    """Queries, what is indexed, and what is written meanwhile (nothing, where `still`): a seeded sample, shuffled."""
     every = [d for d in stdlib_documents() if not d.blank]
     random.Random(SEED).shuffle(every)
-    indexed, rest = every[:count], every[count:] or every
+    indexed, rest = every[:count], [] if still else every[count:] or every
     queries = [first_sentence(document.text)[0] for document in every]
     return [text for text in queries if len(text.split()) >= 4], indexed, rest
 
@@ -254,7 +254,7 @@ async def ask_server(url: str, clients: int, seconds: float, queries: Sequence[s
 
         async def writing() -> None:
             place = 0
-            while (start := time.perf_counter()) < end:
+            while written and (start := time.perf_counter()) < end:
                 document = written[place % len(written)]
                 body = {"title": document.title, "text": document.text, "metadata": dict(document.metadata)}
                 place += 1
@@ -291,7 +291,7 @@ def ask_library(
 
     def writing() -> None:
         store, place = DocumentStore(index), 0
-        while (start := time.perf_counter()) < end:
+        while written and (start := time.perf_counter()) < end:
             failed = store.put([written[place % len(written)]]).failed
             place += 1
             with lock:
@@ -308,9 +308,9 @@ def ask_library(
     return tally
 
 
-def library_child(index: Path, clients: int, seconds: float, count: int) -> None:
+def library_child(index: Path, clients: int, seconds: float, count: int, *, still: bool) -> None:
     """In a process of its own, as the server is."""
-    queries, _, written = texts_and_documents(count)
+    queries, _, written = texts_and_documents(count, still=still)
     with Client(index) as client:
         for text in queries[:20]:
             client.search(text, HITS)
@@ -354,8 +354,8 @@ def overhead(url: str, index: Path, queries: Sequence[str], pairs: int) -> dict[
             "overhead_ms": statistics.median(differences)}  # fmt: skip
 
 
-def measure(seconds: float, count: int, clients: Sequence[int]) -> dict[str, object]:
-    queries, indexed, written = texts_and_documents(count)
+def measure(seconds: float, count: int, clients: Sequence[int], *, still: bool) -> dict[str, object]:
+    queries, indexed, written = texts_and_documents(count, still=still)
     index = made_index(indexed)
     runs: list[Run] = []
     load_begin = os.getloadavg()
@@ -373,13 +373,14 @@ def measure(seconds: float, count: int, clients: Sequence[int]) -> dict[str, obj
                 runs.append(summed_up("server", number, tally, elapsed, (before, resident_mb(pid)), caller_s))
                 called = Path(scratch) / f"called-{number}"
                 shutil.copytree(index, called)
-                runs.append(_library(called, number, seconds, count))
+                runs.append(_library(called, number, seconds, count, still=still))
                 print(table(runs[-2:]).split("\n", 2)[2], file=sys.stderr, flush=True)
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "load_begin": load_begin,
         "load_end": os.getloadavg(),
         "seconds": seconds,
+        "still": still,
         "documents": len(indexed),
         "runs": [asdict(run) for run in runs],
         "of_library": ratios(runs),
@@ -388,9 +389,11 @@ def measure(seconds: float, count: int, clients: Sequence[int]) -> dict[str, obj
     }
 
 
-def _library(index: Path, clients: int, seconds: float, count: int) -> Run:
+def _library(index: Path, clients: int, seconds: float, count: int, *, still: bool) -> Run:
     command = [sys.executable, "-m", "benchmarks.serve", "--child", str(index), str(clients), "--seconds", str(seconds)]
-    done = subprocess.run([*command, "--documents", str(count)], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [*command, "--documents", str(count), *["--still"] * still], stdout=subprocess.PIPE, text=True, check=True
+    )
     return Run(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -404,13 +407,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each run")
     parser.add_argument("--documents", type=int, default=2_000, help="in the index")
     parser.add_argument("--clients", type=int, action="append", help="callers at once; default: 1, 8 and 200")
+    parser.add_argument("--still", action="store_true", help="write nothing meanwhile, so that both sides do the same work")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        library_child(Path(options.child[0]), int(options.child[1]), options.seconds, options.documents)
+        library_child(Path(options.child[0]), int(options.child[1]), options.seconds, options.documents, still=options.still)
         return
-    found = measure(options.seconds, options.documents, options.clients or CLIENTS)
+    found = measure(options.seconds, options.documents, options.clients or CLIENTS, still=options.still)
     runs = [Run(**run) for run in found["runs"]]  # type: ignore[attr-defined]
     print(report(found, runs))
     if options.json:
