@@ -31,6 +31,8 @@ from late_interaction.bundle import (
     SideRules,
     write_manifest,
 )
+from late_interaction.cores import cores
+from late_interaction.devices import Graph, open_graph
 from late_interaction.errors import CheckpointError
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
@@ -71,8 +73,8 @@ def write_next_plaid(
     except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
         raise CheckpointError(f"{folder.shown / TOKENIZER} cannot be read: {error}") from None
     settings = _settings(folder, tokenizer)
-    session = _session(folder.path / MODEL)
-    width = int(_run(session, [settings.markers["query"]] * 2, [1, 1]).shape[1])
+    graph = _opened(folder.path / MODEL)
+    width = int(_run(graph, [settings.markers["query"]] * 2, [1, 1]).shape[1])
     if (stated := folder.read(CONFIG).get("embedding_dim", width)) != width:
         raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, the graph gives {width}")
     dim = chosen_dim(options, width, "graph")
@@ -83,7 +85,7 @@ def write_next_plaid(
     chosen = with_options(trained, options, PreTrainedTokenizerFast(tokenizer_object=tokenizer))
     bundle = write_manifest(output, chosen)
     progress("verifying against the graph as it was")
-    return bundle, _verify(session, tokenizer, bundle, trained, settings, options.sample)
+    return bundle, _verify(graph, tokenizer, bundle, trained, settings, options.sample)
 
 
 def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
@@ -147,30 +149,29 @@ def _manifest(settings: _Settings, source: str, dim: int, models: dict[str, str]
     )
 
 
-def _session(path: Path) -> Any:
+def _opened(path: Path) -> Graph:
     """The graph as it is. Raises: CheckpointError where onnxruntime refuses it, or it is not one of next-plaid's."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = open_graph(path, cores())
     except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    inputs, outputs = ({item.name for item in items} for items in (session.get_inputs(), session.get_outputs()))
-    if outputs != {THEIR_OUTPUT} or not {INPUT_IDS, ATTENTION_MASK} <= inputs <= {INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES}:
+    if graph.outputs != {THEIR_OUTPUT} or not {INPUT_IDS, ATTENTION_MASK} <= graph.inputs <= {
+        INPUT_IDS,
+        ATTENTION_MASK,
+        TOKEN_TYPES,
+    }:
         raise CheckpointError(
-            f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, not those of a next-plaid graph"
+            f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}, not those of a next-plaid graph"
         )
-    return session
+    return graph
 
 
-def _run(session: Any, ids: Sequence[int], attention: Sequence[int]) -> np.ndarray:
+def _run(graph: Graph, ids: Sequence[int], attention: Sequence[int]) -> np.ndarray:
     """Rows `[n, d]` of one text."""
     feed = {INPUT_IDS: np.array([ids], np.int64), ATTENTION_MASK: np.array([attention], np.int64)}
-    if any(item.name == TOKEN_TYPES for item in session.get_inputs()):
+    if TOKEN_TYPES in graph.inputs:
         feed[TOKEN_TYPES] = np.zeros((1, len(ids)), np.int64)
-    rows: np.ndarray = session.run([THEIR_OUTPUT], feed)[0][0]
+    rows: np.ndarray = graph.run([THEIR_OUTPUT], feed)[0][0]
     return rows
 
 
@@ -202,14 +203,14 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
 
 
 def _verify(
-    session: Any, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, sample: Sequence[str] | None
+    graph: Graph, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, sample: Sequence[str] | None
 ) -> ExportReport:
     """Rows of every graph of the bundle against the graph as it was, on the bundle's ids; ids under next-plaid's own rules
     against next-plaid's steps."""
     sides = verification_texts(sample)
 
     def reference(items: Sequence[TokenRows]) -> list[np.ndarray]:
-        full = [_run(session, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]
+        full = [_run(graph, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]
         return [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in full]
 
     differences = _differing(Tokenizing(replace(bundle, manifest=trained)), tokenizer, settings, sides)

@@ -15,6 +15,7 @@ import numpy as np
 
 from exporter.graph import load_graph, save_graph
 from exporter.quiet import quiet
+from late_interaction.devices import onnxruntime
 from late_interaction.errors import UsageError
 
 __all__ = ["QUANTIZERS", "check_schemes", "quantize", "quantize_all"]
@@ -44,6 +45,7 @@ def quantize_all(schemes: Sequence[str], model: Path, progress: Callable[[str], 
 
 
 def quantize(scheme: str, source: Path, target: Path) -> None:
+    onnxruntime()  # without its telemetry, before its tools import it
     with quiet():
         QUANTIZERS[scheme](source, target)
 

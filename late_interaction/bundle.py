@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
-_FASTEST_FIRST = ("int8", "int8-tensor", "fp32")  # on a CPU
+FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
 
 
@@ -191,7 +191,7 @@ class Bundle:
 
     @property
     def default_precision(self) -> str:
-        return next(name for name in _FASTEST_FIRST if name in self.manifest.models)
+        return next(name for name in FASTEST_ON_CPU if name in self.manifest.models)
 
     def copy_to(self, target: Path) -> None:
         """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""

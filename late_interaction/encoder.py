@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT, Bundle
 from late_interaction.cores import cores
-from late_interaction.errors import BundleError
+from late_interaction.devices import CPU, Device, Graph, open_graph
+from late_interaction.errors import BundleError, ColbertVespaError
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-__all__ = ["Encoder", "check_finite", "open_graph"]
-
-TOKEN_BUDGET = 1024  # padded tokens of a batch: what stays in a core's cache
-MAX_BATCH = 64
+__all__ = ["Encoder", "check_finite", "open_graph", "suitable_precision"]
 
 
 class Encoder:
-    """One bundle's model in one precision (None: the bundle's default).
+    """One bundle's model in one precision (None: the one that suits the device) on one device.
 
-    Queries are encoded one at a time with all threads. Documents are encoded in batches sorted by length, one batch per
-    thread. The batch changes nothing but float noise, except in `int8-tensor`, whose activations are quantized per batch
-    (cosine above .99). The models are loaded when first used; memory beyond them is bounded by the token budget, or by the
-    longest text where that is longer.
+    On the processor queries are encoded one at a time with all threads, documents in batches sorted by length, one batch per
+    thread; other devices get larger batches (`late_interaction.devices`). The batch changes nothing but float noise, except in
+    `int8-tensor`, whose activations are quantized per batch (cosine above .99). The models are loaded when first used; memory
+    beyond them is bounded by the token budget, or by the longest text where that is longer.
     """
 
-    def __init__(self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None) -> None:
-        """`threads`: of onnxruntime, by default one per core. Raises: BundleError where the bundle has no such model."""
+    def __init__(
+        self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None, device: str | Device = CPU
+    ) -> None:
+        """`threads`: of onnxruntime, by default one per core. device: `cuda`, `cuda:1`; see `late_interaction.devices.DEVICES`.
+
+        Raises: BundleError where the bundle has no such model; UsageError where there is no such device.
+        """
         self.bundle = bundle
-        self.precision = precision or bundle.default_precision
+        self.device = Device.of(device)
+        self.precision = precision or suitable_precision(bundle, self.device)
         self.threads = threads or cores()
         self.tokenizing = Tokenizing(bundle)
         bundle.model_path(self.precision)
@@ -58,7 +56,7 @@ class Encoder:
             return self.encode_queries(texts)
         rows = self.tokenizing.queries(texts)
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
-        for places in _batches([len(item.ids) for item in rows]):
+        for places in self._batches(rows):
             for place, vectors in zip(places, self._run(self._wide, [rows[place] for place in places]), strict=True):
                 found[place] = vectors
         return found
@@ -76,41 +74,42 @@ class Encoder:
 
     def _documents(self, rows: Sequence[TokenRows], *, pooled: bool) -> list[Matrix]:
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
-        batches = list(_batches([len(item.ids) for item in rows]))
+        batches = list(self._batches(rows))
         pooling = self.bundle.manifest.pooling if pooled else None
-        session = self._narrow
+        graph = self._narrow
 
         def encode(places: list[int]) -> list[Matrix]:
-            vectors = self._run(session, [rows[place] for place in places])
+            vectors = self._run(graph, [rows[place] for place in places])
             return vectors if pooling is None else [pool(D, pooling) for D in vectors]
 
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as threads:
+        with ThreadPoolExecutor(self.device.kind.lanes or self.threads, thread_name_prefix="encode") as threads:
             for places, encoded in zip(batches, threads.map(encode, batches), strict=True):
                 for place, vectors in zip(places, encoded, strict=True):
                     found[place] = vectors
         return found
 
     @cached_property
-    def _wide(self) -> ort.InferenceSession:
+    def _wide(self) -> Graph:
         """For one query at a time: all threads on one text."""
-        return self._session(self.threads)
+        return self._graph(self.threads, 1)
 
     @cached_property
-    def _narrow(self) -> ort.InferenceSession:
-        """For many documents: a thread each."""
-        return self._session(1)
+    def _narrow(self) -> Graph:
+        """For many documents: a thread each, or the whole of a device that is not the processor."""
+        return self._wide if self.device.kind.lanes else self._graph(1, self.threads)
 
-    def _session(self, threads: int) -> ort.InferenceSession:
+    def _graph(self, threads: int, lanes: int) -> Graph:
         path = self.bundle.model_path(self.precision)
         self._check_still_there()
         try:
-            session = open_graph(path, threads)
+            graph = open_graph(path, threads, self.device, lanes=lanes, fp16=self.precision == "fp16")
+        except ColbertVespaError:
+            raise
         except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
             raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
-        names = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
-        if names != ({INPUT_IDS, ATTENTION_MASK}, {OUTPUT}):
-            raise BundleError(f"{path} has inputs {sorted(names[0])} and outputs {sorted(names[1])}: export it again")
-        return session
+        if (graph.inputs, graph.outputs) != ({INPUT_IDS, ATTENTION_MASK}, {OUTPUT}):
+            raise BundleError(f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}: export it again")
+        return graph
 
     def _check_still_there(self) -> None:
         """Raises: BundleError where another bundle has taken this one's place, as when an index is replaced."""
@@ -119,56 +118,60 @@ class Encoder:
             if files.get(name) != self.bundle.manifest.files[name]:
                 raise BundleError(f"{self.bundle.path} was replaced by another bundle while it was in use: open it again")
 
-    def _run(self, session: ort.InferenceSession, batch: Sequence[TokenRows]) -> list[Matrix]:
-        longest = max(len(item.ids) for item in batch)
-        ids = np.full((len(batch), longest), self.bundle.manifest.pad_id, np.int64)
-        attention = np.zeros((len(batch), longest), np.int64)
-        for row, item in enumerate(batch):
-            ids[row, : len(item.ids)] = item.ids
-            attention[row, : len(item.ids)] = item.attention
-        output = session.run([OUTPUT], {INPUT_IDS: ids, ATTENTION_MASK: attention})[0]
+    def _run(self, graph: Graph, batch: Sequence[TokenRows]) -> list[Matrix]:
+        ids, attention = self._padded(batch)
+        output = graph.run([OUTPUT], {INPUT_IDS: ids, ATTENTION_MASK: attention})[0]
         if output.shape[2] != self.dim:
             raise BundleError(f"{self.bundle.path}: the model gives {output.shape[2]} dimensions, the manifest says {self.dim}")
         return [np.ascontiguousarray(output[row, : len(item.ids)][item.keep], np.float32) for row, item in enumerate(batch)]
+
+    def _padded(self, batch: Sequence[TokenRows]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and attention `[texts, tokens]`, on devices that compile every shape in few shapes; rows that are added attend to
+        their first token, as softmax over nothing is not a number.
+        """
+        longest = max(len(item.ids) for item in batch)
+        tokens, texts = self.device.kind.powers
+        shape = (
+            round_up(len(batch), texts),
+            max(longest, min(round_up(longest, tokens), self.bundle.manifest.max_tokens)),
+        )
+        ids = np.full(shape, self.bundle.manifest.pad_id, np.int64)
+        attention = np.zeros(shape, np.int64)
+        attention[len(batch) :, 0] = 1
+        for row, item in enumerate(batch):
+            ids[row, : len(item.ids)] = item.ids
+            attention[row, : len(item.ids)] = item.attention
+        return ids, attention
+
+    def _batches(self, rows: Sequence[TokenRows]) -> Iterator[list[int]]:
+        """Places of texts, longest first, so that a batch pads little and stays within the device's budget of tokens."""
+        kind, batch = self.device.kind, list[int]()
+        lengths = [len(item.ids) for item in rows]
+        for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+            if batch and (len(batch) == kind.texts or (len(batch) + 1) * lengths[batch[0]] > kind.tokens):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+
+def suitable_precision(bundle: Bundle, device: Device) -> str:
+    """The first of the device's that the bundle has."""
+    return next(name for name in device.kind.precisions if name in bundle.manifest.models)
+
+
+def round_up(number: int, base: int) -> int:
+    """To a power of `base`; 1: not at all."""
+    if base == 1:
+        return number
+    power = 1
+    while power < number:
+        power *= base
+    return power
 
 
 def check_finite(vectors: Sequence[Matrix], bundle: Bundle) -> None:
     """Scores of rows that are no numbers put documents in no order. Raises: BundleError."""
     if not all(np.isfinite(rows).all() for rows in vectors):
         raise BundleError(f"{bundle.path} gives vectors that are no finite numbers: export it again, or with another precision")
-
-
-def open_graph(path: Path, threads: int = 1) -> ort.InferenceSession:
-    """A session on the CPU whose int8 products are exact on every processor.
-
-    Without VNNI, onnxruntime's quicker kernel adds pairs of products in 16 bits, which overflow: other vectors.
-    """
-    import onnxruntime as ort  # when there is something to encode
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    if not _has_vnni():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _has_vnni() -> bool:
-    """Whether int8 products are exact as they are; asking for precision there takes 1.6 times as long."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace"), re.MULTILINE)
-    except OSError:  # not Linux
-        return False
-    return flags is not None and not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags[1].split())
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of texts, longest first, so that a batch pads little and stays within the token budget."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and (len(batch) == MAX_BATCH or (len(batch) + 1) * lengths[batch[0]] > TOKEN_BUDGET):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

@@ -4,6 +4,7 @@
     ├── UsageError                    exit code 2: the command or call was given something it does not take
     │   └── ArgumentError             also a ValueError, as callers of RAGatouille's methods expect it
     ├── MissingDependency             an extra is not installed; the message has the install command
+    ├── DeviceError                   an accelerator that does not start, or fails
     ├── BundleError                   a folder that is no bundle, or one that was changed
     ├── CheckpointError               weights that cannot be loaded or exported
     ├── CollectionError               a document source: path, line, encoding, duplicate id
@@ -30,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "ColbertVespaError",
     "CollectionError",
+    "DeviceError",
     "FilterError",
     "IncompleteAnswer",
     "IndexBeingWritten",
@@ -64,6 +66,10 @@ class ArgumentError(UsageError, ValueError):
 
 
 class MissingDependency(ColbertVespaError):
+    pass
+
+
+class DeviceError(ColbertVespaError):
     pass
 
 
