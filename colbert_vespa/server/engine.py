@@ -18,7 +18,7 @@ from colbert_vespa.server.access import Access
 from colbert_vespa.server.batching import Gathering
 from colbert_vespa.server.catalog import Catalog, ServedIndex
 from colbert_vespa.server.errors import Refusal
-from colbert_vespa.server.limits import Gate, within
+from colbert_vespa.server.limits import LATE, Gate, within
 from colbert_vespa.server.metrics import ServerMetrics
 from colbert_vespa.server.settings import ServedAddress, ServerSettings
 from late_interaction.array_types import Matrix
@@ -205,7 +205,7 @@ class Engine:
         """The options with the filter of the key, and what is left of the time."""
         left = opened.until - self.clock()
         if left <= 0:
-            raise Refusal(504, "the time for the request was up: raise timeout, or ask for less")
+            raise Refusal(504, LATE)
         return replace(options, where=access.restricted(options.where), index=None, timeout=left)
 
     async def rerank_stored(self, access: Access, query: Query, options: SearchOptions, timeout: float | None) -> SearchResult:

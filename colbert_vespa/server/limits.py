@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from colbert_vespa.server.errors import Refusal
 
-__all__ = ["Gate", "within"]
+__all__ = ["LATE", "Gate", "within"]
 
 T = TypeVar("T")
+LATE = "the time for the request was up: raise timeout, or ask for less"
 GRACE_S = 0.3  # what Vespa's own answer to a deadline may take to come, which says more than ours
 
 
@@ -70,16 +71,12 @@ class Gate:
     @staticmethod
     def _late(turn: asyncio.Future[None]) -> None:
         if not turn.done():
-            turn.set_exception(_late())
+            turn.set_exception(Refusal(504, LATE))
 
 
-async def within(left: float, work: Awaitable[T]) -> T:
-    """left: seconds until the request's deadline. Raises: Refusal where it passes."""
+async def within(left: float, work: Awaitable[T], late: str = LATE) -> T:
+    """left: seconds until the request's deadline. Raises: Refusal saying `late` where it passes."""
     try:
         return await asyncio.wait_for(work, left + GRACE_S)
     except asyncio.TimeoutError:
-        raise _late() from None
-
-
-def _late() -> Refusal:
-    return Refusal(504, "the time for the request was up: raise timeout, or ask for less")
+        raise Refusal(504, late) from None

@@ -15,7 +15,17 @@ from colbert_vespa.server.access import ADMIN, READ, WRITE, Access
 from colbert_vespa.server.engine import Engine
 from late_interaction.errors import UsageError
 
-__all__ = ["Administers", "Asked", "Reads", "StrictRoute", "Timeout", "Writes", "check_sizes", "strict_json"]
+__all__ = [
+    "Administers",
+    "Asked",
+    "Patience",
+    "Reads",
+    "StrictRoute",
+    "Timeout",
+    "Writes",
+    "check_sizes",
+    "strict_json",
+]
 
 
 class IdConvertor(StringConvertor):
@@ -100,12 +110,23 @@ async def _timeout(
 
     def chosen(of_body: float | None) -> float:
         named = [seconds for seconds in (asked, of_body) if seconds is not None]
-        seconds = min(named, default=most.timeout)
-        if not 0 < seconds <= most.max_timeout:
-            raise UsageError(f"timeout must be above 0, at most {most.max_timeout:g} seconds, got {seconds:g}")
-        return seconds
+        return _allowed(min(named, default=most.timeout), most.max_timeout)
 
     return chosen
+
+
+async def _patience(
+    request: Request,
+    x_timeout: Annotated[str | None, Header(description="Seconds to wait at most until it is durable.")] = None,
+) -> float | None:
+    """Raises: UsageError, Refusal."""
+    return None if x_timeout is None else _allowed(_seconds(x_timeout), engine_of(request).settings.max_timeout)
+
+
+def _allowed(seconds: float, most: float) -> float:
+    if not 0 < seconds <= most:
+        raise UsageError(f"timeout must be above 0, at most {most:g} seconds, got {seconds:g}")
+    return seconds
 
 
 def _seconds(text: str) -> float:
@@ -122,6 +143,7 @@ Asked = Annotated[Engine, Depends(_asked)]
 Reads = Annotated[Access, Depends(_reads)]
 Administers = Annotated[Access, Depends(_administers)]
 Writes = Annotated[Access, Depends(_writes)]
+Patience = Annotated[float | None, Depends(_patience)]
 Timeout = Annotated[Callable[[float | None], float], Depends(_timeout)]
 
 

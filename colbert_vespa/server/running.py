@@ -67,9 +67,7 @@ def listening(listen: Listen) -> socket.socket:
     try:
         family, kind, tcp, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as opened:
-            on = opened.enter_context(
-                socket.socket(family, kind, tcp)
-            )  # TCP by name: or asyncio leaves Nagle on
+            on = opened.enter_context(socket.socket(family, kind, tcp))  # TCP by name: or asyncio leaves Nagle on
             on.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             on.bind(address)
             opened.pop_all()

@@ -10,6 +10,7 @@ from colbert_vespa.server.access import Access
 from colbert_vespa.server.batching import Gathering
 from colbert_vespa.server.engine import Engine, Opened
 from colbert_vespa.server.errors import Refusal
+from colbert_vespa.server.limits import within
 from colbert_vespa.store import Outcome, feed_documents, packed_document
 from feeder import Splitting
 from late_interaction.addresses import locate
@@ -21,6 +22,7 @@ from late_interaction.metadata import MetadataSchema
 __all__ = ["Fate", "Writing"]
 
 MOST_WAITING = 64  # calls that wait for the writer of one index
+LATE_WRITE = "the time for the request was up: ask whether it was written, or send it again, which changes nothing more"
 PATIENCE_S = 3600.0  # of what a feed asks before it writes
 
 
@@ -51,22 +53,25 @@ class Writing:
     splitting: Splitting = field(default_factory=Splitting)
     _queues: dict[str, Gathering[_Job, list[Fate] | ColbertVespaError]] = field(default_factory=dict)
 
-    async def put(self, access: Access, name: str, documents: Sequence[Document]) -> list[Fate]:
-        """A fate for each document, in order. Raises: Refusal, IndexBeingWritten, LocalIndexError, VespaError."""
-        return await self._written(_Job(access, "put", documents), name)
+    async def put(self, access: Access, name: str, documents: Sequence[Document], patience: float | None = None) -> list[Fate]:
+        """A fate for each document, in order. patience: seconds, after which what has not begun to be written is not.
 
-    async def delete(self, access: Access, name: str, ids: Sequence[str]) -> list[Fate]:
+        Raises: Refusal, IndexBeingWritten, LocalIndexError, VespaError.
+        """
+        return await self._written(_Job(access, "put", documents), name, patience)
+
+    async def delete(self, access: Access, name: str, ids: Sequence[str], patience: float | None = None) -> list[Fate]:
         """As put."""
-        return await self._written(_Job(access, "delete", [Document(id_) for id_ in ids]), name)
+        return await self._written(_Job(access, "delete", [Document(id_) for id_ in ids]), name, patience)
 
-    async def _written(self, job: _Job, name: str) -> list[Fate]:
+    async def _written(self, job: _Job, name: str, patience: float | None) -> list[Fate]:
         served = self.engine.catalog.only(job.access, name)
         if served.name not in self._queues:
             self._queues[served.name] = Gathering(lambda jobs: self._work(served.name, jobs), MOST_WAITING)
         queue = self._queues[served.name]
         if queue.waiting >= MOST_WAITING:
             raise Refusal(429, f"index {served.name!r} is being written: try again later", {"Retry-After": "1"})
-        done = await queue(job)
+        done = await (queue(job) if patience is None else within(patience, queue(job), LATE_WRITE))
         if isinstance(done, ColbertVespaError):
             raise done
         return done

@@ -8,6 +8,7 @@ import json
 import pytest
 from serving import made, refused, serving
 
+from colbert_vespa.server.writing import Writing
 from late_interaction.documents import Document
 from late_interaction.plaid import open_index
 
@@ -109,6 +110,27 @@ async def test_another_writer_is_a_conflict(http, index):
         task = (await http.get(f"/v1/tasks/{started['task']}")).json()
         assert (task["state"], task["stored"]) == ("failed", 0) and "being written" in task["detail"]
     assert (await http.put(f"{AT}/x", json={"text": "t"})).status_code == 200
+
+
+async def test_a_write_that_waits_too_long_says_so_and_is_not_begun(http, index, monkeypatch):
+    go_on, work = asyncio.Event(), Writing._fed
+
+    async def late(*args):
+        await go_on.wait()
+        return await work(*args)
+
+    monkeypatch.setattr(Writing, "_fed", late)
+    monkeypatch.setattr("colbert_vespa.server.limits.GRACE_S", 0.0)
+    first = asyncio.create_task(http.put(f"{AT}/first", json={"text": "t"}))
+    await asyncio.sleep(0.05)
+    for waits in (http.put(f"{AT}/late", json={"text": "t"}, headers={"X-Timeout": "0.05"}),
+                  http.delete(f"{AT}/cat", headers={"X-Timeout": "0.05"}),
+                  http.delete(AT, params={"id": "cat"}, headers={"X-Timeout": "0.05"})):  # fmt: skip
+        assert "ask whether it was written" in await refused(waits, 504)
+    await refused(http.put(f"{AT}/late", json={"text": "t"}, headers={"X-Timeout": "soon"}), 422)
+    go_on.set()
+    assert (await first).status_code == 200
+    assert [(await http.get(f"{AT}/{id_}")).status_code for id_ in ("first", "late", "cat")] == [200, 404, 200]
 
 
 async def test_what_arrives_while_an_index_is_written_is_one_version(http, index):

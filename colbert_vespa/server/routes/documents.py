@@ -13,7 +13,7 @@ from colbert_vespa.server.access import Access
 from colbert_vespa.server.answers import NDJSON, answer, line, responses
 from colbert_vespa.server.errors import Refusal
 from colbert_vespa.server.models import DeletedAnswer, DocumentAnswer, DocumentBody, DocumentsAnswer, TaskStarted, WrittenAnswer
-from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, Writes, check_sizes, strict_json
+from colbert_vespa.server.requests import Asked, Patience, Reads, StrictRoute, Timeout, Writes, check_sizes, strict_json
 from colbert_vespa.server.writing import Fate, Writing
 from colbert_vespa.store import whole_document, whole_metadata
 from late_interaction.documents import Document, Passage
@@ -130,10 +130,11 @@ async def delete_documents(
     request: Request,
     engine: Asked,
     access: Writes,
+    patience: Patience,
 ) -> Response:
     """Delete several documents; `deleted` has those that were there."""
     check_sizes(engine, texts=tuple(id), many=len(id))
-    fates = await request.app.state.writing.delete(access, name, check_ids(id))
+    fates = await request.app.state.writing.delete(access, name, check_ids(id), patience)
     return answer({"deleted": [fate.id for fate in fates if fate.status < 400]})
 
 
@@ -145,16 +146,23 @@ async def put_document(
     request: Request,
     engine: Asked,
     access: Writes,
+    patience: Patience,
 ) -> Response:
     """Put one document in place of any of its id. Answered when it is durable and can be found."""
     document = Document(checked_id(id), body.title, body.text, body.metadata)
-    return _only((await request.app.state.writing.put(access, name, [document]))[0])
+    return _only((await request.app.state.writing.put(access, name, [document], patience))[0])
 
 
 @router.delete("/{id:id}", responses=responses(WrittenAnswer, 409), operation_id="delete_document")
-async def delete_document(name: str, id: str, request: Request, engine: Asked, access: Writes) -> Response:  # noqa: A002
+async def delete_document(
+    name: str,
+    id: str,  # noqa: A002
+    request: Request,
+    access: Writes,
+    patience: Patience,
+) -> Response:
     """Delete one document."""
-    return _only((await request.app.state.writing.delete(access, name, [checked_id(id)]))[0])
+    return _only((await request.app.state.writing.delete(access, name, [checked_id(id)], patience))[0])
 
 
 def _only(fate: Fate) -> Response:
