@@ -35,7 +35,7 @@ from colbert_vespa.evaluation.metrics import Metric, means, percentile
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
-from exporter.dense import DenseEncoder
+from exporter.torch_dense import TorchDense
 from late_interaction.bm25 import Bm25
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
@@ -94,7 +94,7 @@ def bm25_row(judged: Judged, texts: Sequence[str]) -> tuple[Hits, list[float], f
 
 
 def dense_row(judged: Judged, texts: Sequence[str]) -> tuple[Hits, list[float], float, float]:
-    model = DenseEncoder(minilm_folder())
+    model = TorchDense(minilm_folder())
     build = seconds_for_all(texts, model.encode_documents)
     D = model.encode_documents(texts)
 

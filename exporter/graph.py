@@ -42,7 +42,7 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
             raise CheckpointError(f"{checkpoint.folder.shown}: module {kind} cannot be exported")
     backbone = modules[0].model
 
-    class Graph(torch.nn.Module):
+    class TokenGraph(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.backbone = backbone
@@ -54,7 +54,7 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
                 rows = projection({"token_embeddings": rows})[projection.module_output_name]
             return torch.nn.functional.normalize(rows[..., :dim], p=2.0, dim=-1)
 
-    return Graph().eval()
+    return TokenGraph().eval()
 
 
 def export_graph(graph: Any, path: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "F32", "I8", "I16", "I32", "I64", "U8", "U16", "Codes", "Mask", "Matrix", "Packed", "Places", "TokenIds", "TokenVectors",
+    "Vector",
 ]  # fmt: skip
 
 F32 = NDArray[np.float32]
@@ -19,6 +20,7 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Matrix = F32  # vectors by row, or scores
+Vector = F32  # [dim], of one text by a dense model
 Mask = NDArray[np.bool_]
 Places = I64  # passages by number
 Codes = NDArray[Any]  # numbers of centroids: uint16 or int32

@@ -8,6 +8,8 @@
       model.int8.onnx          optional: the same with quantized weights
       tokenizer.json           without truncation and padding of its own
       codebooks/NAME.npz       optional: centroids and residual buckets, trained on a sample of the user's documents
+      dense/NAME/              optional: a dense model, one vector a text: model.onnx (output embedding [batch, dim]),
+                               model.int8.onnx, tokenizer.json
       report.json              optional: what verification against torch measured
 
 Formats are validated before they are read: unknown version, missing or changed file, unsafe path are errors by name.
@@ -19,16 +21,28 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from late_interaction.addresses import as_path
-from late_interaction.errors import BundleError
+from late_interaction.errors import BundleError, ColbertVespaError
 from late_interaction.files import atomic_write, copy_file, files_below, remove_file, safe_join, sha256_file
 from late_interaction.structured import Count, parse, read
 
-__all__ = ["FORMAT_VERSION", "Bundle", "Expansion", "FileEntry", "Manifest", "Pooling", "SideRules", "write_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Bundle",
+    "DensePart",
+    "Expansion",
+    "FileEntry",
+    "Manifest",
+    "Pooling",
+    "SideRules",
+    "check_dense_name",
+    "write_manifest",
+]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -36,6 +50,9 @@ MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
+DENSE, DENSE_OUTPUT = "dense", "embedding"  # folder of the dense models and name of the default one; output of their graphs
+MAX_DENSE_DIM = 1 << 16
+_DENSE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +102,45 @@ class FileEntry:
     bytes: Count
 
 
+@dataclass(frozen=True, slots=True)
+class DensePart:
+    """A dense model: one vector `[dim]` a text, pooled and, where `normalized`, of length one, both in its graph.
+
+    models: precision to file, tokenizer: file; none of either where its vectors come ready-made with documents and queries.
+    max_tokens: special tokens and prompt included. lower_case: of the text, before it is tokenized.
+    """
+
+    source: str
+    dim: Count
+    max_tokens: Count = 0
+    pad_id: Count = 0
+    query_prompt: str = ""
+    document_prompt: str = ""
+    lower_case: bool = False
+    normalized: bool = True
+    models: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.models.values(), *([self.tokenizer] if self.tokenizer else []))
+
+    def fault(self) -> str:
+        """What cannot be of it, or empty."""
+        if not 1 <= self.dim <= MAX_DENSE_DIM:
+            return f"dim must be from 1 to {MAX_DENSE_DIM}"
+        if self.models and "fp32" not in self.models:
+            return "models has no fp32"
+        if bool(self.models) != bool(self.tokenizer):
+            return "models and tokenizer must both be there, or neither"
+        return "max_tokens must be at least 3" if self.models and self.max_tokens < 3 else ""
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says. `models` maps a precision (fp32, int8) to a file; `codebooks` a name to a file. `rules`: whose
-    tokenization this is, the one the checkpoint was trained with ("trained") or that of Vespa's colbert-embedder ("vespa").
+    """What manifest.json says. `models` maps a precision (fp32, int8) to a file, `codebooks` a name to a file, `dense` a name
+    to a dense model. `rules`: whose tokenization this is, the one the checkpoint was trained with ("trained") or that of
+    Vespa's colbert-embedder ("vespa").
     """
 
     source: str
@@ -106,11 +158,15 @@ class Manifest:
     pooling: Pooling | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     codebooks: Mapping[str, str] = field(default_factory=dict)
+    dense: Mapping[str, DensePart] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        data = dataclasses.asdict(self)
+        if not self.dense:  # bundles of before there were dense models keep their checksum
+            del data["dense"]
+        return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -123,6 +179,10 @@ class Manifest:
             raise BundleError(f"{where}: models has no fp32")
         if manifest.rules not in RULES:
             raise BundleError(f"{where}: rules {manifest.rules!r} unknown; known: {', '.join(RULES)}")
+        for name, part in manifest.dense.items():
+            check_dense_name(name, BundleError, where)
+            if fault := part.fault():
+                raise BundleError(f"{where}: dense.{name}: {fault}")
         return manifest
 
 
@@ -153,6 +213,7 @@ class Bundle:
             raise BundleError(f"{manifest_path} cannot be read: {error}") from None
         manifest = Manifest.from_json(text, str(manifest_path))
         listed = {*manifest.models.values(), *manifest.codebooks.values(), "tokenizer.json"}
+        listed |= {name for part in manifest.dense.values() for name in part.files}
         if unlisted := sorted(listed - set(manifest.files)):
             raise BundleError(f"{manifest_path}: {unlisted[0]!r} has no checksum in files")
         for name, entry in manifest.files.items():
@@ -198,6 +259,15 @@ class Bundle:
         for name in self.manifest.files:
             copy_file(self.file(name), safe_join(target, name))
         atomic_write(target / MANIFEST, self.manifest.to_json())
+
+
+def check_dense_name(name: str, error: type[ColbertVespaError], where: str = "") -> None:
+    """Names of dense models become names of folders and of Vespa's fields. Raises: `error`."""
+    if not _DENSE_NAME.fullmatch(name):
+        raise error(
+            f"{where and where + ': '}dense model {name[:40]!a} must be named by small letters, digits and _, a letter first, "
+            "at most 31"
+        )
 
 
 def is_bundle_folder(folder: Path) -> bool:

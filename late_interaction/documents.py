@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from late_interaction.array_types import Matrix, Vector
+from late_interaction.bundle import check_dense_name
 from late_interaction.errors import UsageError
+from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value, plain_metadata
 from late_interaction.text import MAX_ID_CHARACTERS, checked_id, checked_text
 
@@ -17,16 +22,19 @@ class Document:
     """A user's document. `id` is any non-empty string and is never parsed; a whole number becomes its digits.
 
     Characters that are not text become blanks, and metadata are as `plain_metadata` says, so that a document has one digest
-    however it was made.
+    however it was made. dense: ready-made vectors by name of a dense model, `[dim]`, or `[passages, dim]` of a document of
+    several passages; documents are compared without them.
     """
 
     id: str
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    dense: Mapping[str, Vector | Matrix] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an id that cannot be one, or a title or text that is not text; MetadataError."""
+        """Raises: UsageError on an id that cannot be one, a title or text that is not text, dense vectors that are not numbers;
+        MetadataError."""
         id_ = checked_id(self.id, "document id")
         if len(id_) > MAX_ID_CHARACTERS:
             raise UsageError(f"document id {id_[:20]!r}... is longer than {MAX_ID_CHARACTERS} characters")
@@ -34,14 +42,37 @@ class Document:
         object.__setattr__(self, "title", checked_text(self.title, f"document {id_!r}: title"))
         object.__setattr__(self, "text", checked_text(self.text, f"document {id_!r}: text"))
         object.__setattr__(self, "metadata", plain_metadata(self.metadata, f"document {id_!r}: "))
+        if self.dense:
+            object.__setattr__(self, "dense", _checked_vectors(self.dense, f"document {id_!r}: dense"))
 
     def to_json(self) -> dict[str, object]:
-        """As a line of a source has it."""
-        return {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
+        """As a line of a source has it; a number that is not finite is null."""
+        data: dict[str, object] = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
+        if self.dense:
+            data["dense"] = {name: finite_json(vectors.tolist()) for name, vectors in self.dense.items()}
+        return data
 
     @property
     def blank(self) -> bool:
         return not self.title.strip() and not self.text.strip()
+
+
+def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:
+    """Raises: UsageError naming `what`. Numbers that are not finite pass: the feed refuses such a document by itself."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{what} must map names of dense models to vectors, got {type(given).__name__}")
+    found = {}
+    for name, vectors in given.items():
+        check_dense_name(str(name), UsageError, what)
+        try:
+            rows = np.array(vectors, np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"{what}.{name} must be numbers, [dim] or [passages, dim]") from None
+        if rows.ndim not in (1, 2) or not rows.size:
+            raise UsageError(f"{what}.{name} must be numbers, [dim] or [passages, dim], got shape {list(rows.shape)}")
+        rows.flags.writeable = False
+        found[str(name)] = rows
+    return found
 
 
 @dataclass(frozen=True, slots=True)

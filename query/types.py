@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.errors import IncompleteAnswer
 from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value
@@ -71,11 +71,12 @@ class Ids(Covered, tuple[str, ...]):
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
     """A query that was checked and encoded. rows: `[q, d]` float32. text: None where ready rows were given. encode_s:
-    seconds that the encoder took."""
+    seconds that the encoders took. dense: its vectors `[dim]` by name of the dense model."""
 
     rows: Matrix
     text: str | None
     encode_s: float = 0.0
+    dense: Mapping[str, Vector] = field(default_factory=dict)
 
     def row_scores(self, D: Matrix) -> tuple[float, ...]:
         """What each query row finds in a passage `D [t, d]`; nothing where it has no rows."""

@@ -219,9 +219,9 @@ def _baseline_runs(
     runs: dict[str, Run] = {"bm25": words}
     dense = None
     if settings.dense is not None:
-        from exporter.dense import DenseEncoder
+        from exporter.torch_dense import TorchDense
 
-        model = DenseEncoder(settings.dense)
+        model = TorchDense(settings.dense)
         report("dense", 0, len(documents))
         D = model.encode_documents([passage_text(d.title, d.text) for d in documents])
         report("dense", len(documents), len(documents))

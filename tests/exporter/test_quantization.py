@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.quantization import LEAST_TABLE, quantize
-from late_interaction.encoder import open_graph
+from late_interaction.devices import open_graph
 
 
 def graph(path, weight, table=None):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
+from late_interaction.bundle import Bundle, DensePart, Expansion, Manifest, SideRules, write_manifest
 from late_interaction.bundle_cache import find_bundle, register_bundle
 from late_interaction.errors import BundleError
 
@@ -156,3 +157,43 @@ def test_registered_bundles_are_found_by_checksum(folder, tmp_path):
     edit(folder, lambda data: data.update(source="another"))
     with pytest.raises(BundleError, match="was replaced"):
         find_bundle(bundle.sha256, tmp_path)
+
+
+DENSE = DensePart("m", 4, 64, models={"fp32": "dense/m/model.onnx"}, tokenizer="dense/m/tokenizer.json")
+
+
+def test_a_bundle_without_dense_models_has_the_checksum_that_it_always_had():
+    assert b"dense" not in MANIFEST.to_json()
+    assert hashlib.sha256(MANIFEST.to_json()).hexdigest() == "5c147e9e8dad9ac081e68ed1b1bdb393cef59d3d45223757b571d23100cbad04"
+
+
+def test_files_of_dense_models_are_checked_and_copied(folder, tmp_path):
+    for name in DENSE.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    bundle = write_manifest(folder, dataclasses.replace(MANIFEST, dense={"m": DENSE, "ready": DensePart("r", 2)}))
+    bundle.copy_to(tmp_path / "copy")
+    copied = Bundle.open(tmp_path / "copy")
+    assert (copied.sha256, copied.manifest.dense) == (bundle.sha256, bundle.manifest.dense)
+    edit(folder, lambda data: data["files"].pop("dense/m/tokenizer.json"))
+    with pytest.raises(BundleError, match=r"dense/m/tokenizer\.json' has no checksum"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("../m", {}, "must be named by small letters"),
+        ("M", {}, "must be named by small letters"),
+        ("m", {"dim": 0}, r"dense\.m: dim must be from 1 to 65536"),
+        ("m", {"dim": 1 << 20}, r"dense\.m: dim must be"),
+        ("m", {"models": {"int8": "x"}}, "models has no fp32"),
+        ("m", {"tokenizer": ""}, "models and tokenizer must both be there"),
+        ("m", {"max_tokens": 2}, "max_tokens must be at least 3"),
+        ("m", {"pad_id": -1}, r"dense\.m\.pad_id"),
+    ],
+)
+def test_a_dense_model_that_cannot_be(folder, name, change, message):
+    edit(folder, lambda data: data.update(dense={name: dataclasses.asdict(dataclasses.replace(DENSE, **change))}))
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)

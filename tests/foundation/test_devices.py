@@ -9,8 +9,9 @@ import pytest
 
 from late_interaction import devices
 from late_interaction.devices import AUTO, CPU, DEVICES, Device, check_device, installed_devices, open_graph
-from late_interaction.encoder import Encoder, round_up
+from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, DeviceError, MissingDependency, UsageError
+from late_interaction.graphs import round_up
 
 TEXTS = ["one", "two words", "three words here " * 9, "many " * 60, "a b c d", "last"]
 

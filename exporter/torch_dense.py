@@ -16,10 +16,10 @@ from late_interaction.array_types import Matrix
 from late_interaction.errors import CheckpointError
 from late_interaction.extras import required
 
-__all__ = ["DenseEncoder"]
+__all__ = ["TorchDense"]
 
 
-class DenseEncoder:
+class TorchDense:
     """Texts to unit rows `[n, d]` float32, with the checkpoint's own pooling (mean where it names none)."""
 
     def __init__(self, checkpoint: str | Path) -> None:

@@ -1,0 +1,124 @@
+"""A bundle's ONNX graphs, run on a device: token ids in batches sorted by length, a thread each or as the device likes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from late_interaction.array_types import F32, I64
+from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, Bundle
+from late_interaction.devices import Device, Graph, open_graph
+from late_interaction.errors import BundleError, ColbertVespaError
+
+__all__ = ["BundleGraph", "best_precision", "round_up"]
+
+_Encoded = TypeVar("_Encoded")
+
+
+@dataclass(frozen=True)
+class BundleGraph:
+    """A graph of a bundle, whose inputs are ids and attention, on one device. It is loaded when first used.
+
+    model, tokenizer: its files. output: the only one. threads: of onnxruntime. fp16: whether its weights are.
+    """
+
+    bundle: Bundle
+    model: str
+    tokenizer: str
+    output: str
+    pad_id: int
+    max_tokens: int
+    device: Device
+    threads: int
+    fp16: bool = False
+
+    @cached_property
+    def wide(self) -> Graph:
+        """For one text at a time: all threads on it."""
+        return self._opened(self.threads, 1)
+
+    @cached_property
+    def narrow(self) -> Graph:
+        """For many texts: a thread each, or the whole of a device that is not the processor."""
+        return self.wide if self.device.kind.lanes else self._opened(1, self.threads)
+
+    def _opened(self, threads: int, lanes: int) -> Graph:
+        """Raises: BundleError where it cannot be loaded, or another bundle has taken this one's place."""
+        path = self.bundle.file(self.model)
+        self._check_still_there()
+        try:
+            graph = open_graph(path, threads, self.device, lanes=lanes, fp16=self.fp16)
+        except ColbertVespaError:
+            raise
+        except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
+            raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
+        if (graph.inputs, graph.outputs) != ({INPUT_IDS, ATTENTION_MASK}, {self.output}):
+            raise BundleError(f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}: export it again")
+        return graph
+
+    def _check_still_there(self) -> None:
+        """Raises: BundleError where another bundle has taken this one's place, as when an index is replaced."""
+        files = Bundle.open(self.bundle.path, verify=False).manifest.files
+        for name in (self.model, self.tokenizer):
+            if files.get(name) != self.bundle.manifest.files[name]:
+                raise BundleError(f"{self.bundle.path} was replaced by another bundle while it was in use: open it again")
+
+    def run(self, graph: Graph, ids: Sequence[I64], attention: Sequence[I64]) -> F32:
+        """What `wide` or `narrow` makes of texts' ids and attention `[n]`: rows for as many texts at least."""
+        inputs, mask = self._padded(ids, attention)
+        return graph.run([self.output], {INPUT_IDS: inputs, ATTENTION_MASK: mask})[0]
+
+    def _padded(self, ids: Sequence[I64], attention: Sequence[I64]) -> tuple[I64, I64]:
+        """Ids and attention `[texts, tokens]`, on devices that compile every shape in few shapes; rows that are added attend to
+        their first token, as softmax over nothing is not a number.
+        """
+        longest = max(map(len, ids))
+        tokens, texts = self.device.kind.powers
+        shape = round_up(len(ids), texts), max(longest, min(round_up(longest, tokens), self.max_tokens))
+        inputs = np.full(shape, self.pad_id, np.int64)
+        mask = np.zeros(shape, np.int64)
+        mask[len(ids) :, 0] = 1
+        for row, (own, attended) in enumerate(zip(ids, attention, strict=True)):
+            inputs[row, : len(own)] = own
+            mask[row, : len(own)] = attended
+        return inputs, mask
+
+    def in_batches(self, lengths: Sequence[int], encode: Callable[[list[int]], Sequence[_Encoded]]) -> list[_Encoded]:
+        """What `encode` makes of each text, in the order given. encode: is given the places of a batch, in its thread."""
+        parts = list(self.batches(lengths))
+        encoded: dict[int, _Encoded] = {}
+        with ThreadPoolExecutor(self.device.kind.lanes or self.threads, thread_name_prefix="encode") as threads:
+            for places, made in zip(parts, threads.map(encode, parts), strict=True):
+                encoded.update(zip(places, made, strict=True))
+        return [encoded[place] for place in range(len(lengths))]
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Places of texts, longest first, so that a batch pads little and stays within the device's budget of tokens."""
+        kind, batch = self.device.kind, list[int]()
+        for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+            if batch and (len(batch) == kind.texts or (len(batch) + 1) * lengths[batch[0]] > kind.tokens):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+
+def best_precision(models: Mapping[str, str], device: Device) -> str:
+    """The first of the device's that there is."""
+    return next(name for name in device.kind.precisions if name in models)
+
+
+def round_up(number: int, base: int) -> int:
+    """To a power of `base`; 1: not at all."""
+    if base == 1:
+        return number
+    power = 1
+    while power < number:
+        power *= base
+    return power
