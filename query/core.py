@@ -40,7 +40,8 @@ from query.server import Server, ServerIndex, only_server
 from query.types import ById, Covered, EncodedQuery, Hit, Ids, Query, SearchResult
 from query.vespa import VespaIndex, search_joined
 from vespa_app.running import Application
-from vespa_app.running.description import ServerAnswered, read_description
+from vespa_app.running.description import read_description
+from vespa_app.running.http import ServerAnswered
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["Addresses", "Core", "addresses_of"]

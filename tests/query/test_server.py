@@ -14,6 +14,7 @@ import pytest
 from animals import ANIMALS, QUERY
 from vespa_bundles import small_bundle
 
+from colbert_vespa.monitor.checks import Monitor, Watched
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import (
@@ -145,6 +146,10 @@ def test_errors_are_those_of_an_index(client, url, local, bundle):
 def test_who_needs_vespa_is_told(url):
     with pytest.raises(VespaRefused, match="is a server of `colbert-vespa serve`"):
         Application.read(url)
+    with Monitor(Watched(url)) as monitor:
+        rows = monitor.look().found.rows
+    (said,) = [row.says for row in rows if row.area == "application"]
+    assert f"{url} is a server of `colbert-vespa serve`" in said
     from colbert_vespa.server.engine import Engine
     from colbert_vespa.server.settings import ServedAddress
 

@@ -12,9 +12,8 @@ import httpx
 import msgspec
 
 from late_interaction.errors import SettingsError, UsageError, VespaRefused
-from late_interaction.problems import MEDIA_TYPE, PREFIX
 from late_interaction.structured import parse, read
-from vespa_app.running.http import answer_json, connect, mapped_errors
+from vespa_app.running.http import answer_json, check_not_server, connect, mapped_errors
 from vespa_app.settings import AppSettings
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "DESCRIPTION_SCHEMA",
     "DESCRIPTION_VERSION",
     "Description",
-    "ServerAnswered",
     "description_document",
     "description_schema",
     "read_description",
@@ -35,10 +33,6 @@ DESCRIPTION_SCHEMA = "colbert_application"
 _FIELD = "description"
 # the namespace is fixed: a reader does not know the settings yet
 DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/current"
-
-
-class ServerAnswered(VespaRefused):
-    """A server of `colbert-vespa serve` is at an address where Vespa was looked for."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +128,7 @@ def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.
     with connect(query_url, timeout=timeout, transport=transport) as client, mapped_errors(query_url):
         response = client.get(DESCRIPTION_PATH)
     advice = f"{query_url} holds no colbert-vespa application: deploy one with `colbert-vespa deploy`"
-    if _is_server(response):
-        raise ServerAnswered(
-            f"{query_url} is a server of `colbert-vespa serve`, which can be searched; here Vespa's own address is needed",
-            response.status_code,
-        )
+    check_not_server(response)
     if response.status_code in (400, 404):
         raise VespaRefused(advice, response.status_code)
     fields = answer_json(response).get("fields")
@@ -146,14 +136,3 @@ def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.
     if not isinstance(text, str):
         raise VespaRefused(advice, response.status_code)
     return Description.from_json(text, query_url)
-
-
-def _is_server(response: httpx.Response) -> bool:
-    """A server of ours knows no such path, and says so in its own way."""
-    if response.is_success or response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
-        return False
-    try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(body, dict) and str(body.get("type")).startswith(PREFIX)

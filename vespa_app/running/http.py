@@ -11,9 +11,19 @@ import httpx
 
 from late_interaction.addresses import vespa_url
 from late_interaction.errors import UsageError, VespaBusy, VespaError, VespaRefused, VespaTimeout, VespaUnreachable
+from late_interaction.problems import MEDIA_TYPE, PREFIX
 from vespa_app.running.credentials import NOT_LET_IN, RENEW, tls_context, token_header
 
-__all__ = ["Body", "answer_json", "check", "connect", "mapped_errors", "parse_address"]
+__all__ = [
+    "Body",
+    "ServerAnswered",
+    "answer_json",
+    "check",
+    "check_not_server",
+    "connect",
+    "mapped_errors",
+    "parse_address",
+]
 
 BUSY = (429, 503, 507)
 MAX_MESSAGE = 500
@@ -107,10 +117,30 @@ def mapped_errors(url: object, what: str = "Vespa") -> Iterator[None]:
         raise VespaUnreachable(f"{url} does not answer ({reason}): is {what} up at that address?") from None
 
 
+class ServerAnswered(VespaRefused):
+    """A server of `colbert-vespa serve` is at an address where Vespa was looked for."""
+
+
+def check_not_server(response: httpx.Response) -> None:
+    """A server of ours knows none of Vespa's paths, and says so in its own way. Raises: ServerAnswered."""
+    if response.is_success or response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
+        return
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(body, dict) and str(body.get("type")).startswith(PREFIX):
+        where = str(response.url.copy_with(raw_path=b"/")).rstrip("/")
+        advice = "which can be searched; here Vespa's own address is needed"
+        raise ServerAnswered(f"{where} is a server of `colbert-vespa serve`, {advice}", response.status_code)
+
+
 def check(response: httpx.Response) -> httpx.Response:
-    """Raises: VespaBusy on 429, 503 and 507, VespaRefused on any other error status, with Vespa's own message."""
+    """Raises: VespaBusy on 429, 503 and 507, VespaRefused on any other error status, with Vespa's own message; ServerAnswered
+    where it is not Vespa's."""
     if response.is_success:
         return response
+    check_not_server(response)
     error: type[VespaError] = VespaBusy if response.status_code in BUSY else VespaRefused
     advice = f" ({RENEW})" if response.status_code in NOT_LET_IN else ""
     said = f"{response.status_code}: {message_of(response)}{advice}"
