@@ -4,7 +4,7 @@ from query.async_client import AsyncClient
 from query.client import Client
 from query.explain import explain
 from query.options import ClientSettings
-from query.types import Explanation, Hit, Match, SearchResult
+from query.types import Explanation, Hit, Match, QueryVectors, SearchResult
 
 __all__ = [
     "AsyncClient",
@@ -13,6 +13,7 @@ __all__ = [
     "Explanation",
     "Hit",
     "Match",
+    "QueryVectors",
     "SearchResult",
     "explain",
 ]

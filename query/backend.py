@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.encoder import Encoder, check_finite
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
-from late_interaction.text import clean_text
+from late_interaction.text import checked_text, clean_text
 from query.options import AUTO, SearchOptions
 from query.plans import Plan
-from query.types import ById, EncodedQuery, Ids, Query, SearchResult
+from query.types import ById, EncodedQuery, Ids, QueryVectors, SearchResult
+from vespa_app.settings.application_settings import parts_of
 
-__all__ = ["SearchIndex", "Where", "check_query", "choose_strategy", "encode_query"]
+__all__ = [
+    "DenseModel",
+    "SearchIndex",
+    "Where",
+    "check_query",
+    "choose_strategy",
+    "dense_model",
+    "dense_of_query",
+    "encode_query",
+    "unfit_for",
+    "with_dense",
+]
 
 Where: TypeAlias = Mapping[str, object] | None
+
+
+class DenseModel(Protocol):
+    """What makes the dense vectors of queries."""
+
+    def encode_queries(self, texts: Sequence[str]) -> Matrix: ...
 
 
 class SearchIndex(Protocol):
@@ -48,6 +67,13 @@ class SearchIndex(Protocol):
     @property
     def strategies(self) -> tuple[str, ...]:
         """Names that `candidates` takes here; the first is preferred."""
+        ...
+
+    def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
+        """Dense models whose vector of the query a search with those options asks, and their dimensions; empty where none.
+
+        Raises: UsageError where the index has no such dense model.
+        """
         ...
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
@@ -93,45 +119,126 @@ def choose_strategy(asked: str, known: tuple[str, ...], address: str, unfit: Map
     Raises: UsageError where the strategy that was asked for is unknown or cannot take the query, or none can.
     """
     if asked != AUTO:
-        if asked not in known:
-            raise UsageError(f"candidates {asked!r} unknown at {address}; it has: {', '.join(known)}")
-        if asked in unfit:
-            raise UsageError(f"candidates {asked} cannot take this query: {unfit[asked]}")
+        single = {part for name in known for part in parts_of(name)}
+        for part in parts_of(asked):
+            if part not in single:
+                raise UsageError(f"candidates {part!r} unknown at {address}; it has: {', '.join(known)}")
+            if part in unfit:
+                raise UsageError(f"candidates {part} cannot take this query: {unfit[part]}")
         return asked, ""
+    why = {name: next((unfit[part] for part in parts_of(name) if part in unfit), "") for name in known}
     for strategy in known:
-        if strategy not in unfit:
-            before = [f"{name}: {unfit[name]}" for name in known[: known.index(strategy)]]
+        if not why[strategy]:
+            before = [f"{name}: {why[name]}" for name in known[: known.index(strategy)]]
             return strategy, f"{strategy} is the first of {', '.join(known)} that {address} has for this query" + (
                 f" ({'; '.join(before)})" if before else ""
             )
-    raise UsageError(f"no candidates at {address} can take this query: " + "; ".join(f"{n}: {why}" for n, why in unfit.items()))
+    raise UsageError(f"no candidates at {address} can take this query: " + "; ".join(f"{n}: {w}" for n, w in why.items()))
 
 
-def check_query(query: object, dim: int) -> Query:
+def unfit_for(query: EncodedQuery, options: SearchOptions, dense: str | None) -> dict[str, str]:
+    """Strategies that cannot take a query for what it lacks, and why. options: with the index's defaults. dense: the model that
+    they name."""
+    words = "it needs the query as text, not ready rows"
+    vector = f"it needs the query as text, or its vector of dense model {dense!r} (QueryVectors)"
+    weights = options.fusion_weights
+    found = {}
+    if not query.text:
+        found["bm25"] = words
+        if "bm25" in weights:
+            found["hybrid"] = words
+    if dense not in query.dense:
+        found["dense"] = vector
+        if "dense" in weights:
+            found["hybrid"] = vector
+    return found
+
+
+def dense_model(asked: str | None, known: Iterable[str], address: str) -> str:
+    """Of a search: the one that is named, or the only one, or `dense`. Raises: UsageError where there is none."""
+    names = tuple(known)
+    if not names:
+        raise UsageError(f"{address} has no dense model: export its bundle with --dense, and feed it again")
+    chosen = asked or (names[0] if len(names) == 1 else "dense")
+    if chosen not in names:
+        what = f"dense model {chosen!r} unknown at {address}" if asked else f"{address} has several dense models: name one"
+        raise UsageError(f"{what}; it has: {', '.join(names)}")
+    return chosen
+
+
+def dense_of_query(
+    options: SearchOptions, strategies: Sequence[str], models: Mapping[str, int], address: str
+) -> Mapping[str, int]:
+    """As SearchIndex.dense_needed. options: with the index's defaults. models: dense models of the index and their
+    dimensions."""
+    asked = replace(options, candidates=strategies[0]) if options.candidates == AUTO else options
+    if not asked.needs_dense:
+        if options.dense is not None:
+            dense_model(options.dense, models, address)
+        return {}
+    name = dense_model(options.dense, models, address)
+    return {name: models[name]}
+
+
+def check_query(query: object, dim: int) -> str | Matrix:
     """A cleaned text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
     if isinstance(query, str):
         text = clean_text(query)
         if not text.strip():
             raise UsageError("the query is blank")
         return text
-    if query is None or isinstance(query, (bytes, Mapping, Set)):
-        raise UsageError(f"a query is a text or rows of numbers, got {type(query).__name__}")
-    try:
-        rows = np.ascontiguousarray(query, np.float32)
-    except (TypeError, ValueError):
-        raise UsageError(f"a query is a text or rows of numbers, got {type(query).__name__}") from None
+    rows = _numbers(query)
     if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or not np.isfinite(rows).all():
         raise UsageError(f"query rows must be finite numbers of shape [q, {dim}], got {list(rows.shape)}")
     return rows
 
 
+def _numbers(given: object) -> Matrix:
+    """Raises: UsageError."""
+    try:
+        if given is None or isinstance(given, (bytes, Mapping, Set)):
+            raise TypeError
+        return np.ascontiguousarray(given, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(f"a query is a text or rows of numbers, got {type(given).__name__}") from None
+
+
 def encode_query(query: object, dim: int, encoder: Callable[[], Encoder]) -> EncodedQuery:
     """dim: of the rows. encoder: asked for where the query is a text. Raises: UsageError as check_query."""
+    if isinstance(query, QueryVectors):
+        rows = check_query(_numbers(query.rows), dim)
+        assert not isinstance(rows, str)
+        text = None if query.text is None else checked_text(query.text, "the text of QueryVectors")
+        return EncodedQuery(rows, text, dense=_ready_dense(query.dense))
     checked = check_query(query, dim)
     if not isinstance(checked, str):
         return EncodedQuery(checked, None)
     model = encoder()
     start = time.perf_counter()
-    rows = model.encode_queries([checked])
-    check_finite(rows, model.bundle)
-    return EncodedQuery(rows[0], checked, time.perf_counter() - start)
+    rows_of_all = model.encode_queries([checked])
+    check_finite(rows_of_all, model.bundle)
+    return EncodedQuery(rows_of_all[0], checked, time.perf_counter() - start)
+
+
+def with_dense(query: EncodedQuery, needed: Mapping[str, int], encoder: Callable[[str], DenseModel]) -> EncodedQuery:
+    """With the vectors that it still lacks, where it has a text to make them of. needed: dimensions by name of the model.
+
+    Raises: UsageError on a ready vector of another shape.
+    """
+    models = {name: encoder(name) for name in needed if query.text and name not in query.dense}
+    start = time.perf_counter()
+    made = {name: model.encode_queries([query.text or ""])[0] for name, model in models.items()}
+    vectors = {**query.dense, **made}
+    for name, dim in needed.items():
+        if name in vectors and (vectors[name].shape != (dim,) or not np.isfinite(vectors[name]).all()):
+            shape = list(vectors[name].shape)
+            raise UsageError(f"the query's vector of dense model {name!r} must be {dim} finite numbers, got shape {shape}")
+    took = time.perf_counter() - start if made else 0.0
+    return replace(query, dense=vectors, encode_s=query.encode_s + took) if needed else query
+
+
+def _ready_dense(given: Mapping[str, Vector]) -> dict[str, Vector]:
+    """Raises: UsageError where they are not vectors by name."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f'dense vectors of a query are given by name, as {{"dense": vector}}, got {type(given).__name__}')
+    return {str(name): _numbers(vector) for name, vector in given.items()}

@@ -15,12 +15,13 @@ import httpx
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
+from late_interaction.dense import DenseEncoder
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
 from late_interaction.text import given_list
-from query.backend import SearchIndex, Where, encode_query
+from query.backend import SearchIndex, Where, encode_query, with_dense
 from query.explain import explained
 from query.merging import check_comparable, merged
 from query.options import (
@@ -48,6 +49,8 @@ __all__ = ["Addresses", "Core", "addresses_of"]
 
 Addresses: TypeAlias = str | Path | Sequence[str | Path]
 C = TypeVar("C", bound=Covered)
+K = TypeVar("K")
+E = TypeVar("E", Encoder, DenseEncoder)
 ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
 
 
@@ -83,6 +86,7 @@ class Core:
         self.clock = clock
         self._precision = precision
         self._encoders: dict[str, Encoder] = {}
+        self._dense_encoders: dict[tuple[str, str], DenseEncoder] = {}
         self._lock = threading.Lock()
         given = addresses_of(addresses)
         opened_bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
@@ -170,12 +174,15 @@ class Core:
         return first.model if isinstance(first, ServerIndex) else self.bundle.manifest.source
 
     def encoder(self, bundle: Bundle) -> Encoder:
+        return self._kept(self._encoders, bundle.sha256, lambda: Encoder(bundle, precision=self._precision))
+
+    def _kept(self, encoders: dict[K, E], key: K, make: Callable[[], E]) -> E:
         with self._lock:
-            if bundle.sha256 not in self._encoders:
-                for oldest in list(self._encoders)[: 1 - ENCODERS]:
-                    del self._encoders[oldest]
-                self._encoders[bundle.sha256] = Encoder(bundle, precision=self._precision)
-            return self._encoders[bundle.sha256]
+            if key not in encoders:
+                for oldest in list(encoders)[: 1 - ENCODERS]:
+                    del encoders[oldest]
+                encoders[key] = make()
+            return encoders[key]
 
     def _encoded(self, query: object, index: SearchIndex) -> EncodedQuery:
         if isinstance(query, EncodedQuery):
@@ -183,6 +190,15 @@ class Core:
         if isinstance(index, ServerIndex):
             return index.asked(query)
         return encode_query(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
+
+    def _encoded_for(self, query: object, indexes: Sequence[SearchIndex], options: SearchOptions) -> EncodedQuery:
+        """With the dense vectors that a search of those indexes needs. Raises: UsageError."""
+        needed = {name: dim for index in indexes for name, dim in index.dense_needed(options).items()}
+        return with_dense(self._encoded(query, indexes[0]), needed, lambda name: self.dense_encoder(indexes[0].bundle, name))
+
+    def dense_encoder(self, bundle: Bundle, name: str) -> DenseEncoder:
+        """Raises: UsageError where the bundle has no such dense model, or it has no graph."""
+        return self._kept(self._dense_encoders, (bundle.sha256, name), lambda: DenseEncoder(bundle, name))
 
     def deadline(self, timeout: float | None) -> float:
         """Raises: UsageError on a timeout that is not above 0."""
@@ -212,7 +228,7 @@ class Core:
             asked = [server.asked(query) for query in given_list(queries, "queries")]
             return [self._checked(result) for result in (yield from server.search_many(asked, options, deadline))]
         check_comparable(indexes)
-        encoded_queries = [self._encoded(query, indexes[0]) for query in given_list(queries, "queries")]
+        encoded_queries = [self._encoded_for(query, indexes, options) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
             results = yield from indexes[0].search_many(encoded_queries, options, deadline)
         else:

@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Passage
-from late_interaction.errors import LocalIndexError
+from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings, open_index, sharding_at
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.types import ShardCoverage
-from query.backend import Where, choose_strategy
+from query.backend import Where, choose_strategy, dense_of_query, unfit_for
 from query.bm25_candidates import bm25_candidates
 from query.fusion import fused
 from query.grouping import best_passages, grouped
@@ -80,6 +80,9 @@ class LocalSearch:
     @property
     def schema(self) -> MetadataSchema:
         return self.index.schema
+
+    def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
+        return dense_of_query(options, self.strategies, {}, self.address)
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return at_once(lambda: self._search(query, options, deadline))
@@ -146,7 +149,9 @@ class LocalSearch:
         return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
     def _search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> SearchResult:
-        unfit = {} if query.text else dict.fromkeys(("bm25", "hybrid"), "it needs the query as text, not ready rows")
+        if options.fusion == "sum" or len(options.finders) > 1:
+            raise UsageError(f"{self.address} is a local index, which has no fusion by sum and no joined candidates")
+        unfit = unfit_for(query, options, options.dense)
         strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, unfit)
         index = self._pinned(deadline)
         where = parse_where(options.where, index.schema)
@@ -226,7 +231,7 @@ class LocalSearch:
             maxsim |= {hit.passage.id: hit.score for hit in by_vectors.hits}
             passages = {hit.passage.id: hit.passage for hit in by_vectors.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
-            scores = fused(finite, words, options.fusion)
+            scores = fused(finite, words, options.fusion_weights)
         by_words = dict(words)
         if options.first_stage:
             scores = by_words

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.text import checked_ids, checked_text, given_list
-from vespa_app.settings.application_settings import MAX_HITS
+from vespa_app.settings.application_settings import FUSIONS, MAX_HITS, SCORES, parts_of
 
 __all__ = [
     "AUTO",
@@ -22,13 +22,13 @@ __all__ = [
     "ClientSettings",
     "Names",
     "SearchOptions",
-    "Weights",
     "check_count",
     "check_documents",
     "check_flag",
     "check_ids",
     "check_names",
     "check_seconds",
+    "check_weights",
     "takes_options",
 ]
 
@@ -41,27 +41,8 @@ Names: TypeAlias = str | Sequence[str] | None
 
 AUTO = "auto"
 SCORED = ("engine", "client")
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Of candidates `hybrid`: how much each of the two orders counts."""
-
-    maxsim: float = 1.0
-    bm25: float = 1.0
-
-    @classmethod
-    def of(cls, given: Mapping[str, float] | None) -> Weights:
-        """Raises: UsageError on another name, or a weight that is negative or no number."""
-        given = {} if given is None else given
-        if not isinstance(given, Mapping):
-            raise UsageError(f'weights must be a dict such as {{"maxsim": 1.0, "bm25": 0.5}}, got {given!r}')
-        for name, value in given.items():
-            if name not in ("maxsim", "bm25"):
-                raise UsageError(f"weights have the names maxsim and bm25, got {name!r}")
-            if not _is_number(value) or not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"weight {name} must be a number of at least 0, got {value!r}")
-        return cls(**{name: float(value) for name, value in given.items()})
+_DEFAULT_WEIGHTS = {"maxsim": 1.0, "bm25": 1.0}
+_ALONE = (AUTO, "hybrid", "exhaustive")  # candidates that join no others
 
 
 @dataclass(frozen=True)
@@ -69,12 +50,15 @@ class SearchOptions:
     """What a search takes besides the query: the one definition, from which the clients' `search`, `search_many` and `stages`
     have their arguments. A field that is added here is one of theirs.
 
-    where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, or `auto`. index: name or
-    names; None for the default. rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids looked up
-    for each query row; both None for the index's own. offset: hits before this page; give it on all pages, also as 0. group:
-    the best passage of each of k documents. weights: of candidates hybrid, {"maxsim": 1.0, "bm25": 1.0}. scored: MaxSim in
-    the `engine`, or at the `client` over vectors that it fetches. explain: words that matched, and scores by query row.
-    timeout: seconds, encoding included; None for the client's.
+    where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, several joined by "+" (what
+    any of them finds, ordered by MaxSim), or `auto`. index: name or names; None for the default. rerank: candidates of the
+    whole cluster that get a MaxSim score. probes: centroids looked up for each query row; both None for the index's own.
+    offset: hits before this page; give it on all pages, also as 0. group: the best passage of each of k documents. weights: of
+    candidates hybrid, as {"maxsim": 1.0, "bm25": 0.5, "dense": 1.0}, where a name that is absent takes no part; None for the
+    index's own. fusion: how hybrid joins them, by `rrf` (ranks) or `sum` (scores from 0 to 1); None for the index's own. dense:
+    name of the dense model; None for the only one, or `dense`. scored: MaxSim in the `engine`, or at the `client` over vectors
+    that it fetches. explain: words that matched, and scores by query row. timeout: seconds, encoding included; None for the
+    client's.
     """
 
     k: int = 10
@@ -88,6 +72,8 @@ class SearchOptions:
     offset: int | None = None
     group: bool = False
     weights: Mapping[str, float] | None = None
+    fusion: str | None = None
+    dense: str | None = None
     scored: str = "engine"
     explain: bool = False
     timeout: float | None = None
@@ -106,13 +92,17 @@ class SearchOptions:
             checked["offset"] = int(self.offset)
         for name in ("group", "explain"):
             checked[name] = check_flag(name, getattr(self, name))
-        if not isinstance(self.candidates, str):
-            raise UsageError(f"candidates must be the name of a strategy, got {self.candidates!r}")
+        _check_candidates(self.candidates)
+        if self.fusion is not None and self.fusion not in FUSIONS:
+            raise UsageError(f"fusion {self.fusion!r} unknown; known: {', '.join(FUSIONS)}")
+        if self.dense is not None and (not isinstance(self.dense, str) or not self.dense):
+            raise UsageError(f"dense must be the name of a dense model, got {self.dense!r}")
         if self.scored not in SCORED:
             raise UsageError(f"scored {self.scored!r} unknown; known: {', '.join(SCORED)}")
         if self.ids is not None:
             checked["ids"] = tuple(check_ids(self.ids))
-        Weights.of(self.weights)
+        if self.weights is not None:
+            checked["weights"] = check_weights(self.weights)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -127,8 +117,24 @@ class SearchOptions:
         return self.first + self.k
 
     @property
-    def fusion(self) -> Weights:
-        return Weights.of(self.weights)
+    def fusion_weights(self) -> dict[str, float]:
+        """What hybrid joins, by names of scores; each above 0."""
+        given = _DEFAULT_WEIGHTS if self.weights is None else self.weights
+        return {name: given[name] for name in SCORES if given.get(name, 0.0) > 0}
+
+    @property
+    def finders(self) -> tuple[str, ...]:
+        """The strategies whose finds are joined; the only one, where it is one."""
+        return parts_of(self.candidates)
+
+    @property
+    def needs_dense(self) -> bool:
+        """Whether the query needs a dense vector; what `auto` chooses is not known here."""
+        return "dense" in self.finders or (self.candidates == "hybrid" and "dense" in self.fusion_weights)
+
+    def with_defaults(self, weights: Mapping[str, float] | None, fusion: str | None) -> SearchOptions:
+        """With an index's own weights and fusion where none are given."""
+        return replace(self, weights=self.weights or weights or None, fusion=self.fusion or fusion or None)
 
     def for_first_stage(self) -> SearchOptions:
         """The same search without its reranking. Raises: UsageError where there is nothing without it."""
@@ -239,6 +245,36 @@ def check_flag(name: str, value: bool) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise UsageError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def check_weights(given: Mapping[str, float]) -> dict[str, float]:
+    """Weights by names of scores.
+
+    Raises: UsageError on another name, a weight that is negative or no number, or where none is above 0.
+    """
+    if not isinstance(given, Mapping):
+        raise UsageError(f'weights must be a dict such as {{"maxsim": 1.0, "bm25": 0.5}}, got {given!r}')
+    for name, value in given.items():
+        if name not in SCORES:
+            raise UsageError(f"weights have the names {', '.join(SCORES)}, got {name!r}")
+        if not _is_number(value) or not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"weight {name} must be a number of at least 0, got {value!r}")
+    if not any(given.values()):
+        raise UsageError(f"weights must name at least one of {', '.join(SCORES)} with a number above 0, got {dict(given)!r}")
+    return {name: float(value) for name, value in given.items()}
+
+
+def _check_candidates(candidates: object) -> None:
+    if not isinstance(candidates, str):
+        raise UsageError(f"candidates must be the name of a strategy, got {candidates!r}")
+    parts = parts_of(candidates)
+    if len(parts) == 1:
+        return
+    if len(set(parts)) < len(parts) or "" in parts:
+        raise UsageError(f"candidates {candidates!r}: name different strategies, as bm25+dense")
+    for part in parts:
+        if part in _ALONE:
+            raise UsageError(f"candidates {candidates!r}: {part} joins no others")
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:

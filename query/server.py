@@ -33,7 +33,7 @@ from query.server_answer import (
     passages_of_server,
     result_of_server,
 )
-from query.types import ById, EncodedQuery, Hit, Ids, SearchResult
+from query.types import ById, EncodedQuery, Hit, Ids, QueryVectors, SearchResult
 from vespa_app.running.credentials import key_header
 from vespa_app.running.http import connect, mapped_errors, parse_address
 
@@ -151,10 +151,16 @@ class ServerIndex:
         if self._facts.error:
             kind = VespaUnreachable if self._facts.backend == "vespa" else LocalIndexError
             raise kind(f"{self.address}: {self._facts.error}")
+        if isinstance(query, QueryVectors):
+            raise UsageError(f"{self.address} is a server, which takes no ready dense vectors: give the query as text")
         checked = check_query(query, self._facts.dim)
         if isinstance(checked, str):
             return EncodedQuery(np.zeros((0, self._facts.dim), np.float32), checked)
         return EncodedQuery(checked, None)
+
+    def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
+        """The server makes them of the text."""
+        return {}
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return (yield from self.search_many([query], options, deadline))[0]

@@ -23,12 +23,25 @@ __all__ = [
     "Match",
     "Matrix",
     "Query",
+    "QueryVectors",
     "SearchResult",
 ]
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Covered")
-Query: TypeAlias = str | Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class QueryVectors:
+    """A query that is encoded already. rows: `[q, d]`. dense: a vector by name of each dense model that the search asks. text:
+    for candidates that match words."""
+
+    rows: Matrix
+    dense: Mapping[str, Vector] = field(default_factory=dict)
+    text: str | None = None
+
+
+Query: TypeAlias = str | Matrix | QueryVectors
 
 
 class Covered:
@@ -122,7 +135,7 @@ class Explanation:
 class Hit:
     """One passage. `score` is its MaxSim, of candidates `hybrid` its fused score.
 
-    index: the index that it is from. stages: what each stage gave it (`candidates`, `maxsim`, with words `bm25`). rows: what
+    index: the index that it is from. stages: the scores that took part (`candidates`, `maxsim`, `bm25`, `dense`). rows: what
     each query row found in it, which adds up to its MaxSim, and explanation: the words that matched; both of a search that
     explains. vectors: stored rows `[t, d]`, on the way to an explanation.
     """

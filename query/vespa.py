@@ -15,11 +15,11 @@ import numpy as np
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
-from late_interaction.errors import VespaBusy, VespaRefused, VespaUnreachable
+from late_interaction.errors import UsageError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.filters import parse_where
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import MetadataSchema
-from query.backend import Where, choose_strategy
+from query.backend import Where, choose_strategy, dense_of_query
 from query.fusion import fused
 from query.options import ClientSettings, SearchOptions
 from query.plans import Plan, VespaAnswer, VespaQuery, together
@@ -115,12 +115,17 @@ class VespaIndex:
 
     def strategy(self, query: EncodedQuery, options: SearchOptions) -> tuple[str, str]:
         """Raises: UsageError."""
-        unfit = unfit_strategies(self.application.settings, query)
+        if options.fusion == "sum" or len(options.finders) > 1:
+            raise UsageError(f"{self.address} has no fusion by sum and no joined candidates")
+        unfit = unfit_strategies(self.application.settings, query, options)
         return choose_strategy(options.candidates, self.strategies, self.address, unfit)
 
     def request(self, query: EncodedQuery, options: SearchOptions, strategy: str) -> Request:
         """Raises: FilterError, UsageError, SettingsError."""
         return search_request(self.application.description, self.books, query, options, strategy)
+
+    def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
+        return dense_of_query(options, self.strategies, {}, self.address)
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return (yield from search_joined([self], query, options, deadline))[0]
@@ -330,7 +335,7 @@ def _scored_here(
     if strategy == "hybrid":
         words = [(hit.passage_id, hit.stages["bm25"]) for hit in hits if hit.stages["bm25"] > 0]
         words.sort(key=lambda pair: -pair[1])
-        final = fused(scored, words, options.fusion)
+        final = fused(scored, words, options.fusion_weights)
     by_id = {hit.passage_id: (hit, D) for hit, D in zip(hits, matrices, strict=True)}
     best = sorted(final, key=lambda id_: (-final[id_], id_))[options.first : options.last]
     page = []

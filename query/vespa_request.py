@@ -9,6 +9,7 @@ from typing import Any
 
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
+from query.backend import unfit_for
 from query.options import SearchOptions
 from query.types import EncodedQuery
 from query.yql import filter_to_yql, string_literal
@@ -52,14 +53,11 @@ class Request:
         return {"yql": yql, "model.restrict": ",".join(schemas), "presentation.timing": True, **self.parameters}
 
 
-def unfit_strategies(settings: AppSettings, query: EncodedQuery) -> dict[str, str]:
+def unfit_strategies(settings: AppSettings, query: EncodedQuery, options: SearchOptions) -> dict[str, str]:
     """Strategies of an application that cannot take a query, and why."""
-    found = {}
-    for name in settings.candidates:
-        if STRATEGIES[name].needs_text and not query.text:
-            found[name] = "it needs the query as text, not ready rows"
-        elif name == "token" and len(query.rows) > settings.query_rows:
-            found[name] = f"it takes {settings.query_rows} query rows, and there are {len(query.rows)}: setting query_rows"
+    found = unfit_for(query, options, options.dense)
+    if len(query.rows) > settings.query_rows:
+        found["token"] = f"it takes {settings.query_rows} query rows, and there are {len(query.rows)}: setting query_rows"
     return found
 
 
@@ -71,7 +69,7 @@ def search_request(
     if options.probes is not None:
         settings = dataclasses.replace(settings, probes=options.probes)
     rerank = options.reranked(settings.rerank) if strategy != "exhaustive" else options.last
-    where, fusion = parse_where(options.where, settings.metadata), options.fusion
+    where, fusion = parse_where(options.where, settings.metadata), options.fusion_weights
     parts = STRATEGIES[strategy].query(
         StrategyRequest(
             rows=query.rows,
@@ -80,7 +78,7 @@ def search_request(
             settings=settings,
             codebook=books.codebook,
             thresholds=books.thresholds,
-            weights=(fusion.maxsim, fusion.bm25),
+            weights=(fusion.get("maxsim", 0.0), fusion.get("bm25", 0.0)),
         )
     )
     page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}

@@ -119,6 +119,9 @@ class ToyIndex:
     def search(self, query, options, deadline):
         return at_once(lambda: self._found(query, options))
 
+    def dense_needed(self, options):
+        return {}
+
     def search_many(self, queries, options, deadline):
         return at_once(lambda: [self._found(query, options) for query in queries])
 

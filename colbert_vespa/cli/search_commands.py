@@ -45,8 +45,10 @@ def search(
         int | None, typer.Option("--offset", help="Hits before this page; give it on all pages.", parser=NUMBER)
     ] = None,
     weight: Annotated[
-        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0 or bm25=1.0. Several times.")
+        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Several times.")
     ] = None,
+    fusion: Annotated[str | None, typer.Option("--fusion", help="How hybrid joins them: rrf (ranks) or sum (scores).")] = None,
+    dense: Annotated[str | None, typer.Option("--dense", help="Dense model, where the index has several.", parser=text)] = None,
     scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
     timeout: Timeout = None,
     require_full: RequireFull = False,
@@ -68,7 +70,7 @@ def search(
     with Client(address, bundle, settings=settings) as client:
         result = client.search(
             query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
-            group=group, weights=weights, scored=scored, timeout=timeout,
+            group=group, weights=weights, fusion=fusion, dense=dense, scored=scored, timeout=timeout,
             explain=explain or heatmap is not None or not json_output,  # people see which words matched
         )  # fmt: skip
     out.hits(result)

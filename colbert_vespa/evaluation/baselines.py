@@ -14,7 +14,7 @@ from late_interaction.documents import Document, passage_text
 from late_interaction.progress import StepReport
 from late_interaction.vector_cache import DocumentEncoder
 from query.fusion import fused
-from query.options import Weights
+from query.options import SearchOptions
 from vespa_app.candidates.pooled import pool
 
 __all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
@@ -62,6 +62,6 @@ def fused_run(first: Run, second: Run, k: int) -> Hits:
     """Reciprocal rank fusion of both."""
     found = {}
     for query, hits in first.items():
-        scores = fused(dict(hits), second.get(query, []), Weights())
+        scores = fused(dict(hits), second.get(query, []), SearchOptions().fusion_weights)
         found[query] = sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
     return found

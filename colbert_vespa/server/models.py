@@ -167,7 +167,7 @@ else:
     SearchRequest = create_model("SearchRequest", __base__=SearchBody, **_option_fields())
     RerankRequest = create_model(
         "RerankRequest", __base__=RerankBody,
-        **_option_fields("ids", "candidates", "rerank", "probes", "offset", "weights", "scored", "k"),
+        **_option_fields("ids", "candidates", "rerank", "probes", "offset", "weights", "fusion", "dense", "scored", "k"),
     )  # fmt: skip
     ExplainRequest = create_model("ExplainRequest", __base__=ExplainBody, **_option_fields("ids", "offset", "explain"))
 

@@ -37,11 +37,16 @@ from vespa_app.settings.sections import (
     toml_value,
 )
 
-__all__ = ["ENCODINGS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT", "AppSettings"]
+__all__ = [
+    "ENCODINGS", "FUSIONS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT", "SCORES", "AppSettings",
+    "parts_of",
+]  # fmt: skip
 
 LAYOUTS = ("passages", "chunks")
 MODES = ("index", "streaming")
 ENCODINGS = ("client", "embedder")
+SCORES = ("maxsim", "bm25", "dense")  # that candidates hybrid join
+FUSIONS = ("rrf", "sum")
 # what a further index may have of its own; all else is of the whole application
 INDEX_SETTINGS = (
     "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
@@ -65,6 +70,11 @@ LIMITS = {
 }
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+
+def parts_of(candidates: str) -> tuple[str, ...]:
+    """The strategies that candidates such as `bm25+dense` join."""
+    return tuple(candidates.split("+"))
 
 
 @dataclass(frozen=True)
