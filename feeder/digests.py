@@ -6,8 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import numpy as np
+
 from late_interaction.documents import Document
 from late_interaction.metadata import Value
+from late_interaction.ready_rows import ReadyRows
 
 __all__ = ["Digests", "bare_digest", "moved_digest", "stored_digest"]
 
@@ -24,10 +27,17 @@ class Digests:
 
     def of(self, document: Document, metadata: Mapping[str, Value]) -> str:
         """metadata: typed, in place of the document's."""
-        content = [document.id, document.title, document.text, dict(metadata)]
+        content: list[object] = [document.id, document.title, document.text, dict(metadata)]
+        if document.vectors:
+            content.append([_rows_digest(rows) for rows in document.vectors])
         found = self._start.copy()
         found.update(json.dumps(content, sort_keys=True).encode())
         return found.hexdigest()[:MADE] + self._end
+
+
+def _rows_digest(rows: ReadyRows) -> str:
+    """The same of all types of numbers, and of rows that come one after the other: their number goes with the dimension."""
+    return hashlib.sha256(np.ascontiguousarray(rows, "<f4").tobytes()).hexdigest()
 
 
 def moved_digest(digest: str, kept: str) -> str:

@@ -12,6 +12,8 @@
                                model.int8.onnx, tokenizer.json
       report.json              optional: what verification against torch measured
 
+A bundle without a model, of vectors that are made elsewhere, has a manifest and perhaps codebooks, and no tokenizer.
+
 Formats are validated before they are read: unknown version, missing or changed file, unsafe path are errors by name.
 """
 
@@ -29,6 +31,7 @@ from pathlib import Path
 from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError, ColbertVespaError
 from late_interaction.files import atomic_write, copy_file, files_below, remove_file, safe_join, sha256_file
+from late_interaction.ready_rows import MAX_ROWS, RowRules
 from late_interaction.structured import Count, parse, read
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
 MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
@@ -138,9 +142,9 @@ class DensePart:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says. `models` maps a precision (fp32, int8) to a file, `codebooks` a name to a file, `dense` a name
-    to a dense model. `rules`: whose tokenization this is, the one the checkpoint was trained with ("trained") or that of
-    Vespa's colbert-embedder ("vespa").
+    """What manifest.json says. `models` maps a precision (fp32, int8) to a file, and is empty where vectors are made elsewhere;
+    lengths are rows at most then. `codebooks` maps a name to a file, `dense` a name to a dense model. `rules`: whose
+    tokenization this is, the one the checkpoint was trained with ("trained") or that of Vespa's colbert-embedder ("vespa").
     """
 
     source: str
@@ -175,7 +179,7 @@ class Manifest:
         manifest = read(cls, data, BundleError, where)
         if manifest.dim < 1 or manifest.max_tokens < 4 or manifest.query.length < 3 or manifest.document.length < 3:
             raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")
-        if "fp32" not in manifest.models:
+        if "fp32" not in manifest.models and (manifest.models or TOKENIZER in manifest.files):
             raise BundleError(f"{where}: models has no fp32")
         if manifest.rules not in RULES:
             raise BundleError(f"{where}: rules {manifest.rules!r} unknown; known: {', '.join(RULES)}")
@@ -212,7 +216,7 @@ class Bundle:
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{manifest_path} cannot be read: {error}") from None
         manifest = Manifest.from_json(text, str(manifest_path))
-        listed = {*manifest.models.values(), *manifest.codebooks.values(), "tokenizer.json"}
+        listed = {*manifest.models.values(), *manifest.codebooks.values(), *([TOKENIZER] if manifest.models else [])}
         listed |= {name for part in manifest.dense.values() for name in part.files}
         if unlisted := sorted(listed - set(manifest.files)):
             raise BundleError(f"{manifest_path}: {unlisted[0]!r} has no checksum in files")
@@ -233,6 +237,31 @@ class Bundle:
         """Identity of the bundle: the checksum of its manifest, which has the checksums of everything else."""
         return hashlib.sha256(self.manifest.to_json()).hexdigest()
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it has a model that makes vectors of texts."""
+        return bool(self.manifest.models)
+
+    def check_encodes(self) -> None:
+        """Raises: BundleError where vectors are made elsewhere."""
+        if not self.encodes:
+            raise BundleError(f"bundle {self.path} has no model to encode texts with: give ready vectors instead")
+
+    @property
+    def document_rows(self) -> RowRules:
+        """What ready rows of a passage have to be."""
+        return self._row_rules(self.manifest.document)
+
+    @property
+    def query_rows(self) -> RowRules:
+        """What ready rows of a query have to be."""
+        return self._row_rules(self.manifest.query)
+
+    def _row_rules(self, side: SideRules) -> RowRules:
+        """A model's lengths are of texts: what it makes of anything else may be longer."""
+        most = MAX_ROWS if self.encodes else side.length
+        return RowRules(self.manifest.dim, most, self.manifest.normalized)
+
     def comparable(self, other: Bundle) -> bool:
         """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
         own = self.manifest.document
@@ -244,6 +273,7 @@ class Bundle:
 
     def model_path(self, precision: str) -> Path:
         """Raises: BundleError where the bundle has no graph of that precision."""
+        self.check_encodes()
         name = self.manifest.models.get(precision)
         if name is None:
             known = ", ".join(self.manifest.models)
@@ -252,6 +282,8 @@ class Bundle:
 
     @property
     def default_precision(self) -> str:
+        """Raises: BundleError where vectors are made elsewhere."""
+        self.check_encodes()
         return next(name for name in FASTEST_ON_CPU if name in self.manifest.models)
 
     def copy_to(self, target: Path) -> None:

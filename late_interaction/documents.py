@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from late_interaction.bundle import check_dense_name
 from late_interaction.errors import UsageError
 from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value, plain_metadata
+from late_interaction.ready_rows import ReadyRows, matrices_of, packed_array
 from late_interaction.text import MAX_ID_CHARACTERS, checked_id, checked_text
 
 __all__ = ["Document", "Passage", "passage_text"]
@@ -23,7 +24,8 @@ class Document:
 
     Characters that are not text become blanks, and metadata are as `plain_metadata` says, so that a document has one digest
     however it was made. dense: ready-made vectors by name of a dense model, `[dim]`, or `[passages, dim]` of a document of
-    several passages; documents are compared without them.
+    several passages. vectors: token vectors that were made elsewhere, of each of its passages, as `matrices_of` takes them;
+    without them the bundle's model makes them of title and text. Documents are compared without either.
     """
 
     id: str
@@ -31,9 +33,10 @@ class Document:
     text: str = ""
     metadata: Mapping[str, Value] = field(default_factory=dict)
     dense: Mapping[str, Vector | Matrix] = field(default_factory=dict, compare=False)
+    vectors: Sequence[ReadyRows] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an id that cannot be one, a title or text that is not text, dense vectors that are not numbers;
+        """Raises: UsageError on an id that cannot be one, a title or text that is not text, vectors that are not numbers;
         MetadataError."""
         id_ = checked_id(self.id, "document id")
         if len(id_) > MAX_ID_CHARACTERS:
@@ -44,17 +47,20 @@ class Document:
         object.__setattr__(self, "metadata", plain_metadata(self.metadata, f"document {id_!r}: "))
         if self.dense:
             object.__setattr__(self, "dense", _checked_vectors(self.dense, f"document {id_!r}: dense"))
+        object.__setattr__(self, "vectors", matrices_of(self.vectors, f"document {id_!r}: vectors"))
 
     def to_json(self) -> dict[str, object]:
-        """As a line of a source has it; a number that is not finite is null."""
+        """As a line of a source has it; a number of a dense vector that is not finite is null."""
         data: dict[str, object] = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
         if self.dense:
             data["dense"] = {name: finite_json(vectors.tolist()) for name, vectors in self.dense.items()}
+        if self.vectors:
+            data["vectors"] = [packed_array(rows) for rows in self.vectors]
         return data
 
     @property
     def blank(self) -> bool:
-        return not self.title.strip() and not self.text.strip()
+        return not self.title.strip() and not self.text.strip() and not self.vectors
 
 
 def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:

@@ -71,9 +71,10 @@ class Tokenizing:
     """Both sides of one bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises: BundleError where tokenizer.json cannot be read."""
+        """Raises: BundleError where tokenizer.json cannot be read, or vectors are made elsewhere."""
         from tokenizers import Tokenizer  # when there is something to encode
 
+        bundle.check_encodes()
         path = bundle.file("tokenizer.json")
         self._manifest = bundle.manifest
         try:

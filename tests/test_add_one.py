@@ -16,6 +16,7 @@ from feeder.copying.run import Copy
 from feeder.digests import Digests
 from feeder.encoding.batches import HereEncoding
 from feeder.encoding.passages import Splitting
+from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import Journal
 from feeder.feeding.pipeline import Feed
@@ -153,7 +154,7 @@ def fed(tmp_path):
     target = ToyTarget(bundle)
     documents = [Document("a", text="hello hello"), Document("b", text="world")]
     journal, letters = Journal(tmp_path / "journal", "toy", resume=False), DeadLetters(tmp_path / "dead.jsonl", "put")
-    encoding = HereEncoding(Splitting(), Tokenizing(bundle), Encoder(bundle))
+    encoding = DocumentEncoding(HereEncoding(Splitting(), Tokenizing(bundle), Encoder(bundle)), bundle, Splitting())
     feed = Feed(documents, survey(documents), target, journal, letters, Digests("made", ""), encoding=encoding)
     feed.run()
     encoding.close()

@@ -18,7 +18,7 @@ from late_interaction.documents import passage_text
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["EncodedPassages", "Encoding", "HereEncoding", "encode_batch"]
+__all__ = ["EncodedPassages", "Encoding", "HereEncoding", "encode_batch", "failed"]
 
 Text = tuple[str, str]  # title and text of a document
 
@@ -63,17 +63,18 @@ def encode_batch(
         vectors = encoder.encode_documents(texts, every)
         token_ids = [row_token_ids(rows, encoder.bundle.manifest.pooling) for rows in every]
     rest = iter(zip(vectors, token_ids, strict=True))
-    return [_encoded(cut, [next(rest) for _ in cut.ranges]) if isinstance(cut, Cut) else _failed(str(cut)) for cut in cuts]
+    return [_encoded(cut, [next(rest) for _ in cut.ranges]) if isinstance(cut, Cut) else failed(str(cut)) for cut in cuts]
 
 
 def _encoded(cut: Cut, rows: Sequence[TokenVectors]) -> EncodedPassages:
     vectors, token_ids = tuple(made for made, _ in rows), tuple(ids for _, ids in rows)
     if not all(np.isfinite(rows).all() for rows in vectors):
-        return _failed("its vectors are not all finite numbers: the model cannot encode this text")
+        return failed("its vectors are not all finite numbers: the model cannot encode this text")
     return EncodedPassages(cut.title, cut.ranges, vectors, token_ids, cut.truncated)
 
 
-def _failed(error: str) -> EncodedPassages:
+def failed(error: str) -> EncodedPassages:
+    """What comes of a document that cannot be indexed."""
     return EncodedPassages("", (), (), (), truncated=False, error=error)
 
 

@@ -19,7 +19,17 @@ from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.tokenizing import TokenRows
 
-__all__ = ["MARK", "MAX_PASSAGES", "Counting", "Cut", "Splitting", "cut_documents", "passages_of"]
+__all__ = [
+    "MARK",
+    "MAX_PASSAGES",
+    "Counting",
+    "Cut",
+    "Splitting",
+    "check_count",
+    "cut_documents",
+    "marked_ranges",
+    "passages_of",
+]
 
 METHODS = ("none", "sentences", "markdown", "marked")
 MARK = "\U0010fffd"  # the last private-use character: between the passages of a text that somebody has cut already
@@ -102,13 +112,17 @@ def cut_documents(texts: Sequence[tuple[str, str]], splitting: Splitting, tokeni
     return found
 
 
+def marked_ranges(text: str) -> list[Span]:
+    """Between the marks."""
+    ends = [*(place for place, character in enumerate(text) if character == MARK), len(text)]
+    return list(zip([0, *(end + 1 for end in ends[:-1])], ends, strict=True))
+
+
 def _cut_at_marks(title: str, text: str, tokenizing: Counting) -> Cut | CollectionError:
     """Blank passages are left out, but for the only one of a document that has a title alone."""
-    ends = [*(place for place, character in enumerate(text) if character == MARK), len(text)]
-    pieces = zip([0, *(end + 1 for end in ends)], ends, strict=False)
-    ranges = [(start, end) for start, end in pieces if text[start:end].strip()] or [(0, 0)]
+    ranges = [(start, end) for start, end in marked_ranges(text) if text[start:end].strip()] or [(0, 0)]
     try:
-        _check_count(len(ranges))
+        check_count(len(ranges))
     except CollectionError as error:
         return error
     rows = tokenizing.documents([passage_text(title, text[start:end]) for start, end in ranges])
@@ -149,7 +163,7 @@ class _Cutter:
         ranges: list[Span] = []
         rows: list[TokenRows] = []
         while wanted:
-            _check_count(len(ranges) + len(wanted))
+            check_count(len(ranges) + len(wanted))
             following: list[Span] = []
             tokens = self._tokenizing.documents([passage_text(title, text[start:end]) for start, end in wanted])
             for place, own in zip(wanted, tokens, strict=True):
@@ -194,7 +208,7 @@ class _Cutter:
                 last += 1
             if (place := _stripped(text, units[first][0], units[last - 1][1])) is not None:
                 packed.append(place)
-            _check_count(len(packed))
+            check_count(len(packed))
             first = last
             if last < len(units) and units[last][0] not in breaks:
                 first -= self._overlap(counts, last, min(self._splitting.overlap, budget - counts[last]))
@@ -210,7 +224,8 @@ class _Cutter:
         return last - first
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
+    """Raises: CollectionError where a document has too many passages."""
     if count > MAX_PASSAGES:
         raise CollectionError(f"more than {MAX_PASSAGES} passages: split the document, or give passages more tokens")
 

@@ -15,8 +15,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 
 from feeder.digests import Digests, stored_digest
-from feeder.encoding.batches import EncodedPassages, Encoding
+from feeder.encoding.batches import EncodedPassages
 from feeder.encoding.passages import passages_of
+from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import Journal
 from feeder.feeding.ledger import FeedProgress, Ledger
@@ -31,6 +32,7 @@ __all__ = ["BATCH", "Feed", "Pacing"]
 
 BATCH = 256
 BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
+CHARACTER_BYTES = 128  # of ready vectors, which count as so many characters
 LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
 
 
@@ -91,7 +93,7 @@ class Feed:
         digests: Digests,
         *,
         operation: str = "put",
-        encoding: Encoding | None = None,
+        encoding: DocumentEncoding | None = None,
         pacing: Pacing | None = None,
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[FeedProgress], None] | None = None,
@@ -153,8 +155,7 @@ class Feed:
                 if batch is None:
                     more = False
                 elif wanted := self._with_text(self._missing(batch)):
-                    texts = [(one.item.document.title, one.item.document.text) for one in wanted]
-                    underway.append((wanted, self._encoding.submit(texts)))
+                    underway.append((wanted, self._encoding.submit([one.item.document for one in wanted])))
                 self._check_stop()
                 if self.stopped:
                     return
@@ -238,7 +239,7 @@ class Feed:
             one = Document(document.id) if self._operation == "delete" else document
             checked = schema.check(one.metadata)
             batch.append(_Item(one, checked, self._digests.of(one, checked)))
-            characters += len(one.title) + len(one.text)
+            characters += len(one.title) + len(one.text) + sum(rows.nbytes for rows in one.vectors) // CHARACTER_BYTES
             if len(batch) == self._batch_size or characters >= BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from feeder.digests import Digests
 from feeder.encoding.batches import Encoding, HereEncoding
+from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
 from feeder.feeding.ledger import FeedProgress, FeedSummary, Ledger, lacking_text
@@ -129,7 +130,8 @@ class FeedRun:
             journal = Journal(options.journal, identity, resume=options.resume, read_only=options.dry_run, built=target.built)
             if not options.dry_run:
                 open_things.callback(lambda: self._close(journal))
-            encoder = self._encoder(open_things) if options.operation == "put" and target.needs_vectors else None
+            wants_vectors = options.operation == "put" and target.needs_vectors
+            encoder = self._encoder(open_things) if wants_vectors and target.bundle.encodes else None
             encoding_basis = repr((target.bundle.sha256, astuple(options.splitting), encoder and encoder.precision))
             digests = Digests(encoding_basis, target.digest_basis)
             encoding = None
@@ -163,12 +165,16 @@ class FeedRun:
         open_things.callback(cache.close)
         return CachedEncoder(encoder, cache)
 
-    def _encoding(self, target: Target, encoder: DocumentEncoder | None) -> Encoding:
-        options = self._options
+    def _encoding(self, target: Target, encoder: DocumentEncoder | None) -> DocumentEncoding:
+        texts = self._text_encoding(target, encoder) if target.bundle.encodes else None
+        return DocumentEncoding(texts, target.bundle, self._options.splitting, takes_vectors=target.needs_vectors)
+
+    def _text_encoding(self, target: Target, encoder: DocumentEncoder | None) -> Encoding:
+        options, texts = self._options, self.total - self.surveyed.ready
         alone = encoder is None or options.encoder is not None or options.cache is not None
         workers = 0 if alone else options.workers
         if workers is None:
-            workers = cores() if self.total >= WORTH_WORKERS and cores() > 1 else 0
+            workers = cores() if texts >= WORTH_WORKERS and cores() > 1 else 0
         if workers and encoder is not None:
             from feeder.encoding.workers import WorkerEncoding
 
@@ -194,9 +200,10 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
         surveyed, target = _open_local(documents, place, bundle, options)
     else:
         surveyed, target = _open_vespa(documents, place, bundle, options)
-    if target is not None and not options.dry_run:
-        register_bundle(target.bundle)
     try:
+        _check_vectors(surveyed, bundle if target is None else target.bundle, options)
+        if target is not None and not options.dry_run:
+            register_bundle(target.bundle)
         yield FeedRun(documents, surveyed, target, letters, options, _notes(documents, surveyed, options))
     finally:
         if target is not None:
@@ -263,6 +270,7 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.operation == "put":
         _check_some_text(surveyed, documents.notes, path)
+        _check_vectors(surveyed, bundle, options)
     if surveyed is not None and options.dry_run:
         return surveyed, None
     from feeder.targets.local import LocalTarget
@@ -289,6 +297,17 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
         target.close()
         raise
     return surveyed, target
+
+
+def _check_vectors(surveyed: Survey, bundle: Bundle | None, options: FeedOptions) -> None:
+    """Raises: CollectionError where vectors are made elsewhere and no document has any."""
+    if bundle is None or bundle.encodes or options.operation != "put" or surveyed.ready:
+        return
+    if surveyed.documents > surveyed.blank:
+        raise CollectionError(
+            f"no document has vectors, and bundle {bundle.path} has no model to make them: name their column in feed.toml "
+            "([columns] vectors), or give the bundle of the model"
+        )
 
 
 def _check_some_text(surveyed: Survey, notes: Sequence[Note], path: Path) -> None:

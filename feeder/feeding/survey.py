@@ -22,8 +22,9 @@ _CANDIDATES = 1000  # blank documents whose ids are kept, for those of them whos
 @dataclass(frozen=True)
 class Survey:
     """blank: documents without title and text, whose id does not come again; blank_ids: the first ids of them. duplicates:
-    documents whose id comes again later. bare, bare_ids: documents with a title and no text, and the first ids. last_place: by
-    the short hash of an id that comes more than once, the place of the document that counts, the last."""
+    documents whose id comes again later. bare, bare_ids: documents with a title and no text, and the first ids. ready:
+    documents that bring their vectors. last_place: by the short hash of an id that comes more than once, the place of the
+    document that counts, the last."""
 
     documents: int
     blank: int
@@ -33,6 +34,7 @@ class Survey:
     schema: MetadataSchema
     bare: int = 0
     bare_ids: tuple[str, ...] = ()
+    ready: int = 0
 
     def counts(self, place: int, document_id: str) -> bool:
         """Whether the document at `place` is the last, or only, one of its id."""
@@ -49,7 +51,7 @@ def survey(
     """
     inference = SchemaInference()
     hashes = bytearray()
-    total = bare = 0
+    total = bare = ready = 0
     blanks_at = array("Q")
     blank_ids: list[str] = []
     bare_ids: list[str] = []
@@ -57,6 +59,8 @@ def survey(
         if document.blank and not blanks:
             blanks_at.append(total)
             blank_ids += [document.id] if len(blanks_at) <= max(named, _CANDIDATES) else []
+        elif document.vectors:
+            ready += 1
         elif not document.text.strip():
             bare += 1
             bare_ids += [document.id] if bare <= EXAMPLES else []
@@ -72,7 +76,7 @@ def survey(
         if last.get(bytes(hashes[16 * place : 16 * place + 16]), place) == place
     ]
     shown = tuple(blank_ids[number] for number in blank if number < len(blank_ids))[:named]
-    return Survey(total, len(blank), shown, duplicates, last, schema or inference.schema(), bare, tuple(bare_ids))
+    return Survey(total, len(blank), shown, duplicates, last, schema or inference.schema(), bare, tuple(bare_ids), ready)
 
 
 def _check(document: Document, schema: MetadataSchema) -> None:

@@ -1,4 +1,6 @@
-"""Parquet files, Arrow files and streams, and Hugging Face data sets that were saved to disk: a row is a record."""
+"""Parquet files, Arrow files and streams, and Hugging Face data sets that were saved to disk: a row is a record. Lists of
+floats, and lists of such lists, are arrays of numpy.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from feeder.sources.packed import unpacked
-from feeder.sources.records import SourceLimits, SourceRecord
+from feeder.sources.records import SourceLimits
+from feeder.sources.source import BadRecord, Item
 from late_interaction.errors import CollectionError
 from late_interaction.extras import required
 
 __all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet"]
 
 ROWS = 256  # read at a time
+BATCH_BYTES = 64 << 20  # of a Parquet file, read at a time
 STATE, DICT = "state.json", "dataset_dict.json"
 
 
-def read_parquet(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
+def read_parquet(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     _arrow(path)
     from pyarrow import parquet
 
     with unpacked(path, name, limits) as plain, _named(name), parquet.ParquetFile(plain) as file:
-        yield from _rows(file.iter_batches(ROWS), 1, name, limits)
+        yield from _rows(file.iter_batches(_rows_at_once(file.metadata)), 1, name, limits)
 
 
-def read_arrow(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
+def _rows_at_once(metadata: Any) -> int:
+    """As many as take 64 MiB in the row group with the largest rows."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
+    return max(1, min(ROWS, int(BATCH_BYTES / max(1, largest))))
+
+
+def read_arrow(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     """Arrow's file format (Feather) or its stream format."""
     with unpacked(path, name, limits) as plain:
         yield from _rows(_batches(plain, name), 1, name, limits)
@@ -47,7 +58,7 @@ def _describes(path: Path, key: str) -> bool:
     return isinstance(data, dict) and key in data
 
 
-def read_dataset(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[str, SourceRecord]]:
+def read_dataset(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[str, Item]]:
     """What `save_to_disk` wrote: one data set, or several (train, test), whose rows are then `SPLIT/ROW`."""
     splits = _strings(path / DICT, "splits", name) if (path / DICT).is_file() else [""]
     for split in splits:
@@ -99,7 +110,7 @@ def _sliced(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch.slice(start, ROWS)
 
 
-def _rows(batches: Iterable[Any], first: int, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
+def _rows(batches: Iterable[Any], first: int, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     row = first
     for batch in batches:
         if batch.nbytes > (limits.line_mb << 20) * ROWS:
@@ -108,14 +119,66 @@ def _rows(batches: Iterable[Any], first: int, name: str, limits: SourceLimits) -
         if twice := [key for key in names if names.count(key) > 1]:
             raise CollectionError(f"{name}: column {twice[0]!r} stands twice")
         for record in _records(batch, row, name):
-            yield row, {key: _plain(value) for key, value in record.items()}
+            yield row, {key: _plain(value) for key, value in record.items()} if isinstance(record, dict) else record
             row += 1
 
 
-def _records(batch: Any, row: int, name: str) -> Iterator[dict[str, object]]:
+def _records(batch: Any, row: int, name: str) -> Iterator[dict[str, object] | BadRecord]:
+    """A record for each row, or what is wrong with its arrays."""
+    names = batch.schema.names
+    depths = {key: depth for key, type_ in zip(names, batch.schema.types, strict=True) if (depth := _float_depth(type_))}
+    columns = {key: _storage(batch.column(key)) for key in depths}
+    others = _plain_records(batch.select([key for key in names if key not in depths]), row, name)
+    for place, record in enumerate(others):
+        try:
+            arrays = {key: _array_at(columns[key], place, depth) for key, depth in depths.items()}
+        except ValueError as error:
+            yield BadRecord(f"{name}:{row + place}: {error}")
+        else:
+            yield {key: arrays[key] if key in arrays else record[key] for key in names}
+
+
+def _float_depth(type_: Any) -> int:
+    """How many lists are around its floats; 0 of any other type."""
+    import pyarrow as pa
+
+    depth, type_ = 0, getattr(type_, "storage_type", type_)
+    while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        depth, type_ = depth + 1, type_.value_type
+    return depth if pa.types.is_floating(type_) else 0
+
+
+def _storage(column: Any) -> Any:
+    return getattr(column, "storage", column)  # of a tensor: its numbers, one after the other
+
+
+def _array_at(column: Any, place: int, depth: int) -> object:
+    """Raises: ValueError where its rows have several lengths, or one is null."""
+    scalar = column[place]
+    return _array_of(scalar.values, depth - 1) if scalar.is_valid else None
+
+
+def _array_of(values: Any, depth: int) -> object:
+    if depth > 1:
+        return [_array_of(value.values if value.is_valid else _no_row(), depth - 1) for value in values]
+    if depth == 0:
+        return values.to_numpy(zero_copy_only=False)
+    if values.null_count:
+        _no_row()
+    lengths = set(values.value_lengths().to_pylist())
+    if len(lengths) > 1:
+        raise ValueError(f"rows of vectors have several lengths: {', '.join(map(str, sorted(lengths)[:3]))}")
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), next(iter(lengths), 0))
+
+
+def _no_row() -> Any:
+    raise ValueError("a row of vectors is null")
+
+
+def _plain_records(batch: Any, row: int, name: str) -> Iterator[dict[str, object]]:
     """Raises: CollectionError naming the row with a text that is not UTF-8, or a time that Python does not have."""
     try:
-        yield from batch.to_pylist()
+        yield from batch.to_pylist() if batch.num_columns else ({} for _ in range(batch.num_rows))
     except (ValueError, OverflowError) as error:
         for place in range(batch.num_rows):
             try:

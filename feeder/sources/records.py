@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, MetadataError, UsageError
+from late_interaction.ready_rows import matrices_of
 from late_interaction.text import checked_id, checked_text
 
 __all__ = [
@@ -44,13 +45,15 @@ class Cell(str):
 class ColumnMapping:
     """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several
     that are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the
-    members of a column `metadata`. names: another name for a metadata column."""
+    members of a column `metadata`. names: another name for a metadata column. vectors: the column of token vectors that were
+    made elsewhere; empty for none."""
 
     id: str = ""
     title: tuple[str, ...] = ("title",)
     text: tuple[str, ...] = ("text",)
     metadata: tuple[str, ...] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    vectors: str = "vectors"
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,17 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
             f"{where}: no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
         )
     used = {column} if column else {"id", "_id"}
-    metadata = _metadata(record, where, columns, used | {*columns.title, *columns.text, "metadata"})
+    metadata = _metadata(record, where, columns, used | {*columns.title, *columns.text, columns.vectors, "metadata"})
     title = "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip())
     text = "\n\n".join(part for name in columns.text if (part := text_of(record, name, where)))
     try:
-        return Document(id_of(own_id, where, column), title, text, metadata)  # type: ignore[arg-type]  # made plain there
+        vectors = matrices_of(record.get(columns.vectors), columns.vectors)
+    except UsageError as error:
+        hint = 'of a column that has something else: [columns] vectors = "" in feed.toml'
+        raise CollectionError(f"{where}: {error} ({hint})") from None
+    try:
+        id_ = id_of(own_id, where, column)
+        return Document(id_, title, text, metadata, vectors=vectors)  # type: ignore[arg-type]  # made plain there
     except (UsageError, MetadataError) as error:
         raise CollectionError(f"{where}: {error}") from None
 

@@ -69,11 +69,14 @@ class LocalIndex:
         score then comes from: a search reads them for the best hits alone, `exact` and small selections for all.
 
         Raises: LocalIndexError where `path` is there and not an empty folder, or the disk refuses. UsageError on other bits
-        than 1, 2, 4 or those of the bundle's codebook, bits of another codec, or an unknown codec.
+        than 1, 2, 4 or those of the bundle's codebook, bits of another codec, an unknown codec, or one that takes unit rows
+        alone where those of the bundle are others.
         """
         root = Path(path)
         if codec not in CODECS:
             raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
+        if codec != "float32" and not bundle.manifest.normalized:
+            raise UsageError(f"codec {codec} takes normalised rows, and those of {bundle.path} are not: choose codec float32")
         ready = bundle_codebook(bundle)
         chosen = chosen_bits(bits, codec, None if ready is None else ready.bits)
         check_free(root)

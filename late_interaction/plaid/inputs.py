@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.errors import UsageError
 from late_interaction.plaid.types import LocalResult
+from late_interaction.ready_rows import LONGEST, TOLERANCE
 
 __all__ = ["ScaledQuery", "checked_count", "checked_token_ids", "chosen_bits", "document_rows"]
 
-TOLERANCE = 0.01  # of a unit row's length
-LONGEST = 1_000  # row of codec float32
 BITS = (1, 2, 4)
 
 

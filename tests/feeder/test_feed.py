@@ -15,6 +15,7 @@ from feeder import FeedOptions, start_feed
 from feeder.digests import Digests
 from feeder.encoding.batches import HereEncoding
 from feeder.encoding.passages import Splitting
+from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters, read_letters
 from feeder.feeding.journal import Journal
 from feeder.feeding.pipeline import Feed
@@ -51,7 +52,7 @@ def run(application, tiny_bundle, tmp_path):
         journal = Journal(tmp_path / "journal", "test", resume=resume)
         letters = DeadLetters(tmp_path / "dead.jsonl", "put")
         own = encoder if made.needs_vectors else None
-        encoding = HereEncoding(Splitting(), Tokenizing(tiny_bundle), own)
+        encoding = DocumentEncoding(HereEncoding(Splitting(), Tokenizing(tiny_bundle), own), tiny_bundle, Splitting())
         surveyed = survey(documents)
         try:
             feed = Feed(
