@@ -3,11 +3,12 @@
 
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 PY := .venv/bin/python
+PYTHON ?= >=3.10# the version in .venv
 
 # two workers: one has every test that asks the node, the other begins with the rest
 WORKERS := -n 2 --dist loadgroup
 
-.PHONY: demo test test-all fuzz check lock clean
+.PHONY: demo test test-all test-live release fuzz check lock clean
 
 demo: .venv/.ready
 	$(PY) -m colbert_vespa demo $(ARGS)
@@ -17,6 +18,14 @@ test: .venv/.ready
 
 test-all: .venv/.ready
 	$(PY) -m pytest $(WORKERS) $(ARGS)
+
+# tests against the node that COLBERT_VESPA_URL and COLBERT_VESPA_CONFIG_URL name
+test-live: .venv/.ready
+	$(PY) -m pytest $(WORKERS) -m live $(ARGS)
+
+# sdist and wheel into dist/, checked, installed into empty environments and tried there
+release: .venv/.ready
+	$(PY) .ci/release.py --uv "$(UV)" --tag "$(TAG)"
 
 # 10,000 damaged files of every kind that is read from outside: an hour or more
 fuzz: .venv/.ready
@@ -30,14 +39,14 @@ check: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml
 	@command -v uv >/dev/null 2>&1 || test -x .tools/bin/uv || python3 -m pip install --quiet --target .tools uv
-	$(UV) venv --quiet --allow-existing --python '>=3.10' .venv
+	$(UV) venv --quiet --allow-existing --python '$(PYTHON)' .venv
 	$(UV) pip install --quiet --python .venv --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python .venv --no-deps -e .
 	@touch $@
 
 # pins names, versions and hashes for every platform and Python; records no registry's address
-lock:
+lock: .venv/.ready
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv .tools .cache demo
+	rm -rf .venv .tools .cache demo dist

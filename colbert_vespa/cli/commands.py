@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from colbert_vespa.cli.console import INTERRUPTED, Output, drop_unwritten, output_lost, prepare_streams, print_error
+from colbert_vespa.cli.doctor_command import doctor
 from colbert_vespa.cli.evaluate_commands import evaluate, parity
 from colbert_vespa.cli.feed_command import feed
 from colbert_vespa.cli.index_commands import index_app
@@ -29,7 +30,6 @@ app = typer.Typer(
     name="colbert-vespa",
     help="From any ColBERT checkpoint to a production Vespa cluster, with the same vectors and answers on a laptop.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(index_app, name="index")
@@ -94,6 +94,6 @@ def demo(
 app.command()(demo)
 app.command()(export)
 app.command("app")(make_app)
-for command in (deploy, plan, feed, search, evaluate, train, parity):
+for command in (deploy, plan, feed, search, evaluate, train, parity, doctor):
     app.command()(command)
 app.command(cls=ServeCommand)(serve)
