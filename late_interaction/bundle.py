@@ -24,9 +24,11 @@ import functools
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from late_interaction.addresses import as_path
 from late_interaction.errors import BundleError, ColbertVespaError
@@ -39,11 +41,13 @@ __all__ = [
     "Bundle",
     "DensePart",
     "Expansion",
+    "ExportedFolder",
     "FileEntry",
     "Manifest",
     "Pooling",
     "SideRules",
     "check_dense_name",
+    "write_files",
     "write_manifest",
 ]
 
@@ -54,6 +58,8 @@ MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
+TYPE_IDS = "token_type_ids"  # a further input of cross-encoders whose encoder tells query and passage apart by it
+CROSS_ENCODER = "cross-encoder"  # `kind` of the manifest of one (late_interaction/cross_encoder.py)
 DENSE, DENSE_OUTPUT = "dense", "embedding"  # folder of the dense models and name of the default one; output of their graphs
 MAX_DENSE_DIM = 1 << 16
 _DENSE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -166,6 +172,11 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def listed(self) -> set[str]:
+        listed = {*self.models.values(), *self.codebooks.values(), *([TOKENIZER] if self.models else [])}
+        return listed | {name for part in self.dense.values() for name in part.files}
+
     def to_json(self) -> bytes:
         data = dataclasses.asdict(self)
         if not self.dense:  # bundles of before there were dense models keep their checksum
@@ -176,6 +187,8 @@ class Manifest:
     def from_json(cls, text: str, where: str) -> Manifest:
         """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
         data = parse(text, BundleError, where, "export the bundle again", format_version=FORMAT_VERSION)
+        if data.get("kind") == CROSS_ENCODER:
+            raise BundleError(f"{where} is of a cross-encoder, which has no token vectors: give it with --rerank-with")
         manifest = read(cls, data, BundleError, where)
         if manifest.dim < 1 or manifest.max_tokens < 4 or manifest.query.length < 3 or manifest.document.length < 3:
             raise BundleError(f"{where}: dim, max_tokens and lengths must be positive, and lengths at least 3")
@@ -190,35 +203,58 @@ class Manifest:
         return manifest
 
 
+class AnyManifest(Protocol):
+    """What the manifests of exported folders have in common. models: precision to file."""
+
+    @property
+    def models(self) -> Mapping[str, str]: ...
+    @property
+    def files(self) -> Mapping[str, FileEntry]: ...
+    @property
+    def listed(self) -> set[str]:
+        """Files that it names, each of which must have a checksum."""
+        ...
+
+    def to_json(self) -> bytes: ...
+
+
+M_co = TypeVar("M_co", bound=AnyManifest, covariant=True)
+F = TypeVar("F", bound="ExportedFolder[Any]")
+
+
 @dataclass(frozen=True, eq=False)
-class Bundle:
-    """An opened, verified bundle. Two are the same bundle when their `sha256` is the same."""
+class ExportedFolder(ABC, Generic[M_co]):
+    """An opened, verified folder that `export` wrote. Two are the same when their `sha256` is the same."""
 
     path: Path
-    manifest: Manifest
+    manifest: M_co
+    noun: ClassVar[str] = "bundle"
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> Bundle:
+    @abstractmethod
+    def read_manifest(cls, text: str, where: str) -> Any:
+        """Raises: BundleError."""
+
+    @classmethod
+    def open(cls: type[F], path: str | Path, *, verify: bool = True) -> F:
         """Reads the manifest and checks that every listed file is there and, with `verify`, unchanged.
 
         Raises: BundleError naming the file.
         """
-        root = as_path(path, "bundle")
+        root = as_path(path, cls.noun)
         manifest_path = root / MANIFEST
         if not root.is_dir():
             raise BundleError(f"no folder {root}: give the folder that `colbert-vespa export` wrote")
         if not manifest_path.is_file():
-            raise BundleError(f"{root} is no bundle (it has no {MANIFEST}): make one with `colbert-vespa export`")
+            raise BundleError(f"{root} is not a {cls.noun} (it has no {MANIFEST}): make one with `colbert-vespa export`")
         if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{manifest_path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
         try:
             text = manifest_path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{manifest_path} cannot be read: {error}") from None
-        manifest = Manifest.from_json(text, str(manifest_path))
-        listed = {*manifest.models.values(), *manifest.codebooks.values(), *([TOKENIZER] if manifest.models else [])}
-        listed |= {name for part in manifest.dense.values() for name in part.files}
-        if unlisted := sorted(listed - set(manifest.files)):
+        manifest = cls.read_manifest(text, str(manifest_path))
+        if unlisted := sorted(manifest.listed - set(manifest.files)):
             raise BundleError(f"{manifest_path}: {unlisted[0]!r} has no checksum in files")
         for name, entry in manifest.files.items():
             try:
@@ -226,7 +262,7 @@ class Bundle:
             except ValueError:
                 raise BundleError(f"{manifest_path}: unsafe path {name!r} in files") from None
             if not file.is_file():
-                raise BundleError(f"{root}: file {name} of the manifest is missing; export the bundle again")
+                raise BundleError(f"{root}: file {name} of the manifest is missing; export the {cls.noun} again")
             linked = not file.resolve().is_relative_to(root.resolve())  # as in snapshots of a hub: then its content decides
             if file.stat().st_size != entry.bytes or ((verify or linked) and sha256_file(file) != entry.sha256):
                 raise BundleError(f"{root}: file {name} was changed since the export (checksum differs)")
@@ -234,8 +270,34 @@ class Bundle:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Identity of the bundle: the checksum of its manifest, which has the checksums of everything else."""
+        """Identity of the folder: the checksum of its manifest, which has the checksums of everything else."""
         return hashlib.sha256(self.manifest.to_json()).hexdigest()
+
+    def file(self, name: str) -> Path:
+        return safe_join(self.path, name)
+
+    def model_path(self, precision: str) -> Path:
+        """Raises: BundleError where there is no graph of that precision."""
+        name = self.manifest.models.get(precision)
+        if name is None:
+            known = ", ".join(self.manifest.models)
+            raise BundleError(f"{self.path} has no {precision} model (it has {known}): export with --quantize {precision}")
+        return self.file(name)
+
+    def copy_to(self, target: Path) -> None:
+        """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""
+        for name in self.manifest.files:
+            copy_file(self.file(name), safe_join(target, name))
+        atomic_write(target / MANIFEST, self.manifest.to_json())
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle(ExportedFolder[Manifest]):
+    """An opened, verified bundle. Two are the same bundle when their `sha256` is the same."""
+
+    @classmethod
+    def read_manifest(cls, text: str, where: str) -> Manifest:
+        return Manifest.from_json(text, where)
 
     @property
     def encodes(self) -> bool:
@@ -262,23 +324,9 @@ class Bundle:
         most = MAX_ROWS if self.encodes else side.length
         return RowRules(self.manifest.dim, most, self.manifest.normalized)
 
-    def comparable(self, other: Bundle) -> bool:
-        """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
-        own = self.manifest.document
-        document = dataclasses.replace(other.manifest.document, length=own.length, auto=own.auto)
-        return self.manifest == dataclasses.replace(other.manifest, document=document)
-
-    def file(self, name: str) -> Path:
-        return safe_join(self.path, name)
-
     def model_path(self, precision: str) -> Path:
-        """Raises: BundleError where the bundle has no graph of that precision."""
         self.check_encodes()
-        name = self.manifest.models.get(precision)
-        if name is None:
-            known = ", ".join(self.manifest.models)
-            raise BundleError(f"{self.path} has no {precision} model (it has {known}): export with --quantize {precision}")
-        return self.file(name)
+        return super().model_path(precision)
 
     @property
     def default_precision(self) -> str:
@@ -286,11 +334,11 @@ class Bundle:
         self.check_encodes()
         return next(name for name in FASTEST_ON_CPU if name in self.manifest.models)
 
-    def copy_to(self, target: Path) -> None:
-        """Copies the listed files and the manifest, nothing else, into the existing folder `target`."""
-        for name in self.manifest.files:
-            copy_file(self.file(name), safe_join(target, name))
-        atomic_write(target / MANIFEST, self.manifest.to_json())
+    def comparable(self, other: Bundle) -> bool:
+        """Whether scores with vectors of the two can be compared: they differ in nothing but how much of a document is read."""
+        own = self.manifest.document
+        document = dataclasses.replace(other.manifest.document, length=own.length, auto=own.auto)
+        return self.manifest == dataclasses.replace(other.manifest, document=document)
 
 
 def check_dense_name(name: str, error: type[ColbertVespaError], where: str = "") -> None:
@@ -315,7 +363,13 @@ def is_bundle_folder(folder: Path) -> bool:
 
 
 def write_manifest(root: Path, manifest: Manifest) -> Bundle:
-    """Checksums every file below `root` into the manifest, writes it, and opens the result."""
+    """As `write_files`, and opens the bundle."""
+    write_files(root, manifest)
+    return Bundle.open(root, verify=False)
+
+
+def write_files(root: Path, manifest: Any) -> None:
+    """Checksums every file below `root` into the manifest, and writes it. manifest: of any exported folder."""
     files = {
         file.relative_to(root).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(root.rglob("*"))
@@ -324,4 +378,3 @@ def write_manifest(root: Path, manifest: Manifest) -> Bundle:
     if (root / MANIFEST).is_symlink():
         remove_file(root / MANIFEST)  # the link: what it leads to belongs to another
     atomic_write(root / MANIFEST, dataclasses.replace(manifest, files=files).to_json())
-    return Bundle.open(root, verify=False)

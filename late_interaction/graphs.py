@@ -1,4 +1,5 @@
-"""A bundle's ONNX graphs, run on a device: token ids in batches sorted by length, a thread each or as the device likes them."""
+"""ONNX graphs that were exported, run on a device: token ids in batches sorted by length, a thread each or as the device likes
+them."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from late_interaction.array_types import F32, I64
-from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, Bundle
+from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, TYPE_IDS, ExportedFolder
 from late_interaction.devices import Device, Graph, open_graph
 from late_interaction.errors import BundleError, ColbertVespaError
 
@@ -22,12 +23,13 @@ _Encoded = TypeVar("_Encoded")
 
 @dataclass(frozen=True)
 class BundleGraph:
-    """A graph of a bundle, whose inputs are ids and attention, on one device. It is loaded when first used.
+    """A graph of an exported folder, whose inputs are ids and attention, on one device. It is loaded when first used.
 
-    model, tokenizer: its files. output: the only one. threads: of onnxruntime. fp16: whether its weights are.
+    model, tokenizer: its files. output: the only one. threads: of onnxruntime. fp16: whether its weights are. token_types:
+    whether it is told which of two texts a token is of.
     """
 
-    bundle: Bundle
+    bundle: ExportedFolder[Any]
     model: str
     tokenizer: str
     output: str
@@ -36,6 +38,7 @@ class BundleGraph:
     device: Device
     threads: int
     fp16: bool = False
+    token_types: bool = False
 
     @cached_property
     def wide(self) -> Graph:
@@ -57,21 +60,30 @@ class BundleGraph:
             raise
         except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
             raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
-        if (graph.inputs, graph.outputs) != ({INPUT_IDS, ATTENTION_MASK}, {self.output}):
+        inputs = {INPUT_IDS, ATTENTION_MASK, *([TYPE_IDS] if self.token_types else [])}
+        if (graph.inputs, graph.outputs) != (inputs, {self.output}):
             raise BundleError(f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}: export it again")
         return graph
 
     def _check_still_there(self) -> None:
         """Raises: BundleError where another bundle has taken this one's place, as when an index is replaced."""
-        files = Bundle.open(self.bundle.path, verify=False).manifest.files
+        files = type(self.bundle).open(self.bundle.path, verify=False).manifest.files
         for name in (self.model, self.tokenizer):
             if files.get(name) != self.bundle.manifest.files[name]:
-                raise BundleError(f"{self.bundle.path} was replaced by another bundle while it was in use: open it again")
+                raise BundleError(
+                    f"{self.bundle.path} was replaced by another {self.bundle.noun} while it was in use: open it again"
+                )
 
-    def run(self, graph: Graph, ids: Sequence[I64], attention: Sequence[I64]) -> F32:
-        """What `wide` or `narrow` makes of texts' ids and attention `[n]`: rows for as many texts at least."""
+    def run(self, graph: Graph, ids: Sequence[I64], attention: Sequence[I64], types: Sequence[I64] = ()) -> F32:
+        """What `wide` or `narrow` makes of texts' ids and attention `[n]`: rows for as many texts at least. types: of tokens,
+        where the graph takes them."""
         inputs, mask = self._padded(ids, attention)
-        return graph.run([self.output], {INPUT_IDS: inputs, ATTENTION_MASK: mask})[0]
+        feed = {INPUT_IDS: inputs, ATTENTION_MASK: mask}
+        if self.token_types:
+            feed[TYPE_IDS] = np.zeros_like(inputs)
+            for row, own in enumerate(types):
+                feed[TYPE_IDS][row, : len(own)] = own
+        return graph.run([self.output], feed)[0]
 
     def _padded(self, ids: Sequence[I64], attention: Sequence[I64]) -> tuple[I64, I64]:
         """Ids and attention `[texts, tokens]`, on devices that compile every shape in few shapes; rows that are added attend to

@@ -100,7 +100,7 @@ def test_app_writes_a_package_from_a_sample(cli, documents, minilm_bundle, tmp_p
         (("search", "x", "--from", "{tmp}"), "{tmp}"),
         (("feed", "/no/such.jsonl", "--to", "{tmp}/i", "--bundle", "{bundle}"), "/no/such.jsonl"),
         (("feed", "{bad}", "--to", "{tmp}/i", "--bundle", "{bundle}"), "bad.jsonl:2"),
-        (("feed", "{good}", "--to", "{tmp}/i", "--bundle", "{tmp}"), "is no bundle"),
+        (("feed", "{good}", "--to", "{tmp}/i", "--bundle", "{tmp}"), "is not a bundle"),
         (("feed", "{good}", "--to", "{tmp}/i"), "--bundle"),
         (("feed", "{good}", "--to", "http://localhost:1", "--bundle", "{bundle}"), "does not answer"),
         (("search", "x", "--from", "http://localhost:1"), "does not answer"),

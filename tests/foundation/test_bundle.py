@@ -137,7 +137,7 @@ def test_a_manifest_that_is_no_json_object(folder, text):
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         Bundle.open(tmp_path)
     with pytest.raises(BundleError, match="no folder"):
         Bundle.open(tmp_path / "absent")

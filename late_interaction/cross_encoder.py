@@ -1,0 +1,217 @@
+"""A cross-encoder: reads a query and a passage together, and gives one score. The optional last stage of a search.
+
+    FOLDER/
+      manifest.json       kind "cross-encoder", source, lengths, activation, sha256 of every other file
+      model.onnx          inputs input_ids, attention_mask and, with `token_types`, token_type_ids [batch, tokens];
+                          output logit [batch]
+      model.int8.onnx     optional: the same with quantized weights
+      tokenizer.json      without truncation and padding of its own
+      report.json         optional: what verification against sentence-transformers measured
+
+It is checked as a bundle is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.bundle import CROSS_ENCODER, FORMAT_VERSION, TOKENIZER, ExportedFolder, FileEntry, write_files
+from late_interaction.cores import cores
+from late_interaction.devices import CPU, Device, Graph
+from late_interaction.errors import BundleError
+from late_interaction.graphs import BundleGraph, best_precision
+from late_interaction.structured import Count, parse, read
+from late_interaction.text import without_surrogates
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+__all__ = ["ACTIVATIONS", "LOGIT", "CrossEncoder", "CrossEncoderFolder", "CrossEncoderManifest", "write_cross_encoder"]
+
+LOGIT = "logit"
+MAX_LENGTH = 1 << 16  # tokens of a pair
+F64 = NDArray[np.float64]
+ACTIVATIONS: dict[str, Callable[[F64], F64]] = {
+    "identity": lambda logits: logits,
+    "sigmoid": lambda logits: np.exp(-np.logaddexp(0.0, -logits)),
+}
+
+
+@dataclass(frozen=True)
+class CrossEncoderManifest:
+    """What manifest.json says. max_tokens: of a pair, special tokens included. query_prompt: put before a query. activation:
+    what makes a score of a logit. token_types: whether the graph is told which tokens are the passage's. models: precision to
+    file.
+    """
+
+    source: str
+    max_tokens: Count
+    pad_id: Count
+    activation: str = "identity"
+    query_prompt: str = ""
+    token_types: bool = True
+    models: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    kind: str = CROSS_ENCODER
+
+    @property
+    def listed(self) -> set[str]:
+        return {*self.models.values(), TOKENIZER}
+
+    def to_json(self) -> bytes:
+        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> CrossEncoderManifest:
+        """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
+        data = parse(text, BundleError, where, "export the cross-encoder again", format_version=FORMAT_VERSION)
+        if data.get("kind") != CROSS_ENCODER:
+            raise BundleError(f"{where} is not of a cross-encoder: make one with `colbert-vespa export --cross-encoder`")
+        manifest = read(cls, data, BundleError, where)
+        if not 8 <= manifest.max_tokens <= MAX_LENGTH:
+            raise BundleError(f"{where}: max_tokens must be from 8 to {MAX_LENGTH}")
+        if "fp32" not in manifest.models:
+            raise BundleError(f"{where}: models has no fp32")
+        if manifest.activation not in ACTIVATIONS:
+            raise BundleError(f"{where}: activation {manifest.activation!r} unknown; known: {', '.join(ACTIVATIONS)}")
+        return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEncoderFolder(ExportedFolder[CrossEncoderManifest]):
+    noun: ClassVar[str] = "cross-encoder"
+
+    @classmethod
+    def read_manifest(cls, text: str, where: str) -> CrossEncoderManifest:
+        return CrossEncoderManifest.from_json(text, where)
+
+
+def write_cross_encoder(root: Path, manifest: CrossEncoderManifest) -> CrossEncoderFolder:
+    """Checksums every file below `root` into the manifest, writes it, and opens the result."""
+    write_files(root, manifest)
+    return CrossEncoderFolder.open(root, verify=False)
+
+
+class CrossEncoder:
+    """A folder's model in one precision (None: the one that suits the device) on one device, loaded when first used.
+
+    Pairs go in batches sorted by length, on the processor one for each thread; one caller at a time is served, as it has all
+    threads. The batch changes nothing but float noise, except in `int8-tensor`.
+    """
+
+    def __init__(
+        self,
+        folder: CrossEncoderFolder | str | Path,
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        device: str | Device = CPU,
+    ) -> None:
+        """`threads`: of onnxruntime, by default one per core. device: as of `Encoder`.
+
+        Raises: BundleError where it is not such a folder, has no such model, or its tokenizer cannot be read; UsageError where
+        there is no such device.
+        """
+        self.folder = folder if isinstance(folder, CrossEncoderFolder) else CrossEncoderFolder.open(folder)
+        self.device = Device.of(device)
+        manifest = self.folder.manifest
+        self.precision = precision or best_precision(manifest.models, self.device)
+        self.folder.model_path(self.precision)
+        self._graph = BundleGraph(
+            self.folder, manifest.models[self.precision], TOKENIZER, LOGIT, manifest.pad_id, manifest.max_tokens, self.device,
+            threads or cores(), token_types=manifest.token_types,
+        )  # fmt: skip
+        self._turn = threading.Lock()
+        self._pace = 0.0  # seconds of a token in a batch, as measured last
+        self._tokenizer = self._read_tokenizer()
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's."""
+        return self.folder.manifest.source
+
+    def scores(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        deadline: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> list[float] | None:
+        """A score for each passage, greater ones better; None where they would not be there by the deadline.
+
+        The passage is cut off where a pair is too long, and of a query what is more than half of the model's length.
+        Raises: BundleError where the graph cannot be loaded, or its scores are not finite numbers.
+        """
+        logits = self.logits(query, passages, deadline=deadline, clock=clock)
+        return None if logits is None else ACTIVATIONS[self.folder.manifest.activation](logits).tolist()
+
+    def logits(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        deadline: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> F64 | None:
+        """As `scores`, `[n]` before the activation, which changes no order."""
+        left = deadline - clock()
+        if left <= 0 or not self._turn.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+            return None
+        try:
+            pairs, graph = self._pairs(query, passages), self._graph.narrow
+
+            def run(places: list[int]) -> list[float | None]:
+                start, tokens = clock(), sum(len(pairs[place]) for place in places)
+                if start + tokens * self._pace >= deadline:
+                    self._pace /= 2  # one slow batch does not keep out all that come after it
+                    return [None] * len(places)
+                values = self._run(graph, [pairs[place] for place in places])
+                self._pace = (clock() - start) / tokens
+                return list(values)
+
+            found = self._graph.in_batches([len(pair) for pair in pairs], run)
+        finally:
+            self._turn.release()
+        return None if None in found else np.array(found, np.float64)
+
+    def _run(self, graph: Graph, pairs: Sequence[Encoding]) -> list[float]:
+        def column(name: str) -> list[NDArray[np.int64]]:
+            return [np.array(getattr(pair, name), np.int64) for pair in pairs]
+
+        output = self._graph.run(graph, column("ids"), column("attention_mask"), column("type_ids"))
+        if output.ndim != 1 or not np.isfinite(output[: len(pairs)]).all():
+            raise BundleError(
+                f"{self.folder.path} gives scores that are not a finite number for each pair: export it again, or with another "
+                "precision"
+            )
+        values: list[float] = output[: len(pairs)].tolist()
+        return values
+
+    def _pairs(self, query: str, passages: Sequence[str]) -> list[Encoding]:
+        asked = self.folder.manifest.query_prompt + without_surrogates(query)
+        return self._tokenizer.encode_batch([(asked, without_surrogates(passage)) for passage in passages])
+
+    def _read_tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        path = self.folder.file(TOKENIZER)
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(self.folder.manifest.max_tokens, strategy="longest_first")
+        except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
+            raise BundleError(f"{path} is not a tokenizer that can be read: {error}") from None
+        return tokenizer
