@@ -53,7 +53,8 @@ class FakeVespa(LocalServer):
 
         class Handler(QuietHandler):
             def handle(self) -> None:
-                with contextlib.suppress(OSError), contextlib.closing(self):  # OSError: the other side went away
+                gone = (OSError, h2.exceptions.ProtocolError)  # the other side went away
+                with contextlib.suppress(*gone), contextlib.closing(self):
                     if tls is not None:
                         self.connection = tls.wrap_socket(self.connection, server_side=True)
                         second = self.connection.selected_alpn_protocol() == "h2"

@@ -5,22 +5,36 @@ A batch is handed over with `submit` and comes back as a future, so that encodin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import astuple, dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from feeder.encoding.passages import Cut, Span, Splitting, cut_documents
 from late_interaction.array_types import Matrix, TokenIds, TokenVectors
+from late_interaction.bundle import Bundle
 from late_interaction.documents import passage_text
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["EncodedPassages", "Encoding", "HereEncoding", "encode_batch", "failed"]
+__all__ = [
+    "EncodedPassages",
+    "Encoding",
+    "HereEncoding",
+    "KnownEncoding",
+    "Text",
+    "batched",
+    "encode_batch",
+    "encoding_basis",
+    "failed",
+]
 
+T = TypeVar("T")
 Text = tuple[str, str]  # title and text of a document
+BATCH = 256
+BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,26 @@ class Encoding(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def encoding_basis(bundle: Bundle, splitting: Splitting, precision: str | None) -> str:
+    """What passages and their vectors depend on besides the document, for its digest. precision: None where the target makes
+    the vectors itself."""
+    return repr((bundle.sha256, astuple(splitting), precision))
+
+
+def batched(items: Iterable[T], characters: Callable[[T], int], most: int = BATCH) -> Iterator[list[T]]:
+    """Batches whose vectors take a bounded memory."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += characters(item)
+        if len(batch) == most or total >= BATCH_CHARACTERS:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 def encode_batch(
@@ -93,3 +127,21 @@ class HereEncoding:
     def close(self) -> None:
         """Waits for the batch that is being encoded: what the encoder keeps its vectors in is closed next."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class KnownEncoding:
+    """Of texts that were encoded before."""
+
+    ahead = 2
+
+    def __init__(self, passages: Mapping[Text, EncodedPassages]) -> None:
+        """passages: of every text that will be asked for."""
+        self._passages = passages
+
+    def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
+        done: Future[list[EncodedPassages]] = Future()
+        done.set_result([self._passages[text] for text in batch])
+        return done
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from feeder.sending.statistics import FeedStatistics
 from feeder.sources.report import Note
 
-__all__ = ["FeedProgress", "FeedSummary", "Ledger", "lacking_text", "rates"]
+__all__ = ["REFUSED_HERE", "FeedProgress", "FeedSummary", "Ledger", "lacking_text", "rates"]
+
+REFUSED_HERE = "refused here"  # among the reasons in `errors`: before it was sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from feeder.digests import Digests, stored_digest
-from feeder.encoding.batches import EncodedPassages
+from feeder.encoding.batches import BATCH, EncodedPassages, batched
 from feeder.encoding.passages import passages_of
 from feeder.encoding.ready import DocumentEncoding
-from feeder.feeding.dead_letters import DeadLetters
-from feeder.feeding.journal import Journal
-from feeder.feeding.ledger import FeedProgress, Ledger
+from feeder.feeding.ledger import REFUSED_HERE, FeedProgress, Ledger
 from feeder.feeding.survey import NAMED, Survey
 from feeder.outcomes import Failure, Settled
 from feeder.targets import EncodedDocument, Target
@@ -28,12 +27,23 @@ from late_interaction.documents import Document
 from late_interaction.errors import ColbertVespaError
 from late_interaction.metadata import Value
 
-__all__ = ["BATCH", "Feed", "Pacing"]
+__all__ = ["BATCH", "Acknowledgements", "Feed", "Pacing", "Refusals"]
 
-BATCH = 256
-BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
 CHARACTER_BYTES = 128  # of ready vectors, which count as so many characters
 LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
+
+
+class Acknowledgements(Protocol):
+    """Where a feed notes what arrived: `Journal`, or what a part of a larger feed keeps until its end."""
+
+    def has(self, document_id: str, digest: str) -> bool: ...
+    def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None: ...
+
+
+class Refusals(Protocol):
+    """Where a feed notes what was refused: `DeadLetters`, or what a part of a larger feed keeps until its end."""
+
+    def add(self, letters: Iterable[tuple[Failure, Document]]) -> None: ...
 
 
 class Pacing:
@@ -88,8 +98,8 @@ class Feed:
         documents: Iterable[Document],
         surveyed: Survey,
         target: Target,
-        journal: Journal,
-        letters: DeadLetters,
+        journal: Acknowledgements,
+        letters: Refusals,
         digests: Digests,
         *,
         operation: str = "put",
@@ -229,8 +239,9 @@ class Feed:
 
     def _batches(self) -> Iterator[list[_Item]]:
         """The documents that count; an id comes once."""
-        batch: list[_Item] = []
-        characters = 0
+        return batched(self._items(), lambda item: _characters(item.document), self._batch_size)
+
+    def _items(self) -> Iterator[_Item]:
         schema = self._target.schema
         for place, document in enumerate(self._documents):
             if not self._surveyed.counts(place, document.id):
@@ -238,13 +249,7 @@ class Feed:
                 continue
             one = Document(document.id) if self._operation == "delete" else document
             checked = schema.check(one.metadata)
-            batch.append(_Item(one, checked, self._digests.of(one, checked)))
-            characters += len(one.title) + len(one.text) + sum(rows.nbytes for rows in one.vectors) // CHARACTER_BYTES
-            if len(batch) == self._batch_size or characters >= BATCH_CHARACTERS:
-                yield batch
-                batch, characters = [], 0
-        if batch:
-            yield batch
+            yield _Item(one, checked, self._digests.of(one, checked))
 
     def _missing(self, batch: Sequence[_Item]) -> list[_Wanted]:
         """Those that the target does not have as they are. The journal is not asked: what it has noted may have been replaced,
@@ -341,7 +346,7 @@ class Feed:
         self._letters.add(refused)
         self._refused = []
         self.ledger.dead_lettered += len(refused)
-        self.ledger.errors.update(f"HTTP {failure.status}" if failure.status else "refused here" for failure, _ in refused)
+        self.ledger.errors.update(f"HTTP {failure.status}" if failure.status else REFUSED_HERE for failure, _ in refused)
 
     @property
     def state(self) -> FeedProgress:
@@ -358,3 +363,7 @@ class Feed:
     def _report(self) -> None:
         if self._progress is not None:
             self._progress(self.state)
+
+
+def _characters(document: Document) -> int:
+    return len(document.title) + len(document.text) + sum(rows.nbytes for rows in document.vectors) // CHARACTER_BYTES

@@ -7,13 +7,12 @@ import contextlib
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feeder.digests import Digests
-from feeder.encoding.batches import Encoding, HereEncoding
+from feeder.encoding.batches import Encoding, HereEncoding, encoding_basis
 from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
@@ -132,8 +131,8 @@ class FeedRun:
                 open_things.callback(lambda: self._close(journal))
             wants_vectors = options.operation == "put" and target.needs_vectors
             encoder = self._encoder(open_things) if wants_vectors and target.bundle.encodes else None
-            encoding_basis = repr((target.bundle.sha256, astuple(options.splitting), encoder and encoder.precision))
-            digests = Digests(encoding_basis, target.digest_basis)
+            made = encoding_basis(target.bundle, options.splitting, None if encoder is None else encoder.precision)
+            digests = Digests(made, target.digest_basis)
             encoding = None
             if options.operation == "put" and not options.dry_run:
                 encoding = self._encoding(target, encoder)

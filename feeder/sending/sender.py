@@ -16,7 +16,7 @@ from feeder.sending.breaker import Breaker
 from feeder.sending.dispatcher import Dispatcher
 from feeder.sending.jobs import Attempt, Job
 from feeder.sending.statistics import FeedStatistics
-from feeder.sending.throttle import Throttle
+from feeder.sending.throttle import LEAST, Throttle
 from feeder.sending.verdicts import HttpAnswer
 from vespa_app.running.http import parse_address
 
@@ -46,17 +46,19 @@ def open_sender(
     url: str,
     *,
     timeout: float = 60.0,
+    senders: int = 1,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> Sender:
-    """A sender to the query address `url`. timeout: seconds that one operation may take. clock, sleep: for tests.
+    """A sender to the query address `url`. timeout: seconds that one operation may take. senders: how many send there at once:
+    what each keeps in flight while Vespa answers 429 is its share of what a single one keeps. clock, sleep: for tests.
 
     Raises: UsageError where the address or the credentials of the environment cannot be used.
     """
     from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
 
     transport = CurlTransport(parse_address(url), timeout=timeout)
-    throttle = Throttle(clock, most=CONNECTIONS * STREAMS)
+    throttle = Throttle(clock, least=max(1, LEAST // senders), most=CONNECTIONS * STREAMS)
     return Sender(Dispatcher(url, clock, throttle, Breaker(clock)), transport, sleep=sleep)
 
 

@@ -12,8 +12,9 @@ import math
 import random
 from collections.abc import Callable
 
-__all__ = ["Throttle"]
+__all__ = ["LEAST", "Throttle"]
 
+LEAST = 16  # operations in flight
 STEPS, RANGE = 128, 256
 THROUGHPUT_WEIGHT = 0.7  # the rest is latency's
 
@@ -22,7 +23,7 @@ class Throttle:
     """clock: seconds. least, most: bounds of the level; equal for a fixed one."""
 
     def __init__(
-        self, clock: Callable[[], float], *, least: int = 16, most: int = 1024, chance: random.Random | None = None
+        self, clock: Callable[[], float], *, least: int = LEAST, most: int = 1024, chance: random.Random | None = None
     ) -> None:
         self._clock, self._chance = clock, chance or random.Random()
         self.least, self.most = least, most

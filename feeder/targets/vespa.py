@@ -39,15 +39,19 @@ NOT_FOUND = 404
 MOST_REMEMBERED = 100_000
 
 
-def open_vespa(url: str | VespaUrl, bundle: Bundle | None) -> VespaTarget:
-    """Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here."""
+def open_vespa(url: str | VespaUrl, bundle: Bundle | None, *, senders: int = 1) -> VespaTarget:
+    """senders: as `VespaTarget`.
+
+    Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here.
+    """
     application = Application.read(url)
-    return VespaTarget(application, application.choose_bundle(bundle))
+    return VespaTarget(application, application.choose_bundle(bundle), senders=senders)
 
 
 class VespaTarget:
-    """compression: of bodies; auto: where they leave this machine. timeout: seconds that one operation may take. clock, sleep
-    (seconds): parameters so that faults can be tested without waiting."""
+    """compression: of bodies; auto: where they leave this machine. timeout: seconds that one operation may take. senders: how
+    many processes feed that application at once. clock, sleep (seconds): parameters so that faults can be tested without
+    waiting."""
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class VespaTarget:
         *,
         compression: Compression = "auto",
         timeout: float = 60.0,
+        senders: int = 1,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -65,7 +70,7 @@ class VespaTarget:
         self._settings = application.settings
         self._streaming = self._settings.mode == "streaming"
         self._compress = compression == "gzip" or (compression == "auto" and not is_local(parse_address(self.name)))
-        self._sender: Sender = open_sender(self.name, timeout=timeout, clock=clock, sleep=sleep)
+        self._sender: Sender = open_sender(self.name, timeout=timeout, senders=senders, clock=clock, sleep=sleep)
         self._rows = StoredRows(application, sleep=sleep or time.sleep)
         self._known: list[Settled] = []
         self._open: Counter[str] = Counter()

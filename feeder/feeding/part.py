@@ -1,0 +1,167 @@
+"""A part of a feed that many machines share: what one worker is given at a time, and what became of it.
+
+A part is fed as a whole feed is, without files: its outcomes are handed back, and whoever shares out the parts adds them up. A
+part that was interrupted is given out again; what has arrived by then is not sent again, since the target is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from feeder.digests import Digests
+from feeder.encoding.batches import EncodedPassages, Encoding, HereEncoding, KnownEncoding, Text, encoding_basis
+from feeder.encoding.passages import Splitting
+from feeder.feeding.ledger import REFUSED_HERE, Ledger
+from feeder.feeding.pipeline import Feed
+from feeder.feeding.survey import survey
+from feeder.outcomes import Failure
+from feeder.sending.statistics import FeedStatistics
+from feeder.targets.vespa import VespaTarget, open_vespa
+from late_interaction.addresses import VespaUrl
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Document
+from late_interaction.encoder import Encoder
+from late_interaction.errors import ColbertVespaError, MetadataError
+from late_interaction.tokenizing import Tokenizing
+
+__all__ = ["KnownPassages", "PartFeeder", "PartOutcome"]
+
+Letter = tuple[Failure, Document]
+
+
+@dataclass(frozen=True)
+class KnownPassages:
+    """Passages that were encoded before. by: `encoding_basis` of how. passages: by title and text."""
+
+    by: str
+    passages: Mapping[Text, EncodedPassages]
+
+
+@dataclass
+class PartOutcome:
+    """The ledger of one part. documents: that were handed over; blank: of them, those that were to be put and have no text;
+    pending: those not settled when `error` ended it. letters: what was refused. sender, sending: which sender had it, and what
+    that one did since it was opened. error: why the part ended early; None where it is complete."""
+
+    documents: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    blank_ids: tuple[str, ...] = ()
+    letters: list[Letter] = field(default_factory=list)
+    sender: str = ""
+    sending: FeedStatistics | None = None
+    error: ColbertVespaError | None = None
+
+    @property
+    def pending(self) -> int:
+        return self.documents - self.ledger.settled - self.ledger.duplicates
+
+    def count_refused(self, documents: int) -> None:
+        """So many were refused before anything was sent of them."""
+        if documents:
+            self.ledger.dead_lettered += documents
+            self.ledger.errors[REFUSED_HERE] += documents
+
+    def has(self, document_id: str, digest: str) -> bool:
+        """As `Acknowledgements`: what an earlier run brought is known to the target alone."""
+        return False
+
+    def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None:
+        """As `Acknowledgements`: the ledger counts them."""
+
+    def add(self, letters: Iterable[Letter]) -> None:
+        """As `Refusals`."""
+        self.letters += letters
+
+
+class PartFeeder:
+    """Feeds one part after the other to a Vespa application, with one encoder and one sender."""
+
+    def __init__(
+        self,
+        url: VespaUrl,
+        bundle: Bundle,
+        *,
+        operation: str = "put",
+        splitting: Splitting | None = None,
+        threads: int | None = None,
+        senders: int = 1,
+    ) -> None:
+        """threads: of the encoder. senders: how many send to that application at once, this one included.
+
+        Raises: VespaError where no application of ours answers, BundleError where it is another bundle's.
+        """
+        self._url, self._operation, self._senders = url, operation, senders
+        self._splitting, self._threads = splitting or Splitting(), threads
+        self._bundle = bundle
+        self._encoder: Encoder | None = None
+        self._target: VespaTarget | None = self._open()
+
+    def feed(self, documents: Sequence[Document], known: KnownPassages | None = None) -> PartOutcome:
+        """known: passages of the documents; without, they are encoded here. What went wrong is in the outcome's `error`."""
+        outcome = PartOutcome(len(documents))
+        try:
+            if self._target is None:
+                self._target = self._open()
+            self._feed(self._target, documents, known, outcome)
+        except ColbertVespaError as error:
+            outcome.error = error
+            self.close()  # a sender that gave up sends nothing more
+        return outcome
+
+    def close(self) -> None:
+        target, self._target = self._target, None
+        if target is not None:
+            target.close()
+
+    def _open(self) -> VespaTarget:
+        self._name = uuid4().hex
+        return open_vespa(self._url, self._bundle, senders=self._senders)
+
+    def _feed(
+        self, target: VespaTarget, documents: Sequence[Document], known: KnownPassages | None, outcome: PartOutcome
+    ) -> None:
+        fitting = self._fitting(documents, target, outcome)
+        surveyed = survey(fitting, target.schema, blanks=self._operation != "put")
+        encoding, made = self._encoding(target, known)
+        feed = Feed(
+            fitting, surveyed, target, outcome, outcome, Digests(made, target.digest_basis), operation=self._operation,
+            encoding=encoding,
+        )  # fmt: skip
+        refused, outcome.ledger, outcome.blank_ids = len(outcome.letters), feed.ledger, surveyed.blank_ids
+        try:
+            feed.run()
+        finally:
+            outcome.ledger.duplicates = surveyed.duplicates
+            outcome.count_refused(refused)
+            outcome.sender, outcome.sending = self._name, target.statistics()
+            if encoding is not None:
+                encoding.close()
+
+    def _fitting(self, documents: Sequence[Document], target: VespaTarget, outcome: PartOutcome) -> list[Document]:
+        """Those whose metadata fit the application; the others are refused here."""
+        if self._operation == "delete":
+            return [Document(document.id) for document in documents]
+        fitting: list[Document] = []
+        for document in documents:
+            try:
+                target.schema.check(document.metadata)
+            except MetadataError as error:
+                outcome.letters.append((Failure(document.id, 0, str(error)), document))
+            else:
+                fitting.append(document)
+        return fitting
+
+    def _encoding(self, target: VespaTarget, known: KnownPassages | None) -> tuple[Encoding | None, str]:
+        """And what its passages depend on, for the digest."""
+        if self._operation != "put":
+            return None, encoding_basis(target.bundle, self._splitting, None)
+        if known is not None:
+            return KnownEncoding(known.passages), known.by
+        if target.needs_vectors and self._encoder is None:
+            self._encoder = Encoder(target.bundle, threads=self._threads)
+        precision = None if self._encoder is None else self._encoder.precision
+        tokenizing = Tokenizing(target.bundle) if self._encoder is None else self._encoder.tokenizing
+        made = encoding_basis(target.bundle, self._splitting, precision)
+        return HereEncoding(self._splitting, tokenizing, self._encoder), made
