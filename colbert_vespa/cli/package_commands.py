@@ -117,6 +117,14 @@ def plan(
     centroids: Annotated[
         int | None, typer.Option("--centroids", help="Of the codebook; default: the bundle's.", parser=COUNT)
     ] = None,
+    encode_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--encode-rate",
+            help="Token vectors a second of one machine: also how long it takes to fill.",
+            parser=real(0, above=True),
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Bundle whose dimensions and codebook count.", parser=path)
     ] = None,
@@ -130,5 +138,6 @@ def plan(
         "codec": codec, "candidates": tuple(candidates) if candidates else None, "dim": dim, "pooling": pooling,
         "redundancy": redundancy, "groups": groups, "node_memory_gb": node_memory, "text_bytes": text_bytes,
         "passages_per_document": per_document, "queries_per_second": queries, "centroids": centroids,
+        "encode_rate": encode_rate,
     }  # fmt: skip
     out.result(plan_application(out, documents, tokens, settings, changes, bundle))

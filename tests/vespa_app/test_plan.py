@@ -78,6 +78,31 @@ def test_every_figure_says_how_and_from_where():
     json.dumps(plan.to_json())
 
 
+def test_filling_takes_machine_hours_by_the_rate_of_a_machine():
+    """1e8 passages of 120 vectors at 25,000 a second, pooled by two, binary: 22 nodes."""
+    asked = change(documents=1e8, tokens=120, codec="binary", encode_rate=25_000)
+    plan = make_plan(asked)
+    assert plan.value("encoding") == pytest.approx(1e8 * 120 / 25_000 / 3600)
+    assert plan.value("bytes to send") == pytest.approx(1e8 * (2 * 120 * 20 + 600) / 1e9)
+    assert plan.value("feeding, at least") == pytest.approx(1e8 * 2 / (plan.value("content nodes") * 1091) / 3600)
+    pooled = make_plan(dataclasses.replace(asked, pooling=2))
+    assert pooled.value("encoding") == plan.value("encoding")
+    assert pooled.value("bytes to send") < plan.value("bytes to send")
+    bare = make_plan(dataclasses.replace(asked, encode_rate=0))
+    assert [figure.name for figure in plan.figures[len(bare.figures) :]] == ["encoding", "bytes to send", "feeding, at least"]
+    with pytest.raises(SettingsError, match="encode_rate must be a number"):
+        make_plan(dataclasses.replace(asked, encode_rate=-1))
+
+
+def test_the_command_answers_in_machine_hours(cli):
+    command = ("plan", "--documents", "1e9", "--tokens", "80", "--codec", "binary", "--encode-rate", "25e3")
+    assert "machine-hours" in cli(*command).stdout
+    figures = {figure["name"]: figure for figure in json.loads(cli(*command, "--json").stdout.splitlines()[-1])["figures"]}
+    assert figures["encoding"]["value"] == pytest.approx(1e9 * 80 / 25e3 / 3600)
+    assert figures["encoding"]["unit"] == "machine-hours"
+    cli("plan", "--documents", "1e9", "--tokens", "80", "--encode-rate", "0", code=2)
+
+
 def test_the_sum_is_the_sum():
     plan = make_plan(change(candidates=("centroid", "pooled")))
     parts = [figure.value for figure in plan.figures if figure.unit == "B" and figure.name != "memory per passage"]

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 
 from late_interaction.codebook_training import MIN_PER_CENTROID
+from vespa_app.planning.filling import filling_figures
 from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
 from vespa_app.planning.queries import query_cost
 from vespa_app.planning.request import Figure, PlanRequest, check_request
@@ -75,6 +76,7 @@ def make_plan(request: PlanRequest) -> Plan:
         *container_figures(request),
         *queries,
         *groups,
+        *filling_figures(request, passages, cluster.nodes),
     )
     return Plan(request, figures, _notes(request, cluster.nodes, groups))
 

@@ -21,7 +21,7 @@ MEMORY_LIMIT, DISK_LIMIT = 0.8, 0.75
 NODE_BASE_GB = 1.5  # processes of a content node without documents
 MOST = 1e15
 GB = 1e9
-_MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "container_nodes")
+_MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "encode_rate", "container_nodes")
 _RANGES = {**LIMITS, "memory_limit": LIMIT_RANGE, "disk_limit": LIMIT_RANGE}
 _SETTING_OF = {"threads": "search_threads"}  # names of app.toml where they differ
 
@@ -44,7 +44,8 @@ class PlanRequest:
     node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the exporter
     makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
     text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a document.
-    queries_per_second: 0 for no advice on groups. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
+    queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine makes a second;
+    0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
     embedder: of a container. memory_limit, disk_limit: the share of a content node that may be full. indexes: further ones of
     the application, by name, each with as many passages.
     """
@@ -73,6 +74,7 @@ class PlanRequest:
     layout: str = "passages"
     passages_per_document: float = 1.0
     queries_per_second: float = 0.0
+    encode_rate: float = 0.0
     container_nodes: int = 0
     jvm_heap_mb: int = AppSettings.jvm_heap_mb
     embedder: bool = True
