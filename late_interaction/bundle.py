@@ -38,6 +38,7 @@ from late_interaction.structured import Count, parse, read
 
 __all__ = [
     "FORMAT_VERSION",
+    "MANIFEST",
     "Bundle",
     "DensePart",
     "Expansion",

@@ -26,8 +26,8 @@ from late_interaction.bundle_cache import cache_folder
 from late_interaction.errors import DeviceError, MissingDependency, UsageError
 
 __all__ = [
-    "AUTO", "CPU", "DEVICES", "Device", "DeviceKind", "Graph", "check_device", "installed_devices", "onnxruntime", "open_graph",
-    "processor_flags",
+    "AUTO", "CPU", "CPU_NAME", "DEVICES", "Device", "DeviceKind", "Graph", "check_device", "installed_devices", "onnxruntime",
+    "open_graph", "processor_flags",
 ]  # fmt: skip
 
 AUTO_NAME, CPU_NAME = "auto", "cpu"

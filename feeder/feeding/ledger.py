@@ -60,11 +60,11 @@ class FeedSummary:
     """The ledger balances: documents = acknowledged + already_there + absent + dead_lettered + skipped_blank + duplicates +
     pending.
 
-    operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); dry run. pending: not
-    acknowledged, so that `resume` sends them. absent: were to be deleted and were not there. skipped_blank: have neither title
-    nor text; removed_blank: of them, those whose earlier text was there and is removed. removed_passages: that their documents
-    no longer have. notes: what was read otherwise than expected, or not at all. sending: of the operations to Vespa; None for a
-    local index.
+    operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); running; dry run.
+    pending: not acknowledged, so that `resume` sends them. absent: were to be deleted and were not there. skipped_blank: have
+    neither title nor text; removed_blank: of them, those whose earlier text was there and is removed. removed_passages: that
+    their documents no longer have. notes: what was read otherwise than expected, or not at all. sending: of the operations to
+    Vespa; None for a local index.
     """
 
     target: str

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from feeder.digests import Digests
 from feeder.encoding.batches import EncodedPassages, Encoding, HereEncoding, KnownEncoding, Text, encoding_basis
 from feeder.encoding.passages import Splitting
+from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.ledger import REFUSED_HERE, Ledger
 from feeder.feeding.pipeline import Feed
 from feeder.feeding.survey import survey
@@ -21,6 +23,7 @@ from feeder.sending.statistics import FeedStatistics
 from feeder.targets.vespa import VespaTarget, open_vespa
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
+from late_interaction.devices import CPU_NAME
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, MetadataError
@@ -85,15 +88,18 @@ class PartFeeder:
         *,
         operation: str = "put",
         splitting: Splitting | None = None,
+        precision: str | None = None,
+        device: str = CPU_NAME,
         threads: int | None = None,
         senders: int = 1,
     ) -> None:
-        """threads: of the encoder. senders: how many send to that application at once, this one included.
+        """precision, device, threads: of the encoder. senders: how many send to that application at once, this one included.
 
         Raises: VespaError where no application of ours answers, BundleError where it is another bundle's.
         """
         self._url, self._operation, self._senders = url, operation, senders
-        self._splitting, self._threads = splitting or Splitting(), threads
+        self._splitting = splitting or Splitting()
+        self._runs: dict[str, Any] = {"precision": precision, "device": device, "threads": threads}
         self._bundle = bundle
         self._encoder: Encoder | None = None
         self._target: VespaTarget | None = self._open()
@@ -153,14 +159,20 @@ class PartFeeder:
                 fitting.append(document)
         return fitting
 
-    def _encoding(self, target: VespaTarget, known: KnownPassages | None) -> tuple[Encoding | None, str]:
+    def _encoding(self, target: VespaTarget, known: KnownPassages | None) -> tuple[DocumentEncoding | None, str]:
         """And what its passages depend on, for the digest."""
         if self._operation != "put":
             return None, encoding_basis(target.bundle, self._splitting, None)
+        texts, made = self._texts(target, known)
+        return DocumentEncoding(texts, target.bundle, self._splitting, takes_vectors=target.needs_vectors), made
+
+    def _texts(self, target: VespaTarget, known: KnownPassages | None) -> tuple[Encoding | None, str]:
         if known is not None:
             return KnownEncoding(known.passages), known.by
+        if not target.bundle.encodes:
+            return None, encoding_basis(target.bundle, self._splitting, None)
         if target.needs_vectors and self._encoder is None:
-            self._encoder = Encoder(target.bundle, threads=self._threads)
+            self._encoder = Encoder(target.bundle, **self._runs)
         precision = None if self._encoder is None else self._encoder.precision
         tokenizing = Tokenizing(target.bundle) if self._encoder is None else self._encoder.tokenizing
         made = encoding_basis(target.bundle, self._splitting, precision)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from feeder.sending.breaker import Circuit
 
-__all__ = ["LATENCY_BOUNDS_S", "Counts", "FeedStatistics"]
+__all__ = ["LATENCY_BOUNDS_S", "Counts", "FeedStatistics", "added_statistics"]
 
+PERCENTILES = (50, 95, 99)
+WORST_LAST: tuple[Circuit, ...] = ("closed", "half-open", "open")
 RECENT = 2048  # answers that percentiles are taken of
 LATENCY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -39,6 +42,37 @@ class FeedStatistics:
         return asdict(self)
 
 
+def added_statistics(parts: Sequence[FeedStatistics]) -> FeedStatistics:
+    """Those of several senders as one. latency_ms: upper bounds, since the answers themselves are not known."""
+    operations: dict[str, Counter[str]] = {}
+    retries: Counter[str] = Counter()
+    for part in parts:
+        retries.update(part.retries)
+        for kind, outcomes in part.operations.items():
+            operations.setdefault(kind, Counter()).update(outcomes)
+    counts = tuple(map(sum, zip(*(part.latency_counts for part in parts), strict=True)))
+    return FeedStatistics(
+        in_flight=sum(part.in_flight for part in parts),
+        allowed=sum(part.allowed for part in parts),
+        waiting=sum(part.waiting for part in parts),
+        circuit=max((part.circuit for part in parts), key=WORST_LAST.index),
+        operations={kind: dict(outcomes) for kind, outcomes in sorted(operations.items())},
+        retries=dict(sorted(retries.items())),
+        bytes_sent=sum(part.bytes_sent for part in parts),
+        latency_ms=_bounds_ms(counts),
+        latency_counts=counts,
+        latency_seconds=sum(part.latency_seconds for part in parts),
+    )
+
+
+def _bounds_ms(counts: Sequence[int]) -> dict[str, float]:
+    answers, reached = sum(counts), tuple(itertools.accumulate(counts))
+    if not answers:
+        return {}
+    places = {part: bisect_left(reached, answers * part / 100) for part in PERCENTILES}
+    return {f"p{part}": 1000 * LATENCY_BOUNDS_S[min(place, len(LATENCY_BOUNDS_S) - 1)] for part, place in places.items()}
+
+
 class Counts:
     """The running counts; one thread writes."""
 
@@ -65,4 +99,4 @@ class Counts:
         ordered = sorted(self._recent)
         if not ordered:
             return {}
-        return {f"p{part}": 1000 * ordered[min(len(ordered) * part // 100, len(ordered) - 1)] for part in (50, 95, 99)}
+        return {f"p{part}": 1000 * ordered[min(len(ordered) * part // 100, len(ordered) - 1)] for part in PERCENTILES}

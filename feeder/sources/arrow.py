@@ -17,7 +17,7 @@ from feeder.sources.source import BadRecord, Item
 from late_interaction.errors import CollectionError
 from late_interaction.extras import required
 
-__all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet"]
+__all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet", "read_table"]
 
 ROWS = 256  # read at a time
 BATCH_BYTES = 64 << 20  # of a Parquet file, read at a time
@@ -43,6 +43,11 @@ def read_arrow(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[in
     """Arrow's file format (Feather) or its stream format."""
     with unpacked(path, name, limits) as plain:
         yield from _rows(_batches(plain, name), 1, name, limits)
+
+
+def read_table(table: Any, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
+    """A table of Arrow in memory."""
+    yield from _rows(_sliced(table.to_batches()), 1, name, limits)
 
 
 def is_dataset(path: Path) -> bool:

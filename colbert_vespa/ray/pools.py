@@ -1,0 +1,99 @@
+"""Pools of workers: how many there are, what each is given, and how a dataset goes through them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, CPU_NAME, Device
+from late_interaction.encoder import suitable_precision
+from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.extras import required
+
+__all__ = ["Workers", "cluster_errors", "mapped", "ray_data", "senders"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """count: how many; None for as many as the cluster has room for, from one up. cpus, gpus: of each; an encoder has as many
+    threads as whole CPUs. memory: bytes that Ray reserves for each. batch: rows that each takes at a time, which bounds its
+    memory; more of them keep a GPU busy. device: where the model runs, one for all, as machines that choose for themselves make
+    different vectors; default: cuda with gpus, else cpu. precision: of the model; default: what suits the device."""
+
+    count: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+    memory: int | None = None
+    batch: int = 512
+    device: str = ""
+    precision: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError naming the number that cannot be."""
+        for name, value, least in (("count", self.count, 1), ("memory", self.memory, 1), ("batch", self.batch, 1)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise UsageError(f"workers: {name} must be a whole number of at least {least}, got {value!r}")
+        for name, number in (("cpus", self.cpus), ("gpus", self.gpus)):
+            if not 0 <= number < math.inf:
+                raise UsageError(f"workers: {name} must be a number of at least 0, got {number!r}")
+        if not self.cpus and not self.gpus:
+            raise UsageError("workers: one that has neither CPUs nor GPUs would be started without limit: give it cpus")
+        if Device.of(self.device or CPU_NAME) == AUTO:
+            raise UsageError("workers: device auto may be another one on each machine: name cpu, cuda or another")
+
+    def encoder(self, bundle: Bundle) -> dict[str, Any]:
+        """Arguments of every worker's encoder. Raises: BundleError where the bundle has no model, or none of that precision."""
+        device = self.device or ("cuda" if self.gpus else CPU_NAME)
+        bundle.check_encodes()
+        precision = self.precision or suitable_precision(bundle, Device.of(device))
+        bundle.model_path(precision)
+        return {"device": device, "precision": precision, "threads": max(1, int(self.cpus))}
+
+
+def ray_data() -> Any:
+    """The module `ray.data`. Raises: MissingDependency."""
+    with required("ray", "a cluster that encodes"):
+        import ray.data
+    return ray.data
+
+
+def mapped(dataset: Any, worker: type, arguments: Mapping[str, object], workers: Workers) -> Any:
+    """The dataset that the workers make of `dataset`, a table of rows at a time. Ray Data gives what a lost worker had to
+    another one, as a whole, so that a row is never lost."""
+    data = ray_data()
+    if not isinstance(dataset, data.Dataset):
+        raise UsageError(f"the first argument must be a Dataset of Ray Data, got {type(dataset).__name__}: ray.data.read_...()")
+    size: dict[str, int] = {"min_size": 1} if workers.count is None else {"size": workers.count}
+    return dataset.map_batches(
+        worker, batch_format="pyarrow", batch_size=workers.batch, fn_constructor_kwargs=dict(arguments),
+        compute=data.ActorPoolStrategy(**size), num_cpus=workers.cpus or None, num_gpus=workers.gpus or None,
+        memory=workers.memory,
+    )  # fmt: skip
+
+
+def senders(workers: Workers) -> int:
+    """How many workers there may be at most, as far as it is known now."""
+    if workers.count is not None:
+        return workers.count
+    import ray
+
+    has = ray.cluster_resources() if ray.is_initialized() else {}
+    fits = [has.get(name, 0) / each for name, each in (("CPU", workers.cpus), ("GPU", workers.gpus)) if each]
+    return max(1, int(min(fits)))
+
+
+@contextlib.contextmanager
+def cluster_errors() -> Iterator[None]:
+    """Raises: ColbertVespaError in place of Ray's errors, in one line; Ray's own stays its cause."""
+    import ray.exceptions
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = f"{lines[0]} {lines[-1]}" if len(lines) > 1 else "".join(lines) or type(error).__name__
+        raise ColbertVespaError(f"the cluster ended the run: {said[:1000]}") from error

@@ -1,0 +1,168 @@
+"""Rows of a dataset as documents, and the columns that encoding adds to them.
+
+`vectors` has the token vectors of each passage of a document, `encoded` what else is known of them: how they were made, the
+passages as ranges of characters, the vocabulary ids of the rows. `refused` is what dead letters have besides their own columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feeder.encoding.batches import EncodedPassages, failed
+from feeder.feeding.part import KnownPassages
+from feeder.sources.arrow import read_table
+from feeder.sources.records import ROW, ColumnMapping, SourceLimits, document_of
+from late_interaction.array_types import Matrix
+from late_interaction.bundle import Bundle
+from late_interaction.documents import Document
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.ready_rows import RowRules
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ENCODED", "VECTORS", "BadRow", "check_columns", "documents_of", "known_passages", "refused_rows", "with_passages"]
+
+VECTORS, ENCODED, REFUSED = "vectors", "encoded", "refused"
+WHERE = "a row"  # in messages: rows of a dataset have no numbers
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot become a document, and why."""
+
+    message: str
+
+
+def check_columns(columns: ColumnMapping) -> None:
+    """Raises: UsageError where ids are asked of the places of rows."""
+    if columns.id == ROW:
+        raise UsageError(f"rows of a dataset have no place: name a column of ids instead of {ROW!r}")
+
+
+def documents_of(table: pa.Table, columns: ColumnMapping, *, texts: bool) -> list[Document | BadRow]:
+    """A document for each row, in order. texts: at least one column of titles, texts or vectors must be there.
+
+    Raises: CollectionError where the columns cannot be the right ones, or values cannot be read.
+    """
+    names = set(table.column_names)
+    wanted = {*columns.title, *columns.text, columns.vectors}
+    if texts and not wanted & names:
+        raise CollectionError(
+            f"the dataset has no column of texts ({', '.join(sorted(wanted))}): it has {', '.join(sorted(names))}; name them "
+            "with columns=ColumnMapping(text=...)"
+        )
+    plain = table.select([name for name in table.column_names if name not in _own(names)])
+    found: list[Document | BadRow] = []
+    for _, record in read_table(plain, WHERE, SourceLimits()):
+        try:
+            if isinstance(record, CollectionError):
+                raise record
+            assert isinstance(record, Mapping)
+            found.append(document_of(record, WHERE, columns, ""))
+        except CollectionError as error:
+            found.append(BadRow(str(error)))
+    return found
+
+
+def _own(names: set[str]) -> set[str]:
+    """The columns that are no part of a document."""
+    return {REFUSED, ENCODED, VECTORS} if ENCODED in names else {REFUSED}
+
+
+def with_passages(table: pa.Table, encoded: Sequence[EncodedPassages], by: str, dim: int, dtype: str) -> pa.Table:
+    """The rows with the columns `vectors` and `encoded`. by: `encoding_basis`. dtype: of the vectors."""
+    import pyarrow as pa
+
+    passages = [rows for item in encoded for rows in item.vectors]
+    flat = np.concatenate([np.zeros((0, dim), dtype), *(rows.astype(dtype, copy=False) for rows in passages)])
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
+    matrices = pa.ListArray.from_arrays(_ends(len(one) for one in passages), rows)
+    vectors = pa.ListArray.from_arrays(_ends(len(item.vectors) for item in encoded), matrices)
+    described = [
+        {
+            "by": by, "title": item.title, "truncated": item.truncated, "error": item.error,
+            "passages": [{"start": start, "end": end} for start, end in item.ranges],
+            "token_ids": [None if ids is None else ids.tolist() for ids in item.token_ids],
+        }
+        for item in encoded
+    ]  # fmt: skip
+    return table.append_column(VECTORS, vectors).append_column(ENCODED, pa.array(described, _encoded_type()))
+
+
+def _ends(counts: Any) -> Any:
+    return np.cumsum([0, *counts], dtype=np.int32)
+
+
+def _encoded_type() -> Any:
+    import pyarrow as pa
+
+    place = pa.struct([("start", pa.int32()), ("end", pa.int32())])
+    return pa.struct([
+        ("by", pa.string()), ("title", pa.string()), ("truncated", pa.bool_()), ("error", pa.string()),
+        ("passages", pa.list_(place)), ("token_ids", pa.list_(pa.list_(pa.int32()))),
+    ])  # fmt: skip
+
+
+def known_passages(table: pa.Table, rows: Sequence[Document | BadRow], bundle: Bundle) -> KnownPassages | None:
+    """What the columns of `encode` say of the rows; None where they are not there.
+
+    Raises: CollectionError where the vectors are another bundle's, were made in several ways, or their columns are not those
+    that `encode` made.
+    """
+    names = set(table.column_names)
+    if ENCODED not in names:
+        return None
+    if VECTORS not in names:
+        raise CollectionError(f"the dataset has the column {ENCODED!r} and no {VECTORS!r}: keep both, or drop both")
+    records = [record for _, record in read_table(table.select([VECTORS, ENCODED]), WHERE, SourceLimits())]
+    known: dict[tuple[str, str], EncodedPassages] = {}
+    made: set[str] = set()
+    for document, record in zip(rows, records, strict=True):
+        if isinstance(document, BadRow):
+            continue
+        encoded = record.get(ENCODED) if isinstance(record, Mapping) else None
+        if not isinstance(record, Mapping) or not isinstance(encoded, Mapping) or encoded.keys() != _members():
+            raise CollectionError(
+                f"columns {VECTORS!r} and {ENCODED!r} are not as encode() made them: encode the dataset again"
+            )
+        made.add(str(encoded["by"]))
+        known[document.title, document.text] = _passages(encoded, record[VECTORS], document, bundle.document_rows)
+    if len(made) > 1 or any(bundle.sha256 not in by for by in made):
+        raise CollectionError(
+            f"the dataset was not encoded with {bundle.path}, or in several ways: encode it again, or feed it bare"
+        )
+    return KnownPassages(made.pop() if made else "", known)
+
+
+def _members() -> set[str]:
+    return {field.name for field in _encoded_type()}
+
+
+def _passages(encoded: Mapping[str, Any], given: Any, document: Document, rules: RowRules) -> EncodedPassages:
+    if encoded["error"]:
+        return failed(encoded["error"])
+    ranges = tuple((place["start"], place["end"]) for place in encoded["passages"])
+    try:
+        vectors: tuple[Matrix, ...] = tuple(rules.checked(np.asarray(rows)) for rows in given or ())
+    except (UsageError, ValueError) as error:
+        return failed(str(error))
+    ids = tuple(None if ids is None else np.asarray(ids, np.int32) for ids in encoded["token_ids"])
+    fit = len(ranges) == len(vectors) == len(ids) and all(0 <= start <= end <= len(document.text) for start, end in ranges)
+    if not fit or any(own is not None and len(own) != len(rows) for own, rows in zip(ids, vectors, strict=True)):
+        return failed("its text, vectors and passages do not fit together: encode it again")
+    return EncodedPassages(encoded["title"], ranges, vectors, ids, encoded["truncated"])
+
+
+def refused_rows(table: pa.Table, refused: Sequence[tuple[int, int, str]]) -> pa.Table:
+    """The rows at some places, each with its HTTP status (0: it was not sent) and message, in the column `refused`."""
+    import pyarrow as pa
+
+    type_ = pa.struct([("status", pa.int32()), ("message", pa.string())])
+    reasons = pa.array([{"status": status, "message": message} for _, status, message in refused], type_)
+    plain = table.drop_columns([REFUSED]) if REFUSED in table.column_names else table
+    return plain.take(pa.array([place for place, _, _ in refused], pa.int64())).append_column(REFUSED, reasons)
