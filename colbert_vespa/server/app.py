@@ -57,7 +57,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
         title="colbert-vespa", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan,
         redirect_slashes=False,
     )  # fmt: skip
-    app.state.engine, app.state.door, app.state.ready = engine, door, False
+    app.state.engine, app.state.door, app.state.ready, app.state.stopping = engine, door, False, False
     app.state.writing, app.state.tasks = Writing(engine, engine.settings.splitting), Tasks()
     for one in (search, indexes, passages, documents, health):
         app.include_router(one.router)
@@ -116,11 +116,11 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 def _warm(app: FastAPI, engine: Engine) -> None:
     try:
-        engine.warm()
+        engine.warm(lambda: app.state.stopping)
     except ColbertVespaError as error:
         LOG.error("not ready", extra={"error": engine.catalog.hidden(str(error))})
         return
-    app.state.ready = True
+    app.state.ready = not app.state.stopping
 
 
 def _handle_errors(app: FastAPI, engine: Engine) -> None:

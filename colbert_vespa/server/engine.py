@@ -89,13 +89,17 @@ class Engine:
         self._writers = ThreadPoolExecutor(len(addresses) or 1, thread_name_prefix="write")
         self._queries: dict[str, Gathering[str, Matrix]] = {}
 
-    def warm(self) -> None:
+    def warm(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Opens every model, searches every local index and makes a query for every application, so that no caller waits for
-        that."""
+        that. stopped: asked between two of these, whether to leave the rest."""
         for served in self.catalog.indexes.values():
+            if stopped():
+                return
             index = self.core.named([served.known])[0]
             rows = self.core.encoder(index.bundle).encode_queries(["warm"])[0]
             for candidates in ("hybrid", "exhaustive") if served.backend == "local" else (AUTO,):
+                if stopped():
+                    return
                 options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
                 step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
 

@@ -162,7 +162,7 @@ def test_the_steps_in_an_empty_folder(stages, tmp_path, tiny_bundle):
             assert b"colbert-vespa" in page.read()
     finally:
         running.send_signal(signal.SIGTERM)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=300)  # a search that compiles is waited for
     assert running.returncode == 0, said.decode()
     assert ran(check, cwd=empty, env=environment).returncode != 0
 

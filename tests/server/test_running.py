@@ -11,13 +11,15 @@ import threading
 import numpy as np
 import pytest
 from animals import QUERY
-from serving import refused, serving
+from serving import made, refused, serving
 
 from colbert_vespa.server.batching import Gathering
+from colbert_vespa.server.engine import Engine
 from colbert_vespa.server.errors import Refusal
 from colbert_vespa.server.guard import Guard
 from colbert_vespa.server.limits import Gate
 from colbert_vespa.server.running import Listen, listening
+from colbert_vespa.server.settings import ServedAddress
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
 
@@ -301,3 +303,15 @@ async def test_other_origins_read_answers_where_they_are_named(animals):
         assert "access-control-allow-credentials" not in answer.headers
         other = await http.options("/v1/search", headers={**ask, "origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_warming_up_ends_when_the_server_is_told_to_stop(tmp_path, tiny_bundle, monkeypatch):
+    asked, encode = iter([False, True]), []
+    engine = Engine([ServedAddress(made(tmp_path / "index", tiny_bundle))])
+    monkeypatch.setattr(
+        Encoder, "encode_queries", lambda self, texts: encode.append(texts) or [np.ones((1, self.dim), np.float32)]
+    )
+    monkeypatch.setattr("colbert_vespa.server.engine.step", lambda plan, answer: pytest.fail("a search after the end"))
+    engine.warm(lambda: next(asked))
+    assert encode == [["warm"]]
+    asyncio.run(engine.close())
