@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.cores import cores
@@ -18,7 +18,8 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid.inputs import ScaledQuery, checked_count, chosen_bits
+from late_interaction.plaid.inputs import ScaledQuery, checked_count, chosen_bits, dense_query
+from late_interaction.plaid.searching.dense import dense_scores, dense_search
 from late_interaction.plaid.searching.scoring import exact_scores
 from late_interaction.plaid.searching.search import search, search_selected
 from late_interaction.plaid.searching.tuning import find_effort
@@ -30,7 +31,7 @@ from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.snapshot import Living, Snapshot
 from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current
-from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, ShardCoverage
+from late_interaction.plaid.types import DenseForm, LocalResult, LocalScores, SearchSettings, ShardCoverage
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import bundle_codebook
@@ -62,7 +63,7 @@ class LocalIndex:
         bits: int | None = None,
         refine: bool = False,
     ) -> LocalIndex:
-        """Makes an empty index with its own copy of the bundle.
+        """Makes an empty index with its own copy of the bundle, for a vector of each passage by each dense model of that.
 
         codec: residual, binary or float32. bits: 1, 2 or 4 per dimension of a residual; None for those of the bundle's
         codebook named `residual`, or 4 where it has none. refine: also keep int8 rows (one byte per dimension), which every
@@ -85,7 +86,8 @@ class LocalIndex:
                 (staging / folder).mkdir()
             bundle.copy_to(staging / "bundle")
             form = (chosen, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
-            publish(staging, Version(0, *form, created=now()))
+            dense = {name: DenseForm(part.dim, part.normalized) for name, part in sorted(bundle.manifest.dense.items())}
+            publish(staging, Version(0, *form, created=now(), dense=dense))
         return cls.open(root)
 
     @classmethod
@@ -142,9 +144,12 @@ class LocalIndex:
         Raises: LocalIndexError where the log of an interrupted writer is damaged.
         """
         changes = Changes(self.snapshot)
-        for record in PendingLog(self.path, self.dim, self.version).records() if resume else ():
+        for record in self._log(self.version).records() if resume else ():
             changes.note(record)
         return changes.passages_of
+
+    def _log(self, base: int) -> PendingLog:
+        return PendingLog(self.path, self.dim, base, self.snapshot.version.dense_width)
 
     @property
     def bundle(self) -> Bundle:
@@ -191,6 +196,11 @@ class LocalIndex:
     @property
     def dim(self) -> int:
         return self.snapshot.version.dim
+
+    @property
+    def dense(self) -> Mapping[str, DenseForm]:
+        """The dense models of which each passage has a vector, by name."""
+        return self.snapshot.version.dense
 
     @property
     def bytes_per_token(self) -> float:
@@ -333,6 +343,39 @@ class LocalIndex:
         """As `score`, with the coverage that an index of shards may lack."""
         return LocalScores(self.score(Q, passage_ids))
 
+    def dense_search(
+        self,
+        name: str,
+        vector: Vector,
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[str] | None = None,
+        exact: bool = False,
+    ) -> LocalScores:
+        """The k passages whose vectors of dense model `name` have the greatest inner products with `vector [dim]`, best first,
+        equal ones in order of insertion: all k where so many are selected and have rows. ids: as `search`. exact: compares all.
+
+        Raises: UsageError where there is no such model, the vector has another shape or is not finite, or k is less than 1.
+        """
+        snapshot, k = self.snapshot, checked_count("k", k)
+        checked = dense_query(vector, name, snapshot.version.dense)
+        return LocalScores(dense_search(snapshot, name, checked, k, where=where, ids=ids))
+
+    def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
+        """Inner products of `vector [dim]` with the vectors of those passages; unknown ids are left out. Raises: UsageError."""
+        snapshot = self.snapshot
+        return LocalScores(dense_scores(snapshot, name, dense_query(vector, name, snapshot.version.dense), passage_ids))
+
+    def dense_vectors(self, passage_ids: Iterable[str]) -> dict[str, dict[str, Vector]]:
+        """Stored vectors `[dim]` of those passages, by id and dense model; unknown ids are left out."""
+        found = {id_: self.snapshot.find(id_) for id_ in passage_ids}
+        return {
+            id_: {name: dense.vectors(slice(place[1], place[1] + 1))[0] for name, dense in place[0].segment.dense.items()}
+            for id_, place in found.items()
+            if place is not None
+        }
+
     def passage(self, passage_id: str) -> Passage | None:
         found = self.snapshot.find(passage_id)
         return None if found is None else found[0].segment.passage(found[1])
@@ -397,4 +440,4 @@ class LocalIndex:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
-        PendingLog(self.path, self.dim, read_current(self.path)[0]).check()
+        self._log(read_current(self.path)[0]).check()

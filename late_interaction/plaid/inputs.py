@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix, TokenIds
+from late_interaction.array_types import Matrix, TokenIds, Vector
 from late_interaction.errors import UsageError
-from late_interaction.plaid.types import LocalResult
+from late_interaction.plaid.types import DenseForm, LocalResult
 from late_interaction.ready_rows import LONGEST, TOLERANCE
 
-__all__ = ["ScaledQuery", "checked_count", "checked_token_ids", "chosen_bits", "document_rows"]
+__all__ = [
+    "ScaledQuery", "checked_count", "checked_dense", "checked_token_ids", "chosen_bits", "dense_query", "document_rows",
+]  # fmt: skip
 
+LONGEST_QUERY = 1e30
 BITS = (1, 2, 4)
 
 
@@ -65,6 +69,50 @@ def document_rows(passage_id: str, vectors: object, dim: int, codec: str) -> Mat
         takes = f"rows shorter than {LONGEST}" if codec == "float32" else "rows of length 1: divide them by their length"
         raise UsageError(f"{where}: row {row} has length {lengths[row]:.4g}, codec {codec} takes {takes}")
     return rows
+
+
+def checked_dense(passage_id: str, dense: Mapping[str, object] | None, forms: Mapping[str, DenseForm]) -> dict[str, Vector]:
+    """The vectors of a passage by dense model, one `[dim]` for each of `forms`, float32.
+
+    Raises: UsageError naming the passage and the model: one is missing or unknown, has another shape or length, or is not
+    finite.
+    """
+    given, where = dense or {}, f"passage {passage_id!r}"
+    for name in given:
+        if name not in forms:
+            has = f"its dense models are {', '.join(forms)}" if forms else "it has none"
+            raise UsageError(f"{where}: the index has no dense model {name!r}: {has}")
+    found = {}
+    for name, form in forms.items():
+        if (vector := given.get(name)) is None:
+            raise UsageError(f"{where}: its vector of dense model {name!r} is missing, and the index has one for each passage")
+        found[name] = _dense_vector(vector, form.dim, f"{where}: dense vector {name!r}")
+        length = float(np.linalg.norm(found[name].astype(np.float64)))
+        if not (abs(length - 1) <= TOLERANCE if form.normalized else length < LONGEST):
+            takes = "of length 1" if form.normalized else f"shorter than {LONGEST}"
+            raise UsageError(f"{where}: dense vector {name!r} has length {length:.4g}, the index takes vectors {takes}")
+    return found
+
+
+def dense_query(vector: object, name: str, forms: Mapping[str, DenseForm]) -> Vector:
+    """`vector [dim]` of a query as float32.
+
+    Raises: UsageError where there is no such model, or the vector is not finite or has another shape.
+    """
+    if name not in forms:
+        has = f"its dense models are {', '.join(forms)}" if forms else "it has none"
+        raise UsageError(f"the index has no dense model {name!r}: {has}")
+    found = _dense_vector(vector, forms[name].dim, f"query vector of dense model {name!r}")
+    if not (length := float(np.linalg.norm(found.astype(np.float64)))) <= LONGEST_QUERY:
+        raise UsageError(f"query vector of dense model {name!r} has length {length:.4g}: scores would not fit 32 bits")
+    return found
+
+
+def _dense_vector(vector: object, dim: int, what: str) -> Vector:
+    found = _float32(vector, what)
+    if found.shape != (dim,) or not np.isfinite(found).all():
+        raise UsageError(f"{what} must be {dim} finite numbers, got shape {list(found.shape)}")
+    return np.ascontiguousarray(found)
 
 
 def checked_token_ids(passage_id: str, token_ids: object, rows: int) -> TokenIds | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
-__all__ = ["CommitSummary", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "ShardCoverage", "Storage"]
+__all__ = ["CommitSummary", "DenseForm", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "ShardCoverage", "Storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,14 @@ class SearchSettings:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise UsageError(f"search setting {name} must be a whole number of at least {least}, got {value!r}")
             object.__setattr__(self, name, int(value))  # not numpy's, which JSON does not take
+
+
+@dataclass(frozen=True, slots=True)
+class DenseForm:
+    """Vectors of a dense model: one of each passage. normalized: whether they have length one."""
+
+    dim: Annotated[int, msgspec.Meta(ge=1)]
+    normalized: bool = True
 
 
 @dataclass(frozen=True, slots=True)

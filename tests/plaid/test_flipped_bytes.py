@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from plaid_tools import fake_bundle, passage, token_vectors
+from plaid_tools import DENSE, dense_of, fake_bundle, passage, token_vectors
 
 import late_interaction.plaid.store.storage as storage_module
 from late_interaction.errors import ColbertVespaError, LocalIndexError
@@ -22,19 +22,22 @@ WHERE = [{"word": "w1"}, {"tags": "t1"}, {"n": {"$gt": 30}}, {"b": True}, {"tags
 FILTERS = [parse_filter(where, SCHEMA) for where in WHERE]
 SETTINGS = (SearchSettings(probes=1, rerank=5), SearchSettings(probes=32, rerank=5), None)
 BULK = ("codes", "payload", "refine", "ivf_passages", "ids", "documents", "titles", "texts", "digests", "words")
+BULK += ("dense-dense", "dense-other")
 FLIPS = 3  # of every file, besides two in its header and its last byte
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     root = tmp_path_factory.mktemp("flipped")
-    index = LocalIndex.create(root / "i", bundle=fake_bundle(root / "b"), schema=SCHEMA, bits=2, refine=True)
+    bundle = fake_bundle(root / "b", dense=DENSE)
+    index = LocalIndex.create(root / "i", bundle=bundle, schema=SCHEMA, bits=2, refine=True)
     with index.writer() as writer:
         for i in range(50):
-            writer.put(passage(f"d{i}", n=i, word=f"w{i % 5}", tags=[f"t{i % 3}", "x"], b=i % 2 == 0), VECTORS[i])
+            new = passage(f"d{i}", n=i, word=f"w{i % 5}", tags=[f"t{i % 3}", "x"], b=i % 2 == 0)
+            writer.put(new, VECTORS[i], dense=dense_of(index, i))
         writer.commit("kept")
         writer.delete_document("d2")
-        writer.put(passage("d50", n=1, word="w0", tags=["y"]), VECTORS[50])
+        writer.put(passage("d50", n=1, word="w0", tags=["y"]), VECTORS[50], dense=dense_of(index, 50))
         writer.commit()
     return index
 
@@ -51,6 +54,8 @@ def answers(index):
         [index.passage(f"d{i}#0") for i in range(0, 50, 7)],
         [hit.passage.id for hit in index.search(Q, 5, ids=["d4", "d9"]).hits],
         index.vectors("d11#0").sum(),
+        [dict(index.dense_search(name, np.ones(dim), 7).scores) for name, dim in DENSE.items()],
+        [vector.tolist() for vector in index.dense_vectors(["d11#0"])["d11#0"].values()],
         [version.number for version in index.versions()],
         index.bundle.manifest.dim,
     ]
@@ -102,15 +107,15 @@ def test_opening_with_verify_finds_every_flipped_byte(index, monkeypatch):
     LocalIndex.open(index.path, verify=True)
 
 
-@pytest.fixture
-def waiting(tmp_path):
+@pytest.fixture(params=[{}, {"dense": 3}], ids=["token vectors", "dense too"])
+def waiting(request, tmp_path):
     """An index with a committed passage and a log: three flushes, of puts and a deletion."""
-    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b"), schema=SCHEMA)
+    index = LocalIndex.create(tmp_path / "i", bundle=fake_bundle(tmp_path / "b", dense=request.param), schema=SCHEMA)
     with index.writer() as writer:
-        writer.put(passage("old"), VECTORS[0][:1])
+        writer.put(passage("old"), VECTORS[0][:1], dense=dense_of(index, 0))
         writer.commit()
         for number in (1, 2):
-            writer.put(passage(f"d{number}", n=number), VECTORS[number][:2])
+            writer.put(passage(f"d{number}", n=number), VECTORS[number][:2], dense=dense_of(index, number))
             writer.flush()
         writer.delete_document("old")
         writer.flush()
@@ -161,7 +166,8 @@ def test_a_record_of_another_form_with_the_right_checksum_is_refused(waiting):
     whole, good = path.read_bytes(), resumed(waiting)
     header, start = pending._HEADER, pending.FIRST + pending._HEADER.size
     mark, kind, rows, size, checksum = header.unpack_from(whole, pending.FIRST)
-    body, vectors = whole[start : start + size], whole[start + size :][: rows * waiting.dim * 4]
+    width = rows * waiting.dim + waiting.snapshot.version.dense_width
+    body, vectors = whole[start : start + size], whole[start + size :][: 4 * width]
     for text in (body, b"5", b"[]", b"[1]", b'["d1#0"]', b'["d1#0","d1","","",5,""]', b"[" * size, b"not JSON"):
         content = text.ljust(size) + vectors
         crc = zlib.crc32(content, zlib.crc32(struct.pack("<IQI", kind, rows, size)))
@@ -190,7 +196,7 @@ def test_a_damaged_log_can_be_discarded_and_until_then_nothing_else_is_done(wait
     path.write_bytes(b"something else")
     with waiting.writer() as writer:
         with pytest.raises(LocalIndexError, match="index discard"):
-            writer.put(passage("new"), VECTORS[3])
+            writer.put(passage("new"), VECTORS[3], dense=dense_of(waiting, 3))
         writer.discard()
-        writer.put(passage("new"), VECTORS[3])
+        writer.put(passage("new"), VECTORS[3], dense=dense_of(waiting, 3))
         assert writer.commit().passages == 2

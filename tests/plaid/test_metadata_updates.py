@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from plaid_tools import fake_bundle, passage, token_vectors
+from plaid_tools import DENSE, check_dense, dense_of, fake_bundle, passage, token_vectors
 
 from late_interaction.errors import MetadataError, UsageError
 from late_interaction.filters import parse_filter
@@ -20,7 +20,7 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return fake_bundle(tmp_path_factory.mktemp("bundle") / "b")
+    return fake_bundle(tmp_path_factory.mktemp("bundle") / "b", dense=DENSE)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def parts(vectors):
         yield dataclasses.replace(made, digest=f"digest {number // 2}"), rows
 
 
-def put_all(writer, vectors):
-    for item, rows in parts(vectors):
-        writer.put(item, rows)
+def put_all(index, writer, vectors):
+    for number, (item, rows) in enumerate(parts(vectors)):
+        writer.put(item, rows, dense=dense_of(index, number))
 
 
 @pytest.fixture(params=["residual", "binary", "float32", "refine"])
@@ -45,19 +45,23 @@ def index(request, tmp_path, bundle, vectors):
     codec, refine = ("residual", True) if request.param == "refine" else (request.param, False)
     made = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, codec=codec, refine=refine)
     with made.writer() as writer:
-        put_all(writer, vectors)
+        put_all(made, writer, vectors)
         writer.commit()
     return made
 
 
 def stored(index):
-    return {item.id: (dict(item.metadata), item.digest, index.vectors(item.id)) for item in index.iter_passages()}
+    dense = index.dense_vectors([item.id for item in index.iter_passages()])
+    return {
+        item.id: (dict(item.metadata), item.digest, index.vectors(item.id), np.concatenate(list(dense[item.id].values())))
+        for item in index.iter_passages()
+    }
 
 
 def test_digests_are_stored_merged_and_survive_a_crash(index, vectors):
     assert {item.digest for item in index.iter_passages()} == {f"digest {n}" for n in range(COUNT)}
     with index.writer() as writer:
-        writer.put(dataclasses.replace(passage("d3", 1), digest="new"), vectors[0])
+        writer.put(dataclasses.replace(passage("d3", 1), digest="new"), vectors[0], dense=dense_of(index, 0))
         assert writer.passages_of("d3") == {"d3#0": "digest 3", "d3#1": "new"}
         assert writer.passages_of("nobody") == {}
         writer.flush()
@@ -77,9 +81,9 @@ def test_vectors_stay_bit_for_bit(index, compact):
         writer.commit(compact=compact)
     after = stored(index)
     assert set(after) == set(before)
-    for id_, (metadata, digest, rows) in after.items():
+    for id_, (metadata, digest, rows, dense) in after.items():
         changed = id_.startswith("d7#")
-        assert np.array_equal(rows, before[id_][2])
+        assert np.array_equal(rows, before[id_][2]) and np.array_equal(dense, before[id_][3])
         assert metadata == ({"year": 2024} if changed else {"year": 2000, "tags": ["old"]})
         assert digest == ("" if changed else before[id_][1])
     found = index.search(before["d7#0"][2], 10, where=parse_filter({"year": 2024}, SCHEMA))
@@ -109,12 +113,13 @@ def test_updates_pile_up_and_survive_a_crash(index):
 def test_what_waits_for_the_commit_is_updated_too(tmp_path, bundle, vectors):
     index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA)
     with index.writer() as writer:
-        put_all(writer, vectors)
+        put_all(index, writer, vectors)
         assert writer.update_metadata("d1", {"year": 7}) == 2
         assert writer.passages_of("d1") == {"d1#0": "", "d1#1": ""}
-        writer.put(passage("d2", 0, year=9), vectors[0])
+        writer.put(passage("d2", 0, year=9), vectors[0], dense=dense_of(index, 0))
         writer.commit()
     assert index.passage("d1#1").metadata == {"year": 7, "tags": ["old"]}
+    check_dense(index, {f"d{n // 2}#{n % 2}": 0 if n == 4 else n for n in range(2 * COUNT)})
     assert index.passage("d2#0").metadata == {"year": 9}
     assert index.passages == 2 * COUNT
 
@@ -122,10 +127,10 @@ def test_what_waits_for_the_commit_is_updated_too(tmp_path, bundle, vectors):
 def test_a_put_after_an_update_wins_and_training_keeps_updates(index, vectors):
     with index.writer() as writer:
         writer.update_metadata("d1", {"year": 7})
-        writer.put(passage("d1", 0, year=8), vectors[0])
+        writer.put(passage("d1", 0, year=8), vectors[0], dense=dense_of(index, 0))
         more = token_vectors(np.random.default_rng(4), 20 * COUNT)
         for number, rows in enumerate(more):
-            writer.put(passage(f"more{number}"), rows)
+            writer.put(passage(f"more{number}"), rows, dense=dense_of(index, number))
         writer.commit()
     assert (index.passage("d1#0").metadata, index.passage("d1#1").metadata["year"]) == ({"year": 8}, 7)
 
@@ -145,7 +150,7 @@ def test_shards(tmp_path, bundle, vectors, field):
     sharding = Sharding(3, field)
     index = ShardedIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, sharding=sharding, storage=Storage())
     with index, index.writer() as writer:
-        put_all(writer, vectors)
+        put_all(index, writer, vectors)
         assert writer.passages_of("d1") == {"d1#0": "digest 1", "d1#1": "digest 1"}
         assert writer.update_metadata("d1", {"tags": ["new"]}) == 2
         if field:
@@ -183,7 +188,7 @@ def test_fields_can_be_added_later(index, vectors):
             writer.add_fields(MetadataSchema({"year": FieldType.STRING}))
         assert writer.add_fields(MetadataSchema({"year": FieldType.LONG})).version == number
         assert writer.add_fields(MetadataSchema({"lang": FieldType.STRING})).version == number + 1
-        writer.put(passage("new", 0, year=2001, lang="en"), vectors[0])
+        writer.put(passage("new", 0, year=2001, lang="en"), vectors[0], dense=dense_of(index, 0))
         writer.commit()
     index.verify()
     assert list(index.schema.fields) == ["lang", "tags", "year"]

@@ -7,9 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from filter_model import matches
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, worker_pids
+from plaid_tools import DENSE, DIM, check_dense, dense_of, fake_bundle, passage, queries_from, token_vectors, worker_pids
 
 from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import LocalIndexError, MetadataError, UsageError
@@ -28,7 +29,7 @@ GRID = [np.round(2 * rows) / 8 for rows in VECTORS]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     codebook = train_codebook(np.concatenate(VECTORS), bits=4, centroids=32)
-    return fake_bundle(tmp_path_factory.mktemp("bundle") / "b", codebook=codebook)
+    return fake_bundle(tmp_path_factory.mktemp("bundle") / "b", codebook=codebook, dense=DENSE)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_system_that_does_not_say_which_cores_are_ours(tmp_path, bundle, monke
 def fill(index, numbers, vectors=VECTORS):
     with index.writer() as writer:
         for number in numbers:
-            writer.put(numbered(number), vectors[number % len(vectors)])
+            writer.put(numbered(number), vectors[number % len(vectors)], dense=dense_of(index, number))
         return writer.commit()
 
 
@@ -142,6 +143,21 @@ def test_without_exact_k_is_guaranteed_and_settings_reach_the_shards(pair):
         assert found.reranked >= 60
 
 
+@pytest.mark.parametrize("where", [None, {"word": "w1"}, {"n": {"$lt": 2}}, {"word": "none"}])
+def test_dense_answers_of_shards_are_those_of_one_index(pair, where):
+    one, many = pair
+    numbers = {f"d{n}#0": n for n in range(200) if where is None or matches(where, numbered(n).metadata)}
+    parsed = parse_filter(where, SCHEMA) if where else None
+    check_dense(one, numbers, parsed)
+    check_dense(many, numbers, parsed)
+    asked = dense_of(one, 500)["other"]
+    chosen = [f"d{n}" for n in range(0, 300, 7)]
+    expected = one.dense_search("other", asked, 50, where=parsed, ids=chosen)
+    assert many.dense_search("other", asked, 50, where=parsed, ids=chosen) == expected
+    with pytest.raises(UsageError, match="no dense model 'nothing': its dense models are dense, other"):
+        many.dense_search("nothing", asked, 5)
+
+
 def test_a_batch_has_the_answers_of_single_searches(pair):
     _, many = pair
     queries = [GRID[3], GRID[5][:1], GRID[9]]
@@ -221,7 +237,7 @@ def test_histories_of_shards(tmp_path_factory, bundle, field, steps):
     for turn, (name, *args) in enumerate(steps):
         if name == "put":
             new = numbered(args[0], args[2], turn)
-            writer.put(new, VECTORS[args[1]])
+            writer.put(new, VECTORS[args[1]], dense=dense_of(index, args[0]))
             model[new.id] = new
         elif name == "delete":
             assert writer.delete_document(f"d{args[0]}") == int(model.pop(f"d{args[0]}#0", None) is not None)
@@ -246,6 +262,9 @@ def test_histories_of_shards(tmp_path_factory, bundle, field, steps):
     writer.commit()
     writer.__exit__(None, None, None)
     assert {p.id: p for p in index.iter_passages()} == model
+    for number in (int(id_[1:-2]) for id_ in model):
+        stored = index.dense_vectors([f"d{number}#0"])[f"d{number}#0"]
+        np.testing.assert_allclose(stored["dense"], dense_of(index, number)["dense"], atol=0.006)
     index.verify()
 
 
@@ -255,13 +274,13 @@ def test_a_changed_key_moves_a_passage_to_another_shard(tmp_path, bundle):
     first, second = next((a, b) for a in where for b in where if where[a] != where[b])
     for word in (first, second, second, first):
         with index.writer() as writer:
-            writer.put(numbered(1, word), VECTORS[1])
+            writer.put(numbered(1, word), VECTORS[1], dense=dense_of(index, 1))
             writer.commit()
         homes = [shard for shard, reader in index.readers().items() if reader.passages]
         assert homes == [where[word]] and index.passages == 1
     with index.writer() as writer:  # there and back within one commit
-        writer.put(numbered(1, second), VECTORS[1])
-        writer.put(numbered(1, first), VECTORS[1])
+        writer.put(numbered(1, second), VECTORS[1], dense=dense_of(index, 1))
+        writer.put(numbered(1, first), VECTORS[1], dense=dense_of(index, 1))
         writer.commit()
         assert index.passages == 1
         assert writer.delete_document("d1") == 1
@@ -291,7 +310,7 @@ def test_a_refused_passage_leaves_every_shard_as_it_was(tmp_path, bundle):
     fill(index, [1])
     with index.writer() as writer:
         with pytest.raises(UsageError):
-            writer.put(numbered(1, "elsewhere"), VECTORS[0][:, :3])
+            writer.put(numbered(1, "elsewhere"), VECTORS[0][:, :3], dense=dense_of(index, 1))
         writer.commit()
     assert [p.metadata["word"] for p in index.iter_passages()] == ["w1"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kill_points import before_every_file_operation
-from plaid_tools import DIM, fake_bundle, passage, token_vectors
+from plaid_tools import DENSE, DIM, check_dense, dense_of, fake_bundle, passage, token_vectors
 
 from late_interaction.errors import LocalIndexError
 from late_interaction.maxsim import maxsim
@@ -17,7 +17,7 @@ from late_interaction.plaid.writing import committing
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG, "word": FieldType.STRING})
 VECTORS = token_vectors(np.random.default_rng(0), 64)
-FORMS = [{}, {"codec": "float32"}, {"codec": "binary"}, {"bits": 2, "refine": True}]
+FORMS = [{}, {"codec": "float32"}, {"codec": "binary"}, {"bits": 2, "refine": True}, {"dense": True}]
 
 NUMBERS = st.integers(0, 9)
 STEPS = st.lists(
@@ -43,10 +43,27 @@ def bundle(tmp_path_factory):
     return fake_bundle(tmp_path_factory.mktemp("bundle") / "b")
 
 
+@pytest.fixture(scope="module")
+def with_dense(tmp_path_factory):
+    return fake_bundle(tmp_path_factory.mktemp("bundle") / "dense", dense=DENSE)
+
+
+@pytest.fixture(scope="module")
+def created(bundle, with_dense):
+    """Makes an index of a form; `dense`: of the bundle with dense models."""
+
+    def create(path, form):
+        rest = {name: value for name, value in form.items() if name != "dense"}
+        return LocalIndex.create(path, bundle=with_dense if "dense" in form else bundle, schema=SCHEMA, **rest)
+
+    return create
+
+
 def agrees(index, model):
     """`model`: id -> (passage, which vectors)."""
     assert {p.id: p for p in index.iter_passages()} == {id_: p for id_, (p, _) in model.items()}
     assert index.passages == len(model)
+    check_dense(index, {id_: number for id_, (_, number) in model.items()})
     for Q in (VECTORS[5][:3], VECTORS[40][:2]):
         found = index.search(Q, 100).hits
         assert {hit.passage.id for hit in found} == set(model)
@@ -59,15 +76,14 @@ def agrees(index, model):
             assert [hit.score for hit in probed] == pytest.approx([scores[hit.passage.id] for hit in probed], abs=1e-4)
 
 
-def lived_through(root, bundle, form, steps):
-    index = LocalIndex.create(root / "i", bundle=bundle, schema=SCHEMA, **form)
+def lived_through(index, steps):
     versions, model = {0: {}}, {}
     writer = index.writer()
     try:
         for turn, (name, *args) in enumerate(steps):
             if name == "put":
                 new = passage(f"d{args[0]}", text=f"text {turn}", n=args[1], word=f"w{args[1] % 3}")
-                writer.put(new, VECTORS[args[1]])
+                writer.put(new, VECTORS[args[1]], dense=dense_of(index, args[1]))
                 model.pop(new.id, None)
                 model[new.id] = (new, args[1])
             elif name == "delete":
@@ -102,33 +118,33 @@ def lived_through(root, bundle, form, steps):
 
 @settings(max_examples=25)
 @given(st.sampled_from(FORMS), STEPS)
-def test_histories(tmp_path_factory, bundle, form, steps):
+def test_histories(tmp_path_factory, created, form, steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(committing, "MAX_SEGMENTS", 2)
-        lived_through(tmp_path_factory.mktemp("h"), bundle, form, steps)
+        lived_through(created(tmp_path_factory.mktemp("h") / "i", form), steps)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.sampled_from(FORMS), STEPS)
-def test_a_thousand_histories(tmp_path_factory, bundle, form, steps):
+def test_a_thousand_histories(tmp_path_factory, created, form, steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(committing, "MAX_SEGMENTS", 2)
         folder = tmp_path_factory.mktemp("h")
-        lived_through(folder, bundle, form, steps)
+        lived_through(created(folder / "i", form), steps)
         shutil.rmtree(folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [{}, {"bits": 2, "refine": True}], ids=["plain", "refined"])
-def test_a_build_an_add_and_a_compact_killed_anywhere_lose_nothing(tmp_path, bundle, form):
-    index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, **form)
+@pytest.mark.parametrize("form", [{}, {"bits": 2, "refine": True}, {"dense": True}], ids=["plain", "refined", "dense"])
+def test_a_build_an_add_and_a_compact_killed_anywhere_lose_nothing(tmp_path, created, form):
+    index = created(tmp_path / "i", form)
     model, points = {}, 0
 
     def put(writer, numbers):
         for number in numbers:
             new = passage(f"d{number}", n=number)
-            writer.put(new, VECTORS[number])
+            writer.put(new, VECTORS[number], dense=dense_of(index, number))
             model[new.id] = (new, number)
         writer.flush()
 
@@ -170,11 +186,11 @@ def test_a_build_an_add_and_a_compact_killed_anywhere_lose_nothing(tmp_path, bun
     assert points >= 200  # of building, adding and compacting
 
 
-def test_a_zeroed_file_is_an_error_or_found_by_verify(tmp_path, bundle):
-    index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, bits=2, refine=True)
+def test_a_zeroed_file_is_an_error_or_found_by_verify(tmp_path, created):
+    index = created(tmp_path / "i", {"bits": 2, "refine": True, "dense": True})
     with index.writer() as writer:
         for number in range(40):
-            writer.put(passage(f"d{number}", n=number, word="w"), VECTORS[number])
+            writer.put(passage(f"d{number}", n=number, word="w"), VECTORS[number], dense=dense_of(index, number))
         writer.commit()
         writer.delete_document("d2")
         writer.commit("named")
@@ -189,7 +205,8 @@ def test_a_zeroed_file_is_an_error_or_found_by_verify(tmp_path, bundle):
                 continue
             with pytest.raises(LocalIndexError):
                 opened = LocalIndex.open(index.path)
-                opened.search(VECTORS[3], 5)  # may succeed: contents are checked by verify
+                opened.search(VECTORS[3], 5)
+                opened.dense_search("other", np.ones(7), 5)  # may succeed: contents are checked by verify
                 opened.verify()
         path.write_bytes(whole)
     index.verify()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Packed
+from late_interaction.array_types import Packed, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.errors import LocalIndexError
@@ -24,6 +24,7 @@ from late_interaction.plaid.store.creating import check_free, new_index
 from late_interaction.plaid.store.segment import PayloadForm, Segment
 from late_interaction.plaid.store.versions import now, publish
 from late_interaction.plaid.writing.build import build_encoded_segment
+from late_interaction.plaid.writing.pending import NO_DENSE
 from late_interaction.plaid.writing.training import FIT_VECTORS, adopt, bundle_codebook
 from late_interaction.progress import CountReport
 
@@ -94,6 +95,12 @@ def _check_bundle(peer: Peer, bundle: Bundle) -> None:
             f"{peer.folder} has vectors of {book.dim} dimensions, the bundle {bundle.path} of {bundle.manifest.dim}: "
             "give the bundle of the checkpoint that the index was made with"
         )
+    if bundle.manifest.dense:
+        names = ", ".join(sorted(bundle.manifest.dense))
+        raise LocalIndexError(
+            f"the bundle {bundle.path} has dense models ({names}), whose vectors {peer.folder} does not have: give a bundle "
+            "without them, or feed the documents"
+        )
     own = bundle_codebook(bundle)
     if own is not None and own.bits != book.bits:
         raise LocalIndexError(
@@ -128,7 +135,7 @@ def _write(
 
 def _items(
     peer: Peer, schema: MetadataSchema, documents: Iterable[Document], progress: CountReport
-) -> Iterator[tuple[Passage, Packed]]:
+) -> Iterator[tuple[Passage, Packed, Vector]]:
     """The n-th passage of a document is `id#n`."""
     total = int(peer.living.sum())
     numbers: dict[str, int] = {}
@@ -139,6 +146,6 @@ def _items(
         number = numbers.get(document.id, 0)
         numbers[document.id] = number + 1
         passage = Passage.of(document, number)
-        yield dataclasses.replace(passage, metadata=schema.check(document.metadata)), encoded
+        yield dataclasses.replace(passage, metadata=schema.check(document.metadata)), encoded, NO_DENSE
         if done % PROGRESS_EVERY == 0 or done == total:
             progress(done, total)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix
+from late_interaction.array_types import Mask, Matrix, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.cores import cores
@@ -24,7 +24,7 @@ from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.index import LocalIndex, Planned
-from late_interaction.plaid.inputs import ScaledQuery, checked_count
+from late_interaction.plaid.inputs import ScaledQuery, checked_count, dense_query
 from late_interaction.plaid.searching.tuning import find_effort
 from late_interaction.plaid.shards.intent import read_intent
 from late_interaction.plaid.shards.layout import Sharding, shard_path, write_sharding
@@ -37,7 +37,7 @@ from late_interaction.plaid.shards.writer import ShardedWriter
 from late_interaction.plaid.store.creating import new_index
 from late_interaction.plaid.store.opened import opened_bundle
 from late_interaction.plaid.store.versions import Tuned, Version
-from late_interaction.plaid.types import LocalResult, LocalScores, SearchSettings, ShardCoverage, Storage
+from late_interaction.plaid.types import DenseForm, LocalResult, LocalScores, SearchSettings, ShardCoverage, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,6 +200,11 @@ class ShardedIndex:
         return self._form.dim
 
     @property
+    def dense(self) -> Mapping[str, DenseForm]:
+        """As LocalIndex.dense."""
+        return self._form.dense
+
+    @property
     def version(self) -> int:
         return self._form.number
 
@@ -298,24 +303,59 @@ class ShardedIndex:
     def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
         """As LocalIndex.scores, of the shards that answer in time."""
         bodies, coverage = self._ask({"do": "score", "ids": list(passage_ids)}, [Q])
-        scores = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
-        ordered = {id_: scores[id_] for id_ in passage_ids if id_ in scores}
-        return LocalScores(ordered, coverage.share, coverage.missing)
+        return LocalScores(_ordered(bodies, passage_ids), coverage.share, coverage.missing)
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
         """As LocalIndex.score; passages of shards that do not answer are left out, as unknown ones are."""
         return dict(self.scores(Q, passage_ids).scores)
 
+    def dense_search(
+        self,
+        name: str,
+        vector: Vector,
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[str] | None = None,
+        exact: bool = False,
+    ) -> LocalScores:
+        """As LocalIndex.dense_search, of the shards that answer in time; equal scores as `search` has them."""
+        k, wanted = checked_count("k", k), None if ids is None else list(ids)
+        body = {"do": "dense", "name": name, "k": k, "where": filter_to_json(where), "ids": wanted, "exact": exact}
+        bodies, coverage = self._ask_dense(body, name, vector)
+        found = [pair for body in bodies.values() for pair in body["scores"].items()]
+        best = sorted(found, key=lambda pair: -pair[1])[:k]
+        return LocalScores(dict(best), coverage.share, coverage.missing)
+
+    def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
+        """As LocalIndex.dense_scores, of the shards that answer in time."""
+        bodies, coverage = self._ask_dense({"do": "dense_scores", "name": name, "ids": list(passage_ids)}, name, vector)
+        return LocalScores(_ordered(bodies, passage_ids), coverage.share, coverage.missing)
+
+    def dense_vectors(self, passage_ids: Iterable[str]) -> dict[str, dict[str, Vector]]:
+        """As LocalIndex.dense_vectors, of the shards that can be read."""
+        wanted = list(passage_ids)
+        parts = [reader.dense_vectors(wanted) for reader in self.readers().values()]
+        return {id_: part[id_] for id_ in wanted for part in parts if id_ in part}
+
+    def _ask_dense(self, body: Mapping[str, Any], name: str, vector: Vector) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
+        checked = dense_query(vector, name, self.dense)  # refused here, not by the workers
+        return self._ask_shards(body, checked.astype("<f4").tobytes(), 1)
+
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
-        """Answers by shard, in order, and how much of the index they cover."""
         for Q in queries:
             ScaledQuery.of(Q, self.dim)  # refused here, not by the workers
         rows = b"".join(np.asarray(Q, "<f4").tobytes() for Q in queries)
-        body = {**body, "rows": [len(Q) for Q in queries]}
+        return self._ask_shards({**body, "rows": [len(Q) for Q in queries]}, rows, len(queries))
+
+    def _ask_shards(
+        self, body: Mapping[str, Any], rows: bytes, queries: int
+    ) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
+        """Answers by shard, in order, and how much of the index they cover."""
         while True:
             states = self._states
             requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
-            answers = self._router.ask(requests, self.settings.timeout * len(queries))
+            answers = self._router.ask(requests, self.settings.timeout * queries)
             if not (answers.gone and self._moved_from(states)):
                 break
         silent = {**{n: state.error for n, state in enumerate(states) if state.error}, **answers.silent}
@@ -420,6 +460,12 @@ class ShardedIndex:
 
     def _start_worker(self, shard: int) -> Worker:
         return WorkerProcess(shard_path(self.path, shard), self._threads, WORKER)
+
+
+def _ordered(bodies: Mapping[int, dict[str, Any]], passage_ids: Sequence[str]) -> dict[str, float]:
+    """Scores of all answers, in the order of the ids."""
+    scores = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
+    return {id_: scores[id_] for id_ in passage_ids if id_ in scores}
 
 
 def _share_bundle(first: Path, other: Path) -> None:

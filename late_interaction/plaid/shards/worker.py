@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from late_interaction.errors import ColbertVespaError
 from late_interaction.plaid.index import LocalIndex
@@ -32,8 +34,13 @@ class Shard:
         try:
             number, digest = request.body["version"]
             self._index = open_at(self._root, (number, digest), self._index)
-            if request.body["do"] == "score":
-                return {"scores": self._score(self._index, request)}
+            match request.body["do"]:
+                case "score":
+                    return {"scores": self._score(self._index, request)}
+                case "dense":
+                    return {"scores": self._dense_search(self._index, request)}
+                case "dense_scores":
+                    return {"scores": self._dense_scores(self._index, request)}
             return {"results": self._search(self._index, request)}
         except VersionGone as error:
             return {"error": str(error), "gone": True}
@@ -55,6 +62,18 @@ class Shard:
     def _score(index: LocalIndex, request: Frame) -> dict[str, float]:
         Q = split_rows(request.rows, request.body["rows"], index.dim)[0]
         return index.score(Q, request.body["ids"])
+
+    @staticmethod
+    def _dense_search(index: LocalIndex, request: Frame) -> Mapping[str, float]:
+        body = request.body
+        vector, where = np.frombuffer(request.rows, "<f4"), filter_from_json(body["where"])
+        options: dict[str, Any] = {"where": where, "ids": body["ids"], "exact": body["exact"]}
+        return index.dense_search(body["name"], vector, body["k"], **options).scores
+
+    @staticmethod
+    def _dense_scores(index: LocalIndex, request: Frame) -> Mapping[str, float]:
+        body = request.body
+        return index.dense_scores(body["name"], np.frombuffer(request.rows, "<f4"), body["ids"]).scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

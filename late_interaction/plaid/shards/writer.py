@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from late_interaction.array_types import Matrix, Packed, TokenIds
+from late_interaction.array_types import Matrix, Packed, TokenIds, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
@@ -121,13 +121,19 @@ class ShardedWriter:
             raise UsageError(f"metadata field {field!r} decides on the shard of a passage: feed the whole document instead")
         return sum(writer.update_metadata(document_id, metadata) for writer in self._writers_of(document_id))
 
-    def put(self, passage: Passage, vectors: Matrix, token_ids: TokenIds | None = None) -> None:
+    def put(
+        self,
+        passage: Passage,
+        vectors: Matrix,
+        token_ids: TokenIds | None = None,
+        dense: Mapping[str, Vector] | None = None,
+    ) -> None:
         """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
         self.check_usable()
         sharding = self._states.sharding
         passage = passage.checked()
         home = sharding.of_passage(passage, self._states.form.schema)
-        self._writers[home].put(passage, vectors, token_ids)
+        self._writers[home].put(passage, vectors, token_ids, dense)
         if sharding.field is not None:
             self._remove(passage.id, but=home)
 
@@ -135,12 +141,12 @@ class ShardedWriter:
         """As IndexWriter.takes_codes_of, of all shards."""
         return all(writer.takes_codes_of(codebook) for writer in self._writers)
 
-    def put_encoded(self, passage: Passage, encoded: Packed) -> None:
+    def put_encoded(self, passage: Passage, encoded: Packed, dense: Mapping[str, Vector] | None = None) -> None:
         """As IndexWriter.put_encoded, into the shard of the passage."""
         self.check_usable()
         sharding = self._states.sharding
         home = sharding.of_passage(passage, self._states.form.schema)
-        self._writers[home].put_encoded(passage, encoded)
+        self._writers[home].put_encoded(passage, encoded, dense)
         if sharding.field is not None:
             self._remove(passage.id, but=home)
 

@@ -6,26 +6,31 @@ refine [T, d]              int8, only where the index keeps it: the vector's dir
 ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
 ids, documents, titles, texts, digests    texts, one per passage
 *_hashes (ascending), *_rows         where an id is
+dense-*                    of the dense models (dense.py)
 words_*                    for BM25 (words.py); absent where an earlier release wrote the segment
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.array_types import Vector
 from late_interaction.documents import Passage, passage_text
 from late_interaction.errors import LocalIndexError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.columns import Column, open_columns
+from late_interaction.plaid.store.dense import DenseRows, open_dense
 from late_interaction.plaid.store.storage import Strings, open_array, string_hash
 from late_interaction.plaid.store.versions import SegmentEntry
 from late_interaction.plaid.store.words import SegmentWords, word_run
+from late_interaction.plaid.types import DenseForm
 
 __all__ = ["PayloadForm", "Segment", "codes_dtype"]
 
@@ -39,11 +44,13 @@ def codes_dtype(centroids: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PayloadForm:
-    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0."""
+    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0. dense: models with a vector of each
+    passage."""
 
     dtype: str
     width: int
     refine: int
+    dense: Mapping[str, DenseForm] = field(default_factory=dict)
 
 
 class Segment:
@@ -72,6 +79,7 @@ class Segment:
             self.document_hashes: NDArray[np.uint64] = self._open("documents_hashes", "<u8")
             self.document_rows: NDArray[np.int32] = self._open("documents_rows", "<i4")
             self._written_words = None if "words_hashes.npy" not in files else self._open_words()
+            self.dense: dict[str, DenseRows] = open_dense(folder, files, form.dense, entry.passages)
             self.columns: dict[str, Column] = open_columns(folder, schema, files, entry.passages)
         except KeyError as error:
             raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
@@ -153,6 +161,11 @@ class Segment:
         first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
         found: list[int] = rows[first:last].tolist()
         return found
+
+    def dense_of(self, row: int) -> Vector:
+        """The vectors of a passage of all dense models, one after the other."""
+        parts = [dense.vectors(slice(row, row + 1))[0] for dense in self.dense.values()]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def passage(self, row: int) -> Passage:
         metadata = {name: value for name, column in self.columns.items() if (value := column.value(row)) is not None}

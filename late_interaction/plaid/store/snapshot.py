@@ -18,6 +18,7 @@ from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.plaid.store.codecs import CODECS, Codec, Refined
 from late_interaction.plaid.store.columns import evaluate
+from late_interaction.plaid.store.dense import dense_files
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.storage import check_file, open_array
@@ -48,7 +49,7 @@ class Snapshot:
         """
         self.version = version
         dtype, width = CODECS[version.codec].row(version.bits, version.dim)
-        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0)
+        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0, version.dense)
         self._root = root
         known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
         living: list[Living] = []
@@ -113,6 +114,10 @@ class Snapshot:
         if part.segment.refine is None:
             return self.vectors(part, rows)
         return Refined().decode(part.segment.refine[rows])
+
+    def dense_bytes(self, name: str) -> int:
+        """Bytes of the vectors of a dense model, deleted passages included."""
+        return sum(entry.files[file].bytes for entry in self.version.segments for file in dense_files(name))
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""

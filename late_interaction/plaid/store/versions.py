@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from late_interaction.bundle import FileEntry
+from late_interaction.bundle import FileEntry, check_dense_name
 from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.codecs import CODECS
+from late_interaction.plaid.types import DenseForm
 from late_interaction.structured import Count, parse, read
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 4
+WITH_DENSE = 5  # of an index with dense vectors: earlier releases would not see that they lack them
 CURRENT = "CURRENT"
 TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
 _CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
@@ -93,7 +95,7 @@ class Tuned:
 class Version:
     """codec, bits, refine: how vectors are stored (codecs.py); bits: of the codebook. trained_on: token vectors that the index
     had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
-    none. name: given by the user; a named version is kept. created: seconds since 1970.
+    none. name: given by the user; a named version is kept. created: seconds since 1970. dense: dense models, by name.
     """
 
     number: Count
@@ -110,6 +112,7 @@ class Version:
     tuned: Tuned | None = None
     name: str = ""
     created: Count = 0
+    dense: Mapping[str, DenseForm] = field(default_factory=dict)
 
     @property
     def passages(self) -> int:
@@ -128,6 +131,11 @@ class Version:
         return self.fit.mean - sum(segment.fit * segment.token_vectors for segment in self.segments) / stored
 
     @property
+    def dense_width(self) -> int:
+        """Numbers of the dense vectors that a passage has."""
+        return sum(form.dim for form in self.dense.values())
+
+    @property
     def residual_bits(self) -> int | None:
         """None of codecs without residuals, whose codebook has `bits` all the same."""
         return self.bits if self.codec == "residual" else None
@@ -141,7 +149,7 @@ class Version:
 
     def to_json(self) -> bytes:
         data = {
-            "format_version": FORMAT_VERSION,
+            "format_version": WITH_DENSE if self.dense else FORMAT_VERSION,
             "version": self.number,
             "name": self.name,
             "created": self.created,
@@ -151,6 +159,7 @@ class Version:
             "dim": self.dim,
             "schema": self.schema.to_json(),
             "bundle": self.bundle,
+            **({"dense": {name: dataclasses.asdict(form) for name, form in self.dense.items()}} if self.dense else {}),
             "codebook": _named_json(self.codebook),
             "trained_on": self.trained_on,
             "fit": None if self.fit is None else dataclasses.asdict(self.fit),
@@ -175,7 +184,10 @@ class Version:
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Version:
         """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
-        data = parse(text, LocalIndexError, where, format_version=FORMAT_VERSION)
+        data = parse(text, LocalIndexError, where)
+        known = WITH_DENSE if data.get("dense") else FORMAT_VERSION
+        if (found := data.pop("format_version", None)) != known:
+            raise LocalIndexError(f"{where}: format version {found!r:.60} unknown, this release reads {known}")
         size = len(_HEAD % (b"0" * 64))
         if text[:size] != _head(b"{\n" + text[size:]):
             raise LocalIndexError(f"{where} was changed (its checksum differs)")
@@ -189,6 +201,8 @@ class Version:
         version = read(cls, data, LocalIndexError, f"{where} is damaged")
         if version.codec not in CODECS:
             raise LocalIndexError(f"{where} is damaged (codec {version.codec[:40]!r} is none of {', '.join(CODECS)})")
+        for name in version.dense:
+            check_dense_name(name, LocalIndexError, f"{where} is damaged")
         return version
 
     def files(self) -> Iterator[NamedFile]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import Mask, Matrix, Packed, TokenIds, TokenVectors
+from late_interaction.array_types import Mask, Matrix, Packed, TokenIds, TokenVectors, Vector
 from late_interaction.bundle import FileEntry
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage, passage_text
@@ -19,6 +19,7 @@ from late_interaction.metadata import MetadataSchema, Value
 from late_interaction.plaid.store import kernels
 from late_interaction.plaid.store.codecs import Codec
 from late_interaction.plaid.store.columns import Column, column_of, join_columns, write_columns
+from late_interaction.plaid.store.dense import DenseWriter, parted
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.store.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.store.versions import SegmentEntry
@@ -49,6 +50,8 @@ class _SegmentWriter:
         self.lengths: list[NDArray[np.int64]] = []
         self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
         self.words = WordsWriter(self.folder)
+        self._forms = form.dense
+        self.dense = {name: DenseWriter(self.folder, name, model.dim) for name, model in form.dense.items()}
 
     def abandon(self) -> None:
         self.codes.abandon()
@@ -58,6 +61,13 @@ class _SegmentWriter:
         for texts in self.texts.values():
             texts.abandon()
         self.words.abandon()
+        for dense in self.dense.values():
+            dense.abandon()
+
+    def append_dense(self, vectors: Sequence[Vector]) -> None:
+        """Of one passage after the other, as `joined` makes them."""
+        for name, rows in parted(np.stack(vectors), self._forms).items():
+            self.dense[name].append(rows)
 
     def finish(self, schema: MetadataSchema, columns: dict[str, Column]) -> SegmentEntry:
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
@@ -68,6 +78,8 @@ class _SegmentWriter:
         for texts in self.texts.values():
             files.update(texts.close())
         files.update(self.words.close())
+        for dense in self.dense.values():
+            files.update(dense.close())
         arrays: dict[str, NDArray[Any]] = {"offsets": offsets, **self._ivf(offsets)}
         for name, parts in self.hashes.items():
             hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
@@ -97,9 +109,10 @@ def build_segment(
     codebook: Codebook | None,
     codec: Codec | None,
     form: PayloadForm,
-    items: Iterable[tuple[Passage, TokenVectors]],
+    items: Iterable[tuple[Passage, TokenVectors, Vector]],
 ) -> SegmentEntry:
-    """A segment of `items`, encoded block by block. Memory: one block, 28 bytes a passage, and the metadata columns.
+    """A segment of `items` (passages, rows, dense vectors as `joined` makes them), encoded block by block. Memory: one block,
+    28 bytes a passage, and the metadata columns.
 
     codebook, codec: None only where no passage has a row.
     """
@@ -107,9 +120,9 @@ def build_segment(
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
         for block in _blocks(items):
-            _append_passages(writer, metadata, [passage for passage, _ in block], [len(rows[0]) for _, rows in block])
+            _append_passages(writer, metadata, *_unzipped(block))
             if codebook is not None and codec is not None:
-                _append_vectors(writer, codebook, codec, *joined_rows([rows for _, rows in block]))
+                _append_vectors(writer, codebook, codec, *joined_rows([rows for _, rows, _ in block]))
         fields = {field: column_of(type_, metadata[field]) for field, type_ in schema.fields.items()}
         return writer.finish(schema, fields)
     finally:
@@ -122,16 +135,16 @@ def build_encoded_segment(
     schema: MetadataSchema,
     codebook: Codebook,
     form: PayloadForm,
-    items: Iterable[tuple[Passage, Packed]],
+    items: Iterable[tuple[Passage, Packed, Vector]],
 ) -> SegmentEntry:
     """A segment of passages that are encoded already, by codec residual with `codebook`. No int8 rows. Memory: as above."""
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
         for block in _blocks(items):
-            _append_passages(writer, metadata, [passage for passage, _ in block], [len(encoded[0]) for _, encoded in block])
-            codes = np.concatenate([encoded[0] for _, encoded in block])
-            residuals = np.concatenate([encoded[1] for _, encoded in block])
+            _append_passages(writer, metadata, *_unzipped(block))
+            codes = np.concatenate([encoded[0] for _, encoded, _ in block])
+            residuals = np.concatenate([encoded[1] for _, encoded, _ in block])
             for start in range(0, len(codes), BLOCK_ROWS):
                 rows = slice(start, start + BLOCK_ROWS)
                 writer.codes.append(codes[rows])
@@ -145,9 +158,14 @@ def build_encoded_segment(
 
 
 def _append_passages(
-    writer: _SegmentWriter, metadata: dict[str, list[Value]], passages: Sequence[Passage], lengths: Sequence[int]
+    writer: _SegmentWriter,
+    metadata: dict[str, list[Value]],
+    passages: Sequence[Passage],
+    lengths: Sequence[int],
+    dense: Sequence[Vector],
 ) -> None:
     writer.lengths.append(np.array(lengths, np.int64))
+    writer.append_dense(dense)
     columns = ([p.id for p in passages], [p.document_id for p in passages])
     texts = ([p.title for p in passages], [p.text for p in passages], [p.digest for p in passages])
     for text_name, values in zip(TEXTS, (*columns, *texts), strict=True):
@@ -157,6 +175,11 @@ def _append_passages(
         writer.hashes[hashed].append(hash_all(values))
     for field, collected in metadata.items():
         collected.extend(passage.metadata.get(field) for passage in passages)
+
+
+def _unzipped(block: Sequence[tuple[Passage, Rows, Vector]]) -> tuple[list[Passage], list[int], list[Vector]]:
+    """Passages, how many rows each has, and dense vectors."""
+    return [item[0] for item in block], [len(item[1][0]) for item in block], [item[2] for item in block]
 
 
 def _append_vectors(
@@ -173,8 +196,8 @@ def _append_vectors(
         writer.nearness += float(np.einsum("ij,ij->", block, codebook.rows(codes)))
 
 
-def _blocks(items: Iterable[tuple[Passage, Rows]]) -> Iterator[list[tuple[Passage, Rows]]]:
-    block: list[tuple[Passage, Rows]] = []
+def _blocks(items: Iterable[tuple[Passage, Rows, Vector]]) -> Iterator[list[tuple[Passage, Rows, Vector]]]:
+    block: list[tuple[Passage, Rows, Vector]] = []
     rows = 0
     for item in items:
         block.append(item)
@@ -213,6 +236,8 @@ def merge_segments(
                 writer.payload.append(segment.payload[start:stop])
                 if writer.refine is not None and segment.refine is not None:
                     writer.refine.append(segment.refine[start:stop])
+                for model, dense in writer.dense.items():
+                    dense.append_rows(segment.dense[model], slice(first, last))
                 for text_name, strings in _texts(segment):
                     if changed is not None and text_name == "digests":
                         continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix, Packed, TokenVectors
+from late_interaction.array_types import Mask, Matrix, Packed, TokenVectors, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
@@ -57,16 +57,16 @@ class Uncommitted:
     changes: Changes
     adopted: Codebook | None
 
-    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors]]:
+    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
         """Passages and vectors, with the ids of their rows, at those places of the log; codes and residuals are decoded."""
         encoded = self.changes.encoded
-        for place, (passage, rows) in zip(places, self.log.read(places), strict=True):
-            yield passage, (self.codebook().decode(*self._unpacked(rows[0])), None) if place in encoded else rows
+        for place, (passage, rows, dense) in zip(places, self.log.read(places), strict=True):
+            yield passage, (self.codebook().decode(*self._unpacked(rows[0])), None) if place in encoded else rows, dense
 
-    def read_encoded(self) -> Iterator[tuple[Passage, Packed]]:
+    def read_encoded(self) -> Iterator[tuple[Passage, Packed, Vector]]:
         """Passages with codes and residuals."""
         places = [place for place in self.changes.places if place in self.changes.encoded]
-        return ((passage, self._unpacked(rows)) for passage, (rows, _) in self.log.read(places))
+        return ((passage, self._unpacked(rows), dense) for passage, (rows, _), dense in self.log.read(places))
 
     def _unpacked(self, rows: Matrix) -> Packed:
         """Of `packed_rows`. Raises: LocalIndexError where they name centroids that are not there."""
@@ -154,7 +154,7 @@ class Commit:
             rows -= int(part.segment.lengths()[removed].sum())
         return rows
 
-    def _everything(self) -> Iterator[tuple[Passage, TokenVectors]]:
+    def _everything(self) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
         """Living passages with their decoded vectors, the ids that their centroids belong to, then what waits in the log."""
         for part in self._snapshot.living:
             living = part.mask.copy()
@@ -168,8 +168,8 @@ class Commit:
                     ids = None if book.owners is None else book.owners[part.segment.codes[start:stop]]
                 passage = part.segment.passage(row)
                 if row in updates:
-                    passage, _ = next(self._uncommitted.log.read([updates[row]]))
-                yield passage, (vectors, ids)
+                    passage, _, _ = next(self._uncommitted.log.read([updates[row]]))
+                yield passage, (vectors, ids), part.segment.dense_of(row)
         yield from self._uncommitted.read(self._changes.places)
 
     def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:
@@ -187,7 +187,7 @@ class Commit:
             taken = grow(self._root, taken, _vectors(log.read(places)), rows)
         return [*segments, *self._built(log.read(places), taken), *self._updated(taken)], taken
 
-    def _built(self, items: Iterator[tuple[Passage, TokenVectors]], taken: Taken | None) -> list[SegmentEntry]:
+    def _built(self, items: Iterator[tuple[Passage, TokenVectors, Vector]], taken: Taken | None) -> list[SegmentEntry]:
         """A segment of those passages; none where there are none."""
         old, codec = self._snapshot.version, None
         first = next(items, None)
@@ -213,7 +213,7 @@ class Commit:
         if not parts:
             return []
         passages = self._uncommitted.log.read(places)
-        changed = [Passage("", "", "", "", passage.metadata, passage.digest) for passage, _ in passages]
+        changed = [Passage("", "", "", "", passage.metadata, passage.digest) for passage, _, _ in passages]
         fields = (self._snapshot.version.schema, None if taken is None else taken.codebook, self._snapshot.form)
         return [merge_segments(self._root, f"{self._number}u", *fields, parts, changed)]
 
@@ -239,8 +239,8 @@ class Commit:
         return dataclasses.replace(version, segments=(*version.segments[:first], entry))
 
 
-def _vectors(items: Iterable[tuple[Passage, TokenVectors]]) -> Iterator[TokenVectors]:
-    return (rows for _, rows in items)
+def _vectors(items: Iterable[tuple[Passage, TokenVectors, Vector]]) -> Iterator[TokenVectors]:
+    return (rows for _, rows, _ in items)
 
 
 def merged_from(sizes: Sequence[int]) -> int:

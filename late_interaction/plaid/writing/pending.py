@@ -6,7 +6,8 @@
     2 x 12    how many bytes of the file are durable (int64) and the crc32 of that; written in turn, so that one is whole
     records   header 24 bytes (kind, rows, bytes of JSON, crc32 of all that follows), JSON padded to 4 bytes,
               float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, filled up with zeros.
-              Where the ids of the rows are known, 256 is added to the kind, and int32 ids [rows] follow
+              Where the ids of the rows are known, 256 is added to the kind, and int32 ids [rows] follow. Where the index
+              has dense models, 512 is added to that of a put, and float32 [width] follows: the vectors of all models
 
 A record counts once it is whole and its checksum fits. Behind the durable bytes, whatever comes after the first that is not is
 what a crash has torn, and cut off; among them it is damage, and an error.
@@ -27,12 +28,12 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from late_interaction.array_types import TokenVectors
+from late_interaction.array_types import TokenVectors, Vector
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import atomic_write, fsync_folder
 
-__all__ = ["PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "LogRecord", "PendingLog"]
+__all__ = ["NO_DENSE", "PUT", "PUT_ENCODED", "REMOVE_DOCUMENT", "REMOVE_PASSAGE", "UPDATE", "LogRecord", "PendingLog"]
 
 MAGIC, WITHOUT_IDS = b"CVPEND03", b"CVPEND02"
 PUT, REMOVE_PASSAGE, REMOVE_DOCUMENT, UPDATE, PUT_ENCODED = 1, 2, 3, 4, 5
@@ -41,7 +42,9 @@ _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
-_HAS_IDS = 1 << 8  # of the kind in a record
+_HAS_IDS, _HAS_DENSE = 1 << 8, 1 << 9  # of the kind in a record
+_FLAGS = _HAS_IDS | _HAS_DENSE
+NO_DENSE = np.zeros(0, np.float32)
 _PASSAGE = msgspec.json.Decoder(tuple[str, str, str, str, dict[str, Any], str])
 _REMOVAL = msgspec.json.Decoder(tuple[str])
 BUFFER_BYTES = 1 << 20
@@ -67,11 +70,12 @@ class PendingLog:
     Records wait in a buffer until they are written, so that a disk that refuses leaves the file whole and the buffer as it was.
     """
 
-    def __init__(self, root: Path, dim: int, base: int) -> None:
-        """base: version that the writer starts from."""
+    def __init__(self, root: Path, dim: int, base: int, dense: int = 0) -> None:
+        """base: version that the writer starts from. dense: numbers of the dense vectors that every put has."""
         self.folder = root / "pending"
         self._path = self.folder / "log"
         self._dim = dim
+        self._dense = dense
         self._base = base
         self._descriptor: int | None = None
         self._buffer = bytearray()  # records that are not in the file yet
@@ -117,14 +121,24 @@ class PendingLog:
         self._buffer.clear()
         self._written = self._flushed = 0
 
-    def append(self, kind: int, id_: str, passage: Passage | None = None, rows: TokenVectors | None = None) -> int:
-        """Where the record starts. Raises: LocalIndexError where the disk refuses; the log is as it was then."""
+    def append(
+        self,
+        kind: int,
+        id_: str,
+        passage: Passage | None = None,
+        rows: TokenVectors | None = None,
+        dense: Vector = NO_DENSE,
+    ) -> int:
+        """Where the record starts. dense: of a put, the vectors of all dense models, one after the other.
+
+        Raises: LocalIndexError where the disk refuses; the log is as it was then.
+        """
         if self._broken:
             raise LocalIndexError(self._broken)
         if self._descriptor is None:
             with self._named_errors():
                 self._start()
-        record = _packed(kind, id_, passage, rows)
+        record = _packed(kind, id_, passage, rows, dense)
         place = self._written + len(self._buffer)
         self._buffer += record
         if len(self._buffer) >= BUFFER_BYTES:
@@ -206,8 +220,8 @@ class PendingLog:
         except OSError as error:
             raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
-    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors]]:
-        """Passage and rows of the puts and updates at `places`. Call `flush` before."""
+    def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
+        """Passage, rows and dense vectors of the puts and updates at `places`. Call `flush` before."""
         if not places:
             return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
@@ -216,7 +230,7 @@ class PendingLog:
                 read = self._next(file, place)
                 if read is None or read[1] is None:
                     raise self._damage(place)
-                yield read[1], read[2]
+                yield read[1], read[2], read[3]
 
     def records(self) -> Iterator[LogRecord]:
         """The whole records of a log that belongs to this version; none where there is no such log.
@@ -252,32 +266,37 @@ class PendingLog:
             f"`colbert-vespa index discard {root}` and feed again"
         )
 
-    def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, TokenVectors] | None:
-        """The record at the file's position, which is `place`, its passage and vectors; None where it is not whole."""
+    def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, TokenVectors, Vector] | None:
+        """The record at the file's position, which is `place`, with passage, rows and dense vectors; None where it is not
+        whole."""
         header = file.read(_HEADER.size)
         if len(header) != _HEADER.size:
             return None
         mark, kind, rows, size, checksum = _HEADER.unpack(header)
-        row_bytes = 4 * rows * (self._dim + bool(kind & _HAS_IDS))
+        plain, has_dense = kind & ~_FLAGS, bool(kind & _HAS_DENSE)
+        row_bytes = 4 * rows * (self._dim + bool(kind & _HAS_IDS)) + 4 * self._dense * has_dense
         end = place + _HEADER.size + size + row_bytes
         if mark != _MARK or end > os.fstat(file.fileno()).st_size:
+            return None
+        if has_dense != (self._dense > 0 and plain in (PUT, PUT_ENCODED)):
             return None
         text, data = file.read(size), file.read(row_bytes)
         if zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, rows, size)))) != checksum:
             return None
         try:
-            body: tuple[Any, ...] = (_PASSAGE if kind & ~_HAS_IDS in (PUT, PUT_ENCODED, UPDATE) else _REMOVAL).decode(text)
+            body: tuple[Any, ...] = (_PASSAGE if plain in (PUT, PUT_ENCODED, UPDATE) else _REMOVAL).decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         passage = Passage(*body) if len(body) > 1 else None
         document_id, digest = ("", "") if passage is None else (passage.document_id, passage.digest)
-        record = LogRecord(kind & ~_HAS_IDS, body[0], document_id, place, end, rows, digest)
+        record = LogRecord(plain, body[0], document_id, place, end, rows, digest)
         vectors = np.frombuffer(data, "<f4", rows * self._dim).reshape(rows, self._dim)
         token_ids = np.frombuffer(data, "<i4", rows, vectors.nbytes) if kind & _HAS_IDS else None
-        return record, passage, (vectors, token_ids)
+        dense = np.frombuffer(data, "<f4", self._dense, len(data) - 4 * self._dense) if has_dense else NO_DENSE
+        return record, passage, (vectors, token_ids), dense
 
 
-def _packed(kind: int, id_: str, passage: Passage | None, rows: TokenVectors | None) -> bytes:
+def _packed(kind: int, id_: str, passage: Passage | None, rows: TokenVectors | None, dense: Vector) -> bytes:
     body: object = [id_]
     if passage is not None:
         body = [id_, passage.document_id, passage.title, passage.text, passage.metadata, passage.digest]
@@ -290,6 +309,9 @@ def _packed(kind: int, id_: str, passage: Passage | None, rows: TokenVectors | N
         if token_ids is not None and count:
             kind |= _HAS_IDS
             data += token_ids.astype("<i4").tobytes()
+    if len(dense):
+        kind |= _HAS_DENSE
+        data += dense.astype("<f4").tobytes()
     checksum = zlib.crc32(data, zlib.crc32(text, zlib.crc32(struct.pack("<IQI", kind, count, len(text)))))
     return _HEADER.pack(_MARK, kind, count, len(text), checksum) + text + data
 

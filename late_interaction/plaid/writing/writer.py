@@ -10,13 +10,14 @@ from types import TracebackType
 
 import numpy as np
 
-from late_interaction.array_types import Matrix, Packed, TokenIds, TokenVectors
+from late_interaction.array_types import Matrix, Packed, TokenIds, TokenVectors, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.files import fsync_folder
 from late_interaction.metadata import MetadataSchema, Value
-from late_interaction.plaid.inputs import checked_token_ids, document_rows
+from late_interaction.plaid.inputs import checked_dense, checked_token_ids, document_rows
+from late_interaction.plaid.store.dense import joined
 from late_interaction.plaid.store.history import (
     check_version,
     known_versions,
@@ -39,7 +40,15 @@ from late_interaction.plaid.types import CommitSummary
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.committing import Commit, Uncommitted, code_bytes, packed_rows
 from late_interaction.plaid.writing.fields import widened
-from late_interaction.plaid.writing.pending import PUT, PUT_ENCODED, REMOVE_DOCUMENT, REMOVE_PASSAGE, UPDATE, PendingLog
+from late_interaction.plaid.writing.pending import (
+    NO_DENSE,
+    PUT,
+    PUT_ENCODED,
+    REMOVE_DOCUMENT,
+    REMOVE_PASSAGE,
+    UPDATE,
+    PendingLog,
+)
 from late_interaction.plaid.writing.training import bundle_codebook
 from late_interaction.text import checked_id
 
@@ -61,7 +70,8 @@ class IndexWriter:
         self._adopted: Codebook | None = None
         try:
             self._fresh_start()
-            self._log = PendingLog(self._root, opened.version.dim, opened.version.number)
+            version = opened.version
+            self._log = PendingLog(self._root, version.dim, version.number, version.dense_width)
             self._changes = Changes(opened.snapshot)
             self._left_over = not resume and self._log.left_over
             for record in self._log.resume() if resume else ():
@@ -131,22 +141,34 @@ class IndexWriter:
         """Ids of the passages that the document has after the next commit, and their digests."""
         return self._changes.passages_of(document_id)
 
-    def put(self, passage: Passage, vectors: Matrix, token_ids: TokenIds | None = None) -> None:
+    def put(
+        self,
+        passage: Passage,
+        vectors: Matrix,
+        token_ids: TokenIds | None = None,
+        dense: Mapping[str, Vector] | None = None,
+    ) -> None:
         """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
         float32 takes any that are shorter than 1,000, and scores their inner products.
 
-        token_ids: `[t]`, the vocabulary id of each row, -1 where it is not known; None where none is.
+        token_ids: `[t]`, the vocabulary id of each row, -1 where it is not known; None where none is. dense: `[dim]` of each
+        dense model that the index has, by name.
 
-        Raises: UsageError where an id or text cannot be one, the vectors have another width or length or are not finite, or
-        token_ids are not one for each row; MetadataError where the metadata does not fit the schema; LocalIndexError where the
-        disk refuses. The index stays as it was.
+        Raises: UsageError where an id or text cannot be one, the vectors have another width or length or are not finite,
+        token_ids are not one for each row, or a dense vector is missing; MetadataError where the metadata does not fit the
+        schema; LocalIndexError where the disk refuses. The index stays as it was.
         """
         self.check_usable()
         rows = document_rows(passage.id, vectors, self._opened.version.dim, self._opened.version.codec)
         ids = checked_token_ids(passage.id, token_ids, len(rows))
+        of_models = self._joined(passage.id, dense)
         passage = dataclasses.replace(passage.checked(), metadata=self._opened.version.schema.check(passage.metadata))
-        place = self._log.append(PUT, passage.id, passage, (rows, ids))
+        place = self._log.append(PUT, passage.id, passage, (rows, ids), of_models)
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest)
+
+    def _joined(self, passage_id: str, dense: Mapping[str, Vector] | None) -> Vector:
+        forms = self._opened.version.dense
+        return joined(checked_dense(passage_id, dense, forms), forms)
 
     def takes_codes_of(self, codebook: Codebook) -> bool:
         """Whether `put_encoded` takes codes and residuals of that codebook: an index without vectors takes up the codebook
@@ -165,13 +187,13 @@ class IndexWriter:
         """Takes up a codebook in the next commit that brings vectors, if the index has none, instead of training one."""
         self._adopted = codebook
 
-    def put_encoded(self, passage: Passage, encoded: Packed) -> None:
+    def put_encoded(self, passage: Passage, encoded: Packed, dense: Mapping[str, Vector] | None = None) -> None:
         """As `put`, of codes `[t]` and residuals `[t, bytes]` of a codebook that `takes_codes_of` has agreed to: they are
         stored as they are."""
         self.check_usable()
-        rows = packed_rows(encoded, self._opened.version.dim)
+        rows, of_models = packed_rows(encoded, self._opened.version.dim), self._joined(passage.id, dense)
         passage = dataclasses.replace(passage.checked(), metadata=self._opened.version.schema.check(passage.metadata))
-        place = self._log.append(PUT_ENCODED, passage.id, passage, (rows, None))
+        place = self._log.append(PUT_ENCODED, passage.id, passage, (rows, None), of_models)
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest, encoded=True)
 
     def delete_document(self, document_id: str) -> int:
@@ -197,16 +219,17 @@ class IndexWriter:
     def _update_passage(self, passage_id: str, metadata: Mapping[str, object], checked: Mapping[str, Value]) -> None:
         place, committed = self._changes.place_of(passage_id)
         rows: TokenVectors = (np.empty((0, self._opened.version.dim), np.float32), None)
+        dense = NO_DENSE
         if place is not None:
             self._log.flush()
-            old, rows = next(self._uncommitted().read([place]))
+            old, rows, dense = next(self._uncommitted().read([place]))
         else:
             assert committed is not None
             old = committed[0].passage(committed[1])
         kept = {name: value for name, value in old.metadata.items() if name not in metadata}
         new = dataclasses.replace(old, metadata={**kept, **checked}, digest="")
         if committed is None:
-            place = self._log.append(PUT, new.id, new, rows)
+            place = self._log.append(PUT, new.id, new, rows, dense)
             self._changes.put(new.id, new.document_id, place, len(rows[0]), "")
         else:
             self._changes.update(new.id, self._log.append(UPDATE, new.id, new))
