@@ -16,7 +16,7 @@ from pathlib import Path
 
 from feeder.copying.journal import KIND
 from feeder.copying.manifest import MANIFEST, PART, BackupManifest, FileNote, PartNote
-from feeder.copying.parts import pack_part, read_part
+from feeder.copying.parts import DenseDims, pack_part, read_part
 from feeder.copying.source import Batch, StoredSource
 from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.own_files import check_own_file
@@ -68,7 +68,7 @@ class BackupTarget:
         return {}
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
-        data, _ = pack_part(batch, self._source.bundle.manifest.dim)
+        data, _ = pack_part(batch, self._source.bundle.manifest.dim, _dense_of(self._source.bundle))
         with _disk_errors(self._folder):
             atomic_write(self._part(self._batches), data)
         self._batches += 1
@@ -110,8 +110,9 @@ class BackupTarget:
         notes = tuple(self._note(self._part(number)) for number in range(self._batches))
         source = self._source
         manifest = BackupManifest(
-            source.name, source.bundle.sha256, source.schema, source.kept, source.storage, codebook, notes
-        )
+            source.name, source.bundle.sha256, source.schema, source.kept, source.storage, codebook, notes,
+            _dense_of(source.bundle),
+        )  # fmt: skip
         atomic_write(self._folder / MANIFEST, manifest.to_json())
         return Finished()
 
@@ -129,7 +130,8 @@ class BackupTarget:
         except (OSError, zlib.error) as error:
             raise CollectionError(f"{path} is not as it was written ({error}): run the backup again without --resume") from None
         source = self._source
-        found = read_part(data, size, str(path), source.schema, source.bundle.manifest.dim, source.codebook)
+        of_bundle = source.bundle.manifest.dim, source.codebook, _dense_of(source.bundle)
+        found = read_part(data, size, str(path), source.schema, *of_bundle)
         file = FileNote(path.name, len(data), hashlib.sha256(data).hexdigest())
         passages = sum(len(document.passages) for document in found)
         return PartNote(file, size, len(found), passages, _token_vectors(found))
@@ -142,6 +144,11 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CollectionError(f"backup {folder} cannot be written ({error.strerror}): see to the disk, then --resume") from None
+
+
+def _dense_of(bundle: Bundle) -> DenseDims:
+    """Dense models of a bundle, of each of which every passage has a vector, and their dimensions."""
+    return {name: part.dim for name, part in sorted(bundle.manifest.dense.items())}
 
 
 def _token_vectors(documents: Sequence[EncodedDocument]) -> int:
@@ -173,6 +180,8 @@ class BackupSource:
         self.bundle = Bundle.open(folder / "bundle")
         if self.bundle.sha256 != self._manifest.bundle_sha256:
             raise CollectionError(f"{folder} is damaged: its bundle is another one than the manifest names")
+        if self._manifest.dense != _dense_of(self.bundle):
+            raise CollectionError(f"{folder} is damaged: its dense models are others than those of its bundle")
         self.codebook = self._codebook()
         self.version = hashlib.sha256(self._manifest.to_json()).hexdigest()
         for number in range(len(self._manifest.parts)):
@@ -221,7 +230,8 @@ class BackupSource:
             raise CollectionError(f"{path} cannot be read ({error.strerror}): take another backup") from None
         if hashlib.sha256(data).hexdigest() != note.file.sha256:
             raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
-        found = read_part(data, note.unpacked, str(path), self.schema, self.bundle.manifest.dim, self.codebook)
+        of_bundle = self.bundle.manifest.dim, self.codebook, self._manifest.dense
+        found = read_part(data, note.unpacked, str(path), self.schema, *of_bundle)
         counts = (len(found), sum(len(document.passages) for document in found), _token_vectors(found))
         if counts != (note.documents, note.passages, note.token_vectors):
             raise CollectionError(f"{path} holds other documents than the manifest says: take another backup")

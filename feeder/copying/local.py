@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from feeder.copying.source import END, Batch, stored_document
 from feeder.targets import EncodedDocument
 from feeder.targets.local import kept_locally
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
@@ -106,7 +106,8 @@ class LocalSource:
         own.sort(key=lambda item: _number(item[2]))  # stable: others stay as they stand
         vectors = [_rows(found, r) for found, r, _ in own]
         packed = [_packed(found, r) for found, r, _ in own] if self.codebook is not None else []
-        return stored_document([passage for _, _, passage in own], vectors, packed, counted=True)
+        dense = [_dense(found, r) for found, r, _ in own] if self._index.dense else []
+        return stored_document([passage for _, _, passage in own], vectors, packed, counted=True, dense=dense)
 
 
 def _number(passage: Passage) -> int:
@@ -121,6 +122,10 @@ def _rows(part: _LivingSegment, row: int) -> Matrix:
     if start == stop:
         return np.zeros((0, part.snapshot.version.dim), np.float32)
     return part.snapshot.best_vectors(part.living, slice(start, stop))
+
+
+def _dense(part: _LivingSegment, row: int) -> Mapping[str, Vector]:
+    return {name: stored.vectors(slice(row, row + 1))[0] for name, stored in part.living.segment.dense.items()}
 
 
 def _packed(part: _LivingSegment, row: int) -> Packed:

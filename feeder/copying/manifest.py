@@ -6,12 +6,16 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from feeder.copying.parts import LARGEST
 from feeder.targets import Kept
+from late_interaction.bundle import check_dense_name
 from late_interaction.errors import CollectionError, MetadataError
 from late_interaction.files import sha256_file
 from late_interaction.metadata import MetadataSchema
@@ -22,7 +26,7 @@ from late_interaction.structured import Count, parse, read
 __all__ = ["MANIFEST", "PART", "BackupManifest", "FileNote", "PartNote"]
 
 MANIFEST = "manifest.json"
-FORMAT, VERSION = "colbert-vespa backup", 1
+FORMAT, VERSION, WITH_DENSE = "colbert-vespa backup", 1, 2
 MAX_BYTES = 256 << 20
 PART = re.compile(r"\d{6,9}\.gz")
 
@@ -51,7 +55,8 @@ class PartNote:
 
 @dataclass(frozen=True)
 class BackupManifest:
-    """source: the address that it was made from."""
+    """source: the address that it was made from. dense: dimensions of dense models by name; where there are any, the version
+    is 2."""
 
     source: str
     bundle_sha256: str
@@ -60,11 +65,13 @@ class BackupManifest:
     storage: Storage
     codebook: FileNote | None
     parts: tuple[PartNote, ...]
+    dense: Mapping[str, Annotated[int, msgspec.Meta(ge=1)]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         data = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": WITH_DENSE if self.dense else VERSION,
+            **({"dense": dict(self.dense)} if self.dense else {}),
             "source": self.source,
             "bundle_sha256": self.bundle_sha256,
             "metadata": self.schema.to_json(),
@@ -88,8 +95,11 @@ class BackupManifest:
             raise CollectionError(f"{folder} is no backup: it has no {MANIFEST}, which is written last") from None
         except (OSError, ValueError) as error:
             raise CollectionError(f"{path} cannot be read: {error}") from None
-        head: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        head: dict[str, Any] = {"format": FORMAT}
         data = parse(text, CollectionError, str(path), **head)
+        head["version"] = WITH_DENSE if data.get("dense") else VERSION
+        if (found := data.pop("version", None)) != head["version"]:
+            raise CollectionError(f"{path}: version {found!r:.60} unknown, this release reads {head['version']}")
         if data.pop("sha256", None) != _checksum(head | data):
             raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
         try:
@@ -101,6 +111,8 @@ class BackupManifest:
         for name, total in totals.items():
             if total != sum(getattr(note, name) for note in manifest.parts):
                 raise CollectionError(f"{path} is damaged: {name} is not the sum of its parts")
+        for name in manifest.dense:
+            check_dense_name(name, CollectionError, f"{path} is damaged")
         for note in manifest.parts:
             if not PART.fullmatch(note.file.name) or note.unpacked > LARGEST:
                 raise CollectionError(f"{path} is damaged: part {note.file.name!r} cannot be")

@@ -6,6 +6,9 @@ form that the head names:
     float32     [n, d] little-endian
     bfloat16    [n, d] the upper halves of such floats, where the lower ones are all zero
     residual    codes [n] of four bytes, then residuals [n, bytes], for the codebook of the backup
+
+Behind them, of a bundle with dense models, float32 [passages, width]: of each passage the vectors of all models, in the order
+of their names.
 """
 
 from __future__ import annotations
@@ -15,14 +18,14 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
 
 from feeder.copying.source import stored_document
 from feeder.targets import EncodedDocument
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import CollectionError, MetadataError
@@ -30,12 +33,14 @@ from late_interaction.metadata import MetadataSchema
 from late_interaction.structured import Count, parse, read
 from vespa_app.codecs import Packed
 
-__all__ = ["LARGEST", "pack_part", "read_part"]
+__all__ = ["LARGEST", "DenseDims", "pack_part", "read_part"]
 
 LARGEST = 4 << 30  # bytes of a part, unpacked
 MAX_HEAD = 1 << 30
 _LEVEL = 1
 _LENGTH = struct.Struct("<Q")
+DenseDims: TypeAlias = Mapping[str, int]
+NO_DENSE: DenseDims = {}
 _Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -61,9 +66,14 @@ class _Head:
     documents: tuple[_DocumentHead, ...]
 
 
-def pack_part(documents: Sequence[EncodedDocument], dim: int) -> tuple[bytes, int]:
-    """The file, and its length unpacked. Raises: CollectionError where it would be larger than a reader takes."""
+def pack_part(documents: Sequence[EncodedDocument], dim: int, dense: DenseDims = NO_DENSE) -> tuple[bytes, int]:
+    """The file, and its length unpacked. dense: dimensions of the dense models, by name.
+
+    Raises: CollectionError where it would be larger than a reader takes, or a passage lacks a dense vector.
+    """
     form, rows = _packed_rows(documents, dim)
+    if dense:
+        rows.append(_packed_dense(documents, dense))
     head = json.dumps({"form": form, "documents": [_described(document) for document in documents]}).encode()
     size = _LENGTH.size + len(head) + sum(len(piece) for piece in rows)
     if len(head) > MAX_HEAD or size > LARGEST:
@@ -93,10 +103,27 @@ def _packed_rows(documents: Sequence[EncodedDocument], dim: int) -> tuple[str, l
     return "float32", [bits.tobytes()]
 
 
+def _packed_dense(documents: Sequence[EncodedDocument], dense: DenseDims) -> bytes:
+    rows = []
+    for document in documents:
+        for passage, vectors in zip(document.passages, document.dense_by_passage, strict=True):
+            for name, dim in sorted(dense.items()):
+                if name not in vectors or vectors[name].shape != (dim,):
+                    raise CollectionError(f"passage {passage.id!r} has no vector of dense model {name!r}: feed it again")
+                rows.append(vectors[name].astype("<f4").tobytes())
+    return b"".join(rows)
+
+
 def read_part(
-    data: bytes, size: int, where: str, schema: MetadataSchema, dim: int, book: Codebook | None
+    data: bytes,
+    size: int,
+    where: str,
+    schema: MetadataSchema,
+    dim: int,
+    book: Codebook | None,
+    dense: DenseDims = NO_DENSE,
 ) -> list[EncodedDocument]:
-    """size: unpacked, as the manifest has it. Raises: CollectionError naming `where`."""
+    """size: unpacked, as the manifest has it. dense: as pack_part. Raises: CollectionError naming `where`."""
     try:
         unpacker = zlib.decompressobj(wbits=31)
         plain = unpacker.decompress(data, size + 1)
@@ -107,13 +134,30 @@ def read_part(
             raise ValueError("its head is longer than the part")
         head = parse(plain[_LENGTH.size : _LENGTH.size + length], CollectionError, f"head of {where}")
         described = read(_Head, head, CollectionError, f"{where} is damaged")
-        return list(_documents(described, memoryview(plain)[_LENGTH.size + length :], schema, dim, book))
+        body = memoryview(plain)[_LENGTH.size + length :]
+        body, of_models = _parted_dense(body, sum(len(document.passages) for document in described.documents), dense)
+        return list(_documents(described, body, schema, dim, book, of_models))
     except (zlib.error, struct.error, ValueError, MetadataError) as error:
         raise CollectionError(f"{where} is damaged ({error}): take another backup") from None
 
 
+def _parted_dense(body: memoryview, passages: int, dense: DenseDims) -> tuple[memoryview, list[dict[str, Vector]]]:
+    """What stands before the dense vectors, and these for each passage. Raises: ValueError."""
+    if not dense:
+        return body, []
+    size = 4 * passages * sum(dense.values())
+    if size > len(body):
+        raise ValueError("its dense vectors are cut off")
+    rows = np.frombuffer(body[len(body) - size :], "<f4").reshape(passages, -1).astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("its dense vectors are no finite numbers")
+    names = sorted(dense)
+    edges = np.cumsum([dense[name] for name in names])[:-1]
+    return body[: len(body) - size], [dict(zip(names, np.split(row, edges), strict=True)) for row in rows]
+
+
 def _documents(
-    head: _Head, body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None
+    head: _Head, body: memoryview, schema: MetadataSchema, dim: int, book: Codebook | None, dense: list[dict[str, Vector]]
 ) -> Iterator[EncodedDocument]:
     counts = [passage.rows for document in head.documents for passage in document.passages]
     vectors, packed = _rows(head.form, body, sum(counts), dim, book)
@@ -128,6 +172,7 @@ def _documents(
             [vectors[rows] for rows in spans],
             [] if packed is None else [(packed[0][rows], packed[1][rows]) for rows in spans],
             counted=False,
+            dense=dense[first:place],
         )
 
 

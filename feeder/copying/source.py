@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from feeder.digests import bare_digest
 from feeder.targets import EncodedDocument, Kept
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Document, Passage
@@ -74,11 +74,17 @@ class StoredSource(Protocol):
 
 
 def stored_document(
-    passages: Sequence[Passage], vectors: Sequence[Matrix], packed: Sequence[Packed], *, counted: bool
+    passages: Sequence[Passage],
+    vectors: Sequence[Matrix],
+    packed: Sequence[Packed],
+    *,
+    counted: bool,
+    dense: Sequence[Mapping[str, Vector]] = (),
 ) -> EncodedDocument:
-    """passages: all of a document. counted: whether their digest says how many there are, as Target.counted."""
+    """passages: all of a document. counted: whether their digest says how many there are, as Target.counted. dense: as
+    EncodedDocument has it."""
     document = Document(passages[0].document_id, passages[0].title, "", passages[0].metadata)
     digests = {passage.digest for passage in passages}
     digest = digests.pop() if len(digests) == 1 else ""
     bare = bare_digest(digest, len(passages) if counted else None)
-    return EncodedDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed))
+    return EncodedDocument(document, tuple(passages), tuple(vectors), bare, packed=tuple(packed), dense=tuple(dense))

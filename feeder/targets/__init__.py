@@ -8,7 +8,7 @@ from typing import Protocol
 
 from feeder.outcomes import Finished, Settled, StoredDigest
 from feeder.sending.statistics import FeedStatistics
-from late_interaction.array_types import I32, U8, Matrix, TokenIds, TokenVectors
+from late_interaction.array_types import I32, U8, Matrix, TokenIds, TokenVectors, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage
 from late_interaction.metadata import MetadataSchema
@@ -24,7 +24,7 @@ class EncodedDocument:
 
     digest: of its content and of what its vectors depend on. stale: ids of passages that it has in the target and no longer
     wants. packed: codes and residuals of each passage, where it comes from a place that keeps such. token_ids: of the rows of
-    each passage; empty where none are known.
+    each passage; empty where none are known. dense: of each passage its vectors by dense model; empty where there are none.
     """
 
     document: Document
@@ -34,6 +34,12 @@ class EncodedDocument:
     stale: tuple[str, ...] = ()
     packed: tuple[tuple[I32, U8], ...] = ()
     token_ids: tuple[TokenIds | None, ...] = ()
+    dense: tuple[Mapping[str, Vector], ...] = ()
+
+    @property
+    def dense_by_passage(self) -> tuple[Mapping[str, Vector], ...]:
+        """For each passage."""
+        return self.dense or ({},) * len(self.passages)
 
     @property
     def rows(self) -> tuple[TokenVectors, ...]:

@@ -144,11 +144,11 @@ class LocalTarget:
         for item in batch:
             passages = [replace(passage, digest=item.digest) for passage in item.passages]
             if self._codes_of is not None and any(len(codes) for codes, _ in item.packed):
-                for passage, packed in zip(passages, item.packed, strict=True):
-                    self._writer.put_encoded(passage, packed)
+                for passage, packed, dense in zip(passages, item.packed, item.dense_by_passage, strict=True):
+                    self._writer.put_encoded(passage, packed, dense)
             else:
-                for passage, (vectors, token_ids) in zip(passages, item.rows, strict=True):
-                    self._writer.put(passage, vectors, token_ids)
+                for passage, (vectors, token_ids), dense in zip(passages, item.rows, item.dense_by_passage, strict=True):
+                    self._writer.put(passage, vectors, token_ids, dense)
             for passage_id in item.stale:
                 self._writer.delete_passage(passage_id)
         self._settle([Settled(item.document.id) for item in batch])
@@ -198,6 +198,11 @@ def _check_storage(index: PlaidIndex, asked: Storage | None) -> None:
 
 def kept_locally(index: PlaidIndex, codebook: Codebook | None = None) -> Kept:
     """codebook: of the index; default is the bundle's, which an index takes."""
+    found = _kept_rows(index, codebook)
+    return Kept(f"{found.key}, dense int8", f"{found.shown} (dense ones: int8)") if index.dense else found
+
+
+def _kept_rows(index: PlaidIndex, codebook: Codebook | None) -> Kept:
     if index.refine:
         return Kept("int8", f"{index.codec} with int8 rows")
     if index.codec == "float32":

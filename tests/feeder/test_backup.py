@@ -7,6 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+from dense_bundles import with_dense
+from plaid_tools import DENSE, dense_of
 
 from feeder.copying import CopyOptions, backup_index, restore_index
 from feeder.copying.parts import read_part
@@ -31,7 +33,8 @@ def fill(index, bundle):
         for number in range(12):
             vectors = random.standard_normal((5, 16)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            writer.put(Passage(f"d{number}#0", f"d{number}", "title", "text", {"year": number}, digest), vectors)
+            new = Passage(f"d{number}#0", f"d{number}", "title", "text", {"year": number}, digest)
+            writer.put(new, vectors, dense=dense_of(index, number))
         writer.commit()
     return index.path
 
@@ -40,7 +43,7 @@ def fill(index, bundle):
 def whole(tmp_path_factory, codebook_bundle):
     """A backup of three parts."""
     folder = tmp_path_factory.mktemp("backup")
-    make_index(folder / "index", codebook_bundle)
+    make_index(folder / "index", with_dense(codebook_bundle, folder / "bundle", {}, ready=DENSE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("feeder.copying.local.BATCH_DOCUMENTS", 5)
         backup_index(str(folder / "index"), folder / "backup")
@@ -55,20 +58,27 @@ def backup(whole, tmp_path):
 
 def stored(path):
     index = LocalIndex.open(path)
-    return {p.id: (p, p.digest, index.vectors(p.id)) for p in index.iter_passages()}
+    dense = index.dense_vectors([p.id for p in index.iter_passages()])
+    return {p.id: (p, p.digest, index.vectors(p.id), dense[p.id]) for p in index.iter_passages()}
 
 
+@pytest.mark.parametrize("dense", [{}, DENSE], ids=["no dense", "dense"])
 @pytest.mark.parametrize("form", [{}, {"bits": 4, "refine": True}, {"codec": "binary"}, {"codec": "float32"}])
-def test_a_local_index_comes_back(codebook_bundle, tmp_path, form):
-    make_index(tmp_path / "index", codebook_bundle, **form)
+def test_a_local_index_comes_back(codebook_bundle, tmp_path, form, dense):
+    bundle = with_dense(codebook_bundle, tmp_path / "bundle", {}, ready=dense) if dense else codebook_bundle
+    make_index(tmp_path / "index", bundle, **form)
     made = backup_index(str(tmp_path / "index"), tmp_path / "backup")
     restored = restore_index(tmp_path / "backup", str(tmp_path / "back"))
     assert (made.documents, restored.documents, restored.notes) == (12, 12, ())
     before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
     assert before.keys() == after.keys()
-    for id_, (passage, digest, vectors) in before.items():
+    for id_, (passage, digest, vectors, dense_vectors) in before.items():
         assert after[id_][:2] == (passage, digest)
         assert np.array_equal(after[id_][2], vectors)
+        assert list(after[id_][3]) == list(dense_vectors) == list(dense)
+        for name, vector in dense_vectors.items():
+            np.testing.assert_allclose(after[id_][3][name], vector, rtol=1e-6)
+    assert json.loads((tmp_path / "backup/manifest.json").read_bytes())["version"] == (2 if dense else 1)
     one, two = LocalIndex.open(tmp_path / "index"), LocalIndex.open(tmp_path / "back")
     assert (one.codec, one.bits, one.refine) == (two.codec, two.bits, two.refine)
 
@@ -86,7 +96,7 @@ def test_an_index_that_trained_its_codebook_comes_back_bit_by_bit(tiny_bundle, t
     two.verify()
     before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
     assert before.keys() == after.keys()
-    for id_, (passage, digest, vectors) in before.items():
+    for id_, (passage, digest, vectors, _) in before.items():
         assert after[id_][:2] == (passage, digest)
         assert np.array_equal(after[id_][2], vectors)
     Q = before["d1#0"][2]
@@ -120,7 +130,7 @@ def test_a_restore_into_shards_keeps_vectors(tiny_bundle, tmp_path):
     backup_index(str(tmp_path / "index"), tmp_path / "backup")
     restore_index(tmp_path / "backup", str(tmp_path / "back"), CopyOptions(sharding=Sharding(2)))
     with ShardedIndex.open(tmp_path / "back") as index:
-        for id_, (_, _, vectors) in stored(tmp_path / "index").items():
+        for id_, (_, _, vectors, _) in stored(tmp_path / "index").items():
             assert np.array_equal(index.vectors(id_), vectors)
 
 
@@ -144,7 +154,7 @@ def test_a_backup_keeps_codes_and_residuals_as_they_are(whole, tmp_path):
     manifest = json.loads((whole / "manifest.json").read_text())
     unpacked = sum(part["unpacked"] for part in manifest["parts"])
     assert (manifest["documents"], manifest["passages"], manifest["token_vectors"], len(manifest["parts"])) == (12, 12, 60, 3)
-    assert unpacked < 12 * 200 + 60 * 16
+    assert unpacked < 12 * (200 + 4 * sum(DENSE.values())) + 60 * 16
     assert sorted(path.name for path in whole.iterdir()) == ["bundle", "codebook.npz", "manifest.json", "parts"]
 
 
@@ -201,8 +211,8 @@ def json_of(path):
 
 def test_another_version_is_refused(backup, tmp_path):
     path = backup / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(CollectionError, match="version 2 unknown, this release reads 1"):
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(CollectionError, match="version 3 unknown, this release reads 2"):
         restore_index(backup, str(tmp_path / "back"))
 
 
