@@ -64,16 +64,21 @@ class ColbertRetriever(_WithClients):
         filters: dict[str, Any] | None = None,
         top_k: int = 10,
         candidates: str = "auto",
+        weights: dict[str, float] | None = None,
+        fusion: str | None = None,
+        dense: str | None = None,
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
-        or `auto`."""
+        several joined by `+`, or `auto`. weights, fusion, dense: as Client.search has them."""
         _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
+        self.weights, self.fusion, self.dense = weights, fusion, dense
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(
-            self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k, candidates=self.candidates
-        )
+            self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k,
+            candidates=self.candidates, weights=self.weights, fusion=self.fusion, dense=self.dense,
+        )  # fmt: skip
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ColbertRetriever:
@@ -95,7 +100,10 @@ class ColbertRetriever(_WithClients):
 
     def _arguments(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         where = where_of(self.filters if filters is None else filters)
-        return {"k": self.top_k if top_k is None else top_k, "where": where, "candidates": self.candidates}
+        return {
+            "k": self.top_k if top_k is None else top_k, "where": where, "candidates": self.candidates,
+            "weights": self.weights, "fusion": self.fusion, "dense": self.dense,
+        }  # fmt: skip
 
 
 @component

@@ -69,6 +69,10 @@ class SearchIndex(Protocol):
         """Names that `candidates` takes here; the first is preferred."""
         ...
 
+    def settled(self, options: SearchOptions) -> SearchOptions:
+        """With the index's own weights and fusion where none are given."""
+        ...
+
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
         """Dense models whose vector of the query a search with those options asks, and their dimensions; empty where none.
 

@@ -228,6 +228,7 @@ class Core:
             asked = [server.asked(query) for query in given_list(queries, "queries")]
             return [self._checked(result) for result in (yield from server.search_many(asked, options, deadline))]
         check_comparable(indexes)
+        options = indexes[0].settled(options)  # of several the first one's, or their scores could not be compared
         encoded_queries = [self._encoded_for(query, indexes, options) for query in given_list(queries, "queries")]
         if len(indexes) == 1:
             results = yield from indexes[0].search_many(encoded_queries, options, deadline)

@@ -81,6 +81,9 @@ class LocalSearch:
     def schema(self) -> MetadataSchema:
         return self.index.schema
 
+    def settled(self, options: SearchOptions) -> SearchOptions:
+        return options
+
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
         return dense_of_query(options, self.strategies, {}, self.address)
 
@@ -149,8 +152,8 @@ class LocalSearch:
         return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
     def _search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> SearchResult:
-        if options.fusion == "sum" or len(options.finders) > 1:
-            raise UsageError(f"{self.address} is a local index, which has no fusion by sum and no joined candidates")
+        if len(options.finders) > 1:
+            raise UsageError(f"{self.address} is a local index, which has no joined candidates")
         unfit = unfit_for(query, options, options.dense)
         strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, unfit)
         index = self._pinned(deadline)
@@ -231,7 +234,7 @@ class LocalSearch:
             maxsim |= {hit.passage.id: hit.score for hit in by_vectors.hits}
             passages = {hit.passage.id: hit.passage for hit in by_vectors.hits}
             finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
-            scores = fused(finite, words, options.fusion_weights)
+            scores = fused({"maxsim": finite, "bm25": dict(words)}, options.fusion_weights, options.fusion or "rrf")
         by_words = dict(words)
         if options.first_stage:
             scores = by_words

@@ -14,7 +14,7 @@ import numpy as np
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.text import checked_ids, checked_text, given_list
-from vespa_app.settings.application_settings import FUSIONS, MAX_HITS, SCORES, parts_of
+from vespa_app.settings.application_settings import DEFAULT_WEIGHTS, FUSIONS, MAX_HITS, SCORES, parts_of
 
 __all__ = [
     "AUTO",
@@ -41,7 +41,6 @@ Names: TypeAlias = str | Sequence[str] | None
 
 AUTO = "auto"
 SCORED = ("engine", "client")
-_DEFAULT_WEIGHTS = {"maxsim": 1.0, "bm25": 1.0}
 _ALONE = (AUTO, "hybrid", "exhaustive")  # candidates that join no others
 
 
@@ -119,7 +118,7 @@ class SearchOptions:
     @property
     def fusion_weights(self) -> dict[str, float]:
         """What hybrid joins, by names of scores; each above 0."""
-        given = _DEFAULT_WEIGHTS if self.weights is None else self.weights
+        given = DEFAULT_WEIGHTS if self.weights is None else self.weights
         return {name: given[name] for name in SCORES if given.get(name, 0.0) > 0}
 
     @property

@@ -158,6 +158,10 @@ class ServerIndex:
             return EncodedQuery(np.zeros((0, self._facts.dim), np.float32), checked)
         return EncodedQuery(checked, None)
 
+    def settled(self, options: SearchOptions) -> SearchOptions:
+        """The server has the defaults of its indexes."""
+        return options
+
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
         """The server makes them of the text."""
         return {}

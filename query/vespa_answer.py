@@ -14,7 +14,8 @@ from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaTi
 from late_interaction.metadata import FieldType, MetadataSchema, Value
 from query.types import Hit
 from vespa_app.candidates.base import BEST, CANDIDATE_SCORE, MAXSIM
-from vespa_app.candidates.hybrid import WORDS
+from vespa_app.candidates.bm25 import WORDS
+from vespa_app.candidates.dense import DENSE
 from vespa_app.running.http import check, error_text
 from vespa_app.running.layouts import CHUNK
 
@@ -27,6 +28,7 @@ _PROFILES = {
     "first_phase_profiling": "vespa_first_phase",
     "second_phase_profiling": "vespa_second_phase",
 }
+_FEATURES = {"bm25": WORDS, "dense": DENSE}
 _REASONS = {
     "timeout": "some nodes ran out of time",
     "adaptive-timeout": "slow nodes were not waited for",
@@ -101,8 +103,10 @@ def joint(parts: Sequence[VespaCoverage]) -> tuple[float, tuple[str, ...]]:
     return min((part.share for part in parts), default=1.0), tuple(reasons)
 
 
-def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], first_rank: int) -> list[Hit]:
-    """schemas: metadata of each index by name."""
+def hits_of(
+    root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], first_rank: int, *, by_maxsim: bool = True
+) -> list[Hit]:
+    """schemas: metadata of each index by name. by_maxsim: whether a score is MaxSim where the answer has it nowhere else."""
     only = next(iter(schemas))
     hits = []
     for rank, item in enumerate(root.get("children", []), start=first_rank):
@@ -120,7 +124,7 @@ def hits_of(root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], firs
                 text=_text(fields.get("text", "")),
                 metadata=_metadata(schemas[index], fields),
                 index=index,
-                stages=_stages(features, score),
+                stages=_stages(features, score if by_maxsim else None),
                 rows=_row_scores(features.get(BEST)),
             )
         )
@@ -156,10 +160,12 @@ def _number(value: object) -> float:
     return math.nan if value is None else float(value)  # type: ignore[arg-type]  # a number, or the text of one
 
 
-def _stages(features: Mapping[str, Any], score: float) -> dict[str, float]:
-    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it."""
-    found = {"candidates": _number(features.get(CANDIDATE_SCORE, 0.0)), "maxsim": _number(features.get(MAXSIM, score))}
-    return found | ({"bm25": _number(features[WORDS])} if WORDS in features else {})
+def _stages(features: Mapping[str, Any], score: float | None) -> dict[str, float]:
+    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it, or have none."""
+    found = {"candidates": _number(features.get(CANDIDATE_SCORE, 0.0))}
+    if MAXSIM in features or score is not None:
+        found["maxsim"] = _number(features.get(MAXSIM, score))
+    return found | {ours: _number(features[name]) for ours, name in _FEATURES.items() if name in features}
 
 
 def _row_scores(best: object) -> tuple[float, ...]:

@@ -9,17 +9,19 @@ from typing import Any
 
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
-from query.backend import unfit_for
+from query.backend import dense_model, unfit_for
 from query.options import SearchOptions
 from query.types import EncodedQuery
 from query.yql import filter_to_yql, string_literal
-from vespa_app.candidates import STRATEGIES, QueryParts, StrategyRequest
+from vespa_app.candidates import QueryParts, StrategyRequest, strategy_of
 from vespa_app.candidates.base import EXPLAINED, rerank_parameters
+from vespa_app.candidates.dense import dense_field
 from vespa_app.codecs import Codebooks
 from vespa_app.running import Description
 from vespa_app.running.passage_fields import SUMMARY, VECTORS_SUMMARY
 from vespa_app.running.request_features import layout_parameters
 from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import parts_of
 
 __all__ = [
     "Request",
@@ -40,7 +42,7 @@ _FIRST = 1  # candidates that get a MaxSim score where none is wanted: Vespa tak
 
 @dataclass(frozen=True)
 class Request:
-    """selection: what to match, in YQL. reranked: how many candidates get a MaxSim score at most."""
+    """selection: what to match, in YQL. reranked: how many candidates get a MaxSim score at most; 0 where none is computed."""
 
     selection: str
     parameters: Mapping[str, Any]
@@ -54,8 +56,9 @@ class Request:
 
 
 def unfit_strategies(settings: AppSettings, query: EncodedQuery, options: SearchOptions) -> dict[str, str]:
-    """Strategies of an application that cannot take a query, and why."""
-    found = unfit_for(query, options, options.dense)
+    """Strategies of an application that cannot take a query, and why. options: with the application's defaults."""
+    model = dense_model(options.dense, settings.dense, settings.schema) if settings.dense else options.dense
+    found = unfit_for(query, options, model)
     if len(query.rows) > settings.query_rows:
         found["token"] = f"it takes {settings.query_rows} query rows, and there are {len(query.rows)}: setting query_rows"
     return found
@@ -64,13 +67,14 @@ def unfit_strategies(settings: AppSettings, query: EncodedQuery, options: Search
 def search_request(
     description: Description, books: Codebooks, query: EncodedQuery, options: SearchOptions, strategy: str
 ) -> Request:
-    """Raises: FilterError, UsageError, SettingsError."""
+    """options: with the application's defaults. Raises: FilterError, UsageError, SettingsError."""
     settings = description.settings
     if options.probes is not None:
         settings = dataclasses.replace(settings, probes=options.probes)
     rerank = options.reranked(settings.rerank) if strategy != "exhaustive" else options.last
-    where, fusion = parse_where(options.where, settings.metadata), options.fusion_weights
-    parts = STRATEGIES[strategy].query(
+    where = parse_where(options.where, settings.metadata)
+    model = dense_model(options.dense, settings.dense, settings.schema) if settings.dense else ""
+    parts = strategy_of(strategy).query(
         StrategyRequest(
             rows=query.rows,
             text=query.text,
@@ -78,7 +82,10 @@ def search_request(
             settings=settings,
             codebook=books.codebook,
             thresholds=books.thresholds,
-            weights=(fusion.get("maxsim", 0.0), fusion.get("bm25", 0.0)),
+            weights=options.fusion_weights,
+            fusion=options.fusion or "rrf",
+            model=model,
+            dense=query.dense.get(model),
         )
     )
     page = {"hits": options.k, "offset": options.first, "presentation.summary": SUMMARY}
@@ -98,7 +105,8 @@ def search_request(
     selection = parts.yql_where if where is None else f"({parts.yql_where}) and {filter_to_yql(where)}"
     if options.ids is not None:
         selection = f"({selection}) and {documents_clause(options.ids)}"
-    return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, rerank)
+    scored = rerank if strategy != "hybrid" or "maxsim" in options.fusion_weights else 0
+    return Request(selection, page | _profile(parts, options) | dict(parts.parameters) | more, scored)
 
 
 def score_request(description: Description, books: Codebooks, query: EncodedQuery, passage_ids: Sequence[str]) -> Request:
@@ -109,14 +117,20 @@ def score_request(description: Description, books: Codebooks, query: EncodedQuer
         raise UsageError(
             "an index of mode streaming reads one group a query: search with a filter that names it, instead of score"
         )
-    request = StrategyRequest(query.rows, query.text or " ", len(passage_ids), settings, books.codebook, books.thresholds)
-    strategy = "exhaustive" if "exhaustive" in settings.candidates else settings.candidates[0]
-    parts = STRATEGIES[strategy].query(request)
     ids = ", ".join(string_literal(id_) for id_ in passage_ids)
-    parameters = dict(parts.parameters) | rerank_parameters(request) | layout_parameters(description, query.text, None)
+    request = StrategyRequest(query.rows, query.text, len(passage_ids), settings)
+    parameters = rerank_parameters(request) | layout_parameters(description, query.text, None)
     limits = {"ranking.rankScoreDropLimit": KEEP_ALL, "ranking.secondPhase.rankScoreDropLimit": KEEP_ALL}
-    page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": parts.profile}
+    page = {"hits": len(passage_ids), "presentation.summary": SUMMARY, "ranking.profile": _score_profile(settings)}
     return Request(f"id in ({ids})", page | parameters | limits, len(passage_ids))
+
+
+def _score_profile(settings: AppSettings) -> str:
+    """A profile with MaxSim, which asks nothing of the query but its rows; hybrid has it among its features."""
+    singles = [part for candidates in settings.candidates for part in parts_of(candidates)]
+    if "exhaustive" in singles:
+        return "exhaustive"
+    return next(dense_field(next(iter(settings.dense))) if name == "dense" else name for name in singles)
 
 
 def stored_request(settings: AppSettings, selection: str, hits: int, summary: str = SUMMARY) -> Request:
@@ -156,6 +170,8 @@ def _without_maxsim(parts: QueryParts) -> dict[str, Any]:
 
 
 def _check_client_scores(settings: AppSettings, strategy: str, options: SearchOptions) -> None:
+    if strategy == "hybrid" and "maxsim" not in options.fusion_weights:
+        raise UsageError("scored='client' is of MaxSim, to which these weights give nothing: leave scored out")
     if settings.layout != "passages":
         raise UsageError(
             f"the client scores vectors of layout passages, and this index has {settings.layout}: use scored='engine'"

@@ -251,14 +251,14 @@ KEPT = {
 
 def further_indexes(settings) -> dict[str, dict[str, object]]:
     """Of the shared application: the other layout, the types of metadata that are never inferred, the other codecs."""
-    from vespa_app.candidates import STRATEGIES
+    from vespa_bundles import WITHOUT_DENSE
 
     plain = settings.metadata.to_json()
     return {
         "chunked": {"layout": "chunks", "candidates": ["exhaustive", "pooled", "bm25"]},
         "placed": {"candidates": ["exhaustive"], "metadata": {**plain, "at": "timestamp", "place": "position", "small": "int"}},
         "listed": {"candidates": ["exhaustive"], "metadata": {**LISTS, "year": "long"}},
-        "residual": {"codec": "residual", "paged": True, "candidates": list(STRATEGIES)},
+        "residual": {"codec": "residual", "paged": True, "candidates": list(WITHOUT_DENSE)},
         "kept": {"candidates": ["exhaustive", "bm25", "hybrid"], "metadata": KEPT},
         "signs": {"codec": "binary", "candidates": ["token", "exhaustive"]},
     }
@@ -270,16 +270,17 @@ def world(
 ):
     """The sample on a real Vespa node, deployed and fed once a session, and in a local index."""
     url, config_url = vespa_node
+    from vespa_bundles import WITHOUT_DENSE
+
     from feeder import FeedOptions, start_feed
     from feeder.feeding.survey import survey
     from query import Client
     from vespa_app import build_package, check_package, default_settings
-    from vespa_app.candidates import STRATEGIES
     from vespa_app.deploying import deploy
     from vespa_app.settings import ClusterSettings
 
     folder = tmp_path_factory.mktemp("world")
-    settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=tuple(STRATEGIES))
+    settings = default_settings(minilm_bundle, survey(stdlib_sample).schema, candidates=WITHOUT_DENSE)
     roomy = ClusterSettings(disk_limit=0.97)  # others fill this machine's disk, too
     settings = dataclasses.replace(settings, indexes=further_indexes(settings), cluster=roomy)
     build_package(minilm_bundle, settings).write(folder / "package")

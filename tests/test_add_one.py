@@ -120,6 +120,9 @@ class ToyIndex:
     def search(self, query, options, deadline):
         return at_once(lambda: self._found(query, options))
 
+    def settled(self, options):
+        return options
+
     def dense_needed(self, options):
         return {}
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from late_interaction.bundle import Bundle, Expansion, Manifest, SideRules, write_manifest
+from late_interaction.bundle import Bundle, DensePart, Expansion, Manifest, SideRules, write_manifest
 from late_interaction.codebook import Codebook
 from late_interaction.thresholds import Thresholds
+from vespa_app.candidates import STRATEGIES
+from vespa_app.settings import DenseSettings
 
-__all__ = ["TOKENIZER", "small_bundle", "small_codebook", "with_thresholds"]
+__all__ = ["DENSE", "TOKENIZER", "WITHOUT_DENSE", "dense_for", "small_bundle", "small_codebook", "with_thresholds"]
 
+DENSE = {"dense": 24}  # a model and its dimensions
+WITHOUT_DENSE = tuple(name for name in STRATEGIES if name != "dense")
 _WORDS = ["[PAD]", "[Q]", "[D]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world"]
 TOKENIZER = {
     "version": "1.0",
@@ -38,8 +43,17 @@ TOKENIZER = {
 }
 
 
-def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained: bool = True, onnx: bool = False) -> Bundle:
-    """trained: with markers and [MASK] expansion, as a ColBERT has them. onnx: a graph that runs, instead of dummy bytes."""
+def small_bundle(
+    folder: Path,
+    *,
+    dim: int = 16,
+    codebook: bool = True,
+    trained: bool = True,
+    onnx: bool = False,
+    dense: Mapping[str, int] | None = None,
+) -> Bundle:
+    """trained: with markers and [MASK] expansion, as a ColBERT has them. onnx: a graph that runs, instead of dummy bytes.
+    dense: models and their dimensions, whose vectors come ready-made."""
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(_graph(dim) if onnx else b"no graph")
     (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
@@ -56,8 +70,14 @@ def small_bundle(folder: Path, *, dim: int = 16, codebook: bool = True, trained:
         max_tokens=512,
         models={"fp32": "model.onnx"},
         codebooks={"residual": "codebooks/residual.npz"} if codebook else {},
+        dense={name: DensePart("ready-made", size) for name, size in (dense or {}).items()},
     )
     return write_manifest(folder, manifest)
+
+
+def dense_for(candidates: Sequence[str]) -> dict[str, DenseSettings]:
+    """The table of settings that have those candidates, of a bundle with DENSE."""
+    return {name: DenseSettings(dim) for name, dim in DENSE.items()} if "dense" in candidates else {}
 
 
 def with_thresholds(bundle: Bundle) -> Bundle:

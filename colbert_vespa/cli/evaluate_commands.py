@@ -19,13 +19,17 @@ from colbert_vespa.cli.option_types import (
     TREC_RUN,
     BundleOption,
     Candidates,
+    DenseModel,
+    Fusion,
     Json,
     RequireFull,
     Rerank,
     Timeout,
+    Weight,
     address,
     checkpoint,
     path,
+    weights_of,
 )
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write
@@ -51,6 +55,9 @@ def evaluate(
     ] = None,
     candidates: Candidates = "auto",
     rerank: Rerank = None,
+    weight: Weight = None,
+    fusion: Fusion = None,
+    dense_model: DenseModel = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.", parser=COUNT)] = None,
     recall_queries: Annotated[
         int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.", parser=NUMBER)
@@ -92,7 +99,7 @@ def evaluate(
     client_settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
     settings = EvaluationSettings(
         candidates, rerank, recall_queries, tuple(parse_metric(text) for text in metric or ()), dense,
-        None if baseline is None else read_run(baseline),
+        None if baseline is None else read_run(baseline), weights_of(weight), fusion, dense_model,
     )  # fmt: skip
     recall = recall or goal is not None or plot is not None
     if tradeoffs:

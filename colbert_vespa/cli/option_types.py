@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +26,13 @@ __all__ = [
     "TREC_RUN",
     "BundleOption",
     "Candidates",
+    "DenseModel",
+    "Fusion",
     "Json",
     "RequireFull",
     "Rerank",
     "Timeout",
+    "Weight",
     "address",
     "checkpoint",
     "file_to_write",
@@ -38,6 +41,7 @@ __all__ = [
     "real",
     "source",
     "text",
+    "weights_of",
     "whole",
 ]
 
@@ -172,6 +176,18 @@ def _shown(given: object) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
+def weights_of(given: Sequence[str] | None) -> dict[str, float] | None:
+    """Of `--weight`. Raises: UsageError."""
+    found = {}
+    for item in given or ():
+        name, _, value = item.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
+    return found or None
+
+
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
 BundleOption = Annotated[
     Path | None,
@@ -183,3 +199,10 @@ Timeout = Annotated[
 ]
 RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
 Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.", parser=COUNT)]
+Weight = Annotated[
+    list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Several times.")
+]
+Fusion = Annotated[str | None, typer.Option("--fusion", help="How hybrid joins them: rrf (ranks) or sum (scores).")]
+DenseModel = Annotated[
+    str | None, typer.Option("--dense-model", help="Dense model of the index, where it has several.", parser=text)
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +14,15 @@ from colbert_vespa.cli.option_types import (
     PAGE,
     BundleOption,
     Candidates,
+    Fusion,
     Json,
     RequireFull,
     Rerank,
     Timeout,
+    Weight,
     address,
     text,
+    weights_of,
 )
 from late_interaction.errors import FilterError, UsageError
 from late_interaction.files import atomic_write
@@ -44,10 +46,8 @@ def search(
     offset: Annotated[
         int | None, typer.Option("--offset", help="Hits before this page; give it on all pages.", parser=NUMBER)
     ] = None,
-    weight: Annotated[
-        list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Several times.")
-    ] = None,
-    fusion: Annotated[str | None, typer.Option("--fusion", help="How hybrid joins them: rrf (ranks) or sum (scores).")] = None,
+    weight: Weight = None,
+    fusion: Fusion = None,
     dense: Annotated[str | None, typer.Option("--dense", help="Dense model, where the index has several.", parser=text)] = None,
     scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
     timeout: Timeout = None,
@@ -65,7 +65,7 @@ def search(
     from query.heatmap import heatmap_page
 
     out = Output(json_output=json_output)
-    filter_, weights = _where(where), _weights(weight or [])
+    filter_, weights = _where(where), weights_of(weight)
     settings = ClientSettings(require_full=require_full)
     with Client(address, bundle, settings=settings) as client:
         result = client.search(
@@ -80,17 +80,6 @@ def search(
         atomic_write(heatmap, heatmap_page(query, result).encode())
         out.say(f"words against words: {heatmap}")
     out.result({"from": address[0] if len(address) == 1 else address, **result.to_json()})
-
-
-def _weights(given: Sequence[str]) -> dict[str, float] | None:
-    found = {}
-    for item in given:
-        name, _, value = item.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
-    return found or None
 
 
 def _where(text: str | None) -> dict[str, object] | None:

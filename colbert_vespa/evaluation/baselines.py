@@ -62,6 +62,6 @@ def fused_run(first: Run, second: Run, k: int) -> Hits:
     """Reciprocal rank fusion of both."""
     found = {}
     for query, hits in first.items():
-        scores = fused(dict(hits), second.get(query, []), SearchOptions().fusion_weights)
+        scores = fused({"maxsim": dict(hits), "bm25": dict(second.get(query, []))}, SearchOptions().fusion_weights)
         found[query] = sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
     return found

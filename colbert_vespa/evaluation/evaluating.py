@@ -125,9 +125,9 @@ class Evaluation:
 class EvaluationSettings:
     """How a client is asked, and what it is compared with.
 
-    candidates, rerank: as in a search. recall_queries: how many queries are compared with exact MaxSim. metrics: besides the
-    standard ones. dense: checkpoint of a single-vector model; None: the mean of the bundle's token vectors. baseline: a run of
-    the same queries.
+    candidates, rerank, weights, fusion, model (the dense one): as in a search. recall_queries: how many queries are compared
+    with exact MaxSim. metrics: besides the standard ones. dense: checkpoint of a single-vector model; None: the mean of the
+    bundle's token vectors. baseline: a run of the same queries.
     """
 
     candidates: str = AUTO
@@ -136,6 +136,9 @@ class EvaluationSettings:
     metrics: tuple[Metric, ...] = ()
     dense: str | None = None
     baseline: Run | None = None
+    weights: Mapping[str, float] | None = None
+    fusion: str | None = None
+    model: str | None = None
 
 
 def evaluate(
@@ -188,7 +191,10 @@ class _Asked:
 def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport) -> _Asked:
     """Each query twice: ten hits, timed, and `depth`."""
     run, seconds, used = {}, [], ""
-    search = functools.partial(client.search, candidates=settings.candidates, rerank=settings.rerank)
+    search = functools.partial(
+        client.search, candidates=settings.candidates, rerank=settings.rerank, weights=settings.weights, fusion=settings.fusion,
+        dense=settings.model,
+    )  # fmt: skip
     search(judged.queries[0].text, depth)  # loads and compiles
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()

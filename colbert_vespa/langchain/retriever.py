@@ -22,8 +22,9 @@ __all__ = ["ColbertRetriever", "tracing"]
 class ColbertRetriever(BaseRetriever):
     """The k best passages as Documents: `id` is the document's; `metadata` has its fields, and title, passage_id, score, index.
 
-    where: a filter. candidates: a strategy of the index, or `auto`. index: name or names. A call may give each of the four
-    another value: `retriever.invoke(query, k=3, where={"year": 2024})`. Whoever opened the client closes it.
+    where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. index: name or names. A call may
+    give each of the four another value: `retriever.invoke(query, k=3, where={"year": 2024})`. weights, fusion, dense: as
+    Client.search has them. Whoever opened the client closes it.
     """
 
     client: Client
@@ -31,6 +32,9 @@ class ColbertRetriever(BaseRetriever):
     where: dict[str, Any] | None = None
     candidates: str = "auto"
     index: str | list[str] | None = None
+    weights: dict[str, float] | None = None
+    fusion: str | None = None
+    dense: str | None = None
 
     _async_client: AsyncClient = PrivateAttr()
 
@@ -48,12 +52,18 @@ class ColbertRetriever(BaseRetriever):
         where: Mapping[str, object] | None = None,
         candidates: str = "auto",
         index: str | list[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: str | None = None,
+        dense: str | None = None,
         settings: ClientSettings | None = None,
     ) -> ColbertRetriever:
         """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
         filter_ = None if where is None else dict(where)
         client = Client(address, bundle, settings=settings)
-        return cls(client=client, k=k, where=filter_, candidates=candidates, index=index)
+        chosen = None if weights is None else dict(weights)
+        return cls(
+            client=client, k=k, where=filter_, candidates=candidates, index=index, weights=chosen, fusion=fusion, dense=dense
+        )
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""
@@ -94,6 +104,9 @@ class ColbertRetriever(BaseRetriever):
             "where": self.where if where is None else where,
             "candidates": candidates or self.candidates,
             "index": self.index if index is None else index,
+            "weights": self.weights,
+            "fusion": self.fusion,
+            "dense": self.dense,
         }
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:

@@ -28,13 +28,20 @@ class ColbertRetriever(BaseRetriever):
         where: Mapping[str, object] | None = None,
         candidates: str = "auto",
         index: str | Sequence[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: str | None = None,
+        dense: str | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        """where: a filter. candidates: a strategy of the index, or `auto`. Whoever opened the client closes it."""
+        """where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. weights, fusion, dense: as
+        Client.search has them. Whoever opened the client closes it."""
         super().__init__(callback_manager)
         self.client = client
         self._async_client = AsyncClient.from_client(client)
-        self._arguments: dict[str, Any] = {"k": k, "where": where, "candidates": candidates, "index": index}
+        self._arguments: dict[str, Any] = {
+            "k": k, "where": where, "candidates": candidates, "index": index, "weights": weights, "fusion": fusion,
+            "dense": dense,
+        }  # fmt: skip
 
     @classmethod
     def from_address(
@@ -45,9 +52,13 @@ class ColbertRetriever(BaseRetriever):
         k: int = 10,
         where: Mapping[str, object] | None = None,
         candidates: str = "auto",
+        weights: Mapping[str, float] | None = None,
+        fusion: str | None = None,
+        dense: str | None = None,
     ) -> ColbertRetriever:
         """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
-        return cls(Client(address, bundle), k=k, where=where, candidates=candidates)
+        client = Client(address, bundle)
+        return cls(client, k=k, where=where, candidates=candidates, weights=weights, fusion=fusion, dense=dense)
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""

@@ -43,8 +43,8 @@ class ColbertVectorStore(BasePydanticVectorStore):
     `metadata_json` and `ref_doc_id`, both of type string.
 
     Embeddings of nodes are not read: the index has vectors of its own for every token. What is encoded is a node's text, and
-    its metadata `title` before it. Modes: default; hybrid with `alpha`; text_search and sparse, whose passages are found by
-    words and ordered by MaxSim. Close it after use.
+    its metadata `title` before it. Modes: default; hybrid with `alpha`, or by the index's own weights; text_search and sparse,
+    whose passages are found by words and ordered by MaxSim. Close it after use.
     """
 
     stores_text: bool = True

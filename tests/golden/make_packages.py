@@ -15,7 +15,7 @@ from vespa_bundles import small_bundle, with_thresholds
 
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.package import Package, build_package
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
 
 __all__ = ["CASES", "PACKAGES", "golden_package", "texts"]
 
@@ -72,6 +72,17 @@ CASES = {
         keep_rank_count=1000,
         drop_limits={"hybrid": {"first": 0.5, "second": 2.0, "global": 0.01}},
     ),
+    "dense": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        candidates=("bm25+dense", "centroid", "dense", "hybrid"),
+        dense={"dense": DenseSettings(24), "small": DenseSettings(16, cells="bits", links=8)},
+        weights={"maxsim": 1.0, "bm25": 0.5, "dense": 1.0},
+        fusion="sum",
+        drop_limits={"dense": {"first": 0.2}},
+        cloud=CloudSettings(regions=("aws-us-east-1c",)),
+    ),
     "thresholds": AppSettings(
         dim=16, query_rows=8, embedder=False, codec="binary", thresholds=True, candidates=("exhaustive",)
     ),
@@ -91,7 +102,8 @@ CASES = {
 
 def golden_package(name: str, scratch: Path) -> Package:
     settings = CASES[name]
-    bundle = small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid")
+    dense = {model: own.dim for model, own in settings.dense.items()}
+    bundle = small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid", dense=dense)
     package = build_package(with_thresholds(bundle) if settings.thresholds else bundle, settings)
     return package.explained() if name == "explain" else package
 

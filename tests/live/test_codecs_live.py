@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vespa_bundles import WITHOUT_DENSE
 
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import VespaTarget
@@ -19,7 +20,6 @@ from late_interaction.metrics import overlap_at_k
 from late_interaction.thresholds import Thresholds
 from query import Client
 from vespa_app import build_package
-from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.deploying import deploy
 from vespa_app.running import Application
@@ -48,7 +48,8 @@ def indexes(world, tmp_path_factory):
     settings = dataclasses.replace(
         world.settings,
         indexes={
-            name: {**form, "candidates": list(STRATEGIES) if name in EVERY else ["exhaustive"]} for name, form in FORMS.items()
+            name: {**form, "candidates": list(WITHOUT_DENSE) if name in EVERY else ["exhaustive"]}
+            for name, form in FORMS.items()
         },
     )
     package = build_package(bundle, settings).write(folder / "package")
@@ -97,7 +98,7 @@ def test_max_sim_is_that_of_the_decoded_vectors(world, indexes, form):
             assert list(hit.rows) == pytest.approx((Q @ index.stored[hit.id].T).max(axis=1).tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("candidates", STRATEGIES)
+@pytest.mark.parametrize("candidates", WITHOUT_DENSE)
 @pytest.mark.parametrize("form", EVERY)
 def test_every_strategy_over_every_kind_of_vector(world, indexes, form, candidates):
     index = getattr(indexes, form)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vespa_bundles import WITHOUT_DENSE
 
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import VespaTarget
@@ -13,7 +14,6 @@ from late_interaction.documents import Passage
 from late_interaction.maxsim import maxsim
 from late_interaction.metrics import overlap_at_k
 from query import Client
-from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.running import Application
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 
 COUNT = 60  # documents
 QUERIES = ("parse command line options", "wait for a thread to finish")
-WAYS = [("residual", candidates) for candidates in STRATEGIES] + [("signs", "token"), ("signs", "exhaustive")]
+WAYS = [("residual", candidates) for candidates in WITHOUT_DENSE] + [("signs", "token"), ("signs", "exhaustive")]
 
 
 @pytest.fixture(scope="module")

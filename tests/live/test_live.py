@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 from filter_model import matches, random_filter
+from vespa_bundles import WITHOUT_DENSE
 
 from feeder import FeedOptions, start_feed
 from late_interaction.documents import Document, passage_text
@@ -18,7 +19,6 @@ from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.metrics import overlap_at_k
 from query import explain
 from vespa_app import build_package
-from vespa_app.candidates import STRATEGIES
 from vespa_app.deploying import deploy
 from vespa_app.running import Application
 
@@ -112,7 +112,7 @@ def test_filters_select_the_same_documents_everywhere(world, count):
     assert len(sizes) > 20  # the filters really select
 
 
-@pytest.mark.parametrize("candidates", STRATEGIES)
+@pytest.mark.parametrize("candidates", WITHOUT_DENSE)
 def test_filters_hold_for_every_strategy(world, candidates):
     where = {"module": "pathlib"}
     inside = [d for d in world.documents if d.metadata.get("module") == "pathlib"]

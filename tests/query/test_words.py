@@ -39,7 +39,7 @@ def test_hybrid_is_the_sum_of_reciprocal_ranks(retriever):
     assert result.candidates == "hybrid"
     assert 1 / 61 <= result.hits[0].score <= 2 / 61
     assert {hit.passage_id for hit in result.hits} & set(by_words[:5])
-    assert fused({"a": 3.0, "b": 9.0}, [("c", 2.0), ("a", 1.0)], SearchOptions().fusion_weights) == {
+    assert fused({"maxsim": {"a": 3.0, "b": 9.0}, "bm25": {"c": 2.0, "a": 1.0}}, SearchOptions().fusion_weights) == {
         "b": 1 / 61, "a": 1 / 62 + 1 / 62, "c": 1 / 61,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden.make_packages import CASES, golden_package
 from package_faults import FAULTS, SCHEMA
-from vespa_bundles import small_bundle, small_codebook
+from vespa_bundles import DENSE, WITHOUT_DENSE, dense_for, small_bundle, small_codebook
 
 from exporter.codebooks import add_codebook
 from late_interaction.documents import Passage
@@ -57,11 +57,12 @@ BOOKS = Codebooks(codebook=small_codebook(16))
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return small_bundle(tmp_path_factory.mktemp("bundles") / "real", onnx=True)
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "real", onnx=True, dense=DENSE)
 
 
 def settings_for(codec="bfloat16", candidates=tuple(STRATEGIES), **more):
-    return AppSettings(dim=16, query_rows=8, metadata=METADATA, codec=codec, candidates=candidates, **more)
+    dense = dense_for(candidates)
+    return AppSettings(dim=16, query_rows=8, metadata=METADATA, codec=codec, candidates=candidates, dense=dense, **more)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_adding_a_metadata_field_asks_for_nothing(vespa_oracle, bundle, tmp_path
 def test_what_our_checks_refuse(vespa_oracle, bundle, tmp_path, fault):
     name, old, new, _ = FAULTS[fault]
     metadata = MetadataSchema({"kind": FieldType.STRING, "year": FieldType.LONG})
-    settings = AppSettings(dim=16, query_rows=8, metadata=metadata, candidates=tuple(STRATEGIES))
+    settings = AppSettings(dim=16, query_rows=8, metadata=metadata, candidates=WITHOUT_DENSE)
     folder = build_package(bundle, settings).write(tmp_path / "app")
     text = (folder / name).read_text()
     (folder / name).write_text(text.replace(old, new, 1))
@@ -223,7 +224,8 @@ def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
     metadata |= lists
     passage = Passage("d/1#0", "d/1", "Title", "text", metadata)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
-    fields = document_fields([passage], [D], settings_for(codec), BOOKS)
+    dense = {"dense": np.eye(1, 24, 5, dtype=np.float32)[0]}
+    fields = document_fields([passage], [D], settings_for(codec), BOOKS, dense=dense)
     reply = vespa_oracle.ask("feed", app=str(apps[codec]), op={"fields": fields}, id="id:colbert:passage::d/1#0", method="PUT")
     assert reply["ok"], reply
     assert reply["fullyApplied"]
@@ -239,6 +241,7 @@ def test_documents_are_read_as_they_were_meant(vespa_oracle, apps, codec):
         assert np.array_equal(CODECS[codec].decode({VECTORS: blocks(read["vectors"])}, BOOKS), stored)
     assert read["centroids"] == fields["centroids"]
     assert len(read["pooled"]["cells"]) == 16
+    assert [cell["value"] for cell in read["dense"]["cells"]] == dense["dense"].tolist()
 
 
 def test_vespas_embedder_gets_the_bundles_ids(vespa_oracle, bundle, tmp_path):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vespa_bundles import small_bundle
+from vespa_bundles import WITHOUT_DENSE, small_bundle
 
 from late_interaction.bundle import write_manifest
 from late_interaction.codebook_training import train_codebook
 from late_interaction.thresholds import Thresholds
-from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS, VECTORS, bundle_codebooks
 from vespa_app.package import build_package
 from vespa_app.settings import AppSettings
@@ -101,7 +100,7 @@ def scripts_of(properties: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("form", FORMS)
 def test_max_sim_is_fused(vespa_oracle, tmp_path, form):
     codec = CODECS[form.partition("-")[0]]
-    strategies = [name for name in STRATEGIES if name != "token" or "paged" not in FORMS[form]]  # a graph wants memory
+    strategies = [name for name in WITHOUT_DENSE if name != "token" or "paged" not in FORMS[form]]  # a graph wants memory
     settings = AppSettings(dim=DIM, query_rows=8, codec=codec.name, candidates=tuple(strategies), embedder=False, **FORMS[form])
     bundle = bundle_with_books(tmp_path / "bundle", settings.residual_bits)
     app = build_package(bundle, settings).write(tmp_path / "app")

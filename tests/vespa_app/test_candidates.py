@@ -21,9 +21,11 @@ from vespa_app.package import build_package, check_settings, default_settings
 from vespa_app.running import Application, Description
 from vespa_app.running.documents import document_fields
 from vespa_app.running.stored import stored_passages
-from vespa_app.settings import AppSettings
+from vespa_app.settings import AppSettings, DenseSettings
 
-SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2)
+MODEL = DenseSettings(3, cells="float")
+SETTINGS = AppSettings(dim=4, query_rows=8, candidates=tuple(STRATEGIES), probes=2, dense={"dense": MODEL})
+VECTOR = np.array([0.6, 0.0, -0.8], np.float32)
 CENTROIDS = np.eye(4, dtype=np.float32)
 BOOK = small_codebook(4)
 Q = np.array([[0.9, 0.3, 0.1, 0.0], [0.0, 0.2, 0.5, 0.8]], np.float32)
@@ -31,7 +33,7 @@ Q = np.array([[0.9, 0.3, 0.1, 0.0], [0.0, 0.2, 0.5, 0.8]], np.float32)
 
 def ask(name, **change):
     return STRATEGIES[name].query(
-        dataclasses.replace(StrategyRequest(rows=Q, text="two words", rerank=50, settings=SETTINGS, codebook=BOOK), **change)
+        dataclasses.replace(StrategyRequest(Q, "two words", 50, SETTINGS, codebook=BOOK, model="dense", dense=VECTOR), **change)
     )
 
 
@@ -133,11 +135,11 @@ def test_document_fields_have_all_that_the_schema_has():
         SETTINGS, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS, "year": FieldType.LONG})
     )
     passage = Passage("a#0", "a", "Title", "Text", {"kind": "", "tags": ["x", ""], "year": None})
-    fields = document_fields([passage], [CENTROIDS], settings, Codebooks(BOOK))
+    fields = document_fields([passage], [CENTROIDS], settings, Codebooks(BOOK), dense={"dense": VECTOR})
     assert fields["present"] == ["kind", "kind=", "tags", "tags="]
     assert "year" not in fields
     assert set(fields) == {
-        "id", "document_id", "title", "text", "kind", "tags", "present", "vectors", "centroids", "pooled",
+        "id", "document_id", "title", "text", "kind", "tags", "present", "vectors", "centroids", "pooled", "dense",
     }  # fmt: skip
     with pytest.raises(MetadataError, match="not in the index"):
         document_fields([Passage("a#0", "a", "", "x", {"other": 1})], [CENTROIDS], settings, Codebooks(BOOK))
@@ -190,7 +192,7 @@ def test_hybrid_asks_for_both_and_fuses_the_cluster():
 
 
 def test_hybrid_takes_pooled_where_there_is_no_centroid():
-    settings = dataclasses.replace(SETTINGS, candidates=("hybrid",))
+    settings = dataclasses.replace(SETTINGS, candidates=("hybrid",), dense={})
     parts = ask("hybrid", settings=settings, codebook=None)
     assert "nearestNeighbor(pooled, qp)" in parts.yql_where and "input.query(qp)" in parts.parameters
     assert set(STRATEGIES["hybrid"].document_fields(CENTROIDS, DocumentContext(None, None, settings))) == {"pooled"}
@@ -329,9 +331,9 @@ def test_what_is_known_of_a_strategy_stands_in_its_own_file():
     for strategy in STRATEGIES.values():
         assert strategy.about
         needed = {n for c in codecs for n in declared_fields(strategy, dataclasses.replace(SETTINGS, dim=8, codec=c))}
-        assert needed <= {name for other in STRATEGIES.values() for name in other.own_fields}
+        assert needed <= {"dense", *(name for other in STRATEGIES.values() for name in other.own_fields)}
         assert set(strategy.own_fields) <= needed
-    for name in ("centroids", "pooled", "token_bits", "codes"):
+    for name in ("centroids", "pooled", "token_bits", "codes", "dense"):
         with pytest.raises(SettingsError, match=f"setting metadata.{name}: the name is taken"):
             check_settings(dataclasses.replace(SETTINGS, metadata=MetadataSchema({name: FieldType.STRING})))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden.make_packages import CASES, PACKAGES, golden_package, texts
-from vespa_bundles import small_bundle, with_thresholds
+from vespa_bundles import DENSE, dense_for, small_bundle, with_thresholds
 
 from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import SettingsError, UsageError
@@ -25,7 +25,7 @@ SUBSETS = [subset for n in (1, 2, len(STRATEGIES)) for subset in itertools.combi
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "small", dense=DENSE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -40,7 +40,7 @@ def test_golden_packages(case, tmp_path):
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("candidates", SUBSETS, ids="+".join)
 def test_every_combination_passes_our_checks(bundle, tmp_path, codec, candidates):
-    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates)
+    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates, dense=dense_for(candidates))
     folder = build_package(bundle, settings).write(tmp_path / "app")
     assert check_package(folder).settings == settings
 
@@ -61,7 +61,7 @@ def bundles(tmp_path_factory):
     rows = unit_rows(np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32))
     found = {}
     for bits in (1, 2, 4):
-        bundle = small_bundle(folder / str(bits))
+        bundle = small_bundle(folder / str(bits), dense=DENSE)
         train_codebook(rows, bits=bits, centroids=16).save(bundle.file("codebooks/residual.npz"))
         found[bits] = with_thresholds(bundle)
     return found
@@ -70,7 +70,8 @@ def bundles(tmp_path_factory):
 @pytest.mark.parametrize(("codec", "form"), FORMS)
 @pytest.mark.parametrize("candidates", [subset for subset in SUBSETS if len(subset) != 2], ids="+".join)
 def test_every_form_of_a_codec_passes_our_checks(bundles, tmp_path, codec, form, candidates):
-    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates, embedder=False, **form)
+    dense = dense_for(candidates)
+    settings = AppSettings(dim=16, query_rows=8, codec=codec, candidates=candidates, embedder=False, dense=dense, **form)
     if settings.paged and "token" in candidates and codec != "residual":  # a graph over vectors that are not in memory
         with pytest.raises(SettingsError, match="setting paged: candidates token"):
             build_package(bundles[settings.residual_bits], settings)
@@ -124,7 +125,7 @@ def test_the_description_says_what_the_application_is(bundle, tmp_path):
 
 def test_defaults_follow_the_bundle(bundle, tmp_path):
     metadata = MetadataSchema({"year": FieldType.LONG})
-    assert default_settings(bundle, metadata).candidates == ("centroid", "bm25", "exhaustive")
+    assert default_settings(bundle, metadata).candidates == ("centroid", "bm25", "dense", "hybrid", "exhaustive")
     plain = small_bundle(tmp_path / "plain", codebook=False)
     settings = default_settings(plain, metadata, codec="binary")
     assert (settings.candidates, settings.codec, settings.dim, settings.query_rows) == (

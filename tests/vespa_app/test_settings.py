@@ -10,7 +10,7 @@ from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.package import check_settings, read_settings
 from vespa_app.package.schema_reader import read_blocks
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
 
 GOOD = AppSettings(dim=16, query_rows=8, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS}))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -28,6 +28,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         candidates=st.lists(st.sampled_from(list(STRATEGIES)), unique=True).map(tuple),
         embedder=st.booleans(),
         layout=TEXTS,
+        dense=st.dictionaries(TEXTS, st.builds(DenseSettings, dim=st.integers(1, 99), cells=TEXTS), max_size=2),
+        weights=st.dictionaries(TEXTS, st.floats(0, 9), max_size=2),
+        fusion=TEXTS,
         drop_limits=st.dictionaries(TEXTS, st.dictionaries(TEXTS, st.floats(-9, 9), max_size=2), max_size=2),
         cluster=st.builds(ClusterSettings, content=st.lists(TEXTS, max_size=3).map(tuple), groups=st.integers(1, 3)),
         cloud=st.none() | st.builds(CloudSettings, content_vcpu=st.lists(st.floats(0.5, 64), max_size=2).map(tuple)),
@@ -163,6 +166,7 @@ LIMITED = AppSettings(
     dim=16,
     query_rows=8,
     candidates=tuple(STRATEGIES),
+    dense={"dense": DenseSettings(24)},
     keep_rank_count=2000,
     drop_limits={
         **{name: {"first": 0.25, "second": 3} for name in STRATEGIES if name != "exhaustive"},

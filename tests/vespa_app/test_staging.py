@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from vespa_bundles import small_bundle
+from vespa_bundles import DENSE, dense_for, small_bundle
 
 from late_interaction.errors import UsageError
 from vespa_app.candidates import STRATEGIES
@@ -18,7 +18,7 @@ BASE = AppSettings(dim=16, query_rows=8, candidates=("bm25",), embedder=False, c
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "small", dense=DENSE)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def write(bundle, tmp_path):
 def test_new_strategies_are_no_hindrance(write):
     running = check_package(write("old"))
     for name in STRATEGIES:
-        assert staging_fault(write(name, candidates=(name,)), running) is None
+        assert staging_fault(write(name, candidates=(name,), dense=dense_for((name,))), running) is None
 
 
 def test_another_index_is_refused_before_anything_is_sent(write, bundle, tmp_path):

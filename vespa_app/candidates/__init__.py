@@ -5,12 +5,18 @@ from __future__ import annotations
 from vespa_app.candidates.base import DocumentContext, QueryParts, Strategy, StrategyRequest
 from vespa_app.candidates.bm25 import Bm25Candidates
 from vespa_app.candidates.centroid import CentroidCandidates
+from vespa_app.candidates.dense import DenseCandidates
 from vespa_app.candidates.exhaustive import ExhaustiveCandidates
 from vespa_app.candidates.hybrid import HybridCandidates
+from vespa_app.candidates.joined import JoinedCandidates, joined_parts
 from vespa_app.candidates.pooled import PooledCandidates
 from vespa_app.candidates.token import TokenCandidates
+from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import parts_of
 
-__all__ = ["STRATEGIES", "DocumentContext", "QueryParts", "Strategy", "StrategyRequest"]
+__all__ = [
+    "STRATEGIES", "DocumentContext", "QueryParts", "Strategy", "StrategyRequest", "strategies_of", "strategy_of",
+]  # fmt: skip
 
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
@@ -19,7 +25,22 @@ STRATEGIES: dict[str, Strategy] = {
         TokenCandidates(),
         PooledCandidates(),
         Bm25Candidates(),
+        DenseCandidates(),
         HybridCandidates(),
         ExhaustiveCandidates(),
     )
 }
+
+
+def strategy_of(candidates: str) -> Strategy:
+    """Of a name, or several joined by `+`."""
+    parts = parts_of(candidates)
+    return STRATEGIES[candidates] if len(parts) == 1 else JoinedCandidates(parts)
+
+
+def strategies_of(settings: AppSettings) -> list[Strategy]:
+    """All that an index has fields and rank profiles of: those that its candidates name, alone or joined, and where several can
+    be joined, what joins them."""
+    names = dict.fromkeys(part for candidates in settings.candidates for part in parts_of(candidates))
+    joined = [JoinedCandidates()] if len(joined_parts(settings)) > 1 else []
+    return [*(STRATEGIES[name] for name in names), *joined]

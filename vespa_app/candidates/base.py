@@ -1,9 +1,10 @@
-"""What a candidate strategy is: schema fields, rank profile, what a document carries, what a query asks.
+"""What a candidate strategy is: schema fields, rank profiles, what a document carries, what a query asks.
 
 Rank profiles inherit `late_interaction` (schema.py), which declares query(qt) and the function `max_sim`. The relevance of
-every hit is its MaxSim (in `hybrid` its reciprocal rank) as long as a query asks for no more hits than it reranks. Match
-features explain it: `firstPhase` is what the first phase gave it, `max_sim` its MaxSim where that is not the score. Of every
-profile there is a twin, `NAME_explained`, whose match feature `best_similarities` is what each query row found in the passage.
+every hit is its MaxSim (in `hybrid` the fused score) as long as a query asks for no more hits than it reranks. Match features
+explain it: `firstPhase` is what the first phase gave it, `words` its BM25, `dense_similarity` that of a dense model, `max_sim`
+its MaxSim where that is not the score. Of every profile there is a twin, `NAME_explained`, whose match feature
+`best_similarities` is what each query row found in the passage.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from __future__ import annotations
 import abc
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import I32, Matrix, TokenIds
+from late_interaction.array_types import I32, Matrix, TokenIds, Vector
 from late_interaction.errors import SettingsError
 from late_interaction.lookup import Lookup
 from late_interaction.thresholds import Thresholds
 from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import DEFAULT_WEIGHTS
 
 __all__ = [
     "BASE_PROFILE",
@@ -75,21 +77,23 @@ class Centroids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """What document_fields may need besides the vectors: what the bundle has, the settings, and the centroid of each row and
-    its vocabulary id where they are known."""
+    """What document_fields may need besides the vectors: what the bundle has, the settings, the centroid of each row and its
+    vocabulary id where they are known, and the vector of each dense model by name."""
 
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
     settings: AppSettings | None = None
     codes: NDArray[np.integer] | None = None
     token_ids: TokenIds | None = None
+    dense: Mapping[str, Vector] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StrategyRequest:
     """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim
-    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them. weights: of MaxSim
-    and BM25, for the strategy that fuses them."""
+    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them. weights, fusion: of
+    the strategy that fuses scores, by name, each weight above 0. model, dense: name of the dense model that is asked, and its
+    vector of the query."""
 
     rows: Matrix
     text: str | None
@@ -97,7 +101,10 @@ class StrategyRequest:
     settings: AppSettings
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
-    weights: tuple[float, float] = (1.0, 1.0)
+    weights: Mapping[str, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
+    fusion: str = "rrf"
+    model: str = ""
+    dense: Vector | None = None
 
     @functools.cached_property
     def lists(self) -> tuple[I32, Matrix]:
@@ -124,17 +131,16 @@ class QueryParts:
 class Strategy(abc.ABC):
     """How candidates are found, as a strategy without fields of its own does it; others say what differs.
 
-    about: what its rank profile is for, in one line of the package's README. own_fields: names of the schema fields that are
-    its, whatever the settings; no metadata field may have them. needs_text: the query must be a text, not ready rows alone.
-    of_vectors: its documents carry something that the client makes of their token vectors. of_chunks: it finds documents of
-    layout `chunks`. phases: of its rank profile, whose hits a limit may drop.
+    about: what its rank profiles are for, in one line of the package's README. own_fields: names of the schema fields that are
+    its, whatever the settings; no metadata field may have them. of_vectors: its documents carry something that the client makes
+    of their token vectors. of_chunks: it finds documents of layout `chunks`. phases: of its rank profile, whose hits a limit
+    may drop.
     """
 
     name: str
     about: str
     own_fields: tuple[str, ...] = ()
     needs_codebook: bool = False
-    needs_text: bool = False
     of_vectors: bool = True
     of_chunks: bool = True
     phases: tuple[str, ...] = ("first", "second")
@@ -149,11 +155,15 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def profile(self, settings: AppSettings) -> str:
-        """The rank profile of this strategy."""
+        """The rank profiles of this strategy: its own name, and others that begin with it."""
 
     def explained(self, settings: AppSettings) -> str:
-        """Its twin that explains the scores."""
+        """Their twins that explain the scores."""
         return explained_profile(self.name)
+
+    def faults(self, settings: AppSettings) -> Iterator[str]:
+        """What settings lack that have it among their candidates."""
+        yield from ()
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
         """What the feeder adds to each document. vectors: `[t, d]`."""
@@ -227,7 +237,7 @@ def vector_hex(vector: Matrix) -> str:
     return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
 
 
-def hnsw_lines(settings: AppSettings, distance: str) -> str:
+def hnsw_lines(links: int, explore: int, distance: str) -> str:
     """A field's HNSW graph, indented for it."""
     return f"""\
             attribute {{
@@ -235,8 +245,8 @@ def hnsw_lines(settings: AppSettings, distance: str) -> str:
             }}
             index {{
                 hnsw {{
-                    max-links-per-node: {settings.hnsw_links}
-                    neighbors-to-explore-at-insert: {settings.hnsw_explore}
+                    max-links-per-node: {links}
+                    neighbors-to-explore-at-insert: {explore}
                 }}
             }}
 """

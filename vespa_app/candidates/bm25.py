@@ -5,18 +5,25 @@ from __future__ import annotations
 from late_interaction.errors import UsageError
 from vespa_app.candidates.base import (
     BASE_PROFILE,
+    CANDIDATE_SCORE,
     QueryParts,
     Strategy,
     StrategyRequest,
+    explained_profile,
     first_phase,
     rerank_parameters,
     second_phase,
 )
 from vespa_app.settings import AppSettings
 
-__all__ = ["BM25_SCORE", "Bm25Candidates", "words"]
+__all__ = ["WORDS", "WORDS_FUNCTION", "Bm25Candidates", "words"]
 
-BM25_SCORE = "bm25(title) + bm25(text)"
+WORDS = "words"  # function and match feature: BM25
+WORDS_FUNCTION = f"""\
+        function {WORDS}() {{
+            expression: bm25(title) + bm25(text)
+        }}
+"""
 
 
 def words(request: StrategyRequest) -> str:
@@ -30,14 +37,18 @@ def words(request: StrategyRequest) -> str:
 class Bm25Candidates(Strategy):
     name = "bm25"
     about = "candidates that share words with the query; MaxSim over the best"
-    needs_text = True
     of_vectors = False
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
-{first_phase(settings, self.name, BM25_SCORE)}{second_phase(settings, self.name)}    }}
+{WORDS_FUNCTION}{first_phase(settings, self.name, WORDS)}{second_phase(settings, self.name)}\
+        match-features: {CANDIDATE_SCORE} {WORDS}
+    }}
 """
+
+    def explained(self, settings: AppSettings) -> str:
+        return explained_profile(self.name, f" {WORDS}")
 
     def query(self, request: StrategyRequest) -> QueryParts:
         if request.text is None:

@@ -1,20 +1,21 @@
-"""Candidates `hybrid`: what `centroid` (or `pooled`, in an application without it) and `bm25` find, ordered by reciprocal
-rank fusion of MaxSim and BM25.
+"""Candidates `hybrid`: what MaxSim's own candidates (`centroid`, or `pooled` in an application without it), words and a dense
+model find, ordered by their scores fused: those that a query gives a weight.
 
-The first phase puts both scores on one scale, so that what either finds is reranked; the fusion is made over the whole
-cluster's candidates, in the global phase, and is the score of a hit: weight / (60 + rank) of each order. The match features
-`max_sim` and `words` have its MaxSim and BM25.
+The fusion is made over the whole cluster's candidates, in the global phase, and is the score of a hit: by `rrf` the sum of
+weight / (60 + rank) in each order, by `sum` that of weight * (score - least) / (greatest - least). A passage without a word of
+the query is in no order of words. The match features `max_sim`, `words` and `dense_similarity` have the scores. Profile `fused`
+is for queries that give MaxSim no weight, and computes none.
 """
 
 from __future__ import annotations
 
 from late_interaction.array_types import Matrix
+from late_interaction.errors import UsageError
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     CANDIDATE_SCORE,
     MAXSIM,
     DocumentContext,
-    Parameter,
     QueryParts,
     Strategy,
     StrategyRequest,
@@ -23,69 +24,112 @@ from vespa_app.candidates.base import (
     first_phase,
     second_phase,
 )
-from vespa_app.candidates.bm25 import BM25_SCORE, Bm25Candidates
-from vespa_app.candidates.centroid import SCORE, WEIGHT_SCALE, CentroidCandidates
-from vespa_app.candidates.pooled import FIELD, PooledCandidates
+from vespa_app.candidates.bm25 import WORDS
+from vespa_app.candidates.dense import DENSE, DenseCandidates
+from vespa_app.candidates.joined import JOINABLE, declarations, features, found_by, models_of, profile_name, scaled
 from vespa_app.settings import AppSettings
 
-__all__ = ["WORDS", "HybridCandidates"]
+__all__ = ["FUSED", "HybridCandidates"]
 
-WORDS = "words"  # match feature: BM25
-
-FEATURES = f" {MAXSIM} {WORDS}"
-WEIGHTS = ("maxsim_weight", "bm25_weight")  # inputs of a query
-HALF = 10  # a BM25 score that counts half of the most
+FUSED = "fused"
+FOUND = "words_found"  # function: BM25, and without a word what normalize_linear leaves out
+NO_SCORE = "-1e300"
+BY_SUM = "by_sum"  # input of a query
+_SCORES = {"maxsim": MAXSIM, "bm25": WORDS, "dense": DENSE}
 
 
 class HybridCandidates(Strategy):
     name = "hybrid"
-    about = "candidates of several kinds, joined by reciprocal rank fusion"
-    needs_text = True
+    about = "candidates of several kinds, their scores fused"
     phases = ("first", "second", "global")
 
     def fields(self, settings: AppSettings) -> str:
-        return _dense(settings).fields(settings)
+        return JOINABLE[_meaning(settings)].fields(settings) + DenseCandidates().fields(settings)
 
     def profile(self, settings: AppSettings) -> str:
-        pooled = f"            query(qp) tensor<float>(x[{settings.dim}])\n"
-        by_centroid = isinstance(_dense(settings), CentroidCandidates)
-        meaning = f"{SCORE} * query(scale)" if by_centroid else f"closeness(field, {FIELD})"
-        both = f"{meaning} + {WORDS} / ({WORDS} + {HALF})"
-        weights = "".join(f"            query({name}) double: 1.0\n" for name in WEIGHTS)
-        orders = zip(WEIGHTS, (MAXSIM, WORDS), strict=True)
-        fusion = " + ".join(f"query({weight}) * reciprocal_rank({score})" for weight, score in orders)
-        phases = first_phase(settings, self.name, both) + second_phase(settings, self.name)
-        return f"""\
-    rank-profile {self.name} inherits {BASE_PROFILE} {{
-        inputs {{
-{"            query(scale) double" + chr(10) if by_centroid else pooled}{weights}        }}
-        function {WORDS}() {{
-            expression: {BM25_SCORE}
+        return "".join(_profile(settings, *kind) for kind in _kinds(settings))
+
+    def explained(self, settings: AppSettings) -> str:
+        return "".join(explained_profile(profile_name(*kind), _features(*kind)) for kind in _kinds(settings))
+
+    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
+        if context.settings is None:
+            return {}
+        dense = DenseCandidates().document_fields(vectors, context)
+        return JOINABLE[_meaning(context.settings)].document_fields(vectors, context) | dense
+
+    def query(self, request: StrategyRequest) -> QueryParts:
+        weights = {name: weight for name, weight in request.weights.items() if weight > 0}
+        if not weights:
+            raise UsageError("candidates hybrid need a weight above 0")
+        finders = [_meaning(request.settings) if name == "maxsim" else name for name in weights]
+        where, parameters = found_by(request, finders)
+        parameters["ranking.globalPhase.rerankCount"] = request.rerank
+        profile = profile_name("hybrid" if "maxsim" in weights else FUSED, request.model if "dense" in weights else "")
+        if profile.startswith(FUSED):
+            del parameters["ranking.secondPhase.totalRerankCount"]
+        else:
+            parameters |= {f"input.query({_weight('maxsim')})": weights["maxsim"]}
+        parameters[f"input.query({_weight('bm25')})"] = weights.get("bm25", 0.0)
+        if "dense" in weights:
+            parameters[f"input.query({_weight('dense')})"] = weights["dense"]
+        if request.fusion == "sum":
+            parameters[f"input.query({BY_SUM})"] = 1.0
+        return QueryParts(where, parameters, profile)
+
+
+def _kinds(settings: AppSettings) -> list[tuple[str, str]]:
+    """Names and dense models of the profiles."""
+    return [(name, model) for name in ("hybrid", FUSED) for model in models_of(settings)]
+
+
+def _scores(name: str, model: str) -> list[str]:
+    return [*(["maxsim"] if name == "hybrid" else []), "bm25", *(["dense"] if model else [])]
+
+
+def _features(name: str, model: str) -> str:
+    scores = _scores(name, model)
+    return (f" {MAXSIM}" if "maxsim" in scores else "") + features(scores)
+
+
+def _profile(settings: AppSettings, name: str, model: str) -> str:
+    scores = _scores(name, model)
+    finders = [_meaning(settings) if score == "maxsim" else score for score in scores]
+    both = " + ".join(
+        f"query({_weight(score)}) * {scaled(finder, settings, model)}" for score, finder in zip(scores, finders, strict=True)
+    )
+    inputs = "".join(f"            query({_weight(score)}) double: 1.0\n" for score in scores)
+    inputs += f"            query({BY_SUM}) double: 0.0\n"
+    phases = first_phase(settings, "hybrid", both) + (second_phase(settings, "hybrid") if name == "hybrid" else "")
+    fusion = f"if (query({BY_SUM}) > 0, {_fused(scores, 'normalize_linear')}, {_fused(scores, 'reciprocal_rank')})"
+    return f"""\
+    rank-profile {profile_name(name, model)} inherits {BASE_PROFILE} {{
+{declarations(settings, finders, model, inputs)}\
+        function {FOUND}() {{
+            expression: if ({WORDS} > 0, {WORDS}, {NO_SCORE})
         }}
 {phases}        global-phase {{
-{drop_limit(settings, self.name, "global")}            rerank-count: {settings.rerank}
+{drop_limit(settings, "hybrid", "global")}            rerank-count: {settings.rerank}
             expression: {fusion}
         }}
-        match-features: {CANDIDATE_SCORE}{FEATURES}
+        match-features: {CANDIDATE_SCORE}{_features(name, model)}
     }}
 """
 
-    def explained(self, settings: AppSettings) -> str:
-        return explained_profile(self.name, FEATURES)
 
-    def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        return _dense(context.settings).document_fields(vectors, context) if context.settings else {}
-
-    def query(self, request: StrategyRequest) -> QueryParts:
-        dense, words = _dense(request.settings).query(request), Bm25Candidates().query(request)
-        parameters: dict[str, Parameter] = {**dense.parameters, **words.parameters}
-        parameters["ranking.globalPhase.rerankCount"] = request.rerank
-        parameters |= {f"input.query({name})": weight for name, weight in zip(WEIGHTS, request.weights, strict=True)}
-        if isinstance(_dense(request.settings), CentroidCandidates):
-            most = float(request.lists[1][:, 0].sum())
-            parameters["input.query(scale)"] = 1 / (WEIGHT_SCALE * max(1e-3, most))
-        return QueryParts(f"({dense.yql_where} or {words.yql_where})", parameters, self.name)
+def _fused(scores: list[str], normalizer: str) -> str:
+    parts = []
+    for score in scores:
+        of = FOUND if score == "bm25" else _SCORES[score]
+        part = f"query({_weight(score)}) * {normalizer}({of})"
+        parts.append(f"if ({WORDS} > 0, {part}, 0)" if score == "bm25" else part)
+    return " + ".join(parts)
 
 
-def _dense(settings: AppSettings) -> CentroidCandidates | PooledCandidates:
-    return CentroidCandidates() if "centroid" in settings.candidates else PooledCandidates()
+def _weight(score: str) -> str:
+    return f"{score}_weight"
+
+
+def _meaning(settings: AppSettings) -> str:
+    """The strategy that finds what MaxSim ranks."""
+    return "centroid" if "centroid" in settings.candidates else "pooled"

@@ -19,9 +19,10 @@ from vespa_app.candidates.base import (
 )
 from vespa_app.settings import AppSettings
 
-__all__ = ["PooledCandidates", "nearest", "pool"]
+__all__ = ["SCORE", "PooledCandidates", "nearest", "pool"]
 
 FIELD = "pooled"
+SCORE = f"closeness(field, {FIELD})"
 
 
 def pool(rows: Matrix) -> Matrix:
@@ -48,7 +49,7 @@ class PooledCandidates(Strategy):
         return f"""\
         field {FIELD} type tensor<float>(x[{settings.dim}]) {{
             indexing: attribute | index
-{hnsw_lines(settings, "prenormalized-angular")}        }}
+{hnsw_lines(settings.hnsw_links, settings.hnsw_explore, "prenormalized-angular")}        }}
 """
 
     def profile(self, settings: AppSettings) -> str:
@@ -57,7 +58,7 @@ class PooledCandidates(Strategy):
         inputs {{
             query(qp) tensor<float>(x[{settings.dim}])
         }}
-{first_phase(settings, self.name, f"closeness(field, {FIELD})")}{second_phase(settings, self.name)}    }}
+{first_phase(settings, self.name, SCORE)}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:

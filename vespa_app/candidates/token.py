@@ -107,4 +107,4 @@ def _floor(settings: AppSettings) -> float:
 
 
 def _index(settings: AppSettings) -> str:
-    return hnsw_lines(settings, CODECS[settings.codec].distance or "hamming")
+    return hnsw_lines(settings.hnsw_links, settings.hnsw_explore, CODECS[settings.codec].distance or "hamming")

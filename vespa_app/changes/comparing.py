@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import strategies_of
 from vespa_app.candidates.base import declared_fields
 from vespa_app.changes.service_changes import embedder_changes, service_changes
 from vespa_app.changes.staging import staging_fault
@@ -100,7 +100,7 @@ def _document_changes(old: Description, new: Description) -> Iterator[Change]:
 
 
 def _needed(settings: AppSettings) -> dict[str, frozenset[str]]:
-    return {name: declared_fields(STRATEGIES[name], settings) for name in settings.candidates}
+    return {strategy.name: declared_fields(strategy, settings) for strategy in strategies_of(settings)}
 
 
 def _schema(folder: str | Path, name: str) -> Block:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from late_interaction.errors import SettingsError, UsageError
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import strategies_of
 from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS
 from vespa_app.running import Description
@@ -42,7 +42,7 @@ def check_staging(folder: Path, running: Iterable[Description | SettingsError]) 
 
 
 def _fields(settings: AppSettings) -> frozenset[str]:
-    of_strategies = [declared_fields(STRATEGIES[candidates], settings) for candidates in settings.candidates]
+    of_strategies = [declared_fields(strategy, settings) for strategy in strategies_of(settings)]
     own = {*OWN_FIELDS, *settings.metadata.fields, *CODECS[settings.codec].more_fields(settings)}
     return frozenset(own).union(*of_strategies)
 

@@ -35,9 +35,17 @@ def stale_documents(old: Description, new: Description) -> Iterator[str]:
         for name in _OF_VECTORS:
             if getattr(was, name) != getattr(is_, name) and (name != "residual_bits" or was.codec == is_.codec == "residual"):
                 yield f"{name} {_shown(getattr(was, name))} -> {_shown(getattr(is_, name))}: the stored vectors mean others"
+        for name in was.dense.keys() & is_.dense.keys():
+            before, after = ((own.dim, own.cells, own.distance) for own in (was.dense[name], is_.dense[name]))
+            if before != after:
+                yield f"dense model {name} {_listed(before)} -> {_listed(after)}: its stored vectors mean others"
     for name, why in _OF_DOCUMENTS.items():
         if getattr(was, name) != getattr(is_, name):
             yield f"{name} {_shown(getattr(was, name))} -> {_shown(getattr(is_, name))}: {why}"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return " ".join(map(str, values))
 
 
 def _shown(value: object) -> str:

@@ -13,7 +13,7 @@ from vespa_app.codecs.base import VECTORS, TensorCodec, Values, blocks, rows_of,
 from vespa_app.codecs.codebooks import NO_CODEBOOKS, Codebooks
 from vespa_app.settings import AppSettings
 
-__all__ = ["BFloat16Tensors"]
+__all__ = ["BFloat16Tensors", "upper_halves"]
 
 
 class BFloat16Tensors(TensorCodec):
@@ -30,7 +30,7 @@ class BFloat16Tensors(TensorCodec):
         return 2 * dim + 4
 
     def encode(self, vectors: Matrix, books: Codebooks = NO_CODEBOOKS, codes: I32 | None = None) -> Values:
-        return {VECTORS: blocks(_upper_halves(token_matrix(vectors)).astype(">u2"))}
+        return {VECTORS: blocks(upper_halves(token_matrix(vectors)).astype(">u2"))}
 
     def decode(self, values: Mapping[str, Mapping[str, object]], books: Codebooks = NO_CODEBOOKS) -> Matrix:
         return stacked([_cells(row) for row in rows_of(values[VECTORS])]).astype(np.float32)
@@ -42,6 +42,7 @@ def _cells(row: object) -> NDArray[np.generic]:
     return np.asarray(row, np.float32)
 
 
-def _upper_halves(matrix: Matrix) -> NDArray[np.uint16]:
+def upper_halves(matrix: Matrix) -> NDArray[np.uint16]:
+    """Of float32, rounded."""
     bits = matrix.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -27,8 +27,8 @@ from vespa_app.package.settings_checks import check_bundle, check_new_settings
 from vespa_app.running import Description
 from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, description_schema
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings import AppSettings
-from vespa_app.settings.application_settings import MAX_HITS
+from vespa_app.settings import AppSettings, DenseSettings
+from vespa_app.settings.application_settings import MAX_HITS, SCORES, asks_dense
 
 SETTINGS_FILE = "app.toml"
 QUERY_PROFILE = "search/query-profiles/default.xml"
@@ -103,14 +103,22 @@ def default_settings(
     candidates: tuple[str, ...] = (),
     recall: float | None = None,
 ) -> AppSettings:
-    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`. recall: share of the exact top 10
+    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`; where it has dense models, also
+    `dense` and `hybrid`, which fuses all scores. recall: share of the exact top 10
     that the first of the candidates should find; it chooses effort, and the codec where none is given
     (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
 
     `build_package` judges the result. Raises: SettingsError where the goal was never reached.
     """
     books = bundle_codebooks(bundle)
-    names = tuple(candidates) or ("centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled", "bm25", "exhaustive")
+    more = ("dense", "hybrid") if bundle.manifest.dense else ()
+    first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
+    names = tuple(candidates) or (first, "bm25", *more, "exhaustive")
+    dense = {
+        name: DenseSettings(part.dim, distance="prenormalized-angular" if part.normalized else "dotproduct")
+        for name, part in bundle.manifest.dense.items()
+        if any(map(asks_dense, names))
+    }
     bits = books.residual.bits if books.residual else None
     if codec is None:
         codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
@@ -126,6 +134,8 @@ def default_settings(
         metadata=metadata,
         codec=codec,
         candidates=names,
+        dense=dense,
+        weights=dict.fromkeys(SCORES, 1.0) if dense and "hybrid" in names else {},
     )
 
 

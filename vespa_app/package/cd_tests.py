@@ -9,22 +9,25 @@ production, so it feeds only fields that every application of ours has, and stag
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.metadata import Value
-from vespa_app.candidates import STRATEGIES, StrategyRequest
+from vespa_app.candidates import STRATEGIES, StrategyRequest, strategy_of
 from vespa_app.candidates.base import BASE_PROFILE, Parameter
+from vespa_app.candidates.dense import dense_field
 from vespa_app.codecs import NO_CODEBOOKS, Codebooks
 from vespa_app.running import Description
 from vespa_app.running.documents import document_fields
 from vespa_app.running.layouts import document_path
 from vespa_app.running.request_features import encoded_by_vespa, query_body
 from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import DEFAULT_WEIGHTS
 
 __all__ = ["STAGING_FILE", "cd_tests"]
 
@@ -49,18 +52,20 @@ def cd_tests(description: Description, books: Codebooks = NO_CODEBOOKS) -> dict[
     """Path in the package -> content. books: of the bundle, where the codec needs them."""
     settings = description.settings
     feeding = [_feed(settings, id_, books) for id_ in _TEXTS]
+    optional = {name for strategy in STRATEGIES.values() for name in strategy.own_fields} | set(
+        map(dense_field, settings.dense)
+    )
     asking = _ask(description, books, settings.candidates[0])
     found = _ask(description, books, "exhaustive") if "exhaustive" in settings.candidates else _look_up(settings)
     return {
         "tests/system-test/feed-and-search.json": _test("feed two passages and find the right one", [*feeding, asking]),
-        STAGING_FILE: _test("feed before the upgrade", [_without_strategies(step) for step in feeding]),
+        STAGING_FILE: _test("feed before the upgrade", [_without(step, optional) for step in feeding]),
         "tests/staging-test/search.json": _test("find after the upgrade", [found]),
     }
 
 
-def _without_strategies(feeding: dict[str, Any]) -> dict[str, Any]:
+def _without(feeding: dict[str, Any], optional: Collection[str]) -> dict[str, Any]:
     """Without the fields that an application has or has not."""
-    optional = {name for strategy in STRATEGIES.values() for name in strategy.own_fields}
     fields = {name: value for name, value in feeding["request"]["body"]["fields"].items() if name not in optional}
     return {**feeding, "request": {**feeding["request"], "body": {"fields": fields}}}
 
@@ -80,7 +85,7 @@ def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
     vectors = _ends(settings.dim)[[place]]
     passage = Passage(f"{id_}#0", id_, "", _TEXTS[id_], _metadata(settings))
     codes = _ends_codebook(settings.dim).assign_near(vectors) if books.codebook is None else None
-    fields = document_fields([passage], [vectors], settings, books, codes)
+    fields = document_fields([passage], [vectors], settings, books, codes, dense=_dense(settings, place))
     path = document_path(settings, passage.id, passage.metadata)
     return {
         "name": f"feed {id_}",
@@ -89,13 +94,20 @@ def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
     }
 
 
+def _dense(settings: AppSettings, place: int) -> dict[str, Vector]:
+    """Of each dense model one end of an axis."""
+    return {model: np.eye(1, own.dim, place % own.dim, dtype=np.float32)[0] for model, own in settings.dense.items()}
+
+
 def _ask(description: Description, books: Codebooks, candidates: str) -> dict[str, Any]:
     settings = description.settings
+    model, dense = next(iter(_dense(settings, 0).items()), ("", None))
     request = StrategyRequest(
         rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings,
         codebook=books.codebook or _ends_codebook(settings.dim), thresholds=books.thresholds,
+        weights=settings.weights or DEFAULT_WEIGHTS, fusion=settings.fusion, model=model, dense=dense,
     )  # fmt: skip
-    parts = STRATEGIES[candidates].query(request)
+    parts = strategy_of(candidates).query(request)
     body = {**query_body(settings, parts.yql_where, parts.profile, 1), **parts.parameters}
     if settings.encoding == "embedder":
         body |= encoded_by_vespa(description, "threads")

@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import strategies_of
 from vespa_app.candidates.base import BASE_PROFILE, declared_fields
+from vespa_app.candidates.dense import dense_field
+from vespa_app.candidates.hybrid import FUSED
+from vespa_app.candidates.joined import profile_name
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package.schema_reader import read_blocks
 from vespa_app.running import Description
@@ -82,7 +85,7 @@ def _index(index: Description, schema: str) -> list[str]:
     block = next(read_blocks(schema, settings.schema).named("schema"))
     blocks = [*(field for document in block.named("document") for field in document.named("field")), *block.named("field")]
     fields = {field.head.split()[1]: _field(field.head.split()[1], settings) for field in blocks}
-    profiles = {profile.head.split()[1]: _profile(profile.head.split()[1]) for profile in block.named("rank-profile")}
+    profiles = {profile.head.split()[1]: _profile(profile.head.split()[1], settings) for profile in block.named("rank-profile")}
     who = "Vespa's colbert-embedder" if settings.encoding == "embedder" else "the feeder"
     about = f"Codec {settings.codec}, layout {settings.layout}, mode {settings.mode}; {who} makes the token vectors."
     default = f"Queries use `{settings.candidates[0]}` unless they say otherwise, and rerank {settings.rerank} candidates."
@@ -110,16 +113,24 @@ def _field(name: str, settings: AppSettings) -> str:
         return _FIELDS[name]
     if name in CODECS[settings.codec].more_fields(settings):
         return f"part of the token vectors as codec {settings.codec} stores them"
-    used = [candidates for candidates in settings.candidates if name in declared_fields(STRATEGIES[candidates], settings)]
+    used = [strategy.name for strategy in strategies_of(settings) if name in declared_fields(strategy, settings)]
     return f"for candidates {', '.join(used)}" if used else "added by hand"
 
 
-def _profile(name: str) -> str:
+def _profile(name: str, settings: AppSettings) -> str:
     if name.endswith("_explained"):
         return f"as `{name.removesuffix('_explained')}`, and says what each row of the query found in the passage"
     if name == BASE_PROFILE:
         return _BASE_PROFILE
-    return STRATEGIES[name].about if name in STRATEGIES else "added by hand"
+    about = {strategy.name: strategy.about for strategy in strategies_of(settings)}
+    if "hybrid" in about:
+        about[FUSED] = "as `hybrid`, for queries that give MaxSim no weight"
+    models = {profile_name(kind, model): (kind, model) for kind in about for model in settings.dense}
+    models |= {dense_field(model): ("dense", model) for model in settings.dense}
+    if name in about and name not in models:
+        return about[name]
+    kind, model = models.get(name, ("", ""))
+    return f"{about[kind]}; with dense model {model}" if kind in about else "added by hand"
 
 
 def _commands(description: Description, url: str) -> list[tuple[str, str]]:

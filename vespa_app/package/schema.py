@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from late_interaction.metadata import FieldType
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import strategies_of
 from vespa_app.candidates.base import BASE_PROFILE, BEST, CANDIDATE_SCORE, MAXSIM
 from vespa_app.codecs import CODECS, VECTORS
 from vespa_app.package.constants import constant_path
@@ -16,6 +17,7 @@ from vespa_app.settings import AppSettings
 __all__ = ["schema_text"]
 
 _PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
+_FIELD = re.compile(r"^(?=        field )", re.MULTILINE)
 # equality of texts is exact: no lower-casing, no splitting into words
 _EXACT = """\
             match {
@@ -34,7 +36,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
     name = settings.schema
     by_embedder = settings.encoding == "embedder"
     codec = CODECS[settings.codec]
-    strategies = [STRATEGIES[candidates] for candidates in settings.candidates]
+    strategies = strategies_of(settings)
     fields = [
         _attribute("id", "string"),
         _attribute("document_id", "string"),
@@ -45,7 +47,7 @@ def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
         f"        field {DIGEST} type string {{\n            indexing: summary\n        }}\n",
         "" if by_embedder else _vectors(settings, "attribute"),
         *(_tensor(name, type_, "attribute", settings) for name, type_ in codec.more_fields(settings).items()),
-        *dict.fromkeys(strategy.fields(settings) for strategy in strategies),
+        *dict.fromkeys(field for strategy in strategies for field in _FIELD.split(strategy.fields(settings))),
     ]
     return (
         f"schema {name} {{\n    document {name} {{\n"
@@ -90,7 +92,7 @@ def _outdented(field: str) -> str:
 
 def _vectors(settings: AppSettings, indexing: str) -> str:
     """In the field `vectors`, and not in those that a codec has besides, strategies may keep an index."""
-    lines = "".join(STRATEGIES[candidates].vectors_lines(settings) for candidates in settings.candidates)
+    lines = "".join(strategy.vectors_lines(settings) for strategy in strategies_of(settings))
     return _tensor(VECTORS, vectors_type(settings), indexing + (" | index" if lines else ""), settings, lines)
 
 

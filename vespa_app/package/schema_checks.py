@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
+from vespa_app.candidates.dense import dense_field, dense_type, input_sizes
 from vespa_app.codecs import VECTORS
 from vespa_app.package.schema_reader import Block, read_blocks
 from vespa_app.running.layouts import vectors_type
@@ -108,6 +109,10 @@ def _check_fit(fields: dict[str, _Field], settings: AppSettings, where: str) -> 
     wanted = vectors_type(settings)
     if VECTORS not in fields or fields[VECTORS].type.replace(" ", "") != wanted.replace(" ", ""):
         raise SettingsError(f"{where}: field {VECTORS} must be of type {wanted} for codec {settings.codec}")
+    for model, own in settings.dense.items():
+        name, type_ = dense_field(model), dense_type(own)
+        if name not in fields or fields[name].type.replace(" ", "") != type_:
+            raise SettingsError(f"{where}: field {name} must be there with type {type_}, as setting dense.{model} says")
     for name, type_ in settings.metadata.fields.items():
         if name not in fields or fields[name].type != type_.vespa:
             raise SettingsError(f"{where}: field {name} must be there with type {type_.vespa}, as the settings say")
@@ -154,9 +159,12 @@ def _check_input(name: str, type_: str, settings: AppSettings | None, where: str
         return
     _check_type(type_, f"{where}: input query({name})")
     sizes = {match[2] for match in _DIMENSION.finditer(type_) if match[1] == "x"}
-    width = settings.dim // 8 if settings is not None and "int8" in type_ else settings.dim if settings is not None else 0
-    if settings is not None and sizes - {str(width)}:
-        raise SettingsError(f"{where}: input query({name}) has {type_}, and the vectors have {settings.dim} dimensions")
+    if settings is None:
+        return
+    width = input_sizes(settings).get(name, settings.dim // 8 if "int8" in type_ else settings.dim)
+    if sizes - {str(width)}:
+        dim = 8 * width if "int8" in type_ else width
+        raise SettingsError(f"{where}: input query({name}) has {type_}, and its vectors have {dim} dimensions")
 
 
 def _check_expression(expression: str, profile: _Profile, fields: dict[str, _Field], where: str) -> None:

@@ -18,12 +18,23 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import BITS, CODEBOOK
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import STRATEGIES, strategies_of, strategy_of
+from vespa_app.candidates.dense import CELLS, DISTANCES, dense_field
+from vespa_app.candidates.joined import JOINABLE
 from vespa_app.codecs import CODECS, bundle_codebooks
 from vespa_app.running.description import DESCRIPTION_SCHEMA
 from vespa_app.running.passage_fields import OWN_FIELDS
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
-from vespa_app.settings.application_settings import ENCODINGS, LAYOUTS, LIMITS, MODES
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
+from vespa_app.settings.application_settings import (
+    ENCODINGS,
+    FUSIONS,
+    LAYOUTS,
+    LIMITS,
+    MODES,
+    SCORES,
+    asks_dense,
+    parts_of,
+)
 from vespa_app.settings.names import (
     CHANGES,
     application_fault,
@@ -39,6 +50,8 @@ __all__ = ["check_bundle", "check_new_settings", "check_settings", "read_setting
 Fault: TypeAlias = tuple[str, str]  # name of a setting, and what is wrong
 
 MOST_KEPT = 10_000_000
+MOST_DENSE = 16_384  # dimensions
+_DENSE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 LONGEST_ALLOWANCE_DAYS = 30
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
@@ -117,9 +130,11 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
     if not settings.candidates:
         yield "candidates", f"is empty; known: {', '.join(STRATEGIES)}"
     for position, name in enumerate(settings.candidates):
-        yield from _choice_faults("candidates", name, STRATEGIES)
+        yield from _candidate_faults(name)
         if name in settings.candidates[:position]:
             yield "candidates", f"names {name!r} twice"
+    yield from _dense_faults(settings)
+    yield from _fusion_faults(settings)
     yield from _drop_limit_faults(settings)
     yield from _metadata_faults(settings)
     yield from _layout_faults(settings)
@@ -133,6 +148,54 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
 def _choice_faults(setting: str, value: str, known: Collection[str]) -> Iterator[Fault]:
     if value not in known:
         yield setting, f"{value!r} unknown; known: {', '.join(known)}"
+
+
+def _candidate_faults(name: str) -> Iterator[Fault]:
+    parts = parts_of(name)
+    for part in parts:
+        yield from _choice_faults("candidates", part, STRATEGIES)
+    if len(parts) > 1:
+        yield from _only("candidates", f"{name}: + joins no", parts, JOINABLE)
+        if len(set(parts)) < len(parts):
+            yield "candidates", f"{name!r} joins a strategy with itself"
+
+
+def _dense_faults(settings: AppSettings) -> Iterator[Fault]:
+    for strategy in strategies_of(settings):
+        yield from (("candidates", what) for what in strategy.faults(settings))
+    for name, own in settings.dense.items():
+        key = f"dense.{name}"
+        if not _DENSE_NAME.fullmatch(name) or name.endswith("explained"):
+            yield key, "the name must be a lower-case letter, then at most 30 of a-z, 0-9 and _, and not end in explained"
+        if not any(asks_dense(candidates) for candidates in settings.candidates):
+            yield key, "no candidates ask it: add dense or hybrid to setting candidates, or leave it out"
+        yield from _dense_number_faults(key, own)
+        yield from _choice_faults(f"{key}.cells", own.cells, CELLS)
+        yield from _choice_faults(f"{key}.distance", own.distance, DISTANCES)
+        if own.dim % CELLS[own.cells][1]:
+            yield f"{key}.cells", f"bits packs 8 dimensions into a byte, and the vectors have {own.dim}"
+        if own.cells in ("int8", "bits") and own.distance == "dotproduct":
+            yield f"{key}.cells", f"{own.cells} keeps no length, which distance dotproduct needs: take float or bfloat16"
+
+
+def _dense_number_faults(key: str, own: DenseSettings) -> Iterator[Fault]:
+    ranges = {"dim": (1, MOST_DENSE), "links": LIMITS["hnsw_links"], "explore": LIMITS["hnsw_explore"]}
+    for name, (least, most) in ranges.items():
+        value = getattr(own, name)
+        if type(value) is not int or not least <= value <= most:
+            yield f"{key}.{name}", f"must be from {least} to {most}, got {value!r}"
+
+
+def _fusion_faults(settings: AppSettings) -> Iterator[Fault]:
+    yield from _choice_faults("fusion", settings.fusion, FUSIONS)
+    for name, weight in settings.weights.items():
+        yield from _choice_faults("weights", name, SCORES)
+        if type(weight) not in (int, float) or not 0 <= weight < math.inf:
+            yield f"weights.{name}", f"must be a number of at least 0, got {weight!r}"
+    if settings.weights and not any(settings.weights.values()):
+        yield "weights", "all are 0: leave the table out, or give one above 0"
+    if settings.weights.get("dense") and not settings.dense and "hybrid" in settings.candidates:
+        yield "weights.dense", "there is no dense model: a table [dense.NAME] is missing"
 
 
 def _codec_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -159,14 +222,14 @@ def _drop_limit_faults(settings: AppSettings) -> Iterator[Fault]:
             given = ", ".join(settings.candidates)
             yield f"drop_limits.{name}", f"these candidates are not in setting candidates ({given})"
         for phase, limit in limits.items():
-            yield from _choice_faults(f"drop_limits.{name}", phase, STRATEGIES[name].phases)
+            yield from _choice_faults(f"drop_limits.{name}", phase, strategy_of(name).phases)
             if type(limit) not in (int, float) or not math.isfinite(limit):
                 yield f"drop_limits.{name}.{phase}", f"must be a number, got {limit!r}"
 
 
 def _metadata_faults(settings: AppSettings) -> Iterator[Fault]:
     of_parts = [*(part.own_fields for part in STRATEGIES.values()), *(part.own_fields for part in CODECS.values())]
-    ours = (*OWN_FIELDS, *itertools.chain.from_iterable(of_parts))
+    ours = (*OWN_FIELDS, *map(dense_field, settings.dense), *itertools.chain.from_iterable(of_parts))
     taken = dict.fromkeys(ours, "a field of every application")
     for name in settings.metadata.fields:
         if fault := field_fault(name):
@@ -182,7 +245,9 @@ def _layout_faults(settings: AppSettings) -> Iterator[Fault]:
         codecs = [name for name, codec in CODECS.items() if codec.embeddable]
         strategies = [name for name, strategy in STRATEGIES.items() if strategy.of_chunks]
         yield from _only("layout", "chunks cannot store codec", (settings.codec,), codecs)
-        yield from _only("layout", "chunks cannot have candidates", settings.candidates, strategies)
+        yield from _only("layout", "chunks cannot have candidates", _singles(settings), strategies)
+        if settings.dense:
+            yield "layout", "chunks stores no dense vectors, which are one a passage: leave [dense] out, or take passages"
 
 
 def _encoding_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -195,7 +260,7 @@ def _encoding_faults(settings: AppSettings) -> Iterator[Fault]:
         yield "encoding", "Vespa's embedder cuts bits at 0, and setting thresholds is true"
     codecs = [name for name, codec in CODECS.items() if codec.embeddable]
     yield from _only("encoding", "Vespa's embedder cannot make codec", (settings.codec,), codecs)
-    yield from _only("encoding", "embedder leaves no client vectors for candidates", settings.candidates, _without_index())
+    yield from _only("encoding", "embedder leaves no client vectors for candidates", _singles(settings), _without_index())
 
 
 def _mode_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -205,10 +270,15 @@ def _mode_faults(settings: AppSettings) -> Iterator[Fault]:
             yield "group_field", "is for mode streaming alone: set mode, or leave group_field out"
         return
     what = "streaming reads a whole group and keeps no index for candidates"
-    yield from _only("mode", what, settings.candidates, _without_index())
+    yield from _only("mode", what, _singles(settings), _without_index())
     if settings.metadata.fields.get(settings.group_field) is not FieldType.STRING:
         what = f"{settings.group_field!r} is no metadata field of type string, and mode streaming needs one"
         yield "group_field", what
+
+
+def _singles(settings: AppSettings) -> list[str]:
+    """Strategies of the candidates, each by itself."""
+    return [part for candidates in settings.candidates for part in parts_of(candidates)]
 
 
 def _without_index() -> list[str]:
@@ -331,8 +401,14 @@ def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
     codec = CODECS[settings.codec]
     if codec.needs_codebook or settings.thresholds:
         yield from codec.codebook_faults(settings, bundle_codebooks(bundle))
+    for name, own in settings.dense.items():
+        if name not in manifest.dense:
+            known = ", ".join(manifest.dense) or "none"
+            yield f"dense.{name}", f"{bundle.path} has no dense model of that name; it has: {known}. `export --dense` adds one"
+        elif own.dim != manifest.dense[name].dim:
+            yield f"dense.{name}.dim", f"is {own.dim}, and the vectors of {bundle.path} have {manifest.dense[name].dim}"
     if CODEBOOK not in manifest.codebooks:
-        for name in settings.candidates:
+        for name in _singles(settings):
             if STRATEGIES[name].needs_codebook:
                 what = f"{name} needs a codebook, and {bundle.path} has none"
                 yield "candidates", f"{what}; export it with --sample, or choose other candidates"

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vespa_app.candidates.dense import bytes_of, dense_field
 from vespa_app.codecs import CODECS
 from vespa_app.planning.request import GB, NODE_BASE_GB, Figure, PlanRequest
+from vespa_app.settings import DenseSettings
 
 __all__ = ["Cluster", "PassageBytes", "cluster_of", "passage_bytes"]
 
@@ -65,6 +67,7 @@ def passage_bytes(request: PlanRequest, prefix: str = "") -> PassageBytes:
     if "token" in request.candidates:
         formula = f"{stored:g} tokens x (2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B)"
         figures.append(Figure("token HNSW", stored * links, "B", formula, NODE))
+    figures += [_dense(name, own) for name, own in request.dense]
     figures.append(_bookkeeping(request))
     named = tuple(Figure(prefix + f.name, f.value, f.unit, f.formula, f.source) for f in figures)
     return PassageBytes(named, request.paged)
@@ -80,10 +83,16 @@ def _vectors(request: PlanRequest) -> Figure:
     return Figure("token vectors", stored * per_token, "B", f"{tokens} x {each}", CODEC)
 
 
+def _dense(name: str, own: DenseSettings) -> Figure:
+    stored, links = bytes_of(own), 2 * own.links * LINK_B + HNSW_NODE_B
+    formula = f"{own.dim} dimensions as {own.cells}, {stored:g} B, + 2 x {own.links} links x {LINK_B} B + {HNSW_NODE_B} B"
+    return Figure(f"{dense_field(name)} vector and HNSW", stored + links, "B", formula, NODE)
+
+
 def _bookkeeping(request: PlanRequest) -> Figure:
     """Of a document; with layout chunks its passages share it."""
     share = request.passages_per_document if request.layout == "chunks" else 1.0
-    tensors = 1 + len(CODECS[request.codec].own_fields) + request.token_bits
+    tensors = 1 + len(CODECS[request.codec].own_fields) + request.token_bits + len(request.dense)
     each = META_STORE_B + 2 * (ID_B + request.id_bytes) + FIELD_B * (request.fields + 1) + tensors * TENSOR_B
     formula = (
         f"{META_STORE_B} B + 2 x ({ID_B} + {request.id_bytes:g}) B ids + {request.fields} fields + present, {FIELD_B} B each"

@@ -10,9 +10,10 @@ from late_interaction.codebook import BITS, MAX_CENTROIDS
 from late_interaction.codebook_training import default_centroids, trained_centroids
 from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates.joined import JOINABLE
 from vespa_app.codecs import CODECS, bundle_codebooks
-from vespa_app.settings import AppSettings
-from vespa_app.settings.application_settings import LAYOUTS, LIMITS
+from vespa_app.settings import AppSettings, DenseSettings
+from vespa_app.settings.application_settings import LAYOUTS, LIMITS, asks_dense, parts_of
 from vespa_app.settings.sections import LIMIT_RANGE
 
 __all__ = ["DISK_LIMIT", "GB", "MEMORY_LIMIT", "NODE_BASE_GB", "Figure", "PlanRequest", "check_request"]
@@ -44,10 +45,11 @@ class PlanRequest:
     node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the exporter
     makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
     text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a document.
-    queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine makes a second;
-    0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
-    embedder: of a container. memory_limit, disk_limit: the share of a content node that may be full. indexes: further ones of
-    the application, by name, each with as many passages.
+    queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine makes a
+    second; 0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb, embedder: of a
+    container. memory_limit, disk_limit: the share of a content node that may be full. dense: models by name. weights:
+    scores that hybrid joins; empty for maxsim and bm25. indexes: further ones of the application, by name, each with as
+    many passages.
     """
 
     documents: float
@@ -80,6 +82,8 @@ class PlanRequest:
     embedder: bool = True
     memory_limit: float = MEMORY_LIMIT
     disk_limit: float = DISK_LIMIT
+    dense: tuple[tuple[str, DenseSettings], ...] = ()
+    weights: tuple[str, ...] = ()
     indexes: tuple[tuple[str, PlanRequest], ...] = ()
 
     @classmethod
@@ -110,7 +114,8 @@ class PlanRequest:
             documents, tokens, settings.dim, settings.codec, settings.candidates, threads=settings.search_threads,
             query_rows=settings.query_rows, rerank=settings.rerank, probes=settings.probes, hnsw_links=settings.hnsw_links,
             fields=len(settings.metadata.fields), residual_bits=settings.residual_bits, paged=settings.paged,
-            layout=settings.layout,
+            layout=settings.layout, dense=tuple(settings.dense.items()),
+            weights=tuple(name for name, weight in settings.weights.items() if weight),
         )  # fmt: skip
 
     def with_bundle(self, bundle: Bundle) -> PlanRequest:
@@ -118,6 +123,9 @@ class PlanRequest:
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
         request = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
+        if not request.dense and any(map(asks_dense, request.candidates)):
+            own = tuple((name, DenseSettings(part.dim)) for name, part in manifest.dense.items())
+            request = replace(request, dense=own)
         book = bundle_codebooks(bundle).codebook
         if book:
             request = replace(request, centroids=book.size, residual_bits=book.bits)
@@ -136,11 +144,16 @@ class PlanRequest:
     @property
     def by_pooled(self) -> bool:
         """Whether the schema has the pooled vector: `hybrid` takes it where there is no `centroid`."""
-        return "pooled" in self.candidates or ("hybrid" in self.candidates and "centroid" not in self.candidates)
+        return "pooled" in self.singles or ("hybrid" in self.candidates and "centroid" not in self.singles)
 
     @property
     def by_centroid(self) -> bool:
-        return "centroid" in self.candidates
+        return "centroid" in self.singles
+
+    @property
+    def singles(self) -> tuple[str, ...]:
+        """Strategies of the candidates, each by itself."""
+        return tuple(dict.fromkeys(part for candidates in self.candidates for part in parts_of(candidates)))
 
     @property
     def token_bits(self) -> bool:
@@ -172,8 +185,8 @@ def _check_index(request: PlanRequest, prefix: str = "") -> None:
         raise SettingsError(f"plan: {prefix}codec {request.codec!r} unknown; known: {', '.join(CODECS)}")
     if request.dim % (packed := CODECS[request.codec].dims_per_cell):
         raise SettingsError(f"plan: {prefix}codec {request.codec} packs {packed} dimensions into a byte, not {request.dim}")
-    for name in request.candidates:
-        if name not in STRATEGIES:
+    for name in request.singles:
+        if name not in STRATEGIES or (name not in JOINABLE and name not in request.candidates):
             raise SettingsError(f"plan: {prefix}candidates {name!r} unknown; known: {', '.join(STRATEGIES)}")
     if request.layout not in LAYOUTS:
         raise SettingsError(f"plan: {prefix}layout {request.layout!r} unknown; known: {', '.join(LAYOUTS)}")

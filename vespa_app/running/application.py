@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
 import numpy as np
 
 from late_interaction.addresses import VespaUrl, vespa_url
-from late_interaction.array_types import I32, TokenVectors
+from late_interaction.array_types import I32, TokenVectors, Vector
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import find_bundle
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
 from late_interaction.token_ids import joined_rows
-from vespa_app.candidates import STRATEGIES
+from vespa_app.candidates import STRATEGIES, strategies_of
 from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS, Codebooks, bundle_codebooks
 from vespa_app.running.description import Description, read_description
@@ -75,20 +75,25 @@ class Application:
 
     @property
     def _has_lists(self) -> bool:
-        return any(STRATEGIES[candidates].needs_codebook for candidates in self.settings.candidates)
+        return any(strategy.needs_codebook for strategy in strategies_of(self.settings))
 
     def digest_basis(self, bundle: Bundle) -> str:
         """Names all that what is stored of a document depends on, besides its content. The bundle's checksum covers its
         codebooks."""
         settings = self.settings
-        fields = {name: sorted(declared_fields(STRATEGIES[name], settings)) for name in sorted(settings.candidates)}
+        names = sorted(strategy.name for strategy in strategies_of(settings) if strategy.name in STRATEGIES)
+        fields = {name: sorted(declared_fields(STRATEGIES[name], settings)) for name in names}
         model = settings.precision if settings.encoding == "embedder" else ""
         parts = [bundle.sha256, settings.layout, settings.encoding, model, settings.codec, settings.thresholds, fields]
-        return json.dumps(parts)
+        dense = {model: [own.dim, own.cells, own.distance] for model, own in settings.dense.items()}
+        return json.dumps([*parts, dense] if dense else parts)
 
-    def units(self, documents: Sequence[Unit], bundle: Bundle) -> list[list[dict[str, object]]]:
+    def units(
+        self, documents: Sequence[Unit], bundle: Bundle, dense: Sequence[Sequence[Mapping[str, Vector]]] = ()
+    ) -> list[list[dict[str, object]]]:
         """The fields of what Vespa stores of each document: one of its documents for each passage, in layout `chunks` one for
-        all. Codes are assigned to the rows of all at once, which takes a tenth of the time.
+        all. Codes are assigned to the rows of all at once, which takes a tenth of the time. dense: of each passage of each
+        document, its vector by name of each dense model; empty where the application has none.
 
         Raises: MetadataError, SettingsError as document_fields; ValueError where vectors are no finite `[t, d]`.
         """
@@ -99,7 +104,8 @@ class Application:
         codes = _codes(books.codebook if self._has_lists else None, joined)
         residual = books.residual if CODECS[self.settings.codec].needs_codebook else None
         residual_codes = codes if residual is books.codebook and self._has_lists else _codes(residual, joined)
-        known = iter(zip(codes, (ids for _, ids in joined), residual_codes, strict=True))
+        vectors = [own for of_document in dense for own in of_document] or [{}] * len(joined)  # chunks have none
+        known = iter(zip(codes, (ids for _, ids in joined), residual_codes, vectors, strict=True))
         return [
             [document_fields(found, [v for v, _ in rows], self.settings, books, *next(known)) for found, rows in unit]
             for unit in parts

@@ -38,13 +38,15 @@ DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/curre
 @dataclass(frozen=True)
 class Description:
     """bundle_sha256: of the bundle that made the package. codebook_sha256: of its centroids, None without.
-    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules. beside: the application's further
-    indexes, each with settings and bundle of its own; empty in theirs."""
+    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules. joins: whether its rank profiles join
+    candidates and fuse scores as queries say; those of earlier releases fuse ranks of MaxSim and BM25 alone. beside: the
+    application's further indexes, each with settings and bundle of its own; empty in theirs."""
 
     settings: AppSettings
     bundle_sha256: str
     codebook_sha256: str | None
     embedder_differences: tuple[str, ...] = ()
+    joins: bool = True
     beside: tuple[Description, ...] = ()
 
     @property
@@ -70,6 +72,7 @@ class Description:
             "bundle_sha256": self.bundle_sha256,
             "codebook_sha256": self.codebook_sha256,
             "embedder_differences": list(self.embedder_differences),
+            "joins": self.joins,
         }
         return own | ({"beside": [index.to_json() for index in self.beside]} if self.beside else {})
 
@@ -83,7 +86,7 @@ class Description:
     @classmethod
     def _of(cls, stored: _StoredIndex, where: str) -> Description:
         settings = AppSettings.from_json(stored.settings, where)
-        return cls(settings, stored.bundle_sha256, stored.codebook_sha256, stored.embedder_differences)
+        return cls(settings, stored.bundle_sha256, stored.codebook_sha256, stored.embedder_differences, stored.joins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ class _StoredIndex:
     bundle_sha256: str
     codebook_sha256: str | None
     embedder_differences: tuple[str, ...]
+    joins: bool = False
     version: Annotated[int, msgspec.Meta(ge=DESCRIPTION_VERSION, le=DESCRIPTION_VERSION)] = DESCRIPTION_VERSION
 
 

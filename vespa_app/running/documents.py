@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from late_interaction.array_types import I32, Matrix, TokenIds
+from late_interaction.array_types import I32, Matrix, TokenIds, Vector
 from late_interaction.documents import Passage
 from late_interaction.metadata import FieldType, Value
-from vespa_app.candidates import STRATEGIES, DocumentContext
+from vespa_app.candidates import DocumentContext, strategies_of
 from vespa_app.codecs import CODECS, NO_CODEBOOKS, VECTORS, Codebooks
 from vespa_app.running.layouts import chunked_blocks
 from vespa_app.running.passage_fields import PRESENT, present_marks
@@ -26,12 +26,15 @@ def document_fields(
     codes: I32 | None = None,
     token_ids: TokenIds | None = None,
     residual_codes: I32 | None = None,
+    dense: Mapping[str, Vector] | None = None,
 ) -> dict[str, object]:
     """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
-    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids, residual_codes: of all their rows, where they are
-    known; codes are those of candidates, residual_codes those of codec residual.
+    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids, residual_codes: of all their rows, where they
+    are known; codes are those of candidates, residual_codes those of codec residual. dense: the passage's vector by name of
+    each dense model.
 
-    Raises: MetadataError on metadata that does not fit the settings, SettingsError where a codebook is needed.
+    Raises: MetadataError on metadata or a dense vector that does not fit the settings, SettingsError where a codebook is
+    needed.
     """
     first, codec, chunked = passages[0], CODECS[settings.codec], settings.layout == "chunks"
     rows = np.concatenate(vectors) if len(vectors) > 1 else vectors[0]
@@ -43,9 +46,9 @@ def document_fields(
         **sent_metadata(metadata, settings),
         PRESENT: present_marks(metadata),
     }
-    context = DocumentContext(books.codebook, books.thresholds, settings, codes, token_ids)
-    for candidates in settings.candidates:
-        fields.update(STRATEGIES[candidates].document_fields(rows, context))
+    context = DocumentContext(books.codebook, books.thresholds, settings, codes, token_ids, dense or {})
+    for strategy in strategies_of(settings):
+        fields.update(strategy.document_fields(rows, context))
     fields["text"] = [passage.text for passage in passages] if chunked else first.text
     if settings.encoding == "embedder":
         return fields

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.documents import Passage
 from late_interaction.errors import VespaRefused
 from late_interaction.metadata import FieldType, Value
+from vespa_app.candidates.dense import decoded_dense, dense_field
 from vespa_app.codecs import CODECS, VECTORS, Codebooks, Packed
 from vespa_app.running.layouts import CHUNK
 from vespa_app.running.passage_fields import DIGEST, PRESENT
@@ -22,17 +23,19 @@ __all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
 
 @dataclass(frozen=True, slots=True)
 class StoredPassage:
-    """vectors: `[t, d]` as the codec decodes them. packed: what codec residual has stored of them."""
+    """vectors: `[t, d]` as the codec decodes them. packed: what codec residual has stored of them. dense: vectors by name
+    of the dense models, as their cells have them."""
 
     passage: Passage
     vectors: Matrix
     packed: Packed | None = None
+    dense: Mapping[str, Vector] = field(default_factory=dict)
 
 
 def stored_field_set(settings: AppSettings) -> str:
     """The fields that `stored_passages` reads, as document/v1 takes them."""
     own = ("id", "document_id", "title", "text", PRESENT, DIGEST, VECTORS, *CODECS[settings.codec].more_fields(settings))
-    return f"{settings.schema}:{','.join((*own, *settings.metadata.fields))}"
+    return f"{settings.schema}:{','.join((*own, *map(dense_field, settings.dense), *settings.metadata.fields))}"
 
 
 def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> list[StoredPassage]:
@@ -61,12 +64,17 @@ def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Cod
 def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> StoredPassage:
     codec = CODECS[settings.codec]
     values = {name: fields[name] for name in (VECTORS, *codec.more_fields(settings)) if name in fields}
+    dense = {
+        model: decoded_dense(fields[name]["values"], own)
+        for model, own in settings.dense.items()
+        if (name := dense_field(model)) in fields
+    }
     if VECTORS not in values:
-        return StoredPassage(passage, np.zeros((0, settings.dim), np.float32))
+        return StoredPassage(passage, np.zeros((0, settings.dim), np.float32), dense=dense)
     packed = codec.packed(values, books)
     if packed is not None and books.residual is not None:
-        return StoredPassage(passage, books.residual.decode(*packed), packed)
-    return StoredPassage(passage, codec.decode(values, books).reshape(-1, settings.dim))
+        return StoredPassage(passage, books.residual.decode(*packed), packed, dense)
+    return StoredPassage(passage, codec.decode(values, books).reshape(-1, settings.dim), dense=dense)
 
 
 def _metadata(fields: Mapping[str, Any], settings: AppSettings) -> dict[str, Value]:

@@ -4,6 +4,6 @@ vespa_app.package.settings_checks, which knows the tables of codecs and strategi
 from __future__ import annotations
 
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings
+from vespa_app.settings.sections import CloudSettings, ClusterSettings, DenseSettings
 
-__all__ = ["AppSettings", "CloudSettings", "ClusterSettings"]
+__all__ = ["AppSettings", "CloudSettings", "ClusterSettings", "DenseSettings"]

@@ -9,9 +9,10 @@
     [metadata]
     year = "long"
 
-The first of `candidates` is what queries use by default. Tables `[cluster]` and `[cloud]` say where it runs (sections.py);
-`[indexes.NAME]` adds an index (schema) that differs from the main one in what the table names; `[allow]` lists changes that
-Vespa refuses by default, each with the last day on which it is allowed: `"field-type-change" = "2026-12-24"`.
+The first of `candidates` is what queries use by default; strategies joined by `+` are found together. Tables `[dense.NAME]` are
+the bundle's dense models, `[weights]` what candidates hybrid join. Tables `[cluster]` and `[cloud]` say where it runs
+(sections.py); `[indexes.NAME]` adds an index (schema) that differs from the main one in what the table names; `[allow]` lists
+changes that Vespa refuses by default, each with the last day on which it is allowed: `"field-type-change" = "2026-12-24"`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from late_interaction.structured import read
 from vespa_app.settings.sections import (
     CloudSettings,
     ClusterSettings,
+    DenseSettings,
     section_json,
     setting_error,
     toml_table,
@@ -38,8 +40,8 @@ from vespa_app.settings.sections import (
 )
 
 __all__ = [
-    "ENCODINGS", "FUSIONS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT", "SCORES", "AppSettings",
-    "parts_of",
+    "DEFAULT_WEIGHTS", "ENCODINGS", "FUSIONS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT",
+    "SCORES", "AppSettings", "asks_dense", "parts_of",
 ]  # fmt: skip
 
 LAYOUTS = ("passages", "chunks")
@@ -47,13 +49,14 @@ MODES = ("index", "streaming")
 ENCODINGS = ("client", "embedder")
 SCORES = ("maxsim", "bm25", "dense")  # that candidates hybrid join
 FUSIONS = ("rrf", "sum")
+DEFAULT_WEIGHTS: Mapping[str, float] = {"maxsim": 1.0, "bm25": 1.0}
 # what a further index may have of its own; all else is of the whole application
 INDEX_SETTINGS = (
     "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
     "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
-    "drop_limits",
+    "drop_limits", "dense", "weights", "fusion",
 )  # fmt: skip
-_TABLES = ("metadata", "drop_limits", "cluster", "cloud", "indexes", "allow")
+_TABLES = ("metadata", "dense", "weights", "drop_limits", "cluster", "cloud", "indexes", "allow")
 QUERY_PORT = 8080  # of a container, unless told otherwise
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
 LIMITS = {
@@ -77,6 +80,11 @@ def parts_of(candidates: str) -> tuple[str, ...]:
     return tuple(candidates.split("+"))
 
 
+def asks_dense(candidates: str) -> bool:
+    """Whether documents need dense vectors for them, where there are dense models."""
+    return not {"dense", "hybrid"}.isdisjoint(parts_of(candidates))
+
+
 @dataclass(frozen=True)
 class AppSettings:
     """What the generator, the feeder and the query side must agree on.
@@ -87,7 +95,9 @@ class AppSettings:
     that HNSW and BM25 are asked for; token_hits: the same for each query row, by candidates token. search_threads: per query
     and node.
     keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer than
-    are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit.
+    are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit. dense: by
+    name of a dense model of the bundle. weights, fusion: of candidates hybrid, where a query gives none: by scores (maxsim,
+    bm25, dense; empty for maxsim and bm25, 1 each), and `rrf` (ranks) or `sum` (scores from 0 to 1).
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
     jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
     passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
@@ -115,6 +125,9 @@ class AppSettings:
     search_threads: int = 2
     keep_rank_count: int = 0
     drop_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dense: Mapping[str, DenseSettings] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    fusion: str = "rrf"
     embedder: bool = True
     precision: str = ""
     jvm_heap_mb: int = 512
@@ -132,6 +145,7 @@ class AppSettings:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
         tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
+        tables |= {"weights": dict(self.weights), "dense": {name: section_json(own) for name, own in self.dense.items()}}
         for name in ("indexes", "drop_limits"):
             tables[name] = {key: dict(own) for key, own in getattr(self, name).items()}
         kept = {name: table for name, table in tables.items() if table}
@@ -155,6 +169,8 @@ class AppSettings:
             if "drop_limits" not in own:
                 kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
                 merged["drop_limits"] = kept
+            if "dense" not in own and not any(asks_dense(candidates) for candidates in merged["candidates"]):
+                merged["dense"] = {}
             by_name[name] = AppSettings.from_json(merged, table=f"indexes.{name}")
         return by_name
 

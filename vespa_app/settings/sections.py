@@ -9,6 +9,12 @@ redundancy = 2
 [cloud]                                     Vespa Cloud, dev and prod
 regions = ["aws-us-east-1c"]
 content_nodes = [2, 4]                      one number, or the least and the most (autoscaling)
+
+and of the vectors of a dense model beside the token vectors:
+
+[dense.NAME]
+dim = 384
+cells = "bfloat16"
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ __all__ = [
     "MOST_NODES",
     "CloudSettings",
     "ClusterSettings",
+    "DenseSettings",
     "section_json",
     "setting_error",
     "toml_table",
@@ -90,6 +97,20 @@ class CloudSettings:
     redundancy: int = 2
     read_tokens: tuple[str, ...] = ()
     write_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DenseSettings:
+    """One vector a passage, of a dense model of the bundle. cells: `float` or `bfloat16`; `int8` (one byte a dimension) and
+    `bits` (one bit) keep its direction, roughly. distance: how the model compares vectors, `prenormalized-angular` (of
+    length 1, as most are), `angular` or `dotproduct`. links, explore: of the HNSW graph.
+    """
+
+    dim: int
+    cells: str = "bfloat16"
+    distance: str = "prenormalized-angular"
+    links: int = 16
+    explore: int = 200
 
 
 def setting_error(key: str, what: str, where: str = "") -> SettingsError:
