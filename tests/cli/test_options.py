@@ -26,6 +26,7 @@ TEXTS = {
     "export --revision", "app --codec", "app --candidates", "deploy --target", "deploy --query-url", "deploy --allow",
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",
     "search --index", "search --weight", "search --fusion", "search --scored", "evaluate --candidates",
+    "evaluate --weight", "evaluate --fusion",
     "evaluate --metric", "evaluate --goal", "train --objective", "train --mine-by",
     "train --precision", "train --layout", "serve --candidates", "serve --url-field", "serve --host", "serve --cors",
     "serve --split",    "serve --trusted-proxy",
