@@ -165,7 +165,9 @@ class VespaSource:
                 continue
             packed = [item.packed for item in passages if item.packed is not None]
             vectors = [item.vectors for item in passages]
-            found.append(stored_document([item.passage for item in passages], vectors, packed, counted=self.counted))
+            dense = [item.dense for item in passages] if self._settings.dense else []
+            stored = [item.passage for item in passages]
+            found.append(stored_document(stored, vectors, packed, counted=self.counted, dense=dense))
         return found
 
     def _others(self, firsts: Sequence[Passage]) -> list[list[str]]:

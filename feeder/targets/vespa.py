@@ -26,6 +26,7 @@ from late_interaction.documents import Document, Passage
 from late_interaction.errors import MetadataError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.thresholds import plain_thresholds
+from vespa_app.candidates.dense import check_dense
 from vespa_app.running import Application
 from vespa_app.running.credentials import is_local
 from vespa_app.running.documents import sent_metadata
@@ -127,7 +128,8 @@ class VespaTarget:
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
         whole = [item for item in batch if self._is_whole(item)]
-        units = self._application.units([(item.passages, item.rows) for item in whole], self.bundle)
+        dense = [item.dense_by_passage for item in whole]
+        units = self._application.units([(item.passages, item.rows) for item in whole], self.bundle, dense)
         old = self._remembered([item.document.id for item in whole])
         for item, unit in zip(whole, units, strict=True):
             try:
@@ -210,15 +212,24 @@ class VespaTarget:
         return self._settled_rows(unknown) | {id_: self._seen.pop(id_) for id_ in document_ids if id_ in self._seen}
 
     def _is_whole(self, item: EncodedDocument) -> bool:
-        """Refuses a document without a first passage, or with vectors that are no finite numbers."""
+        """Refuses a document without a first passage, or with vectors that are no finite numbers or not as the settings say."""
         first = Passage.id_of(item.document.id, 0)
         if all(passage.id != first for passage in item.passages):
             self._refuse(item.document.id, 0, f"the document has no passage {first!r}: Vespa's are numbered so")
         elif not all(np.isfinite(rows).all() for rows in item.vectors):
             self._refuse(item.document.id, 0, "its token vectors hold NaN or infinity: the encoder's model is damaged")
         else:
-            return True
+            return self._has_dense(item)
         return False
+
+    def _has_dense(self, item: EncodedDocument) -> bool:
+        try:
+            for vectors in item.dense_by_passage:
+                check_dense(vectors, self._settings)
+        except MetadataError as error:
+            self._refuse(item.document.id, 0, str(error))
+            return False
+        return True
 
     def _put_job(self, item: EncodedDocument, unit: Sequence[Mapping[str, object]], old: Sequence[StoredRow]) -> Job:
         """Raises: MetadataError where the group is missing, ValueError where a value is no JSON."""
@@ -260,6 +271,12 @@ def _stored(document_id: str, rows: Sequence[StoredRow]) -> StoredDigest:
 
 
 def kept_by_vespa(application: Application, bundle: Bundle) -> Kept:
+    found = _token_vectors_kept(application, bundle)
+    cells = [f"{name} {own.cells}" for name, own in sorted(application.settings.dense.items()) if own.cells != "float"]
+    return Kept(f"{found.key}, dense {', '.join(cells)}", f"{found.shown} (dense: {', '.join(cells)})") if cells else found
+
+
+def _token_vectors_kept(application: Application, bundle: Bundle) -> Kept:
     settings = application.settings
     if settings.encoding == "embedder":
         return Kept(json.dumps(["embedder", settings.codec, settings.precision]), f"{settings.codec}, made by Vespa's embedder")

@@ -17,6 +17,7 @@ from late_interaction.errors import VespaBusy, VespaRefused
 from late_interaction.metadata import MetadataSchema
 from vespa_app import default_settings
 from vespa_app.running import Application, Description
+from vespa_app.settings import DenseSettings
 
 SCHEMA = MetadataSchema.from_json({"year": "long", "lang": "string", "tags": "array<string>"})
 
@@ -237,3 +238,21 @@ def test_the_query_for_rows_holds_nothing_of_a_user(open_target):
     ids = ['x" or true or "', "y' or true"]
     body = stored_query(settings, ids, 10)
     assert body["yql"] == f"select * from {settings.schema} where document_id in (@ids) order by id"
+
+
+def test_dense_vectors_go_with_each_passage_and_a_document_without_is_refused(vespa, open_target):
+    own = {"dense": DenseSettings(4, cells="float"), "e5": DenseSettings(8, cells="bits")}
+    target = open_target(candidates=("dense", "exhaustive"), dense=own)
+    vectors = {"dense": np.eye(1, 4, 2, dtype=np.float32)[0], "e5": np.eye(1, 8, dtype=np.float32)[0]}
+    whole = dataclasses.replace(encoded("a", 2), dense=(vectors, vectors))
+    lacking = dataclasses.replace(encoded("b", 2), dense=(vectors, {"dense": vectors["dense"]}))
+    target.put([whole, lacking, encoded("c")])
+    done = outcomes(target)
+    assert done["a"] is None
+    for id_, model in (("b", "e5"), ("c", "dense")):
+        assert f"the document has no vector of dense model '{model}'" in done[id_].message
+    for number in range(2):
+        fields = vespa.documents[f"a#{number}"]["fields"]
+        assert fields["dense"] == {"values": np.array([0, 0, 1, 0], ">f4").tobytes().hex()}
+        assert fields["dense_e5"] == {"values": "80"}
+    assert target.kept.key == "bfloat16, dense e5 bits" and not target.kept.exact

@@ -40,6 +40,7 @@ __all__ = [
     "DISTANCES",
     "DenseCandidates",
     "bytes_of",
+    "check_dense",
     "decoded_dense",
     "dense_declarations",
     "dense_field",
@@ -214,6 +215,12 @@ def bytes_of(own: DenseSettings) -> float:
     """Of a stored vector."""
     cells, packed = CELLS[own.cells]
     return own.dim / packed * _BYTES[cells]
+
+
+def check_dense(given: Mapping[str, Vector], settings: AppSettings) -> None:
+    """Of a passage. Raises: MetadataError where a vector is missing or not as the settings have it."""
+    for model, own in settings.dense.items():
+        _checked(given, model, own)
 
 
 def _checked(given: Mapping[str, Vector], model: str, own: DenseSettings) -> Vector:

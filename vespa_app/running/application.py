@@ -104,7 +104,7 @@ class Application:
         codes = _codes(books.codebook if self._has_lists else None, joined)
         residual = books.residual if CODECS[self.settings.codec].needs_codebook else None
         residual_codes = codes if residual is books.codebook and self._has_lists else _codes(residual, joined)
-        vectors = [own for of_document in dense for own in of_document] or [{}] * len(joined)  # chunks have none
+        vectors = [own for of_document in dense for own in of_document] if self.settings.dense else [{}] * len(joined)
         known = iter(zip(codes, (ids for _, ids in joined), residual_codes, vectors, strict=True))
         return [
             [document_fields(found, [v for v, _ in rows], self.settings, books, *next(known)) for found, rows in unit]
