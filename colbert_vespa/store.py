@@ -10,7 +10,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from feeder import FeedOptions, Splitting, start_feed
@@ -146,7 +146,7 @@ class DocumentStore:
         return self._client
 
     def _fed(self, documents: Sequence[Document], client: Client, operation: str) -> Outcome:
-        encoder = client.encoder if operation == "put" else None
+        encoder = client.encoder if operation == "put" and client.bundle.encodes else None
         return feed_documents(documents, self._place, client.bundle, operation, encoder, self._splitting)
 
 
@@ -223,7 +223,7 @@ def packed_document(document: Document, schema: MetadataSchema) -> Document:
             )
     except (MetadataError, TypeError, ValueError) as error:
         raise MetadataError(f"document {document.id!r}: {error}") from None
-    return Document(document.id, document.title, document.text, typed)
+    return replace(document, metadata=typed)
 
 
 def _inferred(documents: Iterable[Document]) -> MetadataSchema:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import TokenIds
+from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.codebook import CODEBOOK, MOST_CONSTANTS, SMALL_CODEBOOK, Codebook
 from late_interaction.codebook_training import CODEBOOK_ROWS, HELD_OUT, MIN_PER_CENTROID, default_centroids, train_codebook
@@ -20,11 +20,12 @@ from late_interaction.thresholds import train_thresholds
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["DEFAULT_BITS", "add_codebook"]
+__all__ = ["DEFAULT_BITS", "add_codebook", "add_codebook_of"]
 
 BLOCK = 256
 DEFAULT_BITS = 4
 MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B each at 128 dimensions
+MOST_BYTES = 2 << 30  # of ready rows, as float16
 THRESHOLD_PASSAGES = 1_000
 
 
@@ -69,7 +70,34 @@ def add_codebook(
             break
     if not rows:
         raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
-    joined, ids = np.concatenate(blocks), np.concatenate(token_ids) if token_ids else None
+    ids = np.concatenate(token_ids) if token_ids else None
+    return _with_books(bundle, blocks, ids, bits=bits, centroids=wanted, seed=seed)
+
+
+def add_codebook_of(
+    bundle: Bundle, passages: Iterable[Matrix], *, bits: int = DEFAULT_BITS, centroids: int | None = None, seed: int = 0
+) -> Bundle:
+    """As `add_codebook`, of ready rows `[t, d]` of passages, read until there are enough, or 2 GiB of them.
+
+    Raises: BundleError where there are none.
+    """
+    blocks: list[NDArray[Any]] = []
+    left = min(CODEBOOK_ROWS if centroids is None else _rows_for(centroids), MOST_BYTES // (2 * bundle.manifest.dim))
+    for rows in passages:
+        blocks.append(rows.astype(np.float16))
+        left -= len(rows)
+        if left <= 0:
+            break
+    if not blocks:
+        raise BundleError("the sample has no vectors: a codebook is trained on some of the documents to be indexed")
+    return _with_books(bundle, blocks, None, bits=bits, centroids=centroids, seed=seed)
+
+
+def _with_books(
+    bundle: Bundle, blocks: Sequence[NDArray[Any]], ids: TokenIds | None, *, bits: int, centroids: int | None, seed: int
+) -> Bundle:
+    """Trains on the rows of passages, and writes the manifest."""
+    joined = np.concatenate(blocks)
     books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (CODEBOOK, SMALL_CODEBOOK, "binary")}
 
     def train(name: str, count: int | None) -> Codebook:
@@ -79,7 +107,7 @@ def add_codebook(
         codebook.save(bundle.file(books[name]))
         return codebook
 
-    if train(CODEBOOK, wanted).size > MOST_CONSTANTS:
+    if train(CODEBOOK, centroids).size > MOST_CONSTANTS:
         train(SMALL_CODEBOOK, MOST_CONSTANTS)
     thresholds = train_thresholds([own.astype(np.float32) for own in blocks[:THRESHOLD_PASSAGES]], seed=seed)
     if thresholds is not None:

@@ -17,15 +17,18 @@ from late_interaction.reading import open_regular
 __all__ = ["Archive", "opened_archive"]
 
 MAX_MEMBERS = 1 << 10
-MAX_READ = 1 << 20  # bytes at a time: a longer table of contents is none of ours
+MEMBER_BYTES = 1 << 10  # of the table of contents, for each member
+MAX_READ = 1 << 20  # bytes at a time
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
 
 class _Blocks(io.BufferedReader):
-    """What zipfile may read of a file: a table of contents that claims to be gigabytes is never allocated."""
+    """What zipfile may read of a file, `most` bytes at once: a table of contents that claims gigabytes is never allocated."""
+
+    most = MAX_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_READ:
+        if size is not None and size > self.most:
             raise ValueError(f"{size} bytes in one piece")
         return super().read(MAX_READ if size is None or size < 0 else size)
 
@@ -33,13 +36,13 @@ class _Blocks(io.BufferedReader):
 class Archive:
     """`names`: of all members. Its methods raise ValueError, and what zipfile raises, where the file is damaged."""
 
-    def __init__(self, path: Path, opened: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, opened: zipfile.ZipFile, most: int = MAX_MEMBERS) -> None:
         self.path = path
         self._opened = opened
         self._members: dict[str, zipfile.ZipInfo] = {}
         members = opened.infolist()
-        if len(members) > MAX_MEMBERS:
-            raise ValueError(f"it has more than {MAX_MEMBERS} members")
+        if len(members) > most:
+            raise ValueError(f"it has more than {most} members")
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size or member.flag_bits & 1:
                 raise ValueError(f"member {member.filename} is packed or encrypted")
@@ -93,11 +96,15 @@ class Archive:
 
 
 @contextmanager
-def opened_archive(path: Path) -> Iterator[Archive]:
-    """Raises: OSError where the file cannot be read; ValueError saying what is wrong with it, also while it is used."""
+def opened_archive(path: Path, most: int = MAX_MEMBERS) -> Iterator[Archive]:
+    """most: members that it may have.
+
+    Raises: OSError where the file cannot be read; ValueError saying what is wrong with it, also while it is used.
+    """
     with _Blocks(open_regular(path).detach()) as blocks:
+        blocks.most = max(MAX_READ, most * MEMBER_BYTES)
         try:
             with zipfile.ZipFile(blocks) as opened:
-                yield Archive(path, opened)
+                yield Archive(path, opened, most)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, struct.error, zlib.error) as error:
             raise ValueError(f"no whole zip archive ({error})") from None

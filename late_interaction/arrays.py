@@ -20,14 +20,15 @@ from late_interaction.errors import BundleError
 from late_interaction.files import atomic_write
 from late_interaction.reading import open_regular
 
-__all__ = ["load_arrays", "map_array", "map_members", "save_arrays"]
+__all__ = ["load_arrays", "map_archive", "map_array", "map_members", "save_arrays"]
 
 MAX_HEADER = 10_000  # bytes, as numpy has it
 MAX_DIMENSIONS = 8
+MANY_MEMBERS = 1 << 17  # arrays of a source, one for each document
 _MAGIC = re.compile(rb"\x93NUMPY([\x01-\x03])\x00")
 _HEADER = re.compile(
-    rb"\{ *'descr': *'([<>|](?:f[248]|[iu][1248]|b1))' *, *'fortran_order': *(True|False) *, *'shape': *\(([\d, ]*)\) *,? *\}"
-    rb" *\n?"
+    rb"\{ *'descr': *'([<>|](?:f[248]|[iu][1248]|b1|U\d{1,7}))' *, *'fortran_order': *(True|False) *, *"
+    rb"'shape': *\(([\d, ]*)\) *,? *\} *\n?"
 )
 
 
@@ -81,6 +82,22 @@ def map_members(path: str | Path, what: str, names: Sequence[str]) -> dict[str, 
         raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
 
 
+def map_archive(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an `.npz`, numbers or texts, mapped and not to be written to; checksums are not compared.
+
+    Raises: OSError where it cannot be read; ValueError where it is damaged, or holds anything else.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    with opened_archive(path, MANY_MEMBERS) as archive:
+        whole = np.memmap(path, np.uint8, "r")
+        for name in archive.names:
+            start, size = archive.start(name), archive.size(name)
+            header = _header(bytes(whole[start : start + min(size, MAX_HEADER + 12)]), size, texts=True)
+            numbers = whole[start + header.start : start + size].view(header.dtype)
+            found[name.removesuffix(".npy")] = numbers.reshape(header.shape, order=header.order)
+    return found
+
+
 def _mapped(path: Path, start: int, size: int) -> NDArray[Any]:
     with open_regular(path) as file:
         file.seek(start)
@@ -110,7 +127,7 @@ def _array(data: bytes) -> NDArray[Any]:
     return np.array(np.frombuffer(data, header.dtype, offset=header.start).reshape(header.shape, order=header.order))
 
 
-def _header(head: bytes, size: int) -> _Header:
+def _header(head: bytes, size: int, *, texts: bool = False) -> _Header:
     """Of a file of `size` bytes. numpy would evaluate it as Python, and believe it."""
     magic = _MAGIC.match(head)
     if magic is None:
@@ -118,7 +135,7 @@ def _header(head: bytes, size: int) -> _Header:
     first = 10 if magic[1] == b"\1" else 12
     start = first + int.from_bytes(head[8:first], "little")
     match = _HEADER.fullmatch(head[first:start]) if start <= len(head) else None
-    if match is None:
+    if match is None or (b"U" in match[1] and not texts):
         raise ValueError("its header is not that of an array of numbers")
     lengths = [part.strip() for part in match[3].split(b",")]
     lengths = lengths[:-1] if not lengths[-1] else lengths

@@ -34,6 +34,7 @@ class Encoder:
 
         Raises: BundleError where the bundle has no such model; UsageError where there is no such device.
         """
+        bundle.check_encodes()
         self.bundle = bundle
         self.device = Device.of(device)
         self.precision = precision or suitable_precision(bundle, self.device)

@@ -19,9 +19,11 @@ from late_interaction.text import checked_text, clean_text
 from query.options import AUTO, SearchOptions
 from query.plans import Plan
 from query.types import ById, EncodedQuery, Ids, QueryVectors, SearchResult
+from vespa_app.candidates import STRATEGIES
 from vespa_app.settings.application_settings import parts_of
 
 __all__ = [
+    "NO_MODEL",
     "DenseModel",
     "SearchIndex",
     "Where",
@@ -41,6 +43,11 @@ class DenseModel(Protocol):
     """What makes the dense vectors of queries."""
 
     def encode_queries(self, texts: Sequence[str]) -> Matrix: ...
+
+
+NO_MODEL = (
+    "the bundle has no model to encode it with: give ready rows (--vectors), or candidates bm25, which rank by words alone"
+)
 
 
 class SearchIndex(Protocol):
@@ -146,7 +153,7 @@ def unfit_for(query: EncodedQuery, options: SearchOptions, dense: str | None) ->
     words = "it needs the query as text, not ready rows"
     vector = f"it needs the query as text, or its vector of dense model {dense!r} (QueryVectors)"
     weights = options.fusion_weights
-    found = {}
+    found = {} if len(query.rows) else _unfit_without_rows(options)
     if not query.text:
         found["bm25"] = words
         if "bm25" in weights:
@@ -156,6 +163,14 @@ def unfit_for(query: EncodedQuery, options: SearchOptions, dense: str | None) ->
         if "dense" in weights:
             found["hybrid"] = vector
     return found
+
+
+def _unfit_without_rows(options: SearchOptions) -> dict[str, str]:
+    """All but what ranks by words or dense vectors alone. Raises: UsageError where nobody named candidates."""
+    if options.candidates == AUTO:
+        raise UsageError(f"a text cannot be searched here: {NO_MODEL}")
+    ranked = "maxsim" in options.fusion_weights
+    return {name: NO_MODEL for name in STRATEGIES if name != "bm25" and (ranked or name != "hybrid")}
 
 
 def dense_model(asked: str | None, known: Iterable[str], address: str) -> str:
@@ -207,16 +222,22 @@ def _numbers(given: object) -> Matrix:
         raise UsageError(f"a query is a text or rows of numbers, got {type(given).__name__}") from None
 
 
-def encode_query(query: object, dim: int, encoder: Callable[[], Encoder]) -> EncodedQuery:
-    """dim: of the rows. encoder: asked for where the query is a text. Raises: UsageError as check_query."""
+def encode_query(query: object, bundle: Bundle, encoder: Callable[[], Encoder]) -> EncodedQuery:
+    """bundle: of the index; without a model, a text has no rows. encoder: asked for where the query is a text.
+
+    Raises: UsageError as check_query.
+    """
+    dim = bundle.manifest.dim
     if isinstance(query, QueryVectors):
         rows = check_query(_numbers(query.rows), dim)
         assert not isinstance(rows, str)
         text = None if query.text is None else checked_text(query.text, "the text of QueryVectors")
-        return EncodedQuery(rows, text, dense=_ready_dense(query.dense))
+        return EncodedQuery(rows, text, dense=_ready_dense(query.dense), ready=True)
     checked = check_query(query, dim)
     if not isinstance(checked, str):
-        return EncodedQuery(checked, None)
+        return EncodedQuery(checked, None, ready=True)
+    if not bundle.encodes:
+        return EncodedQuery(np.zeros((0, dim), np.float32), checked)
     model = encoder()
     start = time.perf_counter()
     rows_of_all = model.encode_queries([checked])

@@ -21,7 +21,7 @@ from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.filters import parse_where
 from late_interaction.text import given_list
-from query.backend import SearchIndex, Where, encode_query, with_dense
+from query.backend import NO_MODEL, SearchIndex, Where, encode_query, with_dense
 from query.explain import explained
 from query.merging import check_comparable, merged
 from query.options import (
@@ -61,6 +61,12 @@ def addresses_of(given: Addresses) -> list[str | Path]:
     if not isinstance(given, Sequence) or isinstance(given, bytes):
         raise UsageError(f"an address is a text, a Path or a list of them, got {type(given).__name__}")
     return list(given)
+
+
+def _by_words(hit: Hit) -> Hit:
+    """A hit that has no MaxSim, scored by BM25."""
+    stages = {"bm25": hit.stages.get("bm25", hit.stages.get("candidates", hit.score))}
+    return replace(hit, score=stages["bm25"], stages=stages)
 
 
 class Core:
@@ -189,7 +195,7 @@ class Core:
             return query
         if isinstance(index, ServerIndex):
             return index.asked(query)
-        return encode_query(query, index.bundle.manifest.dim, lambda: self.encoder(index.bundle))
+        return encode_query(query, index.bundle, lambda: self.encoder(index.bundle))
 
     def _encoded_for(self, query: object, indexes: Sequence[SearchIndex], options: SearchOptions) -> EncodedQuery:
         """With the dense vectors that a search of those indexes needs. Raises: UsageError."""
@@ -230,12 +236,24 @@ class Core:
         check_comparable(indexes)
         options = indexes[0].settled(options)  # of several the first one's, or their scores could not be compared
         encoded_queries = [self._encoded_for(query, indexes, options) for query in given_list(queries, "queries")]
-        if len(indexes) == 1:
+        if len(indexes) == 1 and all(len(encoded.rows) for encoded in encoded_queries):
             results = yield from indexes[0].search_many(encoded_queries, options, deadline)
         else:
-            results = yield from together([self._merged(indexes, encoded, options, deadline) for encoded in encoded_queries])
+            results = yield from together([self._one(indexes, encoded, options, deadline) for encoded in encoded_queries])
         bundle = indexes[0].bundle
         return [self._finished(bundle, *pair, options) for pair in zip(encoded_queries, results, strict=True)]
+
+    def _one(
+        self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
+    ) -> Plan[SearchResult]:
+        """A text without rows is ranked by its words, by which candidates bm25 are found."""
+        words = not len(encoded.rows) and options.candidates == "bm25"
+        how = options.by_candidates() if words else options
+        if len(indexes) == 1:
+            result = yield from indexes[0].search(encoded, how, deadline)
+        else:
+            result = yield from self._merged(indexes, encoded, how, deadline)
+        return replace(result, hits=tuple(map(_by_words, result.hits)), reranked=0) if words else result
 
     def _merged(
         self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
@@ -245,7 +263,7 @@ class Core:
         return merged([result for results in parts for result in results], options)
 
     def _finished(self, bundle: Bundle, encoded: EncodedQuery, result: SearchResult, options: SearchOptions) -> SearchResult:
-        if options.explain and encoded.text:
+        if options.explain and encoded.text and len(encoded.rows) and not encoded.ready:
             start = time.perf_counter()
             hits = explained(self.encoder(bundle), encoded, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
@@ -282,6 +300,8 @@ class Core:
         deadline, wanted = self.deadline(timeout), check_ids(ids)
         only = self._only(index, "score is", deadline)
         encoded = self._encoded(query, only)
+        if not len(encoded.rows) and not isinstance(only, ServerIndex):
+            raise UsageError(f"a text cannot be scored here: {NO_MODEL}")
         return self._checked((yield from only.score(encoded, wanted, deadline))) if wanted else ById()
 
     def get(

@@ -141,6 +141,10 @@ class SearchOptions:
             raise UsageError("stages are of one page that the engine scores: leave out offset and scored")
         return _FirstStageOptions(**{**vars(self), "explain": False})
 
+    def by_candidates(self) -> SearchOptions:
+        """The same search, ranked as its candidates were found."""
+        return _FirstStageOptions(**{**vars(self), "explain": False})
+
     def reranked(self, default: int) -> int:
         """How many candidates get their MaxSim: every page of one search must have the same, or pages would not fit together.
 

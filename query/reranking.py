@@ -22,7 +22,7 @@ def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: i
 
     Raises: UsageError on a query that is blank or of another shape.
     """
-    encoded = encode_query(query, encoder.dim, lambda: encoder)
+    encoded = encode_query(query, encoder.bundle, lambda: encoder)
     if not documents:
         return ()
     texts = [passage_text(d.title, d.text) for d in documents]
@@ -37,6 +37,6 @@ def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: i
         d, D, score = documents[place], vectors[place], float(scores[place])
         rows = encoded.row_scores(D) if explain else ()
         hits.append(Hit(rank, d.id, d.id, score, d.title, d.text, d.metadata, stages={"maxsim": score}, rows=rows, vectors=D))
-    if explain and encoded.text:
+    if explain and encoded.text and not encoded.ready:
         return explained(encoder, encoded, hits)
     return tuple(replace(hit, vectors=None) for hit in hits)

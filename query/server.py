@@ -152,11 +152,11 @@ class ServerIndex:
             kind = VespaUnreachable if self._facts.backend == "vespa" else LocalIndexError
             raise kind(f"{self.address}: {self._facts.error}")
         if isinstance(query, QueryVectors):
-            raise UsageError(f"{self.address} is a server, which takes no ready dense vectors: give the query as text")
+            raise UsageError(f"{self.address} is a server, which takes ready rows alone, or a text: give it one of them")
         checked = check_query(query, self._facts.dim)
         if isinstance(checked, str):
             return EncodedQuery(np.zeros((0, self._facts.dim), np.float32), checked)
-        return EncodedQuery(checked, None)
+        return EncodedQuery(checked, None, ready=True)
 
     def settled(self, options: SearchOptions) -> SearchOptions:
         """The server has the defaults of its indexes."""

@@ -83,13 +83,15 @@ class Ids(Covered, tuple[str, ...]):
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
-    """A query that was checked and encoded. rows: `[q, d]` float32. text: None where ready rows were given. encode_s:
-    seconds that the encoders took. dense: its vectors `[dim]` by name of the dense model."""
+    """A query that was checked and encoded. rows: `[q, d]` float32; none of a text that the bundle has no model for. text: None
+    where ready rows were given without one. encode_s: seconds that the encoders took. dense: its vectors `[dim]` by name of the
+    dense model. ready: whether the rows were given, so that they are not those of the text's tokens."""
 
     rows: Matrix
     text: str | None
     encode_s: float = 0.0
     dense: Mapping[str, Vector] = field(default_factory=dict)
+    ready: bool = False
 
     def row_scores(self, D: Matrix) -> tuple[float, ...]:
         """What each query row finds in a passage `D [t, d]`; nothing where it has no rows."""

@@ -14,7 +14,7 @@ from colbert_vespa.cli.doctor_command import doctor
 from colbert_vespa.cli.evaluate_commands import evaluate, parity
 from colbert_vespa.cli.feed_command import feed
 from colbert_vespa.cli.index_commands import index_app
-from colbert_vespa.cli.model_commands import export, train
+from colbert_vespa.cli.model_commands import bundle, export, train
 from colbert_vespa.cli.monitor_command import monitor_app
 from colbert_vespa.cli.option_types import Json, checkpoint, folder_to_write, path
 from colbert_vespa.cli.package_commands import app as make_app
@@ -93,6 +93,7 @@ def demo(
 
 app.command()(demo)
 app.command()(export)
+app.command()(bundle)
 app.command("app")(make_app)
 for command in (deploy, plan, feed, search, evaluate, train, parity, doctor):
     app.command()(command)

@@ -127,7 +127,7 @@ def _evaluated(out: Output, client: Client, judged: Judged, settings: Evaluation
     from colbert_vespa.evaluation.evaluating import cached_encoder, evaluate
 
     with out.steps() as step:
-        if not settings.recall_queries:
+        if not settings.recall_queries or not client.bundle.encodes:
             return evaluate(client, judged, None, settings, step=step)
         with cached_encoder(client.encoder) as encoder:
             return evaluate(client, judged, encoder, settings, step=step)

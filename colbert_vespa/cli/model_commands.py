@@ -1,4 +1,4 @@
-"""`export` and `train`: checkpoint to bundle, examples to checkpoint."""
+"""`export`, `bundle` and `train`: checkpoint to bundle, a bundle without a model, examples to checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from late_interaction.files import check_folder
 if TYPE_CHECKING:
     from colbert_vespa.training import HoldOut, TrainingData
 
-__all__ = ["export", "train"]
+__all__ = ["bundle", "export", "train"]
 
 
 def export(
@@ -82,6 +82,42 @@ def export(
     )  # fmt: skip
     out = Output(json_output=json_output)
     out.result(export_bundle(out, checkpoint, output, options, sample))
+
+
+def bundle(
+    dim: Annotated[int, typer.Option("--dim", help="Numbers of a row, up to 4,096.", parser=whole(1, 4096))],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
+    sample: Annotated[
+        Path | None,
+        typer.Option("--sample-vectors", help="Some of your documents with vectors; trains the codebook.", parser=path),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", help="Rows of a passage at most, as patches of a page.", parser=whole(4, 65_536))
+    ] = 2048,
+    query_rows: Annotated[int, typer.Option("--query-rows", help="Rows of a query at most.", parser=whole(3, 1024))] = 64,
+    raw: Annotated[bool, typer.Option("--raw", help="Rows are not normalised: dot products as they are.")] = False,
+    source: Annotated[str, typer.Option("--source", help="Name of the model that makes the vectors.")] = "ready vectors",
+    bits: Annotated[
+        int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
+    ] = None,
+    centroids: Annotated[
+        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits the sample.", parser=COUNT)
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Make a bundle without a model, for vectors that are made elsewhere."""
+    from exporter.ready import ReadyOptions, make_ready_bundle
+    from feeder.sources import open_sources
+    from late_interaction.bundle import is_bundle_folder
+    from late_interaction.bundle_cache import register_bundle
+
+    options = ReadyOptions(dim, rows, query_rows, not raw, source, bits, centroids)
+    check_folder(output, owned=is_bundle_folder)
+    out = Output(json_output=json_output)
+    made = make_ready_bundle(output, options, None if sample is None else open_sources([str(sample)])[0])
+    register_bundle(made)
+    out.say(f"bundle written to {output}")
+    out.result({"bundle": str(output), "sha256": made.sha256, "dim": dim, "codebooks": sorted(made.manifest.codebooks)})
 
 
 def _length(text: str | None) -> int | str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,20 +22,30 @@ from colbert_vespa.cli.option_types import (
     Timeout,
     Weight,
     address,
+    path,
     text,
     weights_of,
 )
 from late_interaction.errors import FilterError, UsageError
 from late_interaction.files import atomic_write
 
+if TYPE_CHECKING:
+    from query import QueryVectors
+
 __all__ = ["search"]
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.", parser=text)],
     address: Annotated[
         list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.", parser=address)
     ],
+    query: Annotated[str | None, typer.Argument(help="What to look for.", parser=text)] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            "--vectors", help="File with the query's rows, made elsewhere: NPZ, safetensors, JSON, Parquet.", parser=path
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Number of passages.", parser=COUNT)] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.', parser=text)] = None,
     candidates: Candidates = "auto",
@@ -66,10 +77,11 @@ def search(
 
     out = Output(json_output=json_output)
     filter_, weights = _where(where), weights_of(weight)
+    asked = _asked(query, vectors)
     settings = ClientSettings(require_full=require_full)
     with Client(address, bundle, settings=settings) as client:
         result = client.search(
-            query, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
+            asked, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
             group=group, weights=weights, fusion=fusion, dense=dense, scored=scored, timeout=timeout,
             explain=explain or heatmap is not None or not json_output,  # people see which words matched
         )  # fmt: skip
@@ -77,9 +89,26 @@ def search(
     if explain:
         out.explanation(result)
     if heatmap is not None:
-        atomic_write(heatmap, heatmap_page(query, result).encode())
+        atomic_write(heatmap, heatmap_page(query or str(vectors), result).encode())
         out.say(f"words against words: {heatmap}")
     out.result({"from": address[0] if len(address) == 1 else address, **result.to_json()})
+
+
+def _asked(text: str | None, vectors: Path | None) -> str | QueryVectors:
+    """Raises: UsageError where nothing is asked, or the file holds other than one query."""
+    if vectors is None:
+        if text is None:
+            raise UsageError("give a query, or --vectors FILE with its rows")
+        return text
+    import numpy as np
+
+    from feeder.sources import open_sources
+    from query import QueryVectors
+
+    found = list(itertools.islice(open_sources([str(vectors)])[0], 2))
+    if len(found) != 1 or len(found[0].vectors) != 1:
+        raise UsageError(f"{vectors} must hold the rows of one query, and no others: an array [q, d]")
+    return QueryVectors(np.asarray(found[0].vectors[0], np.float32), text=text or found[0].text or None)
 
 
 def _where(text: str | None) -> dict[str, object] | None:

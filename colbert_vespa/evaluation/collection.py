@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from feeder.sources.corpus import open_corpus
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import SourceLimits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, UsageError
+from late_interaction.ready_rows import ReadyRows, matrices_of
 from late_interaction.text import checked_id, checked_text
+from query.types import Query, QueryVectors
 
 __all__ = ["BLANKS", "Collection", "CollectionQuery", "Qrels", "read_collection", "read_qrels", "text_lines"]
 
@@ -24,10 +28,20 @@ WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's 
 
 @dataclass(frozen=True, slots=True)
 class CollectionQuery:
-    """Id and text are cleaned and checked as those of documents."""
+    """Id and text are cleaned and checked as those of documents. vectors: rows `[q, d]` that were made elsewhere."""
 
     id: str
     text: str
+    vectors: ReadyRows | None = field(default=None, compare=False)
+
+    @property
+    def asked(self) -> Query:
+        """What is searched: the rows where there are any, with the text for its words."""
+        return self.text if self.vectors is None else QueryVectors(self.vectors, text=self.text or None)
+
+    @property
+    def blank(self) -> bool:
+        return self.vectors is None and not self.text.strip()
 
     def __post_init__(self) -> None:
         """Raises: UsageError on an id that cannot be one, or a text that is not text."""
@@ -62,12 +76,27 @@ def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection
     found = read_qrels(judged)
     records = read_json_lines(queries, str(queries), SourceLimits())
     asked = tuple(
-        CollectionQuery(id_of(record, f"{queries}:{number}"), text_of(record, "text", f"{queries}:{number}"))
+        CollectionQuery(
+            id_of(record, f"{queries}:{number}"),
+            text_of(record, "text", f"{queries}:{number}"),
+            _rows_of(record.get("vectors"), f"{queries}:{number}: vectors"),
+        )
         for number, record in records
     )
     if judged.parent != root:  # BEIR's queries are those of all splits
         asked = tuple(query for query in asked if query.id in found)
     return Collection(root.name, corpus, asked, found)
+
+
+def _rows_of(given: object, where: str) -> ReadyRows | None:
+    """Raises: CollectionError where they are not those of one query."""
+    try:
+        found = matrices_of(given, where)
+    except UsageError as error:
+        raise CollectionError(str(error)) from None
+    if len(found) > 1 or any(rows.ndim != 2 for rows in found):
+        raise CollectionError(f"{where} must be rows [q, d]")
+    return np.asarray(found[0], np.float32) if found else None
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, float]]:

@@ -24,7 +24,7 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import check_finite
-from late_interaction.errors import CollectionError
+from late_interaction.errors import CollectionError, UsageError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 from late_interaction.progress import StepReport
@@ -56,6 +56,11 @@ class Judged:
     queries: Sequence[CollectionQuery]
     qrels: Qrels
 
+    @property
+    def ready(self) -> bool:
+        """Whether all documents and queries have their vectors."""
+        return all(d.vectors for d in self.documents) and all(q.vectors is not None for q in self.queries)
+
     @classmethod
     def read(cls, collection: Path, qrels: Path | None = None, limit: int | None = None) -> Judged:
         """Of a collection folder. qrels: a file of judgements instead of the folder's own. Raises: CollectionError."""
@@ -73,7 +78,7 @@ class Judged:
     ) -> Judged:
         """`limit`: a seeded sample of so many queries. Raises: CollectionError where no query is judged."""
         there = {document.id: document for document in documents if not document.blank}
-        judged = [q for q in queries if q.text.strip() and any(v > 0 and d in there for d, v in qrels.get(q.id, {}).items())]
+        judged = [q for q in queries if not q.blank and any(v > 0 and d in there for d, v in qrels.get(q.id, {}).items())]
         if not judged:
             raise CollectionError(f"collection {name} has no query with a relevant document in its corpus")
         if limit is not None and limit < len(judged):
@@ -149,7 +154,8 @@ def evaluate(
     *,
     step: StepReport | None = None,
 ) -> Evaluation:
-    """`encoder`: encodes the corpus for exact MaxSim; None leaves recall_at_10 out, and the mean of token vectors.
+    """`encoder`: encodes what of the corpus has no vectors of its own, for exact MaxSim; without it, and with such documents or
+    queries, recall_at_10 is left out, and the mean of token vectors too.
 
     Hits whose id is not in the collection count as not relevant, as they would for a user. recall_at_10 compares with exact
     MaxSim over float32 vectors, for the first `settings.recall_queries` of the queries.
@@ -160,7 +166,8 @@ def evaluate(
     asked = _asked(client, judged, depth, settings, report)
     recall = None
     sample = judged.queries[: settings.recall_queries]
-    if encoder is not None:
+    exactly = settings.recall_queries > 0 and (encoder is not None or judged.ready)
+    if exactly:
         exact = exact_rankings(client, judged.documents, sample, encoder, 10, report)
         recall = float(np.mean([overlap_at_k([id_ for id_, _ in asked.run[q.id]], exact[q.id], 10) for q in sample]))
     runs = _baseline_runs(client, judged, encoder, settings, asked.run, depth, report)
@@ -172,7 +179,7 @@ def evaluate(
         queries=len(judged.queries),
         measured=means(metrics, ours, judged.qrels, ids),
         recall_at_10=recall,
-        recall_queries=len(sample) if encoder is not None else 0,
+        recall_queries=len(sample) if exactly else 0,
         latency_ms={"p50": 1000 * percentile(asked.seconds, 0.5), "p95": 1000 * percentile(asked.seconds, 0.95)},
         baselines={name: means(metrics, rankings_of(run), judged.qrels, ids) for name, run in runs.items()},
         candidates=asked.candidates,
@@ -195,13 +202,13 @@ def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSetti
         client.search, candidates=settings.candidates, rerank=settings.rerank, weights=settings.weights, fusion=settings.fusion,
         dense=settings.model,
     )  # fmt: skip
-    search(judged.queries[0].text, depth)  # loads and compiles
+    search(judged.queries[0].asked, depth)  # loads and compiles
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()
-        found = search(query.text, 10)
+        found = search(query.asked, 10)
         seconds.append(time.perf_counter() - start)
         used = found.candidates
-        deep = search(query.text, max(depth, 10))
+        deep = search(query.asked, max(depth, 10))
         scores: dict[str, float] = {}
         for hit in (*found.hits, *deep.hits):
             scores.setdefault(hit.id, hit.score)
@@ -221,8 +228,9 @@ def _baseline_runs(
 ) -> dict[str, Run]:
     """`hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
     documents, queries = judged.documents, judged.queries
-    words = bm25_run(documents, queries, depth)
-    runs: dict[str, Run] = {"bm25": words}
+    texts = any(d.title.strip() or d.text.strip() for d in documents) and any(q.text.strip() for q in queries)
+    words: Run = bm25_run(documents, queries, depth) if texts else {}
+    runs: dict[str, Run] = {"bm25": words} if texts else {}
     dense = None
     if settings.dense is not None:
         from exporter.torch_dense import TorchDense
@@ -232,12 +240,13 @@ def _baseline_runs(
         D = model.encode_documents([passage_text(d.title, d.text) for d in documents])
         report("dense", len(documents), len(documents))
         dense = dense_run(documents, queries, D, model.encode_queries([q.text for q in queries]), depth)
-    elif encoder is not None:
-        rows = client.encoder.encode_queries([query.text for query in queries])
+    elif encoder is not None and not any(d.vectors for d in documents):
+        rows = [_query_rows(client, query) for query in queries]
         dense = pooled_run(documents, queries, rows, encoder, depth, report)
     if dense is not None:
         runs |= {"dense": dense, "bm25_dense": fused_run(dense, words, depth)}
-    runs["hybrid"] = fused_run(ours, words, depth)
+    if texts:
+        runs["hybrid"] = fused_run(ours, words, depth)
     if settings.baseline is not None:
         runs["baseline"] = settings.baseline
     return runs
@@ -281,7 +290,7 @@ def exact_rankings(
     client: Client,
     documents: Sequence[Document],
     queries: Sequence[CollectionQuery],
-    encoder: DocumentEncoder,
+    encoder: DocumentEncoder | None,
     k: int,
     step: StepReport,
     block: int = 512,
@@ -290,13 +299,12 @@ def exact_rankings(
 
     Equal scores keep the order of the documents, as the engine does.
     """
-    rows = {query.id: client.encoder.encode_queries([query.text])[0] for query in queries}
+    rows = {query.id: _query_rows(client, query) for query in queries}
     best: dict[str, tuple[Matrix, NDArray[np.int64]]] = {id_: (np.empty(0, np.float32), np.empty(0, np.int64)) for id_ in rows}
     source = iter(documents)
     first = 0
     while part := list(islice(source, block)):
-        vectors = encoder.encode_documents([Passage.of(document).encoded_text for document in part])
-        check_finite(vectors, encoder.bundle)
+        vectors = _document_rows(client, part, encoder)
         flat = np.concatenate(vectors)
         lengths = np.array([len(item) for item in vectors])
         places = np.arange(first, first + len(part))
@@ -308,6 +316,28 @@ def exact_rankings(
         first += len(part)
         step("exact MaxSim", first, len(documents))
     return {id_: [documents[int(place)].id for place in places] for id_, (_, places) in best.items()}
+
+
+def _query_rows(client: Client, query: CollectionQuery) -> Matrix:
+    return query.vectors if query.vectors is not None else client.encoder.encode_queries([query.text])[0]
+
+
+def _document_rows(client: Client, documents: Sequence[Document], encoder: DocumentEncoder | None) -> list[Matrix]:
+    """Raises: CollectionError naming a document whose own vectors do not fit, or that has several passages of them."""
+    texts = [Passage.of(document).encoded_text for document in documents if not document.vectors]
+    encoded = iter(encoder.encode_documents(texts) if encoder is not None and texts else [])
+    rules = client.bundle.document_rows
+    found = []
+    for document in documents:
+        if len(document.vectors) > 1:
+            raise CollectionError(f"document {document.id!r} has vectors of several passages: exact MaxSim is of one each")
+        try:
+            found.append(rules.checked(document.vectors[0]) if document.vectors else next(encoded))
+        except UsageError as error:
+            raise CollectionError(f"document {document.id!r}: {error}") from None
+    if encoder is not None:
+        check_finite(found, encoder.bundle)
+    return found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import numpy as np
 
 from colbert_vespa.server.access import Access
 from colbert_vespa.server.batching import Gathering
@@ -96,6 +97,8 @@ class Engine:
             if stopped():
                 return
             index = self.core.named([served.known])[0]
+            if not index.bundle.encodes:
+                continue
             rows = self.core.encoder(index.bundle).encode_queries(["warm"])[0]
             for candidates in ("hybrid", "exhaustive") if served.backend == "local" else (AUTO,):
                 if stopped():
@@ -149,11 +152,15 @@ class Engine:
         bundle = opened.indexes[0].bundle
         checked = [check_query(query, bundle.manifest.dim) for query in queries]
         start = time.perf_counter()
-        texts = [query for query in checked if isinstance(query, str)]
+        texts = [query for query in checked if isinstance(query, str)] if bundle.encodes else []
         work = asyncio.gather(*map(self._gathering(bundle), dict.fromkeys(texts)))
         rows = dict(zip(dict.fromkeys(texts), await within(opened.until - self.clock(), work), strict=True)) if texts else {}
         took = time.perf_counter() - start
-        return [EncodedQuery(rows[q], q, took) if isinstance(q, str) else EncodedQuery(q, None) for q in checked]
+        none = np.zeros((0, bundle.manifest.dim), np.float32)
+        return [
+            EncodedQuery(rows.get(q, none), q, took) if isinstance(q, str) else EncodedQuery(q, None, ready=True)
+            for q in checked
+        ]
 
     def _gathering(self, bundle: Bundle) -> Gathering[str, Matrix]:
         if bundle.sha256 not in self._queries:

@@ -211,11 +211,21 @@ class PassagesBody(StrictModel):
 
 
 class DocumentBody(StrictModel):
-    """A document without its id, which is in the address."""
+    """A document without its id, which is in the address. vectors: token vectors that were made elsewhere, of its passage or of
+    each of them."""
 
     title: str = ""
     text: str = ""
     metadata: dict[str, Any] = {}
+    vectors: RowsBody | list[Row] | list[RowsBody] | None = None
+
+    def matrices(self) -> tuple[Matrix, ...] | list[Matrix]:
+        """Rows of each passage; none where the model makes them. Raises: UsageError."""
+        if self.vectors is None:
+            return ()
+        if isinstance(self.vectors, list) and any(isinstance(one, RowsBody) for one in self.vectors):
+            return [rows_of(one) for one in self.vectors if isinstance(one, RowsBody)]
+        return [rows_of(self.vectors)]  # type: ignore[arg-type]  # not a list of bodies
 
 
 class Problem(BaseModel):

@@ -96,7 +96,7 @@ class Writing:
             ready = [document for _, fitting in judged for document in fitting]
         outcome = Outcome((), {})
         if ready:
-            encoder = await engine.thread(engine.core.encoder, bundle) if operation == "put" else None
+            encoder = await engine.thread(engine.core.encoder, bundle) if operation == "put" and bundle.encodes else None
             to = locate(opened.served[0].address)
             outcome = await engine.write_thread(feed_documents, ready, to, bundle, operation, encoder, self.splitting)
         found = [_fates(job, known, outcome) for job, known in zip(jobs, refused, strict=True)]

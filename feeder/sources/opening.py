@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from feeder.sources.array_files import read_array_file
 from feeder.sources.arrow import is_dataset, read_arrow, read_dataset, read_parquet
 from feeder.sources.corpus import corpus_of, open_corpus
 from feeder.sources.folders import has_files, read_folder
@@ -28,16 +29,18 @@ __all__ = ["FORMATS", "open_id_lists", "open_sources"]
 
 @dataclass(frozen=True)
 class Kind:
-    """suffixes: of files, those of .gz and .zst taken off. folder: whether a folder is one."""
+    """suffixes: of files, those of .gz and .zst taken off. folder: whether a folder is one. alone: its files are read where
+    they are named, and left out of folders, as weights of models have the same suffixes."""
 
     read: Reader
     suffixes: tuple[str, ...] = ()
     folder: Callable[[Path], bool] | None = None
+    alone: bool = False
 
 
 def _file_reader(path: Path, settings: SourceSettings | None = None) -> Reader | None:
     kind = _kind_of_file(path)
-    return None if kind is None else _delimited(kind.read, settings or SourceSettings())
+    return None if kind is None or kind.alone else _delimited(kind.read, settings or SourceSettings())
 
 
 def _delimited(read: Reader, settings: SourceSettings) -> Reader:
@@ -62,6 +65,7 @@ FORMATS: dict[str, Kind] = {
     "tsv": Kind(read_tsv, (".tsv",)),
     "parquet": Kind(read_parquet, (".parquet",)),
     "arrow": Kind(read_arrow, (".arrow", ".feather")),
+    "arrays": Kind(read_array_file, (".npz", ".safetensors"), alone=True),
     "page": Kind(partial(read_page, id_=""), tuple(PAGES)),
     "beir": Kind(read_json_lines, folder=lambda path: corpus_of(path) is not None),
     "dataset": Kind(read_dataset, folder=is_dataset),

@@ -102,3 +102,11 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(module, pack
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=rf"pip install 'colbert-vespa\[{extra}\]'"):
         importlib.import_module(module)
+
+
+def test_page_images_are_found_with_their_patches(tmp_path, capsys):
+    found = example("page_images").main(tmp_path)
+    assert [int(id_.removeprefix("page-")) % 3 for id_ in found] == [2, 2, 2]  # those with a stamp
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "30 pages of 1024 rows"
+    assert sum(line.count("#") for line in lines) == 48  # patches of the stamp

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ready import ready_bundle
 from vespa_bundles import small_bundle, with_thresholds
 
 from late_interaction.metadata import FieldType, MetadataSchema
@@ -88,6 +89,7 @@ CASES = {
     ),
     "paged": AppSettings(dim=16, query_rows=8, embedder=False, paged=True, candidates=("bm25", "exhaustive")),
     "explain": AppSettings(dim=16, query_rows=8, embedder=False, candidates=("centroid", "bm25")),
+    "ready": AppSettings(dim=128, query_rows=32, embedder=False),
     "streaming": AppSettings(
         dim=16,
         query_rows=8,
@@ -102,6 +104,8 @@ CASES = {
 
 def golden_package(name: str, scratch: Path) -> Package:
     settings = CASES[name]
+    if name == "ready":
+        return build_package(ready_bundle(scratch / name, dim=settings.dim), settings)
     dense = {model: own.dim for model, own in settings.dense.items()}
     bundle = small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid", dense=dense)
     package = build_package(with_thresholds(bundle) if settings.thresholds else bundle, settings)

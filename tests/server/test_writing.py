@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 
+import numpy as np
 import pytest
 from serving import made, refused, serving
 
@@ -175,3 +177,17 @@ def made_gone(folder, id_):
     store = DocumentStore(folder)
     store.delete([id_])
     store.close()
+
+
+async def test_documents_bring_their_vectors(http):
+    rows = [[1.0] + [0.0] * 15, [0.0, 1.0] + [0.0] * 14]
+    packed = {"base64": base64.b64encode(np.array(rows, "<f2").tobytes()).decode(), "dtype": "float16", "shape": [2, 16]}
+    assert (await http.put(f"{AT}/page", json={"vectors": rows})).json() == {"id": "page"}
+    assert (await http.put(f"{AT}/pages", json={"vectors": [packed, packed]})).json() == {"id": "pages"}
+    (found,) = outcomes(await http.post(AT, content=lines({"id": "line", "text": "t", "vectors": packed}), headers=LINES))
+    assert found["status"] == 200
+    hits = (await http.post("/v1/search", json={"rows": rows, "k": 4, "candidates": "exhaustive"})).json()["results"][0]["hits"]
+    assert {hit["passage_id"] for hit in hits} == {"page#0", "pages#0", "pages#1", "line#0"}
+    assert "the bundle takes [t, 16]" in await refused(http.put(f"{AT}/x", json={"vectors": [[1.0] * 3]}), 422)
+    (wrong,) = outcomes(await http.post(AT, content=lines({"id": "x", "vectors": [[1.0, 2.0]]}), headers=LINES))
+    assert wrong["status"] == 422 and "the bundle takes [t, 16]" in wrong["detail"]

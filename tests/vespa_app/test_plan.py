@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ready import ready_bundle
 from vespa_bundles import WITHOUT_DENSE, small_bundle, small_codebook
 
 from late_interaction.codebook_training import train_codebook
@@ -391,3 +392,15 @@ def test_the_command(cli, tmp_path):
     assert answer["request"]["codec"] == "float32"
     failed = cli("plan", "--documents", "1e6", "--tokens", "0", code=2)
     assert "--tokens" in failed.stderr
+
+
+@pytest.mark.parametrize("codec", ["bfloat16", "binary"])
+def test_pages_of_2000_rows_without_a_model(tmp_path, codec):
+    """A million page images: what the codec makes of 2,000 rows, and containers without an embedder."""
+    request = change(tokens=2000, codec=codec, candidates=("pooled",)).with_bundle(ready_bundle(tmp_path / "bundle", dim=128))
+    assert (request.dim, request.query_rows, request.embedder) == (128, 32, False)
+    plan, texts = make_plan(request), make_plan(dataclasses.replace(request, tokens=80))
+    assert plan.value("token vectors") == 2000 * CODECS[codec].bytes_per_token(128)
+    both_copies_gb = 2 * 2000e6 * CODECS[codec].bytes_per_token(128) / 1e9
+    assert both_copies_gb < plan.value("memory, all copies") < 1.5 * both_copies_gb
+    assert plan.value("query, pooled") > 10 * texts.value("query, pooled")

@@ -131,6 +131,7 @@ def default_settings(
         residual_bits=bits if bits and known and known.needs_codebook else AppSettings.residual_bits,
         thresholds=known is not None and known.takes_thresholds and books.thresholds is not None,
         query_rows=bundle.manifest.query.length,
+        embedder=bundle.encodes,
         metadata=metadata,
         codec=codec,
         candidates=names,

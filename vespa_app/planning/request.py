@@ -119,10 +119,12 @@ class PlanRequest:
         )  # fmt: skip
 
     def with_bundle(self, bundle: Bundle) -> PlanRequest:
-        """dim, rows of a query and pooling of the bundle; centroids and bits of its codebook, where it has one."""
+        """dim, rows of a query and pooling of the bundle, and whether it can embed; centroids and bits of its codebook, where it
+        has one."""
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
-        request = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling)
+        embedder = self.embedder and bundle.encodes
+        request = replace(self, dim=manifest.dim, query_rows=manifest.query.length, pooling=pooling, embedder=embedder)
         if not request.dense and any(map(asks_dense, request.candidates)):
             own = tuple((name, DenseSettings(part.dim)) for name, part in manifest.dense.items())
             request = replace(request, dense=own)

@@ -93,14 +93,25 @@ def ask(
     return IndexAnswers(place, exact, found, texts, stored, scores, tuple(notes))
 
 
-def compare_index(answers: IndexAnswers, rows: Mapping[str, Matrix], encoder: Encoder, k: int) -> list[Comparison]:
-    """The layers of one index, as far as it could be asked."""
+def compare_index(
+    answers: IndexAnswers, rows: Mapping[str, Matrix], encoder: Encoder | None, k: int, ready: Mapping[str, Matrix]
+) -> list[Comparison]:
+    """The layers of one index, as far as it could be asked. ready: rows of passages that were made elsewhere.
+
+    Raises: UsageError where a passage has none and there is no encoder, or nothing is found.
+    """
     place = answers.place
     passages = list(answers.texts)
     if not passages:
         raise UsageError(f"{place.address} finds nothing for any of the queries: give others, or feed it first")
-    texts = [answers.texts[id_] for id_ in passages]
-    made = dict(zip(passages, encoder.encode_documents(texts), strict=True))
+    bare = [id_ for id_ in passages if id_ not in ready]
+    if bare and encoder is None:
+        raise UsageError(
+            f"{place.address} finds passage {bare[0]!r}, whose vectors were made elsewhere: give them with --documents or "
+            "--collection"
+        )
+    encoded = encoder.encode_documents([answers.texts[id_] for id_ in bare]) if encoder is not None and bare else []
+    made = {**{id_: ready[id_] for id_ in passages if id_ in ready}, **dict(zip(bare, encoded, strict=True))}
     ours = _maxsim(rows, made)
     compared = []
     if answers.stored:
@@ -117,7 +128,7 @@ def compare_index(answers: IndexAnswers, rows: Mapping[str, Matrix], encoder: En
 
 
 def _codec(
-    answers: IndexAnswers, made: Mapping[str, Matrix], rows: Mapping[str, Matrix], encoder: Encoder, k: int
+    answers: IndexAnswers, made: Mapping[str, Matrix], rows: Mapping[str, Matrix], encoder: Encoder | None, k: int
 ) -> Comparison:
     """Rows of the encoder against rows that are stored; texts with another number of rows have no cosines."""
     place = answers.place
@@ -131,8 +142,9 @@ def _codec(
         together = np.concatenate(list(cosines.values()))
         measured |= {"mean_cosine": float(together.mean()), "worst_cosine": float(together.min())}
     others = [id_ for id_ in made if id_ not in set(same)][:WORST]
-    cut = dict(zip(others, encoder.tokenizing.documents([answers.texts[id_] for id_ in others]), strict=True))
-    cases += [Case(f"passage {id_}", "rows_equal", 0.0, _other_rows(place, cut[id_].truncated)) for id_ in others]
+    tokens = [] if encoder is None else encoder.tokenizing.documents([answers.texts[id_] for id_ in others])
+    cut = {id_: rows_of.truncated for id_, rows_of in zip(others, tokens, strict=encoder is not None)}
+    cases += [Case(f"passage {id_}", "rows_equal", 0.0, _other_rows(place, cut.get(id_, False))) for id_ in others]
     layer = "embedder" if place.embedder else "codec"
     whole = _with(worst_rows(cosines, {}) + cases, _why(place))
     return Comparison(layer, "encoder", f"stored in {place.address}", measured, whole, place.codec)

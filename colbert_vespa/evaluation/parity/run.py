@@ -11,8 +11,10 @@ from colbert_vespa.evaluation.parity.encoders import compare_encoders
 from colbert_vespa.evaluation.parity.indexes import IndexAnswers, ask, compare_addresses, compare_index, describe
 from colbert_vespa.evaluation.parity.texts import Texts
 from colbert_vespa.evaluation.parity.thresholds import Check, checks_of
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.encoder import Encoder
+from late_interaction.errors import UsageError
 from query import Client, ClientSettings
 
 __all__ = ["ParityReport", "compare_all"]
@@ -53,6 +55,15 @@ class ParityReport:
         }
 
 
+def _rows(texts: Texts, query: str, encoder: Encoder | None) -> Matrix:
+    """Raises: UsageError where there is nothing to make them of."""
+    if query in texts.rows:
+        return texts.rows[query]
+    if encoder is None:
+        raise UsageError("the bundle has no model: give queries with vectors (--queries FILE, or a collection that has them)")
+    return encoder.encode_queries([texts.queries[query]])[0]
+
+
 def compare_all(
     bundle: Bundle,
     texts: Texts,
@@ -66,9 +77,9 @@ def compare_all(
 ) -> ParityReport:
     """Raises: CheckpointError, MissingDependency, LocalIndexError, VespaError; UsageError where an index finds nothing."""
     tell = say or (lambda _text: None)
-    comparisons = compare_encoders(bundle, checkpoint, texts, k, tell)
-    encoder = Encoder(bundle)
-    rows = dict(zip(texts.queries, encoder.encode_queries(list(texts.queries.values())), strict=True))
+    encoder = Encoder(bundle) if bundle.encodes else None
+    comparisons = compare_encoders(bundle, checkpoint, texts, k, tell) if bundle.encodes else []
+    rows = {id_: _rows(texts, id_, encoder) for id_ in texts.queries}
     asked: list[IndexAnswers] = []
     notes: list[str] = []
     for address in addresses:
@@ -79,10 +90,11 @@ def compare_all(
                 notes.append(f"{address} was made with another bundle ({client.bundle.sha256[:12]}, not {bundle.sha256[:12]})")
         notes += answers.notes
         asked.append(answers)
-        comparisons += compare_index(answers, rows, encoder, k)
+        ready = texts.ready_rows(answers.texts.keys(), bundle.document_rows)
+        comparisons += compare_index(answers, rows, encoder, k, ready)
     comparisons += [compare_addresses(left, right, k) for left, right in combinations(asked, 2)]
     checks = [check for comparison in comparisons for check in checks_of(comparison, thresholds or {})]
-    if checkpoint is None:
+    if checkpoint is None and bundle.encodes:
         notes.append("torch was not compared: give --checkpoint")
     return ParityReport(
         str(bundle.path), len(texts.queries), len(texts.documents), tuple(comparisons), tuple(checks), tuple(notes)

@@ -35,6 +35,7 @@ class _DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
     title: str = ""
     text: str = ""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    vectors: Any = None
 
 
 @router.get("", responses=responses(DocumentsAnswer), operation_id="get_documents")
@@ -57,8 +58,8 @@ async def put_documents(
     name: str, request: Request, engine: Asked, access: Writes,
     wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
 ) -> Response:  # fmt: skip
-    """Many documents, one JSON object a line: id, title, text, metadata. Answered with a line of outcome for each, when it is
-    durable; with wait=false, with a task."""
+    """Many documents, one JSON object a line: id, title, text, metadata, vectors. Answered with a line of outcome for each,
+    when it is durable; with wait=false, with a task."""
     _check_type(request, NDJSON)
     lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
     engine.catalog.only(access, name)
@@ -109,7 +110,7 @@ def _read(text: bytes, place: int) -> Document | Fate:
     try:
         body = msgspec.convert(strict_json(text), _DocumentLine)
         id_ = body.id if isinstance(body.id, str) else str(body.id)
-        return Document(id_, body.title, body.text, body.metadata)
+        return Document(id_, body.title, body.text, body.metadata, vectors=body.vectors)
     except (ValueError, msgspec.ValidationError) as error:
         return Fate(id_, 422, f"line {place}: {error}")
     except ColbertVespaError as error:
@@ -149,7 +150,7 @@ async def put_document(
     patience: Patience,
 ) -> Response:
     """Put one document in place of any of its id. Answered when it is durable and can be found."""
-    document = Document(checked_id(id), body.title, body.text, body.metadata)
+    document = Document(checked_id(id), body.title, body.text, body.metadata, vectors=body.matrices())
     return _only((await request.app.state.writing.put(access, name, [document], patience))[0])
 
 

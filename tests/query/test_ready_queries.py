@@ -1,0 +1,66 @@
+"""Ready rows of queries over an index of ready rows: every strategy; a text without a model is refused, but for its words."""
+
+import numpy as np
+import pytest
+from ready import DIM, ready_bundle, unit_rows
+
+from feeder import FeedOptions, feed
+from late_interaction.documents import Document
+from late_interaction.errors import BundleError, UsageError
+from late_interaction.maxsim import maxsim_many
+from query import Client, QueryVectors
+
+WORDS = ["red apple", "green pear", "blue plum", "red pear"]
+PAGES = [Document(f"d{n}", text=WORDS[n % 4], metadata={"n": n}, vectors=unit_rows(5 + n % 3, n)) for n in range(40)]
+Q = np.concatenate([PAGES[7].vectors[0][:3], unit_rows(1, 99)])
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("queries")
+    bundle = ready_bundle(folder / "bundle")
+    feed(PAGES, FeedOptions(to=folder / "index", bundle=bundle, journal=folder / "journal"))
+    with Client(folder / "index") as opened:
+        yield opened
+
+
+def test_every_strategy_takes_ready_rows(client):
+    exact = client.search(Q, candidates="exhaustive", explain=True)
+    scores = maxsim_many(Q, np.concatenate([d.vectors[0] for d in PAGES]), [len(d.vectors[0]) for d in PAGES])
+    assert exact.hits[0].id == "d7" == PAGES[int(scores.argmax())].id
+    assert sum(exact.hits[0].rows) == pytest.approx(exact.hits[0].score, abs=1e-4)
+    assert client.search(Q.tolist() and np.asarray(Q, np.float64)).hits[0].id == "d7"
+    assert [hit.id for hit in client.search(Q, where={"n": {"$lt": 3}}).hits] and client.search(Q, candidates="centroid").hits
+    both = QueryVectors(Q, text="red pear")
+    assert {hit.text for hit in client.search(both, 40, candidates="bm25").hits} <= {"red apple", "green pear", "red pear"}
+    assert client.search(both, candidates="hybrid", explain=True).hits[0].id == "d7"
+    assert client.score(Q, ["d7#0"])["d7#0"] == pytest.approx(exact.hits[0].score, abs=1e-4)
+
+
+def test_a_text_is_refused_in_one_line(client):
+    for call in (
+        lambda: client.search("red pear"),
+        lambda: client.search("red pear", candidates="centroid"),
+        lambda: client.search("red pear", candidates="hybrid"),
+        lambda: client.score("red pear", ["d7#0"]),
+    ):
+        with pytest.raises(UsageError, match="the bundle has no model to encode it with: give ready rows"):
+            call()
+    with pytest.raises(BundleError, match="has no model to encode texts with"):
+        client.rerank("red pear", ["red"])
+
+
+def test_words_alone_are_ranked_by_bm25(client):
+    result = client.search("red pear", 40, candidates="bm25", explain=True)
+    assert result.hits[0].text == "red pear"
+    assert result.hits[0].score > result.hits[-1].score > 0
+    assert (result.stage, result.reranked, set(result.hits[0].stages)) == ("candidates", 0, {"bm25"})
+    pages = [hit.id for page in (0, 3) for hit in client.search("red pear", 3, candidates="bm25", offset=page).hits]
+    assert pages == [hit.id for hit in result.hits[:6]]
+    mixed = client.search_many(["red pear", QueryVectors(Q, text="red pear")], candidates="bm25")
+    assert "maxsim" in mixed[1].hits[0].stages and "maxsim" not in mixed[0].hits[0].stages
+
+
+def test_rows_of_another_dimension_are_refused(client):
+    with pytest.raises(UsageError, match=rf"\[q, {DIM}\]"):
+        client.search(unit_rows(2, dim=8))
