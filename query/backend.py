@@ -222,12 +222,11 @@ def _numbers(given: object) -> Matrix:
         raise UsageError(f"a query is a text or rows of numbers, got {type(given).__name__}") from None
 
 
-def encode_query(query: object, bundle: Bundle, encoder: Callable[[], Encoder]) -> EncodedQuery:
-    """bundle: of the index; without a model, a text has no rows. encoder: asked for where the query is a text.
+def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, encodes: bool = True) -> EncodedQuery:
+    """dim: of the rows. encoder: asked for where the query is a text. encodes: whether there is one; else a text has no rows.
 
     Raises: UsageError as check_query.
     """
-    dim = bundle.manifest.dim
     if isinstance(query, QueryVectors):
         rows = check_query(_numbers(query.rows), dim)
         assert not isinstance(rows, str)
@@ -236,7 +235,7 @@ def encode_query(query: object, bundle: Bundle, encoder: Callable[[], Encoder]) 
     checked = check_query(query, dim)
     if not isinstance(checked, str):
         return EncodedQuery(checked, None, ready=True)
-    if not bundle.encodes:
+    if not encodes:
         return EncodedQuery(np.zeros((0, dim), np.float32), checked)
     model = encoder()
     start = time.perf_counter()

@@ -180,6 +180,9 @@ class Core:
         return first.model if isinstance(first, ServerIndex) else self.bundle.manifest.source
 
     def encoder(self, bundle: Bundle) -> Encoder:
+        """Raises: UsageError where the bundle has no model."""
+        if not bundle.encodes:
+            raise UsageError(f"a text cannot be encoded here: {NO_MODEL}")
         return self._kept(self._encoders, bundle.sha256, lambda: Encoder(bundle, precision=self._precision))
 
     def _kept(self, encoders: dict[K, E], key: K, make: Callable[[], E]) -> E:
@@ -195,7 +198,8 @@ class Core:
             return query
         if isinstance(index, ServerIndex):
             return index.asked(query)
-        return encode_query(query, index.bundle, lambda: self.encoder(index.bundle))
+        bundle = index.bundle
+        return encode_query(query, bundle.manifest.dim, lambda: self.encoder(bundle), encodes=bundle.encodes)
 
     def _encoded_for(self, query: object, indexes: Sequence[SearchIndex], options: SearchOptions) -> EncodedQuery:
         """With the dense vectors that a search of those indexes needs. Raises: UsageError."""

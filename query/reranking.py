@@ -22,7 +22,7 @@ def reranked(encoder: Encoder, query: Query, documents: Sequence[Document], k: i
 
     Raises: UsageError on a query that is blank or of another shape.
     """
-    encoded = encode_query(query, encoder.bundle, lambda: encoder)
+    encoded = encode_query(query, encoder.dim, lambda: encoder)
     if not documents:
         return ()
     texts = [passage_text(d.title, d.text) for d in documents]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from colbert_vespa.evaluation.recall import RecallGoal
     from late_interaction.bundle import Bundle
     from query import Client
+    from query.types import Query
 
 __all__ = ["evaluate", "parity"]
 
@@ -113,9 +114,9 @@ def evaluate(
     elif address is None or collection is None:
         raise UsageError("give --from ADDRESS and --collection DIR; or --from RUN with --qrels FILE; or --tradeoffs")
     elif recall:
-        wanted, texts = parse_goal(goal or "recall@10=0.98"), sampled_queries(collection, queries or recall_queries)
+        wanted, asked = parse_goal(goal or "recall@10=0.98"), sampled_queries(collection, queries or recall_queries)
         with Client(address, bundle, settings=client_settings) as client:
-            _show_recall(out, client, texts, wanted, candidates, plot)
+            _show_recall(out, client, asked, wanted, candidates, plot)
     else:
         judged = Judged.read(collection, qrels, queries)
         whole = dataclasses.replace(client_settings, require_full=True)  # a part of an answer measures nothing
@@ -144,13 +145,13 @@ def _show_evaluation(out: Output, evaluation: Evaluation, run: Path | None) -> N
 
 
 def _show_recall(
-    out: Output, client: Client, texts: Sequence[str], goal: RecallGoal, candidates: str, plot: Path | None
+    out: Output, client: Client, queries: Sequence[Query], goal: RecallGoal, candidates: str, plot: Path | None
 ) -> None:
     from colbert_vespa.evaluation.recall import measure_recall, plot_recall
     from query.options import AUTO
 
     with out.steps() as step:
-        report = measure_recall(client, texts, goal, strategies=None if candidates == AUTO else [candidates], step=step)
+        report = measure_recall(client, queries, goal, strategies=None if candidates == AUTO else [candidates], step=step)
     out.recall(report)
     if plot is not None:
         plot_recall(report, plot)

@@ -6,6 +6,7 @@ import datetime
 import functools
 import itertools
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from late_interaction.errors import CollectionError, UsageError
 from late_interaction.text import clean_text
 
 if TYPE_CHECKING:
+    from late_interaction.documents import Passage
     from late_interaction.plaid import PlaidIndex
 
 __all__ = ["index_app", "question_lines"]
@@ -28,6 +30,7 @@ Index = Annotated[Path, typer.Argument(help="Local index folder.", parser=path)]
 SEED = 7
 TUNING_S = 600.0  # that a shard has for a query: exact ones take long, and nobody waits for them
 WORDS = 12  # of a passage's beginning, as a question about it
+ROWS = 16  # of its vectors, where the bundle has no model
 
 
 @index_app.command()
@@ -219,8 +222,11 @@ def tune(
 
     out = Output(json_output=json_output)
     opened = open_index(index, ShardSettings(timeout=TUNING_S))
-    texts = question_lines(queries) if queries else _beginnings(opened)
-    found = opened.tune(Encoder(opened.bundle).encode_queries(texts), recall=recall, k=k)
+    if queries is None and not opened.bundle.encodes:
+        rows = [opened.vectors(passage.id)[:ROWS] for passage in _some(opened)]
+    else:
+        rows = Encoder(opened.bundle).encode_queries(question_lines(queries) if queries else _beginnings(opened))
+    found = opened.tune(rows, recall=recall, k=k)
     reached = {"probes": found.probes, "rerank": found.rerank, "recall": found.recall, "k": k, "queries": found.queries}
     out.say(f"probes {found.probes}, rerank {found.rerank}: recall@{k} {found.recall:.3f} over {found.queries} queries; stored")
     out.result(reached)
@@ -239,9 +245,13 @@ def question_lines(file: Path) -> list[str]:
     return texts
 
 
-def _beginnings(index: Any) -> list[str]:
-    """First words of a hundred passages, seeded."""
+def _some(index: Any) -> Iterator[Passage]:
+    """A hundred passages, seeded."""
     chosen = set(random.Random(SEED).sample(range(index.passages), min(100, index.passages)))
-    passages = (p for place, p in enumerate(index.iter_passages()) if place in chosen)
-    texts = [" ".join(itertools.islice((p.text or p.title).split(), WORDS)) for p in passages]
+    return (passage for place, passage in enumerate(index.iter_passages()) if place in chosen)
+
+
+def _beginnings(index: Any) -> list[str]:
+    """First words of some passages."""
+    texts = [" ".join(itertools.islice((p.text or p.title).split(), WORDS)) for p in _some(index)]
     return [text for text in texts if text]

@@ -31,6 +31,7 @@ from late_interaction.progress import StepReport
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 from query import Client
 from query.options import AUTO
+from query.types import Query
 
 __all__ = [
     "Evaluation",
@@ -350,7 +351,7 @@ def cached_encoder(encoder: DocumentEncoder) -> Iterator[CachedEncoder]:
         cache.close()
 
 
-def sampled_queries(collection: Path, limit: int) -> list[str]:
-    """Texts of a collection folder's queries, or a seeded sample of `limit`. Raises: CollectionError."""
-    texts = [query.text for query in read_collection(collection).queries if query.text.strip()]
-    return random.Random(SEED).sample(texts, limit) if limit < len(texts) else texts
+def sampled_queries(collection: Path, limit: int) -> list[Query]:
+    """Queries of a collection folder, or a seeded sample of `limit`: texts, or rows with them. Raises: CollectionError."""
+    asked = [query.asked for query in read_collection(collection).queries if not query.blank]
+    return random.Random(SEED).sample(asked, limit) if limit < len(asked) else asked

@@ -17,7 +17,7 @@ from late_interaction.errors import UsageError
 from late_interaction.progress import StepReport
 from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effort
 from query import Client
-from query.types import Query, SearchResult
+from query.types import Query, QueryVectors, SearchResult
 
 __all__ = ["RecallGoal", "RecallPoint", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
 
@@ -76,7 +76,7 @@ def parse_goal(text: str) -> RecallGoal:
 
 def measure_recall(
     client: Client,
-    texts: Sequence[str],
+    queries: Sequence[Query],
     goal: RecallGoal,
     *,
     strategies: Sequence[str] | None = None,
@@ -90,11 +90,11 @@ def measure_recall(
     say = step or (lambda _what, _done, _total: None)
     if EXACT not in client.strategies:
         raise UsageError(f"recall is measured against candidates {EXACT}, and {client.address} has none: add them in app.toml")
-    if not texts:
+    if not queries:
         raise UsageError("recall needs queries: the collection has none")
     chosen = list(strategies or (name for name in client.strategies if name not in (EXACT, "bm25", "hybrid")))
     truth, exact_ms, kept = [], [], []
-    encoded = client.encoder.encode_queries(texts)
+    encoded = _encoded(client, queries)
     for place, query in enumerate(encoded):
         result, took = _timed(client, query, goal.k, EXACT, None, None)
         exact_ms.append(took)
@@ -102,18 +102,27 @@ def measure_recall(
             truth.append({hit.passage_id for hit in result.hits})
             kept.append(place)
         say("exact MaxSim", place + 1, len(encoded))
-    rows, texts = [encoded[place] for place in kept], [texts[place] for place in kept]
+    rows, asked = [encoded[place] for place in kept], [queries[place] for place in kept]
     ladders = {name: _ladders(name, goal.k) for name in chosen}
     total = sum(len(ladder) for of_strategy in ladders.values() for ladder in of_strategy)
     curve: list[RecallPoint] = []
     best: list[RecallPoint] = []
     for name in chosen:
-        queries: Sequence[Query] = texts if name in ("bm25", "hybrid") else rows
+        given: Sequence[Query] = asked if name in ("bm25", "hybrid") else rows
         before = len(curve)
-        tried, least = _climbed(client, name, ladders[name], queries, truth, goal, lambda n: say("settings", n, total), before)
+        tried, least = _climbed(client, name, ladders[name], given, truth, goal, lambda n: say("settings", n, total), before)
         curve += tried
         best += [least] if least is not None else []
     return RecallReport(goal, len(rows), 1000 * percentile(exact_ms, 0.5), tuple(curve), tuple(best))
+
+
+def _encoded(client: Client, queries: Sequence[Query]) -> list[Matrix]:
+    """Rows of each: its own, or those of its text."""
+    texts = [query for query in queries if isinstance(query, str)]
+    made = iter(client.encoder.encode_queries(texts) if texts else [])
+    return [
+        next(made) if isinstance(query, str) else query.rows if isinstance(query, QueryVectors) else query for query in queries
+    ]
 
 
 def _climbed(

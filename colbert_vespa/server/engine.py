@@ -245,7 +245,7 @@ class Engine:
     ) -> list[Matrix]:
         """Rows `[n, d]` of each query or document. Raises: UsageError, Refusal."""
         async with self.opened(access, self._first(access, index), timeout) as opened:
-            if queries:
+            if queries and opened.indexes[0].bundle.encodes:
                 return [encoded.rows for encoded in await self.encoded(queries, opened)]
             encoder = await self.thread(self.core.encoder, opened.indexes[0].bundle)
             work = self.thread(encoder.encode_documents, list(documents))

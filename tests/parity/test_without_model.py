@@ -1,6 +1,7 @@
 """A collection that brings its vectors: measured and compared without a model."""
 
 import json
+import shutil
 
 import pytest
 from ready import ready_bundle, unit_rows
@@ -11,7 +12,7 @@ from colbert_vespa.evaluation.evaluating import Judged, evaluate
 from colbert_vespa.evaluation.parity.run import compare_all
 from colbert_vespa.evaluation.parity.texts import sample_texts
 from feeder import FeedOptions, feed, open_sources
-from late_interaction.errors import BundleError, CollectionError, UsageError
+from late_interaction.errors import CollectionError, UsageError
 from late_interaction.plaid import Storage
 from late_interaction.ready_rows import packed_array
 from query import Client
@@ -63,6 +64,19 @@ def test_the_command_evaluates_it(tmp_path, index, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["recall_queries"] == 8
 
 
+def test_the_curve_of_recall_and_tuning_need_no_model(tmp_path, index, capsys):
+    collection = written(tmp_path / "collection", texts=False)
+    shutil.copytree(index, tmp_path / "index")
+    for arguments in (
+        ["evaluate", "--from", str(index), "--collection", str(collection), "--recall", "--json"],
+        ["index", "tune", str(tmp_path / "index"), "--json"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert not ended.value.code
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
 def test_parity_compares_what_is_stored_with_what_was_brought(tmp_path, index, bundle):
     collection = written(tmp_path / "collection", texts=False)
     report = compare_all(bundle, sample_texts(collection, None, None, 20, 8), [str(index)])
@@ -86,5 +100,5 @@ def test_rows_of_a_query_that_cannot_be_are_told_by_line(tmp_path):
 
 
 def test_what_needs_a_model_says_so(index):
-    with Client(index) as client, pytest.raises(BundleError, match="has no model to encode texts with"):
+    with Client(index) as client, pytest.raises(UsageError, match="has no model to encode it with"):
         _ = client.encoder

@@ -6,9 +6,16 @@ from ready import DIM, ready_bundle, unit_rows
 
 from feeder import FeedOptions, feed
 from late_interaction.documents import Document
-from late_interaction.errors import BundleError, UsageError
+from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim_many
+from late_interaction.metadata import MetadataSchema
 from query import Client, QueryVectors
+from query.options import SearchOptions
+from query.types import EncodedQuery
+from query.vespa_request import search_request, unfit_strategies
+from vespa_app import default_settings
+from vespa_app.codecs import NO_CODEBOOKS
+from vespa_app.running import Description
 
 WORDS = ["red apple", "green pear", "blue plum", "red pear"]
 PAGES = [Document(f"d{n}", text=WORDS[n % 4], metadata={"n": n}, vectors=unit_rows(5 + n % 3, n)) for n in range(40)]
@@ -46,7 +53,7 @@ def test_a_text_is_refused_in_one_line(client):
     ):
         with pytest.raises(UsageError, match="the bundle has no model to encode it with: give ready rows"):
             call()
-    with pytest.raises(BundleError, match="has no model to encode texts with"):
+    with pytest.raises(UsageError, match="the bundle has no model to encode it with"):
         client.rerank("red pear", ["red"])
 
 
@@ -64,3 +71,15 @@ def test_words_alone_are_ranked_by_bm25(client):
 def test_rows_of_another_dimension_are_refused(client):
     with pytest.raises(UsageError, match=rf"\[q, {DIM}\]"):
         client.search(unit_rows(2, dim=8))
+
+
+def test_vespa_is_asked_for_words_without_rows(tmp_path):
+    bundle = ready_bundle(tmp_path / "bundle")
+    settings = default_settings(bundle, MetadataSchema({}))
+    query = EncodedQuery(np.zeros((0, DIM), np.float32), "red pear")
+    options = SearchOptions(candidates="bm25").by_candidates()
+    assert unfit_strategies(settings, query, options).keys() >= {"pooled", "exhaustive"}
+    request = search_request(Description(settings, bundle.sha256, None), NO_CODEBOOKS, query, options, "bm25")
+    assert request.parameters["text"] == "red pear"
+    assert request.parameters["ranking.secondPhase.totalRerankCount"] == 1  # 0 would be the profile's
+    assert "input.query(qt)" not in request.parameters

@@ -8,9 +8,11 @@ import json
 
 import numpy as np
 import pytest
+from ready import ready_bundle, unit_rows
 from serving import made, refused, serving
 
 from colbert_vespa.server.writing import Writing
+from feeder import FeedOptions, feed
 from late_interaction.documents import Document
 from late_interaction.plaid import open_index
 
@@ -191,3 +193,18 @@ async def test_documents_bring_their_vectors(http):
     assert "the bundle takes [t, 16]" in await refused(http.put(f"{AT}/x", json={"vectors": [[1.0] * 3]}), 422)
     (wrong,) = outcomes(await http.post(AT, content=lines({"id": "x", "vectors": [[1.0, 2.0]]}), headers=LINES))
     assert wrong["status"] == 422 and "the bundle takes [t, 16]" in wrong["detail"]
+
+
+async def test_an_index_without_a_model_takes_rows_alone(tmp_path):
+    bundle = ready_bundle(tmp_path / "bundle")
+    document = Document("page", text="a red page", vectors=unit_rows(3))
+    feed([document], FeedOptions(to=tmp_path / "index", bundle=bundle, journal=tmp_path / "journal"))
+    async with serving(str(tmp_path / "index")) as http:
+        await http.put(f"{AT}/two", json={"vectors": unit_rows(2, 1).tolist()})
+        rows = unit_rows(2, 1).tolist()
+        found = (await http.post("/v1/search", json={"rows": rows, "candidates": "exhaustive"})).json()["results"][0]["hits"]
+        assert [hit["id"] for hit in found] == ["two", "page"]
+        words = (await http.post("/v1/search", json={"query": "red", "candidates": "bm25"})).json()["results"][0]["hits"]
+        assert [(hit["id"], list(hit["stages"])) for hit in words] == [("page", ["bm25"])]
+        for path, body in (("search", {"query": "red"}), ("encode", {"queries": ["red"]}), ("encode", {"documents": ["red"]})):
+            assert "has no model" in await refused(http.post(f"/v1/{path}", json=body), 422)

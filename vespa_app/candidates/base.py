@@ -222,8 +222,9 @@ def second_phase(settings: AppSettings, name: str) -> str:
 
 
 def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
-    """query(qt), and how many candidates of the whole cluster get a MaxSim score."""
-    return {"input.query(qt)": tensor_hex(request.rows), "ranking.secondPhase.totalRerankCount": request.rerank}
+    """query(qt) of a query that has rows, and how many candidates of the whole cluster get a MaxSim score."""
+    rows: dict[str, Parameter] = {"input.query(qt)": tensor_hex(request.rows)} if len(request.rows) else {}
+    return rows | {"ranking.secondPhase.totalRerankCount": request.rerank}
 
 
 def tensor_hex(rows: Matrix) -> dict[str, object]:

@@ -119,8 +119,8 @@ class PlanRequest:
         )  # fmt: skip
 
     def with_bundle(self, bundle: Bundle) -> PlanRequest:
-        """dim, rows of a query and pooling of the bundle, and whether it can embed; centroids and bits of its codebook, where it
-        has one."""
+        """dim, rows of a query and pooling of the bundle, and whether it has a model; centroids and bits of its codebook, where
+        it has one."""
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
         embedder = self.embedder and bundle.encodes
