@@ -3,13 +3,16 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ready import ready_bundle
 
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType, MetadataSchema
+from vespa_app import default_settings
 from vespa_app.candidates import STRATEGIES
 from vespa_app.codecs import CODECS
 from vespa_app.package import check_settings, read_settings
 from vespa_app.package.schema_reader import read_blocks
+from vespa_app.package.settings_checks import check_bundle
 from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
 
 GOOD = AppSettings(dim=16, query_rows=8, metadata=MetadataSchema({"kind": FieldType.STRING, "tags": FieldType.STRINGS}))
@@ -211,3 +214,16 @@ def test_a_further_index_inherits_the_limits_of_the_candidates_it_has():
 def test_limits_that_make_no_sense(change, message):
     with pytest.raises(SettingsError, match=message):
         check_settings(dataclasses.replace(LIMITED, **change))
+
+
+def test_a_bundle_without_a_model_says_what_it_cannot_be_for(tmp_path):
+    bundle = ready_bundle(tmp_path / "bundle")
+    assert check_bundle(bundle, default_settings(bundle, MetadataSchema({}))) is None
+    with pytest.raises(SettingsError, match="setting embedder: .* has no model for Vespa's embedder: set embedder = false"):
+        check_bundle(bundle, AppSettings(dim=16, query_rows=32))
+    raw = ready_bundle(tmp_path / "raw", normalized=False)
+    fitting = default_settings(raw, MetadataSchema({}))
+    assert check_bundle(raw, fitting) is None
+    for wrong, what in (({"codec": "binary"}, "codec: is binary"), ({"candidates": ("token",)}, "candidates: token finds")):
+        with pytest.raises(SettingsError, match=f"setting {what}"):
+            check_bundle(raw, dataclasses.replace(fitting, **wrong))

@@ -389,11 +389,15 @@ def _range_faults(name: str, values: tuple[float, ...], *, whole: bool) -> Itera
         yield name, f"must be whole numbers up to {MOST_NODES}, got {list(values)}"
 
 
-def _raw_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
-    """Bits hold directions alone, and HNSW compares rows by angle."""
+def _ready_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
+    """Of vectors that are made elsewhere: bits hold directions alone, and HNSW compares rows by angle."""
+    if settings.embedder and not bundle.encodes:
+        yield "embedder", f"{bundle.path} has no model for Vespa's embedder: set embedder = false"
+    if bundle.manifest.normalized:
+        return
     if settings.codec not in ("float32", "bfloat16"):
         yield "codec", f"is {settings.codec}, and rows of {bundle.path} are not normalised: choose float32 or bfloat16"
-    if "token" in settings.candidates:
+    if "token" in _singles(settings):
         yield "candidates", f"token finds rows by angle, and those of {bundle.path} are not normalised: choose others"
 
 
@@ -406,10 +410,7 @@ def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
     if settings.precision and settings.precision not in manifest.models:
         known = ", ".join(manifest.models)
         yield "precision", f"{bundle.path} has no model {settings.precision!r}; it has: {known}"
-    if settings.embedder and not bundle.encodes:
-        yield "embedder", f"{bundle.path} has no model for Vespa's embedder: set embedder = false"
-    if not manifest.normalized:
-        yield from _raw_faults(bundle, settings)
+    yield from _ready_faults(bundle, settings)
     codec = CODECS[settings.codec]
     if codec.needs_codebook or settings.thresholds:
         yield from codec.codebook_faults(settings, bundle_codebooks(bundle))
