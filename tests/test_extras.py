@@ -30,6 +30,7 @@ EVERYTHING = "from colbert_vespa import AppSettings, AsyncClient, Bundle, Client
         ("from colbert_vespa import Client", ["onnxruntime", "tokenizers", "vespa_app.package", *OF_EXTRAS]),
         (EVERYTHING, OF_EXTRAS),
         ("import feeder.copying, feeder.targets.vespa, query, vespa_app.deploying.cloud", OF_EXTRAS),
+        ("import colbert_vespa.ray", ["ray", *OF_EXTRAS]),
         ("import colbert_vespa.store, colbert_vespa.monitor.checks, colbert_vespa.evaluation.evaluating", OF_EXTRAS),
     ],
 )

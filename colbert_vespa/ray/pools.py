@@ -19,10 +19,11 @@ __all__ = ["Workers", "cluster_errors", "mapped", "ray_data", "senders"]
 
 @dataclass(frozen=True)
 class Workers:
-    """count: how many; None for as many as the cluster has room for, from one up. cpus, gpus: of each; an encoder has as many
-    threads as whole CPUs. memory: bytes that Ray reserves for each. batch: rows that each takes at a time, which bounds its
-    memory; more of them keep a GPU busy. device: where the model runs, one for all, as machines that choose for themselves make
-    different vectors; default: cuda with gpus, else cpu. precision: of the model; default: what suits the device."""
+    """count: how many at most; None for as many as the cluster has room for. Ray Data begins with one and adds others while
+    there is work for them, and room beside the tasks that read. cpus, gpus: of each; an encoder has as many threads as whole
+    CPUs. memory: bytes that Ray reserves for each. batch: rows that each takes at a time, which bounds its memory; more of them
+    keep a GPU busy. device: where the model runs, one for all, as machines that choose for themselves make different vectors;
+    default: cuda with gpus, else cpu. precision: of the model; default: what suits the device."""
 
     count: int | None = None
     cpus: float = 1
@@ -67,11 +68,11 @@ def mapped(dataset: Any, worker: type, arguments: Mapping[str, object], workers:
     data = ray_data()
     if not isinstance(dataset, data.Dataset):
         raise UsageError(f"the first argument must be a Dataset of Ray Data, got {type(dataset).__name__}: ray.data.read_...()")
-    size: dict[str, int] = {"min_size": 1} if workers.count is None else {"size": workers.count}
     return dataset.map_batches(
         worker, batch_format="pyarrow", batch_size=workers.batch, fn_constructor_kwargs=dict(arguments),
-        compute=data.ActorPoolStrategy(**size), num_cpus=workers.cpus or None, num_gpus=workers.gpus or None,
-        memory=workers.memory,
+        compute=data.ActorPoolStrategy(min_size=1, max_size=workers.count),
+        num_cpus=None if workers.cpus == 1 else workers.cpus,  # 1 is Ray's own, also beside GPUs
+        num_gpus=workers.gpus or None, memory=workers.memory,
     )  # fmt: skip
 
 

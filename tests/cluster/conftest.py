@@ -28,16 +28,21 @@ def shipped(tiny_bundle):
     return ShippedBundle(tiny_bundle.path, tiny_bundle.sha256, {})
 
 
-def describe(vespa, bundle):
-    """Makes the server one with an application of the bundle."""
-    settings = default_settings(bundle, MetadataSchema.from_json({"year": "long"}))
-    description = Description(settings, bundle.sha256, None)
-    vespa.documents["current"] = {"fields": {"description": json.dumps(description.to_json())}}
+@pytest.fixture
+def describe(tiny_bundle):
+    """Makes a server one with an application of the bundle."""
+
+    def describe_application(server):
+        settings = default_settings(tiny_bundle, MetadataSchema.from_json({"year": "long"}))
+        description = Description(settings, tiny_bundle.sha256, None)
+        server.documents["current"] = {"fields": {"description": json.dumps(description.to_json())}}
+
+    return describe_application
 
 
 @pytest.fixture
-def application(vespa, tiny_bundle):
-    describe(vespa, tiny_bundle)
+def application(vespa, describe):
+    describe(vespa)
     return vespa.url
 
 

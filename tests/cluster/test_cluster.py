@@ -1,6 +1,5 @@
 """Encoding, feeding and searching by two workers of a cluster, against a server that answers as Vespa does."""
 
-import json
 import os
 import signal
 from collections import Counter
@@ -16,11 +15,8 @@ from feeder import feed as feed_alone
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, UsageError, VespaRefused
-from late_interaction.metadata import MetadataSchema
 from query import Client
 from query.options import SearchOptions
-from vespa_app import default_settings
-from vespa_app.running import Description
 
 KINDS = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "UserWarning")
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in KINDS]  # Ray's own, of its settings and processes
@@ -87,18 +83,11 @@ def parents(process):
 
 
 @pytest.fixture
-def watched(tiny_bundle):
+def watched(describe):
     fake = Watched()
-    description = Description(
-        default_settings(tiny_bundle, MetadataSchema.from_json({"year": "long"})), tiny_bundle.sha256, None
-    )
-    fake.documents["current"] = {"fields": {"description": description_of(description)}}
+    describe(fake)
     yield fake
     fake.close()
-
-
-def description_of(description):
-    return json.dumps(description.to_json())
 
 
 def rows(count=COUNT):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from colbert_vespa.ray.shipping import ShippedBundle
 from feeder.encoding.passages import Splitting
 from feeder.sources import ColumnMapping
 from late_interaction.encoder import Encoder
-from late_interaction.errors import BundleError, CollectionError, UsageError
+from late_interaction.errors import BundleError, CollectionError, MissingDependency, UsageError
 
 TEXT = "One sentence of some words stands here. Another one of some words stands here. A third one of words."
 SENTENCES = Splitting("sentences", 16, 0)
@@ -196,3 +197,11 @@ def test_workers_are_checked():
         with pytest.raises(UsageError):
             Workers(**wrong)
     assert Workers(cpus=0, gpus=1).gpus == 1
+
+
+def test_an_install_without_ray_says_what_to_install(tiny_bundle, monkeypatch):
+    from colbert_vespa.ray import encode
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependency, match=r"needs ray.data, which is not installed: pip install 'colbert-vespa\[ray\]'"):
+        encode([], tiny_bundle)
