@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.extras import required
 
 __all__ = ["Workers", "cluster_errors", "mapped", "ray_data", "senders"]
+
+_RAISED = re.compile(r"[A-Za-z_][\w.]*: ")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,6 @@ def cluster_errors() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = f"{lines[0]} {lines[-1]}" if len(lines) > 1 else "".join(lines) or type(error).__name__
-        raise ColbertVespaError(f"the cluster ended the run: {said[:1000]}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = [line for line in lines if _RAISED.match(line)][-1:] or lines[:1]  # the last line of a traceback
+        raise ColbertVespaError(f"the cluster ended the run: {said[0][:1000]}") from error

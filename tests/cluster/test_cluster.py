@@ -14,7 +14,7 @@ from feeder import FeedOptions
 from feeder import feed as feed_alone
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
-from late_interaction.errors import BundleError, UsageError, VespaRefused
+from late_interaction.errors import BundleError, ColbertVespaError, UsageError, VespaRefused
 from query import Client
 from query.options import SearchOptions
 
@@ -173,6 +173,16 @@ def test_a_vespa_that_lets_nobody_in_ends_the_run_at_once(cluster, watched, tiny
     watched.always = 403
     with pytest.raises(VespaRefused, match=r"answered 403.* 0 acknowledged, .* pending: feed the dataset again"):
         feed(cluster.data.from_items(rows(), override_num_blocks=8), tiny_bundle, watched.url, workers=TWO)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_dataset_itself_is_one_line(cluster, watched, tiny_bundle):
+    def fails(batch):
+        raise ValueError("of the user")
+
+    dataset = cluster.data.from_items(rows(4)).map_batches(fails)
+    with pytest.raises(ColbertVespaError, match=r"^the cluster ended the run: ValueError: of the user$"):
+        feed(dataset, tiny_bundle, watched.url, workers=TWO)
 
 
 @pytest.mark.slow

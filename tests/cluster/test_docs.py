@@ -1,5 +1,6 @@
 """The code in docs/scaling.md."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def test_feeding_and_encoding_run_as_written(cluster, vespa, describe, tiny_bund
     (tmp_path / "bundle").symlink_to(tiny_bundle.path)
     monkeypatch.chdir(tmp_path)
     vespa.faults["d3#0"] = [400]
+    places = {
+        "http://localhost:8080": vespa.url,
+        '"documents/': f'"{tmp_path}/documents/',
+        '"vectors/': f'"{tmp_path}/vectors/',
+    }
     for block in BLOCKS[:2]:
-        exec(compile(block.replace("http://localhost:8080", vespa.url), "scaling.md", "exec"), {})
+        code = functools.reduce(lambda text, place: text.replace(*place), places.items(), block)
+        exec(compile(code, "scaling.md", "exec"), {})
     assert {id_ for id_ in vespa.documents if id_ != "current"} == {f"d{n}#0" for n in range(30)}
