@@ -268,7 +268,11 @@ def _result(
     expected = [members[0]._settings.expected.get(index.name) for index in members]
     coverage = coverage_of(root, sum(n or 0 for n in expected) if any(expected) else None)
     schemas = {index.name: index.schema for index in members}
-    hits = hits_of(root, schemas, options.first + 1, by_maxsim=strategy != "hybrid")
+    names = {"candidates", *(options.fusion_weights if strategy == "hybrid" else ("maxsim", *parts_of(strategy)))}
+    hits = [
+        replace(hit, stages={name: score for name, score in hit.stages.items() if name in names})
+        for hit in hits_of(root, schemas, options.first + 1, by_maxsim=strategy != "hybrid")
+    ]
     scoring = 0.0
     if options.scored == "client":
         before = time.perf_counter()
@@ -344,7 +348,7 @@ def _scored_here(
     maxsim = {hit.passage_id: score for hit, score in zip(hits, scores, strict=True)}
     scored = final = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}  # without rows: as in a local index
     if strategy == "hybrid":
-        words = {hit.passage_id: hit.stages["bm25"] for hit in hits if hit.stages["bm25"] > 0}
+        words = {hit.passage_id: hit.stages["bm25"] for hit in hits if hit.stages.get("bm25", 0.0) > 0}
         dense = {hit.passage_id: hit.stages["dense"] for hit in hits if "dense" in hit.stages}
         scores = {"maxsim": scored, "bm25": words, "dense": dense}
         final = fused(scores, options.fusion_weights, options.fusion or "rrf")

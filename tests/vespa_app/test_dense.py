@@ -12,6 +12,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
 from late_interaction.metadata import MetadataSchema
 from query.options import ClientSettings, SearchOptions
+from query.plans import VespaAnswer
 from query.types import EncodedQuery
 from query.vespa import VespaIndex
 from vespa_app.candidates import StrategyRequest, strategies_of, strategy_of
@@ -271,3 +272,30 @@ def test_an_application_without_joinable_candidates_has_no_profile_for_them():
         "dense", "exhaustive",
     ]  # fmt: skip
     assert [s.name for s in strategies_of(SETTINGS)] == ["bm25", "dense", "centroid", "hybrid", "joined"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "stages"),
+    [
+        ({"candidates": "dense"}, {"maxsim", "dense"}),
+        ({"candidates": "bm25"}, {"maxsim", "bm25"}),
+        ({"candidates": "centroid+dense"}, {"maxsim", "dense"}),
+        ({"candidates": "hybrid", "weights": {"dense": 1.0, "bm25": 2.0}}, {"bm25", "dense"}),
+        ({"candidates": "hybrid", "weights": {"maxsim": 1.0, "dense": 2.0}}, {"maxsim", "dense"}),
+        ({"candidates": "hybrid"}, {"bm25", "dense"}),  # as the settings say
+    ],
+)
+def test_stages_are_those_that_took_part(tmp_path, asked, stages):
+    bundle = small_bundle(tmp_path / "bundle", dim=4, dense={name: own.dim for name, own in DENSE.items()})
+    index = VespaIndex(Application("http://node", Description(SETTINGS, bundle.sha256, None)), bundle, ClientSettings())
+    plan = index.search(EncodedQuery(ROWS, "two words", dense={"dense": unit(8)}), SearchOptions(dense="dense", **asked), 1e9)
+    (ask,) = next(plan)
+    features = {"firstPhase": 0.5, "max_sim": 3.0, "words": 2.0, "dense_similarity": 0.7}
+    if not ask.body["ranking.profile"].startswith("hybrid"):
+        del features["max_sim"]
+    hit = {"relevance": 1.5, "fields": {"id": "a#0", "document_id": "a", "text": "x", "matchfeatures": features}}
+    with pytest.raises(StopIteration) as done:
+        plan.send([VespaAnswer({"root": {"fields": {"totalCount": 1}, "children": [hit]}}, 0.1)])
+    (found,) = done.value.value.hits
+    assert set(found.stages) == {"candidates", *stages} and found.score == 1.5
+    assert done.value.value.reranked == (1 if "maxsim" in stages else 0)
