@@ -25,7 +25,7 @@ FAULTS = {
         "rank-profile bm25 inherits none",
         "inherits 'none'",
     ),
-    "no expression": (SCHEMA, "            expression: bm25(title) + bm25(text)\n", "", "has no expression"),
+    "no expression": (SCHEMA, "            expression: attributeMatch(centroids).totalWeight\n", "", "has no expression"),
     "parentheses": (SCHEMA, "bm25(title) + bm25(text)", "(bm25(title) + bm25(text)", "parentheses"),
     "too many threads": (SCHEMA, "num-threads-per-search: 2", "num-threads-per-search: 4", "persearch"),
     "match feature": (SCHEMA, "match-features: firstPhase", "match-features: query(other)", "not declared"),
