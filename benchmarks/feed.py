@@ -283,7 +283,7 @@ def encoder(*, quick: bool, codec: str) -> dict[str, object]:
     """Documents a second. alone: batches as the feed makes them, tokenized and encoded on the first core with nothing beside
     them. fed: the same in a feed. here, workers: a feed as it is by default, and with two encoding processes."""
     from benchmarks.vespa_collections import open_collection
-    from feeder.encoding.batches import HereEncoding
+    from feeder.encoding.batches import HereEncoding, Text
     from feeder.encoding.passages import Splitting
     from feeder.feeding.pipeline import BATCH
     from late_interaction.encoder import Encoder
@@ -304,7 +304,7 @@ def encoder(*, quick: bool, codec: str) -> dict[str, object]:
         for _ in range(rounds):
             start = time.perf_counter()
             for first in range(0, len(texts), BATCH):
-                encoding.submit(texts[first : first + BATCH]).result()
+                encoding.submit([Text(*item) for item in texts[first : first + BATCH]]).result()
             seconds["alone"].append(time.perf_counter() - start)
             seconds["fed"].append(_fed(url, texts, bundle=collection.bundle, encoder=pinned))
             seconds["here"].append(_fed(url, texts, bundle=collection.bundle, encoder=two))

@@ -30,6 +30,8 @@ class Digests:
         content: list[object] = [document.id, document.title, document.text, dict(metadata)]
         if document.vectors:
             content.append([_rows_digest(rows) for rows in document.vectors])
+        if document.dense:
+            content.append({name: _rows_digest(rows) for name, rows in document.dense.items()})
         found = self._start.copy()
         found.update(json.dumps(content, sort_keys=True).encode())
         return found.hexdigest()[:MADE] + self._end

@@ -53,8 +53,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
+MANIFEST, REPORT, TOKENIZER = "manifest.json", "report.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")

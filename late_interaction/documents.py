@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from late_interaction.array_types import Matrix, Vector
 from late_interaction.bundle import check_dense_name
 from late_interaction.errors import UsageError
-from late_interaction.json_values import finite_json
 from late_interaction.metadata import Value, plain_metadata
-from late_interaction.ready_rows import ReadyRows, matrices_of, packed_array
+from late_interaction.ready_rows import ReadyRows, array_of, matrices_of, packed_array
 from late_interaction.text import MAX_ID_CHARACTERS, checked_id, checked_text
 
 __all__ = ["Document", "Passage", "passage_text"]
@@ -50,10 +47,10 @@ class Document:
         object.__setattr__(self, "vectors", matrices_of(self.vectors, f"document {id_!r}: vectors"))
 
     def to_json(self) -> dict[str, object]:
-        """As a line of a source has it; a number of a dense vector that is not finite is null."""
+        """As a line of a source has it."""
         data: dict[str, object] = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
         if self.dense:
-            data["dense"] = {name: finite_json(vectors.tolist()) for name, vectors in self.dense.items()}
+            data["dense"] = {name: packed_array(vectors) for name, vectors in self.dense.items()}
         if self.vectors:
             data["vectors"] = [packed_array(rows) for rows in self.vectors]
         return data
@@ -70,13 +67,9 @@ def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:
     found = {}
     for name, vectors in given.items():
         check_dense_name(str(name), UsageError, what)
-        try:
-            rows = np.array(vectors, np.float32)
-        except (TypeError, ValueError):
-            raise UsageError(f"{what}.{name} must be numbers, [dim] or [passages, dim]") from None
+        rows = array_of(vectors, f"{what}.{name}")
         if rows.ndim not in (1, 2) or not rows.size:
             raise UsageError(f"{what}.{name} must be numbers, [dim] or [passages, dim], got shape {list(rows.shape)}")
-        rows.flags.writeable = False
         found[str(name)] = rows
     return found
 

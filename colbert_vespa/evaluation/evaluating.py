@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from colbert_vespa.evaluation.metrics import STANDARD, Metric, Rankings, means, 
 from colbert_vespa.evaluation.runs import Run, rankings_of, read_run
 from colbert_vespa.evaluation.significance import PairedDifference, paired
 from late_interaction.array_types import Matrix
+from late_interaction.bundle import DENSE
 from late_interaction.bundle_cache import cache_folder
+from late_interaction.dense import dense_encoders
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import check_finite
 from late_interaction.errors import CollectionError, UsageError
@@ -233,10 +236,8 @@ def _baseline_runs(
     words: Run = bm25_run(documents, queries, depth) if texts else {}
     runs: dict[str, Run] = {"bm25": words} if texts else {}
     dense = None
-    if settings.dense is not None:
-        from exporter.torch_dense import TorchDense
-
-        model = TorchDense(settings.dense)
+    model = _dense_model(client, settings, whole_corpus=encoder is not None)
+    if model is not None:
         report("dense", 0, len(documents))
         D = model.encode_documents([passage_text(d.title, d.text) for d in documents])
         report("dense", len(documents), len(documents))
@@ -251,6 +252,21 @@ def _baseline_runs(
     if settings.baseline is not None:
         runs["baseline"] = settings.baseline
     return runs
+
+
+class _Dense(Protocol):
+    def encode_documents(self, texts: Sequence[str]) -> Matrix: ...
+    def encode_queries(self, texts: Sequence[str]) -> Matrix: ...
+
+
+def _dense_model(client: Client, settings: EvaluationSettings, *, whole_corpus: bool) -> _Dense | None:
+    """The one that was named, or else the bundle's, if the whole corpus may be encoded; None where the bundle has none."""
+    if settings.dense is not None:
+        from exporter.torch_dense import TorchDense
+
+        return TorchDense(settings.dense)
+    models = dense_encoders(client.encoder.bundle) if whole_corpus else {}
+    return models.get(DENSE) or next(iter(models.values()), None)
 
 
 def compared(

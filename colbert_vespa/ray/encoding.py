@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_vespa.ray.pools import Workers, mapped, ray_data
 from colbert_vespa.ray.rows import ENCODED, VECTORS, BadRow, check_columns, documents_of, with_passages
 from colbert_vespa.ray.shipping import ShippedBundle, opened_bundle, ship
-from feeder.encoding.batches import EncodedPassages, batched, encode_batch, encoding_basis, failed
+from feeder.encoding.batches import EncodedPassages, Text, batched, encode_batch, encoding_basis, failed
 from feeder.encoding.passages import Splitting
 from feeder.sources import ColumnMapping
 from late_interaction.bundle import Bundle
@@ -95,7 +95,7 @@ class EncodingWorker:
 
     def _with_vectors(self, table: pa.Table, rows: Sequence[Document | BadRow]) -> pa.Table:
         encoder = self._encoder
-        texts = [(row.title, row.text) for row in rows if isinstance(row, Document) and not row.blank]
+        texts = [Text(row.title, row.text) for row in rows if isinstance(row, Document) and not row.blank]
         made = iter(encode_batch(texts, self._splitting, encoder.tokenizing, encoder))
         encoded = [next(made) if isinstance(row, Document) and not row.blank else _none(row) for row in rows]
         by = encoding_basis(encoder.bundle, self._splitting, encoder.precision)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,11 +15,14 @@ import numpy as np
 from feeder.encoding.passages import Cut, Span, Splitting, cut_documents
 from late_interaction.array_types import Matrix, TokenIds, TokenVectors
 from late_interaction.bundle import Bundle
+from late_interaction.dense import DenseEncoder
 from late_interaction.documents import passage_text
+from late_interaction.errors import CollectionError
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = [
+    "DenseModels",
     "EncodedPassages",
     "Encoding",
     "HereEncoding",
@@ -32,16 +35,28 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Text = tuple[str, str]  # title and text of a document
+DenseModels = Mapping[str, DenseEncoder]
+NO_DENSE: DenseModels = {}
 BATCH = 256
 BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Title and text of a document. ranges: of its passages, where its token vectors are there already; None: it is cut, and
+    they are made. dense: names of the dense models that make a vector of each passage."""
+
+    title: str
+    text: str
+    ranges: tuple[Span, ...] | None = None
+    dense: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassages:
     """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]` and the vocabulary ids of
     their rows where these are known. truncated: the model does not read all of it. error: why it cannot be indexed; it has no
-    passages then."""
+    passages then. dense: by dense model, `[passages, dim]`."""
 
     title: str
     ranges: tuple[Span, ...]
@@ -49,6 +64,7 @@ class EncodedPassages:
     token_ids: tuple[TokenIds | None, ...]
     truncated: bool
     error: str = ""
+    dense: Mapping[str, Matrix] = field(default_factory=dict)
 
 
 class Encoding(Protocol):
@@ -65,7 +81,7 @@ class Encoding(Protocol):
 
 def encoding_basis(bundle: Bundle, splitting: Splitting, precision: str | None) -> str:
     """What passages and their vectors depend on besides the document, for its digest. precision: None where the target makes
-    the vectors itself."""
+    the vectors itself; that of dense models follows from the bundle."""
     return repr((bundle.sha256, astuple(splitting), precision))
 
 
@@ -84,20 +100,39 @@ def batched(items: Iterable[T], characters: Callable[[T], int], most: int = BATC
 
 
 def encode_batch(
-    batch: Sequence[Text], splitting: Splitting, tokenizing: Tokenizing, encoder: DocumentEncoder | None
+    batch: Sequence[Text],
+    splitting: Splitting,
+    tokenizing: Tokenizing | None,
+    encoder: DocumentEncoder | None,
+    dense: DenseModels = NO_DENSE,
 ) -> list[EncodedPassages]:
-    """Without an encoder, for a target that makes the vectors itself, passages have no rows."""
-    cuts = cut_documents(batch, splitting, tokenizing)
-    good = [(cut, text) for cut, (_, text) in zip(cuts, batch, strict=True) if isinstance(cut, Cut)]
-    texts = [passage_text(cut.title, text[start:end]) for cut, text in good for start, end in cut.ranges]
-    vectors: list[Matrix] = [np.zeros((0, 0), np.float32)] * len(texts)
-    token_ids: list[TokenIds | None] = [None] * len(texts)
-    if encoder is not None:
-        every = [rows for cut, _ in good for rows in cut.rows]
-        vectors = encoder.encode_documents(texts, every)
+    """Without an encoder, for a target that makes token vectors itself, passages have no rows. tokenizing: None where all
+    texts have ranges."""
+    whole = [(item.title, item.text) for item in batch if item.ranges is None]
+    cuts = iter(cut_documents(whole, splitting, tokenizing) if whole and tokenizing is not None else [])
+    made = [next(cuts) if item.ranges is None else Cut(item.title, item.ranges, ()) for item in batch]
+    texts = [_passage_texts(cut, item) for cut, item in zip(made, batch, strict=True)]
+    encoded = iter(_token_vectors([(cut, own) for cut, own in zip(made, texts, strict=True) if isinstance(cut, Cut)], encoder))
+    found = [_encoded(cut, next(encoded)) if isinstance(cut, Cut) else failed(str(cut)) for cut in made]
+    return _with_dense(found, batch, texts, dense)
+
+
+def _passage_texts(cut: Cut | EncodedPassages | CollectionError, item: Text) -> list[str]:
+    if isinstance(cut, CollectionError):
+        return []
+    return [passage_text(cut.title, item.text[start:end]) for start, end in cut.ranges]
+
+
+def _token_vectors(cuts: Sequence[tuple[Cut, list[str]]], encoder: DocumentEncoder | None) -> list[list[TokenVectors]]:
+    """Of the passages of each; none of one that has them already."""
+    every = [rows for cut, _ in cuts for rows in cut.rows]
+    vectors: list[Matrix] = [np.zeros((0, 0), np.float32)] * len(every)
+    token_ids: list[TokenIds | None] = [None] * len(every)
+    if encoder is not None and every:
+        vectors = encoder.encode_documents([text for cut, own in cuts if cut.rows for text in own], every)
         token_ids = [row_token_ids(rows, encoder.bundle.manifest.pooling) for rows in every]
     rest = iter(zip(vectors, token_ids, strict=True))
-    return [_encoded(cut, [next(rest) for _ in cut.ranges]) if isinstance(cut, Cut) else failed(str(cut)) for cut in cuts]
+    return [[next(rest) for _ in cut.rows] for cut, _ in cuts]
 
 
 def _encoded(cut: Cut, rows: Sequence[TokenVectors]) -> EncodedPassages:
@@ -105,6 +140,28 @@ def _encoded(cut: Cut, rows: Sequence[TokenVectors]) -> EncodedPassages:
     if not all(np.isfinite(rows).all() for rows in vectors):
         return failed("its vectors are not all finite numbers: the model cannot encode this text")
     return EncodedPassages(cut.title, cut.ranges, vectors, token_ids, cut.truncated)
+
+
+def _with_dense(
+    found: Sequence[EncodedPassages], batch: Sequence[Text], texts: Sequence[list[str]], models: DenseModels
+) -> list[EncodedPassages]:
+    """With the vectors of the dense models that each of the batch asks for."""
+    dense: list[dict[str, Matrix]] = [{} for _ in batch]
+    for name, model in models.items():
+        places = [place for place, item in enumerate(batch) if name in item.dense and not found[place].error]
+        if places:
+            rows = model.encode_documents([text for place in places for text in texts[place]])
+            parts = np.split(rows, np.cumsum([len(texts[place]) for place in places])[:-1])
+            for place, part in zip(places, parts, strict=True):
+                dense[place][name] = part
+    return [_dense_checked(one, own) for one, own in zip(found, dense, strict=True)]
+
+
+def _dense_checked(passages: EncodedPassages, dense: Mapping[str, Matrix]) -> EncodedPassages:
+    for name, rows in dense.items():
+        if not np.isfinite(rows).all():
+            return failed(f"its vectors by dense model {name!r} are not all finite numbers: the model cannot encode this text")
+    return replace(passages, dense=dense) if dense else passages
 
 
 def failed(error: str) -> EncodedPassages:
@@ -117,9 +174,16 @@ class HereEncoding:
 
     ahead = 2
 
-    def __init__(self, splitting: Splitting, tokenizing: Tokenizing, encoder: DocumentEncoder | None) -> None:
+    def __init__(
+        self,
+        splitting: Splitting,
+        tokenizing: Tokenizing | None,
+        encoder: DocumentEncoder | None,
+        dense: DenseModels = NO_DENSE,
+    ) -> None:
+        """As of `encode_batch`."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._parts = (splitting, tokenizing, encoder)
+        self._parts = (splitting, tokenizing, encoder, dense)
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
         return self._pool.submit(encode_batch, batch, *self._parts)
@@ -134,13 +198,15 @@ class KnownEncoding:
 
     ahead = 2
 
-    def __init__(self, passages: Mapping[Text, EncodedPassages]) -> None:
-        """passages: of every text that will be asked for."""
-        self._passages = passages
+    def __init__(self, passages: Mapping[tuple[str, str], EncodedPassages], dense: DenseModels = NO_DENSE) -> None:
+        """passages: of every text that will be asked for, by title and text. dense: their vectors are made when asked for."""
+        self._passages, self._dense = passages, dense
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
         done: Future[list[EncodedPassages]] = Future()
-        done.set_result([self._passages[text] for text in batch])
+        found = [self._passages[item.title, item.text] for item in batch]
+        texts = [_passage_texts(one, item) for one, item in zip(found, batch, strict=True)]
+        done.set_result(_with_dense(found, batch, texts, self._dense))
         return done
 
     def close(self) -> None:

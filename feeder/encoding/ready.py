@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
-from feeder.encoding.batches import EncodedPassages, Encoding, failed
-from feeder.encoding.passages import Span, Splitting, check_count, marked_ranges
+from feeder.encoding.batches import EncodedPassages, Encoding, Text, failed
+from feeder.encoding.passages import MAX_PASSAGES, Span, Splitting, check_count, marked_ranges
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError, UsageError
+from late_interaction.ready_rows import RowRules
 
 __all__ = ["DocumentEncoding"]
 
@@ -21,17 +24,22 @@ class DocumentEncoding:
     """As `Encoding`, of whole documents. A batch is done when its texts are encoded."""
 
     def __init__(self, texts: Encoding | None, bundle: Bundle, splitting: Splitting, *, takes_vectors: bool = True) -> None:
-        """texts: what encodes them; None where the bundle has no model. takes_vectors: False where the target encodes."""
+        """texts: what encodes them; None where the bundle has no model. takes_vectors: False where the target makes token
+        vectors itself."""
         self.ahead = 2 if texts is None else texts.ahead
-        self._texts, self._rules, self._splitting, self._takes_vectors = texts, bundle.document_rows, splitting, takes_vectors
+        self._texts, self._bundle, self._splitting, self._takes_vectors = texts, bundle, splitting, takes_vectors
+        self._rules = bundle.document_rows
 
     def submit(self, batch: Sequence[Document]) -> Future[list[EncodedPassages]]:
         done: Future[list[EncodedPassages]] = Future()
-        found = [self._ready(document) for document in batch]
-        places = [place for place, one in enumerate(found) if one is None]
-        if not places or self._texts is None:
-            done.set_result([one or failed(NO_MODEL) for one in found])
-            return done
+        ready = [self._ready(document) for document in batch]
+        texts = [self._text(document, own) for document, own in zip(batch, ready, strict=True)]
+        wanted = [text for text in texts if isinstance(text, Text)]
+
+        def joined(encoded: Sequence[EncodedPassages]) -> list[EncodedPassages]:
+            made = iter(encoded)
+            parts = [next(made) if isinstance(text, Text) else text for text in texts]
+            return [self._complete(*item) for item in zip(batch, ready, parts, strict=True)]
 
         def join(encoded: Future[list[EncodedPassages]]) -> None:
             if encoded.cancelled():
@@ -39,16 +47,61 @@ class DocumentEncoding:
             elif error := encoded.exception():
                 done.set_exception(error)
             else:
-                made = iter(encoded.result())
-                done.set_result([one or next(made) for one in found])
+                done.set_result(joined(encoded.result()))
 
-        texts = [(batch[place].title, batch[place].text) for place in places]
-        self._texts.submit(texts).add_done_callback(join)
+        if wanted and self._texts is not None:
+            self._texts.submit(wanted).add_done_callback(join)
+        else:
+            done.set_result(joined([]))
         return done
 
     def close(self) -> None:
         if self._texts is not None:
             self._texts.close()
+
+    def _text(self, document: Document, ready: EncodedPassages | None) -> Text | EncodedPassages:
+        """What is to be encoded of it; else what it is already, or why it cannot be indexed."""
+        if ready is None and not self._bundle.encodes:
+            return failed(NO_MODEL)
+        if ready is not None and ready.error:
+            return ready
+        parts = self._bundle.manifest.dense
+        for name in document.dense:
+            if name not in parts:
+                known = ", ".join(parts) or "none"
+                return failed(f"it brings a vector of dense model {name!r}, which the bundle does not have; it has: {known}")
+        missing = tuple(name for name in parts if name not in document.dense)
+        for name in missing:
+            if not parts[name].models:
+                return failed(f"it has no vector of dense model {name!r}, which has no graph to make it: give it ready-made")
+        if ready is None:
+            return Text(document.title, document.text, dense=missing)
+        if missing and not document.text.strip() and not document.title.strip():
+            return failed(f"it has no text to make its vector of dense model {missing[0]!r} of: give it ready-made")
+        return Text(document.title, document.text, ready.ranges, missing) if missing else ready
+
+    def _complete(self, document: Document, ready: EncodedPassages | None, made: EncodedPassages) -> EncodedPassages:
+        """With the vectors that the document brings."""
+        if made.error:
+            return made
+        dense = dict(made.dense)
+        try:
+            for name, vectors in document.dense.items():
+                dense[name] = self._checked(name, vectors, len(made.ranges))
+        except UsageError as error:
+            return failed(str(error))
+        return replace(made if ready is None else ready, dense=dense) if dense else made
+
+    def _checked(self, name: str, vectors: Matrix, passages: int) -> Matrix:
+        """`[passages, dim]`. Raises: UsageError."""
+        part = self._bundle.manifest.dense[name]
+        try:
+            rows = RowRules(part.dim, MAX_PASSAGES, part.normalized).checked(vectors)
+        except UsageError as error:
+            raise UsageError(f"dense model {name!r}: {error}") from None
+        if len(rows) != passages:
+            raise UsageError(f"it brings {len(rows)} vectors of dense model {name!r} and has {passages} passages")
+        return rows
 
     def _ready(self, document: Document) -> EncodedPassages | None:
         """None where its vectors are still to be made."""

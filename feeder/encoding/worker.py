@@ -11,17 +11,18 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import numpy as np
 
-from feeder.encoding.batches import EncodedPassages, encode_batch
+from feeder.encoding.batches import EncodedPassages, Text, encode_batch
 from feeder.encoding.passages import Splitting
 from late_interaction.array_types import Matrix, TokenIds
 from late_interaction.bundle import Bundle
+from late_interaction.dense import dense_encoders
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError
 from late_interaction.workers.frames import Frame, pack, read_frame, split_rows
@@ -29,22 +30,32 @@ from late_interaction.workers.frames import Frame, pack, read_frame, split_rows
 __all__ = ["answer_of", "batch_body", "main"]
 
 
-def batch_body(batch: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {"batch": [list(item) for item in batch]}
+def batch_body(batch: Sequence[Text]) -> dict[str, Any]:
+    return {"batch": [[item.title, item.text, item.ranges, item.dense] for item in batch]}
 
 
-def answer_of(frame: Frame, dim: int) -> list[EncodedPassages]:
-    """What a worker has said. Raises: ColbertVespaError, its words."""
+def _text(title: str, text: str, ranges: Sequence[Sequence[int]] | None, dense: Sequence[str]) -> Text:
+    return Text(title, text, None if ranges is None else tuple((start, end) for start, end in ranges), tuple(dense))
+
+
+def answer_of(frame: Frame, dim: int, dense_dims: Mapping[str, int]) -> list[EncodedPassages]:
+    """What a worker has said. dense_dims: of the bundle's dense models. Raises: ColbertVespaError, its words."""
     if "error" in frame.body:
         raise ColbertVespaError(frame.body["error"])
     counts = [count for item in frame.body["encoded"] for count in item[2]]
     rest: Iterator[Matrix] = iter(split_rows(frame.rows, counts, dim) if counts else ())
     token_ids = iter(_split_ids(frame.rows, counts, dim) if frame.body["token_ids"] else [None] * len(counts))
+    start = 4 * sum(counts) * (dim + bool(frame.body["token_ids"]))
     found = []
-    for title, ranges, own, truncated, error in frame.body["encoded"]:
-        places = tuple((start, end) for start, end in ranges)
+    for title, ranges, own, truncated, error, names in frame.body["encoded"]:
+        places = tuple((first, last) for first, last in ranges)
         vectors, ids = tuple(itertools.islice(rest, len(own))), tuple(itertools.islice(token_ids, len(own)))
-        found.append(EncodedPassages(title, places, vectors, ids, truncated, error))
+        dense = {}
+        for name in names:
+            shape = len(places), dense_dims[name]
+            dense[name] = np.frombuffer(frame.rows, "<f4", shape[0] * shape[1], start).reshape(shape).astype(np.float32)
+            start += dense[name].nbytes
+        found.append(EncodedPassages(title, places, vectors, ids, truncated, error, dense))
     return found
 
 
@@ -55,10 +66,14 @@ def _split_ids(rows: bytes, counts: Sequence[int], dim: int) -> list[TokenIds]:
 
 
 def _answer(number: int, encoded: Sequence[EncodedPassages]) -> bytes:
-    body = [[item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error] for item in encoded]
+    body = [
+        [item.title, item.ranges, [len(rows) for rows in item.vectors], item.truncated, item.error, list(item.dense)]
+        for item in encoded
+    ]
     data = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
     ids = [ids.astype("<i4").tobytes() for item in encoded for ids in item.token_ids if ids is not None]  # of all, or of none
-    return pack(number, {"encoded": body, "token_ids": bool(ids)}, b"".join(data + ids))
+    dense = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.dense.values()]
+    return pack(number, {"encoded": body, "token_ids": bool(ids)}, b"".join(data + ids + dense))
 
 
 class _Worker:
@@ -68,6 +83,7 @@ class _Worker:
         self._answers: Queue[bytes] = Queue(2)
         bundle = Bundle.open(Path(settings["bundle"]), verify=False)
         self._encoder = Encoder(bundle, precision=settings["precision"], threads=settings["threads"])
+        self._dense = dense_encoders(bundle, threads=settings["threads"])
         self._splitting = Splitting(*settings["splitting"])
 
     def run(self, buffer: bytearray) -> None:
@@ -76,8 +92,8 @@ class _Worker:
         while True:
             request = self._requests.get()
             try:
-                batch = [(title, text) for title, text in request.body["batch"]]
-                encoded = encode_batch(batch, self._splitting, self._encoder.tokenizing, self._encoder)
+                batch = [_text(*item) for item in request.body["batch"]]
+                encoded = encode_batch(batch, self._splitting, self._encoder.tokenizing, self._encoder, self._dense)
                 self._answers.put(_answer(request.number, encoded))
             except (ColbertVespaError, MemoryError) as error:
                 self._answers.put(pack(request.number, {"error": str(error) or "an encoding process has no memory left"}))

@@ -40,6 +40,7 @@ class WorkerEncoding:
     def __init__(self, bundle: Bundle, precision: str, splitting: Splitting, count: int) -> None:
         self.ahead = count * (PIPELINED + 1)
         self._dim = bundle.manifest.dim
+        self._dense_dims = {name: part.dim for name, part in bundle.manifest.dense.items()}
         self._path = bundle.path
         self._settings = {
             "bundle": str(bundle.path.absolute()), "precision": precision, "threads": 1,
@@ -109,7 +110,7 @@ class WorkerEncoding:
             sent -= 1
             task = waiting.popleft()
             try:
-                task.done.set_result(answer_of(frame, self._dim))
+                task.done.set_result(answer_of(frame, self._dim, self._dense_dims))
             except ColbertVespaError as error:
                 task.done.set_exception(error)
 

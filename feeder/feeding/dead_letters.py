@@ -94,7 +94,7 @@ class DeadLetterSource:
             if (
                 operation not in ("put", "update", "delete")
                 or not isinstance(item, dict)
-                or item.keys() - {"vectors"} != {"id", "title", "text", "metadata"}
+                or item.keys() - {"dense", "vectors"} != {"id", "title", "text", "metadata"}
             ):
                 raise CollectionError(f"{where}: not a dead letter: feed ordinary files without --retry")
             try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 from feeder.digests import Digests
-from feeder.encoding.batches import EncodedPassages, Encoding, HereEncoding, KnownEncoding, Text, encoding_basis
+from feeder.encoding.batches import DenseModels, EncodedPassages, Encoding, HereEncoding, KnownEncoding, encoding_basis
 from feeder.encoding.passages import Splitting
 from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.ledger import REFUSED_HERE, Ledger
@@ -23,6 +24,7 @@ from feeder.sending.statistics import FeedStatistics
 from feeder.targets.vespa import VespaTarget, open_vespa
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
+from late_interaction.dense import dense_encoders
 from late_interaction.devices import CPU_NAME
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
@@ -39,7 +41,7 @@ class KnownPassages:
     """Passages that were encoded before. by: `encoding_basis` of how. passages: by title and text."""
 
     by: str
-    passages: Mapping[Text, EncodedPassages]
+    passages: Mapping[tuple[str, str], EncodedPassages]
 
 
 @dataclass
@@ -103,6 +105,10 @@ class PartFeeder:
         self._bundle = bundle
         self._encoder: Encoder | None = None
         self._target: VespaTarget | None = self._open()
+
+    @cached_property
+    def _dense(self) -> DenseModels:
+        return dense_encoders(self._bundle)
 
     def feed(self, documents: Sequence[Document], known: KnownPassages | None = None) -> PartOutcome:
         """known: passages of the documents; without, they are encoded here. What went wrong is in the outcome's `error`."""
@@ -168,12 +174,13 @@ class PartFeeder:
 
     def _texts(self, target: VespaTarget, known: KnownPassages | None) -> tuple[Encoding | None, str]:
         if known is not None:
-            return KnownEncoding(known.passages), known.by
-        if not target.bundle.encodes:
+            return KnownEncoding(known.passages, self._dense), known.by
+        if not target.bundle.encodes and not target.bundle.manifest.dense:
             return None, encoding_basis(target.bundle, self._splitting, None)
-        if target.needs_vectors and self._encoder is None:
+        if target.needs_vectors and self._encoder is None and target.bundle.encodes:
             self._encoder = Encoder(target.bundle, **self._runs)
         precision = None if self._encoder is None else self._encoder.precision
-        tokenizing = Tokenizing(target.bundle) if self._encoder is None else self._encoder.tokenizing
+        own = Tokenizing(target.bundle) if target.bundle.encodes and self._encoder is None else None
+        tokenizing = own if self._encoder is None else self._encoder.tokenizing
         made = encoding_basis(target.bundle, self._splitting, precision)
-        return HereEncoding(self._splitting, tokenizing, self._encoder), made
+        return HereEncoding(self._splitting, tokenizing, self._encoder, self._dense), made

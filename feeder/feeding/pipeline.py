@@ -298,7 +298,9 @@ class Feed:
         ledger.token_vectors += sum(len(rows) for rows in made.vectors)
         ledger.bytes += sum(len(passage.encoded_text.encode()) for passage in passages)
         digest = self._stored_digest(item.digest, len(passages))
-        return EncodedDocument(document, passages, made.vectors, digest, stale, token_ids=made.token_ids)
+        places = range(len(passages)) if made.dense else ()
+        dense = tuple({name: rows[place] for name, rows in made.dense.items()} for place in places)
+        return EncodedDocument(document, passages, made.vectors, digest, stale, token_ids=made.token_ids, dense=dense)
 
     def _book(self, outcomes: Sequence[Settled]) -> None:
         self._note(outcomes)
@@ -366,4 +368,6 @@ class Feed:
 
 
 def _characters(document: Document) -> int:
-    return len(document.title) + len(document.text) + sum(rows.nbytes for rows in document.vectors) // CHARACTER_BYTES
+    """Those of the vectors that it brings as well, by their bytes."""
+    ready = sum(rows.nbytes for rows in (*document.vectors, *document.dense.values()))
+    return len(document.title) + len(document.text) + ready // CHARACTER_BYTES

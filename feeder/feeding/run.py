@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feeder.digests import Digests
-from feeder.encoding.batches import Encoding, HereEncoding, encoding_basis
+from feeder.encoding.batches import DenseModels, Encoding, HereEncoding, encoding_basis
 from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
@@ -30,6 +30,7 @@ from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
+from late_interaction.dense import dense_encoders
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import CollectionError, MetadataError, UsageError
@@ -131,11 +132,12 @@ class FeedRun:
                 open_things.callback(lambda: self._close(journal))
             wants_vectors = options.operation == "put" and target.needs_vectors
             encoder = self._encoder(open_things) if wants_vectors and target.bundle.encodes else None
+            dense = dense_encoders(target.bundle) if options.operation == "put" else {}
             made = encoding_basis(target.bundle, options.splitting, None if encoder is None else encoder.precision)
             digests = Digests(made, target.digest_basis)
             encoding = None
             if options.operation == "put" and not options.dry_run:
-                encoding = self._encoding(target, encoder)
+                encoding = self._encoding(target, encoder, dense)
                 open_things.callback(encoding.close)
             stop = open_things.enter_context(Stop())
             feed = self._feed = Feed(
@@ -164,11 +166,11 @@ class FeedRun:
         open_things.callback(cache.close)
         return CachedEncoder(encoder, cache)
 
-    def _encoding(self, target: Target, encoder: DocumentEncoder | None) -> DocumentEncoding:
-        texts = self._text_encoding(target, encoder) if target.bundle.encodes else None
+    def _encoding(self, target: Target, encoder: DocumentEncoder | None, dense: DenseModels) -> DocumentEncoding:
+        texts = self._text_encoding(target, encoder, dense) if target.bundle.encodes or dense else None
         return DocumentEncoding(texts, target.bundle, self._options.splitting, takes_vectors=target.needs_vectors)
 
-    def _text_encoding(self, target: Target, encoder: DocumentEncoder | None) -> Encoding:
+    def _text_encoding(self, target: Target, encoder: DocumentEncoder | None, dense: DenseModels) -> Encoding:
         options, texts = self._options, self.total - self.surveyed.ready
         alone = encoder is None or options.encoder is not None or options.cache is not None
         workers = 0 if alone else options.workers
@@ -178,7 +180,8 @@ class FeedRun:
             from feeder.encoding.workers import WorkerEncoding
 
             return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers)
-        return HereEncoding(options.splitting, Tokenizing(target.bundle), encoder)
+        tokenizing = Tokenizing(target.bundle) if target.bundle.encodes else None
+        return HereEncoding(options.splitting, tokenizing, encoder, dense)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ title = "headline"                  # one column, or a list that is joined by bl
 text = ["abstract", "body"]
 metadata = ["year", "lang"]         # without it: all other columns
 names = { lang = "language" }       # another name for a metadata column
-vectors = "embedding"               # token vectors that were made elsewhere
+vectors = "rows"                    # token vectors that were made elsewhere
+dense = { openai = "embedding" }    # likewise, of dense models by name
 [passages]
 method = "sentences"                # none, sentences, markdown, marked
 tokens = 180

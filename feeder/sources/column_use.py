@@ -50,11 +50,12 @@ class ColumnUse:
         asked = [*(columns.metadata or ()), *columns.names]
         asked += columns.title if columns.title != default.title else ()
         asked += columns.text if columns.text != default.text else ()
+        asked += columns.dense.values()
         asked += [columns.vectors] if columns.vectors not in ("", default.vectors) else []
         if missing := [name for name in dict.fromkeys(asked) if name not in self._seen]:
             shown = tuple(self._hinted(name) for name in missing)
             yield Note("missing_columns", "columns of the settings that no record has", len(missing), shown)
-        kept = {columns.id or "id", "_id", "metadata", columns.vectors}
+        kept = {columns.id or "id", "_id", "metadata", columns.vectors, *columns.dense.values()}
         kept |= {*columns.title, *columns.text, *(columns.metadata or ())}
         unused = tuple(name for name in self._seen if name not in kept)
         if columns.metadata is not None and unused:

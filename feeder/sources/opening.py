@@ -88,7 +88,7 @@ def open_id_lists(sources: Sequence[str], settings: SourceSettings | None = None
     Raises: as open_sources.
     """
     settings = settings or SourceSettings()
-    columns = dataclasses.replace(settings.columns, title=(), text=(), metadata=(), vectors="")
+    columns = dataclasses.replace(settings.columns, title=(), text=(), metadata=(), vectors="", dense={})
     found = open_sources(sources, dataclasses.replace(settings, columns=columns))
     for source, opened in zip(sources, found, strict=True):
         kind = "" if settings.format else "-" if source == "-" else bare_suffix(opened.path)

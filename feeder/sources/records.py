@@ -22,6 +22,7 @@ __all__ = [
     "text_of",
 ]
 
+DENSE = "dense"
 ROW = "@row"  # as the id column: the place in the source is the id
 SourceRecord = Mapping[str, object]
 
@@ -46,7 +47,8 @@ class ColumnMapping:
     """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several
     that are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the
     members of a column `metadata`. names: another name for a metadata column. vectors: the column of token vectors that were
-    made elsewhere; empty for none."""
+    made elsewhere; empty for none. dense: by dense model, the column of its vectors that were made elsewhere; a column `dense`
+    of objects has them by name."""
 
     id: str = ""
     title: tuple[str, ...] = ("title",)
@@ -54,6 +56,7 @@ class ColumnMapping:
     metadata: tuple[str, ...] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     vectors: str = "vectors"
+    dense: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
             f"{where}: no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
         )
     used = {column} if column else {"id", "_id"}
-    metadata = _metadata(record, where, columns, used | {*columns.title, *columns.text, columns.vectors, "metadata"})
+    inner = record.get(DENSE)
+    used |= {*columns.title, *columns.text, columns.vectors, "metadata", *columns.dense.values()}
+    metadata = _metadata(record, where, columns, used | ({DENSE} if isinstance(inner, Mapping) else set()))
+    dense = dict(inner) if isinstance(inner, Mapping) else {}
+    dense |= {model: record[name] for model, name in columns.dense.items() if record.get(name) is not None}
     title = "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip())
     text = "\n\n".join(part for name in columns.text if (part := text_of(record, name, where)))
     try:
@@ -113,7 +120,7 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
         raise CollectionError(f"{where}: {error} ({hint})") from None
     try:
         id_ = id_of(own_id, where, column)
-        return Document(id_, title, text, metadata, vectors=vectors)  # type: ignore[arg-type]  # made plain there
+        return Document(id_, title, text, metadata, dense, vectors)  # type: ignore[arg-type]  # made plain there
     except (UsageError, MetadataError) as error:
         raise CollectionError(f"{where}: {error}") from None
 

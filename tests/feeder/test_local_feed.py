@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from feeder import FeedOptions, Splitting, feed, feed_async, start_feed
+from feeder.encoding.batches import Text
 from feeder.encoding.workers import WorkerEncoding
 from feeder.feeding.dead_letters import DeadLetterSource, read_letters
 from feeder.feeding.pipeline import Feed, Pacing
@@ -236,7 +237,7 @@ def test_a_worker_that_cannot_start_says_why(tiny_bundle):
     encoding = WorkerEncoding(tiny_bundle, "no such precision", Splitting(), 1)
     try:
         with pytest.raises(ColbertVespaError, match="no such precision"):
-            encoding.submit([("", "text")]).result(60)
+            encoding.submit([Text("", "text")]).result(60)
     finally:
         encoding.close()
 

@@ -82,7 +82,7 @@ def test_a_graph_of_another_dim_than_the_manifest_says(bundle, tmp_path):
     [
         ({"Bad": [1]}, "dense model 'Bad' must be named by small letters"),
         ({"a" * 32: [1]}, "must be named by small letters"),
-        ({"x": "text"}, r"dense\.x must be numbers"),
+        ({"x": "text"}, r"dense\.x must be rows of numbers"),
         ({"x": [[[1]]]}, r"got shape \[1, 1, 1\]"),
         ({"x": []}, r"got shape \[0\]"),
         ([1, 2], "must map names"),
