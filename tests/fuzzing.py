@@ -30,6 +30,8 @@ from feeder.copying.manifest import BackupManifest, _checksum
 from feeder.copying.parts import pack_part, read_part
 from feeder.copying.source import stored_document
 from feeder.feeding.journal import Journal
+from feeder.sources.opening import open_sources
+from feeder.sources.records import ColumnMapping, SourceSettings
 from late_interaction.bundle import Bundle, FileEntry, Manifest, SideRules
 from late_interaction.codebook import Codebook
 from late_interaction.codebook_training import train_codebook
@@ -454,6 +456,30 @@ def safetensors_kind(folder: Path) -> Kind:
     return Kind("safetensors", [whole], read)
 
 
+def array_file_kind(suffix: str) -> Callable[[Path], Kind]:
+    """Vectors of documents: an array each, and a table."""
+
+    def kind(folder: Path) -> Kind:
+        own = folder / f"own{suffix}"
+
+        def read(path: Path) -> object:
+            own.write_bytes(path.read_bytes())
+            return [document.vectors for document in open_sources([str(own)], SourceSettings(ColumnMapping(id="@row")))[0]]
+
+        tables = ({"a": ROWS, "b": ROWS[:2]}, {"vectors": ROWS, "lengths": np.array([1, 3]), "year": np.array([1, 2])})
+        write = np.savez if suffix == ".npz" else lambda path, **arrays: save_tensors(arrays, path)
+        whole = [saved(lambda path, table=table: write(path, **table), folder, f"x{suffix}") for table in tables]
+        return Kind(suffix, whole, read)
+
+    return kind
+
+
+def save_tensors(arrays: dict, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+
+
 def ids_kind(folder: Path) -> Kind:
     def read(path: Path) -> object:
         (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(path.read_bytes())
@@ -500,6 +526,8 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "shards": shards_kind,
     "intent": intent_kind,
     "safetensors": safetensors_kind,
+    "vectors-npz": array_file_kind(".npz"),
+    "vectors-safetensors": array_file_kind(".safetensors"),
 }  # fmt: skip
 JSON = {"bundle", "version", "backup", "shards", "intent", "texts-json"}
 

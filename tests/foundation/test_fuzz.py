@@ -17,7 +17,8 @@ SOME = ["torch-pickle", "npy", "npz", "ids", "metadata-db", "bundle", "part"]
 KINDS = [
     "array", "backup", "bundle", "codebook", "codebook-heads", "codebook-owners", "codebook-starts", "codebook-unit",
     "colbert-ai", "fast-plaid", "ids", "ids-db", "intent", "journal", "metadata-db", "npy", "npz", "part", "pending",
-    "progress", "safetensors", "shards", "texts", "texts-json", "thresholds", "torch", "torch-pickle", "version",
+    "progress", "safetensors", "shards", "texts", "texts-json", "thresholds", "torch", "torch-pickle", "vectors-npz",
+    "vectors-safetensors", "version",
 ]  # fmt: skip
 
 
