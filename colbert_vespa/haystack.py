@@ -67,17 +67,22 @@ class ColbertRetriever(_WithClients):
         weights: dict[str, float] | None = None,
         fusion: str | None = None,
         dense: str | None = None,
+        rerank_with: str | None = None,
+        rerank_with_top: int | None = None,
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
-        several joined by `+`, or `auto`. weights, fusion, dense: as Client.search has them."""
+        several joined by `+`, or `auto`. weights, fusion, dense, rerank_with_top: as Client.search has them. rerank_with: the
+        folder of a cross-encoder."""
         _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
         self.weights, self.fusion, self.dense = weights, fusion, dense
+        self.rerank_with, self.rerank_with_top = rerank_with, rerank_with_top
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(
             self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k,
             candidates=self.candidates, weights=self.weights, fusion=self.fusion, dense=self.dense,
+            rerank_with=self.rerank_with, rerank_with_top=self.rerank_with_top,
         )  # fmt: skip
 
     @classmethod
@@ -103,6 +108,7 @@ class ColbertRetriever(_WithClients):
         return {
             "k": self.top_k if top_k is None else top_k, "where": where, "candidates": self.candidates,
             "weights": self.weights, "fusion": self.fusion, "dense": self.dense,
+            "rerank_with": self.rerank_with, "rerank_with_top": self.rerank_with_top,
         }  # fmt: skip
 
 

@@ -4,9 +4,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from colbert_vespa.store import whole_document, whole_metadata
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Passage
 from late_interaction.errors import ColbertVespaError
 from late_interaction.extras import required
@@ -57,23 +59,45 @@ class AgentIndex(Protocol):
     """What the tools ask."""
 
     async def search(
-        self, query: str, k: int, *, where: dict[str, Any] | None, candidates: str, group: bool, timeout: float | None
+        self,
+        query: str,
+        k: int,
+        *,
+        where: dict[str, Any] | None,
+        candidates: str,
+        group: bool,
+        rerank_with: CrossEncoder | str | Path | None,
+        timeout: float | None,
     ) -> SearchResult: ...
     async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]: ...
     async def close(self) -> None: ...
 
 
 def build_server(
-    client: Client, *, candidates: str = "auto", url_field: str = "url", timeout: float | None = None
+    client: Client,
+    *,
+    candidates: str = "auto",
+    url_field: str = "url",
+    rerank_with: CrossEncoder | str | Path | None = None,
+    timeout: float | None = None,
 ) -> MCPServer[None]:
     """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
-    `auto`. url_field: metadata field with a document's URL. timeout: seconds for a call; None for the client's."""
+    `auto`. url_field: metadata field with a document's URL. rerank_with: a
+    cross-encoder for every search. timeout: seconds for a call; None for the client's."""
     index = AsyncClient.from_client(client)
-    return server_over(index, client.schema, candidates=candidates, url_field=url_field, timeout=timeout)
+    return server_over(
+        index, client.schema, candidates=candidates, url_field=url_field, rerank_with=rerank_with, timeout=timeout
+    )
 
 
 def server_over(
-    index: AgentIndex, schema: MetadataSchema, *, candidates: str = "auto", url_field: str = "url", timeout: float | None = None
+    index: AgentIndex,
+    schema: MetadataSchema,
+    *,
+    candidates: str = "auto",
+    url_field: str = "url",
+    rerank_with: CrossEncoder | str | Path | None = None,
+    timeout: float | None = None,
 ) -> MCPServer[None]:
     """As build_server. index: closed with the server. schema: metadata fields that filters may name."""
     fields = ", ".join(f"{name} ({type_.value})" for name, type_ in schema.fields.items())
@@ -97,7 +121,9 @@ def server_over(
         ] = None,
     ) -> SearchResults:
         try:
-            result = await index.search(query, k, where=where, candidates=candidates, group=True, timeout=timeout)
+            result = await index.search(
+                query, k, where=where, candidates=candidates, group=True, rerank_with=rerank_with, timeout=timeout
+            )
         except ColbertVespaError as error:
             raise ToolError(str(error)) from None
         return SearchResults(

@@ -15,6 +15,7 @@ import httpx
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
+from late_interaction.cross_encoder import CrossEncoder, CrossEncoderFolder
 from late_interaction.dense import DenseEncoder
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
@@ -23,6 +24,7 @@ from late_interaction.filters import parse_where
 from late_interaction.text import given_list
 from query.backend import NO_MODEL, SearchIndex, Where, encode_query, with_dense
 from query.explain import explained
+from query.last_stage import LastStage
 from query.merging import check_comparable, merged
 from query.options import (
     ClientSettings,
@@ -50,7 +52,7 @@ __all__ = ["Addresses", "Core", "addresses_of"]
 Addresses: TypeAlias = str | Path | Sequence[str | Path]
 C = TypeVar("C", bound=Covered)
 K = TypeVar("K")
-E = TypeVar("E", Encoder, DenseEncoder)
+E = TypeVar("E", Encoder, DenseEncoder, CrossEncoder)
 ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
 
 
@@ -93,6 +95,7 @@ class Core:
         self._precision = precision
         self._encoders: dict[str, Encoder] = {}
         self._dense_encoders: dict[tuple[str, str], DenseEncoder] = {}
+        self._cross_encoders: dict[str, CrossEncoder] = {}
         self._lock = threading.Lock()
         given = addresses_of(addresses)
         opened_bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
@@ -210,6 +213,17 @@ class Core:
         """Raises: UsageError where the bundle has no such dense model, or it has no graph."""
         return self._kept(self._dense_encoders, (bundle.sha256, name), lambda: DenseEncoder(bundle, name))
 
+    def cross_encoder(self, given: CrossEncoder | str | Path) -> CrossEncoder:
+        """The one that is in that folder now. Raises: BundleError."""
+        if isinstance(given, CrossEncoder):
+            return given
+        folder = CrossEncoderFolder.open(given, verify=False)
+        return self._kept(self._cross_encoders, folder.sha256, lambda: CrossEncoder(given))
+
+    def _last_stage(self, options: SearchOptions) -> LastStage | None:
+        """Where it is here, not at a server. Raises: BundleError."""
+        return None if options.rerank_with is None else LastStage(self.cross_encoder(options.rerank_with), options)
+
     def deadline(self, timeout: float | None) -> float:
         """Raises: UsageError on a timeout that is not above 0."""
         return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
@@ -233,19 +247,33 @@ class Core:
     ) -> Plan[list[SearchResult]]:
         """As search_many. indexes: what `named` gave, so that several searches see one version; queries that are encoded
         already are of their bundle."""
-        deadline = self.deadline(options.timeout)
-        if (server := only_server(indexes)) is not None:
-            asked = [server.asked(query) for query in given_list(queries, "queries")]
-            return [self._checked(result) for result in (yield from server.search_many(asked, options, deadline))]
-        check_comparable(indexes)
-        options = indexes[0].settled(options)  # of several the first one's, or their scores could not be compared
-        encoded_queries = [self._encoded_for(query, indexes, options) for query in given_list(queries, "queries")]
-        if len(indexes) == 1 and all(len(encoded.rows) for encoded in encoded_queries):
-            results = yield from indexes[0].search_many(encoded_queries, options, deadline)
+        start, deadline = self.clock(), self.deadline(options.timeout)
+        server, last = only_server(indexes), self._last_stage(options)
+        if last is None and server is None and options.rerank_with_top is not None:
+            raise UsageError("rerank_with_top needs rerank_with, the folder of a cross-encoder: only servers have their own")
+        asked = options if last is None else last.before
+        if server is not None:
+            indexes = [server]
+            encoded_queries = [server.asked(query) for query in given_list(queries, "queries")]
         else:
-            results = yield from together([self._one(indexes, encoded, options, deadline) for encoded in encoded_queries])
-        bundle = indexes[0].bundle
-        return [self._finished(bundle, *pair, options) for pair in zip(encoded_queries, results, strict=True)]
+            check_comparable(indexes)
+            asked = indexes[0].settled(asked)  # of several the first one's, or their scores could not be compared
+            encoded_queries = [self._encoded_for(query, indexes, asked) for query in given_list(queries, "queries")]
+        if last is not None:
+            last.check(encoded_queries)
+        results = yield from self._found(indexes, encoded_queries, asked, deadline)
+        pairs = list(zip(encoded_queries, results, strict=True))
+        if last is not None:
+            pairs = [(query, last.ordered(query, found, deadline - start, deadline, self.clock)) for query, found in pairs]
+        return [self._finished(indexes[0], *pair, options) for pair in pairs]
+
+    def _found(
+        self, indexes: Sequence[SearchIndex], queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float
+    ) -> Plan[list[SearchResult]]:
+        served = isinstance(indexes[0], ServerIndex)
+        if len(indexes) == 1 and (served or all(len(encoded.rows) for encoded in queries)):
+            return (yield from indexes[0].search_many(queries, options, deadline))
+        return (yield from together([self._one(indexes, encoded, options, deadline) for encoded in queries]))
 
     def _one(
         self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
@@ -262,14 +290,18 @@ class Core:
     def _merged(
         self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
     ) -> Plan[SearchResult]:
-        whole = replace(options, k=options.last, offset=None)
+        whole = replace(options, k=options.last, offset=None if options.offset is None else 0)
         parts = yield from together(self._parts(indexes, encoded, whole, deadline))
         return merged([result for results in parts for result in results], options)
 
-    def _finished(self, bundle: Bundle, encoded: EncodedQuery, result: SearchResult, options: SearchOptions) -> SearchResult:
-        if options.explain and encoded.text and len(encoded.rows) and not encoded.ready:
+    def _finished(
+        self, index: SearchIndex, encoded: EncodedQuery, result: SearchResult, options: SearchOptions
+    ) -> SearchResult:
+        """A server explains by itself."""
+        explains = options.explain and not isinstance(index, ServerIndex)
+        if explains and encoded.text and len(encoded.rows) and not encoded.ready:
             start = time.perf_counter()
-            hits = explained(self.encoder(bundle), encoded, result.hits)
+            hits = explained(self.encoder(index.bundle), encoded, result.hits)
             timings = {**result.timings_ms, "explain": 1000 * (time.perf_counter() - start)}
             result = replace(result, hits=hits, timings_ms=timings)
         elif options.explain:

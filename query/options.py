@@ -7,10 +7,12 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.text import checked_ids, checked_text, given_list
@@ -56,8 +58,10 @@ class SearchOptions:
     candidates hybrid, as {"maxsim": 1.0, "bm25": 0.5, "dense": 1.0}, where a name that is absent takes no part; None for the
     index's own. fusion: how hybrid joins them, by `rrf` (ranks) or `sum` (scores from 0 to 1); None for the index's own. dense:
     name of the dense model; None for the only one, or `dense`. scored: MaxSim in the `engine`, or at the `client` over vectors
-    that it fetches. explain: words that matched, and scores by query row. timeout: seconds, encoding included; None for the
-    client's.
+    that it fetches. explain: words that matched, and scores by query row. rerank_with: a cross-encoder, or its folder, that
+    puts the best hits in order at last; if the time does not suffice, their order stays, and the result says so.
+    rerank_with_top: hits that it reads, None for 50; a server has a cross-encoder of its own, which this asks for. timeout:
+    seconds, encoding included; None for the client's.
     """
 
     k: int = 10
@@ -75,13 +79,15 @@ class SearchOptions:
     dense: str | None = None
     scored: str = "engine"
     explain: bool = False
+    rerank_with: CrossEncoder | str | Path | None = None
+    rerank_with_top: int | None = None
     timeout: float | None = None
     first_stage: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raises: UsageError naming the argument that is out of range."""
         checked: dict[str, object] = {"k": check_count("k", self.k)}
-        for name in ("rerank", "probes"):
+        for name in ("rerank", "probes", "rerank_with_top"):
             if getattr(self, name) is not None:
                 checked[name] = check_count(name, getattr(self, name))
         if self.offset is not None:
@@ -91,6 +97,16 @@ class SearchOptions:
             checked["offset"] = int(self.offset)
         for name in ("group", "explain"):
             checked[name] = check_flag(name, getattr(self, name))
+        self._check_names()
+        if self.ids is not None:
+            checked["ids"] = tuple(check_ids(self.ids))
+        if self.weights is not None:
+            checked["weights"] = check_weights(self.weights)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def _check_names(self) -> None:
+        """Raises: UsageError."""
         _check_candidates(self.candidates)
         if self.fusion is not None and self.fusion not in FUSIONS:
             raise UsageError(f"fusion {self.fusion!r} unknown; known: {', '.join(FUSIONS)}")
@@ -98,12 +114,8 @@ class SearchOptions:
             raise UsageError(f"dense must be the name of a dense model, got {self.dense!r}")
         if self.scored not in SCORED:
             raise UsageError(f"scored {self.scored!r} unknown; known: {', '.join(SCORED)}")
-        if self.ids is not None:
-            checked["ids"] = tuple(check_ids(self.ids))
-        if self.weights is not None:
-            checked["weights"] = check_weights(self.weights)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        if self.rerank_with is not None and not isinstance(self.rerank_with, (CrossEncoder, str, Path)):
+            raise UsageError(f"rerank_with must be a CrossEncoder or its folder, got {type(self.rerank_with).__name__}")
 
     @property
     def first(self) -> int:
@@ -139,7 +151,7 @@ class SearchOptions:
         """The same search without its reranking. Raises: UsageError where there is nothing without it."""
         if self.offset is not None or self.scored == "client":
             raise UsageError("stages are of one page that the engine scores: leave out offset and scored")
-        return _FirstStageOptions(**{**vars(self), "explain": False})
+        return _FirstStageOptions(**{**vars(self), "explain": False, "rerank_with": None, "rerank_with_top": None})
 
     def by_candidates(self) -> SearchOptions:
         """The same search, ranked as its candidates were found."""

@@ -43,7 +43,7 @@ T = TypeVar("T")
 TOGETHER = 100  # queries, texts or ids of one request; a server takes 256 unless it is told otherwise
 LISTED_S = 5.0  # what is served is asked again after so many seconds
 LEAST_S = 0.001
-BY_OTHERS = ("index", "timeout")  # options that are told otherwise
+BY_OTHERS = ("index", "timeout", "rerank_with")  # options that are told otherwise, or are not the server's
 
 
 class _ServedFacts(msgspec.Struct):

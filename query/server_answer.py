@@ -90,6 +90,7 @@ class _ServedResult(msgspec.Struct):
     degraded: list[str]
     timings_ms: dict[str, float | None]
     notes: list[str]
+    reranked_with: str = ""
 
 
 class _ServedPassage(msgspec.Struct):
@@ -194,6 +195,7 @@ def result_of_server(given: _ServedResult, seconds: float, sent: int) -> SearchR
         degraded=tuple(given.degraded),
         timings_ms={**{stage: took or 0.0 for stage, took in given.timings_ms.items()}, "server": 1000 * seconds},
         notes=(*given.notes, *again),
+        reranked_with=given.reranked_with,
     )
 
 

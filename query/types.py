@@ -135,9 +135,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One passage. `score` is its MaxSim, of candidates `hybrid` its fused score.
+    """One passage. `score` is its MaxSim, of candidates `hybrid` its fused score, and where a cross-encoder has read it that
+    one's; hits behind those are moved below them by one number.
 
-    index: the index that it is from. stages: the scores that took part (`candidates`, `maxsim`, `bm25`, `dense`). rows: what
+    index: the index that it is from. stages: the scores that took part (`candidates`, `maxsim`, `bm25`, `dense`,
+    `cross_encoder`), each as its stage gave it. rows: what
     each query row found in it, which adds up to its MaxSim, and explanation: the words that matched; both of a search that
     explains. vectors: stored rows `[t, d]`, on the way to an explanation.
     """
@@ -173,7 +175,8 @@ class SearchResult(Covered):
     whole cluster (None where Vespa does not say). reranked: how many of them got a MaxSim score at most. stage: `reranked`, or
     `candidates` for the first answer of `AsyncClient.stages`. coverage: share of the documents that were searched, 0 to 1.
     searched: their number, where Vespa says it. degraded: why coverage is not whole. timings_ms: by stage; `encode` is the
-    query encoder, names that begin with `vespa_` are what Vespa says of itself. notes: what a user should know.
+    query encoder, names that begin with `vespa_` are what Vespa says of itself. notes: what a user should know. reranked_with:
+    the cross-encoder that put the best hits in order; '' where none was asked for, or the time did not suffice, as a note says.
     """
 
     hits: tuple[Hit, ...]
@@ -187,6 +190,7 @@ class SearchResult(Covered):
     degraded: tuple[str, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reranked_with: str = ""
 
     def to_json(self) -> dict[str, object]:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "hits"}

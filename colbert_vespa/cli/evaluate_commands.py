@@ -24,6 +24,8 @@ from colbert_vespa.cli.option_types import (
     Json,
     RequireFull,
     Rerank,
+    RerankTop,
+    RerankWith,
     Timeout,
     Weight,
     address,
@@ -59,6 +61,8 @@ def evaluate(
     weight: Weight = None,
     fusion: Fusion = None,
     dense_model: DenseModel = None,
+    rerank_with: RerankWith = None,
+    rerank_with_top: RerankTop = None,
     queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.", parser=COUNT)] = None,
     recall_queries: Annotated[
         int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.", parser=NUMBER)
@@ -100,9 +104,11 @@ def evaluate(
     client_settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
     settings = EvaluationSettings(
         candidates, rerank, recall_queries, tuple(parse_metric(text) for text in metric or ()), dense,
-        None if baseline is None else read_run(baseline), weights_of(weight), fusion, dense_model,
+        None if baseline is None else read_run(baseline), weights_of(weight), fusion, dense_model, rerank_with, rerank_with_top,
     )  # fmt: skip
     recall = recall or goal is not None or plot is not None
+    if settings.cross_encoded and (recall or tradeoffs):
+        raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")

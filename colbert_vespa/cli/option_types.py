@@ -31,6 +31,8 @@ __all__ = [
     "Json",
     "RequireFull",
     "Rerank",
+    "RerankTop",
+    "RerankWith",
     "Timeout",
     "Weight",
     "address",
@@ -198,6 +200,14 @@ Timeout = Annotated[
     float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.", parser=SECONDS)
 ]
 RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
+RerankWith = Annotated[
+    Path | None,
+    typer.Option("--rerank-with", help="Folder of a cross-encoder, which puts the best hits in order.", parser=path),
+]
+RerankTop = Annotated[
+    int | None,
+    typer.Option("--rerank-top", help="Hits that it reads; default: 50. At a server: asks for its own.", parser=COUNT),
+]
 Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.", parser=COUNT)]
 Weight = Annotated[
     list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Several times.")

@@ -19,6 +19,8 @@ from colbert_vespa.cli.option_types import (
     Json,
     RequireFull,
     Rerank,
+    RerankTop,
+    RerankWith,
     Timeout,
     Weight,
     address,
@@ -61,6 +63,8 @@ def search(
     fusion: Fusion = None,
     dense: Annotated[str | None, typer.Option("--dense", help="Dense model, where the index has several.", parser=text)] = None,
     scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
+    rerank_with: RerankWith = None,
+    rerank_with_top: RerankTop = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
     heatmap: Annotated[
@@ -83,6 +87,7 @@ def search(
         result = client.search(
             asked, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
             group=group, weights=weights, fusion=fusion, dense=dense, scored=scored, timeout=timeout,
+            rerank_with=rerank_with, rerank_with_top=rerank_with_top,
             explain=explain or heatmap is not None or not json_output,  # people see which words matched
         )  # fmt: skip
     out.hits(result)

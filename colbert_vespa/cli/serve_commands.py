@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.keys_commands import keys_app
-from colbert_vespa.cli.option_types import BundleOption, Candidates, path, real, text, whole
+from colbert_vespa.cli.option_types import BundleOption, Candidates, RerankWith, path, real, text, whole
 from late_interaction.errors import UsageError
 from late_interaction.extras import require
 
@@ -72,12 +72,13 @@ def serve(
         str, typer.Option("--split", help="Passages of a document that is put: none, sentences or markdown.")
     ] = "none",
     candidates: Candidates = "auto",
+    rerank_with: RerankWith = None,
     url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
     bundle: BundleOption = None,
 ) -> None:
     """Serve indexes over HTTP, with a page to search them at /. `serve keys` makes, lists and revokes keys of callers."""
     if stdio:
-        _over_stdio(address, bundle, candidates, url_field, timeout)
+        _over_stdio(address, bundle, candidates, url_field, timeout, rerank_with)
         return
     require(("fastapi", "uvicorn", "prometheus_client"), "serve", "the server")
     from colbert_vespa.server.app import create_app
@@ -93,7 +94,7 @@ def serve(
         timeout=timeout, max_timeout=max(60.0, timeout), max_body=max_body, max_k=max_k, max_text=max_text,
         max_batch=max_batch, running=max_running, waiting=max_waiting, drain=drain, cors=tuple(cors or ()),
         trusted_proxies=tuple(trusted_proxy or ()), mcp=mcp, candidates=candidates, url_field=url_field,
-        splitting=Splitting(split),
+        splitting=Splitting(split), rerank_with=rerank_with,
     )  # fmt: skip
     listen = Listen(host, port, tls_cert, tls_key, settle)
     door = None if keys is None else KeyedDoor(KeyFile(keys))
@@ -108,7 +109,9 @@ def serve(
         run_server(create_app(engine, door), listen, settings, on)
 
 
-def _over_stdio(addresses: list[str], bundle: Path | None, candidates: str, url_field: str, timeout: float) -> None:
+def _over_stdio(
+    addresses: list[str], bundle: Path | None, candidates: str, url_field: str, timeout: float, rerank_with: Path | None
+) -> None:
     from colbert_vespa.mcp_server import build_server, serve_mcp
     from colbert_vespa.server.settings import served_address
     from query import Client
@@ -116,4 +119,4 @@ def _over_stdio(addresses: list[str], bundle: Path | None, candidates: str, url_
     if len(addresses) > 1:
         raise UsageError("--stdio serves one index: give one address")
     with Client(served_address(addresses[0]).address, bundle) as client:
-        serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout))
+        serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout, rerank_with=rerank_with))

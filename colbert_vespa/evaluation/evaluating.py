@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,15 +23,16 @@ from colbert_vespa.evaluation.significance import PairedDifference, paired
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import DENSE
 from late_interaction.bundle_cache import cache_folder
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.dense import dense_encoders
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.encoder import check_finite
-from late_interaction.errors import CollectionError, UsageError
+from late_interaction.errors import CollectionError, IncompleteAnswer, UsageError
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metrics import overlap_at_k
 from late_interaction.progress import StepReport
 from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
-from query import Client
+from query import Client, SearchResult
 from query.options import AUTO
 from query.types import Query
 
@@ -134,9 +134,9 @@ class Evaluation:
 class EvaluationSettings:
     """How a client is asked, and what it is compared with.
 
-    candidates, rerank, weights, fusion, model (the dense one): as in a search. recall_queries: how many queries are compared
-    with exact MaxSim. metrics: besides the standard ones. dense: checkpoint of a single-vector model; None: the mean of the
-    bundle's token vectors. baseline: a run of the same queries.
+    candidates, rerank, weights, fusion, model (the dense one), rerank_with, rerank_with_top: as in a search. recall_queries:
+    how many queries are compared with exact MaxSim. metrics: besides the standard ones. dense: checkpoint of a single-vector
+    model; None: the mean of the bundle's token vectors. baseline: a run of the same queries.
     """
 
     candidates: str = AUTO
@@ -148,6 +148,12 @@ class EvaluationSettings:
     weights: Mapping[str, float] | None = None
     fusion: str | None = None
     model: str | None = None
+    rerank_with: CrossEncoder | str | Path | None = None
+    rerank_with_top: int | None = None
+
+    @property
+    def cross_encoded(self) -> bool:
+        return self.rerank_with is not None or self.rerank_with_top is not None
 
 
 def evaluate(
@@ -202,10 +208,16 @@ class _Asked:
 def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport) -> _Asked:
     """Each query twice: ten hits, timed, and `depth`."""
     run, seconds, used = {}, [], ""
-    search = functools.partial(
-        client.search, candidates=settings.candidates, rerank=settings.rerank, weights=settings.weights, fusion=settings.fusion,
-        dense=settings.model,
-    )  # fmt: skip
+
+    def search(query: Query, k: int) -> SearchResult:
+        found = client.search(
+            query, k, candidates=settings.candidates, rerank=settings.rerank, weights=settings.weights, fusion=settings.fusion,
+            dense=settings.model, rerank_with=settings.rerank_with, rerank_with_top=settings.rerank_with_top,
+        )  # fmt: skip
+        if settings.cross_encoded and not found.reranked_with:
+            raise IncompleteAnswer(f"{'; '.join(found.notes)}: raise --timeout, or lower --rerank-top")
+        return found
+
     search(judged.queries[0].asked, depth)  # loads and compiles
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()

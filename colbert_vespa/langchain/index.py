@@ -20,6 +20,7 @@ from colbert_vespa.langchain.retriever import ColbertRetriever, tracing
 from colbert_vespa.store import DocumentStore
 from feeder import Splitting
 from late_interaction.bundle import Bundle
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.errors import UsageError
 
 __all__ = ["ColbertDocumentIndex"]
@@ -39,6 +40,8 @@ class ColbertDocumentIndex(DocumentIndex):
     k: int = 10
     where: dict[str, Any] | None = None
     candidates: str = "auto"
+    rerank_with: CrossEncoder | str | Path | None = None
+    rerank_with_top: int | None = None
 
     _retriever: ColbertRetriever | None = None
 
@@ -53,10 +56,15 @@ class ColbertDocumentIndex(DocumentIndex):
         k: int = 10,
         where: Mapping[str, object] | None = None,
         candidates: str = "auto",
+        rerank_with: CrossEncoder | str | Path | None = None,
+        rerank_with_top: int | None = None,
     ) -> ColbertDocumentIndex:
         """bundle, fields (of metadata), splitting: as DocumentStore has them. Raises: as DocumentStore."""
         store = DocumentStore(address, bundle, fields=fields, splitting=splitting)
-        return cls(store=store, k=k, where=None if where is None else dict(where), candidates=candidates)
+        filter_ = None if where is None else dict(where)
+        return cls(
+            store=store, k=k, where=filter_, candidates=candidates, rerank_with=rerank_with, rerank_with_top=rerank_with_top
+        )
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Documents without an id get one. Which ones failed, and why, is logged too.
@@ -133,7 +141,9 @@ class ColbertDocumentIndex(DocumentIndex):
         """None as long as there is no index."""
         with _OPENING:
             if self._retriever is None and self.store.client is not None:
-                self._retriever = ColbertRetriever(client=self.store.client)
+                self._retriever = ColbertRetriever(
+                    client=self.store.client, rerank_with=self.rerank_with, rerank_with_top=self.rerank_with_top
+                )
             return self._retriever
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:

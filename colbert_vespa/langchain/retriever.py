@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 from colbert_vespa.langchain.conversion import from_hit
 from late_interaction.addresses import locate
 from late_interaction.bundle import Bundle
+from late_interaction.cross_encoder import CrossEncoder
 from query import AsyncClient, Client, ClientSettings
 
 __all__ = ["ColbertRetriever", "tracing"]
@@ -23,8 +24,8 @@ class ColbertRetriever(BaseRetriever):
     """The k best passages as Documents: `id` is the document's; `metadata` has its fields, and title, passage_id, score, index.
 
     where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. index: name or names. A call may
-    give each of the four another value: `retriever.invoke(query, k=3, where={"year": 2024})`. weights, fusion, dense: as
-    Client.search has them. Whoever opened the client closes it.
+    give each of the four another value: `retriever.invoke(query, k=3, where={"year": 2024})`. weights, fusion, dense,
+    rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it.
     """
 
     client: Client
@@ -35,6 +36,8 @@ class ColbertRetriever(BaseRetriever):
     weights: dict[str, float] | None = None
     fusion: str | None = None
     dense: str | None = None
+    rerank_with: CrossEncoder | str | Path | None = None
+    rerank_with_top: int | None = None
 
     _async_client: AsyncClient = PrivateAttr()
 
@@ -55,6 +58,8 @@ class ColbertRetriever(BaseRetriever):
         weights: Mapping[str, float] | None = None,
         fusion: str | None = None,
         dense: str | None = None,
+        rerank_with: CrossEncoder | str | Path | None = None,
+        rerank_with_top: int | None = None,
         settings: ClientSettings | None = None,
     ) -> ColbertRetriever:
         """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
@@ -62,8 +67,9 @@ class ColbertRetriever(BaseRetriever):
         client = Client(address, bundle, settings=settings)
         chosen = None if weights is None else dict(weights)
         return cls(
-            client=client, k=k, where=filter_, candidates=candidates, index=index, weights=chosen, fusion=fusion, dense=dense
-        )
+            client=client, k=k, where=filter_, candidates=candidates, index=index, weights=chosen, fusion=fusion, dense=dense,
+            rerank_with=rerank_with, rerank_with_top=rerank_with_top,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""
@@ -107,6 +113,8 @@ class ColbertRetriever(BaseRetriever):
             "weights": self.weights,
             "fusion": self.fusion,
             "dense": self.dense,
+            "rerank_with": self.rerank_with,
+            "rerank_with_top": self.rerank_with_top,
         }
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:

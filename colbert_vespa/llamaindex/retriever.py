@@ -12,6 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from colbert_vespa.llamaindex.nodes import scored
 from late_interaction.bundle import Bundle
+from late_interaction.cross_encoder import CrossEncoder
 from query import AsyncClient, Client
 
 __all__ = ["ColbertRetriever"]
@@ -31,16 +32,18 @@ class ColbertRetriever(BaseRetriever):
         weights: Mapping[str, float] | None = None,
         fusion: str | None = None,
         dense: str | None = None,
+        rerank_with: CrossEncoder | str | Path | None = None,
+        rerank_with_top: int | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        """where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. weights, fusion, dense: as
-        Client.search has them. Whoever opened the client closes it."""
+        """where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. weights, fusion, dense,
+        rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it."""
         super().__init__(callback_manager)
         self.client = client
         self._async_client = AsyncClient.from_client(client)
         self._arguments: dict[str, Any] = {
             "k": k, "where": where, "candidates": candidates, "index": index, "weights": weights, "fusion": fusion,
-            "dense": dense,
+            "dense": dense, "rerank_with": rerank_with, "rerank_with_top": rerank_with_top,
         }  # fmt: skip
 
     @classmethod
@@ -55,10 +58,15 @@ class ColbertRetriever(BaseRetriever):
         weights: Mapping[str, float] | None = None,
         fusion: str | None = None,
         dense: str | None = None,
+        rerank_with: CrossEncoder | str | Path | None = None,
+        rerank_with_top: int | None = None,
     ) -> ColbertRetriever:
         """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
         client = Client(address, bundle)
-        return cls(client, k=k, where=where, candidates=candidates, weights=weights, fusion=fusion, dense=dense)
+        return cls(
+            client, k=k, where=where, candidates=candidates, weights=weights, fusion=fusion, dense=dense,
+            rerank_with=rerank_with, rerank_with_top=rerank_with_top,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """Ends the connections that async calls have opened in this event loop."""

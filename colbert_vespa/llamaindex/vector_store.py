@@ -22,6 +22,7 @@ from colbert_vespa.llamaindex.filters import where_of
 from colbert_vespa.llamaindex.nodes import REF_DOC_ID, document_of, node_of, node_of_document
 from colbert_vespa.store import DocumentStore
 from late_interaction.bundle import Bundle
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 from query import AsyncClient, Client, Hit
@@ -50,6 +51,8 @@ class ColbertVectorStore(BasePydanticVectorStore):
     stores_text: bool = True
     is_embedding_query: bool = False
     candidates: str = "auto"
+    rerank_with: CrossEncoder | str | Path | None = None
+    rerank_with_top: int | None = None
     _store: DocumentStore = PrivateAttr()
     _async_client: AsyncClient | None = PrivateAttr(default=None)
 
@@ -60,12 +63,17 @@ class ColbertVectorStore(BasePydanticVectorStore):
         *,
         fields: Mapping[str, str] | None = None,
         candidates: str = "auto",
+        rerank_with: CrossEncoder | str | Path | None = None,
+        rerank_with_top: int | None = None,
     ) -> None:
-        """bundle, fields: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default.
+        """bundle, fields: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default. rerank_with,
+        rerank_with_top: a cross-encoder and how many hits it reads, in every mode.
 
         Raises: as DocumentStore.
         """
-        super().__init__(candidates=candidates)  # type: ignore[call-arg]  # a field of a pydantic model
+        super().__init__(  # type: ignore[call-arg]  # fields of a pydantic model
+            candidates=candidates, rerank_with=rerank_with, rerank_with_top=rerank_with_top
+        )
         named = None if fields is None else {**fields, REF_DOC_ID: "string"}
         self._store = DocumentStore(address, bundle, fields=named)
 
@@ -146,7 +154,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         if query.node_ids:
             passages = client.get(query.node_ids, where=where)
             return _best(passages, client.score(text, _ids(passages)), query.similarity_top_k)
-        return _of_hits(client.search(text, where=where, **self._arguments(query)).hits)
+        return _of_hits(client.search(text, where=where, **self._arguments(query), **self._last_stage).hits)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """As query."""
@@ -158,7 +166,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         if query.node_ids:
             passages = await client.get(query.node_ids, where=where)
             return _best(passages, await client.score(text, _ids(passages)), query.similarity_top_k)
-        found = await client.search(text, where=where, **self._arguments(query))
+        found = await client.search(text, where=where, **self._arguments(query), **self._last_stage)
         return _of_hits(found.hits)
 
     async def aclose(self) -> None:
@@ -177,6 +185,10 @@ class ColbertVectorStore(BasePydanticVectorStore):
         if not query.doc_ids:
             return where
         return {"$and": [where, {REF_DOC_ID: {"$in": query.doc_ids}}]}
+
+    @property
+    def _last_stage(self) -> dict[str, Any]:
+        return {"rerank_with": self.rerank_with, "rerank_with_top": self.rerank_with_top}
 
     def _arguments(self, query: VectorStoreQuery) -> dict[str, Any]:
         """Of Client.search."""

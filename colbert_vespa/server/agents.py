@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from mcp.server.transport_security import TransportSecuritySettings
@@ -16,9 +17,11 @@ from colbert_vespa.mcp_server import server_over
 from colbert_vespa.server.access import READ, Access
 from colbert_vespa.server.door import Door
 from colbert_vespa.server.engine import Engine
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Passage
 from late_interaction.errors import ColbertVespaError
 from late_interaction.metadata import FieldType, MetadataSchema
+from query.last_stage import RERANKED_TOP
 from query.options import SearchOptions
 from query.types import ById, SearchResult
 
@@ -34,7 +37,11 @@ class Agents:
         settings = engine.settings
         self._door = door
         self._server = server_over(
-            _SeenIndexes(engine), _fields(engine), candidates=settings.candidates, url_field=settings.url_field
+            _SeenIndexes(engine),
+            _fields(engine),
+            candidates=settings.candidates,
+            url_field=settings.url_field,
+            rerank_with=engine.cross_encoder,
         )
         security = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # that is the door's
         self._server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
@@ -58,10 +65,19 @@ class _SeenIndexes:
         self._engine = engine
 
     async def search(
-        self, query: str, k: int, *, where: dict[str, Any] | None, candidates: str, group: bool, timeout: float | None
+        self,
+        query: str,
+        k: int,
+        *,
+        where: dict[str, Any] | None,
+        candidates: str,
+        group: bool,
+        rerank_with: CrossEncoder | str | Path | None,
+        timeout: float | None,
     ) -> SearchResult:
         """Raises: ColbertVespaError."""
-        options = SearchOptions(k, where=where, candidates=candidates, group=group)
+        top = None if rerank_with is None else RERANKED_TOP
+        options = SearchOptions(k, where=where, candidates=candidates, group=group, rerank_with_top=top)
         try:
             return (await self._engine.search(_ACCESS.get(), [query], options, timeout))[0]
         except ColbertVespaError as error:

@@ -25,6 +25,7 @@ from colbert_vespa.server.settings import ServedAddress, ServerSettings
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
+from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import check_finite
 from late_interaction.errors import UsageError
@@ -43,6 +44,7 @@ __all__ = ["Engine", "Opened"]
 T = TypeVar("T")
 MOST_TOGETHER = 32  # queries that are encoded in one go
 WARM_S = 600.0
+WARM_WORDS, WARM_PASSAGES = 200, 8  # so that the cross-encoder knows its own pace
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,15 @@ class Engine:
         for index in self.core.indexes.values():
             if isinstance(index, ServerIndex):
                 raise UsageError(f"{index.server.url} is a server itself: give the address of its index, or of Vespa")
+        rerank_with = self.settings.rerank_with
+        self.cross_encoder = None if rerank_with is None else CrossEncoder(rerank_with)
         self.catalog = Catalog(addresses, self.core)
         self.gate = Gate(self.settings.running, self.settings.waiting)
         self.metrics = ServerMetrics(lambda: self.gate.running, lambda: self.gate.waiting)
         self._exchange = AsyncExchange(client, transport=transport, clock=clock)
         self._threads = ThreadPoolExecutor(2 * cores() + 2, thread_name_prefix="serve")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
+        self._last_stage = ThreadPoolExecutor(self.settings.running, thread_name_prefix="last-stage")
         self._writers = ThreadPoolExecutor(len(addresses) or 1, thread_name_prefix="write")
         self._queries: dict[str, Gathering[str, Matrix]] = {}
 
@@ -105,6 +110,8 @@ class Engine:
                     return
                 options = SearchOptions(1, candidates=candidates, explain=True, timeout=WARM_S)
                 step(self.core.search_in([index], [EncodedQuery(rows, "warm")], options), None)
+        if self.cross_encoder is not None:
+            self.cross_encoder.scores("warm", ["warm " * WARM_WORDS] * WARM_PASSAGES)
 
     async def thread(self, call: Callable[..., T], *arguments: Any) -> T:
         work: Callable[[], T] = functools.partial(call, *arguments)
@@ -133,14 +140,14 @@ class Engine:
         result: T = await asyncio.get_running_loop().run_in_executor(self._writers, work)
         return result
 
-    async def run(self, plan: Plan[T], until: float) -> T:
-        """The plan's result. Raises: Refusal at the deadline; as the plan."""
-        return await within(until - self.clock(), self._driven(plan))
+    async def run(self, plan: Plan[T], until: float, *, threads: ThreadPoolExecutor | None = None) -> T:
+        """The plan's result. threads: its own. Raises: Refusal at the deadline; as the plan."""
+        return await within(until - self.clock(), self._driven(plan, threads or self._threads))
 
-    async def _driven(self, plan: Plan[T]) -> T:
+    async def _driven(self, plan: Plan[T], threads: ThreadPoolExecutor) -> T:
         answers: list[VespaAnswer] | None = None
         while True:
-            asks, finished = await self.thread(step, plan, answers)
+            asks, finished = await asyncio.get_running_loop().run_in_executor(threads, step, plan, answers)
             if asks is None:
                 result: T = finished[0]
                 return result
@@ -184,7 +191,7 @@ class Engine:
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded(queries, opened)
             chosen = self.narrowed(access, options, opened)
-            results = await self.run(self.core.search_in(opened.indexes, encoded, chosen), opened.until)
+            results = await self._searched(opened, encoded, chosen)
         for result in results:
             self.metrics.took(result.timings_ms)
         return [self.catalog.shown(access, result, opened.served) for result in results]
@@ -196,10 +203,7 @@ class Engine:
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded([query], opened)
             last = self.narrowed(access, options, opened)
-            both = [
-                asyncio.ensure_future(self.run(self.core.search_in(opened.indexes, encoded, each), opened.until))
-                for each in (last.for_first_stage(), last)
-            ]
+            both = [asyncio.ensure_future(self._searched(opened, encoded, each)) for each in (last.for_first_stage(), last)]
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 if both[0].done() and not both[1].done():
@@ -212,12 +216,24 @@ class Engine:
                     task.cancel()
                 await asyncio.gather(*both, return_exceptions=True)
 
+    async def _searched(self, opened: Opened, queries: Sequence[EncodedQuery], options: SearchOptions) -> list[SearchResult]:
+        """Searches that wait for the cross-encoder have threads of their own, so that no other waits with them."""
+        threads = None if options.rerank_with is None else self._last_stage
+        return await self.run(self.core.search_in(opened.indexes, queries, options), opened.until, threads=threads)
+
     def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
-        """The options with the filter of the key, and what is left of the time."""
+        """The options with the filter of the key, what is left of the time, and the cross-encoder where it is asked for.
+
+        Raises: Refusal; UsageError where there is none.
+        """
         left = opened.until - self.clock()
         if left <= 0:
             raise Refusal(504, LATE)
-        return replace(options, where=access.restricted(options.where), index=None, timeout=left)
+        reads = options.rerank_with_top is not None
+        if reads and self.cross_encoder is None:
+            raise UsageError("rerank_with_top: this server has no cross-encoder, as it was started without --rerank-with")
+        rerank_with = self.cross_encoder if reads else None
+        return replace(options, where=access.restricted(options.where), index=None, timeout=left, rerank_with=rerank_with)
 
     async def rerank_stored(self, access: Access, query: Query, options: SearchOptions, timeout: float | None) -> SearchResult:
         """The documents `options.ids` by MaxSim over their stored vectors. Raises: as search."""
@@ -275,6 +291,7 @@ class Engine:
         await self._exchange.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
+        self._last_stage.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.core.close)
 

@@ -57,6 +57,7 @@ __all__ = [
 
 _ABOUT = re.compile(r"(?<=\.) (\w+): ")  # names of fields in the docstring
 OPTIONS = tuple(field.name for field in fields(SearchOptions))
+_LAST_STAGE = ("rerank_with", "rerank_with_top")
 Row: TypeAlias = list[float]
 
 
@@ -164,12 +165,16 @@ if TYPE_CHECKING:
         pass
 
 else:
-    SearchRequest = create_model("SearchRequest", __base__=SearchBody, **_option_fields())
+    SearchRequest = create_model("SearchRequest", __base__=SearchBody, **_option_fields("rerank_with"))
     RerankRequest = create_model(
         "RerankRequest", __base__=RerankBody,
-        **_option_fields("ids", "candidates", "rerank", "probes", "offset", "weights", "fusion", "dense", "scored", "k"),
+        **_option_fields(
+            "ids", "candidates", "rerank", "probes", "offset", "weights", "fusion", "dense", "scored", "k", *_LAST_STAGE
+        ),
     )  # fmt: skip
-    ExplainRequest = create_model("ExplainRequest", __base__=ExplainBody, **_option_fields("ids", "offset", "explain"))
+    ExplainRequest = create_model(
+        "ExplainRequest", __base__=ExplainBody, **_option_fields("ids", "offset", "explain", *_LAST_STAGE)
+    )
 
 
 class EncodeBody(StrictModel):

@@ -157,4 +157,4 @@ def check_sizes(engine: Engine, *, texts: tuple[object, ...] = (), many: int = 0
             raise UsageError(f"a text of at most {limits.max_text:,} characters, got {len(text):,}")
     for count in counts:
         if count is not None and count > limits.max_k:
-            raise UsageError(f"k, rerank, probes and offset are at most {limits.max_k:,} here, got {count:,}")
+            raise UsageError(f"k, rerank, probes, offset and rerank_with_top are at most {limits.max_k:,} here, got {count:,}")

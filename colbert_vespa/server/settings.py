@@ -28,7 +28,7 @@ class ServerSettings:
     seconds that running requests have when the server stops. cors: origins whose pages may read answers. trusted_proxies:
     addresses whose X-Forwarded headers count. mcp: also serve agents at
     /mcp, whose searches take `candidates` and find a document's address in `url_field`.
-    splitting: of documents that are put."""
+    splitting: of documents that are put. rerank_with: the folder of a cross-encoder, which searches ask for by a number."""
 
     timeout: float = 10.0
     max_timeout: float = 60.0
@@ -45,6 +45,7 @@ class ServerSettings:
     candidates: str = "auto"
     url_field: str = "url"
     splitting: Splitting = field(default_factory=Splitting)
+    rerank_with: Path | None = None
 
 
 def served_address(text: str) -> ServedAddress:

@@ -35,6 +35,15 @@ def test_the_retriever_gives_passages_with_scores_and_metadata(retriever, client
     assert {d.meta["document_id"] for d in retriever.run(QUERY, filters=FOUR, top_k=9)["documents"]} == {"cat", "dog"}
 
 
+def test_a_cross_encoder_puts_the_hits_in_order(crossed):
+    client, address, reader = crossed
+    made = ColbertRetriever(address, top_k=3, rerank_with=reader, rerank_with_top=4)
+    again = ColbertRetriever.from_dict(made.to_dict())
+    wanted = [hit.passage_id for hit in client.search(QUERY, 3, rerank_with=reader, rerank_with_top=4).hits]
+    assert [d.id for d in again.run(QUERY)["documents"]] == wanted
+    again.close()
+
+
 async def test_async_answers_as_sync(retriever, ranker):
     assert await retriever.run_async(QUERY, filters=FOUR) == retriever.run(QUERY, filters=FOUR)
     given = [Document(content=d.text) for d in ANIMALS]

@@ -133,6 +133,16 @@ async def test_async_answers_as_sync(client):
     await retriever.aclose()
 
 
+def test_a_cross_encoder_puts_the_hits_in_order(crossed):
+    client, address, reader = crossed
+    wanted = [hit.id for hit in client.search(QUERY, 3, rerank_with=reader, rerank_with_top=4).hits]
+    retriever = ColbertRetriever(client=client, k=3, rerank_with=reader, rerank_with_top=4)
+    assert [d.id for d in retriever.invoke(QUERY)] == wanted
+    index = ColbertDocumentIndex.from_address(address, k=3, rerank_with=reader, rerank_with_top=4)
+    assert [d.id for d in index.invoke(QUERY)] == wanted
+    index.close()
+
+
 def test_from_address(animals, minilm_bundle):
     retriever = ColbertRetriever.from_address(animals, minilm_bundle, k=1, where={"legs": 2})
     assert [d.id for d in retriever.invoke(QUERY)] == ["bird"]

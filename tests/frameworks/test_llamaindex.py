@@ -77,6 +77,16 @@ async def test_the_retriever_asks_without_holding_up_the_loop(client, monkeypatc
     await retriever.aclose()
 
 
+def test_a_cross_encoder_puts_the_hits_in_order(crossed):
+    client, address, reader = crossed
+    wanted = [hit.passage_id for hit in client.search(QUERY, 3, rerank_with=reader, rerank_with_top=4).hits]
+    retriever = ColbertRetriever(client, k=3, rerank_with=reader, rerank_with_top=4)
+    assert [found.node.node_id for found in retriever.retrieve(QUERY)] == wanted
+    store = ColbertVectorStore(address, rerank_with=reader, rerank_with_top=4)
+    assert ask(store, k=3).ids == wanted
+    store.close()
+
+
 def test_a_retriever_from_an_address(animals):
     retriever = ColbertRetriever.from_address(animals, k=1)
     assert retriever.retrieve(QUERY)[0].node.ref_doc_id == "cat"

@@ -68,6 +68,13 @@ async def test_search_gives_documents_and_fetch_gives_one(client):
         }  # fmt: skip
 
 
+async def test_a_cross_encoder_puts_the_documents_in_order(crossed):
+    client, _, reader = crossed
+    wanted = [hit.id for hit in client.search(QUERY, 3, group=True, rerank_with=reader).hits]
+    async with opened(client, rerank_with=reader) as agent:
+        assert [item["id"] for item in (await call(agent, "search", query=QUERY, k=3))["results"]] == wanted
+
+
 async def test_a_filter_selects(client):
     async with opened(client) as agent:
         found = await call(agent, "search", query=QUERY, where={"legs": {"$lt": 3}})

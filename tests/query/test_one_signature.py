@@ -64,15 +64,14 @@ def test_the_command_line_has_them():
 
 def integrations():
     """Each with the names that it has for options of a search."""
-    ours, fusing = ("k", "where", "candidates"), ("weights", "fusion", "dense")
+    ours, fusing = ("k", "where", "candidates", "rerank_with", "rerank_with_top"), ("weights", "fusion", "dense")
     langchain, llamaindex = pytest.importorskip("colbert_vespa.langchain"), pytest.importorskip("colbert_vespa.llamaindex")
     haystack = pytest.importorskip("colbert_vespa.haystack")
     yield langchain.ColbertRetriever.from_address, dict.fromkeys((*ours, *fusing, "index"))
     yield langchain.ColbertDocumentIndex.from_address, dict.fromkeys(ours)
     yield llamaindex.ColbertRetriever.from_address, dict.fromkeys((*ours, *fusing))
     yield llamaindex.ColbertRetriever.__init__, dict.fromkeys((*ours, *fusing, "index"))
-    named = {"k": "top_k", "where": "filters", "candidates": None}
-    yield haystack.ColbertRetriever.__init__, {**named, **dict.fromkeys(fusing)}
+    yield haystack.ColbertRetriever.__init__, dict.fromkeys((*ours, *fusing)) | {"k": "top_k", "where": "filters"}
 
 
 def test_integrations_have_their_names_and_defaults():

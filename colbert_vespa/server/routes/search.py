@@ -75,7 +75,7 @@ async def _streamed(stages: AsyncIterator[SearchResult], engine: Asked) -> Respo
 
 def check_counts(engine: Asked, options: SearchOptions) -> None:
     ids = len(options.ids or ())
-    check_sizes(engine, many=ids, counts=(options.k, options.rerank, options.probes, options.offset))
+    check_sizes(engine, many=ids, counts=(options.k, options.rerank, options.probes, options.offset, options.rerank_with_top))
 
 
 @router.post("/rerank", responses=responses(RerankAnswer), operation_id="rerank")
