@@ -1,9 +1,10 @@
 """Encoding speed beside sentence-transformers' torch and ONNX backends: same model, texts and cores, in one run.
 
-    python -m benchmarks.encode [--quick] [--json]
+    python -m benchmarks.encode [--quick] [--json] [--device cuda] [--device-id 0]
 
 Texts are the documentation of Python's standard library (short) and, where ../shared/data has it, Cranfield (177 word pieces
-a document). Contestants take turns; the figures are medians of the rounds.
+a document). Contestants take turns; the figures are medians of the rounds. With --device the graphs that suit it run there as
+well, and torch too where it has that GPU; cosines are with torch on the processor.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from exporter import ExportOptions, export
 from exporter.layouts.scanning import scan_checkpoint
 from exporter.plain import make_plain_checkpoint
 from late_interaction.bundle import Bundle
+from late_interaction.devices import CPU, DEVICES, Device, check_device
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 
 CRANFIELD = Path("../shared/data/cranfield")
 SCHEMES = ("int8", "int8-tensor")
-BATCH = 32
+BATCH, GPU_BATCH = 32, 256
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 
 
@@ -53,25 +55,34 @@ def collections(count: int) -> dict[str, tuple[list[str], list[str]]]:
     return found
 
 
-def contestants(checkpoint: Path, bundle: Bundle) -> dict[str, tuple[Encode, Encode] | str]:
+def contestants(checkpoint: Path, bundle: Bundle, device: Device) -> dict[str, tuple[Encode, Encode] | str]:
     """name -> (documents, queries), or why it cannot run."""
+    import torch
     from sentence_transformers import MultiVectorEncoder
 
     found: dict[str, tuple[Encode, Encode] | str] = {}
-    for backend in ("torch", "onnx"):
+    sides = [("torch", "cpu"), ("onnx", "cpu")]
+    if device.name in ("cuda", "tensorrt", "rocm") and torch.cuda.is_available():
+        sides.append(("torch", f"cuda:{device.number or 0}"))
+    for backend, place in sides:
+        name = f"sentence-transformers {backend}" + ("" if place == "cpu" else f" on {place}")
         try:
-            model = MultiVectorEncoder(str(checkpoint), device="cpu", backend=backend)
+            model = MultiVectorEncoder(str(checkpoint), device=place, backend=backend)
         except Exception as error:  # noqa: BLE001  listed with its reason
             # no environment can have it: sentence-transformers 6 needs transformers 5, optimum-onnx (0.1) needs transformers 4
-            found[f"sentence-transformers {backend}"] = str(error).splitlines()[0]
+            found[name] = str(error).splitlines()[0]
             continue
-        found[f"sentence-transformers {backend}"] = (
-            lambda texts, m=model: m.encode_document(list(texts), batch_size=BATCH, show_progress_bar=False),
+        batch = BATCH if place == "cpu" else GPU_BATCH
+        found[name] = (
+            lambda texts, m=model, n=batch: m.encode_document(list(texts), batch_size=n, show_progress_bar=False),
             lambda texts, m=model: m.encode_query(list(texts), batch_size=1, show_progress_bar=False),
         )
-    for precision in bundle.manifest.models:
-        encoder = Encoder(bundle, precision=precision)
+    for precision in (*SCHEMES, "fp32"):
+        encoder = Encoder(bundle, precision=precision, device=CPU)
         found[f"ours {precision}"] = encoder.encode_documents, encoder.encode_queries
+    for precision in () if device == CPU else device.kind.precisions:
+        encoder = Encoder(bundle, precision=precision, device=device)
+        found[f"ours {precision} on {device}"] = encoder.encode_documents, encoder.encode_queries
     return found
 
 
@@ -111,9 +122,13 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer texts and rounds")
+    parser.add_argument("--device", default="cpu", choices=list(DEVICES), help="measured beside the processor")
+    parser.add_argument("--device-id", type=int, help="which of several devices")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
     arguments = parser.parse_args()
     out = sys.stderr if arguments.json else sys.stdout
+    device = Device(arguments.device, arguments.device_id)
+    check_device(device)
     warnings.simplefilter("ignore")
     count, rounds = (64, 2) if arguments.quick else (192, 5)
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -122,8 +137,8 @@ def main() -> None:
         checkpoint = Path(scratch) / "checkpoint"
         sample = [passage_text(d.title, d.text) for d in stdlib_documents()]
         make_plain_checkpoint(scan_checkpoint(minilm_folder()), checkpoint, sample)
-        export(checkpoint, Path(scratch) / "bundle", ExportOptions(quantize=SCHEMES, sample=sample, force=True))
-        runners = contestants(checkpoint, Bundle.open(Path(scratch) / "bundle"))
+        export(checkpoint, Path(scratch) / "bundle", ExportOptions(quantize=(*SCHEMES, "fp16"), sample=sample, force=True))
+        runners = contestants(checkpoint, Bundle.open(Path(scratch) / "bundle"), device)
         absent = {name: reason for name, reason in runners.items() if isinstance(reason, str)}
         able = {name: pair for name, pair in runners.items() if not isinstance(pair, str)}
         for name, (documents, queries) in collections(count).items():

@@ -27,8 +27,8 @@ _COMPARISONS = {
 class _WithClients:
     """Its clients are opened by the first call, so that a pipeline can be read from YAML without an index."""
 
-    def __init__(self, address: str, bundle: str | None) -> None:
-        self.address, self.bundle = address, bundle
+    def __init__(self, address: str, bundle: str | None, device: str) -> None:
+        self.address, self.bundle, self.device = address, bundle, device
         self._clients: tuple[Client, AsyncClient] | None = None
 
     @property
@@ -36,7 +36,7 @@ class _WithClients:
         """Raises: as Client."""
         with _OPENING:
             if self._clients is None:
-                client = Client(self.address, self.bundle)
+                client = Client(self.address, self.bundle, device=self.device)
                 self._clients = client, AsyncClient.from_client(client)
             return self._clients
 
@@ -69,11 +69,12 @@ class ColbertRetriever(_WithClients):
         dense: str | None = None,
         rerank_with: str | None = None,
         rerank_with_top: int | None = None,
+        device: str = "auto",
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
         several joined by `+`, or `auto`. weights, fusion, dense, rerank_with_top: as Client.search has them. rerank_with: the
-        folder of a cross-encoder."""
-        _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+        folder of a cross-encoder. device: of the model, as Client takes it."""
+        _WithClients.__init__(self, address, bundle, device)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
         self.weights, self.fusion, self.dense = weights, fusion, dense
         self.rerank_with, self.rerank_with_top = rerank_with, rerank_with_top
@@ -82,7 +83,7 @@ class ColbertRetriever(_WithClients):
         return default_to_dict(
             self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k,
             candidates=self.candidates, weights=self.weights, fusion=self.fusion, dense=self.dense,
-            rerank_with=self.rerank_with, rerank_with_top=self.rerank_with_top,
+            rerank_with=self.rerank_with, rerank_with_top=self.rerank_with_top, device=self.device,
         )  # fmt: skip
 
     @classmethod
@@ -116,13 +117,13 @@ class ColbertRetriever(_WithClients):
 class ColbertRanker(_WithClients):
     """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
 
-    def __init__(self, address: str, bundle: str | None = None, top_k: int = 10) -> None:
-        """address, bundle: of an index whose model is asked."""
-        _WithClients.__init__(self, address, bundle)  # no super(): `component` makes another class of this one
+    def __init__(self, address: str, bundle: str | None = None, top_k: int = 10, device: str = "auto") -> None:
+        """address, bundle: of an index whose model is asked, on `device`."""
+        _WithClients.__init__(self, address, bundle, device)  # no super(): `component` makes another class of this one
         self.top_k = top_k
 
     def to_dict(self) -> dict[str, Any]:
-        return default_to_dict(self, address=self.address, bundle=self.bundle, top_k=self.top_k)
+        return default_to_dict(self, address=self.address, bundle=self.bundle, top_k=self.top_k, device=self.device)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ColbertRanker:

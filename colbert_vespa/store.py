@@ -18,6 +18,7 @@ from feeder.feeding.dead_letters import read_letters
 from feeder.sources.spool import checked_document
 from late_interaction.addresses import VespaUrl, locate
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, Device
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import ColbertVespaError, LocalIndexError, MetadataError, UsageError, VespaRefused
@@ -61,10 +62,11 @@ class DocumentStore:
         *,
         fields: Mapping[str, str] | None = None,
         splitting: Splitting | None = None,
+        device: str | Device = AUTO,
     ) -> None:
         """bundle: needed for a new local index, and for Vespa where the application's own is not known here. fields: metadata
         fields of a new local index and their types; default: as the first documents have them. splitting: default: one passage
-        a document.
+        a document. device: of the model.
 
         Raises: LocalIndexError, BundleError, VespaError, MetadataError.
         """
@@ -73,9 +75,10 @@ class DocumentStore:
         self._bundle = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
         self._fields = None if fields is None else MetadataSchema.from_json(fields)
         self._splitting = splitting or Splitting()
+        self._device = Device.of(device)
         self._writing = threading.Lock()
         there = not isinstance(self._place, Path) or is_there(self._place)
-        self._client = Client(str(self._place), self._bundle) if there else None
+        self._client = Client(str(self._place), self._bundle, device=self._device) if there else None
 
     @property
     def client(self) -> Client | None:
@@ -142,7 +145,7 @@ class DocumentStore:
             raise UsageError(f"no index at {self.address}: name the bundle to make one with (bundle=...)")
         fields = dict((self._fields or _inferred(documents)).fields)
         LocalIndex.create(self._place, bundle=self._bundle, schema=MetadataSchema({**fields, METADATA_JSON: FieldType.STRING}))
-        self._client = Client(self._place)
+        self._client = Client(self._place, device=self._device)
         return self._client
 
     def _fed(self, documents: Sequence[Document], client: Client, operation: str) -> Outcome:

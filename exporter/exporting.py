@@ -89,7 +89,7 @@ def _write(
     )
     bundle = write_manifest(folder, with_options(trained, options, loaded.tokenizer))
     progress("verifying against torch")
-    return bundle, verify(loaded, graph, bundle, replace(trained, files=bundle.manifest.files), options.sample)
+    return bundle, verify(loaded, graph, bundle, replace(trained, files=bundle.manifest.files), options)
 
 
 def _judge(report: ExportReport, options: ExportOptions) -> None:

@@ -32,7 +32,7 @@ from late_interaction.bundle import (
     write_manifest,
 )
 from late_interaction.cores import cores
-from late_interaction.devices import Graph, open_graph
+from late_interaction.devices import Device, Graph, open_graph
 from late_interaction.errors import CheckpointError
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
@@ -85,7 +85,7 @@ def write_next_plaid(
     chosen = with_options(trained, options, PreTrainedTokenizerFast(tokenizer_object=tokenizer))
     bundle = write_manifest(output, chosen)
     progress("verifying against the graph as it was")
-    return bundle, _verify(graph, tokenizer, bundle, trained, settings, options.sample)
+    return bundle, _verify(graph, tokenizer, bundle, trained, settings, options)
 
 
 def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
@@ -203,18 +203,18 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
 
 
 def _verify(
-    graph: Graph, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, sample: Sequence[str] | None
+    graph: Graph, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, options: ExportOptions
 ) -> ExportReport:
     """Rows of every graph of the bundle against the graph as it was, on the bundle's ids; ids under next-plaid's own rules
     against next-plaid's steps."""
-    sides = verification_texts(sample)
+    sides = verification_texts(options.sample)
 
     def reference(items: Sequence[TokenRows]) -> list[np.ndarray]:
         full = [_run(graph, item.ids.tolist(), item.attention.tolist())[item.keep, : trained.dim] for item in items]
         return [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in full]
 
     differences = _differing(Tokenizing(replace(bundle, manifest=trained)), tokenizer, settings, sides)
-    return compare_graphs(bundle, sides, reference, differences)[0]
+    return compare_graphs(bundle, sides, reference, differences, Device.of(options.device))[0]
 
 
 def _differing(ours: Tokenizing, tokenizer: Any, settings: _Settings, sides: dict[str, list[str]]) -> list[str]:

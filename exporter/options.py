@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from late_interaction.bundle import RULES, Pooling
 from late_interaction.codebook import BITS, MAX_CENTROIDS
+from late_interaction.devices import AUTO, Device, check_device
 from late_interaction.errors import UsageError
 from late_interaction.pooling import check_pooling
 
@@ -25,7 +26,7 @@ class ExportOptions:
     as many centroids as suit `documents` of the sample's kind, or where that is None the sample. trust_remote_code: run code
     that the checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. least_fp32: the worst cosine
     with torch that fp32 may have. least_quantized: the mean cosine that a quantized graph may have. force: keep a bundle that
-    fails either.
+    fails either. device: of the codebook's sample, and of the verification where it is named.
     """
 
     quantize: tuple[str, ...] = ()
@@ -45,9 +46,11 @@ class ExportOptions:
     least_fp32: float = 0.9999
     least_quantized: float = 0.99
     force: bool = False
+    device: str | Device = AUTO
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming the option."""
+        """Raises: UsageError naming the option; MissingDependency where onnxruntime lacks the device."""
+        check_device(Device.of(self.device))
         if self.rules not in RULES:
             raise UsageError(f"--rules {self.rules} unknown; known: {', '.join(RULES)}")
         if self.dim is not None and self.dim < 1:

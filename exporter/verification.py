@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from exporter.loading import Checkpoint
+from exporter.options import ExportOptions
 from exporter.quiet import quiet
 from late_interaction.bundle import Bundle, Manifest
+from late_interaction.devices import AUTO, CPU, Device
 from late_interaction.encoder import Encoder
 from late_interaction.extras import required
 from late_interaction.maxsim import maxsim_many
@@ -105,18 +107,20 @@ class ExportReport:
         return asdict(self)
 
 
-def verify(checkpoint: Checkpoint, graph: Any, bundle: Bundle, trained: Manifest, sample: Sequence[str] | None) -> ExportReport:
+def verify(checkpoint: Checkpoint, graph: Any, bundle: Bundle, trained: Manifest, options: ExportOptions) -> ExportReport:
     """Encodes some of the sample, and texts of our own, with torch and with every graph of the bundle. graph: the
     checkpoint's. trained: the bundle's manifest with the rules that the checkpoint was trained with.
     """
-    sides = verification_texts(sample)
+    sides = verification_texts(options.sample)
     by_training = replace(bundle, manifest=replace(trained, pooling=None))
     differences = [
         text
         for side, items in token_rows(by_training, sides).items()
         for text in id_differences(checkpoint.model, side, sides[side], items)
     ]
-    report, rows, vectors = compare_graphs(bundle, sides, lambda items: torch_rows(graph, items), differences)
+    report, rows, vectors = compare_graphs(
+        bundle, sides, lambda items: torch_rows(graph, items), differences, Device.of(options.device)
+    )
     changed = rules_difference(by_training, rows, vectors, sides) if bundle.manifest.rules == "vespa" else None
     return replace(report, torch=_torch_speed(checkpoint.model, sides), vespa_rules=changed)
 
@@ -126,14 +130,19 @@ def compare_graphs(
     sides: Mapping[str, Sequence[str]],
     reference: Callable[[Sequence[TokenRows]], list[np.ndarray]],
     differences: Sequence[str],
+    device: Device,
 ) -> tuple[ExportReport, dict[str, list[TokenRows]], Vectors]:
-    """(report, the texts' rows, their vectors by fp32). reference: vectors of such rows. differences: of ids, one line each."""
+    """(report, the texts' rows, their vectors by fp32). reference: vectors of such rows. differences: of ids, one line each.
+    device: where graphs run that suit it; `auto`: the processor, which everyone can compare with.
+    """
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, sides)
     expected = {side: reference(items) for side, items in rows.items()}
     fidelity, vectors = {}, {}
     for precision in bundle.manifest.models:
-        vectors[precision], speed = encode_timed(Encoder(unpooled, precision=precision), sides)
+        vectors[precision], speed = encode_timed(
+            Encoder(unpooled, precision=precision, device=_device_of(precision, device)), sides
+        )
         fidelity[precision] = fidelity_of(vectors[precision], expected, bundle.model_path(precision).stat().st_size, speed)
     texts = sum(map(len, sides.values()))
     report = ExportReport(
@@ -141,6 +150,10 @@ def compare_graphs(
         ids_equal=1 - len(differences) / texts, differences=tuple(differences[:5]), fidelity=fidelity,
     )  # fmt: skip
     return report, rows, vectors["fp32"]
+
+
+def _device_of(precision: str, device: Device) -> Device:
+    return device if device != AUTO and precision in device.kind.precisions else CPU
 
 
 def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:

@@ -131,7 +131,7 @@ class CrossEncoder:
         self.folder.model_path(self.precision)
         self._graph = BundleGraph(
             self.folder, manifest.models[self.precision], TOKENIZER, LOGIT, manifest.pad_id, manifest.max_tokens, self.device,
-            threads or cores(), token_types=manifest.token_types,
+            threads or cores(), self.precision, token_types=manifest.token_types,
         )  # fmt: skip
         self._turn = threading.Lock()
         self._pace = 0.0  # seconds of a token in a batch, as measured last

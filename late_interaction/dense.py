@@ -72,7 +72,7 @@ class DenseEncoder:
         self._tokenizer = _tokenizer(bundle, self.part)
         self._graph = BundleGraph(
             bundle, self.part.models[self.precision], self.part.tokenizer, DENSE_OUTPUT, self.part.pad_id, self.part.max_tokens,
-            self.device, threads or cores(), fp16=self.precision == "fp16",
+            self.device, threads or cores(), self.precision,
         )  # fmt: skip
 
     @property

@@ -27,7 +27,7 @@ from late_interaction.errors import DeviceError, MissingDependency, UsageError
 
 __all__ = [
     "AUTO", "CPU", "CPU_NAME", "DEVICES", "Device", "DeviceKind", "Graph", "check_device", "installed_devices", "onnxruntime",
-    "open_graph", "processor_flags",
+    "open_graph", "processor_facts", "processor_flags",
 ]  # fmt: skip
 
 AUTO_NAME, CPU_NAME = "auto", "cpu"
@@ -275,23 +275,28 @@ def open_graph(path: Path, threads: int = 1, device: Device = CPU, *, lanes: int
 def _load_libraries(ort: Any) -> str:
     """Loads CUDA and cuDNN from NVIDIA's Python packages where they are installed; what onnxruntime prints of it."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        ort.preload_dlls()
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        with contextlib.redirect_stdout(said):
+            ort.preload_dlls()
     return " ".join(said.getvalue().split())
 
 
 @functools.cache
 def _has_vnni() -> bool:
     """Whether int8 products are exact as they are; asking for precision there takes 1.6 times as long."""
-    flags = processor_flags()
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(processor_flags())
 
 
 def processor_flags() -> frozenset[str]:
     """Of Linux; empty elsewhere."""
+    return frozenset(processor_facts("flags")[0].split())
+
+
+def processor_facts(*names: str) -> list[str]:
+    """What Linux says of the processor by these names, as `model name`; empty texts elsewhere."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(flags[1].split()) if flags else frozenset()
+        return [""] * len(names)
+    found = [re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE) for name in names]
+    return ["" if match is None else match[1].strip() for match in found]

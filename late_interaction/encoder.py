@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import OUTPUT, Bundle
 from late_interaction.cores import cores
-from late_interaction.devices import CPU, Device, Graph
+from late_interaction.device_choice import Choice, choose
+from late_interaction.devices import AUTO, Device, Graph, check_device
 from late_interaction.errors import BundleError
-from late_interaction.graphs import BundleGraph, best_precision
+from late_interaction.graphs import BundleGraph
 from late_interaction.pooling import pool
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
-__all__ = ["Encoder", "check_finite", "suitable_precision"]
+__all__ = ["Encoder", "check_finite", "seconds_a_text"]
+
+SAMPLE = (
+    "Late interaction keeps one vector for each token of a passage, and scores a passage by the sum, over the tokens of the "
+    "query, of the most similar of its vectors. The vectors of a passage are computed once, when it is indexed."
+)
 
 
 class Encoder:
@@ -28,23 +36,57 @@ class Encoder:
     """
 
     def __init__(
-        self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None, device: str | Device = CPU
+        self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None, device: str | Device = AUTO
     ) -> None:
-        """`threads`: of onnxruntime, by default one per core. device: `cuda`, `cuda:1`; see `late_interaction.devices.DEVICES`.
+        """`threads`: of the processor, by default one per core. device: a name of `late_interaction.devices.DEVICES`, as `cuda`
+        or `cuda:1`; `auto`: what is quickest here, which is measured once.
 
-        Raises: BundleError where the bundle has no such model; UsageError where there is no such device.
+        Raises: BundleError where the bundle has no such model; UsageError, MissingDependency where there is no such device.
         """
         bundle.check_encodes()
         self.bundle = bundle
-        self.device = Device.of(device)
-        self.precision = precision or suitable_precision(bundle, self.device)
         self.threads = threads or cores()
         self.tokenizing = Tokenizing(bundle)
-        bundle.model_path(self.precision)
-        manifest = bundle.manifest
-        self._graph = BundleGraph(
-            bundle, manifest.models[self.precision], "tokenizer.json", OUTPUT, manifest.pad_id, manifest.max_tokens,
-            self.device, self.threads, fp16=self.precision == "fp16",
+        self._asked = Device.of(device)
+        self._precision = precision
+        self._choosing = threading.Lock()
+        self._started: dict[Choice, BundleGraph] = {}
+        self._chosen: BundleGraph | None = None
+        bundle.model_path(precision or bundle.default_precision)
+        check_device(self._asked)
+
+    @property
+    def device(self) -> Device:
+        return self._graph.device
+
+    @property
+    def precision(self) -> str:
+        return self._graph.precision
+
+    @property
+    def _graph(self) -> BundleGraph:
+        """Chosen when it is first needed."""
+        with self._choosing:
+            if self._chosen is None:
+                choice = choose(self.bundle, self._asked, self._precision, self)
+                self._chosen = self._started.get(choice) or self._graph_of(choice)
+            return self._chosen
+
+    def start(self, choice: Choice) -> None:
+        """Opens its graph, for what is encoded later. Raises: DeviceError."""
+        graph = self._graph_of(choice)
+        _ = graph.wide
+        self._started[choice] = graph
+
+    def seconds(self, choice: Choice) -> float:
+        """A document's, by `choice`. Raises: DeviceError."""
+        return seconds_a_text(Encoder(self.bundle, precision=choice.precision, threads=self.threads, device=choice.device))
+
+    def _graph_of(self, choice: Choice) -> BundleGraph:
+        manifest = self.bundle.manifest
+        return BundleGraph(
+            self.bundle, manifest.models[choice.precision], "tokenizer.json", OUTPUT, manifest.pad_id, manifest.max_tokens,
+            choice.device, self.threads, choice.precision,
         )  # fmt: skip
 
     @property
@@ -94,9 +136,18 @@ class Encoder:
         return [np.ascontiguousarray(output[row, : len(item.ids)][item.keep], np.float32) for row, item in enumerate(batch)]
 
 
-def suitable_precision(bundle: Bundle, device: Device) -> str:
-    """The first of the device's that the bundle has."""
-    return best_precision(bundle.manifest.models, device)
+def seconds_a_text(encoder: Encoder, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Of batches as the device likes them, the second time or the third: the first loads and compiles."""
+    kind = encoder.device.kind
+    length = len(encoder.tokenizing.documents([SAMPLE])[0].ids)
+    texts = [SAMPLE] * max(1, kind.tokens * (kind.lanes or encoder.threads) // length)
+    encoder.encode_documents(texts)
+    seconds = []
+    for _ in range(2):
+        start = clock()
+        encoder.encode_documents(texts)
+        seconds.append(clock() - start)
+    return min(seconds) / len(texts)
 
 
 def check_finite(vectors: Sequence[Matrix], bundle: Bundle) -> None:

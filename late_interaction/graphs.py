@@ -25,8 +25,8 @@ _Encoded = TypeVar("_Encoded")
 class BundleGraph:
     """A graph of an exported folder, whose inputs are ids and attention, on one device. It is loaded when first used.
 
-    model, tokenizer: its files. output: the only one. threads: of onnxruntime. fp16: whether its weights are. token_types:
-    whether it is told which of two texts a token is of.
+    model, tokenizer: its files. output: the only one. threads: of the processor. token_types: whether it is told which of two
+    texts a token is of.
     """
 
     bundle: ExportedFolder[Any]
@@ -37,7 +37,7 @@ class BundleGraph:
     max_tokens: int
     device: Device
     threads: int
-    fp16: bool = False
+    precision: str
     token_types: bool = False
 
     @cached_property
@@ -55,7 +55,7 @@ class BundleGraph:
         path = self.bundle.file(self.model)
         self._check_still_there()
         try:
-            graph = open_graph(path, threads, self.device, lanes=lanes, fp16=self.fp16)
+            graph = open_graph(path, threads, self.device, lanes=lanes, fp16=self.precision == "fp16")
         except ColbertVespaError:
             raise
         except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import httpx
 
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, Device
 from query.client import Client, ClientArguments
 from query.core import Addresses, Core
 from query.exchange import AsyncExchange
@@ -50,6 +51,7 @@ class AsyncClient:
         *,
         settings: ClientSettings | None = None,
         precision: str | None = None,
+        device: str | Device = AUTO,
         transport: httpx.AsyncBaseTransport | None = None,
         opening: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -58,9 +60,9 @@ class AsyncClient:
         """As Client: a malformed address is refused here, all else by the first call. opening: the transport by which
         applications are read."""
         own_parts = transport is not None or opening is not None
-        self._given = ClientArguments(address, bundle, settings, precision, own_parts)
+        self._given = ClientArguments(address, bundle, settings, precision, device, own_parts)
         self._open: Callable[[], Core] = lambda: Core(
-            address, bundle, settings=settings, precision=precision, transport=opening, clock=clock
+            address, bundle, settings=settings, precision=precision, device=device, transport=opening, clock=clock
         )
         self._exchange = AsyncExchange(settings or ClientSettings(), transport=transport, clock=clock, sleep=sleep)
         self._core: Core | None = None
@@ -71,7 +73,7 @@ class AsyncClient:
     def from_client(cls, client: Client) -> AsyncClient:
         """One that has its indexes, encoder and settings in common with `client`, and connections of its own."""
         given = client._given
-        made = cls(given.address, given.bundle, settings=client._core.settings, precision=given.precision)
+        made = cls(given.address, given.bundle, settings=client._core.settings, precision=given.precision, device=given.device)
         made._core, made._shared, made._given = client._core, True, given
         return made
 

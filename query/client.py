@@ -14,6 +14,7 @@ import httpx
 
 from late_interaction.addresses import as_path, locate
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, Device
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
@@ -37,6 +38,7 @@ class ClientArguments:
     bundle: Bundle | str | Path | None
     settings: ClientSettings | None
     precision: str | None
+    device: str | Device
     own_parts: bool
 
     def __post_init__(self) -> None:
@@ -52,7 +54,10 @@ class ClientArguments:
         """As `__reduce__` gives it. Raises: UsageError where a transport was given."""
         if self.own_parts:
             raise UsageError("a client with a transport of its own cannot be copied or pickled: open another one")
-        return functools.partial(kind, settings=self.settings, precision=self.precision), (self.address, self.bundle)
+        return functools.partial(kind, settings=self.settings, precision=self.precision, device=self.device), (
+            self.address,
+            self.bundle,
+        )
 
 
 def _blocking(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -77,18 +82,20 @@ class Client:
         *,
         settings: ClientSettings | None = None,
         precision: str | None = None,
+        device: str | Device = AUTO,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """bundle: needed for Vespa where the application's own bundle is not known on this machine; a server needs none, and
-        encodes with its own. precision: of the model,
-        None for the bundle's default. transport, clock, sleep: for tests.
+        encodes with its own. precision, device: of the model, as `Encoder` has them. transport, clock, sleep: for tests.
 
-        Raises: LocalIndexError, BundleError, VespaError, UsageError.
+        Raises: LocalIndexError, BundleError, VespaError, UsageError; MissingDependency where onnxruntime lacks the device.
         """
-        self._given = ClientArguments(address, bundle, settings, precision, transport is not None)
-        self._core = Core(address, bundle, settings=settings, precision=precision, transport=transport, clock=clock)
+        self._given = ClientArguments(address, bundle, settings, precision, device, transport is not None)
+        self._core = Core(
+            address, bundle, settings=settings, precision=precision, device=device, transport=transport, clock=clock
+        )
         self._exchange = Exchange(self._core.settings, transport=transport, clock=clock, sleep=sleep)
 
     @property

@@ -17,6 +17,7 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cross_encoder import CrossEncoder, CrossEncoderFolder
 from late_interaction.dense import DenseEncoder
+from late_interaction.devices import AUTO, CPU, Device, check_device
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -86,13 +87,16 @@ class Core:
         *,
         settings: ClientSettings | None = None,
         precision: str | None = None,
+        device: str | Device = AUTO,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        """Raises: LocalIndexError, BundleError, VespaError, UsageError, MissingDependency."""
         self.settings = settings or ClientSettings()
         self.clock = clock
         self._precision = precision
+        self._device = Device.of(device)
+        check_device(self._device)
         self._encoders: dict[str, Encoder] = {}
         self._dense_encoders: dict[tuple[str, str], DenseEncoder] = {}
         self._cross_encoders: dict[str, CrossEncoder] = {}
@@ -186,7 +190,9 @@ class Core:
         """Raises: UsageError where the bundle has no model."""
         if not bundle.encodes:
             raise UsageError(f"a text cannot be encoded here: {NO_MODEL}")
-        return self._kept(self._encoders, bundle.sha256, lambda: Encoder(bundle, precision=self._precision))
+        return self._kept(
+            self._encoders, bundle.sha256, lambda: Encoder(bundle, precision=self._precision, device=self._device)
+        )
 
     def _kept(self, encoders: dict[K, E], key: K, make: Callable[[], E]) -> E:
         with self._lock:
@@ -211,7 +217,10 @@ class Core:
 
     def dense_encoder(self, bundle: Bundle, name: str) -> DenseEncoder:
         """Raises: UsageError where the bundle has no such dense model, or it has no graph."""
-        return self._kept(self._dense_encoders, (bundle.sha256, name), lambda: DenseEncoder(bundle, name))
+        device = self._device
+        if device == AUTO:  # where the token model runs
+            device = self.encoder(bundle).device if bundle.encodes else CPU
+        return self._kept(self._dense_encoders, (bundle.sha256, name), lambda: DenseEncoder(bundle, name, device=device))
 
     def cross_encoder(self, given: CrossEncoder | str | Path) -> CrossEncoder:
         """The one that is in that folder now. Raises: BundleError."""

@@ -20,6 +20,8 @@ from colbert_vespa.cli.option_types import (
     BundleOption,
     Candidates,
     DenseModel,
+    DeviceNumber,
+    DeviceOption,
     Fusion,
     Json,
     RequireFull,
@@ -30,6 +32,7 @@ from colbert_vespa.cli.option_types import (
     Weight,
     address,
     checkpoint,
+    chosen_device,
     path,
     weights_of,
 )
@@ -39,7 +42,7 @@ from late_interaction.files import atomic_write
 if TYPE_CHECKING:
     from colbert_vespa.evaluation.evaluating import Evaluation, EvaluationSettings, Judged
     from colbert_vespa.evaluation.recall import RecallGoal
-    from late_interaction.bundle import Bundle
+    from late_interaction.encoder import Encoder
     from query import Client
     from query.types import Query
 
@@ -90,6 +93,8 @@ def evaluate(
     timeout: Timeout = None,
     require_full: RequireFull = False,
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Quality with significance, recall against exact MaxSim, and latency on a judged collection, beside BM25 and dense."""
@@ -98,9 +103,10 @@ def evaluate(
     from colbert_vespa.evaluation.recall import parse_goal
     from colbert_vespa.evaluation.runs import read_run
     from late_interaction.bundle import Bundle
+    from late_interaction.encoder import Encoder
     from query import Client, ClientSettings
 
-    out = Output(json_output=json_output)
+    out, on = Output(json_output=json_output), chosen_device(device, device_id)
     client_settings = ClientSettings(timeout=10.0 if timeout is None else timeout, require_full=require_full)
     settings = EvaluationSettings(
         candidates, rerank, recall_queries, tuple(parse_metric(text) for text in metric or ()), dense,
@@ -112,7 +118,7 @@ def evaluate(
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
-        _show_tradeoffs(out, Bundle.open(bundle), Judged.read(collection, qrels, queries), plot)
+        _show_tradeoffs(out, Encoder(Bundle.open(bundle), device=on), Judged.read(collection, qrels, queries), plot)
     elif address is not None and not recall and Path(address).is_file():
         if qrels is None:
             raise UsageError(f"{address} is a run: give the judgements with --qrels FILE")
@@ -121,12 +127,12 @@ def evaluate(
         raise UsageError("give --from ADDRESS and --collection DIR; or --from RUN with --qrels FILE; or --tradeoffs")
     elif recall:
         wanted, asked = parse_goal(goal or "recall@10=0.98"), sampled_queries(collection, queries or recall_queries)
-        with Client(address, bundle, settings=client_settings) as client:
+        with Client(address, bundle, settings=client_settings, device=on) as client:
             _show_recall(out, client, asked, wanted, candidates, plot)
     else:
         judged = Judged.read(collection, qrels, queries)
         whole = dataclasses.replace(client_settings, require_full=True)  # a part of an answer measures nothing
-        with Client(address, bundle, settings=whole) as client:
+        with Client(address, bundle, settings=whole, device=on) as client:
             _show_evaluation(out, _evaluated(out, client, judged, settings), run)
 
 
@@ -165,13 +171,12 @@ def _show_recall(
     out.result(report.to_json())
 
 
-def _show_tradeoffs(out: Output, bundle: Bundle, judged: Judged, plot: Path | None) -> None:
+def _show_tradeoffs(out: Output, encoder: Encoder, judged: Judged, plot: Path | None) -> None:
     from colbert_vespa.evaluation.evaluating import cached_encoder
     from colbert_vespa.evaluation.tradeoffs import measure_tradeoffs, plot_tradeoffs
-    from late_interaction.encoder import Encoder
 
-    with out.steps() as step, cached_encoder(Encoder(bundle)) as encoder:
-        tradeoffs = measure_tradeoffs(encoder, judged, step=step)
+    with out.steps() as step, cached_encoder(encoder) as cached:
+        tradeoffs = measure_tradeoffs(cached, judged, step=step)
     out.tradeoffs(tradeoffs)
     if plot is not None:
         plot_tradeoffs(tradeoffs, plot)
@@ -200,6 +205,8 @@ def parity(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.", parser=JUNIT)] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page.", parser=PAGE)] = None,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""
@@ -213,7 +220,8 @@ def parity(
     texts = sample_texts(collection, documents, queries, sample, query_sample)
     wanted = parse_thresholds(threshold or [])
     report = compare_all(
-        Bundle.open(bundle), texts, address or [], checkpoint=checkpoint, k=k, thresholds=wanted, say=out.say
+        Bundle.open(bundle), texts, address or [], checkpoint=checkpoint, k=k, thresholds=wanted, say=out.say,
+        device=chosen_device(device, device_id),
     )  # fmt: skip
     out.parity(report)
     if junit is not None:

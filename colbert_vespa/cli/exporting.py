@@ -56,7 +56,7 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
         out.export_report(report)
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
-            encoder: DocumentEncoder = Encoder(bundle)
+            encoder: DocumentEncoder = Encoder(bundle, device=options.device)
             taught = texts if options.centroids or options.documents else texts[:CODEBOOK_DOCUMENTS]
             out.say(f"training the codebook on at most {len(taught)} documents of the sample")
             with out.steps() as step:

@@ -16,8 +16,11 @@ from colbert_vespa.cli.option_types import (
     COUNT,
     PORT,
     BundleOption,
+    DeviceNumber,
+    DeviceOption,
     Json,
     address,
+    chosen_device,
     file_to_write,
     folder_to_write,
     path,
@@ -91,6 +94,8 @@ def feed(
     add_fields: Annotated[
         bool, typer.Option("--add-fields", help="Add metadata fields that the documents have and the local index does not.")
     ] = False,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Feed documents into Vespa or a local index."""
@@ -127,7 +132,7 @@ def feed(
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
-        sharding=sharding, add_fields=add_fields,
+        sharding=sharding, add_fields=add_fields, device=chosen_device(device, device_id),
     )  # fmt: skip
     with (
         _serving(metrics) as served,  # before anything is written

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colbert_vespa.cli.console import Output
-from colbert_vespa.cli.option_types import COUNT, NUMBER, PLOT, Json, checkpoint, folder_to_write, path, real, whole
+from colbert_vespa.cli.option_types import (
+    COUNT,
+    NUMBER,
+    PLOT,
+    DeviceNumber,
+    DeviceOption,
+    Json,
+    checkpoint,
+    chosen_device,
+    folder_to_write,
+    path,
+    real,
+    whole,
+)
 from late_interaction.errors import MissingDependency, UsageError
 from late_interaction.extras import require
 from late_interaction.files import check_folder
@@ -67,6 +80,8 @@ def export(
         float, typer.Option("--least-quantized", help="Mean cosine of a quantized graph.", parser=real(-1, 1))
     ] = 0.99,
     force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle, verified against torch."""
@@ -79,6 +94,7 @@ def export(
         document_length=document_length, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
         least_fp32=least_fp32, least_quantized=least_quantized, force=force, bits=bits, centroids=centroids,
         documents=documents, pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
+        device=chosen_device(device, device_id),
     )  # fmt: skip
     out = Output(json_output=json_output)
     out.result(export_bundle(out, checkpoint, output, options, sample))
@@ -182,6 +198,8 @@ def train(
         int | None, typer.Option("--patience", help="Stop after so many evaluations without gain.", parser=COUNT)
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    device: Annotated[str, typer.Option("--device", help="What trains: auto, cpu, cuda or rocm.")] = "auto",
+    device_id: DeviceNumber = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.", parser=NUMBER)] = None,
     documents: Annotated[
         Path | None, typer.Option("--documents", help="Source of further texts to mine from.", parser=path)
@@ -228,6 +246,7 @@ def train(
         objective=objective, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
         document_length=document_length, negatives=negatives, keep_start=keep_start, patience=patience, precision=precision,
         seed=seed, remine=remine, pool_factor=pool_factor, evaluate_every=evaluate_every, mining=MiningSettings(**mining),
+        device=str(chosen_device(device, device_id)),
     ))  # fmt: skip
     if not 0 <= hold_out < 1:
         raise UsageError(f"--hold-out must be from 0 to below 1, got {hold_out}")

@@ -6,13 +6,16 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from late_interaction.addresses import as_path, locate
 from late_interaction.errors import UsageError
 from late_interaction.files import check_folder, check_output_file, check_own_output
+
+if TYPE_CHECKING:
+    from late_interaction.devices import Device
 
 __all__ = [
     "COUNT",
@@ -27,6 +30,8 @@ __all__ = [
     "BundleOption",
     "Candidates",
     "DenseModel",
+    "DeviceNumber",
+    "DeviceOption",
     "Fusion",
     "Json",
     "RequireFull",
@@ -37,6 +42,7 @@ __all__ = [
     "Weight",
     "address",
     "checkpoint",
+    "chosen_device",
     "file_to_write",
     "folder_to_write",
     "path",
@@ -169,6 +175,13 @@ def address(given: object) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def chosen_device(name: str, number: int | None) -> Device:
+    """Of --device and --device-id. Raises: UsageError."""
+    from late_interaction.devices import Device
+
+    return Device(name, number)
+
+
 def _why(found: Path, error: OSError | UsageError) -> str:
     return f"{found}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
@@ -200,6 +213,10 @@ Timeout = Annotated[
     float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.", parser=SECONDS)
 ]
 RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, tensorrt, rocm, coreml, openvino or directml: what runs the model.")
+]
+DeviceNumber = Annotated[int | None, typer.Option("--device-id", help="Which of several devices.", parser=whole(0, 255))]
 RerankWith = Annotated[
     Path | None,
     typer.Option("--rerank-with", help="Folder of a cross-encoder, which puts the best hits in order.", parser=path),

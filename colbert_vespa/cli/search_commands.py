@@ -15,6 +15,8 @@ from colbert_vespa.cli.option_types import (
     PAGE,
     BundleOption,
     Candidates,
+    DeviceNumber,
+    DeviceOption,
     Fusion,
     Json,
     RequireFull,
@@ -24,6 +26,7 @@ from colbert_vespa.cli.option_types import (
     Timeout,
     Weight,
     address,
+    chosen_device,
     path,
     text,
     weights_of,
@@ -73,6 +76,8 @@ def search(
     group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Search: candidates first, then late-interaction reranking."""
@@ -83,7 +88,8 @@ def search(
     filter_, weights = _where(where), weights_of(weight)
     asked = _asked(query, vectors)
     settings = ClientSettings(require_full=require_full)
-    with Client(address, bundle, settings=settings) as client:
+    on = chosen_device(device, device_id)
+    with Client(address, bundle, settings=settings, device=on) as client:
         result = client.search(
             asked, k, where=filter_, candidates=candidates, index=index, rerank=rerank, probes=probes, offset=offset,
             group=group, weights=weights, fusion=fusion, dense=dense, scored=scored, timeout=timeout,

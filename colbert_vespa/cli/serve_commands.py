@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.keys_commands import keys_app
-from colbert_vespa.cli.option_types import BundleOption, Candidates, RerankWith, path, real, text, whole
+from colbert_vespa.cli.option_types import (
+    BundleOption,
+    Candidates,
+    DeviceNumber,
+    DeviceOption,
+    RerankWith,
+    chosen_device,
+    path,
+    real,
+    text,
+    whole,
+)
 from late_interaction.errors import UsageError
 from late_interaction.extras import require
+
+if TYPE_CHECKING:
+    from late_interaction.devices import Device
 
 __all__ = ["ServeCommand", "serve"]
 
@@ -75,10 +89,13 @@ def serve(
     rerank_with: RerankWith = None,
     url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    device_id: DeviceNumber = None,
 ) -> None:
     """Serve indexes over HTTP, with a page to search them at /. `serve keys` makes, lists and revokes keys of callers."""
+    on_device = chosen_device(device, device_id)
     if stdio:
-        _over_stdio(address, bundle, candidates, url_field, timeout, rerank_with)
+        _over_stdio(address, bundle, candidates, url_field, timeout, rerank_with, on_device)
         return
     require(("fastapi", "uvicorn", "prometheus_client"), "serve", "the server")
     from colbert_vespa.server.app import create_app
@@ -102,7 +119,7 @@ def serve(
         check_loopback(host)
     served = [served_address(one) for one in address]
     with listening(listen) as on:
-        engine = Engine(served, bundle, settings)
+        engine = Engine(served, bundle, settings, device=on_device)
         log_to_stderr(as_json=log_json)
         names = ", ".join(engine.catalog.indexes)
         Output(json_output=True).say(f"{names} at {listen.url(on.getsockname()[1])}")
@@ -110,7 +127,13 @@ def serve(
 
 
 def _over_stdio(
-    addresses: list[str], bundle: Path | None, candidates: str, url_field: str, timeout: float, rerank_with: Path | None
+    addresses: list[str],
+    bundle: Path | None,
+    candidates: str,
+    url_field: str,
+    timeout: float,
+    rerank_with: Path | None,
+    device: Device,
 ) -> None:
     from colbert_vespa.mcp_server import build_server, serve_mcp
     from colbert_vespa.server.settings import served_address
@@ -118,5 +141,5 @@ def _over_stdio(
 
     if len(addresses) > 1:
         raise UsageError("--stdio serves one index: give one address")
-    with Client(served_address(addresses[0]).address, bundle) as client:
+    with Client(served_address(addresses[0]).address, bundle, device=device) as client:
         serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout, rerank_with=rerank_with))

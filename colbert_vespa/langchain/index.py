@@ -58,9 +58,10 @@ class ColbertDocumentIndex(DocumentIndex):
         candidates: str = "auto",
         rerank_with: CrossEncoder | str | Path | None = None,
         rerank_with_top: int | None = None,
+        device: str = "auto",
     ) -> ColbertDocumentIndex:
-        """bundle, fields (of metadata), splitting: as DocumentStore has them. Raises: as DocumentStore."""
-        store = DocumentStore(address, bundle, fields=fields, splitting=splitting)
+        """bundle, fields (of metadata), splitting, device: as DocumentStore has them. Raises: as DocumentStore."""
+        store = DocumentStore(address, bundle, fields=fields, splitting=splitting, device=device)
         filter_ = None if where is None else dict(where)
         return cls(
             store=store, k=k, where=filter_, candidates=candidates, rerank_with=rerank_with, rerank_with_top=rerank_with_top

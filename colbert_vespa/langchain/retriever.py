@@ -61,10 +61,11 @@ class ColbertRetriever(BaseRetriever):
         rerank_with: CrossEncoder | str | Path | None = None,
         rerank_with_top: int | None = None,
         settings: ClientSettings | None = None,
+        device: str = "auto",
     ) -> ColbertRetriever:
-        """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
+        """Opens a client, which `retriever.client.close()` closes. device: of the model. Raises: as Client."""
         filter_ = None if where is None else dict(where)
-        client = Client(address, bundle, settings=settings)
+        client = Client(address, bundle, settings=settings, device=device)
         chosen = None if weights is None else dict(weights)
         return cls(
             client=client, k=k, where=filter_, candidates=candidates, index=index, weights=chosen, fusion=fusion, dense=dense,

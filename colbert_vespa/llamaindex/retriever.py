@@ -60,9 +60,10 @@ class ColbertRetriever(BaseRetriever):
         dense: str | None = None,
         rerank_with: CrossEncoder | str | Path | None = None,
         rerank_with_top: int | None = None,
+        device: str = "auto",
     ) -> ColbertRetriever:
-        """Opens a client, which `retriever.client.close()` closes. Raises: as Client."""
-        client = Client(address, bundle)
+        """Opens a client, which `retriever.client.close()` closes. device: of the model. Raises: as Client."""
+        client = Client(address, bundle, device=device)
         return cls(
             client, k=k, where=where, candidates=candidates, weights=weights, fusion=fusion, dense=dense,
             rerank_with=rerank_with, rerank_with_top=rerank_with_top,

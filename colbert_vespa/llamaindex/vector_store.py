@@ -65,9 +65,10 @@ class ColbertVectorStore(BasePydanticVectorStore):
         candidates: str = "auto",
         rerank_with: CrossEncoder | str | Path | None = None,
         rerank_with_top: int | None = None,
+        device: str = "auto",
     ) -> None:
-        """bundle, fields: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default. rerank_with,
-        rerank_with_top: a cross-encoder and how many hits it reads, in every mode.
+        """bundle, fields, device: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default.
+        rerank_with, rerank_with_top: a cross-encoder and how many hits it reads, in every mode.
 
         Raises: as DocumentStore.
         """
@@ -75,7 +76,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
             candidates=candidates, rerank_with=rerank_with, rerank_with_top=rerank_with_top
         )
         named = None if fields is None else {**fields, REF_DOC_ID: "string"}
-        self._store = DocumentStore(address, bundle, fields=named)
+        self._store = DocumentStore(address, bundle, fields=named, device=device)
 
     @classmethod
     def class_name(cls) -> str:

@@ -16,6 +16,7 @@ from feeder.encoding.passages import MARK
 from feeder.feeding.dead_letters import read_letters
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
+from late_interaction.devices import AUTO, Device
 from late_interaction.documents import Document
 from late_interaction.errors import ArgumentError, CollectionError, LocalIndexError
 from late_interaction.files import is_there, replace_folder
@@ -54,7 +55,9 @@ def made_documents(
     return [Document(id_, "", MARK.join(parts[id_]), meta or {}) for id_, meta in zip(ids, metadatas, strict=True)]
 
 
-def build_index(path: Path, documents: Sequence[Document], bundle: Bundle, overwrite: bool | str, *, named: bool) -> None:
+def build_index(
+    path: Path, documents: Sequence[Document], bundle: Bundle, overwrite: bool | str, *, named: bool, device: Device
+) -> None:
     """A local index of these documents. overwrite: as `RAGPretrainedModel.index` has it; an index that is replaced stays until
     the new one is complete, and one that RAGatouille wrote is never replaced: there may be no other copy of it. named: whether
     the ids are the user's, so that they are the same the next time.
@@ -70,25 +73,27 @@ def build_index(path: Path, documents: Sequence[Document], bundle: Bundle, overw
     if overwrite == "resume":
         if not named:
             raise ArgumentError("overwrite_index='resume' needs document_ids, to know which documents are there already")
-        _fed(documents, str(path), bundle, resume=True)
+        _fed(documents, str(path), bundle, resume=True, device=device)
         return
     if overwrite in (False, "reuse") and is_there(path):
         raise LocalIndexError(f"{path} exists: give another index_name, or overwrite_index=True to replace it")
     check_replaceable(path)
     try:
         with replace_folder(path, owned=is_index_folder) as staging:
-            _fed(documents, str(staging), bundle)
+            _fed(documents, str(staging), bundle, device=device)
     except OSError as error:
         raise LocalIndexError(f"{path} cannot be made: {error}") from None
     register_bundle(open_index(path).bundle)  # the feed registered it where it was built
 
 
-def add_documents(address: str, documents: Sequence[Document], bundle: Bundle | None, *, remote: bool) -> FeedSummary:
+def add_documents(
+    address: str, documents: Sequence[Document], bundle: Bundle | None, *, remote: bool, device: Device
+) -> FeedSummary:
     """Puts documents into an index that is there. Metadata fields that a local index does not have yet are added to it.
 
     Raises: LocalIndexError, MetadataError, VespaError, CollectionError.
     """
-    return _fed(documents, address, bundle, add_fields=not remote)
+    return _fed(documents, address, bundle, add_fields=not remote, device=device)
 
 
 def delete_documents(address: str, ids: Sequence[str], bundle: Bundle | None) -> FeedSummary:
@@ -104,13 +109,14 @@ def _fed(
     operation: str = "put",
     resume: bool = False,
     add_fields: bool = False,
+    device: Device = AUTO,
 ) -> FeedSummary:
     """Raises: CollectionError where a document was refused; KeyboardInterrupt after Ctrl-C, when what was sent has arrived."""
     scratch = Path(tempfile.mkdtemp(prefix="colbert-vespa-"))
     try:
         options = FeedOptions(
             to=address, journal=scratch / "journal", bundle=bundle, operation=operation, resume=resume,
-            splitting=Splitting("marked"), add_fields=add_fields,
+            splitting=Splitting("marked"), add_fields=add_fields, device=device,
         )  # fmt: skip
         with start_feed([documents], options) as run:
             summary = run.go()

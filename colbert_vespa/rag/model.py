@@ -17,6 +17,8 @@ from colbert_vespa.rag.memory import EncodedDocuments
 from colbert_vespa.rag.results import Result, flat_if_one, of_hit, of_text
 from late_interaction.addresses import VespaUrl, locate, vespa_url
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO as AUTO_DEVICE
+from late_interaction.devices import CPU, Device, check_device
 from late_interaction.encoder import check_finite
 from late_interaction.errors import ArgumentError, UsageError
 from late_interaction.plaid import open_index
@@ -34,12 +36,22 @@ class RAGPretrainedModel:
     """A model with its indexes: in a folder, one under each name, or in a Vespa application. Make one by `from_pretrained` or
     `from_index`. The index that was named last is the one that calls without a name mean.
 
-    Accepted for RAGatouille's sake and without effect: `n_gpu` (models run on the processor), `bsize` (batches are made by
+    Accepted for RAGatouille's sake and without effect: `bsize` (batches are made by
     length), `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
     """
 
-    def __init__(self, bundle: Bundle, location: IndexLocation, *, name: str | None, default_name: str, verbose: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        location: IndexLocation,
+        *,
+        name: str | None,
+        default_name: str,
+        verbose: int,
+        device: Device = AUTO_DEVICE,
+    ) -> None:
         self._bundle = bundle
+        self._device = device
         self._location = location
         self._name = name
         self._default_name = default_name
@@ -58,20 +70,24 @@ class RAGPretrainedModel:
         index_root: str | None = None,
         *,
         address: str | None = None,
+        device: str | None = None,
     ) -> RAGPretrainedModel:
         """A checkpoint folder, a hub name, or a bundle. A checkpoint is exported once, into the user's cache.
 
-        verbose: 0 for no messages to the logger `colbert_vespa.rag`. index_root: default `.ragatouille/`. address:
+        n_gpu: 0 for the processor; device: instead of it, as `Client` takes it. verbose: 0 for no messages to the
+        logger `colbert_vespa.rag`. index_root: default `.ragatouille/`. address:
         `http(s)://host:port` of a deployed Vespa application, whose index is then used; `#NAME` for one of several.
 
         Raises: BundleError, CheckpointError, MissingDependency, UsageError.
         """
+        on = _device(device, n_gpu)
         bundle = bundle_of(pretrained_model_name_or_path, _sayer(verbose))
         default = f"{Path(pretrained_model_name_or_path).name}_new_index"
         if address is None:
-            return cls(bundle, IndexLocation.under(index_root), name=None, default_name=default, verbose=verbose)
+            location = IndexLocation.under(index_root)
+            return cls(bundle, location, name=None, default_name=default, verbose=verbose, device=on)
         url = vespa_url(address, "address")
-        return cls(bundle, IndexLocation(url), name=url.index, default_name=url.index, verbose=verbose)
+        return cls(bundle, IndexLocation(url), name=url.index, default_name=url.index, verbose=verbose, device=on)
 
     @classmethod
     def from_index(
@@ -82,29 +98,31 @@ class RAGPretrainedModel:
         *,
         version: int | str | None = None,
         checkpoint: str | Path | None = None,
+        device: str | None = None,
     ) -> RAGPretrainedModel:
         """The index in a folder, and the model it was made with; or `http(s)://host:port` of a deployed Vespa application whose
         bundle is known on this machine.
 
         An index that RAGatouille or colbert-ai wrote is imported, bit by bit, into NAME.imported beside it. version: an older
         one of a local index, by number or name, for reading. checkpoint: of RAGatouille's index, where the one that it names is
-        not to be had.
+        not to be had. n_gpu, device: as `from_pretrained` has them.
 
         Raises: LocalIndexError, BundleError, CheckpointError, MetadataError, VespaError, UsageError.
         """
-        say = _sayer(verbose)
+        say, on = _sayer(verbose), _device(device, n_gpu)
         place = locate(index_path, "index_path")
         if isinstance(place, VespaUrl):
             if version is not None:
                 raise UsageError("versions are of local indexes: Vespa has none")
             with Client(index_path) as client:
                 bundle = client.bundle
-            return cls(bundle, IndexLocation(place), name=place.index, default_name=place.index, verbose=verbose)
+            return cls(bundle, IndexLocation(place), name=place.index, default_name=place.index, verbose=verbose, device=on)
         path = place.absolute()
         opened = IndexLocation(path.parent).opened(path.name, None if checkpoint is None else bundle_of(checkpoint, say), say)
         model = cls(
-            open_index(opened).bundle, IndexLocation(path.parent), name=path.name, default_name=path.name, verbose=verbose
-        )
+            open_index(opened).bundle, IndexLocation(path.parent), name=path.name, default_name=path.name, verbose=verbose,
+            device=on,
+        )  # fmt: skip
         if version is not None:
             open_index(opened, version=version)
             model._version = path.name, version
@@ -151,9 +169,9 @@ class RAGPretrainedModel:
         )  # fmt: skip
         self._say(f"indexing {len(documents)} documents into {address}")
         if not remote:
-            build_index(Path(address), documents, bundle, overwrite_index, named=document_ids is not None)
+            build_index(Path(address), documents, bundle, overwrite_index, named=document_ids is not None, device=self._device)
         elif overwrite_index != "reuse":
-            add_documents(address, documents, bundle, remote=True)
+            add_documents(address, documents, bundle, remote=True, device=self._device)
         self._name = name
         self._forget(name)
         return address
@@ -183,7 +201,7 @@ class RAGPretrainedModel:
             splitter=document_splitter_fn if split_documents else None, preprocessing=preprocessing_fn,
             bundle=bundle, length=bundle.manifest.document.length,
         )  # fmt: skip
-        summary = add_documents(address, documents, bundle, remote=self._location.remote)
+        summary = add_documents(address, documents, bundle, remote=self._location.remote, device=self._device)
         self._remember(index_name)
         blank = f"; {summary.skipped_blank} are blank and not in it" if summary.skipped_blank else ""
         self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are{blank}")
@@ -385,7 +403,7 @@ class RAGPretrainedModel:
                 version = self._version[1]
             addresses = [self._opened(name) for name in names]
             bundle = self._bundle if self._location.remote else None
-            self._clients[names] = Client(addresses, bundle, settings=ClientSettings(version=version))
+            self._clients[names] = Client(addresses, bundle, settings=ClientSettings(version=version), device=self._device)
         return self._clients[names]
 
     def _forget(self, name: str) -> None:
@@ -398,8 +416,15 @@ class RAGPretrainedModel:
         most = self._bundle.manifest.max_tokens
         tokens = most if length == AUTO else min(most, checked_length(length))  # type: ignore[arg-type]  # or it raises
         if tokens not in self._models:
-            self._models[tokens] = Client([], with_document_length(self._bundle, tokens))
+            self._models[tokens] = Client([], with_document_length(self._bundle, tokens), device=self._device)
         return self._models[tokens]
+
+
+def _device(device: str | None, n_gpu: int) -> Device:
+    """RAGatouille's 0 GPUs are the processor, any other number what is there."""
+    chosen = Device.of(device or (CPU if n_gpu == 0 else AUTO_DEVICE))
+    check_device(chosen)
+    return chosen
 
 
 def _sayer(verbose: int) -> Any:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from late_interaction.bundle import Bundle
+from late_interaction.device_choice import suitable_precision
 from late_interaction.devices import AUTO, CPU_NAME, Device
-from late_interaction.encoder import suitable_precision
 from late_interaction.errors import ColbertVespaError, UsageError
 from late_interaction.extras import required
 

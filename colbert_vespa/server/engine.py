@@ -26,6 +26,8 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.cross_encoder import CrossEncoder
+from late_interaction.devices import AUTO as AUTO_DEVICE
+from late_interaction.devices import Device
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import check_finite
 from late_interaction.errors import UsageError
@@ -66,11 +68,12 @@ class Engine:
         settings: ServerSettings | None = None,
         *,
         precision: str | None = None,
+        device: str | Device = AUTO_DEVICE,
         transport: httpx.AsyncBaseTransport | None = None,
         opening: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """bundle, precision: as Client has them. transport, opening, clock: for tests.
+        """bundle, precision, device: as Client has them. transport, opening, clock: for tests.
 
         Raises: LocalIndexError, BundleError, VespaError, UsageError.
         """
@@ -78,8 +81,9 @@ class Engine:
         self.clock = clock
         client = ClientSettings(timeout=self.settings.timeout)
         self.core = Core(
-            [given.address for given in addresses], bundle, settings=client, precision=precision, transport=opening, clock=clock
-        )
+            [given.address for given in addresses], bundle, settings=client, precision=precision, device=device,
+            transport=opening, clock=clock,
+        )  # fmt: skip
         for index in self.core.indexes.values():
             if isinstance(index, ServerIndex):
                 raise UsageError(f"{index.server.url} is a server itself: give the address of its index, or of Vespa")

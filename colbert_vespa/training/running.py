@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from colbert_vespa.training.loading import dataset_of
 from colbert_vespa.training.objectives import make_loss
 from colbert_vespa.training.settings import TrainingSettings
 from exporter.quiet import quiet
+from late_interaction.devices import Device
 from late_interaction.documents import passage_text
 from late_interaction.errors import UsageError
 from late_interaction.files import atomic_write, claim_folder, is_claimed, remove_folder
@@ -70,7 +72,8 @@ def run_trainer(
 
     Raises: UsageError where a run is resumed with other data or settings, or the precision needs a GPU.
     """
-    if settings.precision == "fp16" and not torch.cuda.is_available():
+    on_processor = trains_on_processor(settings)
+    if settings.precision == "fp16" and (on_processor or not torch.cuda.is_available()):
         raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
     disable_progress_bars()
     model.model_card_data.widget = [{"text": ""}]  # else examples are looked for, with a bar of their own; no card is written
@@ -95,8 +98,8 @@ def run_trainer(
     try:
         with quiet():
             trainer = MultiVectorEncoderTrainer(
-                model=model, args=_arguments(settings, folder, total, evaluator is not None), train_dataset=dataset,
-                loss=make_loss(model, settings), evaluator=evaluator, callbacks=callbacks,
+                model=model, args=_arguments(settings, folder, total, evaluator is not None, on_processor),
+                train_dataset=dataset, loss=make_loss(model, settings), evaluator=evaluator, callbacks=callbacks,
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)  # prints on stdout, which is the result's
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -109,7 +112,26 @@ def run_trainer(
     return _result(trainer)
 
 
-def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: bool) -> Any:
+def trains_on_processor(settings: TrainingSettings) -> bool:
+    """Of several GPUs torch is shown the one that is asked for, before it looks for them.
+
+    Raises: UsageError where torch has no such device.
+    """
+    device = Device.of(settings.device)
+    if device.name == "cpu":
+        return True
+    if device.name == "auto":
+        return settings.precision == "bf16" and not torch.cuda.is_available()
+    if device.number is not None:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            raise UsageError(f"device {device}: torch uses its GPUs already in this process; train in one of its own")
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(device.number)  # torch for ROCm reads it as well
+    if not torch.cuda.is_available() or (torch.version.hip is not None) != (device.name == "rocm"):
+        raise UsageError(f"device {device}: the installed torch {torch.__version__} finds no such GPU")
+    return False
+
+
+def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: bool, on_processor: bool) -> Any:
     every = settings.evaluate_every or max(1, total // 10)
     strategy = "steps" if evaluated else "no"
     return MultiVectorEncoderTrainingArguments(
@@ -118,7 +140,7 @@ def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: 
         learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, warmup_steps=round(settings.warmup * total),
         max_length={"query": settings.query_length, "document": settings.document_length},
         bf16=settings.precision == "bf16", fp16=settings.precision == "fp16",
-        use_cpu=settings.precision == "bf16" and not torch.cuda.is_available(), seed=settings.seed, data_seed=settings.seed,
+        use_cpu=on_processor, seed=settings.seed, data_seed=settings.seed,
         batch_sampler="no_duplicates", logging_steps=max(1, total // LOGS), save_strategy="steps", save_steps=every,
         eval_strategy=strategy, eval_steps=every, eval_on_start=evaluated, save_total_limit=2,
         load_best_model_at_end=evaluated, metric_for_best_model=METRIC if evaluated else None, greater_is_better=True,

@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass, field
 
 from colbert_vespa.training.mining import MiningSettings
+from late_interaction.devices import Device
 from late_interaction.errors import UsageError
 
 __all__ = ["OBJECTIVES", "PRECISIONS", "TrainingSettings"]
 
 OBJECTIVES = ("contrastive", "cached-contrastive", "n-way", "kl", "margin-mse", "colbertv2")
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("auto", "cpu", "cuda", "rocm")  # of torch
 SCORED = ("kl", "margin-mse", "colbertv2")  # objectives that need a teacher's scores
 
 
@@ -23,7 +25,8 @@ class TrainingSettings:
     frozen: leave the word embeddings, the most of a small model, as they are. keep_start: share of the start's weights in the
     result, which guards what the model could do before (Wortsman et al. 2022, arXiv 2109.01903). pool_factor: train through
     token pooling. evaluate_every: steps, 0 for each tenth of the run. patience: evaluations without a better nDCG before it
-    stops, 0 for never. negatives: for each query, mined where the data has fewer. remine: mine again before each epoch."""
+    stops, 0 for never. negatives: for each query, mined where the data has fewer. remine: mine again before each epoch.
+    device: of torch: `auto`, `cpu`, `cuda` or `rocm`, with a number as in `cuda:1` for one of several."""
 
     objective: str = "contrastive"
     epochs: float = 1.0
@@ -49,12 +52,15 @@ class TrainingSettings:
     seed: int = 12345
     mining: MiningSettings = field(default_factory=MiningSettings)
     remine: bool = False
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         """Raises: UsageError on what cannot be."""
         for name, known in (("objective", OBJECTIVES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}")
+        if Device.of(self.device).name not in DEVICES:
+            raise UsageError(f"device {self.device} does not train; known: {', '.join(DEVICES)}")
         least = {"epochs": 0.0, "learning_rate": 0.0, "scale": 0.0, "temperature": 0.0}
         for name, bound in least.items():
             if not bound < getattr(self, name) < math.inf:
@@ -75,4 +81,5 @@ class TrainingSettings:
         return self.objective in SCORED
 
     def to_json(self) -> dict[str, object]:
-        return dataclasses.asdict(self)
+        """Without the device: a run may be resumed on another one."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "device"}

@@ -82,8 +82,9 @@ class _Worker:
         self._requests: Queue[Frame] = Queue(2)
         self._answers: Queue[bytes] = Queue(2)
         bundle = Bundle.open(Path(settings["bundle"]), verify=False)
-        self._encoder = Encoder(bundle, precision=settings["precision"], threads=settings["threads"])
-        self._dense = dense_encoders(bundle, threads=settings["threads"])
+        where = {"threads": settings["threads"], "device": settings["device"]}
+        self._encoder = Encoder(bundle, precision=settings["precision"], **where)
+        self._dense = dense_encoders(bundle, **where)
         self._splitting = Splitting(*settings["splitting"])
 
     def run(self, buffer: bytearray) -> None:

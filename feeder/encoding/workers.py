@@ -17,6 +17,7 @@ from feeder.encoding.batches import EncodedPassages, Text
 from feeder.encoding.passages import Splitting
 from feeder.encoding.worker import answer_of, batch_body
 from late_interaction.bundle import Bundle
+from late_interaction.devices import CPU, Device
 from late_interaction.errors import ColbertVespaError
 from late_interaction.workers.frames import pack, read_frame
 from late_interaction.workers.process import WorkerProcess
@@ -37,13 +38,13 @@ class _Task:
 class WorkerEncoding:
     """`count` processes with one thread each. They end when this object is closed, or when this process ends."""
 
-    def __init__(self, bundle: Bundle, precision: str, splitting: Splitting, count: int) -> None:
+    def __init__(self, bundle: Bundle, precision: str, splitting: Splitting, count: int, device: Device = CPU) -> None:
         self.ahead = count * (PIPELINED + 1)
         self._dim = bundle.manifest.dim
         self._dense_dims = {name: part.dim for name, part in bundle.manifest.dense.items()}
         self._path = bundle.path
         self._settings = {
-            "bundle": str(bundle.path.absolute()), "precision": precision, "threads": 1,
+            "bundle": str(bundle.path.absolute()), "precision": precision, "threads": 1, "device": str(device),
             "splitting": [splitting.method, splitting.tokens, splitting.overlap],
         }  # fmt: skip
         self._tasks: Queue[_Task | None] = Queue()

@@ -10,6 +10,7 @@ from feeder.encoding.passages import Splitting
 from feeder.feeding.survey import NAMED
 from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, Device, check_device
 from late_interaction.errors import UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.vector_cache import DocumentEncoder
@@ -28,8 +29,8 @@ class FeedOptions:
     """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
     update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
     encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
-    before. encoder: default is the bundle's own. storage, sharding: of a new local index. named: so many ids of each kind are
-    in the summary."""
+    before. encoder: default is the bundle's own, on `device`. storage, sharding: of a new local index. named: so many
+    ids of each kind are in the summary."""
 
     to: str | Path | VespaUrl
     journal: Path
@@ -45,13 +46,14 @@ class FeedOptions:
     dead_letters: Path | None = None
     schema: MetadataSchema | None = None
     encoder: DocumentEncoder | None = None
+    device: str | Device = AUTO
     storage: Storage | None = None
     sharding: Sharding | None = None
     add_fields: bool = False
     named: int = NAMED
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on what cannot be."""
+        """Raises: UsageError on what cannot be; MissingDependency where onnxruntime lacks the device."""
         if self.operation not in OPERATIONS:
             raise UsageError(f"operation {self.operation!r} is unknown; known: {', '.join(OPERATIONS)}")
         for name, value, least in (("limit", self.limit, 1), ("workers", self.workers, 0)):
@@ -61,6 +63,9 @@ class FeedOptions:
             raise UsageError(f"rate must be more than 0 documents a second, got {self.rate}")
         if self.workers and (self.cache is not None or self.encoder is not None):
             raise UsageError("a vector cache, or an encoder of your own, belongs to one process: leave workers out")
+        if Device.of(self.device) != AUTO and self.encoder is not None:
+            raise UsageError("an encoder of your own has a device: leave device out")
+        check_device(Device.of(self.device))
 
     @property
     def dead_letter_path(self) -> Path:

@@ -31,6 +31,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.cores import cores
 from late_interaction.dense import dense_encoders
+from late_interaction.devices import AUTO, CPU, Device
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import CollectionError, MetadataError, UsageError
@@ -132,7 +133,10 @@ class FeedRun:
                 open_things.callback(lambda: self._close(journal))
             wants_vectors = options.operation == "put" and target.needs_vectors
             encoder = self._encoder(open_things) if wants_vectors and target.bundle.encodes else None
-            dense = dense_encoders(target.bundle) if options.operation == "put" else {}
+            device = Device.of(options.device)
+            if device == AUTO:  # dense models run where the token model does
+                device = encoder.device if isinstance(encoder, Encoder) else CPU
+            dense = dense_encoders(target.bundle, device=device) if options.operation == "put" else {}
             made = encoding_basis(target.bundle, options.splitting, None if encoder is None else encoder.precision)
             digests = Digests(made, target.digest_basis)
             encoding = None
@@ -159,7 +163,7 @@ class FeedRun:
     def _encoder(self, open_things: contextlib.ExitStack) -> DocumentEncoder:
         assert self.target is not None
         bundle = self.target.bundle
-        encoder = self._options.encoder or Encoder(bundle)
+        encoder = self._options.encoder or Encoder(bundle, device=self._options.device)
         if self._options.cache is None:
             return encoder
         cache = VectorCache(self._options.cache, bundle.manifest.dim)
@@ -172,14 +176,15 @@ class FeedRun:
 
     def _text_encoding(self, target: Target, encoder: DocumentEncoder | None, dense: DenseModels) -> Encoding:
         options, texts = self._options, self.total - self.surveyed.ready
-        alone = encoder is None or options.encoder is not None or options.cache is not None
-        workers = 0 if alone else options.workers
-        if workers is None:
-            workers = cores() if texts >= WORTH_WORKERS and cores() > 1 else 0
-        if workers and encoder is not None:
-            from feeder.encoding.workers import WorkerEncoding
+        if isinstance(encoder, Encoder) and options.encoder is None:
+            workers = options.workers
+            if workers is None:  # a device that is not the processor takes all of a batch at once
+                many = texts >= WORTH_WORKERS and cores() > 1 and not encoder.device.kind.lanes
+                workers = cores() if many else 0
+            if workers:
+                from feeder.encoding.workers import WorkerEncoding
 
-            return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers)
+                return WorkerEncoding(target.bundle, encoder.precision, options.splitting, workers, encoder.device)
         tokenizing = Tokenizing(target.bundle) if target.bundle.encodes else None
         return HereEncoding(options.splitting, tokenizing, encoder, dense)
 

@@ -14,11 +14,13 @@ import typer
 from colbert_vespa.cli.commands import app
 
 BAD_NUMBERS = ("-1", "1e400", "nan", "-inf", "many", "", "9" * 5000)
+ON_DEVICES = ("export", "feed", "search", "evaluate", "train", "parity", "serve")
 # "0", where it is in range; "-1" likewise
 ZERO = {
     "export --pool-protected", "export --least-fp32", "export --least-quantized", "plan --text-bytes", "feed --workers",
     "search --offset", "evaluate --recall-queries", "train --negatives", "train --margin", "train --keep-start", "train --seed",
     "train --hold-out", "serve --port", "serve --max-waiting", "serve --settle",
+    *(f"{command} --device-id" for command in ON_DEVICES),
 }  # fmt: skip
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
@@ -30,7 +32,8 @@ TEXTS = {
     "evaluate --metric", "evaluate --goal", "train --objective", "train --mine-by",
     "train --precision", "train --layout", "serve --candidates", "serve --url-field", "serve --host", "serve --cors",
     "serve --split",    "serve --trusted-proxy",
-    "parity --threshold", "index name name", "index rollback to", "index pull --codec",
+    "parity --threshold",
+    *(f"{command} --device" for command in ON_DEVICES), "index name name", "index rollback to", "index pull --codec",
     "index restore --codec", "monitor check --config", "monitor check --prometheus", "monitor canaries --candidates",
 }  # fmt: skip
 

@@ -1,18 +1,25 @@
 """Devices: names, what is installed, what to install, batches and shapes that suit them; graphs run on them."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from exporter import ExportOptions
+from feeder import FeedOptions, start_feed
 from late_interaction import devices
 from late_interaction.devices import AUTO, CPU, DEVICES, Device, check_device, installed_devices, open_graph
+from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
 from late_interaction.errors import BundleError, DeviceError, MissingDependency, UsageError
 from late_interaction.graphs import round_up
+from query import Client
 
+PAGE = (Path(__file__).parents[2] / "docs" / "devices.md").read_text("utf-8")
 TEXTS = ["one", "two words", "three words here " * 9, "many " * 60, "a b c d", "last"]
 
 
@@ -123,6 +130,35 @@ def test_options_of_providers_are_texts():
     for kind in DEVICES.values():
         options = kind.options(devices.Load(1 if kind.numbered else None, 2, 3, fp16=True))
         assert all(isinstance(value, str) for pair in options.items() for value in pair)
+
+
+def test_the_page_names_every_device_and_its_package():
+    for name, kind in DEVICES.items():
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"`{kind.package}`" in row
+
+
+def test_the_example_of_the_page_runs(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = FeedOptions(to="demo/index", bundle=tiny_bundle, journal=tmp_path / "journal", device="cpu")
+    with start_feed([[Document("a", text="read a line of a file"), Document("b", text="write it")]], options) as run:
+        assert run.go().acknowledged == 2
+    found: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], found)
+    assert len(found["hits"]) == 2
+
+
+def test_a_feed_and_a_client_refuse_a_device_before_anything_is_done(tiny_bundle, tmp_path):
+    missing = next(name for name in DEVICES if name not in installed_devices())
+    for error, device in ((MissingDependency, missing), (UsageError, "gpu")):
+        with pytest.raises(error):
+            FeedOptions(to=tmp_path / "index", bundle=tiny_bundle, journal=tmp_path / "journal", device=device)
+        with pytest.raises(error):
+            Client([], tiny_bundle, device=device)
+        with pytest.raises(error):
+            ExportOptions(device=device)
+    with pytest.raises(UsageError, match="an encoder of your own has a device"):
+        FeedOptions(to=tmp_path, journal=tmp_path, encoder=Encoder(tiny_bundle), device="cpu")
 
 
 def test_onnxruntime_sends_no_events(tmp_path, tiny_bundle):

@@ -1,6 +1,7 @@
 """`parity` on a real bundle: torch, graphs, a local index; the reports."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -16,8 +17,10 @@ from colbert_vespa.evaluation.parity.run import ParityReport
 from colbert_vespa.evaluation.parity.texts import Texts
 from colbert_vespa.evaluation.parity.thresholds import checks_of
 from exporter import ExportOptions, export
+from late_interaction import graphs
 from late_interaction.bundle import Bundle
-from late_interaction.errors import CheckpointError
+from late_interaction.devices import AUTO, CPU, DEVICES, Device
+from late_interaction.errors import CheckpointError, DeviceError
 from query import AsyncClient, Client
 
 QUERIES = {"one": "what is late interaction?", "two": "a rule, of punctuation"}
@@ -45,6 +48,37 @@ def test_torch_and_graphs(exported):
     assert quantized.measured["mean_cosine"] < 0.99999
     assert {case.reason for case in quantized.cases} == {"quantization int8"}
     assert quantized.cases[0].what.split()[0] in ("query", "document")
+
+
+def test_a_device_is_compared_with_the_processor_within_what_an_export_allows(exported, monkeypatch):
+    """A made-up one, which computes on the processor."""
+    provider = {"providers": ("CPUExecutionProvider",), "options": lambda _load: {}, "memory": "cpu", "helpers": ()}
+    monkeypatch.setitem(DEVICES, "cuda", replace(DEVICES["cuda"], precisions=("int8", "fp32"), **provider))
+    bundle, texts, said = Bundle.open(exported / "trained"), Texts(QUERIES, DOCUMENTS), []
+    for device in (Device("cuda", 1), AUTO):
+        small, same = [c for c in compare_encoders(bundle, None, texts, 5, said.append, device) if c.layer == "device"]
+        name = "cuda:1" if device.number else "cuda"
+        assert (small.name, same.name) == (f"device fp32 : int8 on {name}", f"device fp32 : fp32 on {name}")
+        assert same.measured["worst_cosine"] > 0.99999 and all(check.passed for check in checks_of(same, {}))
+        assert {check.measure: check.threshold for check in checks_of(small, {})}["mean_cosine"] == 0.99
+    assert not [c for c in compare_encoders(bundle, None, texts, 5, said.append, CPU) if c.layer == "device"]
+
+
+def test_a_device_that_does_not_start_is_told_by_auto_and_an_error_by_name(exported, monkeypatch):
+    monkeypatch.setitem(DEVICES, "cuda", replace(DEVICES["cuda"], providers=("CPUExecutionProvider",)))
+    bundle, texts, said = Bundle.open(exported / "vespa"), Texts(QUERIES, DOCUMENTS), []
+    opened = graphs.open_graph
+
+    def open_graph(path, threads, device, **more):
+        if device.name == "cuda":
+            raise DeviceError("device cuda does not start")
+        return opened(path, threads, device, **more)
+
+    monkeypatch.setattr(graphs, "open_graph", open_graph)
+    assert not compare_encoders(bundle, None, texts, 5, said.append, AUTO)
+    assert said[-1] == "device cuda does not start; it is not compared"
+    with pytest.raises(DeviceError):
+        compare_encoders(bundle, None, texts, 5, said.append, Device("cuda"))
 
 
 def test_vespas_rules_are_named_where_ids_differ(exported):

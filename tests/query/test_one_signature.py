@@ -14,7 +14,9 @@ from query.types import Query, SearchResult
 
 OPTIONS = {name: p.replace(annotation=p.empty) for name, p in inspect.signature(SearchOptions).parameters.items()}
 OPERATIONS = ["get", "rerank", "score", "search", "search_many", "select", "vectors"]
-NOT_OF_A_SEARCH = {"vectors", "query", "address", "bundle", "require_full", "heatmap", "json_output"}  # of the command line
+NOT_OF_A_SEARCH = {
+    "vectors", "query", "address", "bundle", "require_full", "heatmap", "json_output", "device", "device_id",
+}  # fmt: skip
 NOT_ON_THE_COMMAND_LINE = {"ids"}
 
 

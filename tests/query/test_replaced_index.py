@@ -30,7 +30,7 @@ class Encoder:
 
     asked: ClassVar[list[str]] = []
 
-    def __init__(self, bundle, precision=None):
+    def __init__(self, bundle, precision=None, device="auto"):
         self.bundle = bundle
 
     def encode_queries(self, texts):

@@ -292,3 +292,18 @@ def test_a_bundle_comes_with_it(start, tmp_path):
 
     train(str(start), data(), tmp_path / "out", TrainingSettings(batch_size=4, steps=1), bundle=tmp_path / "bundle")
     assert Bundle.open(tmp_path / "bundle").manifest.dim == 16
+
+
+def test_torch_trains_where_it_is_told_to(monkeypatch):
+    from colbert_vespa.training.running import trains_on_processor
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert trains_on_processor(TrainingSettings(device="cpu")) and trains_on_processor(TrainingSettings(precision="bf16"))
+    assert not trains_on_processor(TrainingSettings())
+    for device in ("cuda", "cuda:1", "rocm"):
+        with monkeypatch.context() as patch, pytest.raises(UsageError, match=f"device {device}: the installed torch"):
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            trains_on_processor(TrainingSettings(device=device))
+    with pytest.raises(UsageError, match="device openvino does not train; known: auto, cpu, cuda, rocm"):
+        TrainingSettings(device="openvino")
+    assert TrainingSettings(device="cuda").to_json() == TrainingSettings().to_json()

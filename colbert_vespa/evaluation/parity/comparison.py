@@ -18,6 +18,7 @@ __all__ = ["LAYERS", "MEASURES", "Case", "Comparison", "compare_orders", "row_co
 LAYERS = {
     "encoder": "the exported graph against the checkpoint in torch",
     "quantization": "a smaller graph against fp32",
+    "device": "a graph on a device against fp32 on the processor",
     "rules": "the bundle's tokenization against the trained one",
     "embedder": "vectors that Vespa's embedder made against the encoder's",
     "codec": "stored vectors, decoded, against the encoder's",

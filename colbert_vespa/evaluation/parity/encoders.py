@@ -23,8 +23,9 @@ from exporter.verification import (
     torch_rows,
 )
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, CPU, DEVICES, Device, installed_devices
 from late_interaction.encoder import Encoder
-from late_interaction.errors import CheckpointError
+from late_interaction.errors import CheckpointError, DeviceError
 from late_interaction.tokenizing import TokenRows
 
 __all__ = ["compare_encoders"]
@@ -33,18 +34,19 @@ Rows = Mapping[str, Sequence[TokenRows]]
 
 
 def compare_encoders(
-    bundle: Bundle, checkpoint: str | None, texts: Texts, k: int, say: Callable[[str], None]
+    bundle: Bundle, checkpoint: str | None, texts: Texts, k: int, say: Callable[[str], None], device: Device = AUTO
 ) -> list[Comparison]:
-    """checkpoint: folder or hub name that the bundle was exported from; None leaves torch out.
+    """checkpoint: folder or hub name that the bundle was exported from; None leaves torch out. device: compared with the
+    processor, on which all else runs; `auto`: those that it would consider.
 
-    Raises: CheckpointError, MissingDependency.
+    Raises: CheckpointError, MissingDependency, DeviceError.
     """
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, texts.sides)
     vectors: dict[str, Vectors] = {}
     for precision in bundle.manifest.models:
         say(f"encoding with {precision}")
-        vectors[precision], _ = encode_timed(Encoder(unpooled, precision=precision), texts.sides)
+        vectors[precision], _ = encode_timed(Encoder(unpooled, precision=precision, device=CPU), texts.sides)
     found = []
     if checkpoint is not None:
         say("encoding with torch")
@@ -53,6 +55,37 @@ def compare_encoders(
         if precision != "fp32":
             measured, cases = _vectors(texts, vectors["fp32"], vectors[precision], k, f"quantization {precision}")
             found.append(Comparison("quantization", "fp32", precision, measured, tuple(cases)))
+    return found + _on_devices(unpooled, device, texts, vectors["fp32"], k, say)
+
+
+def _on_devices(
+    bundle: Bundle, device: Device, texts: Texts, ours: Vectors, k: int, say: Callable[[str], None]
+) -> list[Comparison]:
+    """`auto`: those that it would consider; one that does not start is told."""
+    if device != AUTO:
+        return [] if device == CPU else _on_device(bundle, device, texts, ours, k, say)
+    found = []
+    for name in installed_devices():
+        if name != CPU.name and DEVICES[name].measured:
+            try:
+                found += _on_device(bundle, Device(name), texts, ours, k, say)
+            except DeviceError as error:
+                say(f"{error}; it is not compared")
+    return found
+
+
+def _on_device(
+    bundle: Bundle, device: Device, texts: Texts, ours: Vectors, k: int, say: Callable[[str], None]
+) -> list[Comparison]:
+    """Each graph that suits it, within what an export allows of fp32 and of a smaller graph."""
+    found = []
+    for precision in device.kind.precisions:
+        if precision in bundle.manifest.models:
+            say(f"encoding with {precision} on {device}")
+            vectors, _ = encode_timed(Encoder(bundle, precision=precision, device=device), texts.sides)
+            measured, cases = _vectors(texts, ours, vectors, k, f"{precision} on {device}")
+            kind = "" if precision == "fp32" else "smaller"
+            found.append(Comparison("device", "fp32", f"{precision} on {device}", measured, tuple(cases), kind))
     return found
 
 

@@ -13,6 +13,7 @@ from colbert_vespa.evaluation.parity.texts import Texts
 from colbert_vespa.evaluation.parity.thresholds import Check, checks_of
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
+from late_interaction.devices import AUTO, Device
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from query import Client, ClientSettings
@@ -73,18 +74,23 @@ def compare_all(
     k: int = 10,
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
     settings: ClientSettings | None = None,
+    device: Device = AUTO,
     say: Callable[[str], None] | None = None,
 ) -> ParityReport:
-    """Raises: CheckpointError, MissingDependency, LocalIndexError, VespaError; UsageError where an index finds nothing."""
+    """device: of the vectors that indexes are compared with; itself compared with the processor.
+
+    Raises: CheckpointError, MissingDependency, DeviceError, LocalIndexError, VespaError; UsageError where an index finds
+    nothing.
+    """
     tell = say or (lambda _text: None)
-    encoder = Encoder(bundle) if bundle.encodes else None
-    comparisons = compare_encoders(bundle, checkpoint, texts, k, tell) if bundle.encodes else []
+    encoder = Encoder(bundle, device=device) if bundle.encodes else None
+    comparisons = compare_encoders(bundle, checkpoint, texts, k, tell, device) if bundle.encodes else []
     rows = {id_: _rows(texts, id_, encoder) for id_ in texts.queries}
     asked: list[IndexAnswers] = []
     notes: list[str] = []
     for address in addresses:
         tell(f"asking {address}")
-        with Client(address, bundle, settings=settings) as client:
+        with Client(address, bundle, settings=settings, device=device) as client:
             answers = ask(client, describe(address), texts.queries, rows, k, 2 * k)
             if client.bundle.sha256 != bundle.sha256:
                 notes.append(f"{address} was made with another bundle ({client.bundle.sha256[:12]}, not {bundle.sha256[:12]})")

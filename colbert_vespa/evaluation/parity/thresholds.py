@@ -12,10 +12,13 @@ from late_interaction.errors import UsageError
 __all__ = ["THRESHOLDS", "Check", "checks_of", "parse_thresholds"]
 
 Table = Mapping[str, Mapping[str, float]]
-# by layer, or layer and codec; at least, of score_error at most
+BY_KIND = ("codec", "device")  # layers whose thresholds depend on the kind that a comparison names
+# by layer, or layer and kind; at least, of score_error at most
 THRESHOLDS: Table = {
     "encoder": {"ids_equal": 1.0, "worst_cosine": 0.9999, "overlap": 0.95, "tau": 0.99, "score_error": 0.05},
     "quantization": {"mean_cosine": 0.99, "overlap": 0.9, "tau": 0.9},
+    "device": {"worst_cosine": 0.9999, "overlap": 0.95, "tau": 0.99, "score_error": 0.05},
+    "device smaller": {"mean_cosine": 0.99, "overlap": 0.9, "tau": 0.9},
     "rules": {"overlap": 0.7, "tau": 0.7},
     "embedder": {"overlap": 0.6},
     "codec float32": {"rows_equal": 1.0, "worst_cosine": 0.9999, "overlap": 0.95, "tau": 0.99},
@@ -53,7 +56,7 @@ class Check:
 def checks_of(comparison: Comparison, own: Table) -> list[Check]:
     """own: instead of the table's, by layer or by the comparison's whole name, which wins."""
     layer = comparison.layer
-    wanted = dict(THRESHOLDS.get(f"{layer} {comparison.codec}" if layer == "codec" else layer, {}))
+    wanted = dict(THRESHOLDS.get(f"{layer} {comparison.codec}" if comparison.codec and layer in BY_KIND else layer, {}))
     wanted |= {**own.get(layer, {}), **own.get(comparison.name, {})}
     return [
         Check(comparison.name, measure, comparison.measured[measure], least)
