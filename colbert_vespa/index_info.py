@@ -29,6 +29,7 @@ def index_info(index: PlaidIndex) -> dict[str, Any]:
         "dim": index.dim,
         "codec": codec + (", with int8 rows" if index.refine else ""),
         "bytes_per_token": round(index.bytes_per_token, 1),
+        **_dense(index),
         "segments": len(version.segments),
         "centroids": 0 if index.codebook is None else index.codebook.size,
         "drift": None if index.drift is None else round(index.drift, 4),
@@ -51,9 +52,18 @@ def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
         "token_vectors": index.token_vectors,
         "dim": index.dim,
         "codec": f"{index.codec}, {index.bits} bits" if index.bits else index.codec,
+        **_dense(index),
         "effort": _effort(index.effort),
         "shard_sizes": sizes,
     }
+
+
+def _dense(index: PlaidIndex) -> dict[str, Any]:
+    """Dimensions of each dense model and bytes of its vectors; nothing where there are none."""
+    snapshots = [reader.snapshot for reader in index.readers().values()]
+    bytes_of = {name: sum(snapshot.dense_bytes(name) for snapshot in snapshots) for name in index.dense}
+    found = {name: {"dim": form.dim, "bytes": bytes_of[name]} for name, form in index.dense.items()}
+    return {"dense": found} if found else {}
 
 
 def _effort(tuned: Tuned | None) -> str:

@@ -41,7 +41,10 @@ def info(index: Index, json_output: Json = False) -> None:
 
     out = Output(json_output=json_output)
     result = index_info(open_index(index))
-    out.table({name.replace("_", " "): str(value) for name, value in result.items() if name != "shard_sizes"})
+    shown = {name.replace("_", " "): str(value) for name, value in result.items() if name not in ("shard_sizes", "dense")}
+    for name, dense in result.get("dense", {}).items():
+        shown[f"dense model {name}"] = f"{dense['dim']} dimensions, {dense['bytes']:,} bytes"
+    out.table(shown)
     for shard in result.get("shard_sizes", ()):
         out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
     out.result(result)

@@ -78,6 +78,7 @@ def _local_facts(index: PlaidIndex, where: Filter | None) -> dict[str, Any]:
     facts = index_info(index)
     readers = index.readers().values()
     facts["bytes"] = sum(reader.snapshot.stored_bytes() for reader in readers)
+    facts["bytes"] += sum(dense["bytes"] for dense in facts.pop("dense", {}).values())
     trained = sum(reader.snapshot.version.trained_on for reader in readers)
     facts["growth"] = round(index.token_vectors / trained, 3) if trained else None
     versions = index.versions()
