@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +15,24 @@ from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.documents import Passage
-from late_interaction.errors import LocalIndexError, UsageError
+from late_interaction.errors import LocalIndexError
 from late_interaction.filters import Filter, parse_where
 from late_interaction.metadata import MetadataSchema
-from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings, open_index, sharding_at
+from late_interaction.plaid import PlaidIndex, SearchSettings, open_index, sharding_at
 from late_interaction.plaid.index import LocalIndex
 from late_interaction.plaid.types import ShardCoverage
 from query.backend import Where, choose_strategy, dense_of_query, unfit_for
-from query.bm25_candidates import bm25_candidates
 from query.fusion import fused
 from query.grouping import best_passages, grouped
+from query.local_finds import FINDS_BY, Finds, notes_of
 from query.options import SearchOptions
 from query.plans import Plan, at_once
 from query.types import ById, EncodedQuery, Hit, Ids, SearchResult
+from vespa_app.settings.application_settings import parts_of
 
 __all__ = ["LocalSearch"]
 
-BY_WORDS = 200  # passages that words find, and that get a MaxSim score
+FOUND = 200  # passages that each of several strategies finds, by words or a dense vector
 PAGED = 500  # passages that pages are cut from, where no rerank is given
 LEAST_S = 0.001
 
@@ -40,8 +40,6 @@ LEAST_S = 0.001
 class LocalSearch:
     """Sees each commit to the index at the next search, and another index in its folder. A search here is not interrupted: the
     deadline is that of shards."""
-
-    strategies = ("centroid", "bm25", "hybrid", "exhaustive")
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, version: int | str | None = None) -> None:
         """version: an older one. Raises: LocalIndexError."""
@@ -84,8 +82,15 @@ class LocalSearch:
     def settled(self, options: SearchOptions) -> SearchOptions:
         return options
 
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """As SearchIndex.strategies: `dense` of an index with dense models alone."""
+        return ("centroid", "bm25", *(["dense"] if self.index.dense else []), "hybrid", "exhaustive")
+
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
-        return dense_of_query(options, self.strategies, {}, self.address)
+        return dense_of_query(
+            options, self.strategies, {name: form.dim for name, form in self.index.dense.items()}, self.address
+        )
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
         return at_once(lambda: self._search(query, options, deadline))
@@ -152,9 +157,8 @@ class LocalSearch:
         return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
     def _search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> SearchResult:
-        if len(options.finders) > 1:
-            raise UsageError(f"{self.address} is a local index, which has no joined candidates")
-        unfit = unfit_for(query, options, options.dense)
+        needed = self.dense_needed(options)
+        unfit = unfit_for(query, options, next(iter(needed), None))
         strategy, chosen = choose_strategy(options.candidates, self.strategies, self.address, unfit)
         index = self._pinned(deadline)
         where = parse_where(options.where, index.schema)
@@ -178,8 +182,8 @@ class LocalSearch:
         self, index: PlaidIndex, strategy: str, query: EncodedQuery, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
         start = time.perf_counter()
-        if strategy in ("bm25", "hybrid"):
-            return self._by_words(index, strategy, query, options, where, count)
+        if strategy not in ("centroid", "exhaustive"):
+            return self._by_finders(index, strategy, query, options, where, count)
         rerank = None if options.rerank is None else max(count, options.rerank)
         if options.first_stage or options.offset is not None:
             rerank = count
@@ -210,50 +214,37 @@ class LocalSearch:
                 **{stage: 1000 * seconds for stage, seconds in best.seconds.items()},
                 "search": 1000 * (time.perf_counter() - start),
             },
-            notes=(*_notes(best), *_partial(best.coverage, best.missing)),
+            notes=(*notes_of(best), *_partial(best.coverage, best.missing)),
         )
 
-    def _by_words(
+    def _by_finders(
         self, index: PlaidIndex, strategy: str, query: EncodedQuery, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
-        """Passages that share words with the text, ordered by MaxSim; for hybrid those and the best by MaxSim, fused."""
-        assert query.text is not None
+        """What each of several strategies finds, ordered by MaxSim; for hybrid by their scores fused."""
         start = time.perf_counter()
-        rerank = max(count, options.rerank or BY_WORDS)
-        words = bm25_candidates(index, query.text, rerank, where, options.ids)
-        scored = index.scores(query.rows, [id_ for id_, _ in words])
-        read = index.readable
-        maxsim, coverage, missing = dict(scored.scores), min(scored.coverage, read.share), {*scored.missing, *read.missing}
-        passages: dict[str, Passage] = {}
-        words = [(id_, score) for id_, score in words if id_ in maxsim]  # those of a shard that did not answer are left out
-        scores = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
-        notes: tuple[str, ...] = ()
-        if strategy == "hybrid":
-            by_vectors = index.search(query.rows, rerank, where=where, ids=options.ids)
-            coverage, missing, notes = min(coverage, by_vectors.coverage), missing | set(by_vectors.missing), _notes(by_vectors)
-            maxsim |= {hit.passage.id: hit.score for hit in by_vectors.hits}
-            passages = {hit.passage.id: hit.passage for hit in by_vectors.hits}
-            finite = {id_: score for id_, score in maxsim.items() if math.isfinite(score)}
-            scores = fused({"maxsim": finite, "bm25": dict(words)}, options.fusion_weights, options.fusion or "rrf")
-        by_words = dict(words)
-        if options.first_stage:
-            scores = by_words
-        best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:count]
+        finds = Finds(index, query, options, where, next(iter(self.dense_needed(options)), ""))
+        weights = options.fusion_weights
+        asked = list(weights) if strategy == "hybrid" else [FINDS_BY[finder] for finder in parts_of(strategy)]
+        for score in asked:
+            finds.find(score, max(count, options.rerank or FOUND))
+        named = asked if strategy == "hybrid" else dict.fromkeys(["maxsim", *asked])
+        scores = {name: finds.scores(name) for name in named}
+        final = scores["maxsim"] if strategy != "hybrid" else fused(scores, weights, options.fusion or "rrf")
+        order = finds.first_order() if options.first_stage else final
+        best = sorted((id_ for id_ in finds.ids if id_ in order and id_ in final), key=lambda id_: (-order[id_], id_))[:count]
         hits = []
         for rank, id_ in enumerate(best, start=1):
-            passage = passages.get(id_) or index.passage(id_)
-            assert passage is not None  # words were read from it
-            stages = {"maxsim": maxsim[id_], "bm25": by_words.get(id_, 0.0)}
-            metadata = index.schema.shown(passage.metadata)
+            passage = finds.passage(id_)
+            metadata, stages = index.schema.shown(passage.metadata), finds.stages(id_, scores)
             hits.append(
-                Hit(rank, passage.document_id, id_, scores[id_], passage.title, passage.text, metadata, self.name, stages)
+                Hit(rank, passage.document_id, id_, order[id_], passage.title, passage.text, metadata, self.name, stages)
             )
         timings = {"search": 1000 * (time.perf_counter() - start)}
-        gone = tuple(sorted(missing))
-        notes += _partial(coverage, gone)
+        gone = tuple(sorted(finds.missing))
         return SearchResult(
-            tuple(hits), strategy, len(maxsim), len(maxsim), coverage=coverage, degraded=gone, timings_ms=timings, notes=notes
-        )
+            tuple(hits), strategy, len(finds.ids), len(scores.get("maxsim", ())), coverage=finds.coverage, degraded=gone,
+            timings_ms=timings, notes=(*finds.notes, *_partial(finds.coverage, gone)),
+        )  # fmt: skip
 
 
 def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:
@@ -263,15 +254,6 @@ def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:
     if not parts:
         raise LocalIndexError(f"{index.path}: {'; '.join(read.missing)}")
     return parts, read
-
-
-def _notes(found: LocalResult) -> tuple[str, ...]:
-    notes = []
-    if found.widened:
-        notes.append("the probed centroids have fewer passages than are reranked, so the search was widened")
-    if found.outgrown:
-        notes.append("the index has more than doubled since it was tuned: default effort was taken; tune it again")
-    return tuple(notes)
 
 
 def _partial(coverage: float, missing: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from late_interaction.plaid import LocalIndex
 from late_interaction.plaid.shards import ShardedIndex, Sharding
 from late_interaction.plaid.store import segment as segment_module
 from late_interaction.plaid.store import words as words_module
-from query.bm25_candidates import bm25_candidates
+from query.bm25_candidates import WordScores
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 300)
@@ -56,11 +56,13 @@ def same_as_over_all_texts(index, where=None):
     model = Bm25(list(texts), list(texts.values()))
     allowed = None if where is None else index.selected(parse_filter(where, SCHEMA))
     for query in QUERIES:
-        found = bm25_candidates(index, query, 400, None if where is None else parse_filter(where, SCHEMA))
+        words, parsed = WordScores(index, query), None if where is None else parse_filter(where, SCHEMA)
+        found = words.best(400, parsed)
         expected = model.search(query, len(texts), allowed)
-        assert dict(found) == pytest.approx(dict(expected), rel=1e-4), query
-        assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
-        assert bm25_candidates(index, query, 7, None if where is None else parse_filter(where, SCHEMA)) == found[:7]
+        assert found == pytest.approx(dict(expected), rel=1e-4), query
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert list(words.best(7, parsed)) == list(found)[:7]
+        assert words.of([*texts, "unknown"]) == words.best(400)
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -92,9 +94,9 @@ def test_no_text_is_read_or_counted_when_words_are_asked_for(index, monkeypatch)
     monkeypatch.setattr(segment_module, "word_run", None)
     monkeypatch.setattr(LocalIndex, "iter_passages", None)
     opened = LocalIndex.open(index.path)
-    assert bm25_candidates(opened, "threads", 5, None)
+    assert WordScores(opened, "threads").best(5)
     put(index, range(60, 70))
-    assert opened.refresh() and bm25_candidates(opened, "threads", 5, None)
+    assert opened.refresh() and WordScores(opened, "threads").best(5)
 
 
 def test_segments_of_an_earlier_release_are_counted_once(index, monkeypatch):

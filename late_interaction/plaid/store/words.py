@@ -24,8 +24,9 @@ from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
 from late_interaction.plaid.store.storage import ArrayWriter, hash_all, write_array
 
-__all__ = ["Candidates", "SegmentWords", "WordsWriter", "best_by_words", "word_run"]
+__all__ = ["SegmentWords", "WordsWriter", "best_by_words", "word_run", "word_scores"]
 
+F64 = NDArray[np.float64]
 RUN_CHARACTERS = 1 << 22  # of texts whose words are counted at a time
 BLOCK_POSTINGS = 1 << 21  # postings that are merged at a time: some 100 MiB with what sorting takes
 
@@ -174,35 +175,32 @@ class WordsWriter:
             self._spilled.close()
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Passages of one segment: its words, which passages are alive, and which of those may be found."""
-
-    words: SegmentWords
-    living: Mask
-    allowed: Mask
-
-
-def best_by_words(parts: Sequence[Candidates], text: str, count: int) -> tuple[I64, NDArray[np.float64]]:
-    """Places in the rows of all parts, one after the other, of the best `count` allowed passages that share a word with `text`,
-    and their BM25 scores: best first, equal ones as they stand. What is not alive counts nowhere."""
+def word_scores(parts: Sequence[tuple[SegmentWords, Mask]], text: str) -> list[F64]:
+    """BM25 scores of all passages of several segments, each with which of its passages are living: 0 without a word of `text`.
+    What is not living counts nowhere."""
     from late_interaction.bm25 import K1, B, word_counts
 
     (asked,), vocabulary = word_counts([text])
-    passages = sum(int(np.count_nonzero(part.living)) for part in parts)
-    words = sum(int(part.words.lengths[part.living].sum(dtype=np.int64)) for part in parts)
-    scores = [np.zeros(len(part.living)) for part in parts]
+    passages = sum(int(np.count_nonzero(living)) for _, living in parts)
+    length = sum(int(words.lengths[living].sum(dtype=np.int64)) for words, living in parts)
+    scores = [np.zeros(len(living)) for _, living in parts]
     for key, times in zip(hash_all(vocabulary), asked.values(), strict=True):
-        stored = [part.words.of(key) for part in parts]
-        alive = [postings[part.living[postings[:, 0]]] for part, postings in zip(parts, stored, strict=True)]
+        stored = [words.of(key) for words, _ in parts]
+        alive = [postings[living[postings[:, 0]]] for (_, living), postings in zip(parts, stored, strict=True)]
         having = sum(len(postings) for postings in alive)
         weight = times * np.log1p((passages - having + 0.5) / (having + 0.5))
-        for part, postings, summed in zip(parts, alive, scores, strict=True):
+        for (words, _), postings, summed in zip(parts, alive, scores, strict=True):
             rows, often = postings[:, 0], postings[:, 1]
-            lengths = part.words.lengths[rows] * (passages / max(1, words))
+            lengths = words.lengths[rows] * (passages / max(1, length))
             summed[rows] += weight * (often / (often + K1 * (1 - B + B * lengths)))
-    allowed = [np.where(part.allowed, summed, 0.0) for part, summed in zip(parts, scores, strict=True)]
-    every = np.concatenate([np.zeros(0), *allowed])
+    return scores
+
+
+def best_by_words(scores: Sequence[F64], allowed: Sequence[Mask], count: int) -> tuple[I64, F64]:
+    """Places in the rows of all segments, one after the other, of the best `count` allowed passages that have a word, and their
+    scores: best first, equal ones as they stand. scores: of `word_scores`."""
+    parts = [np.where(mask, part, 0.0) for part, mask in zip(scores, allowed, strict=True)]
+    every = np.concatenate([np.zeros(0), *parts])
     places = np.flatnonzero(every)
     if len(places) > count:
         least = np.partition(every[places], len(places) - count)[len(places) - count]

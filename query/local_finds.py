@@ -1,0 +1,115 @@
+"""What the strategies of a local index find for one query, and the scores of all of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from late_interaction.documents import Passage
+from late_interaction.filters import Filter
+from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings
+from query.bm25_candidates import WordScores
+from query.fusion import fused
+from query.options import SearchOptions
+from query.types import EncodedQuery
+
+__all__ = ["FINDS_BY", "Finds", "notes_of"]
+
+FINDS_BY = {"centroid": "maxsim", "bm25": "bm25", "dense": "dense"}  # strategies, and the scores that they find by
+
+
+class Finds:
+    """Passages by id, each with the scores that it has. coverage, missing, notes: as a SearchResult has them; grow with each
+    question to the index, which is not refreshed meanwhile."""
+
+    def __init__(
+        self, index: PlaidIndex, query: EncodedQuery, options: SearchOptions, where: Filter | None, model: str
+    ) -> None:
+        """where: of the options, parsed. model: the dense model."""
+        self._index, self._query, self._options, self._where, self._model = index, query, options, where, model
+        self._words: WordScores | None = None
+        self._passages: dict[str, Passage] = {}
+        self._scores: dict[str, dict[str, float]] = {name: {} for name in FINDS_BY.values()}
+        self.found: dict[str, Mapping[str, float]] = {}
+        self._silent: set[str] = set()  # of shards that did not answer when a score was asked
+        self.coverage = 1.0
+        self.missing: set[str] = set()
+        self.notes: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """Of what was found, without passages of shards that did not answer since."""
+        return list(dict.fromkeys(id_ for scores in self.found.values() for id_ in scores if id_ not in self._silent))
+
+    def find(self, score: str, count: int) -> None:
+        """The best `count` by that score."""
+        ids = self._options.ids
+        if score == "bm25":
+            self._cover(self._index.readable.share, self._index.readable.missing)
+            found = self._by_words().best(count, self._where, ids)
+        elif score == "dense":
+            vector = self._query.dense[self._model]
+            answer = self._index.dense_search(self._model, vector, count, where=self._where, ids=ids)
+            self._cover(answer.coverage, answer.missing)
+            found = dict(answer.scores)
+        else:
+            probes = self._options.probes
+            settings = None if probes is None else SearchSettings(probes)
+            result = self._index.search(self._query.rows, count, where=self._where, ids=ids, settings=settings)
+            self._cover(result.coverage, result.missing)
+            self.notes = notes_of(result)
+            self._passages |= {hit.passage.id: hit.passage for hit in result.hits}
+            found = {hit.passage.id: hit.score for hit in result.hits}
+        self.found[score] = found
+        self._scores[score] |= found
+
+    def scores(self, score: str) -> Mapping[str, float]:
+        """Of all that was found and has that score."""
+        known, ids = self._scores[score], self.ids
+        lacking = [id_ for id_ in ids if id_ not in known]
+        if score == "bm25":
+            known |= self._by_words().of(lacking)
+        elif lacking:
+            if score == "dense":
+                answer = self._index.dense_scores(self._model, self._query.dense[self._model], lacking)
+            else:
+                answer = self._index.scores(self._query.rows, lacking)
+            self._cover(answer.coverage, answer.missing)
+            known |= answer.scores
+            self._silent |= {id_ for id_ in lacking if id_ not in known}
+        return {id_: known[id_] for id_ in ids if id_ in known and math.isfinite(known[id_])}
+
+    def first_order(self) -> dict[str, float]:
+        """Without MaxSim: by the score of the one that found, or by the ranks of several."""
+        quick = {name: scores for name, scores in self.found.items() if name != "maxsim"} or self.found
+        return dict(next(iter(quick.values()))) if len(quick) == 1 else fused(quick, dict.fromkeys(quick, 1.0))
+
+    def passage(self, passage_id: str) -> Passage:
+        found = self._passages.get(passage_id) or self._index.passage(passage_id)
+        assert found is not None  # its scores were read from it
+        return found
+
+    def stages(self, passage_id: str, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """What each score says of it; 0 where it has no word of the query."""
+        stages = {name: of[passage_id] for name, of in scores.items() if passage_id in of}
+        return stages | ({"bm25": 0.0} if "bm25" in scores and "bm25" not in stages else {})
+
+    def _by_words(self) -> WordScores:
+        if self._words is None:
+            assert self._query.text is not None
+            self._words = WordScores(self._index, self._query.text)
+        return self._words
+
+    def _cover(self, share: float, missing: Sequence[str]) -> None:
+        self.coverage = min(self.coverage, share)
+        self.missing |= set(missing)
+
+
+def notes_of(found: LocalResult) -> tuple[str, ...]:
+    """What a user should know of a search by MaxSim."""
+    notes = []
+    if found.widened:
+        notes.append("the probed centroids have fewer passages than are reranked, so the search was widened")
+    if found.outgrown:
+        notes.append("the index has more than doubled since it was tuned: default effort was taken; tune it again")
+    return tuple(notes)
