@@ -56,7 +56,8 @@ def _ladder(first: str, second: str, rungs: Iterable[tuple[object, object]]) -> 
     return tuple({first: a, second: b} for a, b in rungs)
 
 
-OURS = _ladder("probes", "rerank", [(1, 24), (2, 32), (2, 48), (4, 48), (4, 96), (4, 128), (8, 128), (8, 256)])
+SMALL = [(1, 24), (2, 32), (2, 48), (4, 48), (4, 96), (4, 128), (8, 128), (8, 256)]
+OURS = _ladder("probes", "rerank", [*SMALL, (8, 512), (16, 128), (16, 256), (16, 512), (32, 512)])
 FULL_SCORES = ("n_ivf_probe", "n_full_scores")
 
 ENGINES = {

@@ -42,6 +42,8 @@ NOWHERE = -2.0  # below any similarity
 STEPS = 1 << 14  # of a float32 centroid's cell in sixteen bits
 PLAIN = ("centroids", "cutoffs", "weights", "bits")
 GROUPED = ("cells", "unit", "owners", "weak", "heads", "starts")
+ABOVE = ("tops", "top_starts")  # of many heads
+LOOKED_TO_ASSIGN = 8.0  # for lookup.nearest: one centroid is found sooner than 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +89,16 @@ class Codebook:
             raise ValueError("centroids must be int8 with a unit above 0, or float32")
         if self.owners is not None and (self.owners.dtype != np.int32 or self.owners.shape != (len(self.cells),)):
             raise ValueError(f"owners must be {len(self.cells)} int32")
-        if self.groups is not None:
-            heads, starts = self.groups.heads, self.groups.starts
+        groups, rows = self.groups, len(self.cells)
+        while groups is not None:
+            heads, starts = groups.heads, groups.starts
             if heads.dtype != np.int8 or heads.shape != (len(starts) - 1, self.dim) or not len(heads):
                 raise ValueError(f"heads have shape {heads.shape}, not {(len(starts) - 1, self.dim)} of int8")
             if len(heads) > MAX_GROUPS or not heads.any(axis=1).all():
                 raise ValueError(f"heads must be at most {MAX_GROUPS} rows, none of zeros")
-            if starts[0] != 0 or starts[-1] != len(self.cells) or (starts[1:] < starts[:-1]).any():
-                raise ValueError(f"starts must ascend from 0 to {len(self.cells)}")
+            if starts[0] != 0 or starts[-1] != rows or (starts[1:] < starts[:-1]).any():
+                raise ValueError(f"starts must ascend from 0 to {rows}")
+            groups, rows = groups.above, len(heads)
 
     @property
     def dim(self) -> int:
@@ -127,8 +131,13 @@ class Codebook:
             digest = hashlib.sha256(f"residual {self.bits} {self.cells.shape}".encode())
         else:
             digest = hashlib.sha256(f"residual {self.bits} int8 {self.unit!r} {self.weak!r} {self.cells.shape}".encode())
-            for whole in (self.owners, *((self.groups.heads, self.groups.starts) if self.groups else ())):
-                digest.update(b"" if whole is None else np.ascontiguousarray(whole).tobytes())
+            if self.owners is not None:
+                digest.update(np.ascontiguousarray(self.owners).tobytes())
+            groups = self.groups
+            while groups is not None:
+                digest.update(np.ascontiguousarray(groups.heads).tobytes())
+                digest.update(np.ascontiguousarray(groups.starts).tobytes())
+                groups = groups.above
         for array in (self.cells, self.cutoffs, self.weights):
             digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
@@ -140,6 +149,7 @@ class Codebook:
             return
         owners = np.zeros(0, np.int32) if self.owners is None else self.owners
         groups = self.groups or Groups(np.zeros((0, self.dim), np.int8), np.zeros(1, np.int64))
+        above = {} if groups.above is None else {"tops": groups.above.heads, "top_starts": groups.above.starts}
         save_arrays(
             path,
             cells=self.cells,
@@ -148,6 +158,7 @@ class Codebook:
             weak=np.float64(self.weak),
             heads=groups.heads,
             starts=groups.starts,
+            **above,
             **shared,
         )
 
@@ -156,6 +167,8 @@ class Codebook:
         """int8 centroids are mapped, not read. Raises: BundleError naming the file and what is wrong with it."""
         mapped = map_members(path, "codebook", ("cells",))
         names = (*GROUPED[1:], *PLAIN[1:]) if mapped else PLAIN
+        if mapped and map_members(path, "codebook", ABOVE[:1]):
+            names += ABOVE
         arrays = mapped | dict(zip(names, load_arrays(path, "codebook", names, MAX_BYTES), strict=True))
         try:
             return cls(**_fields(arrays))
@@ -219,9 +232,8 @@ class Codebook:
             heads, order, starts = self._grouped
             codes, best = nearest_in_groups(vectors, heads, starts, lambda g: self.rows(order[starts[g] : starts[g + 1]]))
             return order[codes], best
-        starts = self.groups.starts
-        heads = self.groups.heads.astype(np.float32)
-        return nearest_in_groups(vectors, heads, starts, lambda g: self.rows(slice(starts[g], starts[g + 1])))
+        codes, best = self.lookup.nearest(vectors, 1, LOOKED_TO_ASSIGN)
+        return codes[:, 0], best[:, 0]
 
     @functools.cached_property
     def _grouped(self) -> tuple[Matrix, I32, I64]:
@@ -273,14 +285,18 @@ def _fields(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {"cutoffs": arrays["cutoffs"], "weights": arrays["weights"], "bits": int(arrays["bits"])}
     if "cells" not in arrays:
         return fields | {"cells": arrays["centroids"]}
-    owners, heads, starts = arrays["owners"], arrays["heads"], arrays["starts"]
-    if starts.ndim != 1 or starts.dtype != np.int64 or not len(starts):
-        raise ValueError("starts must be a row of int64")
-    groups = Groups(heads, starts) if len(starts) > 1 else None
+    owners, above = arrays["owners"], _groups(arrays["tops"], arrays["top_starts"], None) if "tops" in arrays else None
+    groups = _groups(arrays["heads"], arrays["starts"], above)
     return fields | {
         "cells": arrays["cells"], "unit": float(arrays["unit"]), "weak": float(arrays["weak"]),
         "owners": owners if owners.size else None, "groups": groups,
     }  # fmt: skip
+
+
+def _groups(heads: NDArray[Any], starts: NDArray[Any], above: Groups | None) -> Groups | None:
+    if starts.ndim != 1 or starts.dtype != np.int64 or not len(starts):
+        raise ValueError("starts must be a row of int64")
+    return Groups(heads, starts, above) if len(starts) > 1 else None
 
 
 @functools.cache

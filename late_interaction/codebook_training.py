@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, I64, Matrix
 from late_interaction.codebook import BITS, Codebook
 from late_interaction.kmeans import EXACT_UP_TO, grouped, kmeans, nearest_of_any, unit_rows
-from late_interaction.lookup import LOOKED_AT, Groups
+from late_interaction.lookup import Groups
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = [
@@ -36,7 +36,9 @@ LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large on
 SHARE = 0.75  # power of an id's number and spread that its centroids grow with
 LEAST_PER_OWN = 4  # vectors of an id for each of its centroids
 WEAK = 0.2  # share of the rows that are also compared with the centroids of other ids
-GROUP_ROWS = 128  # centroids of a group, on average, or as many as make heads and groups of a look-up equal
+GROUP_ROWS = 32  # centroids of a group, on average
+MOST_GROUPS = 1 << 14  # or more of them, where that makes more groups; a codebook that grows has room for as many again
+COMPARED_HEADS = 512  # more are in groups of their own
 MOST_BITS = 20  # of the default number of centroids
 LARGEST = 127  # of an int8 cell
 SPREAD_ROWS = 1_024  # of an id, that its spread is measured on
@@ -98,11 +100,8 @@ def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None
     more = kmeans(rows, min(count, len(rows)), np.random.default_rng(0), 4)
     groups, owners = codebook.groups, codebook.owners
     if groups is not None:
-        order, own = _grouped(more)
-        more = more[order]
-        starts = np.concatenate([groups.starts[:-1], groups.starts[-1] + own.starts])
-        heads = np.concatenate([unit_rows(part.heads.astype(np.float32)) for part in (groups, own)])
-        groups = Groups(_int8(heads)[0], starts)
+        order, own = _grouped(more, codebook.size)
+        more, groups = more[order], _joined(groups, own)
     if owners is not None:
         known = np.full(len(more), UNKNOWN, np.int32) if token_ids is None else token_ids[nearest_of_any(more, rows)[0]]
         owners = np.concatenate([owners, known.astype(np.int32)])
@@ -164,14 +163,38 @@ def _budgets(sizes: I64, spreads: NDArray[np.float64], count: int) -> I64:
     return np.clip(weights * low, 1, most).astype(np.int64)
 
 
-def _grouped(rows: Matrix) -> tuple[I32, Groups]:
-    """An order of centroids `[C, d]`, and their groups in it."""
-    if len(rows) <= GROUP_ROWS:
-        return np.arange(len(rows), dtype=np.int32), Groups(
-            _int8(unit_rows(rows.sum(axis=0, keepdims=True)))[0], np.array([0, len(rows)])
-        )
-    heads, order, starts = grouped(rows, -(-len(rows) // max(GROUP_ROWS, round(np.sqrt(len(rows) / LOOKED_AT)))))
-    return order, Groups(_int8(heads)[0], starts)
+def _grouped(rows: Matrix, before: int = 0) -> tuple[I32, Groups]:
+    """An order of centroids `[C, d]`, and their groups in it. before: centroids that a grown codebook had."""
+    count = -(-len(rows) // max(GROUP_ROWS, (before + len(rows)) // MOST_GROUPS))
+    if count == 1:
+        return np.arange(len(rows), dtype=np.int32), _whole(rows)
+    heads, order, starts = grouped(rows, count)
+    above = None
+    if len(heads) > COMPARED_HEADS:
+        places, above = _above(heads)
+        sizes = np.diff(starts)[places]
+        order = np.concatenate([order[starts[place] : starts[place + 1]] for place in places])
+        heads, starts = heads[places], np.append(0, np.cumsum(sizes)).astype(np.int64)
+    return order, Groups(_int8(heads)[0], starts, above)
+
+
+def _above(heads: Matrix) -> tuple[I32, Groups]:
+    """An order of heads, and their groups in it."""
+    tops, order, starts = grouped(heads, -(-len(heads) // GROUP_ROWS))
+    return order, Groups(_int8(tops)[0], starts)
+
+
+def _whole(rows: Matrix) -> Groups:
+    """All in one group."""
+    return Groups(_int8(unit_rows(rows.sum(axis=0, keepdims=True)))[0], np.array([0, len(rows)]))
+
+
+def _joined(groups: Groups, more: Groups) -> Groups:
+    """Groups, and after them those of the rows that come after."""
+    parts = [unit_rows(part.heads.astype(np.float32)) for part in (groups, more)]
+    starts = np.concatenate([groups.starts[:-1], groups.starts[-1] + more.starts])
+    above = None if groups.above is None else _joined(groups.above, more.above or _whole(parts[1]))
+    return Groups(_int8(np.concatenate(parts))[0], starts, above)
 
 
 def _int8(rows: Matrix) -> tuple[NDArray[np.int8], float]:

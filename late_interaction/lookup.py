@@ -1,5 +1,5 @@
-"""The centroids nearest to query rows, among a million at a cost that hardly grows with their number: groups whose heads are
-nearest, then the centroids of those."""
+"""The centroids nearest to rows, among a million at a cost that hardly grows with their number: groups whose heads are nearest,
+which are themselves looked up by groups where they are many, then the centroids of those."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from late_interaction.errors import MissingDependency
 
 __all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "scaled_rows"]
 
-LOOKED_AT = 16  # groups of a row
+LOOKED_AT = 12  # groups of a row, times the sixth root of how many there are (docs/performance.md)
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
 LARGEST = 32_767
 MAX_GROUPS = 1 << 16  # that two bytes can name
 GROUP = 16  # query rows that a loop takes together
 LEVELS = 255  # of a similarity in eight bits
+MOST_TABLE = 1 << 29  # bytes of a table of similarities; a query of more rows is looked at in parts
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Centroids in groups of neighbours: those of group g are the rows `starts[g]` to `starts[g + 1]`. heads: `[G, d]` int8."""
+    """Centroids in groups of neighbours: those of group g are the rows `starts[g]` to `starts[g + 1]`. heads: `[G, d]` int8,
+    of one length. above: groups of the heads, None where all of these are compared."""
 
     heads: NDArray[np.int8]
     starts: I64
+    above: Groups | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +57,29 @@ class Lookup:
 
     def __init__(self, cells: NDArray[Any], unit: float, groups: Groups | None) -> None:
         self._cells, self._unit = cells, unit
-        self._heads = np.zeros((0, cells.shape[1]), np.int8) if groups is None else groups.heads
+        self._heads = None if groups is None else Lookup(groups.heads, _unit_of(groups.heads), groups.above)
         self._starts = np.array([0, len(cells)], np.int64) if groups is None else groups.starts
 
-    def nearest(self, Q: Matrix, count: int) -> tuple[I32, Matrix]:
+    def nearest(self, Q: Matrix, count: int, looked_at: float = LOOKED_AT) -> tuple[I32, Matrix]:
         """Ids and similarities `[q, count]` of the centroids nearest to each row of `Q [q, d]`, best first; count: at most C.
 
-        By groups they are near-best: some 95 % of the nearest 32 are among them.
+        By groups they are near-best: some 95 % of the nearest 32 are among them. looked_at: less finds less of them, sooner.
         """
         queries, unit = scaled_rows(Q)
-        near, _ = self._near(queries, count)
-        ids, values = self._scanned(queries, near, count)
+        ids, values = self._nearest(queries, count, looked_at)
         return ids, values.astype(np.float32) * np.float32(unit * self._unit)
 
+    def parts(self, rows: int) -> list[slice]:
+        """Of a query of so many rows, those whose tables of `look` have 512 MB each at most."""
+        most = max(1, MOST_TABLE // (len(self._cells) + 1) // GROUP) * GROUP
+        return [slice(first, first + most) for first in range(0, rows, most)]
+
     def look(self, Q: Matrix, count: int) -> Looked:
-        """As `nearest`, with the similarities of all that was compared on the way."""
+        """As `nearest`, with the similarities of all that was compared on the way. Q: rows of one of `parts`."""
         queries, unit = scaled_rows(Q)
-        near, floors = self._near(queries, count)
+        near, floors = self._near(queries, count, LOOKED_AT)
         lengths = np.linalg.norm(Q, axis=1)
-        floors = -lengths if floors is None else floors * np.float32(unit * self._head_unit)
+        floors = -lengths if self._heads is None else floors * np.float32(unit * self._heads._unit)
         scale = LEVELS / max(1e-30, float((lengths - floors).max()))
         shifts, rows = self._blocks(near)
         table = np.zeros((rows, -(-len(Q) // GROUP) * GROUP), np.uint8)
@@ -95,6 +102,9 @@ class Lookup:
         _loops().nearest_of_own(self._cells, order, firsts, owners, by_owner, queries, ids, values)
         return ids, values.astype(np.float32) * np.float32(unit * self._unit)
 
+    def _nearest(self, queries: I16, count: int, looked_at: float) -> tuple[I32, I32]:
+        return self._scanned(queries, self._near(queries, count, looked_at)[0], count)
+
     def _scanned(self, queries: I16, near: I32, count: int) -> tuple[I32, I32]:
         ids, values = _empty(len(queries), count)
         _loops().nearest_of_groups(self._cells, self._starts, near, queries, ids, values)
@@ -102,15 +112,13 @@ class Lookup:
             return self._scanned(queries, self._all_groups(len(queries)), count)
         return ids, values
 
-    def _near(self, queries: I16, count: int) -> tuple[I32, Matrix | None]:
-        """Groups `[q, P]` of each row, and the product of the last one's head; None where there are no heads."""
+    def _near(self, queries: I16, count: int, looked_at: float) -> tuple[I32, Matrix]:
+        """Groups `[q, P]` of each row, and the product of the last one's head, 0 where there are no heads."""
         total = len(self._starts) - 1
-        if not len(self._heads):
-            return self._all_groups(len(queries)), None
-        wanted = min(total, max(LOOKED_AT, WANTED_OF * total * count // len(self._cells)))
-        near, values = _empty(len(queries), wanted)
-        whole = np.array([0, len(self._heads)], np.int64)
-        _loops().nearest_of_groups(self._heads, whole, np.zeros((len(queries), 1), np.int32), queries, near, values)
+        if self._heads is None:
+            return self._all_groups(len(queries)), np.zeros(len(queries), np.float32)
+        wanted = max(round(looked_at * total ** (1 / 6)), WANTED_OF * total * count // len(self._cells))
+        near, values = self._heads._nearest(queries, min(total, wanted), looked_at)
         return near, values[:, -1].astype(np.float32)
 
     def _all_groups(self, rows: int) -> I32:
@@ -130,10 +138,10 @@ class Lookup:
     def _group_of(self) -> U16:
         return np.repeat(np.arange(len(self._starts) - 1, dtype=np.uint16), np.diff(self._starts))
 
-    @functools.cached_property
-    def _head_unit(self) -> float:
-        """Heads are unit rows times one whole number."""
-        return 1 / float(np.linalg.norm(self._heads[0].astype(np.float64)))
+
+def _unit_of(heads: NDArray[np.int8]) -> float:
+    """Of heads, which are unit rows times one whole number."""
+    return 1 / float(np.linalg.norm(heads[0].astype(np.float64)))
 
 
 def scaled_rows(rows: Matrix) -> tuple[I16, float]:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction import simd
 from late_interaction.array_types import F32, I16, I32, I64, U8
 from late_interaction.compiling import FAST, compiler
+from late_interaction.simd import prefetch
 
 __all__ = ["nearest_of_groups", "nearest_of_own", "scan_groups"]
 
-_fast = compiler(__file__, fastmath=FAST)
+_fast = compiler(__file__, simd.__file__, fastmath=FAST)
 
 
 @_fast
@@ -45,9 +47,11 @@ def _keep(value: int, number: int, ids: I32, values: I32, count: int) -> int:
 
 
 @_fast
-def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, count: int) -> int:
-    """Keeps the largest products with `rows`, which are counted from `first` on."""
+def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, count: int, ahead: NDArray[Any]) -> int:
+    """Keeps the largest products with `rows`, which are counted from `first` on. ahead: what is asked for meanwhile."""
     for number in range(rows.shape[0]):
+        if number < ahead.shape[0]:
+            prefetch(ahead, number)
         count = _keep(_product(rows[number], query), first + number, ids, values, count)
     return count
 
@@ -59,8 +63,10 @@ def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16,
         count = 0
         for place in range(near.shape[1]):
             first = starts[near[row, place]]
-            rows = cells[first : starts[near[row, place] + 1]]
-            count = _scan(rows, first, queries[row], ids[row], values[row], count)
+            rows, ahead = cells[first : starts[near[row, place] + 1]], cells[:0]
+            if place + 1 < near.shape[1]:
+                ahead = cells[starts[near[row, place + 1]] : starts[near[row, place + 1] + 1]]
+            count = _scan(rows, first, queries[row], ids[row], values[row], count, ahead)
 
 
 @_fast
@@ -119,5 +125,5 @@ def nearest_of_own(
                 own = np.empty((2 * count, cells.shape[1]), cells.dtype)
             for number in range(count):
                 own[number] = cells[order[first + number]]
-        if _scan(own[:count], 0, queries[row], ids[row : row + 1], values[row : row + 1], 0):
+        if _scan(own[:count], 0, queries[row], ids[row : row + 1], values[row : row + 1], 0, own[:0]):
             ids[row] = order[first + ids[row]]

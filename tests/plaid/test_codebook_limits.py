@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import numpy as np
 import pytest
 from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
 
+from late_interaction import codebook_training, lookup
+from late_interaction.codebook import Codebook
 from late_interaction.codebook_training import grown, train_codebook
-from late_interaction.errors import LocalIndexError
+from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.lookup import Groups
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
@@ -28,6 +33,15 @@ def book():
     """Of 2,200 centroids in groups."""
     random = np.random.default_rng(0)
     return train_codebook(unit(random.standard_normal((20_000, DIM))), centroids=2_200, iterations=1)
+
+
+@pytest.fixture(scope="module")
+def layered():
+    """The same with heads that are in groups themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codebook_training, "COMPARED_HEADS", 32)
+        random = np.random.default_rng(0)
+        return train_codebook(unit(random.standard_normal((20_000, DIM))), centroids=2_200, iterations=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +67,107 @@ def test_heads_of_a_grown_codebook_are_of_one_length(book, peak):
     assert (more.groups.starts[: len(book.groups.starts)] == book.groups.starts).all()
     np.testing.assert_array_equal(more.cells[: book.size], book.cells)
     assert (more.assign_near(unit(new)) >= book.size).mean() > 0.9
+
+
+def test_heads_in_groups_find_the_same_centroids(book, layered, tmp_path):
+    """Nearly: three levels lose a little, and know the same similarities."""
+    assert book.groups.above is None and len(layered.groups.above.heads) > 1
+    np.testing.assert_array_equal(np.sort(book.cells, axis=0), np.sort(layered.cells, axis=0))
+    Q = unit(np.random.default_rng(1).standard_normal((50, DIM)))
+    S = Q @ layered.centroids.T
+    best = np.argsort(-S, axis=1)[:, :32]
+    ids, similarities = layered.lookup.nearest(Q, 32)
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(best, ids, strict=True)]) > 0.9
+    np.testing.assert_allclose(similarities, np.take_along_axis(S, ids, axis=1), atol=2e-3)
+    assert all(len(set(row)) == layered.size for row in layered.lookup.nearest(Q[:2], layered.size)[0].tolist())
+    layered.save(tmp_path / "c.npz")
+    loaded = Codebook.load(tmp_path / "c.npz")
+    assert loaded.sha256 == layered.sha256 != dataclasses.replace(layered, groups=book.groups).sha256
+    np.testing.assert_array_equal(loaded.lookup.nearest(Q, 32)[0], ids)
+
+
+def test_a_codebook_of_three_levels_grows(book, layered):
+    random = np.random.default_rng(1)
+    new = unit(random.standard_normal((2_400, DIM)) * 0.3 + 1)
+    more = grown(layered, new, 1_500)
+    groups, tops = more.groups, more.groups.above
+    assert tops.starts[-1] == len(groups.heads) and groups.starts[-1] == more.size
+    assert len(tops.heads) > len(layered.groups.above.heads)
+    for heads in (groups.heads, tops.heads):
+        lengths = np.linalg.norm(heads.astype(np.float64), axis=1)
+        assert lengths.max() / lengths.min() < 1.05
+    assert (more.assign_near(new) >= layered.size).mean() > 0.9
+    assert grown(book, new, 1_500).groups.above is None
+
+
+@pytest.mark.parametrize(
+    "damage", [{"top_starts": np.array([0, 3])}, {"top_starts": None}, {"tops": np.zeros((2, DIM), np.int8)}]
+)
+def test_hostile_groups_of_heads_are_refused(layered, tmp_path, damage):
+    layered.save(tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as whole:
+        arrays = {name: array for name, array in {**whole, **damage}.items() if array is not None}
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(BundleError, match=r"bad\.npz"):
+        Codebook.load(tmp_path / "bad.npz")
+
+
+def test_a_query_of_many_rows_is_looked_at_in_parts(index, monkeypatch):
+    """No table is larger than its limit, and the answer is that of one table."""
+    Q = np.concatenate(queries_from(np.random.default_rng(5), VECTORS, 6, 30))
+    settings = SearchSettings(8, 40)
+    whole = index.search(Q, 10, settings=settings)
+    limit = 50 * (index.codebook.size + 1)
+    monkeypatch.setattr(lookup, "MOST_TABLE", limit)
+    parts, sizes, look = index.codebook.lookup.parts(len(Q)), [], lookup.Lookup.look
+    assert [part.start for part in parts] == [0, 48, 96, 144]
+
+    def watched(self, rows, count):
+        looked = look(self, rows, count)
+        sizes.append(looked.table.nbytes)
+        return looked
+
+    monkeypatch.setattr(lookup.Lookup, "look", watched)
+    found = index.search(Q, 10, settings=settings)
+    assert len(sizes) == 4 and max(sizes) <= limit
+    assert [hit.passage.id for hit in found.hits] == [hit.passage.id for hit in whole.hits]
+    for hit, wanted in zip(found.hits, whole.hits, strict=True):
+        assert hit.score == wanted.score
+        assert hit.approximate == pytest.approx(wanted.approximate, abs=len(Q) * 2 / 255)
+
+
+TRAINING = """
+import numpy as np
+from late_interaction.codebook_training import train_codebook
+random = np.random.default_rng(0)
+rows = random.standard_normal((24_000, 24))
+rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+book = train_codebook(rows, centroids=2_500, token_ids=random.integers(60, size=len(rows)).astype(np.int32), iterations=2)
+codes, residuals = book.encode(rows[:3_000])
+print(book.sha256, codes.sum(), residuals.sum(dtype=np.int64))
+"""
+
+
+def test_a_codebook_is_the_same_whatever_the_threads():
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    found = set()
+    for threads in ("1", "2"):
+        environment = os.environ | dict.fromkeys(names, threads)
+        done = subprocess.run([sys.executable, "-c", TRAINING], env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1 and found != {""}
+
+
+def test_answers_are_the_same_whatever_the_threads(index):
+    queries = queries_from(np.random.default_rng(6), VECTORS, 12)
+    one, two = (
+        [
+            [(hit.passage.id, hit.score, hit.approximate) for hit in result.hits]
+            for result in index.search_many(queries, 10, threads=n)
+        ]
+        for n in (1, 2)
+    )
+    assert one == two == [[(hit.passage.id, hit.score, hit.approximate) for hit in index.search(Q, 10).hits] for Q in queries]
 
 
 HOSTILE = {

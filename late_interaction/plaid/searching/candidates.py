@@ -6,7 +6,7 @@ its last list would (as XTR and WARP impute missing similarities: arXiv 2304.019
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,14 +48,15 @@ def best_by_lists(
     """The best of the `selected` passages of `masks` by the lists of each row of `Q [q, d]`. lap: called with the name of each
     stage when it is done."""
     assert snapshot.codebook is not None
-    wanted = min(work.keep, selected)
+    lookup, wanted = snapshot.codebook.lookup, min(work.keep, selected)
+    parts = lookup.parts(len(Q))
     most = min(MOST_LISTS, snapshot.codebook.size)
     probes, widened = min(work.probes, most), False
     while True:
-        looked = snapshot.codebook.lookup.look(Q, probes)
+        looked = lookup.look(Q, probes) if len(parts) == 1 else None
+        lists, similarities = lookup.nearest(Q, probes) if looked is None else (looked.lists, looked.similarities)
         lap("centroids")
-        gains = looked.similarities - looked.similarities[:, -1:]
-        places, totals = gathered(snapshot, looked.lists, gains, masks, selected)
+        places, totals = gathered(snapshot, lists, similarities - similarities[:, -1:], masks, selected)
         if len(places) >= wanted or probes == most:
             break
         probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(places)))), True
@@ -65,14 +66,24 @@ def best_by_lists(
     candidates = len(places)
     places = np.sort(places[_best(places, totals, max(work.keep, work.read))])  # in the order of the disk: a third less time
     lap("gather")
-    totals = _interaction(snapshot, looked, places)
+    tables = [looked] if looked is not None else (lookup.look(Q[part], probes) for part in parts)
+    totals, scale, floor = _interaction(snapshot, tables, places)
     best = _best(places, totals, work.keep)
     lap("interaction")
-    return Shortlist(places[best], (totals[best] / looked.scale + looked.floor).astype(np.float32), candidates, widened)
+    return Shortlist(places[best], (totals[best] / scale + floor).astype(np.float32), candidates, widened)
 
 
-def _interaction(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
-    """Every row's best similarity among the centroids of each passage, summed: of those that were looked at, else its floor."""
+def _interaction(snapshot: Snapshot, tables: Iterable[Looked], places: Places) -> tuple[I64, float, float]:
+    """Every row's best similarity among the centroids of each passage, summed: of those that were looked at, else its floor;
+    less the sum of all floors, which comes last, in steps of 1 / scale. tables: of the parts of a query."""
+    totals, scale, floor = np.zeros(len(places), np.int64), 0.0, 0.0
+    for looked in tables:
+        scale, floor = scale or looked.scale, floor + looked.floor
+        totals += np.rint(_interaction_of(snapshot, looked, places) * (scale / looked.scale)).astype(np.int64)
+    return totals, scale, floor
+
+
+def _interaction_of(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
     totals = np.zeros(len(places), np.int64)
     for part in snapshot.living:
         first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
