@@ -109,9 +109,9 @@ def assigned(vectors: Vectors, codebook: Codebook, kept: np.ndarray) -> tuple[I3
 
 def total_weights(Q: Matrix, codebook: Codebook, lists: int, members: I32, starts: I64, out: I64) -> float:
     """Adds up in `out [n]` what Vespa's totalWeight is of each passage; returns the mean number of postings of a row."""
-    ids, similarities = codebook.lookup.nearest(Q, min(lists, codebook.size))
+    ids, _, gains = codebook.lookup.lists(Q, min(lists, codebook.size))
     postings = 0
-    for row, weights in zip(ids, list_weights(similarities), strict=True):
+    for row, weights in zip(ids, list_weights(gains), strict=True):
         parts = [members[starts[code] : starts[code + 1]] for code in row]
         postings += sum(map(len, parts))
         found, first = np.unique(np.concatenate(parts), return_index=True)  # lists come best first

@@ -166,7 +166,7 @@ class Codebook:
     def load(cls, path: str | Path) -> Codebook:
         """int8 centroids are mapped, not read. Raises: BundleError naming the file and what is wrong with it."""
         mapped = map_members(path, "codebook", ("cells",))
-        names = (*GROUPED[1:], *PLAIN[1:]) if mapped else PLAIN
+        names: tuple[str, ...] = (*GROUPED[1:], *PLAIN[1:]) if mapped else PLAIN
         if mapped and map_members(path, "codebook", ABOVE[:1]):
             names += ABOVE
         arrays = mapped | dict(zip(names, load_arrays(path, "codebook", names, MAX_BYTES), strict=True))

@@ -17,6 +17,7 @@ __all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "scaled_rows
 
 LOOKED_AT = 12  # groups of a row, times the sixth root of how many there are (docs/performance.md)
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
+FLOOR_RANK, FLOOR_SHARE = 128, 512  # of a missing similarity: the 128th best of a row, or of few centroids one in 512
 LARGEST = 32_767
 MAX_GROUPS = 1 << 16  # that two bytes can name
 GROUP = 16  # query rows that a loop takes together
@@ -36,18 +37,20 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """lists, similarities: `[q, T]`, of each query row the nearest centroids, best first.
+    """lists, similarities, gains: as Lookup.lists has them.
 
     table: `[n, width]`, the similarities of all centroids that were looked at, each row of the query from its floor on in steps
     of 1 / scale; centroid c of group g is its row c + shifts[g], and row 0, of zeros, is for those that were not looked at.
-    floor: the sum of all rows'.
+    seen: a bit for each centroid, set of those that were looked at. floor: the sum of all rows'.
     """
 
     lists: I32
     similarities: Matrix
+    gains: Matrix
     table: U8
     shifts: I64
     group_of: U16
+    seen: U8
     scale: float
     floor: float
 
@@ -69,29 +72,39 @@ class Lookup:
         ids, values = self._nearest(queries, count, looked_at)
         return ids, values.astype(np.float32) * np.float32(unit * self._unit)
 
+    def lists(self, Q: Matrix, count: int) -> tuple[I32, Matrix, Matrix]:
+        """As `nearest`; and `[q, count]`, how far each is above what the row has in a passage that none of them finds: that is
+        estimated by the similarity of a centroid farther down, as a passage's best may be any (docs/performance.md)."""
+        return _with_gains(*self.nearest(Q, self._floor_rank(count)), count)
+
+    def _floor_rank(self, count: int) -> int:
+        return max(count, min(FLOOR_RANK, len(self._cells) // FLOOR_SHARE))
+
     def parts(self, rows: int) -> list[slice]:
         """Of a query of so many rows, those whose tables of `look` have 512 MB each at most."""
         most = max(1, MOST_TABLE // (len(self._cells) + 1) // GROUP) * GROUP
         return [slice(first, first + most) for first in range(0, rows, most)]
 
     def look(self, Q: Matrix, count: int) -> Looked:
-        """As `nearest`, with the similarities of all that was compared on the way. Q: rows of one of `parts`."""
+        """As `lists`, with the similarities of all that was compared on the way. Q: rows of one of `parts`."""
         queries, unit = scaled_rows(Q)
-        near, floors = self._near(queries, count, LOOKED_AT)
+        near, floors = self._near(queries, self._floor_rank(count), LOOKED_AT)
         lengths = np.linalg.norm(Q, axis=1)
         floors = -lengths if self._heads is None else floors * np.float32(unit * self._heads._unit)
         scale = LEVELS / max(1e-30, float((lengths - floors).max()))
         shifts, rows = self._blocks(near)
         table = np.zeros((rows, -(-len(Q) // GROUP) * GROUP), np.uint8)
-        ids, values = _empty(len(Q), count)
+        seen = np.zeros(len(self._cells) // 8 + 1, np.uint8)
+        ids, values = _empty(len(Q), self._floor_rank(count))
         step = np.float32(unit * self._unit * scale)
         offsets = (floors * scale).astype(np.float32)
         pairs = np.argsort(near, axis=None, kind="stable")
-        _loops().scan_groups(self._cells, self._starts, pairs, near, queries, ids, values, shifts, table, step, offsets)
+        _loops().scan_groups(self._cells, self._starts, pairs, near, queries, ids, values, shifts, seen, table, step, offsets)
         if (ids[:, -1] < 0).any():  # the groups of a row had fewer
-            ids, values = self._scanned(queries, self._all_groups(len(Q)), count)
+            ids, values = self._scanned(queries, self._all_groups(len(Q)), ids.shape[1])
         similarities = values.astype(np.float32) * np.float32(unit * self._unit)
-        return Looked(ids, similarities, table, shifts, self._group_of, scale, float(floors.sum()))
+        lists = _with_gains(ids, similarities, count)
+        return Looked(*lists, table, shifts, self._group_of, seen, scale, float(floors.sum()))
 
     def nearest_of_own(self, rows: Matrix, order: I32, firsts: I64, owners: I64) -> tuple[I32, Matrix]:
         """The centroid nearest to each row, `[n]`, among those that `order[firsts[o]:firsts[o + 1]]` names for its owner o, and
@@ -137,6 +150,12 @@ class Lookup:
     @functools.cached_property
     def _group_of(self) -> U16:
         return np.repeat(np.arange(len(self._starts) - 1, dtype=np.uint16), np.diff(self._starts))
+
+
+def _with_gains(ids: I32, similarities: Matrix, count: int) -> tuple[I32, Matrix, Matrix]:
+    """The best `count` of the centroids near each row, and how far each is above the last of all."""
+    best, gains = similarities[:, :count], similarities[:, :count] - similarities[:, -1:]
+    return np.ascontiguousarray(ids[:, :count]), np.ascontiguousarray(best), gains
 
 
 def _unit_of(heads: NDArray[np.int8]) -> float:

@@ -11,9 +11,14 @@ from late_interaction.array_types import I16, I32, I64
 
 __all__ = ["nearest_of_groups", "nearest_of_own"]
 
+SINGLY = 256  # rows that are looked up one by one: of more, many ask for the same group
+
 
 def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
     """As in `lookup_kernels`."""
+    if len(queries) > SINGLY:
+        _by_group(cells, starts, near, queries, ids, values)
+        return
     for row, query in enumerate(queries.astype(np.float64)):
         numbers = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in near[row].tolist()])
         products = cells[numbers].astype(np.float64) @ query  # of whole numbers: exact
@@ -32,6 +37,24 @@ def nearest_of_own(
             S = queries[asked].astype(np.float64) @ cells[own].astype(np.float64).T
             best = S.argmax(axis=1)
             ids[asked], values[asked] = own[best], S[np.arange(count), best]
+
+
+def _by_group(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
+    room = ids.shape[1]
+    best = np.full(ids.shape, -np.inf)
+    pairs = np.argsort(near, axis=None, kind="stable")
+    groups = near.ravel()[pairs]
+    edges = np.flatnonzero(np.diff(groups, prepend=-1, append=-1))
+    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        asked, numbers = pairs[first:last] // near.shape[1], np.arange(starts[groups[first]], starts[groups[first] + 1])
+        S = queries[asked].astype(np.float64) @ cells[numbers].astype(np.float64).T
+        products = np.concatenate([best[asked], S], axis=1)
+        names = np.concatenate([ids[asked], np.broadcast_to(numbers, S.shape).astype(np.int32)], axis=1)
+        order = np.argpartition(-products, room - 1, axis=1)[:, :room]
+        best[asked], ids[asked] = np.take_along_axis(products, order, axis=1), np.take_along_axis(names, order, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    best, ids[:] = np.take_along_axis(best, order, axis=1), np.take_along_axis(ids, order, axis=1)
+    values[np.isfinite(best)] = best[np.isfinite(best)]
 
 
 def _best(products: NDArray[np.float64], count: int) -> NDArray[np.int64]:

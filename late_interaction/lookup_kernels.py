@@ -79,13 +79,14 @@ def scan_groups(
     ids: I32,
     values: I32,
     shifts: I64,
+    seen: U8,
     table: U8,
     step: float,
     floors: F32,
 ) -> None:
     """As `nearest_of_groups`; every product, times `step` and less the row's floor, also goes into `table`, rounded, at the
-    centroid's number plus `shifts` of its group. pairs: places of `near`, flat, group by group, so that the centroids of a
-    group are read once for all rows that ask for it."""
+    centroid's number plus `shifts` of its group, and its bit in `seen` is set. pairs: places of `near`, flat, group by group,
+    so that the centroids of a group are read once for all rows that ask for it."""
     counts, width = np.zeros(queries.shape[0], np.int64), near.shape[1]
     first = 0
     while first < pairs.shape[0]:
@@ -96,6 +97,7 @@ def scan_groups(
         start = starts[group]
         rows, block = cells[start : starts[group + 1]], table[start + shifts[group] :]
         for number in range(rows.shape[0]):
+            seen[(start + number) >> 3] |= np.uint8(1 << ((start + number) & 7))
             for place in range(first, last):
                 row = pairs[place] // width
                 value = _product(rows[number], queries[row])

@@ -41,9 +41,9 @@ def test_weights_and_postings_are_those_of_the_lists(data, monkeypatch):
     assert all(set(members[starts[c] : starts[c + 1]]) == set(np.flatnonzero((codes == c).any(axis=1))) for c in range(64))
     found = np.zeros(300, np.int64)
     postings = centroids.total_weights(Q, codebook, 5, members, starts, found)
-    ids, similarities = codebook.lookup.nearest(Q, 5)
+    ids, _, gains = codebook.lookup.lists(Q, 5)
     expected, counted = np.zeros(300, np.int64), 0
-    for row, weights in zip(ids.tolist(), centroids.list_weights(similarities).tolist()):
+    for row, weights in zip(ids.tolist(), centroids.list_weights(gains).tolist()):
         asked = dict(zip(row, weights))
         expected += [max((asked.get(c, 0) for c in own), default=0) for own in codes.tolist()]
         counted += sum(c in own for c in row for own in map(set, codes.tolist()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, unit
 
-from late_interaction import lookup_arrays, lookup_kernels
+from late_interaction import lookup, lookup_arrays, lookup_kernels
 from late_interaction.codebook_training import train_codebook
 from late_interaction.filters import parse_filter
 from late_interaction.lookup import scaled_rows
@@ -97,6 +97,42 @@ def test_lookups_are_the_nearest_and_the_table_has_their_similarities():
         answers.append((found, values))
     np.testing.assert_array_equal(answers[0][1], answers[1][1])
     assert (answers[0][0] == answers[1][0]).mean() > 0.99  # but for equal products
+
+
+def test_gains_are_over_a_centroid_farther_down(monkeypatch):
+    """The 128th best of large codebooks; of small ones the last list."""
+    random = np.random.default_rng(0)
+    book = train_codebook(unit(random.standard_normal((30_000, DIM))).astype(np.float32), centroids=3000, iterations=1)
+    Q = unit(random.standard_normal((20, DIM))).astype(np.float32)
+    _, similarities, gains = book.lookup.lists(Q, 8)
+    np.testing.assert_array_equal(gains, similarities - similarities[:, -1:])
+    monkeypatch.setattr(lookup, "FLOOR_SHARE", 60)  # the 50th of 3,000
+    ids, similarities, gains = book.lookup.lists(Q, 8)
+    looked = book.lookup.look(Q, 8)
+    every = book.lookup.nearest(Q, 50)
+    np.testing.assert_array_equal(ids, every[0][:, :8])
+    np.testing.assert_array_equal(gains, every[1][:, :8] - every[1][:, 49:])
+    for ours, other in ((looked.lists, ids), (looked.similarities, similarities), (looked.gains, gains)):
+        np.testing.assert_array_equal(ours, other)
+    np.testing.assert_array_equal(book.lookup.lists(Q, 64)[2][:, -1], np.zeros(20))
+
+
+def test_many_rows_without_compiled_loops():
+    """They are taken group by group, as codes of vectors are."""
+    random = np.random.default_rng(0)
+    cells = random.integers(-127, 128, (900, DIM)).astype(np.int8)
+    starts = np.array([0, 3, 3, 400, 700, 900])
+    queries, _ = scaled_rows(random.standard_normal((500, DIM)))
+    near = np.argsort(random.random((500, 5)), axis=1)[:, :3].astype(np.int32)
+    for count in (1, 7, 300):
+        answers = []
+        for loops in (lookup_kernels, lookup_arrays):
+            ids, values = np.full((500, count), -1, np.int32), np.zeros((500, count), np.int32)
+            loops.nearest_of_groups(cells, starts, near, queries, ids, values)
+            answers.append((ids, values))
+        np.testing.assert_array_equal(answers[0][1], answers[1][1])
+        np.testing.assert_array_equal(answers[0][0] < 0, answers[1][0] < 0)
+        assert (answers[0][0] == answers[1][0]).mean() > 0.99
 
 
 def test_more_lists_than_a_rows_groups_have():

@@ -11,7 +11,7 @@ from late_interaction.bundle import write_manifest
 from late_interaction.codebook_training import train_codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import MetadataError, SettingsError, UsageError
-from late_interaction.lookup import Lookup
+from late_interaction.lookup import FLOOR_SHARE, Lookup
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, weighted_set_arrays, weighted_sets
 from vespa_app.candidates.base import declared_fields
@@ -72,7 +72,7 @@ def test_lists_are_those_of_the_nearest_centroids_of_a_large_codebook():
         asked = {int(id_): int(weight) for id_, weight in re.findall(r"(\d+):(\d+)", parts.parameters[f"w{number}"])}
         best = np.argsort(-similarities)[:4]
         assert len(asked) == 4 and len(set(asked) & set(best.tolist())) >= 3
-        least = min(similarities[list(asked)])
+        least = min(similarities[book.lookup.nearest(rows, 3000 // FLOOR_SHARE)[0][number]])
         for id_, weight in asked.items():
             assert weight == pytest.approx(max(1, 1000 * (similarities[id_] - least)), abs=2)
 

@@ -107,11 +107,11 @@ class StrategyRequest:
     dense: Vector | None = None
 
     @functools.cached_property
-    def lists(self) -> tuple[I32, Matrix]:
-        """Ids and similarities `[q, probes]` of the centroids near each row, best first, looked up once however many parts of a
-        query need them. Raises: SettingsError where there is no codebook."""
+    def lists(self) -> tuple[I32, Matrix, Matrix]:
+        """Ids, similarities and gains `[q, probes]` of the centroids near each row, as Lookup.lists has them, looked up once
+        however many parts of a query need them. Raises: SettingsError where there is no codebook."""
         codebook = codebook_of(self.codebook)
-        return codebook.lookup.nearest(self.rows, min(self.settings.probes, codebook.size))
+        return codebook.lookup.lists(self.rows, min(self.settings.probes, codebook.size))
 
     @property
     def targets(self) -> int:

@@ -2,8 +2,8 @@
 
 Each passage carries the ids of its token vectors' near centroids. A query row asks for its M best centroids in one
 weightedSet item; the item's score is the best matching weight, and totalWeight sums over the rows: centroid interaction,
-where a row that matches nothing counts as much as its M-th best centroid would (as XTR imputes missing similarities). The M-th
-itself weighs one thousandth more, so that M = 1 counts the rows that match.
+where a row that matches nothing counts as much as a centroid farther down would, the 128th of large codebooks (as XTR imputes
+missing similarities). Every list weighs one thousandth at least, so that M = 1 counts the rows that match.
 """
 
 from __future__ import annotations
@@ -63,18 +63,17 @@ class CentroidCandidates(Strategy):
         return {FIELD: {str(int(id_)): 1 for id_ in np.unique(codes)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        ids, similarities = request.lists
+        ids, _, gains = request.lists
         parameters = rerank_parameters(request)
-        sets = _loops().weighted_sets(ids, list_weights(similarities))
+        sets = _loops().weighted_sets(ids, list_weights(gains))
         parameters |= {f"w{row}": text for row, text in enumerate(sets)}
         items = " or ".join([f"weightedSet({FIELD}, @w{row})" for row in range(len(ids))])
         return QueryParts(f"({items})", parameters, self.name)
 
 
-def list_weights(similarities: Matrix) -> I64:
-    """Weights of lists, of their similarities `[q, M]`, best first: how far they are above the last."""
-    above: Matrix = similarities - similarities[:, -1:]
-    return np.maximum(1, np.rint(WEIGHT_SCALE * above).astype(np.int64))
+def list_weights(gains: Matrix) -> I64:
+    """Weights of lists, of their gains `[q, M]` (Lookup.lists)."""
+    return np.maximum(1, np.rint(WEIGHT_SCALE * gains).astype(np.int64))
 
 
 @functools.cache

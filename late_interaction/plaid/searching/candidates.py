@@ -1,7 +1,8 @@
 """The first stage of a search: passages in the lists of the centroids nearest to each query row, by what these alone say.
 
 A row that finds a passage counts the similarity of the nearest centroid that the two share; one that does not counts as much as
-its last list would (as XTR and WARP impute missing similarities: arXiv 2304.01982, 2501.17788). No passage is read for that.
+a list farther down would (as XTR and WARP impute missing similarities: arXiv 2304.01982, 2501.17788; how far: lookup.py). No
+passage is read for that.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def best_by_lists(
     probes, widened = min(work.probes, most), False
     while True:
         looked = lookup.look(Q, probes) if len(parts) == 1 else None
-        lists, similarities = lookup.nearest(Q, probes) if looked is None else (looked.lists, looked.similarities)
+        lists, _, gains = lookup.lists(Q, probes) if looked is None else (looked.lists, looked.similarities, looked.gains)
         lap("centroids")
-        places, totals = gathered(snapshot, lists, similarities - similarities[:, -1:], masks, selected)
+        places, totals = gathered(snapshot, lists, gains, masks, selected)
         if len(places) >= wanted or probes == most:
             break
         probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(places)))), True
@@ -88,14 +89,14 @@ def _interaction_of(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
     for part in snapshot.living:
         first, last = np.searchsorted(places, [part.base, part.base + part.segment.passages])
         rows, segment = places[first:last] - part.base, part.segment
-        tables = (looked.group_of, looked.shifts, looked.table)
+        tables = (looked.seen, looked.group_of, looked.shifts, looked.table)
         kernels.approximate_scores(rows, segment.offsets, segment.codes, *tables, totals[first:last])
     return totals
 
 
 def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask], selected: int) -> tuple[Places, I64]:
-    """Those of the `selected` passages of `masks` that are in the lists, in no order, and what they gain over the last list of
-    each row, in whole steps."""
+    """Those of the `selected` passages of `masks` that are in the lists, in no order, and what they gain by `gains [q, T]` of
+    the lists, in whole steps."""
     postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
     room = min(postings, selected)
     table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)

@@ -66,12 +66,12 @@ def gather(
 
 
 @_jit
-def _places(codes: Codes, group_of: U16, shifts: I64, rows: int, out: I64) -> int:
-    """Rows of the table of those centroids that were looked at; returns how many."""
+def _places(codes: Codes, seen: U8, group_of: U16, shifts: I64, rows: int, out: I64) -> int:
+    """Rows of the table of those centroids that were looked at; returns how many. Bits of a million stay in the cache."""
     found = 0
     for row in range(codes.shape[0]):
         code = np.int64(codes[row])
-        if 0 <= code < group_of.shape[0]:
+        if 0 <= code < group_of.shape[0] and seen[code >> 3] & (1 << (code & 7)):
             place = code + shifts[group_of[code]]
             out[found] = place
             found += 0 < place < rows
@@ -79,12 +79,16 @@ def _places(codes: Codes, group_of: U16, shifts: I64, rows: int, out: I64) -> in
 
 
 @_jit
-def approximate_scores(passages: I64, offsets: I64, codes: Codes, group_of: U16, shifts: I64, table: U8, out: I64) -> None:
+def approximate_scores(
+    passages: I64, offsets: I64, codes: Codes, seen: U8, group_of: U16, shifts: I64, table: U8, out: I64
+) -> None:
     """Centroid interaction: `out[p]` = sum over the columns of the table of the largest value among p's codes."""
     last = codes.shape[0]
     best, places = np.empty(table.shape[1], np.uint8), np.empty(BLOCK, np.int64)
     most = np.empty(table.shape[1], np.uint8)
     for p in range(passages.shape[0]):
+        if p + 2 * AHEAD < passages.shape[0]:
+            prefetch_cell(offsets, passages[p + 2 * AHEAD])
         if p + AHEAD < passages.shape[0]:
             ahead = offsets[passages[p + AHEAD]]
             prefetch_cell(codes, ahead)
@@ -92,7 +96,7 @@ def approximate_scores(passages: I64, offsets: I64, codes: Codes, group_of: U16,
         start, stop = max(0, offsets[passages[p]]), min(last, offsets[passages[p] + 1])
         best[:] = 0
         for at in range(start, stop, BLOCK):
-            found = _places(codes[at : min(at + BLOCK, stop)], group_of, shifts, table.shape[0], places)
+            found = _places(codes[at : min(at + BLOCK, stop)], seen, group_of, shifts, table.shape[0], places)
             raise_bytes(table, places, found, most)
             for j in range(best.shape[0]):
                 best[j] = max(best[j], most[j])
