@@ -260,9 +260,9 @@ def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
     def reranked(goal):
         return effort_for(goal, "bfloat16", "centroid").rerank
 
-    assert (reranked(0.5), reranked(0.98), reranked(0.995)) == (200, 500, 2000)
+    assert (reranked(0.5), reranked(0.98), reranked(0.997)) == (200, 500, 2000)
     found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}))
-    by_default = effort_for(0.97, "bfloat16", "centroid")
+    by_default = effort_for(0.985, "bfloat16", "centroid")
     assert (found.codec, found.probes, found.rerank) == ("bfloat16", by_default.probes, by_default.rerank)
     assert (AppSettings(dim=4, query_rows=8).probes, AppSettings(dim=4, query_rows=8).rerank) == (found.probes, found.rerank)
     with pytest.raises(SettingsError, match="between 0 and 1"):
@@ -308,7 +308,7 @@ def test_the_goal_chooses_the_codec_of_least_memory(tmp_path):
     with pytest.raises(SettingsError, match="by no codec with candidates bm25; the best measured is 0.86,"):
         codec_for(0.9, "bm25", 128, 4)
     found = default_settings(small_bundle(tmp_path / "bundle"), MetadataSchema({}), recall=0.95)
-    assert (found.codec, found.probes, found.rerank) == ("residual", 64, 500)
+    assert (found.codec, found.probes, found.rerank) == ("residual", 16, 500)
     pooled = default_settings(small_bundle(tmp_path / "plain", codebook=False), MetadataSchema({}), recall=0.99)
     assert (pooled.codec, pooled.candidates[0], pooled.rerank) == ("bfloat16", "pooled", 2000)
 
