@@ -317,7 +317,7 @@ def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
     bundle = small_bundle(tmp_path / "bundle").path
     cli("app", str(bundle), "-o", str(tmp_path / "app"), "--recall", "0.98")
     found = AppSettings.from_toml(tmp_path / "app" / "app.toml")
-    assert (found.codec, found.probes, found.rerank) == ("bfloat16", 64, 500)
+    assert (found.codec, found.probes, found.rerank) == ("bfloat16", 16, 500)
     settings = str(tmp_path / "app" / "app.toml")
     done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
     assert "effort (probes, rerank)" in " ".join(done.stderr.split())
