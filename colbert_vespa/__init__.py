@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from late_interaction.bundle import Bundle
     from late_interaction.documents import Document
     from late_interaction.errors import ColbertVespaError
-    from query import AsyncClient, Client, ClientSettings, Hit, SearchResult, explain
+    from query import AsyncClient, Client, ClientSettings, Hit, QueryVectors, SearchResult, explain
     from vespa_app import AppSettings, build_package, default_settings
     from vespa_app.deploying import deploy
 
@@ -28,6 +28,7 @@ __all__ = [
     "FeedOptions",
     "FeedSummary",
     "Hit",
+    "QueryVectors",
     "RAGPretrainedModel",
     "RAGTrainer",
     "SearchResult",
@@ -48,7 +49,7 @@ __getattr__, __dir__ = lazy_names(
         "late_interaction.bundle": ("Bundle",),
         "late_interaction.documents": ("Document",),
         "late_interaction.errors": ("ColbertVespaError",),
-        "query": ("AsyncClient", "Client", "ClientSettings", "Hit", "SearchResult", "explain"),
+        "query": ("AsyncClient", "Client", "ClientSettings", "Hit", "QueryVectors", "SearchResult", "explain"),
         "vespa_app": ("AppSettings", "build_package", "default_settings"),
         "vespa_app.deploying": ("deploy",),
     },

@@ -11,8 +11,8 @@ def test_the_promised_names():
     assert set(colbert_vespa.__all__) == {
         "AppSettings", "AsyncClient", "Bundle", "Client", "ClientSettings", "ColbertVespaError", "Document",
         "FeedOptions", "FeedSummary",
-        "Hit", "RAGPretrainedModel", "RAGTrainer", "SearchResult", "build_package", "default_settings", "deploy",
-        "explain", "feed",
+        "Hit", "QueryVectors", "RAGPretrainedModel", "RAGTrainer", "SearchResult", "build_package", "default_settings",
+        "deploy", "explain", "feed",
     }  # fmt: skip
     assert all(hasattr(colbert_vespa, name) for name in colbert_vespa.__all__)
 
