@@ -18,11 +18,13 @@ from late_interaction.progress import StepReport
 from late_interaction.recall_goal import CostedAnswer, counted_cost, least_effort
 from query import Client
 from query.types import Query, QueryVectors, SearchResult
+from vespa_app.settings.application_settings import parts_of
 
 __all__ = ["RecallGoal", "RecallPoint", "RecallReport", "measure_recall", "parse_goal", "plot_recall"]
 
 RERANKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 PROBES = (4, 8, 16, 32, 64)
+_BY_TEXT = frozenset(("bm25", "dense", "hybrid"))  # strategies that need more of a query than its rows
 PROBED = ("centroid", "hybrid")  # strategies that `probes` means something to
 EXACT = "exhaustive"
 _Setting = tuple[int | None, int]  # probes, rerank
@@ -108,7 +110,7 @@ def measure_recall(
     curve: list[RecallPoint] = []
     best: list[RecallPoint] = []
     for name in chosen:
-        given: Sequence[Query] = asked if name in ("bm25", "hybrid") else rows
+        given: Sequence[Query] = asked if not _BY_TEXT.isdisjoint(parts_of(name)) else rows
         before = len(curve)
         tried, least = _climbed(client, name, ladders[name], given, truth, goal, lambda n: say("settings", n, total), before)
         curve += tried
