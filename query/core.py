@@ -407,7 +407,8 @@ class Core:
         first = self.named(None, deadline)[0] if self.indexes else None
         if isinstance(first, ServerIndex):
             return (yield from first.rerank(first.asked(query), checked, most, explains, deadline))
-        return reranked(self.encoder(self.bundle), query, checked, most, explains)
+        bundle = self.bundle
+        return reranked(bundle, lambda: self.encoder(bundle), query, checked, most, explains)
 
     def close(self) -> None:
         for index in self.indexes.values():

@@ -227,7 +227,11 @@ class ServerIndex:
     def rerank(
         self, query: EncodedQuery, documents: Sequence[Document], k: int | None, explain: bool, deadline: float
     ) -> Plan[tuple[Hit, ...]]:
-        """As reranking.reranked, encoded by the server."""
+        """As reranking.reranked, encoded by the server. Raises: UsageError where a document brings vectors."""
+        if ready := next((d.id for d in documents if d.vectors), None):
+            raise UsageError(
+                f"{self.address} reranks texts, and document {ready!r} brings vectors: leave them out, or put it there"
+            )
         asked: dict[str, object] = {"query": query.text} if query.text is not None else {"rows": _query(query)}
         asked |= {"index": self.name, "explain": explain}
         parts = _parts(documents)

@@ -254,10 +254,10 @@ class Engine:
     ) -> tuple[Hit, ...]:
         """Raises: as Client.rerank; Refusal."""
         async with self.opened(access, self._first(access, options.index), timeout) as opened:
-            encoder = await self.thread(self.core.encoder, opened.indexes[0].bundle)
-            documents = check_documents(texts)
+            bundle, documents = opened.indexes[0].bundle, check_documents(texts)
             most = min(options.k, len(documents)) or 1
-            work = self.thread(reranked, encoder, query, documents, most, options.explain)
+            encoder = functools.partial(self.core.encoder, bundle)
+            work = self.thread(reranked, bundle, encoder, query, documents, most, options.explain)
             return await within(opened.until - self.clock(), work)
 
     async def encode(

@@ -70,6 +70,18 @@ def test_words_alone_are_ranked_by_bm25(client):
     assert "maxsim" in mixed[1].hits[0].stages and "maxsim" not in mixed[0].hits[0].stages
 
 
+def test_documents_with_vectors_are_reranked_without_a_model(client):
+    hits = client.rerank(Q, PAGES[:12], 3, explain=True)
+    assert hits[0].id == "d7" and len(hits) == 3
+    assert sum(hits[0].rows) == pytest.approx(hits[0].score, abs=1e-4)
+    with pytest.raises(UsageError, match="document 'x': vectors have the shape"):
+        client.rerank(Q, [Document("x", vectors=unit_rows(2, dim=8))])
+    with pytest.raises(UsageError, match="document 'x': vectors are of several passages"):
+        client.rerank(Q, [Document("x", vectors=[unit_rows(2), unit_rows(2)])])
+    with pytest.raises(UsageError, match="has no model"):
+        client.rerank(Q, [PAGES[0], "a text"])
+
+
 def test_rows_of_another_dimension_are_refused(client):
     with pytest.raises(UsageError, match=rf"\[q, {DIM}\]"):
         client.search(unit_rows(2, dim=8))
