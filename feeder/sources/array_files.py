@@ -31,7 +31,7 @@ _TENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _StoredArray:
     """An array in a file, of which parts are read. halves: its numbers are bfloat16, as uint16."""
 
     array: NDArray[Any]
@@ -60,7 +60,7 @@ def read_array_file(path: Path, name: str, limits: SourceLimits) -> Iterator[tup
             yield place, {"id": id_, VECTORS: stored.of(stored.array)}
 
 
-def _table(arrays: Mapping[str, _Stored], name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
+def _table(arrays: Mapping[str, _StoredArray], name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
     vectors, lengths = arrays[VECTORS].array, _lengths(arrays, name)
     count = len(vectors) if lengths is None else len(lengths)
     columns = {key: stored.array for key, stored in arrays.items() if key not in (VECTORS, LENGTHS)}
@@ -78,7 +78,7 @@ def _table(arrays: Mapping[str, _Stored], name: str, limits: SourceLimits) -> It
         yield place + 1, {**record, VECTORS: rows}
 
 
-def _lengths(arrays: Mapping[str, _Stored], name: str) -> NDArray[np.int64] | None:
+def _lengths(arrays: Mapping[str, _StoredArray], name: str) -> NDArray[np.int64] | None:
     """Rows of each document; None where all have as many. Raises: CollectionError where they do not fit."""
     shape = arrays[VECTORS].array.shape
     if LENGTHS not in arrays:
@@ -104,11 +104,11 @@ def _check_size(size: int, what: str, limits: SourceLimits) -> None:
         raise CollectionError(f"{what} are larger than {limits.line_mb} MiB: raise limits.line_mb in feed.toml")
 
 
-def _members(path: Path) -> dict[str, _Stored]:
-    return {name: _Stored(array) for name, array in map_archive(path).items()}
+def _members(path: Path) -> dict[str, _StoredArray]:
+    return {name: _StoredArray(array) for name, array in map_archive(path).items()}
 
 
-def _tensors(path: Path) -> dict[str, _Stored]:
+def _tensors(path: Path) -> dict[str, _StoredArray]:
     """The library checks the file; its numbers are mapped here, because numpy has no bfloat16."""
     with required("sources", str(path)):
         from safetensors import SafetensorError, safe_open
@@ -128,10 +128,10 @@ def _tensors(path: Path) -> dict[str, _Stored]:
             raise ValueError(f"tensor {name!r} is of type {tensor['dtype']}, known are {', '.join(_TENSORS)}")
         shape, (start, end) = tuple(tensor["shape"]), tensor["data_offsets"]
         numbers = whole[8 + size + start : 8 + size + end].view(dtype)
-        found[name] = _Stored(numbers.reshape(shape), tensor["dtype"] == "BF16")
+        found[name] = _StoredArray(numbers.reshape(shape), tensor["dtype"] == "BF16")
     if IDS in metadata and VECTORS in found:
         ids = json.loads(metadata[IDS])
         if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
             raise ValueError("its metadata `ids` are no list of texts")
-        found[IDS] = _Stored(np.array(ids, dtype=np.str_))
+        found[IDS] = _StoredArray(np.array(ids, dtype=np.str_))
     return found
