@@ -2,10 +2,9 @@
 
     python -m benchmarks.ray [--quick] [--json]
 
-A local Ray cluster of two processors, texts of Python's standard library, MiniLM with a projection. A run is timed from its
-first part to its last, so that starting processes and loading the model count for nobody; contestants take turns. by_processor
-is what the machine would give if nothing else ran on it: documents by a worker's second of processor time, added up over the
-workers.
+A local Ray cluster of two processors, texts of Python's standard library, MiniLM with a projection. `wall` is taken while all
+workers are at work, so that starting processes and loading the model count for nobody; contestants take turns. `by_processor`
+is what the machine would give if nothing else ran on it: documents by a second of processor time, of all workers together.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,18 @@ def run(dataset: Any, bundle: Bundle, count: int) -> tuple[float, float]:
         "dtype": "float32",
     }  # fmt: skip
     rows = mapped(dataset, TimedWorker, arguments, workers).take_all()
-    parts = {tuple(row[CLOCK]) for row in rows}
-    seconds = max(part[3] for part in parts) - max(
-        min(p[1] for p in parts if p[0] == worker) for worker in {p[0] for p in parts}
-    )
-    by_worker: dict[float, list[float]] = {}
-    for row in rows:
-        by_worker.setdefault(row[CLOCK][0], [0.0, 0.0])[0] += 1
-    for worker, _, before, _, after in parts:
-        by_worker[worker][1] += after - before
-    return len(rows) / seconds, sum(documents / used for documents, used in by_worker.values())
+    parts: dict[tuple[float, ...], int] = Counter(tuple(row[CLOCK]) for row in rows)
+    working = sorted({part[0] for part in parts})
+    if len(working) != count:
+        raise SystemExit(f"{len(working)} workers had something to do, wanted {count}: give more texts")
+    begin = max(min(part[1] for part in parts if part[0] == worker) for worker in working)
+    end = min(max(part[3] for part in parts if part[0] == worker) for worker in working)
+    inside = sum(documents for part, documents in parts.items() if part[1] >= begin and part[3] <= end)
+    by_processor = 0.0
+    for worker in working:
+        own = {part: documents for part, documents in parts.items() if part[0] == worker}
+        by_processor += sum(own.values()) / sum(part[4] - part[2] for part in own)
+    return inside / (end - begin), by_processor
 
 
 def main() -> None:

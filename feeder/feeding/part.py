@@ -108,7 +108,7 @@ class PartFeeder:
 
     @cached_property
     def _dense(self) -> DenseModels:
-        return dense_encoders(self._bundle)
+        return dense_encoders(self._bundle, threads=self._runs["threads"], device=self._runs["device"])
 
     def feed(self, documents: Sequence[Document], known: KnownPassages | None = None) -> PartOutcome:
         """known: passages of the documents; without, they are encoded here. What went wrong is in the outcome's `error`."""
