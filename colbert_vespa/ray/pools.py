@@ -99,5 +99,6 @@ def cluster_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        said = [line for line in lines if _RAISED.match(line)][-1:] or lines[:1]  # the last line of a traceback
+        raised = [line for line in lines if _RAISED.match(line) and not line.startswith("ray.")]  # ends of tracebacks
+        said = raised[-1:] or lines[:1]
         raise ColbertVespaError(f"the cluster ended the run: {said[0][:1000]}") from error
