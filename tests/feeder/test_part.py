@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from feeder.encoding.batches import encode_batch, encoding_basis
+from feeder.encoding.batches import Text, encode_batch, encoding_basis
 from feeder.encoding.passages import Splitting
 from feeder.feeding.part import KnownPassages, PartFeeder
 from feeder.sending.sender import open_sender
@@ -71,7 +71,7 @@ def test_a_part_that_is_given_out_again_sends_what_is_missing_alone(feeder, vesp
 def test_what_was_encoded_before_is_sent_as_it_is_and_has_the_digest_of_its_text(feeder, vespa, tiny_bundle):
     encoder = Encoder(tiny_bundle, threads=1)
     texts = [(document.title, document.text) for document in DOCUMENTS]
-    encoded = encode_batch(texts, Splitting(), encoder.tokenizing, encoder)
+    encoded = encode_batch([Text(*text) for text in texts], Splitting(), encoder.tokenizing, encoder)
     basis = encoding_basis(tiny_bundle, Splitting(), encoder.precision)
     known = KnownPassages(basis, dict(zip(texts, encoded, strict=True)))
     assert feeder().feed(DOCUMENTS[:5], known).ledger.acknowledged == 5
