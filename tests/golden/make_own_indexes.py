@@ -3,6 +3,7 @@ written once must open for good, so that a new format gets a new name and the ol
 
     cd tests && python -m golden.make_own_indexes float32   codebook of float32 centroids; written by the code of dc0bf86
     cd tests && python -m golden.make_own_indexes int8      of int8 centroids in groups, with the vocabulary ids they are of
+    cd tests && python -m golden.make_own_indexes dense     with dense vectors (format version 5)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from plaid_tools import fake_bundle, passage, queries_from, token_vectors
+from plaid_tools import DENSE, dense_of, fake_bundle, passage, queries_from, token_vectors
 
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex
@@ -38,14 +39,14 @@ def grouped_codebook():
 def make(name: str, root: Path) -> None:
     vectors = token_vectors(np.random.default_rng(3), PASSAGES, DIM, 6)
     codebook = grouped_codebook() if name == "int8" else None
-    bundle = fake_bundle(root / "bundle", DIM, codebook)
+    bundle = fake_bundle(root / "bundle", DIM, codebook, DENSE if name == "dense" else None)
     index = LocalIndex.create(
         root / "index", bundle=bundle, schema=MetadataSchema({"n": FieldType.LONG}), bits=2, codec="residual"
     )
     with index.writer() as writer:
         for first in (0, PASSAGES // 2):
             for number in range(first, first + PASSAGES // 2):
-                writer.put(passage(f"d{number}", n=number), vectors[number])
+                writer.put(passage(f"d{number}", n=number), vectors[number], dense=dense_of(index, number))
             writer.commit()
         writer.delete_document("d7")
         writer.commit()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plaid_tools import DIM, fake_bundle, passage, queries_from, token_vectors, unit
+from plaid_tools import DENSE, DIM, check_dense, dense_of, fake_bundle, passage, queries_from, token_vectors, unit
 
 from late_interaction import codebook_training, lookup
 from late_interaction.codebook import Codebook
@@ -229,14 +229,16 @@ def test_the_lists_of_a_query_of_more_rows_than_two_bytes_name(index):
         assert totals[place] / largest == pytest.approx(total / most, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["float32", "int8"])
+@pytest.mark.parametrize("name", ["float32", "int8", "dense"])
 def test_indexes_of_every_format_open_search_grow_and_compact(tmp_path, name, monkeypatch):
     monkeypatch.setattr(searching, "FEW_ROWS", 0)  # so that the first stages run
     with zipfile.ZipFile(GOLDEN / f"own-{name}.zip") as archive:
         archive.extractall(tmp_path)
     index = LocalIndex.open(tmp_path / "index")
     index.verify()
-    assert index.codebook.cells.dtype == np.dtype(name)
+    assert index.codebook.cells.dtype == np.dtype("float32" if name == "float32" else "int8")
+    check_dense(index, {f"d{number}#0": number for number in range(60) if number != 7})
+    assert list(index.dense) == (list(DENSE) if name == "dense" else [])
     assert (index.codebook.groups is not None, index.codebook.owners is not None) == (name == "int8", name == "int8")
     results = json.loads((tmp_path / "results.json").read_text())
     vectors = token_vectors(np.random.default_rng(3), 60, 8, 6)
@@ -262,9 +264,9 @@ def test_indexes_of_every_format_open_search_grow_and_compact(tmp_path, name, mo
     far = unit(np.random.default_rng(5).standard_normal((600, 4, 8)))
     with index.writer() as writer:
         for number, rows in enumerate(far):
-            writer.put(passage(f"new{number}", n=100 + number), rows)
+            writer.put(passage(f"new{number}", n=100 + number), rows, dense=dense_of(index, number))
         writer.commit()
-    assert (index.codebook.sha256 != before) is (name == "float32")  # a codebook of a bundle never grows
+    assert (index.codebook.sha256 != before) is (name != "int8")  # a codebook of a bundle never grows
     for number in (0, 299, 599):
         assert index.search(far[number], 1, settings=SearchSettings(8, 20)).hits[0].passage.document_id == f"new{number}"
     index.verify()
