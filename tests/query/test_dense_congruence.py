@@ -64,7 +64,7 @@ def encoded(bundle):
     return [(d, D, {name: made[n] for name, made in dense.items()}) for n, (d, D) in enumerate(zip(found, rows, strict=True))]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("vespa", marks=pytest.mark.live)])
+@pytest.fixture(scope="module", params=["local", pytest.param("vespa", marks=pytest.mark.live)])
 def client(request, bundle, encoded, tmp_path_factory):
     if request.param == "local":
         folder = tmp_path_factory.mktemp("local") / "index"
