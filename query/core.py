@@ -227,7 +227,8 @@ class Core:
         if isinstance(given, CrossEncoder):
             return given
         folder = CrossEncoderFolder.open(given, verify=False)
-        return self._kept(self._cross_encoders, folder.sha256, lambda: CrossEncoder(given))
+        device = CPU if self._device == AUTO else self._device
+        return self._kept(self._cross_encoders, folder.sha256, lambda: CrossEncoder(given, device=device))
 
     def _last_stage(self, options: SearchOptions) -> LastStage | None:
         """Where it is here, not at a server. Raises: BundleError."""

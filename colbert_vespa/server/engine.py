@@ -27,7 +27,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.cores import cores
 from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.devices import AUTO as AUTO_DEVICE
-from late_interaction.devices import Device
+from late_interaction.devices import CPU, Device
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import check_finite
 from late_interaction.errors import UsageError
@@ -88,7 +88,8 @@ class Engine:
             if isinstance(index, ServerIndex):
                 raise UsageError(f"{index.server.url} is a server itself: give the address of its index, or of Vespa")
         rerank_with = self.settings.rerank_with
-        self.cross_encoder = None if rerank_with is None else CrossEncoder(rerank_with)
+        on = CPU if Device.of(device) == AUTO_DEVICE else device
+        self.cross_encoder = None if rerank_with is None else CrossEncoder(rerank_with, device=on)
         self.catalog = Catalog(addresses, self.core)
         self.gate = Gate(self.settings.running, self.settings.waiting)
         self.metrics = ServerMetrics(lambda: self.gate.running, lambda: self.gate.waiting)
