@@ -19,7 +19,6 @@ import typer
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.option_types import Json, address, real
 from late_interaction.addresses import locate
-from late_interaction.bundle_cache import cache_folder
 from late_interaction.cores import cores
 from late_interaction.errors import ColbertVespaError
 
@@ -92,6 +91,8 @@ def doctor(
 
 
 def _system() -> Iterator[Row]:
+    from late_interaction.bundle_cache import cache_folder
+
     yield DISTRIBUTION, OK, version(DISTRIBUTION)
     yield "python", OK, f"{platform.python_version()} at {sys.executable}"
     yield "machine", OK, f"{platform.platform()}, {cores()} cores"

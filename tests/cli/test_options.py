@@ -24,6 +24,7 @@ ZERO = {
 }  # fmt: skip
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
+    "bundle --source",
     "export --quantize", "export --rules", "export --query-length", "export --pool-method",
     "export --revision", "app --codec", "app --candidates", "deploy --target", "deploy --query-url", "deploy --allow",
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",
