@@ -82,6 +82,13 @@ def evaluate(
     recall: Annotated[
         bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the weights of candidates hybrid to the judgements, cross-validated.")
+    ] = False,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option("--settings", help="With --fit: app.toml that gets the weights, if the gain is no chance.", parser=path),
+    ] = None,
     goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
     tradeoffs: Annotated[
         bool,
@@ -115,6 +122,10 @@ def evaluate(
     recall = recall or goal is not None or plot is not None
     if settings.cross_encoded and (recall or tradeoffs):
         raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
+    if settings_file is not None and not fit:
+        raise UsageError("--settings goes with --fit")
+    if settings.cross_encoded and fit:
+        raise UsageError("--fit fuses the scores that a cross-encoder comes after: leave out --rerank-with and --rerank-top")
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
@@ -133,7 +144,36 @@ def evaluate(
         judged = Judged.read(collection, qrels, queries)
         whole = dataclasses.replace(client_settings, require_full=True)  # a part of an answer measures nothing
         with Client(address, bundle, settings=whole, device=on) as client:
-            _show_evaluation(out, _evaluated(out, client, judged, settings), run)
+            if fit:
+                _show_fit(out, client, judged, settings, settings_file)
+            else:
+                _show_evaluation(out, _evaluated(out, client, judged, settings), run)
+
+
+def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSettings, settings: Path | None) -> None:
+    """Prints the fitted weights and what they gain; `settings` gets them where that is above chance."""
+    from colbert_vespa.evaluation.fitting import Way, fit_weights, record_scores, write_weights
+    from colbert_vespa.evaluation.metrics import STANDARD
+
+    dense = {"dense": 1.0} if client.bundle.manifest.dense else {}
+    now = Way(asked.weights or {"bm25": 1.0, "maxsim": 1.0, **dense}, asked.fusion or "rrf")
+    metric = (*asked.metrics, *STANDARD)[0]
+    with out.steps() as step:
+        recorded = record_scores(client, judged, now, step, dense=asked.model)
+    found = fit_weights(recorded, judged.qrels, now, metric)
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in found.fitted.weights.items())
+    chance = found.difference.randomisation
+    out.say(f"fitted on {found.queries} queries: fusion {found.fitted.fusion}, weights {weights}")
+    out.say(
+        f"{metric.name}@{metric.k} of held-out queries: {found.held_out:.4f}, with the weights so far {found.before:.4f} "
+        f"(difference {found.difference.difference:+.4f}, p {'unknown' if chance is None else f'{chance:.3f}'})"
+    )
+    if not found.recommended:
+        out.say("the gain is within chance: keep the weights, or judge more queries")
+    elif settings is not None:
+        write_weights(settings, found.fitted)
+        out.say(f"written to {settings}: generate the application again and deploy it")
+    out.result(found.to_json())
 
 
 def _evaluated(out: Output, client: Client, judged: Judged, settings: EvaluationSettings) -> Evaluation:

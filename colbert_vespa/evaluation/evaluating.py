@@ -277,7 +277,7 @@ def _dense_model(client: Client, settings: EvaluationSettings, *, whole_corpus: 
         from exporter.torch_dense import TorchDense
 
         return TorchDense(settings.dense)
-    models = dense_encoders(client.encoder.bundle) if whole_corpus else {}
+    models = dense_encoders(client.bundle) if whole_corpus else {}
     return models.get(DENSE) or next(iter(models.values()), None)
 
 
