@@ -18,15 +18,29 @@ PICKLED = ("pytorch_model*.bin", "*.dnn", "model*.pt")
 @dataclass(frozen=True)
 class CheckpointFolder:
     """shown: its name for users, where `path` is a view of it. files: names of all below it. settings: of JSON files that some
-    layout reads, by name. denses: folders of its Dense modules. layout: "plain" where it is of none in the table.
+    layout reads, by name. modules: type and folder of each in modules.json. layout: "plain" where it is of none in the table.
     """
 
     path: Path
     shown: Path
     files: frozenset[str]
     settings: Mapping[str, dict[str, Any]]
-    denses: tuple[str, ...] = ()
+    modules: tuple[tuple[str, str], ...] = ()
     layout: str = "plain"
+
+    @property
+    def denses(self) -> tuple[str, ...]:
+        """Folders of its Dense modules."""
+        return tuple(path for kind, path in self.modules if kind.endswith(".Dense"))
+
+    @property
+    def encoder(self) -> str:
+        """The folder of its first module, "." where that is the whole."""
+        return self.modules[0][1] if self.modules else "."
+
+    def named(self, name: str) -> str:
+        """The file `name` of its first module."""
+        return name if self.encoder == "." else f"{self.encoder}/{name}"
 
     def read(self, name: str) -> dict[str, Any]:
         """{} where there is no such file."""

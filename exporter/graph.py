@@ -1,4 +1,4 @@
-"""Torch modules to one ONNX graph: encoder, projections, L2 normalisation."""
+"""Torch modules to one ONNX graph: encoder, projections or pooling, L2 normalisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.quiet import quiet
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, OUTPUT
 from late_interaction.errors import CheckpointError
 
-__all__ = ["OPSET", "export_graph", "load_graph", "save_graph", "save_tokenizer", "torch_graph"]
+__all__ = ["OPSET", "export_graph", "load_graph", "pooled_graph", "save_graph", "save_tokenizer", "torch_graph"]
 
 OPSET = 17  # what every onnxruntime that Vespa ships reads
 IR_VERSION = 10
@@ -57,8 +57,32 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
     return TokenGraph().eval()
 
 
-def export_graph(graph: Any, path: Path) -> None:
-    """Weights past 2 GB go into a second file, `path` with ".data" at its end.
+def pooled_graph(model: Any, dim: int, *, normalized: bool) -> Any:
+    """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> `[batch, dim]` float32: the first `dim` dimensions
+    of what the SentenceTransformer makes of each text, then of length one where `normalized`."""
+    import torch
+
+    modules = list(model)
+
+    class PooledGraph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = modules[0].model
+            self.further = torch.nn.ModuleList(modules[1:])
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            rows = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            features = {"token_embeddings": rows, "attention_mask": attention_mask}
+            for module in self.further:
+                features = module(features)
+            vectors = features["sentence_embedding"][:, :dim]
+            return torch.nn.functional.normalize(vectors, p=2.0, dim=-1) if normalized else vectors
+
+    return PooledGraph().eval()
+
+
+def export_graph(graph: Any, path: Path, output: str = OUTPUT) -> None:
+    """`output`: its name. Weights past 2 GB go into a second file, `path` with ".data" at its end.
 
     Raises: CheckpointError where torch or onnx refuse.
     """
@@ -67,6 +91,7 @@ def export_graph(graph: Any, path: Path) -> None:
     # lengths that differ from each other and from the batch, so that no axis is taken for a constant
     ids = torch.ones((2, 7), dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
+    shape = axes if output == OUTPUT else {0: "batch"}
     try:
         with (
             quiet(), torch.no_grad(), _plain_attention(graph.backbone),
@@ -75,7 +100,7 @@ def export_graph(graph: Any, path: Path) -> None:
             written = Path(scratch) / "model.onnx"
             torch.onnx.export(
                 graph, (ids, torch.ones_like(ids)), str(written), input_names=[INPUT_IDS, ATTENTION_MASK],
-                output_names=[OUTPUT], dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, OUTPUT: axes},
+                output_names=[output], dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, output: shape},
                 opset_version=OPSET, dynamo=False,
             )  # fmt: skip
             model = load_graph(written)

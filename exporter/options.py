@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from late_interaction.bundle import RULES, Pooling
+from late_interaction.bundle import RULES, Pooling, check_dense_name
 from late_interaction.codebook import BITS, MAX_CENTROIDS
 from late_interaction.devices import AUTO, Device, check_device
 from late_interaction.errors import UsageError
 from late_interaction.pooling import check_pooling
 
-__all__ = ["ExportOptions"]
+__all__ = ["READY_MADE", "ExportOptions"]
 
 MOST_DOCUMENTS = 1e15
+READY_MADE = "ready-made"  # in place of a dense checkpoint: its vectors come with documents and queries
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class ExportOptions:
     """quantize: schemes of `quantization.QUANTIZERS`, a graph each. sample: document texts, needed to fit a projection to a
     plain encoder, and used for verification. dim: dimensions kept (the first of a trained checkpoint, as Matryoshka training
     orders them; 128 for a plain encoder), None for all. rules: "trained", or "vespa" for the tokenization of Vespa's
-    colbert-embedder. query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
+    colbert-embedder. dense: dense models that the bundle gets, checkpoints by name; dense_dims: dimensions kept of them.
+    query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
     with the query. pooling: of document rows. bits, centroids: of the codebook, which a sample trains; None for 4 bits and for
     as many centroids as suit `documents` of the sample's kind, or where that is None the sample. trust_remote_code: run code
     that the checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. least_fp32: the worst cosine
@@ -47,6 +50,8 @@ class ExportOptions:
     least_quantized: float = 0.99
     force: bool = False
     device: str | Device = AUTO
+    dense: Mapping[str, str | Path] = field(default_factory=dict)
+    dense_dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises: UsageError naming the option; MissingDependency where onnxruntime lacks the device."""
@@ -64,5 +69,9 @@ class ExportOptions:
             raise UsageError(f"--bits must be 1, 2 or 4, got {self.bits}")
         if self.centroids is not None and not 1 <= self.centroids <= MAX_CENTROIDS:
             raise UsageError(f"--centroids must be from 1 to {MAX_CENTROIDS:,}, got {self.centroids}")
+        for name in {**self.dense, **self.dense_dims}:
+            check_dense_name(name, UsageError)
+        if unknown := sorted(set(self.dense_dims) - set(self.dense)):
+            raise UsageError(f"--dense-dim of {unknown[0]}, of which there is no --dense")
         if self.documents is not None and not 1 <= self.documents <= MOST_DOCUMENTS:
             raise UsageError(f"--documents must be from 1 to {MOST_DOCUMENTS:g}, got {self.documents:g}")

@@ -16,6 +16,7 @@ from exporter.loading import Checkpoint
 from exporter.options import ExportOptions
 from exporter.quiet import quiet
 from late_interaction.bundle import Bundle, Manifest
+from late_interaction.dense import DenseEncoder
 from late_interaction.devices import AUTO, CPU, Device
 from late_interaction.encoder import Encoder
 from late_interaction.extras import required
@@ -24,17 +25,20 @@ from late_interaction.metrics import overlap_at_k
 from late_interaction.tokenizing import Tokenizing, TokenRows
 
 __all__ = [
+    "DenseReport",
     "ExportReport",
     "Fidelity",
     "RulesDifference",
     "Speed",
     "Vectors",
     "compare_graphs",
+    "dense_fidelity",
     "encode_timed",
     "fidelity_of",
     "id_differences",
     "maxsim_matrix",
     "rules_difference",
+    "timed",
     "token_rows",
     "torch_rows",
     "verification_texts",
@@ -87,10 +91,27 @@ class RulesDifference:
 
 
 @dataclass(frozen=True)
+class DenseReport:
+    """A dense model against sentence-transformers on the same texts; as ExportReport. modules: as the checkpoint lists them.
+    Of a cosine, each vector is a document of one row.
+    """
+
+    source: str
+    dim: int
+    texts: int
+    modules: tuple[str, ...]
+    ids_equal: float
+    differences: tuple[str, ...] = ()
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    torch: Speed | None = None
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """What `export` measured. ids_equal: share of the texts whose ids, attention and kept rows under the trained rules are
     those of sentence-transformers' own loader; differences: the first few that are not, with both id lists' lengths. torch:
-    speed of sentence-transformers on the checkpoint. vespa_rules: only where the bundle has those.
+    speed of sentence-transformers on the checkpoint. vespa_rules: only where the bundle has those. dense: of each dense model
+    of this export.
     """
 
     layout: str
@@ -102,6 +123,7 @@ class ExportReport:
     fidelity: dict[str, Fidelity] = field(default_factory=dict)
     torch: Speed | None = None
     vespa_rules: RulesDifference | None = None
+    dense: dict[str, DenseReport] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -173,10 +195,24 @@ def token_rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, 
 
 def encode_timed(encoder: Encoder, sides: Mapping[str, Sequence[str]]) -> tuple[Vectors, Speed]:
     vectors = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
-    return vectors, _speed(encoder.encode_documents, encoder.encode_queries, sides)
+    return vectors, timed(encoder.encode_documents, encoder.encode_queries, sides)
 
 
-def _speed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides: Mapping[str, Sequence[str]]) -> Speed:
+def dense_fidelity(
+    encoder: DenseEncoder, reference: Mapping[str, np.ndarray], sides: Mapping[str, Sequence[str]], size: int
+) -> Fidelity:
+    """reference: `[n, dim]` of each side's texts. size: bytes of the graph."""
+    ours = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
+    speed = timed(encoder.encode_documents, encoder.encode_queries, sides)
+    return fidelity_of(_single_rows(ours), _single_rows(reference), size, speed)
+
+
+def _single_rows(vectors: Mapping[str, np.ndarray]) -> Vectors:
+    """Each as a document of one row, of length one."""
+    return {side: list((rows / np.linalg.norm(rows, axis=1, keepdims=True))[:, None]) for side, rows in vectors.items()}
+
+
+def timed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides: Mapping[str, Sequence[str]]) -> Speed:
     start = time.perf_counter()
     documents(sides["document"])
     seconds = time.perf_counter() - start
@@ -191,7 +227,7 @@ def _speed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides
 def _torch_speed(model: Any, sides: Mapping[str, Sequence[str]]) -> Speed:
     with quiet():
         model.encode_query(list(sides["query"][:2]), show_progress_bar=False)
-        return _speed(
+        return timed(
             lambda texts: model.encode_document(list(texts), show_progress_bar=False),
             lambda texts: model.encode_query(list(texts), show_progress_bar=False),
             sides,

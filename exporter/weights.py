@@ -72,7 +72,7 @@ def _convert(shards: list[Path], target: Path) -> None:
 def check_custom_code(folder: CheckpointFolder, trust_remote_code: bool) -> None:
     """A model type that transformers knows beside an `auto_map` would be loaded as that type, with random weights for what
     the custom code names differently. Raises: CheckpointError."""
-    config = folder.read("config.json")
+    config = folder.read(folder.named("config.json"))
     if "auto_map" in config and not trust_remote_code:
         code = next(iter(config["auto_map"].values()), "") if isinstance(config["auto_map"], dict) else ""
         raise CheckpointError(f"{folder.shown} needs code of its own ({code}): read it, then give --trust-remote-code")
@@ -111,15 +111,14 @@ def tensor_names(folder: Path) -> set[str]:
 
 def check_loaded(folder: CheckpointFolder, backbone: Any) -> None:
     """transformers gives random values to weights that it does not find. Raises: CheckpointError naming the first of them."""
-    have = tensor_names(folder.path)
-    if not have:
-        return  # in a folder of their own: module 0 is not at the root
+    place = folder.path / folder.encoder
+    have = tensor_names(place)
     # LayerNorm.gamma and .beta are what BERT's first checkpoints have
     have |= {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in have}
     ends = {name.split(".", skip)[-1] for name in have for skip in range(4) if name.count(".") >= skip}
     wanted = [name for name, _ in backbone.named_parameters() if "pooler" not in name]
     missing = [name for name in wanted if name not in ends]
-    if missing and (absent := _missing_keys(folder.path, type(backbone))):
+    if missing and (absent := _missing_keys(place, type(backbone))):
         raise CheckpointError(f"{folder.shown}: the weights have no {absent[0]} ({len(absent)} missing), so it would be random")
 
 

@@ -185,3 +185,28 @@ def plain(folder: Path) -> Path:
     bert(len(tokenizer)).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def dense(
+    folder: Path,
+    *,
+    pooling: str | tuple[str, ...] = "mean",
+    modules: tuple[str, ...] = (),
+    prompts: dict | None = None,
+    similarity: str | None = None,
+) -> Path:
+    """A SentenceTransformer of 32 dimensions that reads 64 tokens."""
+    import tempfile
+
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize, Pooling, Transformer
+
+    torch.manual_seed(3)
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder = plain(Path(scratch) / "plain")
+        further = {"Dense": lambda: Dense(32, 32), "LayerNorm": lambda: LayerNorm(32), "Normalize": Normalize}
+        made = [Transformer(str(encoder), max_seq_length=64), Pooling(32, pooling), *(further[name]() for name in modules)]
+        model = SentenceTransformer(modules=made, device="cpu", prompts=prompts, similarity_fn_name=similarity)
+        model.save(str(folder), create_model_card=False)
+    return folder

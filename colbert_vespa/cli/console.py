@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from colbert_vespa.evaluation.parity.run import ParityReport
     from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
-    from exporter.verification import ExportReport
+    from exporter.verification import DenseReport, ExportReport, Fidelity, Speed
     from feeder.feeding.ledger import FeedSummary
     from query.types import Explanation, Hit, SearchResult
     from vespa_app.changes import Change
@@ -166,28 +166,38 @@ class Output:
         self.say(f"milliseconds: {took}")
 
     def export_report(self, report: ExportReport) -> None:
-        """Each graph against torch, a line each; then what differs from the checkpoint's own loader."""
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("graph")
-        for name in ("cosine", "worst", "top-10", "tau", "docs/s", "query ms", "MB"):
-            table.add_column(name, justify="right")
-        if report.torch:
-            table.add_row("torch", "", "", "", "", f"{report.torch.documents_per_s:.0f}", f"{report.torch.query_ms:.1f}", "")
-        for precision, found in report.fidelity.items():
-            measured = (f"{value:.4f}" for value in (found.mean, found.worst))
-            ranks = (f"{value:.3f}" for value in (found.top10, found.tau))
-            speed = f"{found.speed.documents_per_s:.0f}", f"{found.speed.query_ms:.1f}"
-            table.add_row(precision, *measured, *ranks, *speed, f"{found.bytes / 1e6:.0f}")
-        self.console.print(table)
-        self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
-        for difference in report.differences:
-            self.say(f"  {difference}")
+        """Each graph against torch, a line each; what differs from the checkpoint's own loader; the same of dense models."""
+        if report.fidelity:
+            self._fidelity("graph", report.fidelity, report.torch)
+            self._ids(report)
         if report.vespa_rules:
             rules = report.vespa_rules
             self.say(
                 f"Vespa's rules against the trained ones: same ids {rules.ids_equal:.0%}, top-10 {rules.top10:.3f}, "
                 f"tau {rules.tau:.3f}"
             )
+        for name, dense in report.dense.items():
+            self._fidelity(f"{name}: {dense.dim} dimensions, {', '.join(dense.modules)}", dense.fidelity, dense.torch)
+            self._ids(dense)
+
+    def _fidelity(self, title: str, graphs: Mapping[str, Fidelity], torch: Speed | None) -> None:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column(title)
+        for name in ("cosine", "worst", "top-10", "tau", "docs/s", "query ms", "MB"):
+            table.add_column(name, justify="right")
+        if torch:
+            table.add_row("torch", "", "", "", "", f"{torch.documents_per_s:.0f}", f"{torch.query_ms:.1f}", "")
+        for precision, found in graphs.items():
+            measured = (f"{value:.4f}" for value in (found.mean, found.worst))
+            ranks = (f"{value:.3f}" for value in (found.top10, found.tau))
+            speed = f"{found.speed.documents_per_s:.0f}", f"{found.speed.query_ms:.1f}"
+            table.add_row(precision, *measured, *ranks, *speed, f"{found.bytes / 1e6:.0f}")
+        self.console.print(table)
+
+    def _ids(self, report: ExportReport | DenseReport) -> None:
+        self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
+        for difference in report.differences:
+            self.say(f"  {difference}")
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """A column for the client and for each baseline; in brackets the p-value of the difference by randomisation."""

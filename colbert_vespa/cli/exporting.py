@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,7 @@ from exporter import ExportOptions, export
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
 from feeder.sources import open_sources
-from late_interaction.bundle import Bundle, is_bundle_folder
+from late_interaction.bundle import DENSE, Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.codebook_training import CODEBOOK_DOCUMENTS
 from late_interaction.documents import passage_text
@@ -20,7 +22,7 @@ from late_interaction.errors import UsageError
 from late_interaction.files import check_folder, replace_folder
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["export_bundle", "sample_texts"]
+__all__ = ["dense_counts", "dense_values", "export_bundle", "sample_texts"]
 
 MAX_SAMPLE, MAX_LARGE_SAMPLE = 50_000, 500_000
 
@@ -31,6 +33,30 @@ def sample_texts(source: str, most: int = MAX_SAMPLE) -> list[str]:
     if not texts:
         raise UsageError(f"{source} has no document with text: a sample is some of the documents to be indexed")
     return texts
+
+
+def dense_values(given: Iterable[str], option: str) -> dict[str, str]:
+    """By name of the dense model: NAME=VALUE, or a value alone for the one named "dense".
+
+    Raises: UsageError where a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for item in given:
+        named = re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", item, re.DOTALL)
+        name, value = (named[1], named[2]) if named else (DENSE, item)
+        if name in found:
+            raise UsageError(f"{option} comes twice for the dense model {name!r}: name each, as {option} NAME={value[:40]}")
+        found[name] = value
+    return found
+
+
+def dense_counts(given: Iterable[str], option: str) -> dict[str, int]:
+    """As `dense_values`. Raises: UsageError, also where one is not a number above 0."""
+    found = dense_values(given, option)
+    for value in found.values():
+        if not value.isascii() or not value.isdecimal() or len(value) > 6 or int(value) == 0:
+            raise UsageError(f"{option} must be N or NAME=N, a number above 0, got {value[:40]!r}")
+    return {name: int(value) for name, value in found.items()}
 
 
 def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:

@@ -36,7 +36,11 @@ __all__ = ["bundle", "export", "train"]
 
 def export(
     checkpoint: Annotated[
-        str, typer.Argument(help="Folder or hub name: Stanford, PyLate, sentence-transformers or plain.", parser=checkpoint)
+        str,
+        typer.Argument(
+            help="Folder or hub name: Stanford, PyLate, sentence-transformers, plain; or a bundle, for --dense.",
+            parser=checkpoint,
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
     quantize: Annotated[
@@ -70,6 +74,13 @@ def export(
     pool_protected: Annotated[
         int, typer.Option("--pool-protected", help="First rows that pooling leaves alone.", parser=NUMBER)
     ] = 1,
+    dense: Annotated[
+        list[str] | None,
+        typer.Option("--dense", help="Dense model beside it: CHECKPOINT, NAME=CHECKPOINT, NAME=ready-made.", parser=checkpoint),
+    ] = None,
+    dense_dim: Annotated[
+        list[str] | None, typer.Option("--dense-dim", help="Keep so many dimensions of it: N, or NAME=N. Several times.")
+    ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read tensors from pickled weights.")] = False,
@@ -85,7 +96,7 @@ def export(
     json_output: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle, verified against torch."""
-    from colbert_vespa.cli.exporting import export_bundle
+    from colbert_vespa.cli.exporting import dense_counts, dense_values, export_bundle
     from exporter import ExportOptions
     from late_interaction.bundle import Pooling
 
@@ -95,6 +106,7 @@ def export(
         least_fp32=least_fp32, least_quantized=least_quantized, force=force, bits=bits, centroids=centroids,
         documents=documents, pooling=None if pool_factor == 1 else Pooling(pool_factor, pool_method, pool_protected),
         device=chosen_device(device, device_id),
+        dense=dense_values(dense or (), "--dense"), dense_dims=dense_counts(dense_dim or (), "--dense-dim"),
     )  # fmt: skip
     out = Output(json_output=json_output)
     out.result(export_bundle(out, checkpoint, output, options, sample))

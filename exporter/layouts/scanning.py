@@ -28,20 +28,19 @@ LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder has it
 def scan_checkpoint(path: Path) -> CheckpointFolder:
     """Reads each settings file once. Raises: CheckpointError where one is damaged, or the folder is no checkpoint."""
     files = frozenset(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    denses = _denses(path / MODULES) if MODULES in files else ()
-    names = {"config.json", *(name for layout in LAYOUTS.values() for name in layout.settings)}
-    names |= {f"{dense}/config.json" for dense in denses}
-    settings = {name: read_json(path / name) for name in sorted(names & files)}
-    folder = CheckpointFolder(path, path, files, settings, denses)
+    modules = _modules(path / MODULES) if MODULES in files else ()
+    found = CheckpointFolder(path, path, files, {}, modules)
+    names = {"config.json", found.named("config.json"), *(name for layout in LAYOUTS.values() for name in layout.settings)}
+    names |= {f"{dense}/config.json" for dense in found.denses}
+    folder = replace(found, settings={name: read_json(path / name) for name in sorted(names & files)})
     layout = next((name for name, known in LAYOUTS.items() if known.recognises(folder)), folder.layout)
     if layout != "next-plaid" and not {"config.json", MODULES} & files:
         raise CheckpointError(f"{path} is no checkpoint: it has neither config.json nor modules.json")
     return replace(folder, layout=layout)
 
 
-def _denses(listed: Path) -> tuple[str, ...]:
+def _modules(listed: Path) -> tuple[tuple[str, str], ...]:
     try:
-        modules = [(str(module["type"]), str(module["path"])) for module in read_json(listed, list)]
+        return tuple((str(item["type"]), posixpath.normpath(str(item["path"]))) for item in read_json(listed, list))
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{listed} cannot be read: {type(error).__name__} {error}") from None
-    return tuple(posixpath.normpath(name) for kind, name in modules if kind.endswith(".Dense"))

@@ -25,7 +25,7 @@ ZERO = {
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
     "bundle --source",
-    "export --quantize", "export --rules", "export --query-length", "export --pool-method",
+    "export --quantize", "export --dense-dim", "export --rules", "export --query-length", "export --pool-method",
     "export --revision", "app --codec", "app --candidates", "deploy --target", "deploy --query-url", "deploy --allow",
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",
     "search --index", "search --weight", "search --fusion", "search --scored", "evaluate --candidates",
