@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,9 @@ def pooled_graph(model: Any, dim: int, *, normalized: bool) -> Any:
     return PooledGraph().eval()
 
 
-def export_graph(graph: Any, path: Path, output: str = OUTPUT) -> None:
-    """`output`: its name. Weights past 2 GB go into a second file, `path` with ".data" at its end.
+def export_graph(graph: Any, path: Path, output: str = OUTPUT, inputs: Sequence[str] = (INPUT_IDS, ATTENTION_MASK)) -> None:
+    """inputs, output: their names; each input is whole numbers `[batch, tokens]`. Weights past 2 GB go into a second file,
+    `path` with ".data" at its end.
 
     Raises: CheckpointError where torch or onnx refuse.
     """
@@ -99,8 +100,8 @@ def export_graph(graph: Any, path: Path, output: str = OUTPUT) -> None:
         ):  # fmt: skip
             written = Path(scratch) / "model.onnx"
             torch.onnx.export(
-                graph, (ids, torch.ones_like(ids)), str(written), input_names=[INPUT_IDS, ATTENTION_MASK],
-                output_names=[output], dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, output: shape},
+                graph, tuple(torch.ones_like(ids) for _ in inputs), str(written), input_names=list(inputs),
+                output_names=[output], dynamic_axes={**dict.fromkeys(inputs, axes), output: shape},
                 opset_version=OPSET, dynamo=False,
             )  # fmt: skip
             model = load_graph(written)

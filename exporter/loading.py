@@ -33,7 +33,10 @@ class Checkpoint:
 
 
 def without_projection(folder: CheckpointFolder) -> CheckpointError:
-    return CheckpointError(f"{folder.shown} is a plain encoder, no ColBERT: give --sample to fit a projection to it")
+    return CheckpointError(
+        f"{folder.shown} is a plain encoder, no ColBERT: give --sample to fit a projection to it, or "
+        "--cross-encoder where it scores pairs"
+    )
 
 
 def load_checkpoint(folder: CheckpointFolder, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:

@@ -210,3 +210,35 @@ def dense(
         model = SentenceTransformer(modules=made, device="cpu", prompts=prompts, similarity_fn_name=similarity)
         model.save(str(folder), create_model_card=False)
     return folder
+
+
+def cross_encoder(folder: Path, *, labels: int = 1, positions: int = 512, family: str = "wordpiece") -> Path:
+    """A sequence-classification BERT with an identity as activation; of family "bytes" a RoBERTa, which has no token types."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+
+    torch.manual_seed(3)
+    sizes = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "initializer_range": 0.3,
+        "num_labels": labels,
+    }  # fmt: skip
+    if family == "wordpiece":
+        tokenizer = wordpiece_tokenizer(trained=False)
+        model = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, **sizes))
+    else:
+        tokenizer = byte_level_tokenizer()
+        config = RobertaConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=positions + 1, type_vocab_size=1,
+            pad_token_id=tokenizer.pad_token_id, **sizes,
+        )  # fmt: skip
+        model = RobertaForSequenceClassification(config)
+    folder.mkdir(parents=True)
+    model.eval().save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if family == "wordpiece" else [])]
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_input_names": inputs}, indent=1))
+    config = json.loads((folder / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    return folder

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from colbert_vespa.evaluation.parity.run import ParityReport
     from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
+    from exporter.cross_encoder import CrossEncoderReport
     from exporter.verification import DenseReport, ExportReport, Fidelity, Speed
     from feeder.feeding.ledger import FeedSummary
     from query.types import Explanation, Hit, SearchResult
@@ -198,6 +199,18 @@ class Output:
         self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
         for difference in report.differences:
             self.say(f"  {difference}")
+
+    def cross_encoder_report(self, report: CrossEncoderReport) -> None:
+        """Each graph against sentence-transformers, a line each."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("graph")
+        for name in ("correlation", "worst", "same order", "pairs/s", "MB"):
+            table.add_column(name, justify="right")
+        table.add_row("torch", "", "", "", f"{report.torch_pairs_per_s:.0f}", "")
+        for precision, found in report.fidelity.items():
+            measured = f"{found.correlation:.4f}", f"{found.worst:.2g}", f"{found.order_equal:.0%}"
+            table.add_row(precision, *measured, f"{found.pairs_per_s:.0f}", f"{found.bytes / 1e6:.0f}")
+        self.console.print(table)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """A column for the client and for each baseline; in brackets the p-value of the difference by randomisation."""

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from colbert_vespa.cli.console import Output
-from exporter import ExportOptions, export
+from exporter import ExportOptions, export, export_cross_encoder
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
 from feeder.sources import open_sources
@@ -22,7 +22,7 @@ from late_interaction.errors import UsageError
 from late_interaction.files import check_folder, replace_folder
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["dense_counts", "dense_values", "export_bundle", "sample_texts"]
+__all__ = ["dense_counts", "dense_values", "export_bundle", "export_reranker", "sample_texts"]
 
 MAX_SAMPLE, MAX_LARGE_SAMPLE = 50_000, 500_000
 
@@ -72,6 +72,17 @@ def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOpt
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
     return {"bundle": str(output), "sha256": bundle.sha256, **report.to_json()}
+
+
+def export_reranker(
+    out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None
+) -> dict[str, object]:
+    """A cross-encoder. `sample`: as of export_bundle; its texts are what is verified."""
+    texts = sample_texts(str(sample)) if sample else None
+    report = export_cross_encoder(checkpoint, output, replace(options, sample=texts), progress=out.say)
+    out.cross_encoder_report(report)
+    out.say(f"cross-encoder written to {output}")
+    return {"cross_encoder": str(output), **report.to_json()}
 
 
 def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: ExportOptions) -> tuple[Bundle, ExportReport]:

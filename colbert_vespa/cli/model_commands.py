@@ -90,13 +90,16 @@ def export(
     least_quantized: Annotated[
         float, typer.Option("--least-quantized", help="Mean cosine of a quantized graph.", parser=real(-1, 1))
     ] = 0.99,
+    cross_encoder: Annotated[
+        bool, typer.Option("--cross-encoder", help="Of a classifier with one label: what --rerank-with takes.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
     device: DeviceOption = "auto",
     device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle, verified against torch."""
-    from colbert_vespa.cli.exporting import dense_counts, dense_values, export_bundle
+    from colbert_vespa.cli.exporting import dense_counts, dense_values, export_bundle, export_reranker
     from exporter import ExportOptions
     from late_interaction.bundle import Pooling
 
@@ -109,7 +112,7 @@ def export(
         dense=dense_values(dense or (), "--dense"), dense_dims=dense_counts(dense_dim or (), "--dense-dim"),
     )  # fmt: skip
     out = Output(json_output=json_output)
-    out.result(export_bundle(out, checkpoint, output, options, sample))
+    out.result((export_reranker if cross_encoder else export_bundle)(out, checkpoint, output, options, sample))
 
 
 def bundle(
