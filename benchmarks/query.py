@@ -156,7 +156,7 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, object]:
         books = bundle_codebooks(bundle)
         assert books.codebook is not None
         codebook = books.codebook
-        lookup = median_ms(lambda: codebook.lookup.nearest(Q, settings.probes), rounds)
+        lookup = median_ms(lambda: codebook.lookup.lists(Q, settings.probes), rounds)
         question, options = EncodedQuery(Q, "x"), SearchOptions(HITS)
 
         def request() -> bytes:
