@@ -184,7 +184,7 @@ def installed_devices() -> list[str]:
 
 def check_device(device: Device, installed: Sequence[str] | None = None, packages: Sequence[str] | None = None) -> None:
     """installed, packages: of this environment. Raises: MissingDependency with what to install."""
-    if device.name in (AUTO_NAME, *(installed_devices() if installed is None else installed)):
+    if device.name == AUTO_NAME or device.name in (installed_devices() if installed is None else installed):
         return
     kind, present = device.kind, _packages() if packages is None else packages
     if kind.system and sys.platform != kind.system:
