@@ -75,7 +75,11 @@ def evaluate(
     ] = None,
     dense: Annotated[
         str | None,
-        typer.Option("--dense", help="Checkpoint of the dense baseline; default: mean token vectors.", parser=checkpoint),
+        typer.Option(
+            "--dense",
+            help="Checkpoint of the dense baseline; default: the bundle's dense model, or mean token vectors.",
+            parser=checkpoint,
+        ),
     ] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="TREC run to compare with.", parser=path)] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Write the hits as a TREC run.", parser=TREC_RUN)] = None,
