@@ -29,6 +29,7 @@ __all__ = [
     "KnownEncoding",
     "Text",
     "batched",
+    "dense_basis",
     "encode_batch",
     "encoding_basis",
     "failed",
@@ -81,8 +82,13 @@ class Encoding(Protocol):
 
 def encoding_basis(bundle: Bundle, splitting: Splitting, precision: str | None) -> str:
     """What passages and their vectors depend on besides the document, for its digest. precision: None where the target makes
-    the vectors itself; that of dense models follows from the bundle."""
+    the vectors itself. `dense_basis` has the rest."""
     return repr((bundle.sha256, astuple(splitting), precision))
+
+
+def dense_basis(models: DenseModels) -> str:
+    """What comes after `encoding_basis` where there are dense models: the graph of each, as it depends on the device."""
+    return "".join(f" {name}={models[name].precision}" for name in sorted(models))
 
 
 def batched(items: Iterable[T], characters: Callable[[T], int], most: int = BATCH) -> Iterator[list[T]]:

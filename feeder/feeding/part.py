@@ -13,7 +13,15 @@ from typing import Any
 from uuid import uuid4
 
 from feeder.digests import Digests
-from feeder.encoding.batches import DenseModels, EncodedPassages, Encoding, HereEncoding, KnownEncoding, encoding_basis
+from feeder.encoding.batches import (
+    DenseModels,
+    EncodedPassages,
+    Encoding,
+    HereEncoding,
+    KnownEncoding,
+    dense_basis,
+    encoding_basis,
+)
 from feeder.encoding.passages import Splitting
 from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.ledger import REFUSED_HERE, Ledger
@@ -170,7 +178,8 @@ class PartFeeder:
         if self._operation != "put":
             return None, encoding_basis(target.bundle, self._splitting, None)
         texts, made = self._texts(target, known)
-        return DocumentEncoding(texts, target.bundle, self._splitting, takes_vectors=target.needs_vectors), made
+        encoding = DocumentEncoding(texts, target.bundle, self._splitting, takes_vectors=target.needs_vectors)
+        return encoding, made + dense_basis(self._dense)
 
     def _texts(self, target: VespaTarget, known: KnownPassages | None) -> tuple[Encoding | None, str]:
         if known is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feeder.digests import Digests
-from feeder.encoding.batches import DenseModels, Encoding, HereEncoding, encoding_basis
+from feeder.encoding.batches import DenseModels, Encoding, HereEncoding, dense_basis, encoding_basis
 from feeder.encoding.ready import DocumentEncoding
 from feeder.feeding.dead_letters import DeadLetters
 from feeder.feeding.journal import JOURNAL, Journal
@@ -138,7 +138,7 @@ class FeedRun:
                 device = encoder.device if isinstance(encoder, Encoder) else CPU
             dense = dense_encoders(target.bundle, device=device) if options.operation == "put" else {}
             made = encoding_basis(target.bundle, options.splitting, None if encoder is None else encoder.precision)
-            digests = Digests(made, target.digest_basis)
+            digests = Digests(made + dense_basis(dense), target.digest_basis)
             encoding = None
             if options.operation == "put" and not options.dry_run:
                 encoding = self._encoding(target, encoder, dense)

@@ -90,10 +90,10 @@ def _lengths(arrays: Mapping[str, _StoredArray], name: str) -> NDArray[np.int64]
     given = arrays[LENGTHS].array
     if given.ndim != 1 or given.dtype.kind not in "iu" or (given.size and int(given.min()) < 0) or len(shape) not in (2, 3):
         raise CollectionError(f"{name}: lengths must be whole numbers [n], and vectors [rows, d] or [n, t, d]")
+    if given.size and int(given.max()) > shape[0 if len(shape) == 2 else 1]:  # before they are added up: a sum may overflow
+        raise CollectionError(f"{name}: lengths go up to {int(given.max())}, which does not fit vectors of {list(shape)}")
     lengths = given.astype(np.int64)
-    fits = (
-        int(lengths.sum()) == shape[0] if len(shape) == 2 else len(lengths) == shape[0] and lengths.max(initial=0) <= shape[1]
-    )
+    fits = int(lengths.sum()) == shape[0] if len(shape) == 2 else len(lengths) == shape[0]
     if not fits:
         raise CollectionError(f"{name}: lengths, {len(lengths)} of {lengths.sum()} rows, do not fit vectors of {list(shape)}")
     return lengths

@@ -128,8 +128,11 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
 def id_of(record: SourceRecord, where: str, column: str = "") -> str:
     raw = record.get(column) if column else record.get("id", record.get("_id"))
     if raw is None or (isinstance(raw, str) and not raw.strip()):
-        like = next((name for name in record if not column and name.strip().lower() in ("id", "_id")), "")
-        hint = f"; there is {like!r}: set [columns] id = {like!a} in feed.toml, --settings" if like and raw is None else ""
+        like = next((name for name in record if name not in ("id", "_id") and name.strip().lower() in ("id", "_id")), "")
+        hint = ""
+        if raw is None and not column:
+            hint = f"; there is {like!r}: set [columns] id = {like!a}" if like else '; [columns] id = "@row"'
+            hint += " in feed.toml, --settings" if like else " in feed.toml makes ids of places"
         raise CollectionError(
             f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
         )

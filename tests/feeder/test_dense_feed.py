@@ -196,6 +196,19 @@ def test_a_feed_goes_on_where_it_was_and_feeds_what_has_changed(tmp_path, given,
     np.testing.assert_allclose(stored(tmp_path, "a#0")["a#0"]["given"], other, atol=0.01)
 
 
+def test_another_graph_of_a_dense_model_makes_its_vectors_again(tmp_path, tokens, fed, monkeypatch):
+    """The token model has one graph, so that the device decides on the dense model's alone."""
+    made = with_dense(tokens, tmp_path / "graphs", {"small": 4})
+    part = made.manifest.dense["small"]
+    graphs = {"fp32": part.models["fp32"], "int8": part.models["fp32"]}
+    parts = {"small": dataclasses.replace(part, models=graphs)}
+    both = write_manifest(made.path, dataclasses.replace(made.manifest, dense=parts))
+    assert fed(DOCUMENTS, bundle=both).acknowledged == 3
+    assert fed(DOCUMENTS, bundle=both).already_there == 3
+    monkeypatch.setattr("late_interaction.dense.best_precision", lambda *_: "fp32")
+    assert fed(DOCUMENTS, bundle=both).acknowledged == 3
+
+
 def test_digests_of_documents_without_dense_vectors_are_what_they_were():
     digests = Digests("made", "kept")
     assert digests.of(Document("a", "t", "x", {"year": 1}), {"year": 1}) == "b726fa8be3f394938d1049b679f076ab"

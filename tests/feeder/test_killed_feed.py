@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_vespa import FakeVespa
+from ready import ready_bundle, unit_rows
 
 from feeder import FeedOptions, Splitting, open_sources, start_feed
 from late_interaction.metadata import MetadataSchema
@@ -154,6 +155,20 @@ def without_refused(vespa):
 
 def test_a_feed_that_is_killed_sends_the_rest_and_nothing_twice(deadly, source, tiny_bundle):
     kill_and_resume(deadly, source, tiny_bundle, [COUNT])
+
+
+def test_a_feed_of_ready_rows_that_is_killed_sends_the_rest_and_nothing_twice(tmp_path):
+    bundle, source = ready_bundle(tmp_path / "bundle"), tmp_path / "pages.jsonl"
+    with source.open("w") as lines:
+        for n in range(COUNT):
+            pages = [unit_rows(3, seed=8 * n + page).tolist() for page in range(n % 4 + 1)]
+            lines.write(json.dumps({"id": f"d{n}", "vectors": pages}) + "\n")
+    (tmp_path / "feed.toml").write_text(SETTINGS)
+    vespa = open_deadly(bundle)
+    try:
+        kill_and_resume(vespa, source, bundle, [COUNT])
+    finally:
+        vespa.close()
 
 
 @pytest.mark.slow
