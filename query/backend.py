@@ -207,6 +207,8 @@ def check_query(query: object, dim: int) -> str | Matrix:
             raise UsageError("the query is blank")
         return text
     rows = _numbers(query)
+    if rows.ndim == 1 and rows.size and rows.size % dim == 0:  # all numbers in one list, as documents may have them
+        rows = rows.reshape(-1, dim)
     if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or not np.isfinite(rows).all():
         raise UsageError(f"query rows must be finite numbers of shape [q, {dim}], got {list(rows.shape)}")
     return rows
@@ -215,9 +217,10 @@ def check_query(query: object, dim: int) -> str | Matrix:
 def _numbers(given: object) -> Matrix:
     """Raises: UsageError."""
     try:
-        if given is None or isinstance(given, (bytes, Mapping, Set)):
+        if given is None or isinstance(given, (bytes, Mapping, Set)) or np.iscomplexobj(given):
             raise TypeError
-        return np.ascontiguousarray(given, np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+            return np.ascontiguousarray(given, np.float32)
     except (TypeError, ValueError):
         raise UsageError(f"a query is a text or rows of numbers, got {type(given).__name__}") from None
 

@@ -147,11 +147,16 @@ class Output:
             self.say(f"  note: {note}")
 
     def explanation(self, result: SearchResult) -> None:
-        """Per hit: each query word with the passage word that matched it best; then what each stage took."""
+        """Per hit: each query word with the passage word that matched it best, of ready rows what each of them found; then what
+        each stage took."""
         for hit in result.hits:
             stages = ", ".join(f"{name} {value:.3f}" for name, value in hit.stages.items())
             self.console.print(f"\n[bold]{escape(hit.id)}[/bold]  {stages}", overflow="fold")
             table = Table(box=None, pad_edge=False, header_style="dim")
+            if hit.rows and not (hit.explanation and hit.explanation.matches):
+                found = ", ".join(f"{similarity:.3f}" for similarity in hit.rows)
+                self.console.print(f"query rows: {found}", highlight=False)
+                continue
             for column in ("query word", "passage word", "similarity", "characters"):
                 table.add_column(column)
             for match in hit.explanation.matches if hit.explanation else ():

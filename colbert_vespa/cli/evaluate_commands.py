@@ -42,6 +42,7 @@ from late_interaction.files import atomic_write
 if TYPE_CHECKING:
     from colbert_vespa.evaluation.evaluating import Evaluation, EvaluationSettings, Judged
     from colbert_vespa.evaluation.recall import RecallGoal
+    from late_interaction.devices import Device
     from late_interaction.encoder import Encoder
     from query import Client
     from query.types import Query
@@ -113,8 +114,6 @@ def evaluate(
     from colbert_vespa.evaluation.metrics import parse_metric
     from colbert_vespa.evaluation.recall import parse_goal
     from colbert_vespa.evaluation.runs import read_run
-    from late_interaction.bundle import Bundle
-    from late_interaction.encoder import Encoder
     from query import Client, ClientSettings
 
     out, on = Output(json_output=json_output), chosen_device(device, device_id)
@@ -133,7 +132,7 @@ def evaluate(
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
-        _show_tradeoffs(out, Encoder(Bundle.open(bundle), device=on), Judged.read(collection, qrels, queries), plot)
+        _show_tradeoffs(out, _tradeoff_encoder(bundle, on), Judged.read(collection, qrels, queries), plot)
     elif address is not None and not recall and Path(address).is_file():
         if qrels is None:
             raise UsageError(f"{address} is a run: give the judgements with --qrels FILE")
@@ -152,6 +151,17 @@ def evaluate(
                 _show_fit(out, client, judged, settings, settings_file)
             else:
                 _show_evaluation(out, _evaluated(out, client, judged, settings), run)
+
+
+def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
+    """Raises: BundleError, UsageError."""
+    from late_interaction.bundle import Bundle
+    from late_interaction.encoder import Encoder
+
+    opened = Bundle.open(bundle)
+    if not opened.encodes:
+        raise UsageError(f"--tradeoffs encodes the collection, and {bundle} has no model: compare indexes with --recall")
+    return Encoder(opened, device=device)
 
 
 def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSettings, settings: Path | None) -> None:

@@ -73,7 +73,7 @@ def record_scores(client: Client, judged: Judged, now: Way, step: StepReport, *,
     alike = dict.fromkeys(now.weights, 1.0)
     for place, query in enumerate(judged.queries):
         found = client.search(
-            query.text, DEPTH, candidates="hybrid", weights=alike, fusion=now.fusion, rerank=DEPTH, group=True, dense=dense
+            query.asked, DEPTH, candidates="hybrid", weights=alike, fusion=now.fusion, rerank=DEPTH, group=True, dense=dense
         )
         own: dict[str, dict[str, float]] = {name: {} for name in alike}
         for hit in found.hits:

@@ -1,6 +1,7 @@
 """Vectors that were made elsewhere, at the command line: a bundle without a model, a feed, a search by rows."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,9 @@ def test_from_vectors_to_hits(run):
     code, out, _ = run("search", "--vectors", "query.npz", "--from", "index", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["hits"][0]["id"] == "page-7"
+    code, out, _ = run("search", "--vectors", "query.npz", "--from", "index", "--explain")
+    assert code == 0 and re.search(r"query rows: 0\.9\d+(, [01]\.\d+){4}\n", out), out
+    assert "query word" not in out
     code, _, err = run("search", "words", "--from", "index")
     assert code == 2 and "has no model to encode it with" in err
     code, _, err = run("search", "--from", "index")

@@ -84,6 +84,9 @@ def test_parity_compares_what_is_stored_with_what_was_brought(tmp_path, index, b
     measured = {comparison.layer: comparison.measured for comparison in report.comparisons}
     assert measured["codec"]["worst_cosine"] == pytest.approx(1, abs=1e-6) and measured["codec"]["rows_equal"] == 1
     assert {"codec", "candidates", "answers"} <= measured.keys()
+    for more in ({}, {"addresses": [str(index)], "checkpoint": "anything"}):
+        with pytest.raises(UsageError, match="only what indexes store can be compared"):
+            compare_all(bundle, sample_texts(collection, None, None, 20, 8), **more)
     with pytest.raises(UsageError, match="give queries with vectors"):
         compare_all(bundle, sample_texts(None, None, None, 20, 8), [str(index)])
     (tmp_path / "other.jsonl").write_text(json.dumps({"id": "x", "text": "x"}))
@@ -97,6 +100,17 @@ def test_rows_of_a_query_that_cannot_be_are_told_by_line(tmp_path):
     (folder / "queries.jsonl").write_text(json.dumps({"id": "q", "vectors": [packed_array(PAGES[0])] * 2}))
     with pytest.raises(CollectionError, match=r"queries\.jsonl:1: vectors must be rows \[q, d\]"):
         read_collection(folder)
+
+
+def test_weights_are_fitted_to_queries_that_bring_rows(tmp_path, index, bundle, capsys):
+    collection = written(tmp_path / "collection", texts=True)
+    for arguments, message in (
+        (["--from", str(index), "--fit"], "8 judged queries are too few"),
+        (["--bundle", str(bundle.path), "--tradeoffs"], "--tradeoffs encodes the collection"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["evaluate", "--collection", str(collection), *arguments])
+        assert message in capsys.readouterr().err
 
 
 def test_what_needs_a_model_says_so(index):

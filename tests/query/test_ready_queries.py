@@ -87,6 +87,18 @@ def test_rows_of_another_dimension_are_refused(client):
         client.search(unit_rows(2, dim=8))
 
 
+def test_rows_too_large_for_float32_or_complex_are_refused(client):
+    with pytest.raises(UsageError, match="must be finite numbers"):
+        client.search(QueryVectors(Q.astype(np.float64) * 1e300))
+    with pytest.raises(UsageError, match="rows of numbers"):
+        client.search(QueryVectors(Q.astype(np.complex64)))
+
+
+def test_all_numbers_of_a_query_in_one_list_are_its_rows(client):
+    whole, flat = (client.search(QueryVectors(rows), 5).hits for rows in (Q, Q.reshape(-1)))
+    assert [(hit.id, hit.score) for hit in flat] == [(hit.id, hit.score) for hit in whole]
+
+
 def test_vespa_is_asked_for_words_without_rows(tmp_path):
     bundle = ready_bundle(tmp_path / "bundle")
     settings = default_settings(bundle, MetadataSchema({}))

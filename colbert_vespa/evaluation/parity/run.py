@@ -80,8 +80,10 @@ def compare_all(
     """device: of the vectors that indexes are compared with; itself compared with the processor.
 
     Raises: CheckpointError, MissingDependency, DeviceError, LocalIndexError, VespaError; UsageError where an index finds
-    nothing.
+    nothing, or nothing can be compared.
     """
+    if not bundle.encodes and (checkpoint is not None or not addresses):
+        raise UsageError("the bundle has no model: only what indexes store can be compared. Give --from, and no --checkpoint")
     tell = say or (lambda _text: None)
     encoder = Encoder(bundle, device=device) if bundle.encodes else None
     comparisons = compare_encoders(bundle, checkpoint, texts, k, tell, device) if bundle.encodes else []
