@@ -217,7 +217,7 @@ def check_query(query: object, dim: int) -> str | Matrix:
 def _numbers(given: object) -> Matrix:
     """Raises: UsageError."""
     try:
-        if given is None or isinstance(given, (bytes, Mapping, Set)) or np.iscomplexobj(given):
+        if given is None or isinstance(given, (bytes, Mapping, Set)) or getattr(given, "dtype", np.dtype(float)).kind == "c":
             raise TypeError
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
             return np.ascontiguousarray(given, np.float32)
