@@ -10,7 +10,7 @@ import numpy as np
 from late_interaction.array_types import I64, Matrix
 from late_interaction.bundle import DENSE, DENSE_OUTPUT, Bundle, DensePart
 from late_interaction.cores import cores
-from late_interaction.devices import CPU, Device, Graph
+from late_interaction.devices import AUTO, CPU, Device, Graph
 from late_interaction.errors import BundleError, UsageError
 from late_interaction.graphs import BundleGraph, best_precision
 from late_interaction.text import without_surrogates
@@ -54,7 +54,8 @@ class DenseEncoder:
         threads: int | None = None,
         device: str | Device = CPU,
     ) -> None:
-        """`threads`: of onnxruntime, by default one per core. device: as of `Encoder`.
+        """`threads`: of onnxruntime, by default one per core. device: as of `Encoder`; auto
+        is the processor here, because what measures devices is the token model.
 
         Raises: UsageError where the bundle has no dense model of that name, or one without a graph; BundleError where it has
         no such precision, or its tokenizer cannot be read.
@@ -64,7 +65,8 @@ class DenseEncoder:
             raise UsageError(
                 f"dense model {name!r} of {bundle.path} has no graph: its vectors come ready-made with documents and queries"
             )
-        self.device = Device.of(device)
+        named = Device.of(device)
+        self.device = CPU if named == AUTO else named
         self.precision = precision or best_precision(self.part.models, self.device)
         if self.precision not in self.part.models:
             known = ", ".join(self.part.models)

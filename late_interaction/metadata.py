@@ -266,9 +266,11 @@ class SchemaInference:
                 return listed
         elif type_ := _plain_type(value):
             return type_
+        rows = isinstance(value, list) and value and isinstance(value[0], list)
+        hint = f". Where it holds token vectors, [columns] vectors = {name!a} in feed.toml says so" if rows else ""
         raise MetadataError(
             f"metadata field {name!r} of document {document_id!r} is {type(value).__name__}: "
-            "use text, a number, true/false, or a list of texts or of numbers"
+            f"use text, a number, true/false, or a list of texts or of numbers{hint}"
         )
 
     def schema(self) -> MetadataSchema:

@@ -54,6 +54,9 @@ class FeedOptions:
 
     def __post_init__(self) -> None:
         """Raises: UsageError on what cannot be; MissingDependency where onnxruntime lacks the device."""
+        for name in ("journal", "cache", "dead_letters"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
         if self.operation not in OPERATIONS:
             raise UsageError(f"operation {self.operation!r} is unknown; known: {', '.join(OPERATIONS)}")
         for name, value, least in (("limit", self.limit, 1), ("workers", self.workers, 0)):

@@ -14,7 +14,7 @@ from feeder.encoding.passages import MARK, Splitting
 from feeder.feeding.dead_letters import DeadLetterSource
 from feeder.sources.records import ColumnMapping, SourceSettings
 from late_interaction.documents import Document
-from late_interaction.errors import BundleError, CollectionError, UsageError
+from late_interaction.errors import BundleError, CollectionError, MetadataError, UsageError
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.ready_rows import RowRules, array_of, matrices_of, packed_array
 from late_interaction.tokenizing import Tokenizing
@@ -168,6 +168,17 @@ def test_a_feed_without_any_vectors_is_refused_before_an_index_is_made(tmp_path,
     with pytest.raises(CollectionError, match="no document has vectors, and bundle .* has no model"):
         fed([Document("a", text="words")])
     assert not (tmp_path / "index").exists()
+
+
+def test_a_column_of_rows_by_another_name_is_told_how_to_be_named(tmp_path, fed):
+    with pytest.raises(MetadataError, match=r"'embedding' of document 'a' is list.*\[columns\] vectors = 'embedding'"):
+        fed([Document("a", vectors=unit_rows(2)), Document("a", metadata={"embedding": unit_rows(2).tolist()})])
+
+
+def test_paths_of_a_feed_may_be_texts(tmp_path, fed):
+    letters = str(tmp_path / "letters")
+    summary = fed([Document("a", vectors=[unit_rows(2, dim=3)])], journal=str(tmp_path / "j"), dead_letters=letters)
+    assert (summary.dead_lettered, summary.dead_letter_file) == (1, letters)
 
 
 def test_a_bundle_without_a_model_encodes_nothing(bundle):

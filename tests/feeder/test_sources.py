@@ -45,6 +45,7 @@ def test_gzip_and_folder(tmp_path):
         ("[1]", r"a\.jsonl:2: must be an object"),
         ('{"text": "x"}', r"a\.jsonl:2: no id"),
         ('{"id": " ", "text": "x"}', r"a\.jsonl:2: no id"),
+        ('{"id": null, "text": "x"}', r"a\.jsonl:2: no id(?!.*there is 'id')"),
         ('{"id": "a", "text": 5}', r"a\.jsonl:2: text must be text"),
         ('{"id": "a", "metadata": []}', None),
         ('{"id": "a", "metadata": [1]}', r"a\.jsonl:2: metadata must be an object"),

@@ -11,6 +11,7 @@ from dense_bundles import made_bundle, with_dense, write_graph
 
 from late_interaction.bundle import Bundle, write_manifest
 from late_interaction.dense import DenseEncoder, dense_encoders
+from late_interaction.devices import CPU
 from late_interaction.documents import Document
 from late_interaction.errors import BundleError, UsageError
 
@@ -58,6 +59,11 @@ def test_a_model_without_a_graph_takes_ready_vectors_only(bundle):
         DenseEncoder(bundle, "other")
     with pytest.raises(BundleError, match=r"'dense' of .* has no int8 model \(it has fp32\)"):
         DenseEncoder(bundle, precision="int8")
+
+
+def test_auto_is_the_processor(bundle):
+    encoder = DenseEncoder(bundle, device="auto")
+    assert (encoder.device, encoder.encode_documents(["x"]).shape) == (CPU, (1, encoder.dim))
 
 
 def test_a_bundle_that_took_this_ones_place(bundle, tmp_path):
