@@ -109,7 +109,7 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
     inner = record.get(DENSE)
     used |= {*columns.title, *columns.text, columns.vectors, "metadata", *columns.dense.values()}
     metadata = _metadata(record, where, columns, used | ({DENSE} if isinstance(inner, Mapping) else set()))
-    dense = dict(inner) if isinstance(inner, Mapping) else {}
+    dense = {model: given for model, given in inner.items() if given is not None} if isinstance(inner, Mapping) else {}
     dense |= {model: record[name] for model, name in columns.dense.items() if record.get(name) is not None}
     title = "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip())
     text = "\n\n".join(part for name in columns.text if (part := text_of(record, name, where)))

@@ -276,3 +276,11 @@ def test_standard_input_that_is_closed_is_told(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(CollectionError, match="standard input is closed"):
         open_sources(["-"])
+
+
+def test_a_dense_vector_that_is_null_is_left_out(tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text(
+        '{"id": "a", "text": "one", "dense": {"x": null, "y": [1.0]}}\n{"id": "b", "text": "two", "dense": {"x": null}}\n'
+    )
+    assert [list(document.dense) for document in read(file)] == [["y"], []]
