@@ -55,7 +55,10 @@ def dense_counts(given: Iterable[str], option: str) -> dict[str, int]:
     found = dense_values(given, option)
     for value in found.values():
         if not value.isascii() or not value.isdecimal() or len(value) > 6 or int(value) == 0:
-            raise UsageError(f"{option} must be N or NAME=N, a number above 0, got {value[:40]!r}")
+            raise UsageError(
+                f"{option} must be N or NAME=N: a number above 0 of six digits at most, for a name of small letters, "
+                f"digits and _; got {value[:40]!r}"
+            )
     return {name: int(value) for name, value in found.items()}
 
 

@@ -149,8 +149,8 @@ def test_options_name_models():
     assert dense_counts(["64", "x=8"], "--dense-dim") == {"dense": 64, "x": 8}
     with pytest.raises(UsageError, match="--dense comes twice for the dense model 'dense'"):
         dense_values(["a", "b"], "--dense")
-    for wrong in ("0", "x=", "-1", "many", "x=1.5"):
-        with pytest.raises(UsageError, match="--dense-dim must be N or NAME=N"):
+    for wrong in ("0", "x=", "-1", "many", "x=1.5", "1000000", "X=3"):
+        with pytest.raises(UsageError, match="--dense-dim must be N or NAME=N: .* six digits at most, .* small letters"):
             dense_counts([wrong], "--dense-dim")
     with pytest.raises(UsageError, match="--dense-dim of y, of which there is no --dense"):
         ExportOptions(dense={"x": "m"}, dense_dims={"y": 3})
