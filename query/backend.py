@@ -214,15 +214,15 @@ def check_query(query: object, dim: int) -> str | Matrix:
     return rows
 
 
-def _numbers(given: object) -> Matrix:
-    """Raises: UsageError."""
+def _numbers(given: object, what: str = "a query is a text or rows of numbers") -> Matrix:
+    """Raises: UsageError, in which `what` says what is wanted."""
     try:
         if given is None or isinstance(given, (bytes, Mapping, Set)) or getattr(given, "dtype", np.dtype(float)).kind == "c":
             raise TypeError
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
             return np.ascontiguousarray(given, np.float32)
     except (TypeError, ValueError):
-        raise UsageError(f"a query is a text or rows of numbers, got {type(given).__name__}") from None
+        raise UsageError(f"{what}, got {type(given).__name__}") from None
 
 
 def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, encodes: bool = True) -> EncodedQuery:
@@ -250,16 +250,17 @@ def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, enc
 def with_dense(query: EncodedQuery, needed: Mapping[str, int], encoder: Callable[[str], DenseModel]) -> EncodedQuery:
     """With the vectors that it still lacks, where it has a text to make them of. needed: dimensions by name of the model.
 
-    Raises: UsageError on a ready vector of another shape.
+    Raises: UsageError on a ready vector of another shape, or without a direction.
     """
     models = {name: encoder(name) for name in needed if query.text and name not in query.dense}
     start = time.perf_counter()
     made = {name: model.encode_queries([query.text or ""])[0] for name, model in models.items()}
     vectors = {**query.dense, **made}
     for name, dim in needed.items():
-        if name in vectors and (vectors[name].shape != (dim,) or not np.isfinite(vectors[name]).all()):
-            shape = list(vectors[name].shape)
-            raise UsageError(f"the query's vector of dense model {name!r} must be {dim} finite numbers, got shape {shape}")
+        vector = vectors.get(name)
+        if vector is not None and (vector.shape != (dim,) or not np.isfinite(vector).all() or not vector.any()):
+            wanted = f"must be {dim} finite numbers, not all 0, got shape {list(vector.shape)}"
+            raise UsageError(f"the query's vector of dense model {name!r} {wanted}")
     took = time.perf_counter() - start if made else 0.0
     return replace(query, dense=vectors, encode_s=query.encode_s + took) if needed else query
 
@@ -268,4 +269,7 @@ def _ready_dense(given: Mapping[str, Vector]) -> dict[str, Vector]:
     """Raises: UsageError where they are not vectors by name."""
     if not isinstance(given, Mapping):
         raise UsageError(f'dense vectors of a query are given by name, as {{"dense": vector}}, got {type(given).__name__}')
-    return {str(name): _numbers(vector) for name, vector in given.items()}
+    return {
+        str(name): _numbers(vector, f"the query's vector of dense model {name!r} must be numbers")
+        for name, vector in given.items()
+    }

@@ -16,7 +16,7 @@ from late_interaction.cross_encoder import CrossEncoder
 from late_interaction.documents import Document
 from late_interaction.errors import UsageError
 from late_interaction.text import checked_ids, checked_text, given_list
-from vespa_app.settings.application_settings import DEFAULT_WEIGHTS, FUSIONS, MAX_HITS, SCORES, parts_of
+from vespa_app.settings.application_settings import DEFAULT_WEIGHTS, FUSIONS, MAX_HITS, MOST_WEIGHT, SCORES, parts_of
 
 __all__ = [
     "AUTO",
@@ -265,15 +265,15 @@ def check_flag(name: str, value: bool) -> bool:
 def check_weights(given: Mapping[str, float]) -> dict[str, float]:
     """Weights by names of scores.
 
-    Raises: UsageError on another name, a weight that is negative or no number, or where none is above 0.
+    Raises: UsageError on another name, a weight that is negative, too large or no number, or where none is above 0.
     """
     if not isinstance(given, Mapping):
         raise UsageError(f'weights must be a dict such as {{"maxsim": 1.0, "bm25": 0.5}}, got {given!r}')
     for name, value in given.items():
         if name not in SCORES:
             raise UsageError(f"weights have the names {', '.join(SCORES)}, got {name!r}")
-        if not _is_number(value) or not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"weight {name} must be a number of at least 0, got {value!r}")
+        if not _is_number(value) or not 0 <= value <= MOST_WEIGHT:
+            raise UsageError(f"weight {name} must be a number from 0 to {MOST_WEIGHT:,.0f}, got {repr(value)[:40]}")
     if not any(given.values()):
         raise UsageError(f"weights must name at least one of {', '.join(SCORES)} with a number above 0, got {dict(given)!r}")
     return {name: float(value) for name, value in given.items()}

@@ -37,6 +37,8 @@ class Counting:
         ({"weights": {"bm25": 0.0, "dense": 0}}, "weights must name at least one"),
         ({"weights": {"words": 1.0}}, "weights have the names maxsim, bm25, dense"),
         ({"weights": {"dense": -0.5}}, "weight dense must be a number"),
+        ({"weights": {"dense": 1.7e308, "bm25": 1.7e308}}, "from 0 to 1,000,000, got 1.7e"),
+        ({"weights": {"dense": 10**400}}, "from 0 to 1,000,000, got 1000"),
     ],
 )
 def test_what_is_wrong_is_named(wrong, why):
@@ -136,11 +138,12 @@ def test_a_query_has_what_its_search_needs():
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (QueryVectors(ROWS, {"e5": [1.0, 2.0]}), "must be 3 finite numbers, got shape \\[2\\]"),
+        (QueryVectors(ROWS, {"e5": [1.0, 2.0]}), "must be 3 finite numbers, .*got shape \\[2\\]"),
         (QueryVectors(ROWS, {"e5": [[1.0, 2.0, 3.0]]}), "must be 3 finite numbers"),
         (QueryVectors(ROWS, {"e5": [1.0, np.nan, 3.0]}), "must be 3 finite numbers"),
         (QueryVectors(ROWS, [1.0]), "given by name"),
-        (QueryVectors(ROWS, {"e5": "x"}), "rows of numbers"),
+        (QueryVectors(ROWS, {"e5": [0.0, 0.0, 0.0]}), "must be 3 finite numbers, not all 0"),
+        (QueryVectors(ROWS, {"e5": "x"}), "dense model 'e5' must be numbers, got str"),
         (QueryVectors("rows"), "rows of numbers"),
         (QueryVectors(ROWS[:, :3]), "shape \\[q, 4\\]"),
         (QueryVectors(ROWS, text=3), "must be text"),

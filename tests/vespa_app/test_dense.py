@@ -168,6 +168,7 @@ def test_hybrid_asks_for_what_has_a_weight(weights, profile, asked):
         ({"fusion": "max"}, "fusion: 'max' unknown; known: rrf, sum"),
         ({"weights": {"words": 1.0}}, "weights: 'words' unknown"),
         ({"weights": {"bm25": -1.0}}, "weights.bm25: must be a number"),
+        ({"weights": {"bm25": 1e300}}, "weights.bm25: must be a number from 0 to 1,000,000"),
         ({"weights": {"bm25": 0.0}}, "weights: all are 0"),
         ({"dense": {}, "candidates": ("hybrid",)}, "weights.dense: there is no dense model"),
         ({"layout": "chunks", "candidates": ("dense",)}, "layout: chunks cannot have candidates 'dense'"),

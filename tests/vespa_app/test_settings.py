@@ -207,6 +207,10 @@ def test_a_further_index_inherits_the_limits_of_the_candidates_it_has():
         ({"drop_limits": {"bm26": {"first": 1}}}, "drop_limits.bm26: these candidates are not in setting candidates"),
         ({"drop_limits": {"bm25": {"global": 1}}}, "drop_limits.bm25: 'global' unknown; known: first, second"),
         ({"drop_limits": {"exhaustive": {"second": 1}}}, "drop_limits.exhaustive: 'second' unknown; known: first"),
+        (
+            {"candidates": ("bm25+centroid", "dense"), "drop_limits": {"bm25+centroid": {"second": 1}}},
+            "drop_limits.bm25\\+centroid: joined candidates have no limits",
+        ),
         ({"drop_limits": {"bm25": {"first": "1"}}}, "drop_limits.bm25.first: must be a number"),
         ({"drop_limits": {"bm25": {"first": float("nan")}}}, "drop_limits.bm25.first: must be a number"),
     ],

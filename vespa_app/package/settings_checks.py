@@ -31,6 +31,7 @@ from vespa_app.settings.application_settings import (
     LAYOUTS,
     LIMITS,
     MODES,
+    MOST_WEIGHT,
     SCORES,
     asks_dense,
     parts_of,
@@ -190,8 +191,8 @@ def _fusion_faults(settings: AppSettings) -> Iterator[Fault]:
     yield from _choice_faults("fusion", settings.fusion, FUSIONS)
     for name, weight in settings.weights.items():
         yield from _choice_faults("weights", name, SCORES)
-        if type(weight) not in (int, float) or not 0 <= weight < math.inf:
-            yield f"weights.{name}", f"must be a number of at least 0, got {weight!r}"
+        if type(weight) not in (int, float) or not 0 <= weight <= MOST_WEIGHT:
+            yield f"weights.{name}", f"must be a number from 0 to {MOST_WEIGHT:,.0f}, got {weight!r}"
     if settings.weights and not any(settings.weights.values()):
         yield "weights", "all are 0: leave the table out, or give one above 0"
     if settings.weights.get("dense") and not settings.dense and "hybrid" in settings.candidates:
@@ -222,7 +223,10 @@ def _drop_limit_faults(settings: AppSettings) -> Iterator[Fault]:
             given = ", ".join(settings.candidates)
             yield f"drop_limits.{name}", f"these candidates are not in setting candidates ({given})"
         for phase, limit in limits.items():
-            yield from _choice_faults(f"drop_limits.{name}", phase, strategy_of(name).phases)
+            if phases := strategy_of(name).phases:
+                yield from _choice_faults(f"drop_limits.{name}", phase, phases)
+            else:
+                yield f"drop_limits.{name}", "joined candidates have no limits: leave the table out"
             if type(limit) not in (int, float) or not math.isfinite(limit):
                 yield f"drop_limits.{name}.{phase}", f"must be a number, got {limit!r}"
 

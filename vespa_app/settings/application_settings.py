@@ -40,8 +40,8 @@ from vespa_app.settings.sections import (
 )
 
 __all__ = [
-    "DEFAULT_WEIGHTS", "ENCODINGS", "FUSIONS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES", "QUERY_PORT",
-    "SCORES", "AppSettings", "asks_dense", "parts_of",
+    "DEFAULT_WEIGHTS", "ENCODINGS", "FUSIONS", "INDEX_SETTINGS", "LAYOUTS", "LIMITS", "MAX_HITS", "MODES",
+    "MOST_WEIGHT", "QUERY_PORT", "SCORES", "AppSettings", "asks_dense", "parts_of",
 ]  # fmt: skip
 
 LAYOUTS = ("passages", "chunks")
@@ -49,6 +49,7 @@ MODES = ("index", "streaming")
 ENCODINGS = ("client", "embedder")
 SCORES = ("maxsim", "bm25", "dense")  # that candidates hybrid join
 FUSIONS = ("rrf", "sum")
+MOST_WEIGHT = 1e6  # far from where sums of float32 end
 DEFAULT_WEIGHTS: Mapping[str, float] = {"maxsim": 1.0, "bm25": 1.0}
 # what a further index may have of its own; all else is of the whole application
 INDEX_SETTINGS = (
