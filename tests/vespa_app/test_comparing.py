@@ -90,11 +90,15 @@ def test_an_embedder_that_goes_breaks_queries(bundle, write):
 
 def test_a_strategy_that_needs_a_new_field_is_a_new_feed(bundle, write):
     old = write(bundle, "old", candidates=("centroid", "hybrid"))
-    [(kind, allow, what)] = ours(old, write(bundle, "new", candidates=("hybrid", "bm25")))
+    [(kind, allow, what), *others] = ours(old, write(bundle, "new", candidates=("hybrid", "bm25")))
     assert (kind, allow) == ("refeed", "")  # what is stored means what it did
     assert what.startswith("candidates hybrid need pooled")
-    assert ours(old, write(bundle, "less", candidates=("centroid",))) == []
-    assert ours(old, write(bundle, "more", candidates=("hybrid", "centroid", "token"))) == []  # an index over what is there
+    gone = "candidates centroid of passage: a query that names it is refused"
+    assert others == [("breaks", "", gone), ("live", "", "candidates auto of passage take hybrid first, no longer centroid")]
+    less = ours(old, write(bundle, "less", candidates=("centroid",)))
+    assert less == [("breaks", "", gone.replace("centroid", "hybrid"))]
+    more = ours(old, write(bundle, "more", candidates=("hybrid", "centroid", "token")))
+    assert [kind for kind, _, _ in more] == ["live"]  # an index over what is there
 
 
 def test_added_candidates_need_a_feed_where_they_have_fields(bundle, tmp_path):

@@ -224,6 +224,18 @@ def test_another_dense_model_means_a_refeed(tmp_path):
     before, after = (build_package(bundle, own).write(tmp_path / str(n)) for n, own in enumerate((one, SETTINGS)))
     kinds = {(change.kind, change.what) for change in package_changes(before, after)}
     assert ("refeed", "candidates dense need dense_e5, and find only documents that are fed from now on") in kinds
+    back = {(change.kind, change.what) for change in package_changes(after, before)}
+    assert ("breaks", "dense model e5 of passage: a query that names it is refused") in back
+
+
+def test_other_weights_are_no_package_without_changes(tmp_path):
+    bundle = small_bundle(tmp_path / "bundle", dim=4, dense={name: own.dim for name, own in DENSE.items()})
+    other = dataclasses.replace(SETTINGS, weights={"bm25": 2.0}, fusion="rrf" if SETTINGS.fusion == "sum" else "sum")
+    before, after = (build_package(bundle, own).write(tmp_path / str(n)) for n, own in enumerate((SETTINGS, other)))
+    (change,) = [change for change in package_changes(before, after) if change.where == "queries"]
+    assert (change.kind, change.vespa) == ("live", False)
+    was = f"{SETTINGS.fusion} of bm25 0.5, dense 1 -> {other.fusion} of bm25 2"
+    assert change.what == f"hybrid of passage, where a query does not say: {was}"
 
 
 def test_a_plan_counts_each_model():

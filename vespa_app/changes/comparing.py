@@ -31,6 +31,7 @@ from vespa_app.package.schema_reader import Block, read_blocks
 from vespa_app.running import Description
 from vespa_app.running.description import DESCRIPTION_SCHEMA
 from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import DEFAULT_WEIGHTS, parts_of
 
 __all__ = ["KINDS", "Change", "package_changes"]
 
@@ -72,6 +73,7 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
             continue
         changes += _document_changes(running[name], index)
         changes += _schema_changes(name, _schema(old, name), _schema(new, name))
+        changes += _query_changes(running[name].settings, index.settings)
     if before.settings.schema != after.settings.schema and after.settings.schema in running:
         changes.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
     if before.settings.mode != after.settings.mode:
@@ -97,6 +99,24 @@ def _document_changes(old: Description, new: Description) -> Iterator[Change]:
         if lacking:
             what = f"candidates {candidates} need {', '.join(lacking)}, and find only documents that are fed from now on"
             yield Change("refeed", name, what, vespa=False)
+
+
+def _query_changes(old: AppSettings, new: AppSettings) -> Iterator[Change]:
+    """What the same queries get from now on."""
+    before, after = (dict.fromkeys(part for each in own.candidates for part in parts_of(each)) for own in (old, new))
+    for what, names, kept in (("candidates", before, after), ("dense model", old.dense, new.dense)):
+        for gone in names:
+            if gone not in kept:
+                yield Change(
+                    "breaks", "queries", f"{what} {gone} of {new.schema}: a query that names it is refused", vespa=False
+                )
+    if old.candidates[0] != new.candidates[0]:
+        what = f"candidates auto of {new.schema} take {new.candidates[0]} first, no longer {old.candidates[0]}"
+        yield Change("live", "queries", what, vespa=False)
+    ways = [(own.fusion, own.weights or DEFAULT_WEIGHTS) for own in (old, new)]
+    if ways[0] != ways[1] and "hybrid" in before and "hybrid" in after:
+        was, now = (f"{fusion} of " + ", ".join(f"{name} {weight:g}" for name, weight in by.items()) for fusion, by in ways)
+        yield Change("live", "queries", f"hybrid of {new.schema}, where a query does not say: {was} -> {now}", vespa=False)
 
 
 def _needed(settings: AppSettings) -> dict[str, frozenset[str]]:
