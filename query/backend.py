@@ -32,6 +32,7 @@ __all__ = [
     "dense_model",
     "dense_of_query",
     "encode_query",
+    "ready_query",
     "unfit_for",
     "with_dense",
 ]
@@ -225,16 +226,21 @@ def _numbers(given: object, what: str = "a query is a text or rows of numbers") 
         raise UsageError(f"{what}, got {type(given).__name__}") from None
 
 
+def ready_query(query: QueryVectors, dim: int) -> EncodedQuery:
+    """Raises: UsageError as check_query."""
+    rows = check_query(_numbers(query.rows), dim)
+    assert not isinstance(rows, str)
+    text = None if query.text is None else checked_text(query.text, "the text of QueryVectors")
+    return EncodedQuery(rows, text, dense=_ready_dense(query.dense), ready=True)
+
+
 def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, encodes: bool = True) -> EncodedQuery:
     """dim: of the rows. encoder: asked for where the query is a text. encodes: whether there is one; else a text has no rows.
 
     Raises: UsageError as check_query.
     """
     if isinstance(query, QueryVectors):
-        rows = check_query(_numbers(query.rows), dim)
-        assert not isinstance(rows, str)
-        text = None if query.text is None else checked_text(query.text, "the text of QueryVectors")
-        return EncodedQuery(rows, text, dense=_ready_dense(query.dense), ready=True)
+        return ready_query(query, dim)
     checked = check_query(query, dim)
     if not isinstance(checked, str):
         return EncodedQuery(checked, None, ready=True)

@@ -20,7 +20,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import LocalIndexError, UsageError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.metadata import MetadataSchema
-from query.backend import SearchIndex, Where, check_query
+from query.backend import SearchIndex, Where, check_query, ready_query
 from query.options import SearchOptions
 from query.plans import Plan, ServerQuery, VespaAnswer, together
 from query.server_answer import (
@@ -152,6 +152,8 @@ class ServerIndex:
             kind = VespaUnreachable if self._facts.backend == "vespa" else LocalIndexError
             raise kind(f"{self.address}: {self._facts.error}")
         if isinstance(query, QueryVectors):
+            if query.text is None and not query.dense:
+                return ready_query(query, self._facts.dim)
             raise UsageError(f"{self.address} is a server, which takes ready rows alone, or a text: give it one of them")
         checked = check_query(query, self._facts.dim)
         if isinstance(checked, str):

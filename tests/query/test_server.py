@@ -14,6 +14,7 @@ import pytest
 from animals import ANIMALS, QUERY
 from vespa_bundles import small_bundle
 
+from colbert_vespa.cli.commands import main
 from colbert_vespa.monitor.checks import Monitor, Watched
 from late_interaction.documents import Document
 from late_interaction.encoder import Encoder
@@ -29,7 +30,7 @@ from late_interaction.errors import (
     VespaUnreachable,
 )
 from late_interaction.problems import PROBLEMS
-from query import AsyncClient, Client, ClientSettings
+from query import AsyncClient, Client, ClientSettings, QueryVectors
 from query.server_answer import server_error
 from vespa_app.running.application import Application
 
@@ -84,6 +85,20 @@ def test_every_option_means_the_same(client, here):
             if options.get("explain"):
                 assert mine.explanation.words == other.explanation.words
                 np.testing.assert_allclose(mine.explanation.similarities, other.explanation.similarities, atol=1e-6)
+
+
+def test_ready_rows_are_taken_in_any_form_that_has_nothing_else(client, url, here, bundle, tmp_path, capsys):
+    rows = Encoder(bundle).encode_queries([QUERY])[0]
+    wanted = plain(here.search(rows, 3))
+    for query in (rows, QueryVectors(rows), QueryVectors(rows.ravel())):
+        assert plain(client.search(query, 3)) == wanted
+    np.savez(tmp_path / "query.npz", q=rows)
+    with pytest.raises(SystemExit) as ended:
+        main(["search", "--vectors", str(tmp_path / "query.npz"), "--from", f"{url}#animals", "-k", "3"])
+    assert not ended.value.code, capsys.readouterr().err
+    for more in (QueryVectors(rows, text="words"), QueryVectors(rows, {"dense": [1.0]})):
+        with pytest.raises(UsageError, match="takes ready rows alone, or a text"):
+            client.search(more, 3)
 
 
 def test_the_client_says_what_is_served(client, url, here):
