@@ -276,7 +276,7 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
     """An index that is there is opened first: whether it can be written is known before anything is read."""
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.operation == "put":
-        _check_some_text(surveyed, documents.notes, path)
+        _check_some_text(surveyed, documents.notes, path, bundle)
         _check_vectors(surveyed, bundle, options)
     if surveyed is not None and options.dry_run:
         return surveyed, None
@@ -317,10 +317,12 @@ def _check_vectors(surveyed: Survey, bundle: Bundle | None, options: FeedOptions
         )
 
 
-def _check_some_text(surveyed: Survey, notes: Sequence[Note], path: Path) -> None:
+def _check_some_text(surveyed: Survey, notes: Sequence[Note], path: Path, bundle: Bundle | None) -> None:
     """Raises: CollectionError where a new index would be empty, unless there was nothing to read."""
     if missing := lacking_text(surveyed.documents, surveyed.blank + surveyed.duplicates, notes):
-        raise CollectionError(f"no index is made at {path}: {missing}")
+        ready = bundle is not None and not bundle.encodes
+        hint = ", and no document has vectors: name their column in feed.toml ([columns] vectors)" if ready else ""
+        raise CollectionError(f"no index is made at {path}: {missing}{hint}")
 
 
 def _made_without_documents(target: LocalTarget) -> bool:

@@ -167,6 +167,8 @@ def test_a_bundle_with_a_model_takes_both(tmp_path, tiny_bundle, fed):
 def test_a_feed_without_any_vectors_is_refused_before_an_index_is_made(tmp_path, fed):
     with pytest.raises(CollectionError, match="no document has vectors, and bundle .* has no model"):
         fed([Document("a", text="words")])
+    with pytest.raises(CollectionError, match=r"no text to index, and no document has vectors: name their column"):
+        fed([Document("a")])
     assert not (tmp_path / "index").exists()
 
 
