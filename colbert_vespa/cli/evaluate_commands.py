@@ -125,10 +125,10 @@ def evaluate(
     recall = recall or goal is not None or plot is not None
     if settings.cross_encoded and (recall or tradeoffs):
         raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
-    if settings_file is not None and not fit:
+    if fit:
+        _check_fit(settings, recall or tradeoffs or (address is not None and Path(address).is_file()))
+    elif settings_file is not None:
         raise UsageError("--settings goes with --fit")
-    if settings.cross_encoded and fit:
-        raise UsageError("--fit fuses the scores that a cross-encoder comes after: leave out --rerank-with and --rerank-top")
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
@@ -162,6 +162,20 @@ def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
     if not opened.encodes:
         raise UsageError(f"--tradeoffs encodes the collection, and {bundle} has no model: compare indexes with --recall")
     return Encoder(opened, device=device)
+
+
+def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
+    """Raises: UsageError on what --fit would leave out of account."""
+    if settings.cross_encoded:
+        raise UsageError("--fit fuses the scores that a cross-encoder comes after: leave out --rerank-with and --rerank-top")
+    if no_search:
+        raise UsageError(
+            "--fit asks an index for its scores: leave out --recall, --goal, --plot and --tradeoffs, and give no run"
+        )
+    if settings.candidates not in ("auto", "hybrid"):
+        raise UsageError(f"--fit asks candidates hybrid: leave out --candidates {settings.candidates}")
+    if settings.weights and len(settings.weights) < 2:
+        raise UsageError("--fit weighs scores against each other: give --weight for two of them or more, or for none")
 
 
 def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSettings, settings: Path | None) -> None:

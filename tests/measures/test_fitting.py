@@ -121,3 +121,9 @@ def test_the_command_fits_an_index_and_writes_what_gains(tmp_path, cli):
     if found["recommended"]:
         assert tomllib.loads(settings.read_text()) == {key: found["fitted"][key] for key in ("fusion", "weights")}
     assert "--settings goes with --fit" in cli(*asked, "--settings", str(settings), code=2).stderr
+    for wrong, why in [
+        (["--candidates", "bm25"], "leave out --candidates bm25"),
+        (["--weight", "bm25=1"], "give --weight for two of them"),
+        (["--recall"], "leave out --recall"),
+    ]:
+        assert why in cli(*asked, "--fit", *wrong, code=2).stderr
