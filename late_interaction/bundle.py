@@ -229,6 +229,7 @@ class ExportedFolder(ABC, Generic[M_co]):
     path: Path
     manifest: M_co
     noun: ClassVar[str] = "bundle"
+    made_by: ClassVar[str] = "colbert-vespa export"
 
     @classmethod
     @abstractmethod
@@ -244,9 +245,9 @@ class ExportedFolder(ABC, Generic[M_co]):
         root = as_path(path, cls.noun)
         manifest_path = root / MANIFEST
         if not root.is_dir():
-            raise BundleError(f"no folder {root}: give the folder that `colbert-vespa export` wrote")
+            raise BundleError(f"no folder {root}: give the folder that `{cls.made_by}` wrote")
         if not manifest_path.is_file():
-            raise BundleError(f"{root} is not a {cls.noun} (it has no {MANIFEST}): make one with `colbert-vespa export`")
+            raise BundleError(f"{root} is not a {cls.noun} (it has no {MANIFEST}): make one with `{cls.made_by}`")
         if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{manifest_path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
         try:

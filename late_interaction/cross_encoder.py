@@ -92,6 +92,7 @@ class CrossEncoderManifest:
 @dataclass(frozen=True, eq=False)
 class CrossEncoderFolder(ExportedFolder[CrossEncoderManifest]):
     noun: ClassVar[str] = "cross-encoder"
+    made_by: ClassVar[str] = "colbert-vespa export --cross-encoder"
 
     @classmethod
     def read_manifest(cls, text: str, where: str) -> CrossEncoderManifest:

@@ -165,6 +165,10 @@ def test_neither_is_the_other(folder, tmp_path):
     with pytest.raises(BundleError, match=r"is of a cross-encoder, which has no token vectors: give it with --rerank-with"):
         Bundle.open(folder.path)
     bundle = made_bundle(tmp_path / "bundle")
+    (tmp_path / "empty").mkdir()
+    for wrong in ("empty", "nowhere"):
+        with pytest.raises(BundleError, match=f"{wrong}.*`colbert-vespa export --cross-encoder`"):
+            CrossEncoderFolder.open(tmp_path / wrong)
     with pytest.raises(BundleError, match=r"is not of a cross-encoder: make one with `colbert-vespa export --cross-encoder`"):
         CrossEncoder(bundle.path)
 
