@@ -8,9 +8,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +16,10 @@ from types import SimpleNamespace
 import httpx
 import hypothesis
 import pytest
-from filelock import FileLock
+from kept_files import cached_folder, source_key
 
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("here")
-
-ROOT = Path(__file__).resolve().parent.parent
-DAY_S = 86_400
-CACHE = ROOT / ".cache" / "tests"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,27 +44,6 @@ def _choices_are_not_timed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("late_interaction.encoder.seconds_a_text", lambda encoder: 1.0 if "int8" in encoder.precision else 2.0)
         yield
-
-
-def source_key(*folders: str) -> str:
-    digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(file.read_bytes())
-    digest.update((ROOT / "requirements.lock").read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def cached_folder(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    folder = CACHE / f"{name}-{key}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / f"{name}.lock"):  # workers want the same ones
-        if not folder.is_dir():
-            for old in CACHE.glob(f"{name}-*"):
-                if old.stat().st_mtime < time.time() - DAY_S:  # of another session, it may be in use
-                    shutil.rmtree(old, ignore_errors=True)
-            make(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 from late_interaction.bundle import MANIFEST, Bundle, is_bundle_folder
 from late_interaction.bundle_cache import cache_folder
 from late_interaction.errors import BundleError, UsageError
-from late_interaction.files import replace_folder, safe_join
+from late_interaction.files import atomic_write, replace_folder, safe_join
 
 __all__ = ["ShippedBundle", "opened_bundle", "ship"]
 
@@ -57,7 +57,7 @@ class ShippedBundle:
         for name, reference in self.files.items():
             target = safe_join(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(memoryview(ray.get(reference)))
+            atomic_write(target, ray.get(reference))
 
 
 def ship(bundle: Bundle) -> ShippedBundle:

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
 
-from conftest import cached_folder, source_key
 from golden.loaders import compare
 from golden.loaders.make_checkpoints import CHECKPOINTS
 from golden.loaders.make_checkpoints import FOLDER as CHECKPOINT_FOLDER
 from golden.loaders.rows import GOLDEN, read
 from golden.loaders.strings import STRINGS
+from kept_files import cached_folder, source_key
 
 from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle

@@ -29,9 +29,9 @@ def puts(monkeypatch):
     """(passage, vectors, ids) of every put of a local writer."""
     found, put = [], IndexWriter.put
 
-    def recording(writer, passage, vectors, token_ids=None):
+    def recording(writer, passage, vectors, token_ids=None, dense=None):
         found.append((passage, vectors, token_ids))
-        put(writer, passage, vectors, token_ids)
+        put(writer, passage, vectors, token_ids, dense)
 
     monkeypatch.setattr(IndexWriter, "put", recording)
     return found

@@ -12,7 +12,7 @@ def tokenizing(bundle, lower_case=True, prompt="", **rules):
     manifest = bundle.manifest
     document = dataclasses.replace(manifest.document, prompt=prompt)
     manifest = dataclasses.replace(manifest, lower_case=lower_case, document=document, **rules)
-    return Tokenizing(SimpleNamespace(manifest=manifest, file=bundle.file))
+    return Tokenizing(SimpleNamespace(manifest=manifest, file=bundle.file, check_encodes=bundle.check_encodes))
 
 
 def words(rows, text):

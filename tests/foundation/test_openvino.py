@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, cached_folder
+from kept_files import ROOT, cached_folder
 
 from late_interaction.devices import CPU
 from late_interaction.encoder import Encoder

@@ -55,7 +55,7 @@ def answers(*, stored=VECTORS, leave_out=(), factor=1.0, place=ComparedIndex("he
 
 def faults(given):
     """Layers that fail, with their comparisons."""
-    compared = compare_index(given, ROWS, FakeEncoder(), K)
+    compared = compare_index(given, ROWS, FakeEncoder(), K, {})
     return {c.layer: c for c in compared if any(not check.passed for check in checks_of(c, {}))}, compared
 
 

@@ -131,7 +131,7 @@ def test_resume_goes_on_where_an_interrupted_run_stopped(rag, monkeypatch):
     ids = [f"d{n}" for n in range(len(TEXTS))]
     encode = Encoder.encode_documents
     with monkeypatch.context() as patch:
-        patch.setattr("feeder.feeding.pipeline.BATCH_CHARACTERS", 1)  # batches of one document
+        patch.setattr("feeder.encoding.batches.BATCH_CHARACTERS", 1)  # batches of one document
         patch.setattr(Encoder, "encode_documents", _failing_after(2, encode))
         with pytest.raises(CheckpointError, match="the power failed"):
             rag.index(TEXTS, ids, index_name="i", overwrite_index="resume")
