@@ -181,7 +181,7 @@ def test_ready_vectors_ask_what_their_text_asks(client, bundle):
     assert [(h.id, pytest.approx(h.score, abs=1e-5)) for h in ready] == [(h.id, h.score) for h in by_text]
     with pytest.raises(UsageError, match="needs the query as text, or its vector of dense model 'dense'"):
         client.search(rows, 8, **asked)
-    with pytest.raises(UsageError, match="must be 16 finite numbers, got shape \\[15\\]"):
+    with pytest.raises(UsageError, match="must be 16 finite numbers, not all 0, got shape \\[15\\]"):
         client.search(QueryVectors(rows, {"dense": dense["dense"][:15]}), 8, **asked)
 
 
