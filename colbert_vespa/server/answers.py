@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from colbert_vespa.server.errors import PROBLEM
-from late_interaction.array_types import Matrix
 
-__all__ = ["NDJSON", "answer", "base64_rows", "line", "responses"]
+__all__ = ["NDJSON", "answer", "line", "responses"]
 
 NDJSON = "application/x-ndjson"
 _SAYS = {
@@ -42,12 +40,6 @@ def answer(body: object, status: int = 200) -> Response:
 def line(body: object) -> bytes:
     """Of NDJSON."""
     return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
-
-
-def base64_rows(rows: Matrix) -> dict[str, object]:
-    """As RowsBody."""
-    data = base64.b64encode(rows.astype("<f4").tobytes()).decode("ascii")
-    return {"base64": data, "dtype": "float32", "shape": list(rows.shape)}
 
 
 def responses(

@@ -6,7 +6,7 @@ import math
 
 from fastapi import APIRouter, Response
 
-from colbert_vespa.server.answers import answer, base64_rows, responses
+from colbert_vespa.server.answers import answer, responses
 from colbert_vespa.server.models import (
     PassagesAnswer,
     PassagesBody,
@@ -17,6 +17,7 @@ from colbert_vespa.server.models import (
 )
 from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
 from colbert_vespa.server.stored import passage_scores, passage_vectors
+from late_interaction.ready_rows import packed_array
 from query.options import check_ids
 
 __all__ = ["router"]
@@ -54,5 +55,5 @@ async def vectors(name: str, body: VectorsBody, engine: Asked, access: Reads, ti
     """Stored token vectors of passages, by passage id; unknown ids are left out."""
     check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
     found = await passage_vectors(engine, access, name, check_ids(body.ids), timeout(body.timeout))
-    rows = {id_: base64_rows(D) for id_, D in found.items()}
+    rows = {id_: packed_array(D) for id_, D in found.items()}
     return answer({"vectors": rows, "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})

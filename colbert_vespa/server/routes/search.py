@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from colbert_vespa.server.answers import NDJSON, answer, base64_rows, line, responses
+from colbert_vespa.server.answers import NDJSON, answer, line, responses
 from colbert_vespa.server.models import (
     EncodeAnswer,
     EncodeBody,
@@ -22,6 +22,7 @@ from colbert_vespa.server.models import (
 from colbert_vespa.server.requests import Asked, Reads, StrictRoute, Timeout, check_sizes
 from late_interaction.array_types import Matrix
 from late_interaction.errors import ColbertVespaError, UsageError
+from late_interaction.ready_rows import packed_array
 from query.options import SearchOptions
 from query.types import SearchResult
 
@@ -122,7 +123,7 @@ async def encode(body: EncodeBody, engine: Asked, access: Reads, timeout: Timeou
     check_sizes(engine, texts=(*queries, *documents), many=len(queries) + len(documents))
     seconds = timeout(body.timeout)
     found = await engine.encode(access, queries, documents, body.index, seconds) if queries or documents else []
-    shown = base64_rows if body.format == "base64" else _numbers
+    shown = packed_array if body.format == "base64" else _numbers
     return await _built(engine, lambda: {"vectors": list(map(shown, found))}, large=True)
 
 
