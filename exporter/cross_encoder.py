@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,7 +20,7 @@ from exporter.options import ExportOptions
 from exporter.quantization import check_schemes, quantize_all
 from exporter.quiet import quiet
 from exporter.verification import verification_texts
-from exporter.weights import check_custom_code, require_safetensors, safe_view, tensor_names
+from exporter.weights import check_custom_code, safe_source, tensor_names
 from late_interaction.bundle import ATTENTION_MASK, INPUT_IDS, TYPE_IDS, is_bundle_folder
 from late_interaction.cross_encoder import (
     ACTIVATIONS,
@@ -88,11 +87,7 @@ def export_pairs(
     folder = scan_checkpoint(place)
     _check_kind(folder)
     check_custom_code(folder, options.trust_remote_code)
-    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-        source = folder
-        if options.allow_pickle and folder.pickled():
-            source = safe_view(folder, Path(scratch) / folder.path.resolve().name, changed={}, convert=True)
-        require_safetensors(source)
+    with safe_source(folder, allow_pickle=options.allow_pickle) as source:
         model = _loaded(source, options)
         with replace_folder(output, owned=is_bundle_folder) as staging:
             progress("exporting the cross-encoder to ONNX")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from exporter.options import ExportOptions
 from exporter.quantization import quantize_all
 from exporter.quiet import quiet
 from exporter.verification import DenseReport, dense_fidelity, timed, verification_texts
-from exporter.weights import check_custom_code, check_loaded, check_modules, require_safetensors, safe_view
+from exporter.weights import check_custom_code, check_loaded, check_modules, safe_source
 from late_interaction.bundle import DENSE, DENSE_OUTPUT, Bundle, DensePart, write_manifest
 from late_interaction.dense import DenseEncoder
 from late_interaction.errors import CheckpointError
@@ -74,11 +73,7 @@ def _load(folder: CheckpointFolder, options: ExportOptions) -> tuple[Any, Any]:
     """The SentenceTransformer on the CPU, and the tokenizer that its texts go through."""
     _check_kind(folder)
     check_custom_code(folder, options.trust_remote_code)
-    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-        source = folder
-        if options.allow_pickle and folder.pickled():
-            source = safe_view(folder, Path(scratch) / folder.path.resolve().name, changed={}, convert=True)
-        require_safetensors(source)
+    with safe_source(folder, allow_pickle=options.allow_pickle) as source:
         check_modules(source, options.trust_remote_code)
         try:
             with quiet():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from exporter.checkpoint_folder import CheckpointFolder
 from exporter.layouts.layout import Layout, Rules
 from exporter.layouts.scanning import LAYOUTS
 from exporter.quiet import quiet
-from exporter.weights import check_custom_code, check_loaded, check_modules, require_safetensors, safe_view, tensor_names
+from exporter.weights import check_custom_code, check_loaded, check_modules, safe_source, tensor_names
 from late_interaction.errors import CheckpointError
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_tokenizer", "positions", "without_projection"]
@@ -50,13 +49,7 @@ def load_checkpoint(folder: CheckpointFolder, *, trust_remote_code: bool = False
     if layout.rules is None:
         raise CheckpointError(f"{folder.shown} is a {folder.layout} folder, whose graph torch does not load")
     check_custom_code(folder, trust_remote_code)
-    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-        source, changed = folder, layout.changed(folder)
-        if changed or (allow_pickle and folder.pickled()):
-            # the name stays, since sentence-transformers may quote it
-            view = Path(scratch) / folder.path.resolve().name
-            source = safe_view(folder, view, changed=changed, convert=allow_pickle)
-        require_safetensors(source)
+    with safe_source(folder, allow_pickle=allow_pickle, changed=layout.changed(folder)) as source:
         check_modules(source, trust_remote_code)
         if layout.projection and layout.projection not in tensor_names(source.path):
             raise CheckpointError(f"{folder.shown} has no {layout.projection}, the projection of a {folder.layout} checkpoint")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import string
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from exporter.checkpoint_folder import CheckpointFolder
 from exporter.loading import load_tokenizer, without_projection
 from exporter.quiet import quiet
-from exporter.weights import check_custom_code, check_loaded, require_safetensors, safe_view
+from exporter.weights import check_custom_code, check_loaded, require_safetensors, safe_source
 from late_interaction.errors import CheckpointError
 
 __all__ = ["make_plain_checkpoint"]
@@ -41,8 +40,7 @@ def make_plain_checkpoint(
     if not texts:
         raise without_projection(encoder)
     if allow_pickle and encoder.pickled():
-        with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
-            view = safe_view(encoder, Path(scratch) / encoder.path.resolve().name, changed={}, convert=True)
+        with safe_source(encoder, allow_pickle=True) as view:
             make_plain_checkpoint(view, output, texts, dim=dim)
         return
     import torch

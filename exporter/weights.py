@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,15 @@ from typing import Any
 from exporter.checkpoint_folder import CheckpointFolder
 from late_interaction.errors import CheckpointError
 
-__all__ = ["check_custom_code", "check_loaded", "check_modules", "require_safetensors", "safe_view", "tensor_names"]
+__all__ = [
+    "check_custom_code",
+    "check_loaded",
+    "check_modules",
+    "require_safetensors",
+    "safe_source",
+    "safe_view",
+    "tensor_names",
+]
 
 INDEX = "pytorch_model.bin.index.json"
 
@@ -25,6 +35,25 @@ def require_safetensors(folder: CheckpointFolder) -> None:
         )
     if not any(name.endswith(".safetensors") for name in folder.files):
         raise CheckpointError(f"{folder.shown} has no weights (no .safetensors file)")
+
+
+@contextmanager
+def safe_source(
+    folder: CheckpointFolder, *, allow_pickle: bool, changed: Mapping[str, dict[str, Any]] | None = None
+) -> Iterator[CheckpointFolder]:
+    """Give the folder, or a view of it that is there within the context: with `changed` settings, and with pickled weights as
+    safetensors where `allow_pickle` lets them be read.
+
+    Raises: as `require_safetensors`; CheckpointError where a pickle holds more than tensors.
+    """
+    source = folder
+    with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as scratch:
+        if changed or (allow_pickle and folder.pickled()):
+            # the name stays, since sentence-transformers may quote it
+            view = Path(scratch) / folder.path.resolve().name
+            source = safe_view(folder, view, changed=changed or {}, convert=allow_pickle)
+        require_safetensors(source)
+        yield source
 
 
 def safe_view(
