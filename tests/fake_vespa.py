@@ -56,7 +56,8 @@ class FakeVespa(LocalServer):
                 gone = (OSError, h2.exceptions.ProtocolError)  # the other side went away
                 with contextlib.suppress(*gone), contextlib.closing(self):
                     if tls is not None:
-                        self.connection = tls.wrap_socket(self.connection, server_side=True)
+                        self.connection = tls.wrap_socket(self.connection, server_side=True, do_handshake_on_connect=False)
+                        shake_hands(self.connection)
                         second = self.connection.selected_alpn_protocol() == "h2"
                     else:
                         second = self.connection.recv(3, socket.MSG_PEEK) == b"PRI"
@@ -169,6 +170,19 @@ class FakeVespa(LocalServer):
             page = rows[body.get("offset", 0) :][: body["hits"]]
         root = {"fields": {"totalCount": len(rows)}, "coverage": {"full": True}, "children": [{"fields": f} for f in page]}
         return 200, json.dumps({"root": root}).encode()
+
+
+def shake_hands(connection: ssl.SSLSocket) -> None:
+    """Shake hands. On failure read what the client sent already: unread bytes reset the connection, and the alert is lost."""
+    try:
+        connection.do_handshake()
+    except ssl.SSLError:
+        with contextlib.closing(socket.socket(fileno=connection.detach())) as plain:
+            plain.settimeout(5)
+            plain.shutdown(socket.SHUT_WR)
+            while plain.recv(1 << 16):
+                pass
+        raise
 
 
 class SkippedTime:
