@@ -1,4 +1,4 @@
-# `colbert-vespa serve` for production: API and page over a local index or a Vespa application (docs/serving.md).
+# `colbert-vespa serve` for production: API and page over a local index or a Vespa application (docs/how-to/serving.md).
 #
 #   docker build -t colbert-vespa .
 #   docker run -p 127.0.0.1:8000:8000 -v ./index:/index -v ./keys.json:/keys.json:ro colbert-vespa

@@ -153,7 +153,7 @@ COLUMNS = ("callers", "requests", "429", "errors", "written", "p50 ms", "p95", "
 
 
 def table(runs: Sequence[Run]) -> str:
-    """As docs/performance.md has it."""
+    """As docs/performance/notes.md has it."""
     found = ratios(runs)
     rows = [COLUMNS, ("---",) * len(COLUMNS)]
     for run in runs:

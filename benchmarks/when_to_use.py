@@ -1,6 +1,7 @@
-"""Late interaction beside BM25, dense vectors and cross-encoders on judged collections: the table of docs/when-to-use.md.
+"""Late interaction beside BM25, dense vectors and cross-encoders on judged collections: a table of the documentation.
 
-    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--page docs/when-to-use.md] [--plots DIR]
+    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--plots DIR]
+        [--page docs/explanation/when-to-use.md]
         [--keep DIR]
 
 Quality is against the judgements; bytes are of what a search reads (no texts); build is encoding of the whole corpus, from the

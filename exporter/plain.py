@@ -1,6 +1,6 @@
 """A ColBERT from a plain encoder: a projection fitted by PCA to token rows of a sample.
 
-Untrained [MASK] expansion and markers hurt (measured: docs/performance.md), so the result has neither. The projection keeps
+Untrained [MASK] expansion and markers hurt (docs/performance/notes.md), so the result has neither. The projection keeps
 inner products as well as `dim` dimensions can: PCA without centring, since MaxSim compares raw rows.
 """
 

@@ -2,7 +2,7 @@
 
 `int8` quantizes the rows that enter a matrix product one by one, each by its own largest value, where onnxruntime's dynamic
 quantization (`int8-tensor`) takes one scale for the whole batch. A text's vectors then never depend on the texts it is encoded
-with, and one large activation does not cost the others their precision (measured: docs/performance.md).
+with, and one large activation does not cost the others their precision (measured: docs/performance/notes.md).
 """
 
 from __future__ import annotations

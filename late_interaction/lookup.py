@@ -15,7 +15,7 @@ from late_interaction.errors import MissingDependency
 
 __all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "scaled_rows"]
 
-LOOKED_AT = 12  # groups of a row, times the sixth root of how many there are (docs/performance.md)
+LOOKED_AT = 12  # groups of a row, times the sixth root of how many there are (docs/performance/notes.md)
 WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
 FLOOR_RANK, FLOOR_SHARE = 128, 512  # of a missing similarity: the 128th best of a row, or of few centroids one in 512
 LARGEST = 32_767
@@ -74,7 +74,7 @@ class Lookup:
 
     def lists(self, Q: Matrix, count: int) -> tuple[I32, Matrix, Matrix]:
         """As `nearest`; and `[q, count]`, how far each is above what the row has in a passage that none of them finds: that is
-        estimated by the similarity of a centroid farther down, as a passage's best may be any (docs/performance.md)."""
+        estimated by the similarity of a centroid farther down, as a passage's best may be any (docs/performance/notes.md)."""
         return _with_gains(*self.nearest(Q, self._floor_rank(count)), count)
 
     def _floor_rank(self, count: int) -> int:

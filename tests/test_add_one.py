@@ -1,4 +1,4 @@
-"""A source, a target and a backend of one's own, as docs/architecture.md says under "Add one". Codecs and candidates:
+"""A source, a target and a backend of one's own, as architecture.md says under "Add one". Codecs and candidates:
 tests/vespa_app/test_add_one.py; layouts of checkpoints: tests/exporter/test_checkpoint_folder.py."""
 
 from __future__ import annotations

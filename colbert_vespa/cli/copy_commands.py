@@ -85,7 +85,7 @@ def backup(
     resume: Resume = False,
     json_output: Json = False,
 ) -> None:
-    """Writes an index's documents and vectors into a folder of compressed parts with checksums (docs/copying.md)."""
+    """Writes an index's documents and vectors into a folder of compressed parts with checksums (docs/how-to/backups.md)."""
     from feeder.copying import CopyOptions, backup_index
 
     _run(json_output, functools.partial(backup_index, address, output, CopyOptions(_bundle(bundle), resume=resume)))

@@ -47,7 +47,7 @@ def _health() -> tuple[Rule, ...]:
         ),
         Rule(
             "ContentNodeNotUp", 'sum by (state) (colbert_vespa_content_nodes{state!="up"}) > 0', "2m", TICKET,
-            "{{ $value }} content nodes are {{ $labels.state }}", "see docs/operations.md, incidents",
+            "{{ $value }} content nodes are {{ $labels.state }}", "see docs/how-to/monitoring.md, incidents",
         ),
         Rule(
             "PartWrong", 'colbert_vespa_state{area=~"application|config server|index"} == 3', "2m", PAGE,
@@ -136,7 +136,7 @@ def _drift(limits: WarningLimits) -> tuple[Rule, ...]:
     return (
         Rule(
             "Drift", " or ".join(alternatives), "2h", TICKET, "{{ $labels.of }} have moved by {{ $value }} from the baseline",
-            "other documents than at first: see docs/operations.md, drift",
+            "other documents than at first: see docs/how-to/monitoring.md, drift",
         ),
     )  # fmt: skip
 

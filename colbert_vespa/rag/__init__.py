@@ -1,4 +1,4 @@
-"""RAGatouille's interface over the feeder, the query client and the exporter. docs/ragatouille.md says what differs."""
+"""RAGatouille's interface over the feeder, the query client and the exporter (docs/reference/ragatouille.md)."""
 
 from colbert_vespa.rag.corpus import CorpusProcessor, sentence_splitter
 from colbert_vespa.rag.model import RAGPretrainedModel

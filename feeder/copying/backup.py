@@ -1,4 +1,4 @@
-"""A backup folder, as a target and as a place with stored documents. docs/copying.md tells the format.
+"""A backup folder, as a target and as a place with stored documents. docs/how-to/backups.md tells the format.
 
 parts/000000.gz, ...    documents with their vectors (parts.py)
 bundle/                 the index's bundle

@@ -1,4 +1,4 @@
-"""A part of a backup: some documents with their vectors, as one compressed file. docs/copying.md tells the format.
+"""A part of a backup: some documents with their vectors, as one compressed file. docs/how-to/backups.md tells the format.
 
 Unpacked: the length of the head in eight bytes, the head as JSON, then the rows of all passages one after the other in the
 form that the head names:

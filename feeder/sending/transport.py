@@ -1,6 +1,6 @@
 """HTTP/2 by libcurl: many streams over few connections, in one thread.
 
-libcurl was the cheapest of ten clients that were measured (docs/performance.md). Over http:// it speaks HTTP/2 at once, as
+libcurl was the cheapest of ten measured clients (docs/performance/notes.md). Over http:// it speaks HTTP/2 at once, as
 Vespa's containers do; over https:// the two agree on it. Streams are spread over all connections, so that a load balancer
 in between has several to distribute. Where an operation's time ran out, its connection may be one whose other side takes bytes
 and has stopped reading them, and libcurl would use it again: all connections are left then, and what is sent from then on goes

@@ -1,4 +1,4 @@
-"""A local PLAID index: one folder, many readers, one writer. docs/index-format.md tells the files."""
+"""A local PLAID index: one folder, many readers, one writer. docs/reference/index-format.md tells the files."""
 
 from __future__ import annotations
 

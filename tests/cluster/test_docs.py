@@ -1,4 +1,4 @@
-"""The code in docs/scaling.md."""
+"""The code in docs/how-to/scaling.md."""
 
 import functools
 import re
@@ -8,7 +8,8 @@ import pytest
 
 import colbert_vespa.ray
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8"), re.S)
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "scaling.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
 
 
 def test_code_is_python_and_its_names_are_there():

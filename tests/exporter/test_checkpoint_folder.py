@@ -84,7 +84,8 @@ def called(names: set[str], run) -> list[str]:
 
 
 def test_export_walks_through_the_functions_that_the_documentation_lists(tmp_path):
-    section = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("\n## exporter\n")[1].split("\n## ")[0]
+    page = (ROOT / "docs/contributing/architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## exporter\n")[1].split("\n## ")[0]
     walk = re.findall(r"^\d+\. `([\w.]+)`", section, re.MULTILINE)
     assert len(walk) > 20
     sample = tmp_path / "sample.jsonl"

@@ -1,4 +1,4 @@
-"""Faults in the middle of a whole feed: each ends as docs/feeding.md says, the ledger balances, and a resumed feed brings the
+"""Faults in the middle of a whole feed: each ends as feeding.md says, the ledger balances, and a resumed feed brings the
 rest without sending again what was taken."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a connection can do to a feed, with a real local server: each fault and its outcome, as docs/feeding.md states it."""
+"""What a connection can do to a feed, with a real local server: each fault and its outcome, as feeding.md states it."""
 
 from __future__ import annotations
 

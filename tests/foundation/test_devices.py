@@ -19,7 +19,7 @@ from late_interaction.errors import BundleError, DeviceError, MissingDependency,
 from late_interaction.graphs import round_up
 from query import Client
 
-PAGE = (Path(__file__).parents[2] / "docs" / "devices.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "devices.md").read_text("utf-8")
 TEXTS = ["one", "two words", "three words here " * 9, "many " * 60, "a b c d", "last"]
 
 

@@ -1,4 +1,4 @@
-"""examples/ and the code in docs/frameworks.md run."""
+"""examples/ and the code in docs/how-to/frameworks.md run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_code_of_the_documentation_runs(animals, minilm_bundle, tmp_path, mo
     (tmp_path / "animals").symlink_to(animals)
     (tmp_path / "bundle").symlink_to(minilm_bundle.path)
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "frameworks.md").read_text("utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "frameworks.md").read_text("utf-8"), re.S)
     assert len(blocks) == 4
     names = {}
     for block in blocks:

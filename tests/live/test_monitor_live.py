@@ -206,7 +206,7 @@ def test_a_host_that_is_cut_off_is_one_and_comes_back(hosts, minilm_bundle):
 
 
 def set_node_state(key, state):
-    """As docs/operations.md says."""
+    """As docs/how-to/monitoring.md says."""
     url = f"http://10.99.0.11:19050/cluster/v2/content/storage/{key}"
     body = {"state": {"user": {"state": state, "reason": "disk is replaced"}}}
     httpx.put(url, json=body, timeout=10).raise_for_status()

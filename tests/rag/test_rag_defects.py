@@ -1,4 +1,4 @@
-"""RAGatouille's defects, by their numbers in the list that docs/ragatouille.md repeats: none of them is here."""
+"""RAGatouille's defects, by their numbers in the list that docs/reference/ragatouille.md repeats: none of them is here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of docs/serving.md run as they stand."""
+"""The examples of docs/how-to/serving.md run as they stand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from page_browser import PageServer
 from serving import made
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "serving.md").read_text("utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```(?:\n```json\n(.*?)```)?", PAGE, re.S)
 
 

@@ -163,7 +163,7 @@ def kmeans_codebooks(monkeypatch):
 
 @pytest.mark.usefixtures("kmeans_codebooks")
 def test_times_are_those_measured_on_the_node():
-    """../shared/reference and docs/performance.md: SciFact, one thread."""
+    """../shared/reference and docs/performance/notes.md: SciFact, one thread."""
     scifact = PlanRequest(
         documents=5183, tokens=157, centroids=8192, threads=1, redundancy=1, searchable_copies=1,
         candidates=("centroid", "pooled", "exhaustive"),
@@ -201,7 +201,7 @@ def test_times_are_those_measured_on_the_node():
 )  # fmt: skip
 @pytest.mark.usefixtures("kmeans_codebooks")
 def test_residual_costs_what_performance_md_has_and_not_what_bfloat16_does(passages, tokens, rows, table):
-    """The table of docs/performance.md, and for bfloat16 on scifact the second run that it names."""
+    """The table of docs/performance/notes.md, and for bfloat16 on scifact the second run that it names."""
     for (codec, name, probes, rerank), measured in table.items():
         with_centroid = dict.fromkeys((name, "centroid"))  # hybrid takes it where it is
         plan = make_plan(

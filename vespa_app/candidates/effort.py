@@ -1,4 +1,4 @@
-"""How hard to look for a recall goal, and with which codec, from what was measured (docs/performance.md, benchmarks/vespa.py).
+"""How hard to look for a recall goal, and with which codec, from what was measured (performance/notes.md, benchmarks/vespa.py).
 
 Each pair of codec and strategy has its own ceiling: what the codec has lost, no effort finds. `centroid` is of a codebook as
 `export --documents` makes it for that many passages, counted from float32 vectors (benchmarks/centroids.py). Of bfloat16 it is

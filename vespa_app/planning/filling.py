@@ -9,9 +9,7 @@ from vespa_app.planning.request import GB, Figure, PlanRequest
 
 __all__ = ["filling_figures"]
 
-TAKEN = (
-    "docs/performance.md, Feeding: what a warm node of 2 cores took of passages of 100 binary rows; HNSW of tokens takes more"
-)
+TAKEN = "docs/performance, Feeding: what a warm node of 2 cores took of passages of 100 binary rows; HNSW of tokens takes more"
 GIVEN = "the rate is yours (--encode-rate): tokens_per_s of a feed's summary, times the pooling"
 HEX = "vectors are sent as hexadecimal, two characters a byte; gzip takes off about half"
 OPERATIONS_PER_S = 1_091.0  # of a content node

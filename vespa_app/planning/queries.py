@@ -19,20 +19,20 @@ __all__ = ["query_cost"]
 
 MAXSIM = "MaxSim 2.1M token vectors/s: one thread of a 2-core machine, SciFact, 32 rows of 128 dimensions, bfloat16"
 DECODING = (
-    "decoding: docs/performance.md, 2.3 us a token vector at 4 bits (docs 6,776 ms for 340, scifact 2,997 for 200: 15 to 20"
+    "decoding: docs/performance, 2.3 us a token vector at 4 bits (docs 6,776 ms for 340, scifact 2,997 for 200: 15 to 20"
     " times bfloat16), .67 at 2 (48 ms for 166); 1 bit is not measured, .4 by the number of its terms"
 )
 CENTROID = (
-    "lists: SciFact and docs on a real node, 16 to 64 of 8,192, 7.8M postings/s; their length: docs/performance.md, 1.5 times"
+    "lists: SciFact and docs on a real node, 16 to 64 of 8,192, 7.8M postings/s; their length: docs/performance, 1.5 times"
     " the average was counted for 60,000 passages, 1.9 for a million; centroids: the bundle's, or those of `export --documents`"
 )
 POOLED = "HNSW: SciFact on a real node; assumed to grow with the logarithm of the passages"
 BM25 = (
-    "words: docs/performance.md, bm25 without its reranking took 8 ms among 60,000 passages and 9 among 5,183; assumed to grow"
+    "words: docs/performance, bm25 without its reranking took 8 ms among 60,000 passages and 9 among 5,183; assumed to grow"
     " with the square root beyond"
 )
 ROWS_NEAREST = (
-    "rows: docs/performance.md, `token` with binary took 14 ms for 9 rows among 98,000 token vectors, reranking included;"
+    "rows: docs/performance, `token` with binary took 14 ms for 9 rows among 98,000 token vectors, reranking included;"
     " other codecs and the logarithm are assumed"
 )
 DENSE = "HNSW: taken from `pooled` (SciFact on a real node); not measured of dense models"

@@ -11,7 +11,7 @@ from vespa_app.planning.request import GB, Figure, PlanRequest
 __all__ = ["VCPU_BUSY", "container_figures", "content_vcpu", "groups_figure"]
 
 BUSY = "assumed: processors are 60 % busy at the peak, so that queries do not wait for each other"
-ENCODED = "docs/performance.md, one int8 query 1.8 ms at most; 615 MB RSS of a container with the int8 embedder"
+ENCODED = "docs/performance, one int8 query 1.8 ms at most; 615 MB RSS of a container with the int8 embedder"
 VCPU_BUSY = 0.6
 ENCODING_MS = 1.8
 CONTAINER_GB = 0.615

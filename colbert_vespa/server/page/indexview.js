@@ -3,7 +3,7 @@
 import { announce, button, el, foreign, replace } from "./dom.js";
 import { ago, bytes, count, cut, moment, shownValue } from "./text.js";
 
-const MOST_GROWTH = 8; // from here on any commit trains a new codebook (docs/index-format.md)
+const MOST_GROWTH = 8; // from here on any commit trains a new codebook (docs/reference/index-format.md)
 const MOST_DRIFT = 0.03; // from here on, and from a growth of 2, `index compact` does
 
 const whole = (value) => (Number.isFinite(value) ? count(value) : null);

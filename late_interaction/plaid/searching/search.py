@@ -34,7 +34,7 @@ from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = ["search", "search_selected"]
 
-POSTINGS = 900  # passages that a row's lists have together, in one index: recall depends on that (docs/performance.md)
+POSTINGS = 900  # passages that a row's lists have together, in one index: recall depends on that (docs/performance/notes.md)
 LEAST_PROBES, MOST_PROBES = 4, 64
 RERANKED_ROWS = 24_576  # token vectors that are reranked: many short passages, or few long ones
 READ_CODES = 200_000  # centroids of passages that are read: many short passages, or few long ones

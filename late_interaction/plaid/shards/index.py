@@ -1,4 +1,4 @@
-"""An index of several shards: one folder with SHARDS.json and a local index for each shard. docs/index-format.md tells more."""
+"""An index of several shards: one folder with SHARDS.json and a local index for each shard (docs/reference/index-format.md)."""
 
 from __future__ import annotations
 

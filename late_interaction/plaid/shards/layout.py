@@ -1,4 +1,4 @@
-"""SHARDS.json: into how many shards an index is cut, and by what. docs/index-format.md tells the format."""
+"""SHARDS.json: into how many shards an index is cut, and by what. docs/reference/index-format.md tells the format."""
 
 from __future__ import annotations
 
