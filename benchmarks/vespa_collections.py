@@ -3,7 +3,8 @@
 A collection is one of those below, or the path of a folder as `colbert-vespa evaluate` takes it (whole, first 100 queries).
 `docs` is a seeded sample of 60,000 passages of technical documentation, cut at 64 tokens; its queries are 200 seeded headings
 of at least four words; `docs-100k` has 40,000 more, and the same bundle. `scifact` and `cranfield` are whole (300 tokens) with
-their first 100 queries. `NAME:N` is the first N documents of one, with its queries and its codebook: how a cost grows.
+their first 100 queries; `medquad-test` is the part of medquad that `benchmarks.train` tests on. `NAME:N` is the first N
+documents of one, with its queries and its codebook: how a cost grows.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.train import part_of
 from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
+from colbert_vespa.evaluation.evaluating import Judged
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
 from feeder.sources import open_sources
@@ -44,13 +47,20 @@ BLOCK = 512
 @dataclass(frozen=True)
 class Spec:
     """passages: a seeded sample of so many, 0 for all. length: tokens of a passage at most. queries: at most so many.
-    source: the collection whose documents and bundle it has, where that is another."""
+    source: the collection whose documents and bundle it has, where that is another. folder: of the data, where it has another
+    name. part: of the data, as `benchmarks.train.part_of` says; all of it where it is empty."""
 
     name: str
     passages: int
     length: int
     queries: int
     source: str = ""
+    folder: str = ""
+    part: str = ""
+
+    @property
+    def data(self) -> Path:
+        return DATA / (self.source or self.folder or self.name)
 
 
 COLLECTIONS = {
@@ -60,6 +70,7 @@ COLLECTIONS = {
         Spec("docs", 60_000, 64, 200),
         Spec("docs-100k", 100_000, 64, 200, "docs"),
         Spec("cranfield", 0, 300, 100),
+        Spec("medquad-test", 0, 300, 100, folder="medquad", part="test"),
     )
 }
 
@@ -126,13 +137,12 @@ def _folder_name(name: str) -> str:
 
 
 def _documents(spec: Spec) -> tuple[list[Document], list[CollectionQuery]]:
-    source = DATA / (spec.source or spec.name)
-    documents = [d for d in open_sources([str(source)])[0] if not d.blank]
+    documents = [d for d in open_sources([str(spec.data)])[0] if not d.blank and spec.part in ("", part_of(d))]
     if spec.passages:
         documents = _sample(documents, spec.passages)
         return documents, _heading_queries(documents, spec.queries)
-    queries = read_collection(source).queries
-    return documents, list(queries)[: spec.queries]
+    read = read_collection(spec.data)
+    return documents, list(Judged.of(spec.name, documents, read.queries, read.qrels).queries)[: spec.queries]
 
 
 def _sample(documents: list[Document], count: int) -> list[Document]:

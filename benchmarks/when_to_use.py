@@ -1,15 +1,17 @@
-"""Late interaction beside BM25, dense vectors and cross-encoders on judged collections: a table of the documentation.
+"""Late interaction beside BM25 and dense vectors on judged collections: tables of the documentation.
 
-    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--plots DIR]
-        [--page docs/explanation/when-to-use.md]
-        [--keep DIR]
+    python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--plots DIR] [--keep DIR]
+        [--work DIR] [--page docs/explanation/when-to-use.md]
 
-Quality is against the judgements; bytes are of what a search reads (no texts); build is encoding of the whole corpus, from the
-rate over a sample, plus making the index; latency is of a query of text, encoding included, one query at a time. The dense
-model is MiniLM with its own mean pooling and exact search in float32; late interaction is the same MiniLM with a projection,
-untrained. No cross-encoder can be had offline: its cost is measured with a model of that size (MiniLM over query and passage
-together), and its quality is left out. --quick: cranfield alone, 50 queries, and fewer trade-offs. A collection of more than
-2,000 passages has fewer trade-offs in any case, over 100 queries.
+Each collection is exported, fed and searched as a user would do it: a bundle with token vectors and a dense model, one local
+index of it, and the table of `evaluate --compare` with 200 candidates reranked. The dense model is MiniLM as it was trained;
+late interaction is the same MiniLM with a projection that was fitted to the collection's texts, never trained. Below that the
+same search over smaller token vectors, and the cost of a cross-encoder of MiniLM's size as the last stage: there is no trained
+one on the package index, so its quality is left out. Bytes are of what a search reads, without texts. Latency is of a
+search of ten by text, encoding included, one query at a time.
+
+--work: folder of bundles and indexes, made once. --keep: folder of results; what it has is not measured again. --plots: also
+measure the trade-offs, over 100 queries where there are more than 2,000 passages. --quick: cranfield alone, 50 queries.
 """
 
 from __future__ import annotations
@@ -17,208 +19,211 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.vespa_collections import DATA, open_collection
+from benchmarks.vespa_collections import COLLECTIONS, Benched, open_collection
 from colbert_vespa.cli.demo import minilm_folder
-from colbert_vespa.evaluation.baselines import Hits, dense_run, fused_run
-from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
-from colbert_vespa.evaluation.evaluating import Judged
-from colbert_vespa.evaluation.metrics import Metric, means, percentile
+from colbert_vespa.evaluation.collection import read_collection
+from colbert_vespa.evaluation.evaluating import EvaluationSettings, Judged, asked_run
+from colbert_vespa.evaluation.metrics import Metric, percentile
 from colbert_vespa.evaluation.runs import rankings_of
-from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
-from exporter.torch_dense import TorchDense
-from late_interaction.bm25 import Bm25
+from colbert_vespa.evaluation.ways import MAXSIM, MeasuredWay, WaysReport, measure_rankings, measure_ways
+from exporter import ExportOptions, export, export_cross_encoder
+from feeder import FeedOptions, feed
+from late_interaction.bundle import DENSE, Bundle
+from late_interaction.bundle_cache import cache_folder
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.plaid import Storage
+from late_interaction.plaid.index import LocalIndex
+from late_interaction.vector_cache import CachedEncoder
 from query import Client
 
 METRICS = (Metric("ndcg", 10), Metric("map", 100), Metric("recall", 100))
-DEPTH = 100
-RATE_SAMPLE = 64  # texts that a rate of encoding is measured on
-RERANKED = 50  # passages that a cross-encoder is given
+COLUMNS = {"ndcg_at_10": "nDCG@10", "map_at_100": "MAP@100", "recall_at_100": "recall@100"}
+SINGLES = ("bm25", "dense", MAXSIM)
+DEPTH, RERANK = 100, 200
+CROSSED, CROSSED_QUERIES = 50, 5  # passages that a cross-encoder reads, and queries that it is timed on
 QUICK_QUERIES = 50
-LARGE, LARGE_QUERIES = 2_000, 100  # passages of a collection that has fewer trade-offs, over so many queries
+LARGE, LARGE_QUERIES = 2_000, 100  # passages of a collection whose trade-offs have fewer queries
 MARKS = ("<!-- measured by benchmarks/when_to_use.py -->", "<!-- end of what was measured -->")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to search. p: of nDCG@10 against late interaction by randomisation. None: not measured."""
-
-    way: str
-    ndcg_at_10: float | None
-    map_at_100: float | None
-    recall_at_100: float | None
-    p: float | None
-    bytes_per_passage: float | None
-    build_s: float | None
-    p50_ms: float
-    p95_ms: float
-
-
-def timed(queries: Sequence[CollectionQuery], search: Callable[[str], list[tuple[str, float]]]) -> tuple[Hits, list[float]]:
-    search(queries[0].text)
-    run, seconds = {}, []
-    for query in queries:
-        start = time.perf_counter()
-        run[query.id] = search(query.text)
-        seconds.append(time.perf_counter() - start)
-    return run, seconds
-
-
-def seconds_for_all(texts: Sequence[str], encode: Callable[[Sequence[str]], object]) -> float:
-    """Of encoding all texts, from the rate over a spread sample."""
-    sample = texts[:: max(1, len(texts) // RATE_SAMPLE)][:RATE_SAMPLE]
-    encode(sample[:4])
-    start = time.perf_counter()
-    encode(sample)
-    return (time.perf_counter() - start) * len(texts) / len(sample)
-
-
-def bm25_row(judged: Judged, texts: Sequence[str]) -> tuple[Hits, list[float], float, float]:
-    start = time.perf_counter()
-    keyword = Bm25([d.id for d in judged.documents], texts)
-    build = time.perf_counter() - start
-    run, seconds = timed(judged.queries, lambda text: keyword.search(text, DEPTH))
-    return run, seconds, keyword.index_bytes / len(texts), build
-
-
-def dense_row(judged: Judged, texts: Sequence[str]) -> tuple[Hits, list[float], float, float]:
-    model = TorchDense(minilm_folder())
-    build = seconds_for_all(texts, model.encode_documents)
-    D = model.encode_documents(texts)
-
-    def search(text: str) -> list[tuple[str, float]]:
-        return dense_run(judged.documents, [CollectionQuery("q", text)], D, model.encode_queries([text]), DEPTH)["q"]
-
-    run, seconds = timed(judged.queries, search)
-    return run, seconds, D.nbytes / len(texts), build
-
-
-def cross_row(judged: Judged, texts: Sequence[str]) -> list[float]:
-    """Seconds that a cross-encoder of MiniLM's size takes over RERANKED passages for each of a few queries."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(str(minilm_folder())),
-        AutoModel.from_pretrained(str(minilm_folder())).eval(),
-    )
-    passages = list(texts[:: max(1, len(texts) // RERANKED)][:RERANKED])
-    seconds = []
-    for query in judged.queries[:5]:
-        start = time.perf_counter()
-        pairs = tokenizer(
-            [query.text] * len(passages), passages, padding=True, truncation=True, max_length=512, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            model(**pairs)
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def measure(name: str, *, quick: bool, plots: Path) -> dict[str, object]:
-    benched = open_collection(name)
-    read = read_collection(DATA / name)
-    judged = Judged.of(name, benched.documents, read.queries, read.qrels, QUICK_QUERIES if quick else None)
-    texts = [passage_text(d.title, d.text) for d in judged.documents]
-    ids = [query.id for query in judged.queries]
-    encode_s = seconds_for_all(texts, Encoder(benched.bundle, precision="int8").encode_documents)
-    found: dict[str, tuple[Hits, list[float], float, float]] = {
-        "BM25": bm25_row(judged, texts), "dense (MiniLM, float32)": dense_row(judged, texts),
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        for label, storage, factor in LATE:
-            folder = Path(scratch) / label
-            index, seconds = built_index(folder, benched.encoder, judged.documents, storage, factor)
-            size = index.bytes_per_token * index.token_vectors / len(texts)
-            with Client(str(folder)) as client:
-                for candidates in ("centroid", "bm25") if label == LATE[0][0] else ("centroid",):
-                    way = label if candidates == "centroid" else f"BM25, reranked by {label}"
-                    run, taken = timed(judged.queries, lambda text: hits(client, text, candidates))  # noqa: B023
-                    found[way] = run, taken, size, encode_s + seconds
-    late = found[LATE[0][0]]
-    for other, way in (("BM25", "BM25 + late interaction"), ("dense (MiniLM, float32)", "dense + late interaction")):
-        run, taken, size, build = found[other]
-        both = [a + b for a, b in zip(taken, late[1], strict=True)]
-        found[way] = fused_run(late[0], run, DEPTH), both, size + late[2], build + late[3]
-    dense, words = found["dense (MiniLM, float32)"], found["BM25"]
-    both = [a + b for a, b in zip(dense[1], words[1], strict=True)]
-    found["BM25 + dense"] = fused_run(dense[0], words[0], DEPTH), both, dense[2] + words[2], dense[3] + words[3]
-    ours = METRICS[0].values(rankings_of(late[0]), judged.qrels, ids)
-    rows = []
-    for way, (run, taken, size, build) in found.items():
-        rankings = rankings_of(run)
-        values = means(METRICS, rankings, judged.qrels, ids)
-        p = None if run is late[0] else paired(METRICS[0].values(rankings, judged.qrels, ids), ours).randomisation
-        p50, p95 = (1000 * percentile(taken, share) for share in (0.5, 0.95))
-        rows.append(Row(way, values["ndcg_at_10"], values["map_at_100"], values["recall_at_100"], p, size, build, p50, p95))
-    crossed = cross_row(judged, texts)
-    rows.append(Row(f"cross-encoder over {RERANKED} passages, cost alone", None, None, None, None, None, None,
-                    1000 * statistics.median(crossed), 1000 * max(crossed)))  # fmt: skip
-    few = {
-        "storages": (Storage("float32"), Storage("residual", 4), Storage("residual", 2), Storage("binary")),
-        "poolings": (1, 2),
-    }
-    large = len(texts) > LARGE
-    asked = Judged.of(name, benched.documents, read.queries, read.qrels, LARGE_QUERIES) if large and not quick else judged
-    tradeoffs = measure_tradeoffs(benched.encoder, asked, **few if quick or large else {})  # type: ignore[arg-type]
-    plots.mkdir(parents=True, exist_ok=True)
-    plot_tradeoffs(tradeoffs, plots / f"tradeoffs-{name}.svg")
-    return {"collection": name, "passages": len(texts), "queries": len(ids), "rows": [asdict(row) for row in rows],
-            "tokens_per_passage": float(np.mean([len(D) for D in benched.encoder.encode_documents(texts[:200])])),
-            "measured": f"{time.strftime('%Y-%m-%d')}, load {load()}", "tradeoffs": tradeoffs.to_json()["points"]}  # fmt: skip
-
-
-LATE = (
-    ("late interaction, 4 bits", Storage("residual", 4), 1),
-    ("late interaction, 2 bits", Storage("residual", 2), 1),
-    ("late interaction, 2 bits, pooled by 2", Storage("residual", 2), 2),
-    ("late interaction, binary", Storage("binary"), 1),
+SMALLER = (
+    ("2 bits", Storage("residual", 2), 1),
+    ("2 bits, pooled by 2", Storage("residual", 2), 2),
+    ("binary", Storage("binary"), 1),
 )
 
 
-def hits(client: Client, text: str, candidates: str) -> list[tuple[str, float]]:
-    return [(hit.id, hit.score) for hit in client.search(text, DEPTH, candidates=candidates).hits]
+@dataclass(frozen=True)
+class Made:
+    """A collection with its judged queries, and its local index of token vectors of 4 bits and dense vectors."""
+
+    benched: Benched
+    judged: Judged
+    index: Path
 
 
-def table(result: dict[str, object]) -> str:
-    """Markdown, as the page has it."""
+def made(name: str, work: Path, *, quick: bool) -> Made:
+    """Exports and feeds what is not in the folder `work` yet."""
+    benched = open_collection(name)
+    read = read_collection(COLLECTIONS[name].data)
+    judged = Judged.of(name, benched.documents, read.queries, read.qrels, QUICK_QUERIES if quick else None)
+    bundle, index = work / f"{name}.bundle", work / f"{name}.index"
+    if not bundle.is_dir():
+        export(benched.bundle.path, bundle, ExportOptions(dense={DENSE: minilm_folder()}, quantize=("int8",)))
+    if not index.is_dir():
+        opened = Bundle.open(bundle)
+        encoder = CachedEncoder(Encoder(opened, precision="int8"), benched.cache)
+        part = index.with_suffix(".part")
+        feed(benched.documents, FeedOptions(to=part, bundle=opened, encoder=encoder, resume=True, journal=work / f"{name}.log"))
+        part.rename(index)
+    return Made(benched, judged, index)
+
+
+def bytes_by_score(index: Path, passages: int) -> dict[str, float]:
+    """Of a passage, for each score."""
+    snapshot = LocalIndex.open(index).snapshot
+    words = sum(
+        entry.bytes
+        for segment in snapshot.version.segments
+        for name, entry in segment.files.items()
+        if name.startswith("words_")
+    )
+    sizes = {"bm25": words, "dense": snapshot.dense_bytes(DENSE), MAXSIM: snapshot.stored_bytes()}
+    return {name: size / passages for name, size in sizes.items()}
+
+
+def measure(name: str, work: Path, *, quick: bool, plots: Path | None) -> dict[str, Any]:
+    source = made(name, work, quick=quick)
+    benched, judged = source.benched, source.judged
+    sizes = bytes_by_score(source.index, len(judged.documents))
+    with Client(source.index) as client:
+        report = measure_ways(client, judged, EvaluationSettings(rerank=RERANK))
+        crossed = crossed_ms(client, judged, work)
+    rows = [row_of(row, sum(sizes[score] for score in row.scores)) for row in report.rows]
+    rows += [smaller_row(source, report, *how) for how in SMALLER]
+    if plots is not None:
+        large = len(judged.documents) > LARGE and not quick
+        read = read_collection(COLLECTIONS[name].data)
+        asked = Judged.of(name, benched.documents, read.queries, read.qrels, LARGE_QUERIES) if large else judged
+        plots.mkdir(parents=True, exist_ok=True)
+        plot_tradeoffs(measure_tradeoffs(benched.encoder, asked), plots / f"tradeoffs-{name}.svg")
+    tokens = np.mean([len(D) for D in benched.encoder.encode_documents(texts_of(benched)[:200])])
+    return {
+        "collection": name, "passages": report.passages, "queries": report.queries, "tokens_per_passage": float(tokens),
+        "measured": f"{time.strftime('%Y-%m-%d')}, load {load()}", "rows": rows, "cross_encoder_ms": crossed,
+        "fitted": None if report.fitted is None else report.fitted.to_json(),
+    }  # fmt: skip
+
+
+def texts_of(benched: Benched) -> list[str]:
+    return [passage_text(document.title, document.text) for document in benched.documents]
+
+
+def row_of(row: MeasuredWay, size: float, name: str = "") -> dict[str, Any]:
+    """p: of nDCG@10 to each single score, by randomisation."""
+    chances = {other: found[METRICS[0].key].randomisation for other, found in row.differences.items()}
+    return {
+        "way": name or row.name, "single": row.single, "fused": "by" in row.name or row.name == "fitted", **row.metrics,
+        "p": chances, "bytes_per_passage": size, "p50_ms": row.latency_ms["p50"],
+    }  # fmt: skip
+
+
+def smaller_row(source: Made, report: WaysReport, label: str, storage: Storage, factor: int) -> dict[str, Any]:
+    """Candidates centroid over token vectors that are stored otherwise."""
+    benched, judged = source.benched, source.judged
+    singles = {name: report.rankings[name] for name in SINGLES if name in report.rankings}
+    with tempfile.TemporaryDirectory() as scratch:
+        index, _ = built_index(Path(scratch) / "index", benched.encoder, judged.documents, storage, factor)
+        size = index.bytes_per_token * index.token_vectors / len(judged.documents)
+        with Client(index.path) as client:
+            how = EvaluationSettings(candidates="centroid", rerank=RERANK)
+            asked = asked_run(client, judged, DEPTH, how, lambda *_: None)
+    name = f"centroid -> {MAXSIM}, {label}"
+    return row_of(measure_rankings(name, (MAXSIM,), rankings_of(asked.run), singles, asked.seconds, judged, METRICS), size)
+
+
+def crossed_ms(client: Client, judged: Judged, work: Path) -> float:
+    """What a cross-encoder of MiniLM's size adds to a query, p50: with a head of random weights, as cost is all that counts."""
+    folder = work / "cross-encoder"
+    if not folder.is_dir():
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        torch.manual_seed(13)
+        with tempfile.TemporaryDirectory() as scratch:
+            checkpoint = str(minilm_folder())
+            AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1).save_pretrained(scratch)
+            AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
+            export_cross_encoder(scratch, folder, ExportOptions(quantize=("int8",)))
+    seconds = []
+    for query in judged.queries[:CROSSED_QUERIES]:
+        start = time.perf_counter()
+        client.search(query.text, 10)
+        plain = time.perf_counter()
+        found = client.search(query.text, 10, rerank_with=folder, rerank_with_top=CROSSED, timeout=600)
+        if not found.reranked_with:
+            raise RuntimeError("; ".join(found.notes))
+        seconds.append(time.perf_counter() - plain - (plain - start))
+    return 1000 * percentile(seconds, 0.5)
+
+
+def findings(result: dict[str, Any]) -> list[str]:
+    """Whether the best fusion is above every single score, and what dense candidates keep of MaxSim over everything."""
+    rows = {row["way"]: row for row in result["rows"]}
+    best = max((row for row in result["rows"] if row["fused"]), key=lambda row: row["ndcg_at_10"])
+    others = "; ".join(
+        f"{best['ndcg_at_10'] - rows[name]['ndcg_at_10']:+.3f} to {name} (p {best['p'][name]:.4f})" for name in SINGLES
+    )
+    kept = rows[f"dense -> {MAXSIM}"]["ndcg_at_10"] / rows[MAXSIM]["ndcg_at_10"]
+    lines = [
+        f"Best fusion: {best['way']}, nDCG@10 {others}.",
+        f"`dense -> {MAXSIM}` has {kept:.3f} of the nDCG@10 of `{MAXSIM}`.",
+        f"A cross-encoder over the best {CROSSED} adds {result['cross_encoder_ms']:,.0f} ms to a query.",
+    ]
+    if result["fitted"] is not None:
+        way = result["fitted"]["fitted"]
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in way["weights"].items())
+        lines.insert(1, f"Weights fitted to all queries: {way['fusion']}, {weights}.")
+    return lines
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown, as the page has it; the best of each measure is bold."""
     head = (
         f"{result['collection']}, {result['passages']:,} passages of {result['tokens_per_passage']:.0f} token vectors, "
-        f"{result['queries']} queries ({result['measured']}):\n\n"
-        "| | nDCG@10 | p | MAP@100 | recall@100 | B a passage | build s | p50 / p95 ms |\n|---|---|---|---|---|---|---|---|"
+        f"{result['queries']:,} queries ({result['measured']}):\n"
     )
-    lines = []
-    for row in result["rows"]:  # type: ignore[attr-defined]
-        quality = [_shown(row[key], ".3f") for key in ("ndcg_at_10", "p", "map_at_100", "recall_at_100")]
-        costs = [_shown(row["bytes_per_passage"], ",.0f"), _shown(row["build_s"], ".1f")]
-        cells = " | ".join(quality + costs)
-        lines.append(f"| {row['way']} | {cells} | {row['p50_ms']:.1f} / {row['p95_ms']:.1f} |")
-    return "\n".join([head, *lines])
+    names = [*COLUMNS.values(), *(f"p to {name}" for name in SINGLES), "B a passage", "p50 ms"]
+    lines = [head, f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    most = {key: max(row[key] for row in result["rows"]) for key in COLUMNS}
+    for row in result["rows"]:
+        quality = [f"**{row[key]:.3f}**" if row[key] == most[key] else f"{row[key]:.3f}" for key in COLUMNS]
+        chances = [f"{row['p'][name]:.3f}" if row["p"].get(name) is not None else "" for name in SINGLES]
+        cells = [f"`{row['way']}`", *quality, *chances, f"{row['bytes_per_passage']:,.0f}", f"{row['p50_ms']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", " ".join(findings(result))])
 
 
-def write_page(page: Path, results: Sequence[dict[str, object]], plots: Path, *, quick: bool) -> None:
+def write_page(page: Path, results: Sequence[dict[str, Any]], plots: Path, *, quick: bool) -> None:
     """Replaces what is between the marks."""
     text = page.read_text(encoding="utf-8")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    how = f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`:"
-    folder = Path(os.path.relpath(plots, page.parent))
-    parts = [how]
+    parts = [f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`:"]
     for result in results:
-        name = f"tradeoffs-{result['collection']}.svg"
-        parts += [table(result), f"![Trade-offs on {result['collection']}]({folder / name})"]
+        parts.append(table(result))
+        plot = plots / f"tradeoffs-{result['collection']}.svg"
+        if plot.is_file():
+            parts.append(f"![Trade-offs on {result['collection']}]({Path(os.path.relpath(plot, page.parent)).as_posix()})")
     page.write_text("\n\n".join([before + MARKS[0], *parts, MARKS[1] + after]), encoding="utf-8")
 
 
@@ -227,26 +232,24 @@ def load() -> str:
     return f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores"
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="cranfield, fewer queries and trade-offs")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="cranfield, fewer queries")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
-    parser.add_argument("--collection", action="append", help="cranfield or scifact; default: both")
+    parser.add_argument("--collection", action="append", choices=list(COLLECTIONS), help="default: the three that are judged")
     parser.add_argument("--page", type=Path, help="put the tables between this page's marks")
-    parser.add_argument("--plots", type=Path, default=Path("docs/images"), help="folder of the plots")
+    parser.add_argument("--plots", type=Path, help="folder that gets plots of the trade-offs")
     parser.add_argument("--keep", type=Path, help="folder of results: what it has is not measured again")
+    parser.add_argument("--work", type=Path, default=cache_folder() / "benchmarks" / "when-to-use", help="bundles and indexes")
     arguments = parser.parse_args()
     out = sys.stderr if arguments.json else sys.stdout
-    names = arguments.collection or (["cranfield"] if arguments.quick else ["scifact", "cranfield"])
+    names = arguments.collection or (["cranfield"] if arguments.quick else ["cranfield", "scifact", "medquad-test"])
+    arguments.work.mkdir(parents=True, exist_ok=True)
     results = []
     for name in names:
         kept = None if arguments.keep is None else arguments.keep / f"{name}.json"
         if kept is None or not kept.exists():
-            results.append(measure(name, quick=arguments.quick, plots=arguments.plots))
+            results.append(measure(name, arguments.work, quick=arguments.quick, plots=arguments.plots))
         else:
             results.append(json.loads(kept.read_text(encoding="utf-8")))
         if kept is not None:
@@ -254,7 +257,7 @@ def main() -> None:
             kept.write_text(json.dumps(results[-1]), encoding="utf-8")
         print(table(results[-1]) + "\n", file=out, flush=True)
     if arguments.page:
-        write_page(arguments.page, results, arguments.plots, quick=arguments.quick)
+        write_page(arguments.page, results, arguments.plots or Path("docs/images"), quick=arguments.quick)
     if arguments.json:
         print(json.dumps({"collections": results}))
 

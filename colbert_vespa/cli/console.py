@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from colbert_vespa.evaluation.parity.run import ParityReport
     from colbert_vespa.evaluation.recall import RecallReport
     from colbert_vespa.evaluation.tradeoffs import Tradeoffs
+    from colbert_vespa.evaluation.ways import WaysReport
     from exporter.cross_encoder import CrossEncoderReport
     from exporter.verification import DenseReport, ExportReport, Fidelity, Speed
     from feeder.feeding.ledger import FeedSummary
@@ -239,6 +240,25 @@ class Output:
         self.console.print(table)
         if evaluation.baselines:
             self.say("in brackets: p of the difference to the first column, by randomisation")
+
+    def ways(self, report: WaysReport) -> None:
+        """A line for each way to search, the best one bold; then what the table says."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column(f"{report.collection}: {report.passages:,} passages, {report.queries:,} queries")
+        singles = [row.name for row in report.rows if row.single]
+        keys = list(report.rows[0].metrics)
+        for name in (*(key.replace("_at_", "@") for key in keys), *(f"p {name}" for name in singles), "p50 ms"):
+            table.add_column(name, justify="right")
+        for row in report.rows:
+            chances = [row.differences[name][report.metric].randomisation if name != row.name else None for name in singles]
+            cells = [*(f"{row.metrics[key]:.3f}" for key in keys), *("" if p is None else f"{p:.3f}" for p in chances)]
+            table.add_row(row.name, *cells, f"{row.latency_ms['p50']:.1f}", style="bold green" if row == report.best else None)
+        self.console.print(table)
+        self.say(f"p: of the difference in {report.metric.replace('_at_', '@')} to each single score, by randomisation")
+        if report.fitted is not None:
+            fitted = report.fitted.fitted
+            weights = ", ".join(f"{name} {weight:g}" for name, weight in fitted.weights.items())
+            self.say(f"fitted: each query with weights that the other queries chose; of all: {fitted.fusion}, {weights}")
 
     def tradeoffs(self, found: Tradeoffs) -> None:
         """A line for each index and candidates; those that no other dominates are bold."""

@@ -87,6 +87,9 @@ def evaluate(
     recall: Annotated[
         bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Search in all ways: by each score, as candidates of MaxSim, and fused.")
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the weights of candidates hybrid to the judgements, cross-validated.")
     ] = False,
@@ -123,12 +126,12 @@ def evaluate(
         None if baseline is None else read_run(baseline), weights_of(weight), fusion, dense_model, rerank_with, rerank_with_top,
     )  # fmt: skip
     recall = recall or goal is not None or plot is not None
-    if settings.cross_encoded and (recall or tradeoffs):
-        raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
+    no_search = recall or tradeoffs or (address is not None and Path(address).is_file())
+    _check_modes(settings, recall or tradeoffs, fit, settings_file)
     if fit:
-        _check_fit(settings, recall or tradeoffs or (address is not None and Path(address).is_file()))
-    elif settings_file is not None:
-        raise UsageError("--settings goes with --fit")
+        _check_fit(settings, no_search)
+    if compare:
+        _check_compare(settings, no_search or fit or run is not None)
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
             raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
@@ -147,7 +150,9 @@ def evaluate(
         judged = Judged.read(collection, qrels, queries)
         whole = dataclasses.replace(client_settings, require_full=True)  # a part of an answer measures nothing
         with Client(address, bundle, settings=whole, device=on) as client:
-            if fit:
+            if compare:
+                _show_ways(out, client, judged, settings)
+            elif fit:
                 _show_fit(out, client, judged, settings, settings_file)
             else:
                 _show_evaluation(out, _evaluated(out, client, judged, settings), run)
@@ -164,6 +169,14 @@ def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
     return Encoder(opened, device=device)
 
 
+def _check_modes(settings: EvaluationSettings, by_maxsim: bool, fit: bool, settings_file: Path | None) -> None:
+    """Raises: UsageError on options of another mode. by_maxsim: --recall or --tradeoffs."""
+    if settings.cross_encoded and by_maxsim:
+        raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
+    if settings_file is not None and not fit:
+        raise UsageError("--settings goes with --fit")
+
+
 def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
     """Raises: UsageError on what --fit would leave out of account."""
     if settings.cross_encoded:
@@ -176,6 +189,27 @@ def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
         raise UsageError(f"--fit asks candidates hybrid: leave out --candidates {settings.candidates}")
     if settings.weights and len(settings.weights) < 2:
         raise UsageError("--fit weighs scores against each other: give --weight for two of them or more, or for none")
+
+
+def _check_compare(settings: EvaluationSettings, other: bool) -> None:
+    """Raises: UsageError on what --compare does not read."""
+    if other:
+        raise UsageError("--compare is a table of its own: leave out --fit, --run, --recall, --goal, --plot and --tradeoffs")
+    chosen = (settings.candidates != "auto", settings.weights, settings.fusion, settings.dense, settings.baseline)
+    if any(chosen) or settings.cross_encoded:
+        raise UsageError(
+            "--compare searches in every way: leave out --candidates, --weight, --fusion, --dense, --baseline, --rerank-with "
+            "and --rerank-top"
+        )
+
+
+def _show_ways(out: Output, client: Client, judged: Judged, settings: EvaluationSettings) -> None:
+    from colbert_vespa.evaluation.ways import measure_ways
+
+    with out.steps() as step:
+        report = measure_ways(client, judged, settings, step=step)
+    out.ways(report)
+    out.result(report.to_json())
 
 
 def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSettings, settings: Path | None) -> None:

@@ -37,9 +37,11 @@ from query.options import AUTO
 from query.types import Query
 
 __all__ = [
+    "AskedRun",
     "Evaluation",
     "EvaluationSettings",
     "Judged",
+    "asked_run",
     "cached_encoder",
     "compared",
     "evaluate",
@@ -173,7 +175,7 @@ def evaluate(
     report = step or (lambda _what, _done, _total: None)
     metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))
     depth = max(metric.k for metric in metrics)
-    asked = _asked(client, judged, depth, settings, report)
+    asked = asked_run(client, judged, depth, settings, report)
     recall = None
     sample = judged.queries[: settings.recall_queries]
     exactly = settings.recall_queries > 0 and (encoder is not None or judged.ready)
@@ -199,14 +201,18 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AskedRun:
+    """seconds: of a search of ten for each query. candidates: those of the last."""
+
     run: dict[str, list[tuple[str, float]]]
     seconds: list[float]
     candidates: str
 
 
-def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport) -> _Asked:
-    """Each query twice: ten hits, timed, and `depth`."""
+def asked_run(
+    client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport, what: str = "queries"
+) -> AskedRun:
+    """Each query twice: ten hits, timed, as a user asks, and behind them those of a search of `depth`."""
     run, seconds, used = {}, [], ""
 
     def search(query: Query, k: int) -> SearchResult:
@@ -229,8 +235,8 @@ def _asked(client: Client, judged: Judged, depth: int, settings: EvaluationSetti
         for hit in (*found.hits, *deep.hits):
             scores.setdefault(hit.id, hit.score)
         run[query.id] = list(scores.items())[: max(depth, 10)]
-        report("queries", place + 1, len(judged.queries))
-    return _Asked(run, seconds, used)
+        report(what, place + 1, len(judged.queries))
+    return AskedRun(run, seconds, used)
 
 
 def _baseline_runs(

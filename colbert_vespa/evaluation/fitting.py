@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from colbert_vespa.evaluation.collection import Qrels
 from colbert_vespa.evaluation.evaluating import Judged
@@ -47,7 +48,8 @@ class Way:
 @dataclass(frozen=True)
 class FittedWeights:
     """fitted: the way that is best on all queries. now: the one it is compared with, and its mean. held_out: mean of queries
-    that had no part in choosing the way they were measured with. difference: of these less `now`."""
+    that had no part in choosing the way they were measured with. difference: of these less `now`. chosen: by query id the way
+    that the queries of the other folds chose."""
 
     metric: str
     queries: int
@@ -56,6 +58,7 @@ class FittedWeights:
     before: float
     held_out: float
     difference: PairedDifference
+    chosen: Mapping[str, Way]
 
     @property
     def recommended(self) -> bool:
@@ -64,7 +67,8 @@ class FittedWeights:
         return self.difference.difference > 0 and chance is not None and chance <= CHANCE
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "recommended": self.recommended}
+        """All but `chosen`."""
+        return {name: value for name, value in asdict(self).items() if name != "chosen"} | {"recommended": self.recommended}
 
 
 def record_scores(client: Client, judged: Judged, now: Way, step: StepReport, *, dense: str | None = None) -> RecordedScores:
@@ -94,16 +98,19 @@ def fit_weights(recorded: RecordedScores, qrels: Qrels, now: Way, metric: Metric
     if len(queries) < LEAST_QUERIES:
         raise CollectionError(f"{len(queries)} judged queries are too few to fit weights: at least {LEAST_QUERIES}")
     ways = [now, *(way for way in _ways(list(now.weights)) if way != now)]
-    values = np.array([_values(recorded, qrels, queries, way, metric) for way in ways])  # [ways, queries]
+    values = np.stack([_values(recorded[query], qrels.get(query, {}), ways, metric) for query in queries], axis=1)
     held_out = np.empty(len(queries))
+    chosen: dict[str, Way] = {}
     places = list(range(len(queries)))
     random.Random(SEED).shuffle(places)
     for fold in (places[start::FOLDS] for start in range(FOLDS)):
         others = np.setdiff1d(places, fold)
-        held_out[fold] = values[values[:, others].mean(axis=1).argmax(), fold]
+        best = int(values[:, others].mean(axis=1).argmax())
+        held_out[fold] = values[best, fold]
+        chosen |= {queries[place]: ways[best] for place in fold}
     return FittedWeights(
         metric.key, len(queries), ways[int(values.mean(axis=1).argmax())], now, float(values[0].mean()),
-        float(held_out.mean()), paired(held_out.tolist(), values[0].tolist()),
+        float(held_out.mean()), paired(held_out.tolist(), values[0].tolist()), chosen,
     )  # fmt: skip
 
 
@@ -115,12 +122,23 @@ def _ways(names: Sequence[str]) -> Iterator[Way]:
                 yield Way(weights, fusion)
 
 
-def _values(recorded: RecordedScores, qrels: Qrels, queries: Sequence[str], way: Way, metric: Metric) -> list[float]:
-    rankings = {}
-    for query in queries:
-        scores = fused(recorded[query], way.weights, way.fusion)
-        rankings[query] = sorted(scores, key=lambda id_: (-scores[id_], id_))[: metric.k]
-    return metric.values(rankings, qrels, queries)
+def _values(
+    scores: Mapping[str, Mapping[str, float]], judged: Mapping[str, float], ways: Sequence[Way], metric: Metric
+) -> NDArray[np.float64]:
+    """The metric of one query by each of the ways, as `fused` ranks by them; equal scores are in the order of ids."""
+    names, ids = list(scores), sorted({id_ for of in scores.values() for id_ in of})
+    there = np.array([[id_ in scores[name] for id_ in ids] for name in names], np.bool_)  # [names, ids]
+    parts = {}
+    for fusion in FUSIONS:
+        alone = [fused({name: scores[name]}, {name: 1.0}, fusion) for name in names]
+        parts[fusion] = np.array([[part.get(id_, 0.0) for id_ in ids] for part in alone])
+    found = np.zeros(len(ways))
+    for place, way in enumerate(ways):
+        weights = np.array([way.weights.get(name, 0.0) for name in names])
+        known = there[weights > 0].any(axis=0)
+        order = np.argsort(np.where(known, -(weights @ parts[way.fusion]), np.inf), kind="stable")[: min(metric.k, known.sum())]
+        found[place] = metric.of([ids[best] for best in order], judged)
+    return found
 
 
 def write_weights(path: Path, way: Way) -> None:

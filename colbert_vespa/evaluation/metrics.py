@@ -91,8 +91,11 @@ class Metric:
 
     def values(self, rankings: Rankings, qrels: Qrels, queries: Sequence[str]) -> list[float]:
         """One for each query; a query without ranking has 0."""
-        measure = METRICS[self.name]
-        return [measure(rankings.get(query, ()), qrels.get(query, {}), self.k) for query in queries]
+        return [self.of(rankings.get(query, ()), qrels.get(query, {})) for query in queries]
+
+    def of(self, ranking: Sequence[str], judged: Mapping[str, float]) -> float:
+        """Of one query."""
+        return METRICS[self.name](ranking, judged, self.k)
 
 
 STANDARD = (Metric("ndcg", 10), Metric("mrr", 10), Metric("recall", 100), Metric("map", 100))

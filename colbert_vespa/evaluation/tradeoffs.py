@@ -135,7 +135,7 @@ def built_index(
 ) -> tuple[LocalIndex, float]:
     """The index, and the seconds that it took from ready vectors."""
     index = LocalIndex.create(
-        folder, bundle=without_codebooks(encoder.bundle), schema=MetadataSchema({}), codec=storage.codec, bits=storage.bits
+        folder, bundle=without_parts(encoder.bundle), schema=MetadataSchema({}), codec=storage.codec, bits=storage.bits
     )
     seconds = 0.0
     pooling = Pooling(factor)
@@ -154,11 +154,12 @@ def built_index(
     return index, seconds + time.perf_counter() - start
 
 
-def without_codebooks(bundle: Bundle) -> Bundle:
-    """A bundle with a codebook decides on the bits of an index."""
-    books = set(bundle.manifest.codebooks.values())
-    files = {name: entry for name, entry in bundle.manifest.files.items() if name not in books}
-    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, codebooks={}, files=files))
+def without_parts(bundle: Bundle) -> Bundle:
+    """Token vectors alone: a codebook would decide on the bits of an index, and a dense model wants vectors of its own."""
+    manifest = bundle.manifest
+    parts = {*manifest.codebooks.values(), *(name for part in manifest.dense.values() for name in part.files)}
+    files = {name: entry for name, entry in manifest.files.items() if name not in parts}
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(manifest, codebooks={}, dense={}, files=files))
 
 
 def _asked(client: Client, judged: Judged, candidates: str) -> tuple[float, float, float]:

@@ -1,0 +1,167 @@
+"""All ways to search one index on judged queries: each score alone, each as candidates of MaxSim, and fused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from colbert_vespa.evaluation.evaluating import AskedRun, EvaluationSettings, Judged, asked_run, compared
+from colbert_vespa.evaluation.fitting import LEAST_QUERIES, FittedWeights, Way, fit_weights, record_scores
+from colbert_vespa.evaluation.metrics import STANDARD, Metric, Rankings, means, percentile
+from colbert_vespa.evaluation.runs import rankings_of
+from colbert_vespa.evaluation.significance import PairedDifference
+from late_interaction.errors import UsageError
+from late_interaction.progress import StepReport
+from query import Client
+from vespa_app.settings.application_settings import FUSIONS, parts_of
+
+__all__ = ["MeasuredWay", "SearchWay", "WaysReport", "measure_rankings", "measure_ways", "ways_of"]
+
+MAXSIM, HYBRID, EXHAUSTIVE = "maxsim", "hybrid", "exhaustive"
+FITTED = "fitted"  # the row whose weights come from the judgements
+
+
+@dataclass(frozen=True, slots=True)
+class SearchWay:
+    """candidates: as in a search. fused: of candidates hybrid. scores: what it reads, of bm25, dense and maxsim. single: one
+    score ranks everything, which the other ways are compared with."""
+
+    name: str
+    candidates: str
+    scores: tuple[str, ...]
+    fused: Way | None = None
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class MeasuredWay:
+    """metrics: means by key. differences: to each single score, by its name and the metric's key. latency_ms: p50 and p95 of a
+    search of ten; encoding of the query included."""
+
+    name: str
+    scores: tuple[str, ...]
+    metrics: Mapping[str, float]
+    differences: Mapping[str, Mapping[str, PairedDifference]]
+    latency_ms: Mapping[str, float]
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class WaysReport:
+    """rows: in the order of `ways_of`, `fitted` last. metric: key of what the weights are fitted to. fitted: None where there
+    are too few queries, or no scores to weigh. rankings: document ids by row and query."""
+
+    collection: str
+    passages: int
+    queries: int
+    metric: str
+    rows: tuple[MeasuredWay, ...]
+    fitted: FittedWeights | None
+    rankings: Mapping[str, Rankings]
+
+    def row(self, name: str) -> MeasuredWay | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def best(self) -> MeasuredWay:
+        """The row with the greatest mean."""
+        return max(self.rows, key=lambda row: row.metrics[self.metric])
+
+    def to_json(self) -> dict[str, object]:
+        """All but the rankings."""
+        return {
+            "collection": self.collection,
+            "passages": self.passages,
+            "queries": self.queries,
+            "metric": self.metric,
+            "rows": [asdict(row) for row in self.rows],
+            "fitted": None if self.fitted is None else self.fitted.to_json(),
+        }
+
+
+def ways_of(strategies: Sequence[str]) -> list[SearchWay]:
+    """Of an index with those candidates: single scores first, then what MaxSim orders, then fusions."""
+    parts = [part for name in strategies for part in parts_of(name)]
+    finders = [name for name in ("bm25", "dense") if name in parts]
+    scores = [name for name in ("bm25", "dense") if name in parts or name == "bm25"]  # hybrid has the words in any case
+    singles, fusions = [], []
+    if HYBRID in parts:
+        singles = [SearchWay(name, HYBRID, (name,), Way({name: 1.0}, FUSIONS[0]), single=True) for name in scores]
+        for size, fusion in itertools.product((2, 3), FUSIONS):
+            for names in itertools.combinations([*scores, MAXSIM], size):
+                alike = Way(dict.fromkeys(names, 1.0), fusion)
+                fusions.append(SearchWay(f"{'+'.join(names)} by {fusion}", HYBRID, names, alike))
+    if EXHAUSTIVE in parts:
+        singles.append(SearchWay(MAXSIM, EXHAUSTIVE, (MAXSIM,), single=True))
+    own = [part for part in dict.fromkeys(parts) if part not in (*scores, "dense", HYBRID, EXHAUSTIVE)]
+    both = ["+".join(finders)] if len(finders) > 1 else []
+    ordered = [
+        SearchWay(f"{name} -> {MAXSIM}", name, (*(part for part in parts_of(name) if part in finders), MAXSIM))
+        for name in (*own, *finders, *both)
+    ]
+    return [*singles, *ordered, *fusions]
+
+
+def measure_ways(client: Client, judged: Judged, settings: EvaluationSettings, *, step: StepReport | None = None) -> WaysReport:
+    """Asks every query in every way, and once more with weights that the other queries have chosen. settings: rerank, model
+    and metrics; weights are fitted to the first of these, or to nDCG@10.
+
+    Raises: UsageError where a query has no text.
+    """
+    say = step or (lambda _what, _done, _total: None)
+    if any(not query.text.strip() for query in judged.queries):
+        raise UsageError("--compare asks bm25 and dense too, which need queries as text")
+    metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))
+    metric = (*settings.metrics, *STANDARD)[0]
+    ways = ways_of(client.strategies)
+    rankings: dict[str, Rankings] = {}
+    seconds: dict[str, Sequence[float]] = {}
+
+    def ask(way: SearchWay, part: Judged) -> AskedRun:
+        fused = way.fused or Way({}, "")
+        how = replace(settings, candidates=way.candidates, weights=fused.weights or None, fusion=fused.fusion or None)
+        return asked_run(client, part, max(m.k for m in metrics), how, say, way.name)
+
+    for way in ways:
+        found = ask(way, judged)
+        rankings[way.name], seconds[way.name] = rankings_of(found.run), found.seconds
+    scores = tuple(dict.fromkeys(name for way in ways if way.fused is not None and not way.single for name in way.scores))
+    fitted = None
+    if scores and len(judged.queries) >= LEAST_QUERIES:
+        now = Way(dict.fromkeys(scores, 1.0), FUSIONS[0])
+        fitted = fit_weights(record_scores(client, judged, now, say, dense=settings.model), judged.qrels, now, metric)
+        folds = [ask(SearchWay(FITTED, HYBRID, scores, way), part) for way, part in _parts(judged, fitted.chosen)]
+        ways.append(SearchWay(FITTED, HYBRID, scores))
+        rankings[FITTED] = {query: ranking for fold in folds for query, ranking in rankings_of(fold.run).items()}
+        seconds[FITTED] = [taken for fold in folds for taken in fold.seconds]
+    singles = {way.name: rankings[way.name] for way in ways if way.single}
+    rows = [
+        measure_rankings(way.name, way.scores, rankings[way.name], singles, seconds[way.name], judged, metrics) for way in ways
+    ]
+    return WaysReport(judged.name, len(judged.documents), len(judged.queries), metric.key, tuple(rows), fitted, rankings)
+
+
+def measure_rankings(
+    name: str,
+    scores: tuple[str, ...],
+    rankings: Rankings,
+    singles: Mapping[str, Rankings],
+    seconds: Sequence[float],
+    judged: Judged,
+    metrics: Sequence[Metric],
+) -> MeasuredWay:
+    """singles: rankings of the single scores by name, which it is compared with."""
+    ids = [query.id for query in judged.queries]
+    return MeasuredWay(
+        name, scores, means(metrics, rankings, judged.qrels, ids),
+        {other: compared(metrics, rankings, theirs, judged.qrels, ids) for other, theirs in singles.items() if other != name},
+        {f"p{round(100 * share)}": 1000 * percentile(seconds, share) for share in (0.5, 0.95)}, name in singles,
+    )  # fmt: skip
+
+
+def _parts(judged: Judged, chosen: Mapping[str, Way]) -> Iterator[tuple[Way, Judged]]:
+    """The queries for which each way was chosen."""
+    distinct = [way for place, way in enumerate(chosen.values()) if way not in list(chosen.values())[:place]]
+    for way in distinct:
+        yield way, replace(judged, queries=[query for query in judged.queries if chosen[query.id] == way])
