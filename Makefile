@@ -8,7 +8,7 @@ PYTHON ?= >=3.10# the version in .venv
 # two workers: one has every test that asks the node, the other begins with the rest
 WORKERS := -n 2 --dist loadgroup
 
-.PHONY: demo test test-all test-live release fuzz check lock clean
+.PHONY: demo test test-all test-live docs release fuzz check lock clean
 
 demo: .venv/.ready
 	$(PY) -m colbert_vespa demo $(ARGS)
@@ -22,6 +22,10 @@ test-all: .venv/.ready
 # tests against the node that COLBERT_VESPA_URL and COLBERT_VESPA_CONFIG_URL name
 test-live: .venv/.ready
 	$(PY) -m pytest $(WORKERS) -m live $(ARGS)
+
+# the documentation into site/, warnings are errors, every link is followed
+docs: .venv/.ready
+	$(PY) .ci/build_docs.py
 
 # sdist and wheel into dist/, checked, installed into empty environments and tried there
 release: .venv/.ready
@@ -49,4 +53,4 @@ lock: .venv/.ready
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv .tools .cache demo dist
+	rm -rf .venv .tools .cache demo dist site
