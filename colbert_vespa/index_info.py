@@ -59,10 +59,18 @@ def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
 
 
 def _dense(index: PlaidIndex) -> dict[str, Any]:
-    """Dimensions of each dense model and bytes of its vectors; nothing where there are none."""
+    """Of each dense model dimensions, bytes, vectors in a graph, and vectors that would be in one if faiss had been installed;
+    nothing where there are no models."""
     snapshots = [reader.snapshot for reader in index.readers().values()]
-    bytes_of = {name: sum(snapshot.dense_bytes(name) for snapshot in snapshots) for name in index.dense}
-    found = {name: {"dim": form.dim, "bytes": bytes_of[name]} for name, form in index.dense.items()}
+    found = {
+        name: {
+            "dim": form.dim,
+            "bytes": sum(snapshot.dense_bytes(name) for snapshot in snapshots),
+            "linked": sum(snapshot.dense_linked(name) for snapshot in snapshots),
+            "unlinked": sum(snapshot.dense_unlinked(name) for snapshot in snapshots),
+        }
+        for name, form in index.dense.items()
+    }
     return {"dense": found} if found else {}
 
 

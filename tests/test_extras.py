@@ -15,7 +15,7 @@ from late_interaction.extras import require, required
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = ["numpy", "onnxruntime", "tokenizers", "httpx"]
 OF_EXTRAS = (
-    "numba llvmlite scipy bm25s Stemmer pycurl vespa cryptography prometheus_client torch onnx transformers "
+    "numba llvmlite scipy faiss bm25s Stemmer pycurl vespa cryptography prometheus_client torch onnx transformers "
     "sentence_transformers matplotlib pyarrow lxml pypdf datasets mcp fastapi uvicorn starlette pydantic"
 ).split()
 EVERYTHING = "from colbert_vespa import AppSettings, AsyncClient, Bundle, Client, build_package, deploy, explain, feed"

@@ -43,11 +43,19 @@ def info(index: Index, json_output: Json = False) -> None:
     result = index_info(open_index(index))
     shown = {name.replace("_", " "): str(value) for name, value in result.items() if name not in ("shard_sizes", "dense")}
     for name, dense in result.get("dense", {}).items():
-        shown[f"dense model {name}"] = f"{dense['dim']} dimensions, {dense['bytes']:,} bytes"
+        shown[f"dense model {name}"] = f"{dense['dim']} dimensions, {dense['bytes']:,} bytes{_graph(dense)}"
     out.table(shown)
     for shard in result.get("shard_sizes", ()):
         out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
     out.result(result)
+
+
+def _graph(dense: dict[str, int]) -> str:
+    """How the vectors of a dense model are found, where they are so many that it matters."""
+    linked = f", {dense['linked']:,} vectors in an HNSW graph" if dense["linked"] else ""
+    if not dense["unlinked"]:
+        return linked
+    return f"{linked}, {dense['unlinked']:,} compared one by one: pip install 'colbert-vespa[hnsw]', then `index compact`"
 
 
 @index_app.command("import")

@@ -354,13 +354,14 @@ class LocalIndex:
         exact: bool = False,
     ) -> LocalScores:
         """The k passages whose vectors of dense model `name` have the greatest inner products with `vector [dim]`, best first,
-        equal ones in order of insertion: all k where so many are selected and have rows. ids: as `search`. exact: compares all.
+        equal ones in order of insertion: all k where so many are selected and have rows. ids: as `search`. exact: compares all,
+        also where there is a graph that finds nearly all of the k.
 
         Raises: UsageError where there is no such model, the vector has another shape or is not finite, or k is less than 1.
         """
         snapshot, k = self.snapshot, checked_count("k", k)
         checked = dense_query(vector, name, snapshot.version.dense)
-        return LocalScores(dense_search(snapshot, name, checked, k, where=where, ids=ids))
+        return LocalScores(dense_search(snapshot, name, checked, k, where=where, ids=ids, exact=exact))
 
     def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
         """Inner products of `vector [dim]` with the vectors of those passages; unknown ids are left out. Raises: UsageError."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from late_interaction.array_types import Places, Vector
 from late_interaction.filters import Filter
+from late_interaction.plaid.store.nearest import best_of
 from late_interaction.plaid.store.snapshot import Snapshot
 
 __all__ = ["dense_scores", "dense_search"]
@@ -21,29 +22,19 @@ def dense_search(
     *,
     where: Filter | None = None,
     ids: Iterable[str] | None = None,
+    exact: bool = False,
 ) -> dict[str, float]:
     """Ids and scores of the k best of the passages that are selected and have rows: best first, equal ones in order of
-    insertion."""
+    insertion. exact: none of the k is missed."""
     found: list[Places] = []
     scores: list[Vector] = []
     for part, mask in zip(snapshot.living, snapshot.select(where, ids), strict=True):
-        rows = np.flatnonzero(mask)
-        of_rows = part.segment.dense[name].scores(vector, rows)
-        best = _best(rows, of_rows, k)
-        found.append(rows[best] + part.base)
-        scores.append(of_rows[best])
+        rows, of_rows = part.segment.dense[name].nearest(vector, k, mask, exact=exact)
+        found.append(rows + part.base)
+        scores.append(of_rows)
     places, every = np.concatenate([np.zeros(0, np.int64), *found]), np.concatenate([np.zeros(0, np.float32), *scores])
-    best = _best(places, every, k)
+    best = best_of(places, every, k)
     return _named(snapshot, places[best], every[best])
-
-
-def _best(places: Places, scores: Vector, k: int) -> Places:
-    """Which of them are the k best, best first; equal ones by their places."""
-    chosen = np.arange(len(scores))
-    if len(scores) > k:
-        chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    order: Places = chosen[np.lexsort((places[chosen], -scores[chosen]))][:k]
-    return order
 
 
 def _named(snapshot: Snapshot, places: Places, scores: Vector) -> dict[str, float]:

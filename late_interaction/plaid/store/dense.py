@@ -1,7 +1,8 @@
 """Dense vectors of a segment: one of each passage for each dense model of the index, beside its token vectors.
 
-dense-NAME.npy [n, d]       int8: each vector times 127 / its largest cell, rounded
-dense-NAME.scales.npy [n]   float32: what gives a row the length that its vector had
+dense-NAME.npy [n, d]         int8: each vector times 127 / its largest cell, rounded
+dense-NAME.scales.npy [n]     float32: what gives a row the length that its vector had
+dense-NAME.links.npy [n, 32]  int32: a graph of the rows (nearest.py), of LINKED_FROM or more where faiss was installed
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import F32, I8, Matrix, Places, Vector
+from late_interaction.array_types import F32, I8, I32, Mask, Matrix, Places, Vector
 from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
-from late_interaction.plaid.store import kernels
+from late_interaction.plaid.store import nearest
+from late_interaction.plaid.store.linking import can_link, row_files, write_links
 from late_interaction.plaid.store.storage import ArrayWriter, open_array
 from late_interaction.plaid.types import DenseForm
 
-__all__ = ["DenseRows", "DenseWriter", "dense_files", "joined", "open_dense", "parted"]
+__all__ = ["DenseRows", "DenseWriter", "dense_stem", "joined", "lacks_links", "open_dense", "open_rows", "parted"]
 
 DenseForms = Mapping[str, DenseForm]
 TINY = 1e-20  # largest cell of a vector that becomes zeros
@@ -33,6 +35,7 @@ class DenseRows:
 
     rows: I8
     scales: F32
+    links: I32 | None = None
 
     def vectors(self, places: Places | slice) -> Matrix:
         """`[p, d]`."""
@@ -42,17 +45,22 @@ class DenseRows:
     def scores(self, vector: Vector, places: Places) -> Vector:
         """Inner products `[p]` of `vector [d]` with the vectors at `places`, which are all there."""
         out: Vector = np.empty(len(places), np.float32)
-        kernels.dot_bytes(self.rows, self.scales, places, vector, out)
+        nearest.dot_bytes(self.rows, self.scales, places, vector, out)
         return out
+
+    def nearest(self, vector: Vector, k: int, selected: Mask, *, exact: bool = False) -> tuple[Places, Vector]:
+        """As nearest.nearest."""
+        return nearest.nearest(self.rows, self.scales, self.links, vector, k, selected, exact=exact)
 
 
 class DenseWriter:
-    """Writes the files of one model."""
+    """Writes the files of one model: `row_files(stem)`."""
 
-    def __init__(self, folder: Path, name: str, dim: int) -> None:
-        self._names = dense_files(name)
+    def __init__(self, folder: Path, stem: str, dim: int) -> None:
+        self._folder, self._stem, self._names = folder, stem, row_files(stem)
         self._rows = ArrayWriter(folder / self._names[0], "|i1", (dim,))
         self._scales = ArrayWriter(folder / self._names[1], "<f4")
+        self._count = 0
 
     def append(self, vectors: Matrix) -> None:
         largest = np.abs(vectors).max(axis=1, keepdims=True, initial=TINY)
@@ -62,38 +70,52 @@ class DenseWriter:
 
     def append_rows(self, stored: DenseRows, places: slice) -> None:
         """As they are stored in another segment."""
+        scales = stored.scales[places]
         self._rows.append(stored.rows[places])
-        self._scales.append(stored.scales[places])
+        self._scales.append(scales)
+        self._count += len(scales)
 
     def close(self) -> dict[str, FileEntry]:
-        return dict(zip(self._names, (self._rows.close(), self._scales.close()), strict=True))
+        files = dict(zip(self._names, (self._rows.close(), self._scales.close()), strict=False))
+        if can_link() and lacks_links(files, self._stem, self._count):
+            files |= write_links(self._folder / self._names[0])
+        return files
 
     def abandon(self) -> None:
         self._rows.abandon()
         self._scales.abandon()
 
 
-def dense_files(name: str) -> tuple[str, str]:
-    """Names of the files of a model in a segment's folder: rows, scales."""
-    return f"dense-{name}.npy", f"dense-{name}.scales.npy"
+def dense_stem(name: str) -> str:
+    """What the names of a model's files in a segment's folder begin with."""
+    return f"dense-{name}"
+
+
+def lacks_links(files: Mapping[str, FileEntry], stem: str, count: int) -> bool:
+    """Whether rows of a segment with those files are so many that a graph finds them sooner, and have none."""
+    return count >= nearest.LINKED_FROM and row_files(stem)[2] not in files
+
+
+def open_rows(folder: Path, stem: str, files: Mapping[str, FileEntry], count: int, dim: int) -> DenseRows:
+    """Raises: LocalIndexError naming the file that does not fit; KeyError on one that is not listed."""
+    rows, scales, links = row_files(stem)
+    opened = DenseRows(
+        open_array(folder, rows, files[rows], "|i1", 2, bulk=True),
+        open_array(folder, scales, files[scales], "<f4"),
+        open_array(folder, links, files[links], "<i4", 2, bulk=True) if links in files else None,
+    )
+    shapes: Sequence[tuple[str, NDArray[Any] | None, tuple[int, ...]]] = (
+        (rows, opened.rows, (count, dim)), (scales, opened.scales, (count,)), (links, opened.links, (count, nearest.LINKS)),
+    )  # fmt: skip
+    for file, array, shape in shapes:
+        if array is not None and array.shape != shape:
+            raise LocalIndexError(f"{folder} is damaged: {file} has shape {array.shape}, not {shape}")
+    return opened
 
 
 def open_dense(folder: Path, files: Mapping[str, FileEntry], forms: DenseForms, passages: int) -> dict[str, DenseRows]:
-    """Raises: LocalIndexError naming the file that does not fit; KeyError on one that is not listed."""
-    found = {}
-    for name, form in forms.items():
-        rows, scales = dense_files(name)
-        opened = DenseRows(
-            open_array(folder, rows, files[rows], "|i1", 2, bulk=True), open_array(folder, scales, files[scales], "<f4")
-        )
-        shapes: Sequence[tuple[str, NDArray[Any], tuple[int, ...]]] = (
-            (rows, opened.rows, (passages, form.dim)), (scales, opened.scales, (passages,)),
-        )  # fmt: skip
-        for file, array, shape in shapes:
-            if array.shape != shape:
-                raise LocalIndexError(f"{folder} is damaged: {file} has shape {array.shape}, not {shape}")
-        found[name] = opened
-    return found
+    """By model. Raises: as `open_rows`."""
+    return {name: open_rows(folder, dense_stem(name), files, passages, form.dim) for name, form in forms.items()}
 
 
 def joined(vectors: Mapping[str, Vector], forms: DenseForms) -> Vector:

@@ -16,7 +16,7 @@ from late_interaction.array_types import F32, I8, I16, I32, I64, U8, Codes
 from late_interaction.compiling import FAST, compiler
 from late_interaction.simd import GROUP, TOKENS, add_base, dot_block, expand_shared, prefetch
 
-__all__ = ["dot_bytes", "fill_ivf", "maxsim_bytes", "maxsim_cells", "maxsim_rows"]
+__all__ = ["fill_ivf", "maxsim_bytes", "maxsim_cells", "maxsim_rows"]
 
 BLOCK = 64  # vectors whose sixteen-bit cells are held at a time: 16 KiB at 128 dimensions
 
@@ -185,21 +185,6 @@ def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float,
                 scales[i] = unit / np.sqrt(np.float32(square)) if square > 0 else np.float32(0)
             _best_of_block(vectors, scales, count, query, sums, best)
         out[p] = _total(best)
-
-
-@_fast
-def dot_bytes(rows: I8, scales: F32, places: I64, query: F32, out: F32) -> None:
-    """Inner products `out [p]` of `query [d]` with the `rows [n, d]` at `places`, times their scales; 0 past the last row."""
-    dim = query.shape[0]
-    for p in range(places.shape[0]):
-        place = places[p]
-        total = np.float32(0)
-        if 0 <= place < rows.shape[0]:
-            row = rows[place]
-            for j in range(dim):
-                total += np.float32(row[j]) * query[j]
-            total *= scales[place]
-        out[p] = total
 
 
 @_jit

@@ -18,7 +18,8 @@ from late_interaction.errors import BundleError, LocalIndexError
 from late_interaction.filters import Filter
 from late_interaction.plaid.store.codecs import CODECS, Codec, Refined
 from late_interaction.plaid.store.columns import evaluate
-from late_interaction.plaid.store.dense import dense_files
+from late_interaction.plaid.store.dense import dense_stem, lacks_links
+from late_interaction.plaid.store.linking import row_files
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.storage import check_file, open_array
@@ -116,8 +117,19 @@ class Snapshot:
         return Refined().decode(part.segment.refine[rows])
 
     def dense_bytes(self, name: str) -> int:
-        """Bytes of the vectors of a dense model, deleted passages included."""
-        return sum(entry.files[file].bytes for entry in self.version.segments for file in dense_files(name))
+        """Bytes of the vectors of a dense model and their graphs, deleted passages included."""
+        names = row_files(dense_stem(name))
+        return sum(entry.files[file].bytes for entry in self.version.segments for file in names if file in entry.files)
+
+    def dense_linked(self, name: str) -> int:
+        """Vectors of a dense model that are in a graph, deleted passages included."""
+        links = row_files(dense_stem(name))[2]
+        return sum(entry.passages for entry in self.version.segments if links in entry.files)
+
+    def dense_unlinked(self, name: str) -> int:
+        """Vectors of segments that would have a graph if they were written with faiss installed."""
+        segments = self.version.segments
+        return sum(entry.passages for entry in segments if lacks_links(entry.files, dense_stem(name), entry.passages))
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
         """The living passage of that id: its segment and its row there."""

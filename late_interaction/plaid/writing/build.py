@@ -19,7 +19,7 @@ from late_interaction.metadata import MetadataSchema, Value
 from late_interaction.plaid.store import kernels
 from late_interaction.plaid.store.codecs import Codec
 from late_interaction.plaid.store.columns import Column, column_of, join_columns, write_columns
-from late_interaction.plaid.store.dense import DenseWriter, parted
+from late_interaction.plaid.store.dense import DenseWriter, dense_stem, parted
 from late_interaction.plaid.store.segment import PayloadForm, Segment, codes_dtype
 from late_interaction.plaid.store.storage import ArrayWriter, Strings, StringsWriter, hash_all, write_array
 from late_interaction.plaid.store.versions import SegmentEntry
@@ -51,7 +51,7 @@ class _SegmentWriter:
         self.hashes: dict[str, list[NDArray[np.uint64]]] = {"ids": [], "documents": []}
         self.words = WordsWriter(self.folder)
         self._forms = form.dense
-        self.dense = {name: DenseWriter(self.folder, name, model.dim) for name, model in form.dense.items()}
+        self.dense = {name: DenseWriter(self.folder, dense_stem(name), model.dim) for name, model in form.dense.items()}
 
     def abandon(self) -> None:
         self.codes.abandon()

@@ -15,6 +15,8 @@ from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import fsync_folder
 from late_interaction.plaid.store.codecs import CODECS
+from late_interaction.plaid.store.dense import dense_stem, lacks_links
+from late_interaction.plaid.store.linking import can_link
 from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.snapshot import Snapshot, index_thresholds
@@ -114,7 +116,7 @@ class Commit:
         version = dataclasses.replace(old, number=self._number, segments=tuple(segments), created=now())
         if taken is not None:
             version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
-        whole = len(segments) == 1 and not segments[0].deleted_passages
+        whole = len(segments) == 1 and not segments[0].deleted_passages and not _gains_links(segments[0], old.dense)
         if compact and segments and not whole:
             return self._merged(version, 0)
         sizes = [s.passages - s.deleted_passages + s.token_vectors - s.deleted_vectors for s in segments]
@@ -241,6 +243,11 @@ class Commit:
 
 def _vectors(items: Iterable[tuple[Passage, TokenVectors, Vector]]) -> Iterator[TokenVectors]:
     return (rows for _, rows, _ in items)
+
+
+def _gains_links(segment: SegmentEntry, dense: Iterable[str]) -> bool:
+    """Whether a graph would be built if the segment were written again."""
+    return can_link() and any(lacks_links(segment.files, dense_stem(name), segment.passages) for name in dense)
 
 
 def merged_from(sizes: Sequence[int]) -> int:
