@@ -8,7 +8,7 @@ index of it, and the table of `evaluate --compare` with 200 candidates reranked.
 late interaction is the same MiniLM with a projection that was fitted to the collection's texts, never trained. Below that the
 same search over smaller token vectors, and the cost of a cross-encoder of MiniLM's size as the last stage: there is no trained
 one on the package index, so its quality is left out. Bytes are of what a search reads, without texts. Latency is of a
-search of ten by text, encoding included, one query at a time.
+search of 100 hits, encoding of the query left out, one query at a time.
 
 --work: folder of bundles and indexes, made once. --keep: folder of results; what it has is not measured again. --plots: also
 measure the trade-offs, over 100 queries where there are more than 2,000 passages. --quick: cranfield alone, 50 queries.
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from colbert_vespa.evaluation.evaluating import EvaluationSettings, Judged, aske
 from colbert_vespa.evaluation.metrics import Metric, percentile
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
-from colbert_vespa.evaluation.ways import MAXSIM, MeasuredWay, WaysReport, measure_rankings, measure_ways
+from colbert_vespa.evaluation.ways import MAXSIM, MeasuredWay, WaysReport, measure_rankings, measure_ways, with_vectors
 from exporter import ExportOptions, export, export_cross_encoder
 from feeder import FeedOptions, feed
 from late_interaction.bundle import DENSE, Bundle
@@ -107,6 +107,7 @@ def measure(name: str, work: Path, *, quick: bool, plots: Path | None) -> dict[s
     benched, judged = source.benched, source.judged
     sizes = bytes_by_score(source.index, len(judged.documents))
     with Client(source.index) as client:
+        source = replace(source, judged=with_vectors(client, judged))
         report = measure_ways(client, judged, EvaluationSettings(rerank=RERANK))
         crossed = crossed_ms(client, judged, work)
     rows = [row_of(row, sum(sizes[score] for score in row.scores)) for row in report.rows]
@@ -147,7 +148,7 @@ def smaller_row(source: Made, report: WaysReport, label: str, storage: Storage, 
         size = index.bytes_per_token * index.token_vectors / len(judged.documents)
         with Client(index.path) as client:
             how = EvaluationSettings(candidates="centroid", rerank=RERANK)
-            asked = asked_run(client, judged, DEPTH, how, lambda *_: None)
+            asked = asked_run(client, judged, DEPTH, how, lambda *_: None, first=DEPTH)
     name = f"centroid -> {MAXSIM}, {label}"
     return row_of(measure_rankings(name, (MAXSIM,), rankings_of(asked.run), singles, asked.seconds, judged, METRICS), size)
 

@@ -13,6 +13,7 @@ from feeder.sources.corpus import open_corpus
 from feeder.sources.jsonl import read_json_lines
 from feeder.sources.records import SourceLimits, SourceSettings, id_of, text_of
 from feeder.sources.source import FileSource
+from late_interaction.array_types import Vector
 from late_interaction.errors import CollectionError, UsageError
 from late_interaction.ready_rows import ReadyRows, matrices_of
 from late_interaction.text import checked_id, checked_text
@@ -28,16 +29,18 @@ WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's 
 
 @dataclass(frozen=True, slots=True)
 class CollectionQuery:
-    """Id and text are cleaned and checked as those of documents. vectors: rows `[q, d]` that were made elsewhere."""
+    """Id and text are cleaned and checked as those of documents. vectors: rows `[q, d]` that were made elsewhere, or before.
+    dense: vectors by name of the dense model, beside the rows."""
 
     id: str
     text: str
     vectors: ReadyRows | None = field(default=None, compare=False)
+    dense: Mapping[str, Vector] = field(default_factory=dict, compare=False)
 
     @property
     def asked(self) -> Query:
         """What is searched: the rows where there are any, with the text for its words."""
-        return self.text if self.vectors is None else QueryVectors(self.vectors, text=self.text or None)
+        return self.text if self.vectors is None else QueryVectors(self.vectors, self.dense, self.text or None)
 
     @property
     def blank(self) -> bool:

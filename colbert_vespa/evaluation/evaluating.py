@@ -202,7 +202,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class AskedRun:
-    """seconds: of a search of ten for each query. candidates: those of the last."""
+    """seconds: of the first search for each query. candidates: those of the last."""
 
     run: dict[str, list[tuple[str, float]]]
     seconds: list[float]
@@ -210,9 +210,16 @@ class AskedRun:
 
 
 def asked_run(
-    client: Client, judged: Judged, depth: int, settings: EvaluationSettings, report: StepReport, what: str = "queries"
+    client: Client,
+    judged: Judged,
+    depth: int,
+    settings: EvaluationSettings,
+    report: StepReport,
+    *,
+    first: int = 10,
+    what: str = "queries",
 ) -> AskedRun:
-    """Each query twice: ten hits, timed, as a user asks, and behind them those of a search of `depth`."""
+    """Hits of a timed search of `first`, ten as a user asks, and behind them those of one of `depth`, where that is deeper."""
     run, seconds, used = {}, [], ""
 
     def search(query: Query, k: int) -> SearchResult:
@@ -227,14 +234,14 @@ def asked_run(
     search(judged.queries[0].asked, depth)  # loads and compiles
     for place, query in enumerate(judged.queries):
         start = time.perf_counter()
-        found = search(query.asked, 10)
+        found = search(query.asked, first)
         seconds.append(time.perf_counter() - start)
         used = found.candidates
-        deep = search(query.asked, max(depth, 10))
+        deeper = search(query.asked, depth).hits if depth > first else ()
         scores: dict[str, float] = {}
-        for hit in (*found.hits, *deep.hits):
+        for hit in (*found.hits, *deeper):
             scores.setdefault(hit.id, hit.score)
-        run[query.id] = list(scores.items())[: max(depth, 10)]
+        run[query.id] = list(scores.items())[: max(depth, first)]
         report(what, place + 1, len(judged.queries))
     return AskedRun(run, seconds, used)
 

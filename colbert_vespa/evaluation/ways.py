@@ -11,14 +11,16 @@ from colbert_vespa.evaluation.fitting import LEAST_QUERIES, FittedWeights, Way, 
 from colbert_vespa.evaluation.metrics import STANDARD, Metric, Rankings, means, percentile
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.significance import PairedDifference
+from late_interaction.dense import dense_encoders
 from late_interaction.errors import UsageError
 from late_interaction.progress import StepReport
 from query import Client
 from vespa_app.settings.application_settings import FUSIONS, parts_of
 
-__all__ = ["MeasuredWay", "SearchWay", "WaysReport", "measure_rankings", "measure_ways", "ways_of"]
+__all__ = ["MeasuredWay", "SearchWay", "WaysReport", "measure_rankings", "measure_ways", "ways_of", "with_vectors"]
 
 MAXSIM, HYBRID, EXHAUSTIVE = "maxsim", "hybrid", "exhaustive"
+RERANK = 200
 FITTED = "fitted"  # the row whose weights come from the judgements
 
 
@@ -37,7 +39,7 @@ class SearchWay:
 @dataclass(frozen=True)
 class MeasuredWay:
     """metrics: means by key. differences: to each single score, by its name and the metric's key. latency_ms: p50 and p95 of a
-    search of ten; encoding of the query included."""
+    search as deep as the metrics, of a query that is encoded already."""
 
     name: str
     scores: tuple[str, ...]
@@ -104,24 +106,28 @@ def ways_of(strategies: Sequence[str]) -> list[SearchWay]:
 
 
 def measure_ways(client: Client, judged: Judged, settings: EvaluationSettings, *, step: StepReport | None = None) -> WaysReport:
-    """Asks every query in every way, and once more with weights that the other queries have chosen. settings: rerank, model
-    and metrics; weights are fitted to the first of these, or to nDCG@10.
+    """Asks every query in every way, and once more with weights that the other queries have chosen. settings: rerank (None for
+    200), model and metrics; weights are fitted to the first of these, or to nDCG@10.
 
-    Raises: UsageError where a query has no text.
+    Raises: UsageError where a query has no text, or where fewer candidates are reranked than the metrics look at.
     """
     say = step or (lambda _what, _done, _total: None)
-    if any(not query.text.strip() for query in judged.queries):
-        raise UsageError("--compare asks bm25 and dense too, which need queries as text")
     metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))
-    metric = (*settings.metrics, *STANDARD)[0]
+    metric, depth = (*settings.metrics, *STANDARD)[0], max(m.k for m in metrics)
+    rerank = max(RERANK, depth) if settings.rerank is None else settings.rerank
+    if rerank < depth:
+        raise UsageError(f"--compare ranks {depth} hits by MaxSim, as deep as the metrics: give --rerank {depth} or more")
+    judged = with_vectors(client, judged)
     ways = ways_of(client.strategies)
     rankings: dict[str, Rankings] = {}
     seconds: dict[str, Sequence[float]] = {}
 
     def ask(way: SearchWay, part: Judged) -> AskedRun:
         fused = way.fused or Way({}, "")
-        how = replace(settings, candidates=way.candidates, weights=fused.weights or None, fusion=fused.fusion or None)
-        return asked_run(client, part, max(m.k for m in metrics), how, say, way.name)
+        how = replace(
+            settings, candidates=way.candidates, weights=fused.weights or None, fusion=fused.fusion or None, rerank=rerank
+        )
+        return asked_run(client, part, depth, how, say, first=depth, what=way.name)
 
     for way in ways:
         found = ask(way, judged)
@@ -158,6 +164,27 @@ def measure_rankings(
         {other: compared(metrics, rankings, theirs, judged.qrels, ids) for other, theirs in singles.items() if other != name},
         {f"p{round(100 * share)}": 1000 * percentile(seconds, share) for share in (0.5, 0.95)}, name in singles,
     )  # fmt: skip
+
+
+def with_vectors(client: Client, judged: Judged) -> Judged:
+    """With the rows of each query and its vector by each dense model, so that it is encoded once for all ways.
+
+    Raises: UsageError where a query has no text.
+    """
+    texts = [query.text for query in judged.queries]
+    if not all(text.strip() for text in texts):
+        raise UsageError("--compare asks bm25 and dense too, which need queries as text")
+    rows = [query.vectors for query in judged.queries]
+    if any(own is None for own in rows):
+        rows = list(client.encoder.encode_queries(texts))
+    dense = {name: model.encode_queries(texts) for name, model in dense_encoders(client.bundle).items()}
+    return replace(
+        judged,
+        queries=[
+            replace(query, vectors=own, dense={name: vectors[place] for name, vectors in dense.items()})
+            for place, (query, own) in enumerate(zip(judged.queries, rows, strict=True))
+        ],
+    )
 
 
 def _parts(judged: Judged, chosen: Mapping[str, Way]) -> Iterator[tuple[Way, Judged]]:

@@ -60,7 +60,7 @@ def judged():
 @pytest.fixture(scope="module")
 def measured(index, judged):
     with Client(index) as client:
-        return measure_ways(client, judged, EvaluationSettings(rerank=20))
+        return measure_ways(client, judged, EvaluationSettings())
 
 
 def names(*strategies):
@@ -91,7 +91,7 @@ def test_each_row_is_what_a_user_gets_by_such_a_search(index, judged, measured):
     with Client(index) as client:
         for name, options in asked.items():
             for query in judged.queries[:5]:
-                hits = client.search(query.text, 10, rerank=20, **options).hits
+                hits = client.search(query.text, 10, rerank=200, **options).hits
                 assert measured.rankings[name][query.id][: len(hits)] == [hit.id for hit in hits], name
 
 
@@ -102,7 +102,7 @@ def test_fitted_weights_are_those_that_the_other_queries_chose(index, judged, me
         for query in judged.queries[:8]:
             way = chosen[query.id]
             hits = client.search(
-                query.text, 10, candidates="hybrid", rerank=20, weights=way.weights, fusion=way.fusion
+                query.text, 10, candidates="hybrid", rerank=200, weights=way.weights, fusion=way.fusion
             ).hits  # fmt: skip
             assert measured.rankings[FITTED][query.id][: len(hits)] == [hit.id for hit in hits]
 
@@ -126,6 +126,8 @@ def test_few_queries_fit_no_weights_and_ready_rows_are_no_words(index, judged):
         assert measure_ways(client, few, EvaluationSettings()).fitted is None
         with pytest.raises(UsageError, match="text"):
             measure_ways(client, bare, EvaluationSettings())
+        with pytest.raises(UsageError, match="--rerank 100"):
+            measure_ways(client, few, EvaluationSettings(rerank=99))
 
 
 def test_weights_are_tried_as_a_search_fuses():
