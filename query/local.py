@@ -189,6 +189,7 @@ class LocalSearch:
             rerank = count
         settings = SearchSettings(options.probes, rerank) if rerank is not None or options.probes is not None else None
         best = index.search(query.rows, count, where=where, ids=options.ids, settings=settings, exact=strategy == "exhaustive")
+        name = self.name
         hits = tuple(
             Hit(
                 rank=rank,
@@ -198,7 +199,7 @@ class LocalSearch:
                 title=hit.passage.title,
                 text=hit.passage.text,
                 metadata=index.schema.shown(hit.passage.metadata),
-                index=self.name,
+                index=name,
                 stages={"candidates": hit.approximate, "maxsim": hit.score},
             )
             for rank, hit in enumerate(best.hits, start=1)
@@ -232,13 +233,11 @@ class LocalSearch:
         final = scores["maxsim"] if strategy != "hybrid" else fused(scores, weights, options.fusion or "rrf")
         order = finds.first_order() if options.first_stage else final
         best = sorted((id_ for id_ in finds.ids if id_ in order and id_ in final), key=lambda id_: (-order[id_], id_))[:count]
-        hits = []
+        hits, name = [], self.name
         for rank, id_ in enumerate(best, start=1):
             passage = finds.passage(id_)
             metadata, stages = index.schema.shown(passage.metadata), finds.stages(id_, scores)
-            hits.append(
-                Hit(rank, passage.document_id, id_, order[id_], passage.title, passage.text, metadata, self.name, stages)
-            )
+            hits.append(Hit(rank, passage.document_id, id_, order[id_], passage.title, passage.text, metadata, name, stages))
         timings = {"search": 1000 * (time.perf_counter() - start)}
         gone = tuple(sorted(finds.missing))
         return SearchResult(
