@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dense_bundles import made_bundle, with_dense
 from fake_vespa import FakeVespa
 from ready import ready_bundle, unit_rows
 
@@ -68,6 +69,13 @@ def source(tmp_path):
             lines.write(json.dumps({"id": f"d{n}", "text": text}) + "\n")
     (tmp_path / "feed.toml").write_text(SETTINGS)
     return file
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """A bundle with dense models beside that of the token vectors."""
+    folder = tmp_path_factory.mktemp("two")
+    return with_dense(made_bundle(folder / "tokens"), folder / "bundle", {"dense": 16, "small": 4})
 
 
 def open_deadly(bundle):
@@ -171,6 +179,16 @@ def test_a_feed_of_ready_rows_that_is_killed_sends_the_rest_and_nothing_twice(tm
         vespa.close()
 
 
+def test_a_feed_with_dense_models_that_is_killed_sends_the_rest_and_nothing_twice(source, two_models):
+    vespa = open_deadly(two_models)
+    try:
+        kill_and_resume(vespa, source, two_models, [COUNT])
+        passages = [taken["fields"] for id_, taken in vespa.documents.items() if "#" in id_]
+        assert passages and all({"dense", "dense_small"} <= set(fields) for fields in passages)
+    finally:
+        vespa.close()
+
+
 @pytest.mark.slow
 def test_a_feed_that_is_killed_thirty_times_loses_nothing(deadly, source, tiny_bundle):
     chance = random.Random(9)
@@ -179,35 +197,43 @@ def test_a_feed_that_is_killed_thirty_times_loses_nothing(deadly, source, tiny_b
 
 def brought(index):
     opened = LocalIndex.open(index, verify=True)
-    return {passage.id: (passage.text, passage.digest) for passage in opened.iter_passages()}
+    dense = opened.dense_vectors([passage.id for passage in opened.iter_passages()])
+    vectors = {id_: {name: vector.tolist() for name, vector in own.items()} for id_, own in dense.items()}
+    return {passage.id: (passage.text, passage.digest, vectors[passage.id]) for passage in opened.iter_passages()}
 
 
 @pytest.fixture
-def local(source, tiny_bundle, tmp_path):
+def local(source, tmp_path):
     """Kills a feed into a new index at a share of its operations on files, resumes it, and says what was noted before."""
-    expected(source, tmp_path / "clean", tiny_bundle, tmp_path / "journal of the clean one")
-    wanted = brought(tmp_path / "clean")
-    _, said = ended(begin(source, tmp_path / "counted", tiny_bundle, at=0))
-    operations = int(said.splitlines()[-1])
+    operations = {}
 
-    def run(share, name):
+    def run(bundle, share, name):
+        if not operations:
+            expected(source, tmp_path / "clean", bundle, tmp_path / "journal of the clean one")
+            _, said = ended(begin(source, tmp_path / "counted", bundle, at=0))
+            operations["all"] = int(said.splitlines()[-1])
         index = tmp_path / name
-        killed(begin(source, index, tiny_bundle, at=max(1, round(share * operations))))
+        killed(begin(source, index, bundle, at=max(1, round(share * operations["all"]))))
         before = noted(source.with_name("journal"))
-        summary, _ = ended(begin(source, index, tiny_bundle, "--resume"))
+        summary, _ = ended(begin(source, index, bundle, "--resume"))
         assert summary["already_there"] >= len(before)
-        assert brought(index) == wanted
+        assert brought(index) == brought(tmp_path / "clean")
         return len(before)
 
     return run
 
 
-def test_a_local_feed_that_is_killed_sends_the_rest(local):
-    assert 0 < local(0.5, "index") <= COUNT
+def test_a_local_feed_that_is_killed_sends_the_rest(local, tiny_bundle):
+    assert 0 < local(tiny_bundle, 0.5, "index") <= COUNT
+
+
+def test_a_local_feed_with_dense_models_that_is_killed_sends_the_rest(local, two_models):
+    assert 0 < local(two_models, 0.5, "index") <= COUNT
 
 
 @pytest.mark.slow
-def test_a_local_feed_that_is_killed_at_any_of_thirty_moments_loses_nothing(local):
-    chance = random.Random(10)
-    found = {local((place + chance.random()) / 31, f"index {place}") for place in range(30)}
+@pytest.mark.parametrize("models", ["one", "three"])
+def test_a_local_feed_that_is_killed_at_any_of_thirty_moments_loses_nothing(local, tiny_bundle, two_models, models):
+    bundle, chance = {"one": tiny_bundle, "three": two_models}[models], random.Random(10)
+    found = {local(bundle, (place + chance.random()) / 31, f"index {place}") for place in range(30)}
     assert {0, COUNT} < found  # before and after everything was acknowledged, and between
