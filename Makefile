@@ -42,7 +42,7 @@ check: .venv/.ready
 	.venv/bin/lint-imports
 
 .venv/.ready: requirements.lock pyproject.toml
-	@command -v uv >/dev/null 2>&1 || test -x .tools/bin/uv || python3 -m pip install --quiet --target .tools uv
+	@command -v uv >/dev/null 2>&1 || test -x .tools/bin/uv || PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --target .tools uv
 	$(UV) venv --quiet --allow-existing --python '$(PYTHON)' .venv
 	$(UV) pip install --quiet --python .venv --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python .venv --no-deps -e .

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from colbert_vespa.evaluation.collection import read_collection
 from exporter import ExportOptions, export
+from exporter.hub import minilm_folder
 from exporter.layouts.scanning import scan_checkpoint
 from exporter.plain import make_plain_checkpoint
 from late_interaction.bundle import Bundle

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
+from exporter.hub import minilm_folder
 from late_interaction.bundle import Bundle
 from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder

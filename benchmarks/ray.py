@@ -21,12 +21,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import stdlib_documents
 from colbert_vespa.ray.encoding import EncodingWorker
 from colbert_vespa.ray.pools import Workers, mapped
 from colbert_vespa.ray.shipping import ship
 from exporter import ExportOptions, export
+from exporter.hub import minilm_folder
 from exporter.layouts.scanning import scan_checkpoint
 from exporter.plain import make_plain_checkpoint
 from feeder.encoding.passages import Splitting

@@ -41,10 +41,10 @@ from pathlib import Path
 
 import httpx
 
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from colbert_vespa.store import DocumentStore
 from exporter import ExportOptions, export
+from exporter.hub import minilm_folder
 from feeder import FeedOptions, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import cache_folder

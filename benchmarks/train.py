@@ -180,9 +180,9 @@ def main() -> None:
 def proof(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.training import HoldOut, MiningSettings, QualitySettings, TrainingSettings, adapt, train
     from colbert_vespa.training.measuring import compare, dense_rankings, keyword_rankings, model_rankings
+    from exporter.hub import minilm_folder
     from exporter.layouts.scanning import scan_checkpoint
     from exporter.loading import load_checkpoint
     from exporter.plain import make_plain_checkpoint

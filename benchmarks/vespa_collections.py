@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.train import part_of
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from colbert_vespa.evaluation.evaluating import Judged
 from exporter import ExportOptions, export
 from exporter.codebooks import add_codebook
+from exporter.hub import minilm_folder
 from feeder.sources import open_sources
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, is_bundle_folder

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.vespa_collections import COLLECTIONS, Benched, open_collection
-from colbert_vespa.cli.demo import minilm_folder
 from colbert_vespa.evaluation.collection import read_collection
 from colbert_vespa.evaluation.evaluating import EvaluationSettings, Judged, asked_run
 from colbert_vespa.evaluation.metrics import Metric, percentile
@@ -38,6 +37,7 @@ from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.tradeoffs import built_index, measure_tradeoffs, plot_tradeoffs
 from colbert_vespa.evaluation.ways import MAXSIM, MeasuredWay, WaysReport, measure_rankings, measure_ways, with_vectors
 from exporter import ExportOptions, export, export_cross_encoder
+from exporter.hub import minilm_folder
 from feeder import FeedOptions, feed
 from late_interaction.bundle import DENSE, Bundle
 from late_interaction.bundle_cache import cache_folder

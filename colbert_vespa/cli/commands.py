@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_error(str(error))
         sys.exit(error.exit_code)
     except _ClickError as error:
-        if "\n" in error.format_message():  # without arguments, the help
+        message = error.format_message()
+        if "\n" in message:  # without arguments, the help, which some releases of typer have printed already
             error.show()
-        else:
+        elif message:
             print_error(_usage(error))
         sys.exit(error.exit_code)
     except OSError as error:

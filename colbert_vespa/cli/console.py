@@ -340,7 +340,8 @@ class Output:
         for note in plan.notes:
             self.say(f"  note: {note}")
 
-    def feed_summary(self, summary: FeedSummary, verb: str = "fed") -> None:
+    def feed_summary(self, summary: FeedSummary, verb: str = "fed", *, whole: bool = False) -> None:
+        """whole: documents were not split, and `--split` would."""
         if summary.outcome == "dry run":
             unchanged = f"{summary.already_there} are there as they are"
             if summary.operation == "delete":
@@ -367,7 +368,8 @@ class Output:
             self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
         self._feed_notes(summary)
         if summary.truncated:
-            self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed")
+            hint = ": --split sentences, or markdown, makes passages of them" if whole else ""
+            self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed{hint}")
         if summary.dead_lettered:
             self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
         if summary.outcome in ("interrupted", "failed"):

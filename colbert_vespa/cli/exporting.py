@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.source_options import with_columns
 from exporter import ExportOptions, export, export_cross_encoder
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
-from feeder.sources import open_sources
+from feeder.sources import ROW, ColumnMapping, SourceSettings, open_sources
 from late_interaction.bundle import DENSE, Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.codebook_training import CODEBOOK_DOCUMENTS
@@ -27,9 +28,10 @@ __all__ = ["dense_counts", "dense_values", "export_bundle", "export_reranker", "
 MAX_SAMPLE, MAX_LARGE_SAMPLE = 50_000, 500_000
 
 
-def sample_texts(source: str, most: int = MAX_SAMPLE) -> list[str]:
-    """The encoded texts of the first `most` documents of a source."""
-    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source])[0], most) if not d.blank]
+def sample_texts(source: str, most: int = MAX_SAMPLE, columns: Sequence[str] | None = None) -> list[str]:
+    """The encoded texts of the first `most` documents of a source, which need no ids. columns: as `with_columns` takes them."""
+    settings = with_columns(SourceSettings(ColumnMapping(id=ROW)), columns)
+    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source], settings)[0], most) if not d.blank]
     if not texts:
         raise UsageError(f"{source} has no document with text: a sample is some of the documents to be indexed")
     return texts
@@ -62,15 +64,22 @@ def dense_counts(given: Iterable[str], option: str) -> dict[str, int]:
     return {name: int(value) for name, value in found.items()}
 
 
-def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None) -> dict[str, object]:
-    """`sample`: a source of documents; the options' own sample is made from it."""
+def export_bundle(
+    out: Output,
+    checkpoint: str,
+    output: Path,
+    options: ExportOptions,
+    sample: Path | None,
+    columns: Sequence[str] | None = None,
+) -> dict[str, object]:
+    """`sample`: a source of documents; the options' own sample is made from it. columns: its columns, ROLE=COLUMN each."""
     if not sample and (options.bits or options.centroids or options.documents):
         raise UsageError(
             "--bits, --centroids and --documents are of the codebook, which --sample trains: give a sample of your documents"
         )
     check_folder(output, owned=is_bundle_folder)
     sized = options.centroids or options.documents
-    texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE) if sample else None
+    texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE, columns) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
@@ -78,10 +87,15 @@ def export_bundle(out: Output, checkpoint: str, output: Path, options: ExportOpt
 
 
 def export_reranker(
-    out: Output, checkpoint: str, output: Path, options: ExportOptions, sample: Path | None
+    out: Output,
+    checkpoint: str,
+    output: Path,
+    options: ExportOptions,
+    sample: Path | None,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """A cross-encoder. `sample`: as of export_bundle; its texts are what is verified."""
-    texts = sample_texts(str(sample)) if sample else None
+    texts = sample_texts(str(sample), columns=columns) if sample else None
     report = export_cross_encoder(checkpoint, output, replace(options, sample=texts), progress=out.say)
     out.cross_encoder_report(report)
     out.say(f"cross-encoder written to {output}")

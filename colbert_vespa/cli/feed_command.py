@@ -16,8 +16,10 @@ from colbert_vespa.cli.option_types import (
     COUNT,
     PORT,
     BundleOption,
+    Columns,
     DeviceNumber,
     DeviceOption,
+    FieldTypes,
     Json,
     address,
     chosen_device,
@@ -49,6 +51,8 @@ def feed(
     settings: Annotated[
         Path | None, typer.Option("--settings", help="feed.toml: columns, passages, limits.", parser=path)
     ] = None,
+    column: Columns = None,
+    type_: FieldTypes = None,
     split: Annotated[str | None, typer.Option("--split", help="Passages of a document: none, sentences or markdown.")] = None,
     retry: Annotated[Path | None, typer.Option("--retry", help="Feed a dead-letter file again.", parser=path)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
@@ -100,6 +104,7 @@ def feed(
 ) -> None:
     """Feed documents into Vespa or a local index."""
     from colbert_vespa.cli.feed_view import feed_view
+    from colbert_vespa.cli.source_options import field_types, with_columns
     from feeder import FeedOptions, open_sources, start_feed
     from feeder.feeding.dead_letters import DeadLetterSource
     from feeder.feeding.settings import FeedSettings, read_feed_settings
@@ -112,7 +117,7 @@ def feed(
     how = FeedSettings() if settings is None else read_feed_settings(settings)
     splitting = how.splitting if split is None else dataclasses.replace(how.splitting, method=split)
     opening = open_id_lists if delete else open_sources
-    files = opening(sources or [], dataclasses.replace(how.source, skip_bad=skip_bad))
+    files = opening(sources or [], dataclasses.replace(with_columns(how.source, column), skip_bad=skip_bad))
     letters = None if retry is None else DeadLetterSource(retry)
     paths = [file.path for file in files] if letters is None else [letters.path]
     places = [str(path.absolute()) for path in paths]
@@ -132,7 +137,8 @@ def feed(
     options = FeedOptions(
         to=to, bundle=bundle, resume=resume, operation=operation, dry_run=dry_run, splitting=splitting, limit=limit, rate=rate,
         workers=workers, cache=cache, journal=journal or _journal_folder() / key, dead_letters=dead_letters, storage=storage,
-        sharding=sharding, add_fields=add_fields, device=chosen_device(device, device_id),
+        sharding=sharding, add_fields=add_fields, types={**how.types, **field_types(type_)},
+        device=chosen_device(device, device_id),
     )  # fmt: skip
     with (
         _serving(metrics) as served,  # before anything is written
@@ -145,7 +151,7 @@ def feed(
             out.feed_summary(run.summary, verb)
             out.result(run.summary.to_json())
             raise
-    out.feed_summary(summary, verb)
+    out.feed_summary(summary, verb, whole=splitting.method == "none")
     out.result(summary.to_json())
     if summary.outcome == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -14,6 +14,7 @@ from colbert_vespa.cli.option_types import (
     COUNT,
     NUMBER,
     PLOT,
+    Columns,
     DeviceNumber,
     DeviceOption,
     Json,
@@ -38,7 +39,7 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="Folder or hub name: Stanford, PyLate, sentence-transformers, plain; or a bundle, for --dense.",
+            help="Folder or hub name: Stanford, PyLate, sentence-transformers, plain; minilm, which needs no hub; or a bundle.",
             parser=checkpoint,
         ),
     ],
@@ -47,8 +48,10 @@ def export(
         list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
     ] = None,
     sample: Annotated[
-        Path | None, typer.Option("--sample", help="JSONL of your documents; trains the codebook.", parser=path)
+        Path | None,
+        typer.Option("--sample", help="Some of your documents, as feed takes them; trains the codebook.", parser=path),
     ] = None,
+    column: Columns = None,
     bits: Annotated[
         int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
     ] = None,
@@ -112,7 +115,9 @@ def export(
         dense=dense_values(dense or (), "--dense"), dense_dims=dense_counts(dense_dim or (), "--dense-dim"),
     )  # fmt: skip
     out = Output(json_output=json_output)
-    out.result((export_reranker if cross_encoder else export_bundle)(out, checkpoint, output, options, sample))
+    if column and sample is None:
+        raise UsageError("--column is of the documents that --sample names: give --sample")
+    out.result((export_reranker if cross_encoder else export_bundle)(out, checkpoint, output, options, sample, column))
 
 
 def bundle(
@@ -307,9 +312,9 @@ def _training_data(data: Path, documents: Path | None) -> TrainingData:
 
 def _held_out(collection: Path | None, share: float, dense: str | None) -> HoldOut | None:
     """A collection, or else a share of the queries; None where that is 0."""
-    from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.evaluation.evaluating import Judged
     from colbert_vespa.training import HoldOut
+    from exporter.hub import minilm_folder
 
     with contextlib.suppress(MissingDependency):
         dense = dense or str(minilm_folder())

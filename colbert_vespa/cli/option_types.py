@@ -29,9 +29,11 @@ __all__ = [
     "TREC_RUN",
     "BundleOption",
     "Candidates",
+    "Columns",
     "DenseModel",
     "DeviceNumber",
     "DeviceOption",
+    "FieldTypes",
     "Fusion",
     "Json",
     "RequireFull",
@@ -209,6 +211,17 @@ BundleOption = Annotated[
     typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.", parser=path),
 ]
 Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: as the index describes itself.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", help="Which column is what: id=sku, title=name, text=body. Several times; id=@row numbers the rows.",
+        parser=text,
+    ),
+]  # fmt: skip
+FieldTypes = Annotated[
+    list[str] | None,
+    typer.Option("--type", help="Type of a metadata field: published=timestamp. Several times.", parser=text),
+]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.", parser=SECONDS)
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from colbert_vespa.cli.console import Output
-from colbert_vespa.cli.option_types import COUNT, SECONDS, Json, folder_to_write, path, real, source
+from colbert_vespa.cli.option_types import COUNT, SECONDS, Columns, FieldTypes, Json, folder_to_write, path, real, source
 from late_interaction.errors import UsageError
 from late_interaction.files import check_folder
 
@@ -29,6 +29,8 @@ def app(
         list[str] | None,
         typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.", parser=source),
     ] = None,
+    column: Columns = None,
+    type_: FieldTypes = None,
     recall: Annotated[
         float | None,
         typer.Option("--recall", help="Share of the exact top 10 that candidates shall find.", parser=real(0, 1, above=True)),
@@ -53,7 +55,8 @@ def app(
         raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
     opened = Bundle.open(bundle)
     chosen = chosen_settings(
-        opened, settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall
+        opened, settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall, columns=column,
+        types=type_,
     )  # fmt: skip
     out = Output(json_output=json_output)
     out.result(write_package(out, opened, chosen, output, diff=diff, beside=beside, switch=switch, explain=explain))

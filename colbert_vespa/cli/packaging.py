@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.source_options import field_types, with_columns
 from feeder.feeding.survey import survey
-from feeder.sources import open_sources
+from feeder.sources import SourceSettings, open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
-from late_interaction.metadata import MetadataSchema
 from vespa_app import AppSettings, build_package, check_package, default_settings
 from vespa_app.changes import BlueGreenPackage, Change, build_beside, package_changes
 from vespa_app.deploying import deploy, plan_shipment
@@ -34,17 +34,21 @@ def chosen_settings(
     candidates: Sequence[str],
     sample: Sequence[str],
     recall: float | None = None,
+    columns: Sequence[str] | None = None,
+    types: Sequence[str] | None = None,
 ) -> AppSettings:
     """From app.toml, or made from the documents given as a sample."""
     if settings:
-        if codec or candidates or sample or recall is not None:
+        if codec or candidates or sample or types or recall is not None:
             raise UsageError(
                 "--settings has codec, candidates, fields and effort (probes, rerank): "
                 "change them there, or leave --settings out"
             )
         return read_settings(settings)
-    documents = [document for source in open_sources(sample) for document in source]
-    fields = survey(documents).schema if documents else MetadataSchema({})
+    if columns and not sample:
+        raise UsageError("--column is of the documents that --sample names: give --sample")
+    sources = open_sources(sample, with_columns(SourceSettings(), columns))
+    fields = survey((document for source in sources for document in source), types=field_types(types)).schema
     return default_settings(bundle, fields, codec=codec, candidates=tuple(candidates), recall=recall)
 
 

@@ -122,8 +122,8 @@ def serve(
         engine = Engine(served, bundle, settings, device=on_device)
         log_to_stderr(as_json=log_json)
         names = ", ".join(engine.catalog.indexes)
-        Output(json_output=True).say(f"{names} at {listen.url(on.getsockname()[1])}")
-        run_server(create_app(engine, door), listen, settings, on)
+        told = f"{names} at {listen.url(on.getsockname()[1])}"
+        run_server(create_app(engine, door), listen, settings, on, lambda: Output(json_output=True).say(told))
 
 
 def _over_stdio(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,15 @@ def listening(listen: Listen) -> socket.socket:
 class _Server(uvicorn.Server):
     """Says that it is not ready as soon as it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settle: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settle: float, started: Callable[[], object]) -> None:
         super().__init__(config)
-        self._app, self._settle = app, settle
+        self._app, self._settle, self._started = app, settle, started
         self._until: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.ready = False
@@ -98,8 +104,10 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run_server(app: FastAPI, listen: Listen, settings: ServerSettings, on: socket.socket) -> None:
-    """Serves until SIGTERM or Ctrl-C; running requests are answered first."""
+def run_server(
+    app: FastAPI, listen: Listen, settings: ServerSettings, on: socket.socket, started: Callable[[], object] = lambda: None
+) -> None:
+    """Serves until SIGTERM or Ctrl-C; running requests are answered first. started: called once connections are taken."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -113,4 +121,4 @@ def run_server(app: FastAPI, listen: Listen, settings: ServerSettings, on: socke
         ssl_certfile=listen.tls_cert,
         ssl_keyfile=listen.tls_key,
     )
-    _Server(config, app, listen.settle).run(sockets=[on])
+    _Server(config, app, listen.settle, started).run(sockets=[on])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from late_interaction.addresses import VespaUrl
 from late_interaction.bundle import Bundle
 from late_interaction.devices import AUTO, Device, check_device
 from late_interaction.errors import UsageError
-from late_interaction.metadata import MetadataSchema
+from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.vector_cache import DocumentEncoder
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class FeedOptions:
     """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
     update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
     encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
-    before. encoder: default is the bundle's own, on `device`. storage, sharding: of a new local index. named: so many
-    ids of each kind are in the summary."""
+    before. types: of metadata fields, where their values do not tell. encoder: default is the bundle's own, on `device`.
+    storage, sharding: of a new local index. named: so many ids of each kind are in the summary."""
 
     to: str | Path | VespaUrl
     journal: Path
@@ -45,6 +46,7 @@ class FeedOptions:
     cache: Path | None = None
     dead_letters: Path | None = None
     schema: MetadataSchema | None = None
+    types: Mapping[str, FieldType] = field(default_factory=dict)
     encoder: DocumentEncoder | None = None
     device: str | Device = AUTO
     storage: Storage | None = None

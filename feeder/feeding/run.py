@@ -247,7 +247,7 @@ def _surveyed(documents: _Limited, schema: MetadataSchema | None, options: FeedO
     """What is deleted needs no metadata, and only what is put needs a text."""
     if options.operation == "delete":
         return survey((Document(document.id) for document in documents), blanks=True)
-    surveyed = survey(documents, schema, blanks=options.operation == "update", named=options.named)
+    surveyed = survey(documents, schema, blanks=options.operation == "update", named=options.named, types=options.types)
     if options.operation == "put" and surveyed.bare + surveyed.blank == surveyed.documents:
         for note in documents.notes:
             if note.kind == NO_TEXT_COLUMN:

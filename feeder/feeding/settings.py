@@ -16,6 +16,8 @@ tokens = 180
 overlap = 30
 [limits]
 line_mb = 32
+[types]                             # of metadata fields, where their values do not tell
+published = "timestamp"
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 from feeder.encoding.passages import Splitting
 from feeder.sources import ColumnMapping, SourceLimits, SourceSettings
 from late_interaction.errors import SettingsError
+from late_interaction.metadata import FieldType
 from late_interaction.structured import read
 
 __all__ = ["FeedSettings", "read_feed_settings"]
@@ -42,6 +45,7 @@ _SEVERAL = ("title", "text")  # columns that may be one or a list
 class FeedSettings:
     source: SourceSettings = dataclasses.field(default_factory=SourceSettings)
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
+    types: Mapping[str, FieldType] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,7 @@ class _File:
     columns: ColumnMapping = dataclasses.field(default_factory=ColumnMapping)
     limits: SourceLimits = dataclasses.field(default_factory=SourceLimits)
     passages: Splitting = dataclasses.field(default_factory=Splitting)
+    types: Mapping[str, FieldType] = dataclasses.field(default_factory=dict)
 
 
 def read_feed_settings(path: Path) -> FeedSettings:
@@ -62,7 +67,8 @@ def read_feed_settings(path: Path) -> FeedSettings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     given = read(_File, data | {"columns": _listed(data.get("columns", {}))}, SettingsError, str(path), noun="setting")
-    return FeedSettings(SourceSettings(given.columns, given.limits, given.format, delimiter=given.delimiter), given.passages)
+    source = SourceSettings(given.columns, given.limits, given.format, delimiter=given.delimiter)
+    return FeedSettings(source, given.passages, given.types)
 
 
 def _listed(columns: object) -> object:

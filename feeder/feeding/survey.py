@@ -11,7 +11,7 @@ from feeder.feeding.id_table import last_places, short_hash
 from feeder.sources.report import EXAMPLES
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError
-from late_interaction.metadata import MetadataSchema, SchemaInference
+from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference
 
 __all__ = ["Survey", "survey"]
 
@@ -42,14 +42,21 @@ class Survey:
 
 
 def survey(
-    documents: Iterable[Document], schema: MetadataSchema | None = None, *, blanks: bool = False, named: int = NAMED
+    documents: Iterable[Document],
+    schema: MetadataSchema | None = None,
+    *,
+    blanks: bool = False,
+    named: int = NAMED,
+    types: Mapping[str, FieldType] | None = None,
 ) -> Survey:
     """Reads all documents: counts them and types their metadata, against `schema` where one is given. blanks: documents without
-    title and text count as others. named: so many ids of blank documents are kept. Memory: 40 bytes a document.
+    title and text count as others. named: so many ids of blank documents are kept. types: of fields,
+    where their values do not tell; `schema` must have the same. Memory: 40 bytes a document.
 
     Raises: CollectionError, MetadataError.
     """
-    inference = SchemaInference()
+    _check_types(types or {}, schema)
+    inference = SchemaInference(types)
     hashes = bytearray()
     total = bare = ready = 0
     blanks_at = array("Q")
@@ -68,7 +75,7 @@ def survey(
         total += 1
         if schema is None:
             inference.add(document.id, document.metadata)
-        _check(document, schema or SchemaInference.of([(document.id, document.metadata)]))
+        _check(document, schema or SchemaInference.of([(document.id, document.metadata)], types))
     last, duplicates = last_places(hashes)
     blank = [
         number
@@ -77,6 +84,14 @@ def survey(
     ]
     shown = tuple(blank_ids[number] for number in blank if number < len(blank_ids))[:named]
     return Survey(total, len(blank), shown, duplicates, last, schema or inference.schema(), bare, tuple(bare_ids), ready)
+
+
+def _check_types(types: Mapping[str, FieldType], schema: MetadataSchema | None) -> None:
+    """Raises: MetadataError where a field of `schema` has another type."""
+    for name, type_ in types.items():
+        stored = type_ if schema is None else schema.fields.get(name, type_)
+        if stored is not type_:
+            raise MetadataError(f"metadata field {name!r} is {stored.value} in the index, not {type_.value}: make a new index")
 
 
 def _check(document: Document, schema: MetadataSchema) -> None:

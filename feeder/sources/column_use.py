@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 
 from feeder.sources.records import ColumnMapping, SourceRecord
@@ -73,7 +74,7 @@ class ColumnUse:
         free = [name for name in self._seen if name not in self._columns.title and name != (self._columns.id or "id")]
         likely = [name for like in (*self._columns.text, *_LIKE_TEXT) for name in free if _bare(name) == _bare(like)]
         if likely:
-            return f'; there is {likely[0]!r}: set [columns] text = "{likely[0]}" in feed.toml, --settings'
+            return f"; there is {likely[0]!r}: --column {shlex.quote(f'text={likely[0]}')}"
         return f"; there are: {', '.join(list(self._seen)[:10])}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -131,8 +132,9 @@ def id_of(record: SourceRecord, where: str, column: str = "") -> str:
         like = next((name for name in record if name not in ("id", "_id") and name.strip().lower() in ("id", "_id")), "")
         hint = ""
         if raw is None and not column:
-            hint = f"; there is {like!r}: set [columns] id = {like!a}" if like else '; [columns] id = "@row"'
-            hint += " in feed.toml, --settings" if like else " in feed.toml makes ids of places"
+            names = ", ".join(map(str, record))[:200] or "none"
+            hint = f"; its columns: {names}; --column id=NAME says which has it, --column id=@row numbers the rows"
+            hint = f"; there is {like!r}: --column {shlex.quote(f'id={like}')}" if like else hint
         raise CollectionError(
             f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
         )

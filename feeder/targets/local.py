@@ -56,7 +56,9 @@ class LocalTarget:
         elif not create:
             raise LocalIndexError(f"no index at {path}: there is nothing to change")
         elif bundle is None:
-            raise LocalIndexError(f"no index at {path}: name the bundle to build one with (--bundle)")
+            raise LocalIndexError(
+                f"no index at {path}: name the bundle to build one with (--bundle); `colbert-vespa export` makes bundles"
+            )
         else:
             index = create_index(path, bundle=bundle, schema=schema, storage=storage, sharding=sharding)
         self._index: PlaidIndex = index

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from late_interaction.bundle import Bundle
-from late_interaction.errors import UsageError
+from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.types import Storage
 
@@ -34,6 +34,7 @@ def open_index(path: str | Path, settings: ShardSettings | None = None, *, versi
     from late_interaction.plaid.shards.index import ShardedIndex
 
     if sharding_at(path) is None:
+        _check_ours(Path(path))
         return LocalIndex.open(path, version=version)
     if version is not None:
         raise UsageError(f"{path} has shards, which are searched at their newest version: roll back to search an older one")
@@ -51,3 +52,15 @@ def create_index(
     if sharding is not None:
         return ShardedIndex.create(path, bundle=bundle, schema=schema, sharding=sharding, storage=form)
     return LocalIndex.create(path, bundle=bundle, schema=schema, codec=form.codec, bits=form.bits, refine=form.refine)
+
+
+def _check_ours(path: Path) -> None:
+    """Raises: LocalIndexError where another engine made the index at `path`, with the command that takes it over."""
+    from late_interaction.plaid.imports.run import maker_of
+    from late_interaction.plaid.store.versions import CURRENT
+
+    if not (path / CURRENT).exists() and (maker := maker_of(path)):
+        raise LocalIndexError(
+            f"{path} is an index of {maker}: `colbert-vespa index import {path} -o NEW --bundle BUNDLE` makes one "
+            "that can be searched"
+        )

@@ -24,8 +24,8 @@ COUNT = 60  # documents
 def green(tmp_path_factory, stdlib_sample):
     """The same model at 64 dimensions, with a codebook of its own; in int8, so that a config server holds both."""
     from colbert_vespa.cli.console import Output
-    from colbert_vespa.cli.demo import minilm_folder
     from colbert_vespa.cli.exporting import make_bundle
+    from exporter.hub import minilm_folder
 
     texts = [f"{d.title} {d.text}" for d in stdlib_sample]
     path = tmp_path_factory.mktemp("green") / "bundle"

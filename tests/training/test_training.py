@@ -150,7 +150,7 @@ def test_in_batch_losses_leave_out_a_querys_own_negatives():
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["contrastive", "cached-contrastive", "colbertv2"])
 def test_a_real_encoder_learns(objective, tmp_path):
-    model = pytest.importorskip("colbert_vespa.cli.demo").minilm_folder()
+    model = pytest.importorskip("exporter.hub").minilm_folder()
     settings = TrainingSettings(
         objective=objective, batch_size=4, steps=16, negatives=1, learning_rate=1e-4, document_length=24
     )

@@ -28,7 +28,7 @@ from late_interaction.plaid.writing.pending import NO_DENSE
 from late_interaction.plaid.writing.training import FIT_VECTORS, adopt, bundle_codebook
 from late_interaction.progress import CountReport
 
-__all__ = ["import_index"]
+__all__ = ["import_index", "maker_of"]
 
 LAYOUTS: Sequence[tuple[str, Sequence[str], Callable[[Path], Peer]]] = (
     ("colbert-ai or RAGatouille", COLBERT_AI_FILES, open_colbert_ai),
@@ -69,6 +69,13 @@ def import_index(
     with new_index(root) as staging:
         _write(staging, peer, bundle, schema, described, progress or (lambda done, total: None))
     return LocalIndex.open(root)
+
+
+def maker_of(folder: Path) -> str | None:
+    """The engine whose index `folder` looks like, by its files."""
+    places = (folder, folder / PYLATE_FOLDER)
+    made = (name for name, files, _ in LAYOUTS if any(all((place / file).is_file() for file in files) for place in places))
+    return next(made, None)
 
 
 def _open(folder: Path) -> Peer:

