@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,14 @@ import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("colbert_vespa", "exporter", "feeder", "late_interaction", "query", "vespa_app")
-WHEEL_KB, SDIST_KB, BASE_MB, IMPORT_S, INSTALL_S = 2_000, 4_000, 220, 1.0, 180.0
+LIMITS = {"wheel KB": 2_000, "sdist KB": 4_000, "base MB": 220, "import s": 1.0, "install s": 180.0}
+STATED = {  # what the README says, by figure
+    "base MB": r"packages: (\d+) MB, no torch",
+    "limit base MB": r"below (\d+) MB",
+    "limit install s": r"installs in (\d+) s",
+    "limit import s": r"starts in (\d+) s",
+}
+STATED_WITHIN = 0.1  # of the size that is measured
 MB = 1 << 20
 
 
@@ -54,6 +62,19 @@ def version_faults(tag: str, project: dict[str, object], changelog: str) -> list
         return []
     faults = [] if tag == f"v{version}" else [f"tag {tag} is not v{version}, the version in pyproject.toml"]
     return faults + ([] if f"## [{version}]" in changelog else [f"CHANGELOG.md has no entry [{version}]"])
+
+
+def readme_faults(readme: str, figures: dict[str, float]) -> list[str]:
+    """What README.md states against the limits, and against the size of the base install where `figures` has it."""
+    text, faults = " ".join(readme.split()), []
+    known = {f"limit {name}": limit for name, limit in LIMITS.items()} | figures
+    for name, pattern in STATED.items():
+        found = re.search(pattern, text)
+        if found is None:
+            faults.append(f"README.md does not state {name}")
+        elif name in known and abs(float(found[1]) - known[name]) > STATED_WITHIN * known[name] * (name in figures):
+            faults.append(f"README.md states {name} as {found[1]}, it is {known[name]:.0f}")
+    return faults
 
 
 def run(*command: str | Path, **more: object) -> str:
@@ -142,11 +163,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         figures = tried(options.uv, wheel, Path(scratch)) if not faults else {}
     figures |= {"wheel KB": wheel.stat().st_size / 1024, "sdist KB": sdist.stat().st_size / 1024}
-    limits = {"wheel KB": WHEEL_KB, "sdist KB": SDIST_KB, "base MB": BASE_MB, "import s": IMPORT_S, "install s": INSTALL_S}
     for name, value in figures.items():
-        print(f"{name:10} {value:8.1f}   limit {limits[name]:g}")
-        if not value <= limits[name]:
-            faults.append(f"{name} {value:.1f} is above its limit of {limits[name]:g}")
+        print(f"{name:10} {value:8.1f}   limit {LIMITS[name]:g}")
+        if not value <= LIMITS[name]:
+            faults.append(f"{name} {value:.1f} is above its limit of {LIMITS[name]:g}")
+    faults += readme_faults((ROOT / "README.md").read_text("utf-8"), figures)
     sys.exit("\n".join(f"release: {fault}" for fault in faults) or 0)
 
 

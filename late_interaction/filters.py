@@ -189,7 +189,7 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
         return some if op == "$in" else Not(some)
     if op in _RANGES:
         if not type_.ordered:
-            text = type_.element is FieldType.STRING
+            text = type_ is FieldType.STRING
             hint = f"; dates can be compared in a new index made with feed --type {name}=timestamp" if text else ""
             raise FilterError(f"filter {op} on {name!r} needs a field of numbers or timestamps, it is {type_.value}{hint}")
         bound = _scalar(name, type_, op, value)

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from animals import ANIMALS, QUERY
+from fake_config_server import ACCEPTED
+from fake_vespa import FakeVespa
 
-from colbert_vespa import Bundle, Client
+from colbert_vespa import Bundle, Client, FeedOptions, feed
+from vespa_app.running.description import DESCRIPTION_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -60,7 +63,7 @@ def test_a_folder_of_markdown_is_searched_and_read_again_where_it_changed(pages,
 def test_a_bundle_is_made_for_a_folder_of_markdown(pages, tmp_path):
     pytest.importorskip("sentence_transformers", reason="the export extra is not installed")
     example("search_markdown").make_bundle(str(pages), tmp_path / "bundle", str(CHECKPOINT))
-    assert set(Bundle.open(tmp_path / "bundle").manifest.graphs) >= {"fp32", "int8"}
+    assert Bundle.open(tmp_path / "bundle").file("model.int8.onnx").is_file()
 
 
 def test_pairs_fine_tune_a_checkpoint(tmp_path):
@@ -90,3 +93,63 @@ def test_a_beir_folder_is_measured(tiny_bundle, tmp_path):
     lines = script.table(measured)
     assert lines[0] == "animals: 4 passages, 1 queries"
     assert any(line.startswith("ndcg_at_10") and "bm25" in line for line in lines)
+
+
+class ComposedVespa(FakeVespa):
+    """One node: config server, document/v1 and query port in one, which has deployed whatever it was sent."""
+
+    def answer(self, method, path, body, headers):
+        if path.partition("?")[0].endswith("/prepareandactivate"):
+            return 200, json.dumps(ACCEPTED).encode()
+        if path.endswith("/serviceconverge"):
+            node = {"type": "searchnode", "currentGeneration": 7, "host": "node1", "port": 19110}
+            return 200, json.dumps({"services": [node]}).encode()
+        if path == "/ApplicationStatus":
+            return 200, b"{}"
+        if path == DESCRIPTION_PATH and method == "POST":
+            self.description = json.loads(body)["fields"]["description"]
+            return 200, b"{}"
+        if path == DESCRIPTION_PATH and not self.description:
+            return 404, b'{"message": "not found"}'
+        return super().answer(method, path, body, headers)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    lines = (json.dumps({"id": a.id, "title": a.title, "text": a.text, "legs": a.metadata["legs"]}) for a in ANIMALS)
+    path = tmp_path / "animals.jsonl"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_an_application_is_deployed_fed_and_searched(animals, tiny_bundle, tmp_path, capsys):
+    node = ComposedVespa()
+    fields = {"id": "cat#0", "document_id": "cat", "text": ANIMALS[0].text, "title": "Cats", "legs": 4, "present": ["legs"]}
+    hit = {"relevance": 7.5, "fields": fields | {"sddocname": "passage", "matchfeatures": {}}}
+    node.search_answer = {"root": {"fields": {"totalCount": 1}, "coverage": {"coverage": 100}, "children": [hit]}}
+    script = example("vespa_compose")
+    try:
+        found = script.main(animals, tiny_bundle, tmp_path / "package", QUERY, node.url, node.url)
+        assert script.feed_into(animals, tiny_bundle, tmp_path / "again.journal", node.url) == 0
+    finally:
+        node.close()
+    assert [hit.id for hit in found.hits] == ["cat"]
+    assert {id_: stored["fields"]["legs"] for id_, stored in node.documents.items()} == {
+        f"{a.id}#0": a.metadata["legs"] for a in ANIMALS
+    }
+    printed = capsys.readouterr().out
+    assert "metadata: legs" in printed and "4 fed, 0 already there, 0 refused" in printed
+
+
+@pytest.mark.live
+def test_an_application_is_deployed_fed_and_searched_on_a_node(world, tmp_path, monkeypatch):
+    """The tests' own application again, and four documents more in it for a while."""
+    pages = tmp_path / "animals.jsonl"
+    pages.write_text("\n".join(json.dumps({"id": a.id, "title": a.title, "text": a.text}) for a in ANIMALS))
+    script = example("vespa_compose")
+    monkeypatch.setattr(script, "default_settings", lambda bundle, fields: world.settings)
+    try:
+        found = script.main(str(pages), world.bundle, tmp_path / "package", QUERY, world.config_url, world.url)
+    finally:
+        feed(ANIMALS, FeedOptions(world.url, tmp_path / "gone.journal", world.bundle, operation="delete"))
+    assert (len(found.hits), found.hits[0].id) == (3, "cat")

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+PAGES = [*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SCHEMAS = [
     *(("github-workflows", file) for file in WORKFLOWS),
@@ -94,6 +95,50 @@ def test_a_tag_is_the_version_of_an_entry(project):
     entry = f"## [{project['version']}] - 2026-01-01"
     assert check(f"v{project['version']}", project, entry) == [] == check("", project, "")
     assert len(check("v9.9.9", project, "")) == 2
+
+
+def test_figures_of_the_readme_are_checked_by_the_release():
+    check, readme = release_script().readme_faults, (ROOT / "README.md").read_text("utf-8")
+    assert check(readme, {}) == []
+    assert check(readme, {"base MB": 189.5}) == []
+    assert check(readme, {"base MB": 150.0}) == ["README.md states base MB as 189, it is 150"]
+    assert check(readme.replace("below 220 MB", "below 300 MB"), {}) == ["README.md states limit base MB as 300, it is 220"]
+    assert check("", {}) == [f"README.md does not state {name}" for name in release_script().STATED]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_pages_beside_the_code_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    for link in links:
+        path, _, place = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if place:
+            assert place in {slug(line) for line in target.read_text("utf-8").splitlines() if line.startswith("#")}, link
+
+
+def slug(heading):
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.lstrip("# ").lower()))
+
+
+def test_the_readme_is_short_and_its_commands_are_known():
+    typer = pytest.importorskip("typer")
+    from colbert_vespa.cli.commands import app
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text.count("\n") < 150
+    group = typer.main.get_command(app)
+    commands = re.findall(r"^    colbert-vespa (.+)$", text.replace("\\\n", " "), re.MULTILINE)
+    assert len(commands) >= 10
+    for line in commands:
+        name, *words = shlex.split(line, comments=True)
+        command = group.commands[name]
+        options = {option for parameter in command.params for option in parameter.opts}
+        for word in words:
+            assert not re.match(r"--?[a-z]", word) or word in options, line
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import shlex
 import threading
 
 import pytest
@@ -197,7 +199,7 @@ def test_a_relevance_is_a_finite_number(tmp_path, relevance):
 @pytest.mark.parametrize("column", ["content", "page_content", "Text", "TEXT ", "body"])
 def test_a_feed_without_a_text_column_is_refused_and_told_which_it_may_be(tmp_path, tiny_bundle, column):
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a", "title": "t", column: "words"}))
-    with pytest.raises(CollectionError, match=rf'no document has a text: .*text = "{column}"'):
+    with pytest.raises(CollectionError, match=re.escape(shlex.quote(f"text={column}"))):
         feed(
             open_sources([str(tmp_path / "a.jsonl")])[0],
             FeedOptions(to=str(tmp_path / "i"), journal=tmp_path / "j", bundle=tiny_bundle),
@@ -260,7 +262,7 @@ def test_rows_after_a_broken_one_and_before_a_quote_without_end_are_fed(tmp_path
 def test_a_column_like_id_is_named(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text(" ID,text\n1,one\n")
-    with pytest.raises(CollectionError, match=r"x\.csv:2: no id.*there is 'ID': set \[columns\] id = 'ID'"):
+    with pytest.raises(CollectionError, match=r"x\.csv:2: .*--column id=ID$"):
         list(FileSource(file, "x.csv", read_csv))
 
 
