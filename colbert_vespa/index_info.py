@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from late_interaction.plaid import ONE_VECTOR
+
 if TYPE_CHECKING:
     from late_interaction.plaid import PlaidIndex
     from late_interaction.plaid.shards import Sharding
@@ -59,19 +61,20 @@ def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
 
 
 def _dense(index: PlaidIndex) -> dict[str, Any]:
-    """Of each dense model dimensions, bytes, vectors in a graph, and vectors that would be in one if faiss had been installed;
-    nothing where there are no models."""
+    """Of each dense model, and of the one vector of candidates pooled, dimensions, bytes, vectors in a graph, and vectors that
+    would be in one if faiss had been installed; nothing where there are none."""
     snapshots = [reader.snapshot for reader in index.readers().values()]
-    found = {
-        name: {
-            "dim": form.dim,
+
+    def counts(name: str) -> dict[str, int]:
+        return {
             "bytes": sum(snapshot.dense_bytes(name) for snapshot in snapshots),
             "linked": sum(snapshot.dense_linked(name) for snapshot in snapshots),
             "unlinked": sum(snapshot.dense_unlinked(name) for snapshot in snapshots),
         }
-        for name, form in index.dense.items()
-    }
-    return {"dense": found} if found else {}
+
+    found = {name: {"dim": form.dim, **counts(name)} for name, form in index.dense.items()}
+    one = {"one_vector": {"encoding": index.one_vector, **counts(ONE_VECTOR)}} if index.one_vector else {}
+    return ({"dense": found} if found else {}) | one
 
 
 def _effort(tuned: Tuned | None) -> str:

@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix, TokenIds
-from late_interaction.bundle import Bundle, write_manifest
+from late_interaction.bundle import Bundle, MeasuredCandidates, write_manifest
 from late_interaction.codebook import CODEBOOK, MOST_CONSTANTS, SMALL_CODEBOOK, Codebook
 from late_interaction.codebook_training import CODEBOOK_ROWS, HELD_OUT, MIN_PER_CENTROID, default_centroids, train_codebook
 from late_interaction.errors import BundleError
+from late_interaction.files import remove_file
+from late_interaction.one_vector import ENCODINGS, OneVector
 from late_interaction.progress import CountReport
 from late_interaction.thresholds import train_thresholds
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
 
-__all__ = ["DEFAULT_BITS", "add_codebook", "add_codebook_of"]
+__all__ = ["DEFAULT_BITS", "add_codebook", "add_codebook_of", "record_candidates"]
 
 BLOCK = 256
 DEFAULT_BITS = 4
@@ -91,6 +93,21 @@ def add_codebook_of(
     if not blocks:
         raise BundleError("the sample has no vectors: a codebook is trained on some of the documents to be indexed")
     return _with_books(bundle, blocks, None, bits=bits, centroids=centroids, seed=seed)
+
+
+def record_candidates(bundle: Bundle, measured: MeasuredCandidates | None, encoding: OneVector | None = None) -> Bundle:
+    """Writes what was measured into the bundle, with the parameters of the encoding that it names; those of others go.
+
+    Returns the bundle, with its new checksum.
+    """
+    books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in ENCODINGS}
+    for name in set(bundle.manifest.codebooks) - set(books):
+        remove_file(bundle.file(bundle.manifest.codebooks[name]))
+    if encoding is not None and encoding.fitted:
+        books[encoding.name] = f"codebooks/{encoding.name}-{encoding.sha256[:12]}.npz"
+        bundle.file(books[encoding.name]).parent.mkdir(exist_ok=True)
+        encoding.save(bundle.file(books[encoding.name]))
+    return write_manifest(bundle.path, dataclasses.replace(bundle.manifest, codebooks=books, candidates=measured))
 
 
 def _with_books(

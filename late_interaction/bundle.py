@@ -45,6 +45,7 @@ __all__ = [
     "ExportedFolder",
     "FileEntry",
     "Manifest",
+    "MeasuredCandidates",
     "Pooling",
     "SideRules",
     "check_dense_name",
@@ -56,6 +57,7 @@ FORMAT_VERSION = 1
 MANIFEST, REPORT, TOKENIZER = "manifest.json", "report.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
+MEASURED_STRATEGIES = ("centroid", "pooled")
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
 TYPE_IDS = "token_type_ids"  # a further input of cross-encoders whose encoder tells query and passage apart by it
@@ -146,11 +148,33 @@ class DensePart:
         return "max_tokens must be at least 3" if self.models and self.max_tokens < 3 else ""
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredCandidates:
+    """The cheapest candidates that reached a recall goal on a sample of the user's documents. strategy: `centroid` or `pooled`.
+    encoding: of pooled. rerank, probes: the effort that found `recall` of the exact top 10, of the `goal`."""
+
+    strategy: str
+    rerank: Count
+    recall: float
+    goal: float
+    encoding: str = ""
+    probes: Count = 0
+
+    def fault(self) -> str:
+        """What cannot be of it, or empty."""
+        if self.strategy not in MEASURED_STRATEGIES:
+            return f"strategy {self.strategy[:40]!r} unknown; known: {', '.join(MEASURED_STRATEGIES)}"
+        if self.rerank < 1 or not 0 < self.recall <= 1 or not 0 < self.goal <= 1:
+            return "rerank must be at least 1, recall and goal above 0 and at most 1"
+        return "" if bool(self.encoding) == (self.strategy == "pooled") else "encoding is of strategy pooled, which needs one"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What manifest.json says. `models` maps a precision (fp32, int8) to a file, and is empty where vectors are made elsewhere;
     lengths are rows at most then. `codebooks` maps a name to a file, `dense` a name to a dense model. `rules`: whose
     tokenization this is, the one the checkpoint was trained with ("trained") or that of Vespa's colbert-embedder ("vespa").
+    `candidates`: what was measured to find enough (`colbert-vespa candidates`).
     """
 
     source: str
@@ -169,6 +193,7 @@ class Manifest:
     models: Mapping[str, str] = field(default_factory=dict)
     codebooks: Mapping[str, str] = field(default_factory=dict)
     dense: Mapping[str, DensePart] = field(default_factory=dict)
+    candidates: MeasuredCandidates | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -179,8 +204,9 @@ class Manifest:
 
     def to_json(self) -> bytes:
         data = dataclasses.asdict(self)
-        if not self.dense:  # bundles of before there were dense models keep their checksum
-            del data["dense"]
+        for name in ("dense", "candidates"):  # bundles of before there were these keep their checksum
+            if not data[name]:
+                del data[name]
         return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -196,6 +222,8 @@ class Manifest:
             raise BundleError(f"{where}: models has no fp32")
         if manifest.rules not in RULES:
             raise BundleError(f"{where}: rules {manifest.rules!r} unknown; known: {', '.join(RULES)}")
+        if manifest.candidates and (fault := manifest.candidates.fault()):
+            raise BundleError(f"{where}: candidates: {fault}")
         for name, part in manifest.dense.items():
             check_dense_name(name, BundleError, where)
             if fault := part.fault():

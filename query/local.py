@@ -33,6 +33,7 @@ from vespa_app.settings.application_settings import parts_of
 __all__ = ["LocalSearch"]
 
 FOUND = 200  # passages that each of several strategies finds, by words or a dense vector
+FOUND_POOLED = 500  # the same of candidates pooled
 PAGED = 500  # passages that pages are cut from, where no rerank is given
 LEAST_S = 0.001
 
@@ -84,8 +85,9 @@ class LocalSearch:
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """As SearchIndex.strategies: `dense` of an index with dense models alone."""
-        return ("centroid", "bm25", *(["dense"] if self.index.dense else []), "hybrid", "exhaustive")
+        """As SearchIndex.strategies: `dense` of an index with dense models alone, `pooled` of one with one vector a passage."""
+        some = (("pooled", self.index.one_vector), ("dense", self.index.dense))
+        return ("centroid", "bm25", *(name for name, there in some if there), "hybrid", "exhaustive")
 
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
         return dense_of_query(
@@ -227,7 +229,7 @@ class LocalSearch:
         weights = options.fusion_weights
         asked = list(weights) if strategy == "hybrid" else [FINDS_BY[finder] for finder in parts_of(strategy)]
         for score in asked:
-            finds.find(score, max(count, options.rerank or FOUND))
+            finds.find(score, max(count, options.rerank or _found(index, score)))
         named = asked if strategy == "hybrid" else dict.fromkeys(["maxsim", *asked])
         scores = {name: finds.scores(name) for name in named}
         final = scores["maxsim"] if strategy != "hybrid" else fused(scores, weights, options.fusion or "rrf")
@@ -244,6 +246,14 @@ class LocalSearch:
             tuple(hits), strategy, len(finds.ids), len(scores.get("maxsim", ())), coverage=finds.coverage, degraded=gone,
             timings_ms=timings, notes=(*finds.notes, *_partial(finds.coverage, gone)),
         )  # fmt: skip
+
+
+def _found(index: PlaidIndex, score: str) -> int:
+    """How many passages are found by it, where the query does not say."""
+    measured = index.bundle.manifest.candidates
+    if score != "candidates":
+        return FOUND
+    return measured.rerank if measured is not None and measured.strategy == "pooled" else FOUND_POOLED
 
 
 def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
+from late_interaction.array_types import Vector
 from late_interaction.documents import Passage
 from late_interaction.filters import Filter
-from late_interaction.plaid import LocalResult, PlaidIndex, SearchSettings
+from late_interaction.one_vector import one_vector
+from late_interaction.plaid import ONE_VECTOR, LocalResult, PlaidIndex, SearchSettings
 from query.bm25_candidates import WordScores
 from query.fusion import fused
 from query.options import SearchOptions
@@ -15,7 +18,7 @@ from query.types import EncodedQuery
 
 __all__ = ["FINDS_BY", "Finds", "notes_of"]
 
-FINDS_BY = {"centroid": "maxsim", "bm25": "bm25", "dense": "dense"}  # strategies, and the scores that they find by
+FINDS_BY = {"centroid": "maxsim", "pooled": "candidates", "bm25": "bm25", "dense": "dense"}  # strategies, and their scores
 
 
 class Finds:
@@ -52,6 +55,10 @@ class Finds:
             answer = self._index.dense_search(self._model, vector, count, where=self._where, ids=ids)
             self._cover(answer.coverage, answer.missing)
             found = dict(answer.scores)
+        elif score == "candidates":
+            answer = self._index.dense_search(ONE_VECTOR, self._one_vector, count, where=self._where, ids=ids)
+            self._cover(answer.coverage, answer.missing)
+            found = dict(answer.scores)
         else:
             probes = self._options.probes
             settings = None if probes is None else SearchSettings(probes)
@@ -72,6 +79,8 @@ class Finds:
         elif lacking:
             if score == "dense":
                 answer = self._index.dense_scores(self._model, self._query.dense[self._model], lacking)
+            elif score == "candidates":
+                answer = self._index.dense_scores(ONE_VECTOR, self._one_vector, lacking)
             else:
                 answer = self._index.scores(self._query.rows, lacking)
             self._cover(answer.coverage, answer.missing)
@@ -93,6 +102,11 @@ class Finds:
         """What each score says of it; 0 where it has no word of the query."""
         stages = {name: of[passage_id] for name, of in scores.items() if passage_id in of}
         return stages | ({"bm25": 0.0} if "bm25" in scores and "bm25" not in stages else {})
+
+    @functools.cached_property
+    def _one_vector(self) -> Vector:
+        """Of the query."""
+        return one_vector(self._index.bundle, self._index.one_vector).query(self._query.rows)
 
     def _by_words(self) -> WordScores:
         if self._words is None:

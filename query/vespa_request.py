@@ -82,6 +82,7 @@ def search_request(
             settings=settings,
             codebook=books.codebook,
             thresholds=books.thresholds,
+            one_vector=books.one_vector,
             weights=options.fusion_weights,
             fusion=options.fusion or "rrf",
             model=model,

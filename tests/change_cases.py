@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from late_interaction.metadata import FieldType, MetadataSchema
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, OneVectorSettings
 
 __all__ = ["CASES"]
 
@@ -55,6 +55,13 @@ CASES = {
     "metadata removed": (_base(**with_fields(more=FieldType.DOUBLE)), _BASE, (), ()),
     "metadata type": (_BASE, _base(**with_fields(year=FieldType.DOUBLE)), ("refeed",), ("field-type-change",)),
     "metadata list": (_BASE, _base(**with_fields(kind=FieldType.STRINGS)), ("refeed",), ("field-type-change",)),
+    "cells of pooled": (_BASE, _base(one_vector=OneVectorSettings(cells="bfloat16")), ("refeed",), ("field-type-change",)),
+    "cells and metric of pooled": (
+        _BASE,
+        _base(one_vector=OneVectorSettings(cells="int8")),
+        ("refeed", "restart"),
+        ("field-type-change", "hnsw-settings-change"),
+    ),
     "HNSW links": (_BASE, _base(hnsw_links=32), ("restart",), ("hnsw-settings-change",)),
     "HNSW exploration": (_BASE, _base(hnsw_explore=400), ("restart",), ()),
     "threads": (_BASE, _base(search_threads=4), ("restart",), ()),

@@ -7,13 +7,19 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from late_interaction.bundle import Bundle, DensePart, Expansion, Manifest, SideRules, write_manifest
+from late_interaction.array_types import Matrix
+from late_interaction.bundle import Bundle, DensePart, Expansion, Manifest, MeasuredCandidates, SideRules, write_manifest
 from late_interaction.codebook import Codebook
+from late_interaction.one_vector.lemur import Lemur
+from late_interaction.one_vector.network import Network
 from late_interaction.thresholds import Thresholds
 from vespa_app.candidates import STRATEGIES
 from vespa_app.settings import DenseSettings
 
-__all__ = ["DENSE", "TOKENIZER", "WITHOUT_DENSE", "dense_for", "small_bundle", "small_codebook", "with_thresholds"]
+__all__ = [
+    "DENSE", "TOKENIZER", "WITHOUT_DENSE", "dense_for", "small_bundle", "small_codebook", "small_lemur", "with_lemur",
+    "with_thresholds",
+]  # fmt: skip
 
 DENSE = {"dense": 24}  # a model and its dimensions
 WITHOUT_DENSE = tuple(name for name in STRATEGIES if name != "dense")
@@ -88,6 +94,24 @@ def with_thresholds(bundle: Bundle) -> Bundle:
     Thresholds(np.full(dim, 0.1, np.float32), np.full(dim, 0.5, np.float32)).save(bundle.file(name))
     books = {**bundle.manifest.codebooks, "binary": name}
     return write_manifest(bundle.path, dataclasses.replace(bundle.manifest, codebooks=books))
+
+
+def small_lemur(dim: int = 16, size: int = 8) -> Lemur:
+    """Made by hand: a passage is the best products of its rows with the first axes, in steps of 1/64."""
+    import numpy as np
+
+    def ones(*shape: int) -> Matrix:
+        return np.ones(shape, np.float32)
+
+    network = Network(np.eye(dim, size, dtype=np.float32), 0 * ones(size), ones(size), 0 * ones(size))
+    return Lemur(network, np.eye(dim, dtype=np.float32), np.eye(size, dim, dtype=np.float32), 0 * ones(size), 1 / 64)
+
+
+def with_lemur(bundle: Bundle, size: int = 8, measured: MeasuredCandidates | None = None) -> Bundle:
+    """The bundle with `small_lemur`, and candidates that were measured."""
+    from exporter.codebooks import record_candidates
+
+    return record_candidates(bundle, measured, small_lemur(bundle.manifest.dim, size))
 
 
 def small_codebook(dim: int) -> Codebook:

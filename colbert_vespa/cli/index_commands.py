@@ -6,7 +6,7 @@ import datetime
 import functools
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,16 +41,22 @@ def info(index: Index, json_output: Json = False) -> None:
 
     out = Output(json_output=json_output)
     result = index_info(open_index(index))
-    shown = {name.replace("_", " "): str(value) for name, value in result.items() if name not in ("shard_sizes", "dense")}
+    shown = {
+        name.replace("_", " "): str(value)
+        for name, value in result.items()
+        if name not in ("shard_sizes", "dense", "one_vector")
+    }
     for name, dense in result.get("dense", {}).items():
         shown[f"dense model {name}"] = f"{dense['dim']} dimensions, {dense['bytes']:,} bytes{_graph(dense)}"
+    if one := result.get("one_vector"):
+        shown["one vector a passage"] = f"encoding {one['encoding']}, {one['bytes']:,} bytes{_graph(one)}"
     out.table(shown)
     for shard in result.get("shard_sizes", ()):
         out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
     out.result(result)
 
 
-def _graph(dense: dict[str, int]) -> str:
+def _graph(dense: Mapping[str, Any]) -> str:
     """How the vectors of a dense model are found, where they are so many that it matters."""
     linked = f", {dense['linked']:,} vectors in an HNSW graph" if dense["linked"] else ""
     if not dense["unlinked"]:

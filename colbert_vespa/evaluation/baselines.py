@@ -9,13 +9,13 @@ import numpy as np
 
 from colbert_vespa.evaluation.collection import CollectionQuery
 from colbert_vespa.evaluation.runs import Run
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.documents import Document, passage_text
+from late_interaction.one_vector.mean import MeanVector
 from late_interaction.progress import StepReport
 from late_interaction.vector_cache import DocumentEncoder
 from query.fusion import fused
 from query.options import SearchOptions
-from vespa_app.candidates.pooled import pool
 
 __all__ = ["Hits", "bm25_run", "dense_run", "fused_run", "pooled_run"]
 
@@ -39,13 +39,13 @@ def pooled_run(
     k: int,
     step: StepReport,
 ) -> Hits:
-    """Cosine of mean token vectors: what candidates `pooled` rank by. rows: `[q, d]` of each query."""
-    source, vectors = iter(documents), []
+    """Cosine of mean token vectors: what candidates `pooled` of encoding mean rank by. rows: `[q, d]` of each query."""
+    source, vectors, mean = iter(documents), list[Vector](), MeanVector(rows[0].shape[1])
     while part := list(islice(source, BLOCK)):
         found = encoder.encode_documents([passage_text(d.title, d.text) for d in part])
-        vectors += [pool(D) for D in found]
+        vectors += list(mean.passages(found))
         step("dense", len(vectors), len(documents))
-    return dense_run(documents, queries, np.stack(vectors), np.stack([pool(Q) for Q in rows]), k)
+    return dense_run(documents, queries, np.stack(vectors), mean.passages(rows), k)
 
 
 def dense_run(documents: Sequence[Document], queries: Sequence[CollectionQuery], D: Matrix, Q: Matrix, k: int) -> Hits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +106,7 @@ class LocalSource:
         own.sort(key=lambda item: _number(item[2]))  # stable: others stay as they stand
         vectors = [_rows(found, r) for found, r, _ in own]
         packed = [_packed(found, r) for found, r, _ in own] if self.codebook is not None else []
-        dense = [_dense(found, r) for found, r, _ in own] if self._index.dense else []
+        dense = [_dense(found, r, self._index.dense) for found, r, _ in own] if self._index.dense else []
         return stored_document([passage for _, _, passage in own], vectors, packed, counted=True, dense=dense)
 
 
@@ -124,8 +124,8 @@ def _rows(part: _LivingSegment, row: int) -> Matrix:
     return part.snapshot.best_vectors(part.living, slice(start, stop))
 
 
-def _dense(part: _LivingSegment, row: int) -> Mapping[str, Vector]:
-    return {name: stored.vectors(slice(row, row + 1))[0] for name, stored in part.living.segment.dense.items()}
+def _dense(part: _LivingSegment, row: int, models: Iterable[str]) -> Mapping[str, Vector]:
+    return {name: part.living.segment.dense[name].vectors(slice(row, row + 1))[0] for name in models}
 
 
 def _packed(part: _LivingSegment, row: int) -> Packed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from late_interaction.plaid.types import CommitSummary, LocalHit, LocalResult, LocalScores, SearchSettings, Storage
+from late_interaction.plaid.types import ONE_VECTOR, CommitSummary, LocalHit, LocalResult, LocalScores, SearchSettings, Storage
 
 if TYPE_CHECKING:
     from late_interaction.plaid.index import LocalIndex
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from late_interaction.plaid.writing.writer import IndexWriter
 
 __all__ = [
+    "ONE_VECTOR",
     "CommitSummary",
     "IndexWriter",
     "LocalHit",

@@ -18,6 +18,7 @@ from late_interaction.documents import Passage
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import Filter
 from late_interaction.metadata import MetadataSchema
+from late_interaction.one_vector import chosen_encoding, one_vector
 from late_interaction.plaid.inputs import ScaledQuery, checked_count, chosen_bits, dense_query
 from late_interaction.plaid.searching.dense import dense_scores, dense_search
 from late_interaction.plaid.searching.scoring import exact_scores
@@ -31,7 +32,7 @@ from late_interaction.plaid.store.opened import OpenedVersion
 from late_interaction.plaid.store.selection import WantedIds
 from late_interaction.plaid.store.snapshot import Living, Snapshot
 from late_interaction.plaid.store.versions import Tuned, Version, now, publish, read_current
-from late_interaction.plaid.types import DenseForm, LocalResult, LocalScores, SearchSettings, ShardCoverage
+from late_interaction.plaid.types import DenseForm, LocalResult, LocalScores, OneVectorForm, SearchSettings, ShardCoverage
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import bundle_codebook
@@ -63,7 +64,8 @@ class LocalIndex:
         bits: int | None = None,
         refine: bool = False,
     ) -> LocalIndex:
-        """Makes an empty index with its own copy of the bundle, for a vector of each passage by each dense model of that.
+        """Makes an empty index with its own copy of the bundle, for a vector of each passage by each dense model of that, and
+        for one of candidates `pooled` where the bundle names or has an encoding.
 
         codec: residual, binary or float32. bits: 1, 2 or 4 per dimension of a residual; None for those of the bundle's
         codebook named `residual`, or 4 where it has none. refine: also keep int8 rows (one byte per dimension), which every
@@ -87,7 +89,7 @@ class LocalIndex:
             bundle.copy_to(staging / "bundle")
             form = (chosen, bundle.manifest.dim, schema, bundle.sha256, codec, refine)
             dense = {name: DenseForm(part.dim, part.normalized) for name, part in sorted(bundle.manifest.dense.items())}
-            publish(staging, Version(0, *form, created=now(), dense=dense))
+            publish(staging, Version(0, *form, created=now(), dense=dense, one_vector=_one_vector_form(bundle)))
         return cls.open(root)
 
     @classmethod
@@ -201,6 +203,12 @@ class LocalIndex:
     def dense(self) -> Mapping[str, DenseForm]:
         """The dense models of which each passage has a vector, by name."""
         return self.snapshot.version.dense
+
+    @property
+    def one_vector(self) -> str:
+        """The encoding of each passage as one vector, which `dense_search` finds as ONE_VECTOR; empty where there is none."""
+        form = self.snapshot.version.one_vector
+        return "" if form is None else form.encoding
 
     @property
     def bytes_per_token(self) -> float:
@@ -360,19 +368,19 @@ class LocalIndex:
         Raises: UsageError where there is no such model, the vector has another shape or is not finite, or k is less than 1.
         """
         snapshot, k = self.snapshot, checked_count("k", k)
-        checked = dense_query(vector, name, snapshot.version.dense)
+        checked = dense_query(vector, name, snapshot.version.row_sets)
         return LocalScores(dense_search(snapshot, name, checked, k, where=where, ids=ids, exact=exact))
 
     def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
         """Inner products of `vector [dim]` with the vectors of those passages; unknown ids are left out. Raises: UsageError."""
         snapshot = self.snapshot
-        return LocalScores(dense_scores(snapshot, name, dense_query(vector, name, snapshot.version.dense), passage_ids))
+        return LocalScores(dense_scores(snapshot, name, dense_query(vector, name, snapshot.version.row_sets), passage_ids))
 
     def dense_vectors(self, passage_ids: Iterable[str]) -> dict[str, dict[str, Vector]]:
         """Stored vectors `[dim]` of those passages, by id and dense model; unknown ids are left out."""
         found = {id_: self.snapshot.find(id_) for id_ in passage_ids}
         return {
-            id_: {name: dense.vectors(slice(place[1], place[1] + 1))[0] for name, dense in place[0].segment.dense.items()}
+            id_: {name: place[0].segment.dense[name].vectors(slice(place[1], place[1] + 1))[0] for name in self.dense}
             for id_, place in found.items()
             if place is not None
         }
@@ -442,3 +450,11 @@ class LocalIndex:
         if bundle.sha256 != self.snapshot.version.bundle:
             raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
         self._log(read_current(self.path)[0]).check()
+
+
+def _one_vector_form(bundle: Bundle) -> OneVectorForm | None:
+    encoding = chosen_encoding(bundle)
+    if not encoding:
+        return None
+    found = one_vector(bundle, encoding)
+    return OneVectorForm(encoding, found.dim, found.normalized)

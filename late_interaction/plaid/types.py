@@ -12,7 +12,12 @@ import numpy as np
 from late_interaction.documents import Passage
 from late_interaction.errors import UsageError
 
-__all__ = ["CommitSummary", "DenseForm", "LocalHit", "LocalResult", "LocalScores", "SearchSettings", "ShardCoverage", "Storage"]
+__all__ = [
+    "ONE_VECTOR", "CommitSummary", "DenseForm", "LocalHit", "LocalResult", "LocalScores", "OneVectorForm", "SearchSettings",
+    "ShardCoverage", "Storage",
+]  # fmt: skip
+
+ONE_VECTOR = "one-vector"  # no name of a dense model has a hyphen
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,16 @@ class DenseForm:
 
     dim: Annotated[int, msgspec.Meta(ge=1)]
     normalized: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OneVectorForm:
+    """The one vector of each passage that candidates `pooled` search (late_interaction.one_vector), stored as those of a dense
+    model named ONE_VECTOR."""
+
+    encoding: str
+    dim: Annotated[int, msgspec.Meta(ge=1)]
+    normalized: bool
 
 
 @dataclass(frozen=True, slots=True)

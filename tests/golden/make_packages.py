@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 from ready import ready_bundle
-from vespa_bundles import small_bundle, with_thresholds
+from vespa_bundles import small_bundle, with_lemur, with_thresholds
 
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.package import Package, build_package
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
+from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings, OneVectorSettings
 
 __all__ = ["CASES", "PACKAGES", "golden_package", "texts"]
 
@@ -84,6 +84,18 @@ CASES = {
         drop_limits={"dense": {"first": 0.2}},
         cloud=CloudSettings(regions=("aws-us-east-1c",)),
     ),
+    "one-vector": AppSettings(
+        dim=16,
+        query_rows=8,
+        embedder=False,
+        candidates=("pooled", "bm25+pooled", "hybrid"),
+        one_vector=OneVectorSettings("lemur", 8, "int8"),
+        indexes={
+            "halves": {"one_vector": {"encoding": "lemur", "dim": 8, "cells": "bfloat16"}, "candidates": ["pooled"]},
+            "means": {"one_vector": {"cells": "int8"}, "candidates": ["pooled"]},
+        },
+        cloud=CloudSettings(regions=("aws-us-east-1c",)),
+    ),
     "thresholds": AppSettings(
         dim=16, query_rows=8, embedder=False, codec="binary", thresholds=True, candidates=("exhaustive",)
     ),
@@ -108,6 +120,8 @@ def golden_package(name: str, scratch: Path) -> Package:
         return build_package(ready_bundle(scratch / name, dim=settings.dim), settings)
     dense = {model: own.dim for model, own in settings.dense.items()}
     bundle = small_bundle(scratch / name, dim=settings.dim, trained=name == "centroid", dense=dense)
+    if settings.one_vector.encoding == "lemur":
+        bundle = with_lemur(bundle, settings.one_vector.dim)
     package = build_package(with_thresholds(bundle) if settings.thresholds else bundle, settings)
     return package.explained() if name == "explain" else package
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vespa_app.candidates.base import DocumentContext, QueryParts, Strategy, StrategyRequest
+from vespa_app.candidates.base import DocumentContext, QueryParts, Strategy, StrategyRequest, declared_fields
 from vespa_app.candidates.bm25 import Bm25Candidates
 from vespa_app.candidates.centroid import CentroidCandidates
 from vespa_app.candidates.dense import DenseCandidates
@@ -15,7 +15,8 @@ from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import parts_of
 
 __all__ = [
-    "STRATEGIES", "DocumentContext", "QueryParts", "Strategy", "StrategyRequest", "strategies_of", "strategy_of",
+    "STRATEGIES", "DocumentContext", "QueryParts", "Strategy", "StrategyRequest", "needed_encoding", "strategies_of",
+    "strategy_of",
 ]  # fmt: skip
 
 STRATEGIES: dict[str, Strategy] = {
@@ -44,3 +45,12 @@ def strategies_of(settings: AppSettings) -> list[Strategy]:
     names = dict.fromkeys(part for candidates in settings.candidates for part in parts_of(candidates))
     joined = [JoinedCandidates()] if len(joined_parts(settings)) > 1 else []
     return [*(STRATEGIES[name] for name in names), *joined]
+
+
+def needed_encoding(settings: AppSettings) -> str:
+    """The encoding of the one vector of each passage; empty where no strategy has one."""
+    if any(part not in STRATEGIES for candidates in settings.candidates for part in parts_of(candidates)):
+        return ""
+    pooled = set(PooledCandidates.own_fields)
+    has = any(pooled & declared_fields(strategy, settings) for strategy in strategies_of(settings))
+    return settings.one_vector.encoding if has else ""

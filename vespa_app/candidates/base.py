@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I32, Matrix, TokenIds, Vector
 from late_interaction.errors import SettingsError
 from late_interaction.lookup import Lookup
+from late_interaction.one_vector import OneVector
 from late_interaction.thresholds import Thresholds
 from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import DEFAULT_WEIGHTS
@@ -78,7 +79,8 @@ class Centroids(Protocol):
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
     """What document_fields may need besides the vectors: what the bundle has, the settings, the centroid of each row and its
-    vocabulary id where they are known, and the vector of each dense model by name."""
+    vocabulary id where they are known, the vector of each dense model by name, and the encoding of candidates pooled where the
+    bundle has parameters of it."""
 
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
@@ -86,14 +88,15 @@ class DocumentContext:
     codes: NDArray[np.integer] | None = None
     token_ids: TokenIds | None = None
     dense: Mapping[str, Vector] = field(default_factory=dict)
+    one_vector: OneVector | None = None
 
 
 @dataclass(frozen=True)
 class StrategyRequest:
-    """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim
-    score at most, in the whole cluster. codebook, thresholds: of the bundle, for strategies that need them. weights, fusion: of
-    the strategy that fuses scores, by name, each weight above 0. model, dense: name of the dense model that is asked, and its
-    vector of the query."""
+    """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim score
+    at most, in the whole cluster. codebook, thresholds, one_vector: of the bundle, for strategies that need them.
+    weights, fusion: of the strategy that fuses scores, by name, each weight above 0. model, dense: name of the dense
+    model that is asked, and its vector of the query."""
 
     rows: Matrix
     text: str | None
@@ -101,6 +104,7 @@ class StrategyRequest:
     settings: AppSettings
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
+    one_vector: OneVector | None = None
     weights: Mapping[str, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
     fusion: str = "rrf"
     model: str = ""

@@ -27,8 +27,7 @@ from vespa_app.candidates.bm25 import WORDS, WORDS_FUNCTION, Bm25Candidates
 from vespa_app.candidates.centroid import SCORE as CENTROID_SCORE
 from vespa_app.candidates.centroid import WEIGHT_SCALE, CentroidCandidates
 from vespa_app.candidates.dense import DENSE, DenseCandidates, dense_declarations, dense_field
-from vespa_app.candidates.pooled import SCORE as POOLED_SCORE
-from vespa_app.candidates.pooled import PooledCandidates
+from vespa_app.candidates.pooled import PooledCandidates, pooled_inputs, scaled_pooled
 from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import parts_of
 
@@ -50,7 +49,6 @@ JOINABLE: dict[str, Strategy] = {
 HALF = 10  # a BM25 score that counts half of the most
 _SCALED = {  # each from 0 to 1
     "centroid": f"{CENTROID_SCORE} * query(scale)",
-    "pooled": POOLED_SCORE,
     "bm25": f"{WORDS} / ({WORDS} + {HALF})",
 }
 
@@ -108,7 +106,7 @@ def declarations(settings: AppSettings, finders: Sequence[str], model: str, more
     if "centroid" in finders:
         inputs += "            query(scale) double: 0.0\n"
     if "pooled" in finders:
-        inputs += f"            query(qp) tensor<float>(x[{settings.dim}])\n"
+        inputs += pooled_inputs(settings)
     words = WORDS_FUNCTION if "bm25" in finders else ""
     if model:
         return dense_declarations(settings, model, inputs) + words
@@ -122,6 +120,8 @@ def features(finders: Sequence[str]) -> str:
 
 def scaled(name: str, settings: AppSettings, model: str) -> str:
     """The score of a strategy, from 0 to 1."""
+    if name == "pooled":
+        return scaled_pooled(settings)
     if name != "dense":
         return _SCALED[name]
     return f"1 / (1 + exp(0 - {DENSE}))" if settings.dense[model].distance == "dotproduct" else f"(1 + {DENSE}) / 2"

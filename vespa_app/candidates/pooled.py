@@ -1,10 +1,20 @@
-"""Candidates `pooled`: one vector per passage, the normalised mean of its token vectors, in an HNSW graph."""
+"""Candidates `pooled`: one vector per passage in an HNSW graph, the normalised mean of its token vectors or another encoding
+(late_interaction.one_vector).
+
+Vespa compares a query with a field in the cells of the field, and cuts what is no whole number there. So the query of an int8
+field is int8 too, and where lengths count, query(qp_unit) takes the product of cells back to that of vectors.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from late_interaction.array_types import Matrix
+from late_interaction.array_types import I8, Matrix, Vector
+from late_interaction.errors import SettingsError
+from late_interaction.one_vector import ENCODINGS, MEAN, OneVector
+from late_interaction.one_vector.mean import MeanVector
 from vespa_app.candidates.base import (
     BASE_PROFILE,
     DocumentContext,
@@ -17,27 +27,25 @@ from vespa_app.candidates.base import (
     second_phase,
     vector_hex,
 )
-from vespa_app.settings import AppSettings
+from vespa_app.codecs.bfloat16 import upper_halves
+from vespa_app.settings import MEAN_VECTOR, AppSettings, OneVectorSettings
 
-__all__ = ["SCORE", "PooledCandidates", "nearest", "pool"]
+__all__ = [
+    "ONE_VECTOR_CELLS",
+    "PooledCandidates",
+    "encoding_of",
+    "one_vector_bytes",
+    "pooled_input_sizes",
+    "pooled_inputs",
+    "pooled_score",
+    "pooled_type",
+    "scaled_pooled",
+]
 
 FIELD = "pooled"
-SCORE = f"closeness(field, {FIELD})"
-
-
-def pool(rows: Matrix) -> Matrix:
-    """`[n, d]` -> `[d]`, the mean of the rows at length 1 (without a direction it is the first axis: cosine needs one)."""
-    mean: Matrix = np.asarray(rows, np.float32).sum(axis=0) / max(1, len(rows))
-    length = float(np.linalg.norm(mean))
-    if length > 0:
-        return np.asarray(mean / length, np.float32)
-    axis = np.zeros_like(mean)
-    axis[0] = 1
-    return axis
-
-
-def nearest(request: StrategyRequest) -> str:
-    return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, qp))"
+UNIT = "qp_unit"
+ONE_VECTOR_CELLS: Mapping[str, int] = {"float": 4, "bfloat16": 2, "int8": 1}  # and their bytes
+_LARGEST = 127  # of int8
 
 
 class PooledCandidates(Strategy):
@@ -47,23 +55,121 @@ class PooledCandidates(Strategy):
 
     def fields(self, settings: AppSettings) -> str:
         return f"""\
-        field {FIELD} type tensor<float>(x[{settings.dim}]) {{
+        field {FIELD} type {pooled_type(settings)} {{
             indexing: attribute | index
-{hnsw_lines(settings.hnsw_links, settings.hnsw_explore, "prenormalized-angular")}        }}
+{hnsw_lines(settings.hnsw_links, settings.hnsw_explore, _metric(settings))}        }}
 """
 
     def profile(self, settings: AppSettings) -> str:
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
-            query(qp) tensor<float>(x[{settings.dim}])
-        }}
-{first_phase(settings, self.name, SCORE)}{second_phase(settings, self.name)}    }}
+{pooled_inputs(settings)}        }}
+{first_phase(settings, self.name, pooled_score(settings))}{second_phase(settings, self.name)}    }}
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        return {FIELD: {"values": vector_hex(pool(vectors))}}
+        own = context.settings.one_vector if context.settings else MEAN_VECTOR
+        encoding = encoding_of(own, vectors.shape[1], context.one_vector)
+        return {FIELD: {"values": _stored(encoding.passage(vectors), encoding, own.cells)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
-        parameters = rerank_parameters(request) | {"input.query(qp)": {"values": vector_hex(pool(request.rows))}}
-        return QueryParts(nearest(request), parameters, self.name)
+        settings = request.settings
+        own, name = settings.one_vector, _input(settings)
+        encoding = encoding_of(own, settings.dim, request.one_vector)
+        vector = encoding.query(request.rows)
+        parameters = rerank_parameters(request)
+        if own.cells == "int8":
+            cells, step = _steps(vector)
+            parameters[f"input.query({name})"] = {"values": cells.tobytes().hex()}
+            if not encoding.normalized:
+                parameters[f"input.query({UNIT})"] = step * encoding.unit
+        else:
+            parameters[f"input.query({name})"] = {"values": vector_hex(vector)}
+        return QueryParts(f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, {name}))", parameters, self.name)
+
+
+def encoding_of(own: OneVectorSettings, dim: int, fitted: OneVector | None) -> OneVector:
+    """dim: of token vectors. fitted: of the bundle. Raises: SettingsError where the settings need it, and it is not there."""
+    if own.encoding == MEAN:
+        return MeanVector(dim)
+    if fitted is None or fitted.name != own.encoding or fitted.dim != own.dim:
+        raise SettingsError(
+            f"one_vector.encoding {own.encoding} of {own.dim} dimensions needs its parameters: use the bundle that was fitted "
+            "with `colbert-vespa candidates`"
+        )
+    return fitted
+
+
+def pooled_type(settings: AppSettings) -> str:
+    return f"tensor<{settings.one_vector.cells}>(x[{_dim(settings)}])"
+
+
+def pooled_input_sizes(settings: AppSettings) -> dict[str, int]:
+    """Dimensions of the query input, by name."""
+    return {_input(settings): _dim(settings)}
+
+
+def pooled_inputs(settings: AppSettings) -> str:
+    """Inputs of a profile that has the score."""
+    cells = "int8" if settings.one_vector.cells == "int8" else "float"
+    lines = f"            query({_input(settings)}) tensor<{cells}>(x[{_dim(settings)}])\n"
+    return lines + (f"            query({UNIT}) double: 1.0\n" if _has_unit(settings) else "")
+
+
+def pooled_score(settings: AppSettings) -> str:
+    """Closeness; where lengths count, Vespa's is the inner product."""
+    closeness = f"closeness(field, {FIELD})"
+    return f"query({UNIT}) * {closeness}" if _has_unit(settings) else closeness
+
+
+def scaled_pooled(settings: AppSettings) -> str:
+    """The score from 0 to 1: where lengths count it is a similarity, for each query row, less the mean of all passages."""
+    score = pooled_score(settings)
+    return score if _normalized(settings) else f"max(0, min(1, 0.5 + {score}))"
+
+
+def one_vector_bytes(settings: OneVectorSettings, dim: int) -> int:
+    """Of a stored vector. dim: of token vectors."""
+    return (settings.dim or dim) * ONE_VECTOR_CELLS[settings.cells]
+
+
+def _dim(settings: AppSettings) -> int:
+    return settings.one_vector.dim or settings.dim
+
+
+def _input(settings: AppSettings) -> str:
+    """Vespa types inputs over all schemas of an application, so those of different types have names apart."""
+    own = settings.one_vector
+    return "qp" if own == MEAN_VECTOR else f"qp_{_dim(settings)}_{'int8' if own.cells == 'int8' else 'float'}"
+
+
+def _normalized(settings: AppSettings) -> bool:
+    return ENCODINGS[settings.one_vector.encoding].normalized
+
+
+def _has_unit(settings: AppSettings) -> bool:
+    return settings.one_vector.cells == "int8" and not _normalized(settings)
+
+
+def _metric(settings: AppSettings) -> str:
+    if not _normalized(settings):
+        return "dotproduct"
+    return "angular" if settings.one_vector.cells == "int8" else "prenormalized-angular"
+
+
+def _stored(vector: Vector, encoding: OneVector, cells: str) -> str:
+    """As the cells of the field, in hex."""
+    if cells == "bfloat16":
+        return str(upper_halves(vector).astype(">u2").tobytes().hex())
+    if cells == "float":
+        return vector_hex(vector)
+    if encoding.normalized:
+        return _steps(vector)[0].tobytes().hex()
+    return str(np.clip(np.rint(vector / encoding.unit), -_LARGEST, _LARGEST).astype(np.int8).tobytes().hex())
+
+
+def _steps(vector: Vector) -> tuple[I8, float]:
+    """int8 cells, the largest of them 127, and what one step is of the vector's numbers."""
+    step = float(np.abs(vector).max()) / _LARGEST or 1.0
+    return np.rint(vector / step).astype(np.int8), step

@@ -188,6 +188,14 @@ def _hnsw_changes(where: str, old: Block, new: Block) -> Iterator[Change]:
             if name == "max-links-per-node":
                 yield Change("refused", where, f"{what}: the graph is built again at start", "hnsw-settings-change")
             yield Change("restart", where, what)
+    metrics = [_metric(block) for block in (old, new)]
+    if before and after and metrics[0] != metrics[1]:
+        what = f"distance metric {metrics[0]} -> {metrics[1]}: the graph is built again at start"
+        yield Change("refused", where, what, "hnsw-settings-change")
+
+
+def _metric(block: Block) -> str:
+    return next((found for attribute in block.named("attribute") if (found := attribute.value("distance-metric"))), "")
 
 
 def _hnsw(block: Block) -> dict[str, str]:

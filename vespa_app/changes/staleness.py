@@ -5,11 +5,13 @@ Vespa compares types of fields; which model made the vectors, how bits were cut 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 import httpx
 
 from late_interaction.errors import SettingsError, UsageError, VespaError
+from vespa_app.candidates import needed_encoding
 from vespa_app.running import Description
 from vespa_app.running.description import read_description
 
@@ -39,6 +41,9 @@ def stale_documents(old: Description, new: Description) -> Iterator[str]:
             before, after = ((own.dim, own.cells, own.distance) for own in (was.dense[name], is_.dense[name]))
             if before != after:
                 yield f"dense model {name} {_listed(before)} -> {_listed(after)}: its stored vectors mean others"
+        before, after = (dataclasses.astuple(own) for own in (was.one_vector, is_.one_vector))
+        if before != after and needed_encoding(was) and needed_encoding(is_):
+            yield f"one vector {_listed(before)} -> {_listed(after)}: the stored vectors of candidates pooled mean others"
     for name, why in _OF_DOCUMENTS.items():
         if getattr(was, name) != getattr(is_, name):
             yield f"{name} {_shown(getattr(was, name))} -> {_shown(getattr(is_, name))}: {why}"

@@ -1,5 +1,5 @@
 """What a bundle holds for Vespa: a codebook of centroids and residual buckets, a smaller one for codec residual where
-that one is too large for the constants of a package, thresholds of bits."""
+that one is too large for the constants of a package, thresholds of bits, the encoding of passages as one vector."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from late_interaction.bundle import Bundle
 from late_interaction.codebook import CODEBOOK, SMALL_CODEBOOK, Codebook
+from late_interaction.one_vector import OneVector, one_vector
 from late_interaction.thresholds import Thresholds
 
 __all__ = [
@@ -30,6 +31,7 @@ class Codebooks:
     codebook: Codebook | None = None
     thresholds: Thresholds | None = None
     small: Codebook | None = None
+    one_vector: OneVector | None = None
 
     @property
     def residual(self) -> Codebook | None:
@@ -39,10 +41,10 @@ class Codebooks:
 NO_CODEBOOKS = Codebooks()
 
 
-def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool = True) -> Codebooks:
-    """The codebooks that a bundle has, of those asked for.
+def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool = True, encoding: str = "") -> Codebooks:
+    """The codebooks that a bundle has, of those asked for. encoding: of passages as one vector; empty for none.
 
-    Raises: BundleError where one is damaged.
+    Raises: BundleError where one is damaged, or parameters of the encoding are missing.
     """
     books: dict[str, Codebook | Thresholds] = {}
     kinds = ((CODEBOOK, codebook, _load_codebook), (SMALL_CODEBOOK, codebook, _load_codebook))
@@ -50,7 +52,8 @@ def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool 
         name = bundle.manifest.codebooks.get(kind)
         if wanted and name is not None:
             books[kind] = load(bundle.file(name), bundle.manifest.files[name].sha256)
-    return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS), books.get(SMALL_CODEBOOK))  # type: ignore[arg-type]
+    found = one_vector(bundle, encoding) if encoding else None
+    return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS), books.get(SMALL_CODEBOOK), found)  # type: ignore[arg-type]
 
 
 # sha256 is part of the key: a codebook that was trained again is read again

@@ -14,8 +14,10 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import CODEBOOK
 from late_interaction.files import atomic_write, copy_file, files_below, make_folders, replace_folder, safe_join
 from late_interaction.metadata import MetadataSchema
+from late_interaction.one_vector import MEAN, chosen_encoding, one_vector
+from vespa_app.candidates import needed_encoding
 from vespa_app.candidates.effort import MeasuredEffort, codec_for, effort_for
-from vespa_app.codecs import CODECS, NO_CODEBOOKS, bundle_codebooks, codebook_sha256
+from vespa_app.codecs import CODECS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
 from vespa_app.package.checks import check_files
 from vespa_app.package.constants import constant_path, tensor_file
@@ -27,7 +29,7 @@ from vespa_app.package.settings_checks import check_bundle, check_new_settings
 from vespa_app.running import Description
 from vespa_app.running.description import DESCRIPTION_FILE, DESCRIPTION_SCHEMA, description_schema
 from vespa_app.running.layouts import embedder_of
-from vespa_app.settings import AppSettings, DenseSettings
+from vespa_app.settings import AppSettings, DenseSettings, OneVectorSettings
 from vespa_app.settings.application_settings import MAX_HITS, SCORES, asks_dense
 
 SETTINGS_FILE = "app.toml"
@@ -103,16 +105,18 @@ def default_settings(
     candidates: tuple[str, ...] = (),
     recall: float | None = None,
 ) -> AppSettings:
-    """What suits the bundle: `centroid` candidates where it has a codebook, else `pooled`; where it has dense models, also
-    `dense` and `hybrid`, which fuses all scores. recall: share of the exact top 10
-    that the first of the candidates should find; it chooses effort, and the codec where none is given
-    (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
+    """What suits the bundle: the candidates that were measured to find enough, else `centroid` where it has a codebook, else
+    `pooled`, with the encoding that is fitted or the mean; where it has dense models, also `dense` and `hybrid`, which fuses
+    all scores. recall: share of the exact top 10 that the first of the candidates should find; it chooses effort, and the codec
+    where none is given (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings, or the effort that
+    was measured.
 
     `build_package` judges the result. Raises: SettingsError where the goal was never reached.
     """
     books = bundle_codebooks(bundle)
     more = ("dense", "hybrid") if bundle.manifest.dense else ()
-    first = "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
+    measured = bundle.manifest.candidates
+    first = measured.strategy if measured else "centroid" if CODEBOOK in bundle.manifest.codebooks else "pooled"
     names = tuple(candidates) or (first, "bm25", *more, "exhaustive")
     dense = {
         name: DenseSettings(part.dim, distance="prenormalized-angular" if part.normalized else "dotproduct")
@@ -124,7 +128,9 @@ def default_settings(
         codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
     known = CODECS.get(codec)
     effort = MeasuredEffort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
-    return AppSettings(
+    if measured and recall is None and names[0] == measured.strategy:
+        effort = MeasuredEffort(measured.recall, measured.probes or effort.probes, measured.rerank)
+    settings = AppSettings(
         dim=bundle.manifest.dim,
         probes=effort.probes,
         rerank=effort.rerank,
@@ -138,6 +144,15 @@ def default_settings(
         dense=dense,
         weights=dict.fromkeys(SCORES, 1.0) if dense and "hybrid" in names else {},
     )
+    return dataclasses.replace(settings, one_vector=_one_vector(bundle, settings))
+
+
+def _one_vector(bundle: Bundle, settings: AppSettings) -> OneVectorSettings:
+    """Of the candidates of `settings`. Cells of one byte find as much as floats (performance/notes.md)."""
+    encoding = chosen_encoding(bundle) if needed_encoding(settings) else ""
+    if encoding in ("", MEAN):
+        return settings.one_vector
+    return OneVectorSettings(encoding, one_vector(bundle, encoding).dim, "int8")
 
 
 def build_package(bundle: Bundle, settings: AppSettings) -> Package:
@@ -164,7 +179,8 @@ def build_package(bundle: Bundle, settings: AppSettings) -> Package:
     if settings.cloud is not None:
         codec = CODECS[settings.codec]
         wanted = codec.needs_codebook or settings.thresholds
-        books = bundle_codebooks(bundle, thresholds=settings.thresholds) if wanted else NO_CODEBOOKS
+        encoding = needed_encoding(settings)
+        books = bundle_codebooks(bundle, codebook=wanted, thresholds=settings.thresholds, encoding=encoding)
         files |= {name: text.encode() for name, text in cd_tests(main, books).items()}
     return complete(files, main, modes, embedder_components(bundle, settings), settings)
 

@@ -104,7 +104,7 @@ def _ask(description: Description, books: Codebooks, candidates: str) -> dict[st
     model, dense = next(iter(_dense(settings, 0).items()), ("", None))
     request = StrategyRequest(
         rows=_ends(settings.dim)[:1], text="threads", rerank=10, settings=settings,
-        codebook=books.codebook or _ends_codebook(settings.dim), thresholds=books.thresholds,
+        codebook=books.codebook or _ends_codebook(settings.dim), thresholds=books.thresholds, one_vector=books.one_vector,
         weights=settings.weights or DEFAULT_WEIGHTS, fusion=settings.fusion, model=model, dense=dense,
     )  # fmt: skip
     parts = strategy_of(candidates).query(request)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
+from vespa_app.candidates import needed_encoding
 from vespa_app.candidates.dense import dense_field, dense_type, input_sizes
+from vespa_app.candidates.pooled import PooledCandidates, pooled_input_sizes, pooled_type
 from vespa_app.codecs import VECTORS
 from vespa_app.package.schema_reader import Block, read_blocks
 from vespa_app.running.layouts import vectors_type
@@ -113,6 +115,10 @@ def _check_fit(fields: dict[str, _Field], settings: AppSettings, where: str) -> 
         name, type_ = dense_field(model), dense_type(own)
         if name not in fields or fields[name].type.replace(" ", "") != type_:
             raise SettingsError(f"{where}: field {name} must be there with type {type_}, as setting dense.{model} says")
+    (pooled,) = PooledCandidates.own_fields
+    if needed_encoding(settings) and (pooled not in fields or fields[pooled].type.replace(" ", "") != pooled_type(settings)):
+        what = f"must be there with type {pooled_type(settings)}, as setting one_vector says"
+        raise SettingsError(f"{where}: field {pooled} {what}")
     for name, type_ in settings.metadata.fields.items():
         if name not in fields or fields[name].type != type_.vespa:
             raise SettingsError(f"{where}: field {name} must be there with type {type_.vespa}, as the settings say")
@@ -161,7 +167,8 @@ def _check_input(name: str, type_: str, settings: AppSettings | None, where: str
     sizes = {match[2] for match in _DIMENSION.finditer(type_) if match[1] == "x"}
     if settings is None:
         return
-    width = input_sizes(settings).get(name, settings.dim // 8 if "int8" in type_ else settings.dim)
+    sizes_by_name = input_sizes(settings) | pooled_input_sizes(settings)
+    width = sizes_by_name.get(name, settings.dim // 8 if "int8" in type_ else settings.dim)
     if sizes - {str(width)}:
         dim = 8 * width if "int8" in type_ else width
         raise SettingsError(f"{where}: input query({name}) has {type_}, and its vectors have {dim} dimensions")

@@ -18,13 +18,15 @@ from late_interaction.bundle import Bundle
 from late_interaction.codebook import BITS, CODEBOOK
 from late_interaction.errors import SettingsError
 from late_interaction.metadata import FieldType
-from vespa_app.candidates import STRATEGIES, strategies_of, strategy_of
+from late_interaction.one_vector import ENCODINGS as ONE_VECTOR_ENCODINGS
+from vespa_app.candidates import STRATEGIES, needed_encoding, strategies_of, strategy_of
 from vespa_app.candidates.dense import CELLS, DISTANCES, dense_field
 from vespa_app.candidates.joined import JOINABLE
+from vespa_app.candidates.pooled import ONE_VECTOR_CELLS
 from vespa_app.codecs import CODECS, bundle_codebooks
 from vespa_app.running.description import DESCRIPTION_SCHEMA
 from vespa_app.running.passage_fields import OWN_FIELDS
-from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
+from vespa_app.settings import MEAN_VECTOR, AppSettings, CloudSettings, ClusterSettings, DenseSettings
 from vespa_app.settings.application_settings import (
     ENCODINGS,
     FUSIONS,
@@ -135,6 +137,7 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
         if name in settings.candidates[:position]:
             yield "candidates", f"names {name!r} twice"
     yield from _dense_faults(settings)
+    yield from _one_vector_faults(settings)
     yield from _fusion_faults(settings)
     yield from _drop_limit_faults(settings)
     yield from _metadata_faults(settings)
@@ -185,6 +188,19 @@ def _dense_number_faults(key: str, own: DenseSettings) -> Iterator[Fault]:
         value = getattr(own, name)
         if type(value) is not int or not least <= value <= most:
             yield f"{key}.{name}", f"must be from {least} to {most}, got {value!r}"
+
+
+def _one_vector_faults(settings: AppSettings) -> Iterator[Fault]:
+    own = settings.one_vector
+    yield from _choice_faults("one_vector.encoding", own.encoding, ONE_VECTOR_ENCODINGS)
+    yield from _choice_faults("one_vector.cells", own.cells, ONE_VECTOR_CELLS)
+    least, most = LIMITS["dim"]
+    if not ONE_VECTOR_ENCODINGS[own.encoding].fitted and own.dim not in (0, settings.dim):
+        yield "one_vector.dim", f"is {own.dim}, and encoding {own.encoding} has the {settings.dim} of the token vectors"
+    elif ONE_VECTOR_ENCODINGS[own.encoding].fitted and not least <= own.dim <= most:
+        yield "one_vector.dim", f"must be from {least} to {most}, got {own.dim!r}"
+    if own != MEAN_VECTOR and not needed_encoding(settings):
+        yield "one_vector", "no candidates ask it: add pooled to setting candidates, or leave the table out"
 
 
 def _fusion_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -418,6 +434,7 @@ def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
     codec = CODECS[settings.codec]
     if codec.needs_codebook or settings.thresholds:
         yield from codec.codebook_faults(settings, bundle_codebooks(bundle))
+    yield from _one_vector_bundle_faults(bundle, settings)
     for name, own in settings.dense.items():
         if name not in manifest.dense:
             known = ", ".join(manifest.dense) or "none"
@@ -429,3 +446,16 @@ def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
             if STRATEGIES[name].needs_codebook:
                 what = f"{name} needs a codebook, and {bundle.path} has none"
                 yield "candidates", f"{what}; export it with --sample, or choose other candidates"
+
+
+def _one_vector_bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
+    own = settings.one_vector
+    if not needed_encoding(settings) or not ONE_VECTOR_ENCODINGS[own.encoding].fitted:
+        return
+    if own.encoding not in bundle.manifest.codebooks:
+        what = f"{own.encoding} needs fitted parameters, and {bundle.path} has none: run `colbert-vespa candidates`"
+        yield "one_vector.encoding", what
+    else:
+        found = bundle_codebooks(bundle, codebook=False, thresholds=False, encoding=own.encoding).one_vector
+        if found and found.dim != own.dim:
+            yield "one_vector.dim", f"is {own.dim}, and the {own.encoding} of {bundle.path} has {found.dim}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vespa_app.candidates.dense import bytes_of, dense_field
+from vespa_app.candidates.pooled import ONE_VECTOR_CELLS, one_vector_bytes
 from vespa_app.codecs import CODECS
 from vespa_app.planning.request import GB, NODE_BASE_GB, Figure, PlanRequest
 from vespa_app.settings import DenseSettings
@@ -62,8 +63,10 @@ def passage_bytes(request: PlanRequest, prefix: str = "") -> PassageBytes:
         figures.append(Figure("centroid ids", stored * DISTINCT * (POSTING_B + ENTRY_B), "B", formula, NODE))
     links = 2 * request.hnsw_links * LINK_B + HNSW_NODE_B
     if request.by_pooled:
-        formula = f"{request.dim} x 4 B + 2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B"
-        figures.append(Figure("pooled vector and HNSW", request.dim * 4 + links, "B", formula, NODE))
+        own, stored_b = request.one_vector, one_vector_bytes(request.one_vector, request.dim)
+        cells = f"{own.dim or request.dim} x {ONE_VECTOR_CELLS[own.cells]} B"
+        formula = f"{cells} + 2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B"
+        figures.append(Figure("pooled vector and HNSW", stored_b + links, "B", formula, NODE))
     if "token" in request.candidates:
         formula = f"{stored:g} tokens x (2 x {request.hnsw_links} links x {LINK_B} B + {HNSW_NODE_B} B)"
         figures.append(Figure("token HNSW", stored * links, "B", formula, NODE))

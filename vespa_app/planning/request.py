@@ -12,7 +12,7 @@ from late_interaction.errors import SettingsError
 from vespa_app.candidates import STRATEGIES
 from vespa_app.candidates.joined import JOINABLE
 from vespa_app.codecs import CODECS, bundle_codebooks
-from vespa_app.settings import AppSettings, DenseSettings
+from vespa_app.settings import MEAN_VECTOR, AppSettings, DenseSettings, OneVectorSettings
 from vespa_app.settings.application_settings import LAYOUTS, LIMITS, asks_dense, parts_of
 from vespa_app.settings.sections import LIMIT_RANGE
 
@@ -42,14 +42,14 @@ class Figure:
 class PlanRequest:
     """documents: passages. tokens: token vectors of each before pooling. pooling: so many token vectors become one. copies:
     redundancy and those of them that are searchable, in the whole cluster. groups: of nodes, each with a whole copy.
-    node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the exporter
-    makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata fields.
-    text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a document.
-    queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine makes a
-    second; 0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb, embedder: of a
-    container. memory_limit, disk_limit: the share of a content node that may be full. dense: models by name. weights:
-    scores that hybrid joins; empty for maxsim and bm25. indexes: further ones of the application, by name, each with as
-    many passages.
+    node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the
+    exporter makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata
+    fields. text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a
+    document. queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine
+    makes a second; 0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
+    embedder: of a container. memory_limit, disk_limit: the share of a content node that may be full. dense: models by
+    name. one_vector: of candidates pooled. weights: scores that hybrid joins; empty for maxsim and bm25. indexes:
+    further ones of the application, by name, each with as many passages.
     """
 
     documents: float
@@ -83,6 +83,7 @@ class PlanRequest:
     memory_limit: float = MEMORY_LIMIT
     disk_limit: float = DISK_LIMIT
     dense: tuple[tuple[str, DenseSettings], ...] = ()
+    one_vector: OneVectorSettings = MEAN_VECTOR
     weights: tuple[str, ...] = ()
     indexes: tuple[tuple[str, PlanRequest], ...] = ()
 
@@ -114,7 +115,7 @@ class PlanRequest:
             documents, tokens, settings.dim, settings.codec, settings.candidates, threads=settings.search_threads,
             query_rows=settings.query_rows, rerank=settings.rerank, probes=settings.probes, hnsw_links=settings.hnsw_links,
             fields=len(settings.metadata.fields), residual_bits=settings.residual_bits, paged=settings.paged,
-            layout=settings.layout, dense=tuple(settings.dense.items()),
+            layout=settings.layout, dense=tuple(settings.dense.items()), one_vector=settings.one_vector,
             weights=tuple(name for name, weight in settings.weights.items() if weight),
         )  # fmt: skip
 

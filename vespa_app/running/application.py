@@ -17,12 +17,13 @@ from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import BundleError
 from late_interaction.token_ids import joined_rows
-from vespa_app.candidates import STRATEGIES, strategies_of
+from vespa_app.candidates import STRATEGIES, needed_encoding, strategies_of
 from vespa_app.candidates.base import declared_fields
 from vespa_app.codecs import CODECS, Codebooks, bundle_codebooks
 from vespa_app.running.description import Description, read_description
 from vespa_app.running.documents import document_fields
 from vespa_app.settings import AppSettings
+from vespa_app.settings.sections import section_json
 
 Unit = tuple[Sequence[Passage], Sequence[TokenVectors]]  # a document's passages, and the rows of each
 
@@ -86,7 +87,8 @@ class Application:
         model = settings.precision if settings.encoding == "embedder" else ""
         parts = [bundle.sha256, settings.layout, settings.encoding, model, settings.codec, settings.thresholds, fields]
         dense = {model: [own.dim, own.cells, own.distance] for model, own in settings.dense.items()}
-        return json.dumps([*parts, dense] if dense else parts)
+        one = section_json(settings.one_vector)
+        return json.dumps([*parts, *([dense] if dense else []), *([one] if one else [])])
 
     def units(
         self, documents: Sequence[Unit], bundle: Bundle, dense: Sequence[Sequence[Mapping[str, Vector]]] = ()
@@ -113,8 +115,11 @@ class Application:
 
     def books(self, bundle: Bundle) -> Codebooks:
         """Those of the bundle's codebooks that the application uses. Raises: BundleError where it lacks one."""
-        books = bundle_codebooks(bundle, codebook=self.needs_codebook, thresholds=self.settings.thresholds)
-        if (self.needs_codebook and books.codebook is None) or (self.settings.thresholds and books.thresholds is None):
+        settings = self.settings
+        books = bundle_codebooks(
+            bundle, codebook=self.needs_codebook, thresholds=settings.thresholds, encoding=needed_encoding(settings)
+        )
+        if (self.needs_codebook and books.codebook is None) or (settings.thresholds and books.thresholds is None):
             raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
         return books
 

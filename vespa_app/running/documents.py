@@ -46,7 +46,7 @@ def document_fields(
         **sent_metadata(metadata, settings),
         PRESENT: present_marks(metadata),
     }
-    context = DocumentContext(books.codebook, books.thresholds, settings, codes, token_ids, dense or {})
+    context = DocumentContext(books.codebook, books.thresholds, settings, codes, token_ids, dense or {}, books.one_vector)
     for strategy in strategies_of(settings):
         fields.update(strategy.document_fields(rows, context))
     fields["text"] = [passage.text for passage in passages] if chunked else first.text

@@ -4,6 +4,6 @@ vespa_app.package.settings_checks, which knows the tables of codecs and strategi
 from __future__ import annotations
 
 from vespa_app.settings.application_settings import AppSettings
-from vespa_app.settings.sections import CloudSettings, ClusterSettings, DenseSettings
+from vespa_app.settings.sections import MEAN_VECTOR, CloudSettings, ClusterSettings, DenseSettings, OneVectorSettings
 
-__all__ = ["AppSettings", "CloudSettings", "ClusterSettings", "DenseSettings"]
+__all__ = ["MEAN_VECTOR", "AppSettings", "CloudSettings", "ClusterSettings", "DenseSettings", "OneVectorSettings"]

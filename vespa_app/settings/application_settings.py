@@ -10,9 +10,10 @@
     year = "long"
 
 The first of `candidates` is what queries use by default; strategies joined by `+` are found together. Tables `[dense.NAME]` are
-the bundle's dense models, `[weights]` what candidates hybrid join. Tables `[cluster]` and `[cloud]` say where it runs
-(sections.py); `[indexes.NAME]` adds an index (schema) that differs from the main one in what the table names; `[allow]` lists
-changes that Vespa refuses by default, each with the last day on which it is allowed: `"field-type-change" = "2026-12-24"`.
+the bundle's dense models, `[one_vector]` is what candidates pooled search, `[weights]` what candidates hybrid join. Tables
+`[cluster]` and `[cloud]` say where it runs (sections.py); `[indexes.NAME]` adds an index (schema) that differs from the main
+one in what the table names; `[allow]` lists changes that Vespa refuses by default, each with the last day on which it is
+allowed: `"field-type-change" = "2026-12-24"`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from late_interaction.errors import MetadataError, SettingsError
 from late_interaction.metadata import MetadataSchema
 from late_interaction.structured import read
 from vespa_app.settings.sections import (
+    MEAN_VECTOR,
     CloudSettings,
     ClusterSettings,
     DenseSettings,
+    OneVectorSettings,
     section_json,
     setting_error,
     toml_table,
@@ -55,9 +58,9 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {"maxsim": 1.0, "bm25": 1.0}
 INDEX_SETTINGS = (
     "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
     "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
-    "drop_limits", "dense", "weights", "fusion",
+    "drop_limits", "dense", "one_vector", "weights", "fusion",
 )  # fmt: skip
-_TABLES = ("metadata", "dense", "weights", "drop_limits", "cluster", "cloud", "indexes", "allow")
+_TABLES = ("metadata", "dense", "one_vector", "weights", "drop_limits", "cluster", "cloud", "indexes", "allow")
 QUERY_PORT = 8080  # of a container, unless told otherwise
 MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
 LIMITS = {
@@ -97,8 +100,9 @@ class AppSettings:
     and node.
     keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer than
     are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit. dense: by
-    name of a dense model of the bundle. weights, fusion: of candidates hybrid, where a query gives none: by scores (maxsim,
-    bm25, dense; empty for maxsim and bm25, 1 each), and `rrf` (ranks) or `sum` (scores from 0 to 1).
+    name of a dense model of the bundle. one_vector: of candidates pooled. weights, fusion: of candidates hybrid, where a query
+    gives none: by scores (maxsim, bm25, dense; empty for maxsim and bm25, 1 each), and `rrf` (ranks) or `sum` (scores from 0 to
+    1).
     embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
     jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
     passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
@@ -127,6 +131,7 @@ class AppSettings:
     keep_rank_count: int = 0
     drop_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dense: Mapping[str, DenseSettings] = field(default_factory=dict)
+    one_vector: OneVectorSettings = MEAN_VECTOR
     weights: Mapping[str, float] = field(default_factory=dict)
     fusion: str = "rrf"
     embedder: bool = True
@@ -146,6 +151,7 @@ class AppSettings:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
         tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
+        tables |= {"one_vector": section_json(self.one_vector)}
         tables |= {"weights": dict(self.weights), "dense": {name: section_json(own) for name, own in self.dense.items()}}
         for name in ("indexes", "drop_limits"):
             tables[name] = {key: dict(own) for key, own in getattr(self, name).items()}

@@ -15,6 +15,11 @@ and of the vectors of a dense model beside the token vectors:
 [dense.NAME]
 dim = 384
 cells = "bfloat16"
+
+[one_vector]                                that candidates pooled search
+encoding = "lemur"
+dim = 512
+cells = "int8"
 """
 
 from __future__ import annotations
@@ -30,10 +35,12 @@ from late_interaction.errors import SettingsError
 
 __all__ = [
     "LIMIT_RANGE",
+    "MEAN_VECTOR",
     "MOST_NODES",
     "CloudSettings",
     "ClusterSettings",
     "DenseSettings",
+    "OneVectorSettings",
     "section_json",
     "setting_error",
     "toml_table",
@@ -111,6 +118,21 @@ class DenseSettings:
     distance: str = "prenormalized-angular"
     links: int = 16
     explore: int = 200
+
+
+@dataclass(frozen=True)
+class OneVectorSettings:
+    """The vector of each passage that candidates `pooled` search. encoding: `mean` of the token vectors, or one whose fitted
+    parameters the bundle has (late_interaction.one_vector). dim: of that one; 0 for as many as token vectors have. cells:
+    `float`, `bfloat16` or `int8`.
+    """
+
+    encoding: str = "mean"
+    dim: int = 0
+    cells: str = "float"
+
+
+MEAN_VECTOR = OneVectorSettings()
 
 
 def setting_error(key: str, what: str, where: str = "") -> SettingsError:

@@ -205,6 +205,12 @@ class ShardedIndex:
         return self._form.dense
 
     @property
+    def one_vector(self) -> str:
+        """As LocalIndex.one_vector."""
+        form = self._form.one_vector
+        return "" if form is None else form.encoding
+
+    @property
     def version(self) -> int:
         return self._form.number
 
@@ -339,7 +345,7 @@ class ShardedIndex:
         return {id_: part[id_] for id_ in wanted for part in parts if id_ in part}
 
     def _ask_dense(self, body: Mapping[str, Any], name: str, vector: Vector) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
-        checked = dense_query(vector, name, self.dense)  # refused here, not by the workers
+        checked = dense_query(vector, name, self._form.row_sets)  # refused here, not by the workers
         return self._ask_shards(body, checked.astype("<f4").tobytes(), 1)
 
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:

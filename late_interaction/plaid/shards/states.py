@@ -161,4 +161,4 @@ def _state(path: Path, newest: Current | str, number: int, before: ShardState | 
 
 def _form(state: ShardState) -> tuple[object, ...]:
     v = state.opened[1]
-    return v.bundle, v.schema, v.codec, v.bits, v.refine, v.dim, v.dense
+    return v.bundle, v.schema, v.codec, v.bits, v.refine, v.dim, v.dense, v.one_vector

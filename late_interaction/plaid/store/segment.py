@@ -44,8 +44,8 @@ def codes_dtype(centroids: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PayloadForm:
-    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0. dense: models with a vector of each
-    passage."""
+    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0. dense: what
+    has a vector of each passage, as Version.row_sets."""
 
     dtype: str
     width: int
@@ -163,7 +163,7 @@ class Segment:
         return found
 
     def dense_of(self, row: int) -> Vector:
-        """The vectors of a passage of all dense models, one after the other."""
+        """The vectors of a passage of all row sets, one after the other."""
         parts = [dense.vectors(slice(row, row + 1))[0] for dense in self.dense.values()]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 

@@ -50,7 +50,7 @@ class Snapshot:
         """
         self.version = version
         dtype, width = CODECS[version.codec].row(version.bits, version.dim)
-        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0, version.dense)
+        self.form = PayloadForm(dtype, width, version.dim if version.refine else 0, version.row_sets)
         self._root = root
         known = {part.segment.entry.name: part.segment for part in before.living} if before is not None else {}
         living: list[Living] = []
@@ -117,7 +117,7 @@ class Snapshot:
         return Refined().decode(part.segment.refine[rows])
 
     def dense_bytes(self, name: str) -> int:
-        """Bytes of the vectors of a dense model and their graphs, deleted passages included."""
+        """Bytes of the vectors of a dense model, or of ONE_VECTOR, and their graphs, deleted passages included."""
         names = row_files(dense_stem(name))
         return sum(entry.files[file].bytes for entry in self.version.segments for file in names if file in entry.files)
 

@@ -22,7 +22,7 @@ from late_interaction.errors import LocalIndexError, MetadataError
 from late_interaction.files import atomic_write
 from late_interaction.metadata import MetadataSchema
 from late_interaction.plaid.store.codecs import CODECS
-from late_interaction.plaid.types import DenseForm
+from late_interaction.plaid.types import ONE_VECTOR, DenseForm, OneVectorForm
 from late_interaction.structured import Count, parse, read
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 
 FORMAT_VERSION = 4
 WITH_DENSE = 5  # of an index with dense vectors: earlier releases would not see that they lack them
+WITH_ONE_VECTOR = 6  # of an index with one vector a passage for candidates pooled: likewise
 CURRENT = "CURRENT"
 TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
 _CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
@@ -96,6 +97,7 @@ class Version:
     """codec, bits, refine: how vectors are stored (codecs.py); bits: of the codebook. trained_on: token vectors that the index
     had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
     none. name: given by the user; a named version is kept. created: seconds since 1970. dense: dense models, by name.
+    one_vector: what candidates `pooled` search.
     """
 
     number: Count
@@ -113,6 +115,7 @@ class Version:
     name: str = ""
     created: Count = 0
     dense: Mapping[str, DenseForm] = field(default_factory=dict)
+    one_vector: OneVectorForm | None = None
 
     @property
     def passages(self) -> int:
@@ -136,6 +139,12 @@ class Version:
         return sum(form.dim for form in self.dense.values())
 
     @property
+    def row_sets(self) -> Mapping[str, DenseForm]:
+        """All vectors that are one a passage: of the dense models, and the one of candidates `pooled`."""
+        one = self.one_vector
+        return self.dense if one is None else {**self.dense, ONE_VECTOR: DenseForm(one.dim, one.normalized)}
+
+    @property
     def residual_bits(self) -> int | None:
         """None of codecs without residuals, whose codebook has `bits` all the same."""
         return self.bits if self.codec == "residual" else None
@@ -149,7 +158,7 @@ class Version:
 
     def to_json(self) -> bytes:
         data = {
-            "format_version": WITH_DENSE if self.dense else FORMAT_VERSION,
+            "format_version": _format_version(self.dense, self.one_vector),
             "version": self.number,
             "name": self.name,
             "created": self.created,
@@ -160,6 +169,7 @@ class Version:
             "schema": self.schema.to_json(),
             "bundle": self.bundle,
             **({"dense": {name: dataclasses.asdict(form) for name, form in self.dense.items()}} if self.dense else {}),
+            **({} if self.one_vector is None else {"one_vector": dataclasses.asdict(self.one_vector)}),
             "codebook": _named_json(self.codebook),
             "trained_on": self.trained_on,
             "fit": None if self.fit is None else dataclasses.asdict(self.fit),
@@ -185,7 +195,7 @@ class Version:
     def from_json(cls, text: bytes, where: str) -> Version:
         """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
         data = parse(text, LocalIndexError, where)
-        known = WITH_DENSE if data.get("dense") else FORMAT_VERSION
+        known = _format_version(data.get("dense"), data.get("one_vector"))
         if (found := data.pop("format_version", None)) != known:
             raise LocalIndexError(f"{where}: format version {found!r:.60} unknown, this release reads {known}")
         size = len(_HEAD % (b"0" * 64))
@@ -214,6 +224,10 @@ class Version:
                 yield NamedFile(f"segments/{segment.name}/{name}", entry)
             if segment.deleted is not None:
                 yield segment.deleted
+
+
+def _format_version(dense: object, one_vector: object) -> int:
+    return WITH_ONE_VECTOR if one_vector else WITH_DENSE if dense else FORMAT_VERSION
 
 
 def _head(text: bytes) -> bytes:

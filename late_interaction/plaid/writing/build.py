@@ -26,7 +26,7 @@ from late_interaction.plaid.store.versions import SegmentEntry
 from late_interaction.plaid.store.words import WordsWriter
 from late_interaction.token_ids import joined_rows
 
-__all__ = ["build_encoded_segment", "build_segment", "merge_segments"]
+__all__ = ["Rows", "build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts", "digests")

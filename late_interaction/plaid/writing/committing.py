@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from late_interaction.array_types import Mask, Matrix, Packed, TokenVectors, Vector
+from late_interaction.array_types import I32, U8, Mask, Matrix, Packed, TokenVectors, Vector
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
 from late_interaction.errors import LocalIndexError
 from late_interaction.files import fsync_folder
+from late_interaction.one_vector import one_vector
 from late_interaction.plaid.store.codecs import CODECS
 from late_interaction.plaid.store.dense import dense_stem, lacks_links
 from late_interaction.plaid.store.linking import can_link
@@ -22,7 +23,7 @@ from late_interaction.plaid.store.segment import Segment
 from late_interaction.plaid.store.snapshot import Snapshot, index_thresholds
 from late_interaction.plaid.store.storage import write_array
 from late_interaction.plaid.store.versions import Fit, NamedFile, SegmentEntry, Version, now
-from late_interaction.plaid.writing.build import build_encoded_segment, build_segment, merge_segments
+from late_interaction.plaid.writing.build import Rows, build_encoded_segment, build_segment, merge_segments
 from late_interaction.plaid.writing.changes import Changes
 from late_interaction.plaid.writing.pending import PendingLog
 from late_interaction.plaid.writing.training import FIT_VECTORS, Taken, adopt, bundle_codebook, grow, sample_of, take_codebook
@@ -30,6 +31,7 @@ from late_interaction.plaid.writing.training import FIT_VECTORS, Taken, adopt, b
 __all__ = ["Commit", "Uncommitted", "code_bytes", "merged_from", "packed_rows"]
 
 MAX_SEGMENTS = 8
+ENCODED_AT_ONCE = 256  # passages as one vector each
 OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
 COMPACTED = 2  # the same, where the index is compacted
 DRIFTED = 0.03  # drift from which on a compaction trains a codebook
@@ -116,7 +118,7 @@ class Commit:
         version = dataclasses.replace(old, number=self._number, segments=tuple(segments), created=now())
         if taken is not None:
             version = dataclasses.replace(version, codebook=taken.named, trained_on=taken.trained_on, fit=taken.fit)
-        whole = len(segments) == 1 and not segments[0].deleted_passages and not _gains_links(segments[0], old.dense)
+        whole = len(segments) == 1 and not segments[0].deleted_passages and not _gains_links(segments[0], old.row_sets)
         if compact and segments and not whole:
             return self._merged(version, 0)
         sizes = [s.passages - s.deleted_passages + s.token_vectors - s.deleted_vectors for s in segments]
@@ -172,7 +174,7 @@ class Commit:
                 if row in updates:
                     passage, _, _ = next(self._uncommitted.log.read([updates[row]]))
                 yield passage, (vectors, ids), part.segment.dense_of(row)
-        yield from self._uncommitted.read(self._changes.places)
+        yield from self._with_one_vector(self._uncommitted.read(self._changes.places))
 
     def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:
         """The segments that stay, and those of what is new; the codebook may have grown for it."""
@@ -183,11 +185,26 @@ class Commit:
         places = [place for place in self._changes.places if place not in encoded]
         if taken is not None and encoded:
             fields = (self._snapshot.version.schema, taken.codebook, self._snapshot.form)
-            packed = self._uncommitted.read_encoded()
+            packed = self._with_one_vector(self._uncommitted.read_encoded(), taken.codebook.decode)
             segments.append(build_encoded_segment(self._root, f"{self._number}e", *fields, packed))
         elif taken is not None and places:
             taken = grow(self._root, taken, _vectors(log.read(places)), rows)
-        return [*segments, *self._built(log.read(places), taken), *self._updated(taken)], taken
+        return [*segments, *self._built(self._with_one_vector(log.read(places)), taken), *self._updated(taken)], taken
+
+    def _with_one_vector(
+        self, items: Iterator[tuple[Passage, Rows, Vector]], decode: Callable[[I32, U8], Matrix] | None = None
+    ) -> Iterator[tuple[Passage, Rows, Vector]]:
+        """With the vector that candidates `pooled` search behind those of the dense models, where the index has one. decode: of
+        rows that are encoded already."""
+        form = self._snapshot.version.one_vector
+        if form is None:
+            yield from items
+            return
+        encoding = one_vector(self._opened.bundle, form.encoding)
+        while block := list(itertools.islice(items, ENCODED_AT_ONCE)):
+            vectors = encoding.passages([_decoded(rows, decode) for _, rows, _ in block])
+            for (passage, rows, dense), vector in zip(block, vectors, strict=True):
+                yield passage, rows, np.concatenate([dense, vector])
 
     def _built(self, items: Iterator[tuple[Passage, TokenVectors, Vector]], taken: Taken | None) -> list[SegmentEntry]:
         """A segment of those passages; none where there are none."""
@@ -239,6 +256,10 @@ class Commit:
         fields = (version.schema, snapshot.codebook, snapshot.form)
         entry = merge_segments(self._root, f"{version.number}m", *fields, parts)
         return dataclasses.replace(version, segments=(*version.segments[:first], entry))
+
+
+def _decoded(rows: TokenVectors | Packed, decode: Callable[[I32, U8], Matrix] | None) -> Matrix:
+    return rows[0] if decode is None else decode(*rows)  # type: ignore[return-value]  # packed where there is one
 
 
 def _vectors(items: Iterable[tuple[Passage, TokenVectors, Vector]]) -> Iterator[TokenVectors]:
