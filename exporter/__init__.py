@@ -1,4 +1,4 @@
-"""Checkpoint to bundle. Torch is imported by the first export, not by this package."""
+"""Export a checkpoint to a bundle. Torch is imported by the first export, not by this package."""
 
 from __future__ import annotations
 
@@ -23,9 +23,21 @@ def export(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Writes a bundle and verifies it against torch; nothing is left where that fails. `checkpoint`: folder or hub name.
+    """Write a bundle and verify it against torch; nothing is left if that fails.
 
-    Raises: CheckpointError, UsageError, MissingDependency.
+    Args:
+        checkpoint: a folder or a hub name.
+        output: folder of the bundle.
+        options: what to export.
+        progress: called with a line before each step.
+
+    Returns:
+        what was measured.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be loaded or exported, or the bundle differs from it.
+        UsageError: if an option does not fit.
+        MissingDependency: if an extra is not installed.
     """
     require(("onnx", "sentence_transformers", "torch"), "export", "export")
     from exporter.exporting import export_checkpoint
@@ -40,10 +52,21 @@ def export_cross_encoder(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> CrossEncoderReport:
-    """Writes a cross-encoder's folder and verifies it against sentence-transformers; nothing is left where that fails.
-    `checkpoint`: folder or hub name, of sequence classification with one label. options: those that concern graphs and files.
+    """Write a cross-encoder's folder and verify it against sentence-transformers; nothing is left if that fails.
 
-    Raises: CheckpointError, UsageError, MissingDependency.
+    Args:
+        checkpoint: a folder or a hub name, of sequence classification with one label.
+        output: folder of the export.
+        options: only those that concern graphs and files.
+        progress: called with a line before each step.
+
+    Returns:
+        what was measured.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be loaded or exported, or the export differs from it.
+        UsageError: if an option does not fit.
+        MissingDependency: if an extra is not installed.
     """
     require(("onnx", "sentence_transformers", "torch"), "export", "export")
     from exporter.cross_encoder import export_pairs

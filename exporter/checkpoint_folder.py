@@ -1,4 +1,4 @@
-"""A checkpoint folder, looked at once: which files it has, and what those with settings say."""
+"""The files and settings of a checkpoint folder, read once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ PICKLED = ("pytorch_model*.bin", "*.dnn", "model*.pt")
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """shown: its name for users, where `path` is a view of it. files: names of all below it. settings: of JSON files that some
-    layout reads, by name. modules: type and folder of each in modules.json. layout: "plain" where it is of none in the table.
+    """A checkpoint folder.
+
+    Attributes:
+        path: the folder.
+        shown: its name for users, if `path` is a view of it.
+        files: names of all files below it.
+        settings: content of the JSON files that any layout reads, by name.
+        modules: type and folder of each module in modules.json.
+        layout: name of its layout; "plain" if it has none of the table.
     """
 
     path: Path
@@ -30,40 +37,44 @@ class CheckpointFolder:
 
     @property
     def denses(self) -> tuple[str, ...]:
-        """Folders of its Dense modules."""
+        """Return the folders of its Dense modules."""
         return tuple(path for kind, path in self.modules if kind.endswith(".Dense"))
 
     @property
     def encoder(self) -> str:
-        """The folder of its first module, "." where that is the whole."""
+        """Return the folder of its first module; "." if that is the whole."""
         return self.modules[0][1] if self.modules else "."
 
     def named(self, name: str) -> str:
-        """The file `name` of its first module."""
+        """Return the path of file `name` of its first module."""
         return name if self.encoder == "." else f"{self.encoder}/{name}"
 
     def read(self, name: str) -> dict[str, Any]:
-        """{} where there is no such file."""
+        """Return the settings in file `name`; {} if there is no such file."""
         return self.settings.get(name, {})
 
     def has_weights(self) -> bool:
-        """Whether there are some right in the folder."""
+        """Tell whether there are weights directly in the folder."""
         names = [Path(name) for name in self.files if "/" not in name]
         return any(name.match("*.safetensors") or name.match("pytorch_model*.bin") for name in names)
 
     def pickled(self) -> list[Path]:
-        """Weights that would be unpickled: in a folder without a safetensors file of its own."""
+        """Return the weights that would be unpickled: those in a folder without a safetensors file of its own."""
         names = [Path(name) for name in sorted(self.files)]
         safe = {name.parent for name in names if name.match("*.safetensors")}
         return [name for name in names if any(name.match(pattern) for pattern in PICKLED) and name.parent not in safe]
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """Raises: CheckpointError where it is no JSON, or not of that kind."""
+    """Read a JSON file.
+
+    Raises:
+        CheckpointError: if it is not JSON, or not of that kind.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(data, kind):
-        raise CheckpointError(f"{path} is no JSON {'object' if kind is dict else 'list'}")
+        raise CheckpointError(f"{path} is not a JSON {'object' if kind is dict else 'list'}")
     return data

@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_BITS", "add_codebook", "add_codebook_of", "record_candidates
 BLOCK = 256
 DEFAULT_BITS = 4
 MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B each at 128 dimensions
-MOST_BYTES = 2 << 30  # of ready rows, as float16
+MOST_BYTES = 2 << 30  # bytes of ready-made rows, as float16
 THRESHOLD_PASSAGES = 1_000
 
 
@@ -42,14 +42,28 @@ def add_codebook(
     seed: int = 0,
     progress: CountReport | None = None,
 ) -> Bundle:
-    """Trains the `residual` codebook on the token vectors of `sample` and writes it into the bundle; where it has more than
-    16,384 centroids a `residual-small` one for Vespa's codec residual too; also `binary` thresholds, where they find more than
-    a cut at 0 does (late_interaction.thresholds).
+    """Train codebooks on the token vectors of `sample` and write them into the bundle.
 
-    bits: 1, 2 or 4 a dimension. centroids: by default as many as suit `documents` of the sample's kind, or where that is not
-    given the sample; never more than one for 8 vectors of the sample. At most 2M token vectors are used, with centroids or
-    documents 9M; past that, a seeded part of the sample. Returns the bundle, with its new checksum. Raises: BundleError where
-    the sample has no text.
+    The `residual` codebook is always written. If it has more than 16,384 centroids, a `residual-small` one is added for
+    Vespa's codec residual. `binary` thresholds are added if they find more than a cut at 0 does
+    (late_interaction.thresholds). At most 2M token vectors are used (9M with `centroids` or `documents`); of a larger
+    sample a seeded part.
+
+    Args:
+        bundle: the bundle.
+        sample: texts of documents.
+        encoder: encodes the sample; None for one with the bundle's defaults.
+        bits: 1, 2 or 4 per dimension.
+        centroids: how many; by default as many as suit `documents`, and never more than one for 8 vectors of the sample.
+        documents: how many documents of the sample's kind will be indexed; None for the size of the sample.
+        seed: seed of the random choices.
+        progress: called with a line before each step.
+
+    Returns:
+        the bundle, with its new checksum.
+
+    Raises:
+        BundleError: if the sample has no text.
     """
     texts = [text for text in sample if text.strip()]
     random.Random(seed).shuffle(texts)
@@ -71,7 +85,7 @@ def add_codebook(
         if rows >= (CODEBOOK_ROWS if wanted is None else _rows_for(wanted)):
             break
     if not rows:
-        raise BundleError("the sample has no text: a codebook is trained on some of the documents to be indexed")
+        raise BundleError("the sample has no text; give documents like those to be indexed, which the codebook is trained on")
     ids = np.concatenate(token_ids) if token_ids else None
     return _with_books(bundle, blocks, ids, bits=bits, centroids=wanted, seed=seed)
 
@@ -79,9 +93,12 @@ def add_codebook(
 def add_codebook_of(
     bundle: Bundle, passages: Iterable[Matrix], *, bits: int = DEFAULT_BITS, centroids: int | None = None, seed: int = 0
 ) -> Bundle:
-    """As `add_codebook`, of ready rows `[t, d]` of passages, read until there are enough, or 2 GiB of them.
+    """Train codebooks like `add_codebook`, on ready-made rows `[t, d]` of passages.
 
-    Raises: BundleError where there are none.
+    Rows are read until there are enough, or 2 GiB of them.
+
+    Raises:
+        BundleError: if there are none.
     """
     blocks: list[NDArray[Any]] = []
     left = min(CODEBOOK_ROWS if centroids is None else _rows_for(centroids), MOST_BYTES // (2 * bundle.manifest.dim))
@@ -91,7 +108,9 @@ def add_codebook_of(
         if left <= 0:
             break
     if not blocks:
-        raise BundleError("the sample has no vectors: a codebook is trained on some of the documents to be indexed")
+        raise BundleError(
+            "the sample has no vectors; give documents like those to be indexed, which the codebook is trained on"
+        )
     return _with_books(bundle, blocks, None, bits=bits, centroids=centroids, seed=seed)
 
 
@@ -113,7 +132,7 @@ def record_candidates(bundle: Bundle, measured: MeasuredCandidates | None, encod
 def _with_books(
     bundle: Bundle, blocks: Sequence[NDArray[Any]], ids: TokenIds | None, *, bits: int, centroids: int | None, seed: int
 ) -> Bundle:
-    """Trains on the rows of passages, and writes the manifest."""
+    """Train on the rows of passages, and write the manifest."""
     joined = np.concatenate(blocks)
     books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (CODEBOOK, SMALL_CODEBOOK, "binary")}
 
@@ -135,5 +154,5 @@ def _with_books(
 
 
 def _rows_for(centroids: int) -> int:
-    """Vectors of a sample that bears so many."""
+    """Return how many vectors of a sample suit so many centroids."""
     return min(MOST_BEARABLE, max(CODEBOOK_ROWS, MIN_PER_CENTROID * centroids + HELD_OUT))

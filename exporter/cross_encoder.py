@@ -1,4 +1,4 @@
-"""A sequence-classification checkpoint with one label to a cross-encoder's folder, verified against sentence-transformers."""
+"""Export a sequence-classification checkpoint with one label as a cross-encoder, verified against sentence-transformers."""
 
 from __future__ import annotations
 
@@ -40,16 +40,23 @@ ARCHITECTURE = "ForSequenceClassification"
 TAKEN = (
     "quantize", "sample", "revision", "local_files_only", "trust_remote_code", "allow_pickle", "least_quantized", "force",
 )  # fmt: skip
-SCHEMES = ("int8", "int8-tensor")  # fp16 ends in rows of length one
-QUERIES = 8  # each is paired with all texts
-MOST_FP32 = 1e-3  # difference of a score from sentence-transformers', as a share of 1 + its size
+SCHEMES = ("int8", "int8-tensor")  # fp16 ends with rows of length one
+QUERIES = 8  # each is paired with every text
+MOST_FP32 = 1e-3  # largest difference from sentence-transformers' score, relative to 1 + its size
 
 
 @dataclass(frozen=True, slots=True)
 class PairFidelity:
-    """One graph against sentence-transformers on the same pairs. worst: difference of a logit, as a share of 1 + its size;
-    worst_score: likewise after the activation. correlation: of all logits. order_equal: share of the queries that have the
-    same order of passages, except for those whose scores are the same but for float noise. bytes: of the file.
+    """One graph against sentence-transformers on the same pairs.
+
+    Attributes:
+        worst: largest difference of a logit, relative to 1 + its size.
+        worst_score: the same after the activation.
+        correlation: correlation of all logits.
+        order_equal: share of the queries with the same order of passages, apart from scores that are equal within float
+            noise.
+        pairs_per_s: pairs scored per second.
+        bytes: size of the file.
     """
 
     worst: float
@@ -62,7 +69,16 @@ class PairFidelity:
 
 @dataclass(frozen=True)
 class CrossEncoderReport:
-    """What `export --cross-encoder` measured, on that many pairs."""
+    """What `export --cross-encoder` measured.
+
+    Attributes:
+        source: the checkpoint.
+        activation: how a logit becomes a score.
+        max_tokens: most tokens of a pair.
+        pairs: pairs that were measured.
+        torch_pairs_per_s: speed of sentence-transformers.
+        fidelity: result by precision.
+    """
 
     source: str
     activation: str
@@ -72,13 +88,14 @@ class CrossEncoderReport:
     fidelity: dict[str, PairFidelity] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 def export_pairs(
     checkpoint: str | Path, output: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> CrossEncoderReport:
-    """As `exporter.export_cross_encoder`."""
+    """Export a cross-encoder; see `exporter.export_cross_encoder`."""
     _check_options(options)
     check_folder(output, owned=is_bundle_folder)
     place = find_checkpoint(
@@ -102,31 +119,31 @@ def export_pairs(
 
 
 def _check_options(options: ExportOptions) -> None:
-    """Raises: UsageError naming the first that has no meaning here."""
+    """Raise UsageError for the first option that does not apply to cross-encoders."""
     plain = ExportOptions()
     for option in fields(options):
         if option.name not in TAKEN and getattr(options, option.name) != getattr(plain, option.name):
-            raise UsageError(f"--{option.name.replace('_', '-')} is of bundles: leave it out with --cross-encoder")
+            raise UsageError(f"--{option.name.replace('_', '-')} applies to bundles only; omit it with --cross-encoder")
     check_schemes(options.quantize)
     for scheme in options.quantize:
         if scheme not in SCHEMES:
-            raise UsageError(f"--quantize {scheme} is of bundles; a cross-encoder takes {', '.join(SCHEMES)}")
+            raise UsageError(f"--quantize {scheme} applies to bundles only; known for a cross-encoder: {', '.join(SCHEMES)}")
 
 
 def _check_kind(folder: CheckpointFolder) -> None:
-    """Raises: CheckpointError where it is not of sequence classification."""
+    """Raise CheckpointError if the checkpoint is not of sequence classification."""
     if folder.layout != "plain":
-        raise CheckpointError(f"{folder.shown} is a {folder.layout} checkpoint, not a cross-encoder: leave out --cross-encoder")
+        raise CheckpointError(f"{folder.shown} is a {folder.layout} checkpoint, not a cross-encoder; omit --cross-encoder")
     named = folder.read("config.json").get("architectures") or ["no architecture"]
     if not str(named[0]).endswith(ARCHITECTURE):
         raise CheckpointError(
-            f"{folder.shown} is not a cross-encoder: config.json names {named[0]}, and one of sequence classification "
-            f"(...{ARCHITECTURE}) scores pairs"
+            f"{folder.shown} is not a cross-encoder: config.json names {named[0]}; give a checkpoint of sequence "
+            f"classification (...{ARCHITECTURE})"
         )
 
 
 def _loaded(folder: CheckpointFolder, options: ExportOptions) -> Any:
-    """sentence-transformers' CrossEncoder. Raises: CheckpointError."""
+    """Load sentence-transformers' CrossEncoder; CheckpointError if that fails."""
     import sentence_transformers
 
     try:
@@ -142,19 +159,21 @@ def _loaded(folder: CheckpointFolder, options: ExportOptions) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{folder.shown} cannot be loaded as a cross-encoder: {reason}") from None
     if absent:
-        raise CheckpointError(f"{folder.shown}: the weights have no {absent[0]} ({len(absent)} missing), so it would be random")
+        raise CheckpointError(
+            f"{folder.shown}: the weights have no {absent[0]} ({len(absent)} missing), so they would be random"
+        )
     for module in list(model)[1:]:
         raise CheckpointError(f"{folder.shown}: module {type(module).__name__} cannot be exported")
     labels = int(model.num_labels)
     if labels != 1:
-        raise CheckpointError(f"{folder.shown} has {labels} labels: a cross-encoder that puts passages in order has one")
-    # sentence-transformers reads past the last position of some encoders where the tokenizer has no limit, and fails there
+        raise CheckpointError(f"{folder.shown} has {labels} labels; give a checkpoint with one, whose score orders passages")
+    # without a limit in the tokenizer, sentence-transformers reads past the last position of some encoders, and fails
     model.max_seq_length = min(int(model.max_seq_length or MAX_LENGTH), positions(model.model.config), MAX_LENGTH)
     return model
 
 
 def _absent(folder: CheckpointFolder, model: Any) -> list[str]:
-    """Parameters that the weights do not have, by transformers' own account, which knows what it renames."""
+    """Return the parameters missing from the weights, as reported by transformers, which knows what it renames."""
     have = tensor_names(folder.path)
     if all(name in have for name, _ in model.named_parameters()):
         return []
@@ -165,7 +184,7 @@ def _absent(folder: CheckpointFolder, model: Any) -> list[str]:
 
 
 def _activation(folder: CheckpointFolder, model: Any) -> str:
-    """Raises: CheckpointError where it is another than the manifest has names for."""
+    """Return the name of the activation; CheckpointError if the manifest has no name for it."""
     config = folder.read("config.json")
     named = (config.get("sentence_transformers") or {}).get("activation_fn") or config.get(
         "sbert_ce_default_activation_function"
@@ -206,7 +225,7 @@ def _write(
 
 
 def _pair_graph(model: Any, inputs: Sequence[str]) -> Any:
-    """A torch module: `inputs` `[batch, tokens]` int64 -> the logit of each pair `[batch]` float32."""
+    """Return a torch module: `inputs` `[batch, tokens]` int64 -> the logit of each pair `[batch]` float32."""
     import torch
 
     class PairGraph(torch.nn.Module):
@@ -222,7 +241,7 @@ def _pair_graph(model: Any, inputs: Sequence[str]) -> Any:
 
 
 def _verified(folder: CrossEncoderFolder, model: Any, sample: Sequence[str] | None) -> CrossEncoderReport:
-    """Every graph on pairs of the sample's texts, or else our own."""
+    """Measure every graph on pairs of the sample's texts, or of our own if there is no sample."""
     import torch
 
     texts = verification_texts(sample)
@@ -258,22 +277,23 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _order_equal(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """`[queries, passages]`."""
+    """Compare orders; both are `[queries, passages]`."""
     ordered = np.take_along_axis(theirs, np.argsort(-ours, axis=1, kind="stable"), axis=1)
     rises = np.diff(ordered, axis=1)
     return float((rises <= 2 * MOST_FP32 * (1 + np.abs(ordered[:, 1:]))).all(axis=1).mean())
 
 
 def _judge(report: CrossEncoderReport, options: ExportOptions) -> None:
-    """Raises: CheckpointError."""
+    """Raise CheckpointError if a graph differs too much."""
     faults = []
     for precision, found in report.fidelity.items():
         if precision == "fp32" and not (max(found.worst, found.worst_score) <= MOST_FP32 and found.order_equal >= 1):
-            faults.append(f"fp32: a score differs by {max(found.worst, found.worst_score):.2g}, {MOST_FP32:g} is allowed")
+            faults.append(
+                f"fp32: a score differs by {max(found.worst, found.worst_score):.2g}, above the limit of {MOST_FP32:g}"
+            )
         elif precision != "fp32" and not found.correlation >= options.least_quantized:
             faults.append(f"{precision}: correlation {found.correlation:.4f}, {options.least_quantized} is wanted")
     if faults and not options.force:
         raise CheckpointError(
-            f"scores differ from sentence-transformers' ({'; '.join(faults)}): nothing was written; --force keeps it all the "
-            "same"
+            f"scores differ from sentence-transformers' ({'; '.join(faults)}): nothing was written; keep it anyway with --force"
         )

@@ -1,4 +1,4 @@
-"""A dense model, one vector a text: a sentence-transformers checkpoint as a part of a bundle, verified against that library."""
+"""Export a sentence-transformers checkpoint as a dense model of a bundle, verified against that library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["add_dense"]
 
 OWN_MODULES = "sentence_transformers."
 FIRST = ("Transformer",)
-FURTHER = ("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling")  # that one graph can hold after it
+FURTHER = ("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling")  # modules that one graph can hold after it
 DOT, COSINE = "dot", "cosine"
 SIDES = ("query", "document")
 
@@ -35,9 +35,17 @@ SIDES = ("query", "document")
 def add_dense(
     bundle: Bundle, name: str, checkpoint: str | Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> tuple[Bundle, DenseReport]:
-    """Writes the dense model into the bundle's folder, and the manifest that has it.
+    """Write the dense model into the bundle's folder, and the manifest with it.
 
-    Raises: CheckpointError where the checkpoint is not a dense model, or has what one graph cannot hold.
+    Args:
+        bundle: the bundle.
+        name: name of the dense model.
+        checkpoint: a folder or a hub name.
+        options: what to export.
+        progress: called with a line before each step.
+
+    Raises:
+        CheckpointError: if the checkpoint is not a dense model, or has what one graph cannot hold.
     """
     folder = scan_checkpoint(
         find_checkpoint(checkpoint, revision=None, local_files_only=options.local_files_only, allow_pickle=options.allow_pickle)
@@ -46,7 +54,7 @@ def add_dense(
     model, tokenizer = _load(folder, options)
     normalized = _normalized(folder, model)
     if "fp16" in options.quantize and not normalized:
-        raise CheckpointError(f"{folder.shown} has vectors of any length, and fp16 makes them of length 1: leave it out")
+        raise CheckpointError(f"{folder.shown} has vectors of any length, but fp16 scales them to length 1; omit fp16")
     place = bundle.path / DENSE / name
     place.mkdir(parents=True)
     dim = _chosen_dim(folder, model, options.dense_dims.get(name))
@@ -70,7 +78,7 @@ def add_dense(
 
 
 def _load(folder: CheckpointFolder, options: ExportOptions) -> tuple[Any, Any]:
-    """The SentenceTransformer on the CPU, and the tokenizer that its texts go through."""
+    """Load the SentenceTransformer on the CPU, and the tokenizer that its texts go through."""
     _check_kind(folder)
     check_custom_code(folder, options.trust_remote_code)
     with safe_source(folder, allow_pickle=options.allow_pickle) as source:
@@ -79,7 +87,7 @@ def _load(folder: CheckpointFolder, options: ExportOptions) -> tuple[Any, Any]:
             with quiet():
                 model = _sentence_transformer(source, options.trust_remote_code)
                 check_loaded(source, model[0].model)
-                lowering = getattr(model[0], "do_lower_case", False)  # by the normalizer of the model's own tokenizer
+                lowering = getattr(model[0], "do_lower_case", False)  # done by the normalizer of the model's own tokenizer
                 tokenizer = model.tokenizer if lowering else load_tokenizer(source, trust_remote_code=options.trust_remote_code)
         except CheckpointError:
             raise
@@ -100,7 +108,7 @@ def _sentence_transformer(folder: CheckpointFolder, trust_remote_code: bool) -> 
 
 
 def _check_kind(folder: CheckpointFolder) -> None:
-    """By the files alone. Raises: CheckpointError where it is another kind of checkpoint, or has a module of no such graph."""
+    """Raise CheckpointError, from the files alone, if it is another kind of checkpoint, or has a module no graph can hold."""
     if folder.layout != "plain":
         raise CheckpointError(f"{folder.shown} is a {folder.layout} checkpoint with token vectors, not a dense model")
     kind = folder.read("config_sentence_transformers.json").get("model_type") or "SentenceTransformer"
@@ -110,27 +118,31 @@ def _check_kind(folder: CheckpointFolder) -> None:
         known = FIRST if place == 0 else FURTHER
         if not type_.startswith(OWN_MODULES) or type_.rpartition(".")[2] not in known:
             raise CheckpointError(
-                f"{folder.shown}: module {place} is {type_}, which cannot be exported; known there: {', '.join(known)}"
+                f"{folder.shown}: module {place} is {type_}, which cannot be exported; known in that place: {', '.join(known)}"
             )
 
 
 def _check_loaded_modules(folder: CheckpointFolder, model: Any, tokenizer: Any) -> None:
     pooling = [module for module in model if type(module).__name__ == "Pooling"]
     if len(pooling) != 1:
-        raise CheckpointError(f"{folder.shown} has {len(pooling)} Pooling modules; a dense model has one")
+        raise CheckpointError(f"{folder.shown} has {len(pooling)} Pooling modules; a dense model needs exactly one")
     if not pooling[0].include_prompt and any(_prompt(model, side) for side in SIDES):
         raise CheckpointError(
-            f"{folder.shown} leaves its prompt out of the pooling (include_prompt false), which one graph cannot: take a model "
-            "without prompts, or one that includes them"
+            f"{folder.shown} excludes its prompt from the pooling (include_prompt false), which a graph cannot do; "
+            f"use a model without prompts, or one that includes them"
         )
     if tokenizer.truncation_side != "right":
-        raise CheckpointError(f"{folder.shown} cuts texts off at their start (truncation_side left), which is not supported")
+        raise CheckpointError(
+            f"{folder.shown} truncates texts at their start (truncation_side left), which is not "
+            f"supported; set truncation_side to right"
+        )
 
 
 def _normalized(folder: CheckpointFolder, model: Any) -> bool:
-    """Whether vectors have length one: by a module, or because they are compared by cosine.
+    """Tell whether vectors have length one: by a module, or because they are compared by cosine.
 
-    Raises: CheckpointError where they are compared otherwise.
+    Raises:
+        CheckpointError: if they are compared otherwise.
     """
     if any(type(module).__name__ == "Normalize" for module in model):
         return True
@@ -140,7 +152,7 @@ def _normalized(folder: CheckpointFolder, model: Any) -> bool:
 
 
 def _chosen_dim(folder: CheckpointFolder, model: Any, asked: int | None) -> int:
-    """What is asked for, or else the checkpoint's own (its truncate_dim). Raises: CheckpointError where it has fewer."""
+    """Return the requested dimensions, or the checkpoint's own (truncate_dim); CheckpointError if it has fewer."""
     own = int(model.get_embedding_dimension())
     if asked is not None and asked > own:
         raise CheckpointError(f"--dense-dim {asked} is more than the {own} dimensions that {folder.shown} has")
@@ -150,12 +162,12 @@ def _chosen_dim(folder: CheckpointFolder, model: Any, asked: int | None) -> int:
 def _max_tokens(model: Any) -> int:
     config, given = model[0].model.config, model.max_seq_length
     if given is not None and not getattr(config, "max_position_embeddings", None):
-        return int(given)  # positions that are relative have no end
+        return int(given)  # relative positions have no end
     return min(positions(config), int(given or positions(config)))
 
 
 def _prompt(model: Any, side: str) -> str:
-    """As encode_query and encode_document choose it: sentence-transformers gives every model both names, empty or not."""
+    """Choose the prompt as encode_query and encode_document do: every model has both names, empty or not."""
     return str(model.prompts.get(side) or "")
 
 
@@ -191,7 +203,7 @@ def _verify(model: Any, bundle: Bundle, name: str, sample: Sequence[str] | None)
 
 
 def _id_differences(model: Any, encoder: DenseEncoder, side: str, texts: Sequence[str]) -> list[str]:
-    """Texts whose ids differ from what sentence-transformers makes of them."""
+    """Return the texts whose ids differ from those of sentence-transformers."""
     prompt, differing = _prompt(model, side), []
     for text, ours in zip(texts, encoder.token_ids(texts, prompt), strict=True):
         with quiet():

@@ -1,4 +1,4 @@
-"""Checkpoint to verified bundle, and dense models into a new bundle or one that is there."""
+"""Export a checkpoint to a verified bundle, and dense models to a new or existing bundle."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ OF_DENSE = ("dense", "dense_dims", "device", "quantize", "local_files_only", "tr
 def export_checkpoint(
     checkpoint: str | Path, output: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> ExportReport:
+    """Export a checkpoint; see `exporter.export`."""
     check_schemes(options.quantize)
     check_folder(output, owned=is_bundle_folder)
     place = find_checkpoint(
@@ -72,34 +73,36 @@ def _finish(
 
 
 def _with_ready_made(bundle: Bundle, name: str, options: ExportOptions) -> Bundle:
-    """With a dense model whose vectors come with documents and queries. Raises: UsageError where nobody says of how many
-    dimensions."""
+    """Add a dense model whose vectors are supplied; UsageError if its dimensions are not given."""
     if name not in options.dense_dims:
-        raise UsageError(f"--dense {name}={READY_MADE} needs --dense-dim {name}=N, the dimensions of its vectors")
+        raise UsageError(f"--dense {name}={READY_MADE} needs the dimensions of its vectors: --dense-dim {name}=N")
     part = DensePart(READY_MADE, options.dense_dims[name])
     return write_manifest(bundle.path, replace(bundle.manifest, dense={**bundle.manifest.dense, name: part}))
 
 
 def _copied(bundle: Bundle, folder: Path, options: ExportOptions) -> tuple[Bundle, ExportReport]:
-    """The bundle once more in `folder`, and what was measured of it.
+    """Copy the bundle into `folder`, with what was measured of it.
 
-    Raises: UsageError where no dense model is asked for, one that it has, or what concerns token vectors.
+    Raises:
+        UsageError: if no dense model or an existing one is requested, or an option concerns token vectors.
     """
     if not options.dense:
-        raise UsageError(f"{bundle.path} is a bundle already: give --dense to add a dense model to it")
+        raise UsageError(f"{bundle.path} is already a bundle; add a dense model to it with --dense")
     if twice := sorted(set(options.dense) & set(bundle.manifest.dense)):
         raise UsageError(
-            f"{bundle.path} has a dense model {twice[0]!r} already: give the new one another name (--dense NAME=...)"
+            f"{bundle.path} already has a dense model {twice[0]!r}; give the new one another name (--dense NAME=...)"
         )
     for option in fields(options):
         if option.name not in OF_DENSE and getattr(options, option.name) != option.default:
-            raise UsageError(f"--{option.name.replace('_', '-')} is of token vectors, which bundle {bundle.path} has already")
+            raise UsageError(
+                f"--{option.name.replace('_', '-')} applies to token vectors, which bundle {bundle.path} already has; omit it"
+            )
     bundle.copy_to(folder)
     manifest = bundle.manifest
     try:
         text = bundle.file(REPORT).read_bytes() if REPORT in manifest.files else b"{}"
         report = read(ExportReport, parse(text, BundleError, REPORT), BundleError, REPORT)
-    except BundleError:  # there is none, or one of another release
+    except BundleError:  # there is none, or it is from another release
         report = ExportReport(manifest.layout, manifest.source, manifest.dim, 0, 1.0)
     return Bundle.open(folder, verify=False), report
 
@@ -118,7 +121,7 @@ def _loaded(folder: CheckpointFolder, scratch: Path, options: ExportOptions, pro
 def _write(
     loaded: Checkpoint, source: str, folder: Path, options: ExportOptions, progress: Callable[[str], None]
 ) -> tuple[Bundle, ExportReport]:
-    """The bundle, and what differs between it and torch under the rules that the checkpoint was trained with."""
+    """Write the bundle; return what differs between it and torch under the checkpoint's own rules."""
     dim = chosen_dim(options, int(loaded.model.get_embedding_dimension()), "checkpoint")
     graph = torch_graph(loaded, dim)
     export_graph(graph, folder / "model.onnx")
@@ -154,11 +157,11 @@ def _judge(report: ExportReport, options: ExportOptions) -> None:
     ]
     for (whose, precision), measured in graphs.items():
         if precision == "fp32" and not measured.worst >= options.least_fp32:
-            reason = f"worst cosine {measured.worst:.6f}, wanted {options.least_fp32}"
+            reason = f"worst cosine {measured.worst:.6f}, below {options.least_fp32}"
         elif precision != "fp32" and not measured.mean >= options.least_quantized:
-            reason = f"mean cosine {measured.mean:.4f}, wanted {options.least_quantized}"
+            reason = f"mean cosine {measured.mean:.4f}, below {options.least_quantized}"
         else:
             continue
         faults.append(f"{whose}{precision} rows differ from the original's ({reason})")
     if faults and not options.force:
-        raise CheckpointError("; ".join(faults) + ": no bundle was written; --force keeps it all the same")
+        raise CheckpointError("; ".join(faults) + ": no bundle was written; keep it anyway with --force")

@@ -1,4 +1,4 @@
-"""Torch modules to one ONNX graph: encoder, projections or pooling, L2 normalisation."""
+"""Export torch modules as one ONNX graph: encoder, projections or pooling, L2 normalisation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from late_interaction.errors import CheckpointError
 
 __all__ = ["OPSET", "export_graph", "load_graph", "pooled_graph", "save_graph", "save_tokenizer", "torch_graph"]
 
-OPSET = 17  # what every onnxruntime that Vespa ships reads
+OPSET = 17  # supported by every onnxruntime that Vespa ships
 IR_VERSION = 10
-EXTERNAL_ABOVE = 2_000_000_000  # bytes of weights; protobuf ends at 2 GiB
+EXTERNAL_ABOVE = 2_000_000_000  # bytes of weights; protobuf's limit is 2 GiB
 
 
 def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
-    """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> unit rows `[batch, tokens, dim]` float32, the first
-    `dim` dimensions of the checkpoint's.
+    """Return a torch module that maps token ids to unit rows.
 
-    Raises: CheckpointError where the checkpoint has a module that has no place in such a graph.
+    Its inputs are input_ids and attention_mask `[batch, tokens]` int64, its output `[batch, tokens, dim]` float32: the
+    first `dim` dimensions of the checkpoint's.
+
+    Raises:
+        CheckpointError: if the checkpoint has a module that such a graph cannot hold.
     """
     import torch
 
@@ -35,7 +38,7 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
         if kind == "Dense":
             if module.module_input_name != "token_embeddings":
                 raise CheckpointError(
-                    f"{checkpoint.folder.shown}: a Dense module reads {module.module_input_name}, not token rows"
+                    f"{checkpoint.folder.shown}: a Dense module reads {module.module_input_name} instead of token rows"
                 )
             projections.append(module)
         elif kind not in ("MultiVectorMask", "Normalize"):
@@ -43,12 +46,15 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
     backbone = modules[0].model
 
     class TokenGraph(torch.nn.Module):
+        """Encoder and projections, with unit rows."""
+
         def __init__(self) -> None:
             super().__init__()
             self.backbone = backbone
             self.projections = torch.nn.ModuleList(projections)
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            """Return unit rows `[batch, tokens, dim]`."""
             rows = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             for projection in self.projections:
                 rows = projection({"token_embeddings": rows})[projection.module_output_name]
@@ -58,19 +64,25 @@ def torch_graph(checkpoint: Checkpoint, dim: int) -> Any:
 
 
 def pooled_graph(model: Any, dim: int, *, normalized: bool) -> Any:
-    """A torch module: input_ids, attention_mask `[batch, tokens]` int64 -> `[batch, dim]` float32: the first `dim` dimensions
-    of what the SentenceTransformer makes of each text, then of length one where `normalized`."""
+    """Return a torch module that maps token ids to one vector per text.
+
+    Its inputs are input_ids and attention_mask `[batch, tokens]` int64, its output `[batch, dim]` float32: the first `dim`
+    dimensions of the SentenceTransformer's, scaled to length one if `normalized`.
+    """
     import torch
 
     modules = list(model)
 
     class PooledGraph(torch.nn.Module):
+        """Encoder, pooling and projections."""
+
         def __init__(self) -> None:
             super().__init__()
             self.backbone = modules[0].model
             self.further = torch.nn.ModuleList(modules[1:])
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            """Return vectors `[batch, dim]`."""
             rows = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             features = {"token_embeddings": rows, "attention_mask": attention_mask}
             for module in self.further:
@@ -82,14 +94,22 @@ def pooled_graph(model: Any, dim: int, *, normalized: bool) -> Any:
 
 
 def export_graph(graph: Any, path: Path, output: str = OUTPUT, inputs: Sequence[str] = (INPUT_IDS, ATTENTION_MASK)) -> None:
-    """inputs, output: their names; each input is whole numbers `[batch, tokens]`. Weights past 2 GB go into a second file,
-    `path` with ".data" at its end.
+    """Export a torch module to ONNX.
 
-    Raises: CheckpointError where torch or onnx refuse.
+    Weights above 2 GB go into a second file, `path` with ".data" appended.
+
+    Args:
+        graph: the module.
+        path: the file.
+        output: name of the output.
+        inputs: names of the inputs, each whole numbers `[batch, tokens]`.
+
+    Raises:
+        CheckpointError: if torch or onnx fails.
     """
     import torch
 
-    # lengths that differ from each other and from the batch, so that no axis is taken for a constant
+    # lengths that differ from each other and from the batch, so that no axis becomes a constant
     ids = torch.ones((2, 7), dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
     shape = axes if output == OUTPUT else {0: "batch"}
@@ -112,12 +132,12 @@ def export_graph(graph: Any, path: Path, output: str = OUTPUT, inputs: Sequence[
 
 @contextmanager
 def _plain_attention(backbone: Any) -> Iterator[None]:
-    """Fused attention is exported with guards against rows that attend to nothing, a quarter of the graph's time on a CPU."""
+    """Replace fused attention, whose export guards against rows that attend to nothing: a quarter of a CPU's time."""
     before = getattr(backbone.config, "_attn_implementation", None)
     try:
         backbone.set_attn_implementation("eager")
     except (AttributeError, ValueError, KeyError):
-        before = None  # a model with code of its own has the attention it has
+        before = None  # a model with its own code keeps its attention
     try:
         yield
     finally:
@@ -126,22 +146,24 @@ def _plain_attention(backbone: Any) -> Iterator[None]:
 
 
 def save_tokenizer(tokenizer: Any, path: Path) -> None:
-    """Writes a `tokenizers.Tokenizer` without truncation and padding of its own: Vespa would honour what is stored."""
+    """Write a `tokenizers.Tokenizer` without truncation and padding, which Vespa would apply."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(path))
 
 
 def load_graph(path: Path) -> Any:
-    """An ONNX model with all its weights in memory."""
+    """Load an ONNX model with all its weights in memory."""
     import onnx
 
     return onnx.load(str(path))
 
 
 def save_graph(model: Any, path: Path) -> None:
-    """Writes and checks it, in a version that Vespa's onnxruntime reads; its weights in a second file where they are more than
-    protobuf can hold."""
+    """Write and check a graph, in a version that Vespa's onnxruntime reads.
+
+    Weights that exceed protobuf's limit go into a second file.
+    """
     import onnx
 
     model.ir_version = min(model.ir_version, IR_VERSION)

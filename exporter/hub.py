@@ -1,5 +1,7 @@
-"""Checkpoint names to folders: a local folder, or the hub's snapshot in huggingface_hub's own cache, with its token and its
-environment variables (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN)."""
+"""Resolve checkpoint names to folders: a local folder, or a snapshot in huggingface_hub's cache.
+
+The hub's own token and environment variables apply (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,13 @@ _PICKLED = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
 
 
 def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only: bool, allow_pickle: bool = False) -> Path:
-    """A local folder, `minilm`, or the hub's snapshot of that name; pickled weights are downloaded with `allow_pickle` only.
+    """Return a local folder, or the hub's snapshot of that name.
 
-    Raises: UsageError on an empty name; CheckpointError where none of them is available; MissingDependency where `minilm` is
-    not installed.
+    Pickled weights are downloaded only with `allow_pickle`.
+
+    Raises:
+        UsageError: if the name is empty.
+        CheckpointError: if there is neither.
     """
     path = as_path(name, "checkpoint")
     if path.is_dir():
@@ -46,22 +51,22 @@ def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only:
                 allow_patterns=_PATTERNS + _PICKLED * allow_pickle,
             )  # fmt: skip
     except errors.GatedRepoError:
-        raise CheckpointError(f"{name} is gated: ask for access on the model hub, then set HF_TOKEN") from None
+        raise CheckpointError(f"{name} is gated; request access on the model hub, then set HF_TOKEN") from None
     except errors.RevisionNotFoundError:
         raise CheckpointError(f"{name} has no revision {revision} on the model hub") from None
     except errors.RepositoryNotFoundError:
         raise CheckpointError(
-            f"no folder {name}, and no such model on the hub, or a private one: check the name, or set HF_TOKEN"
+            f"{name} is neither a folder nor a public model on the hub; check the name, or set HF_TOKEN for a private model"
         ) from None
     except errors.LocalEntryNotFoundError:
         wanted = f"{name} at revision {revision}" if revision else str(name)
-        reason = "and the hub was not asked" if local_files_only else "and the model hub cannot be reached"
+        reason = "and the hub is not used (offline)" if local_files_only else "and the model hub cannot be reached"
         hint = f"give a checkpoint folder, or {MINILM}, which needs no hub"
-        raise CheckpointError(f"no folder {name}; {wanted} is not in the hub's local cache, {reason}: {hint}") from None
+        raise CheckpointError(f"{name} is not a folder; {wanted} is not in the hub's local cache, {reason}: {hint}") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         said = str(error).strip().splitlines()
         reason = _SECRET.sub("", said[0]) if said else type(error).__name__
-        raise CheckpointError(f"no folder {name}, and the model hub did not give it: {reason}") from None
+        raise CheckpointError(f"{name} is not a folder, and the download from the model hub failed: {reason}") from None
     return Path(snapshot)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints to torch modules, through sentence-transformers 6 `MultiVectorEncoder`. Weights come from safetensors only."""
+"""Load checkpoints as torch modules through sentence-transformers 6 `MultiVectorEncoder`. Weights are safetensors only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ __all__ = ["Checkpoint", "load_checkpoint", "load_tokenizer", "positions", "with
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint. `model`: MultiVectorEncoder on the CPU; `tokenizer`: as the loader it was trained with has it."""
+    """A loaded checkpoint.
+
+    Attributes:
+        folder: its folder.
+        model: MultiVectorEncoder on the CPU.
+        tokenizer: as in the loader that it was trained with.
+        rules: how it tokenizes.
+    """
 
     folder: CheckpointFolder
     model: Any
@@ -28,26 +35,34 @@ class Checkpoint:
 
     @property
     def layout(self) -> str:
+        """Return the name of its layout."""
         return self.folder.layout
 
 
 def without_projection(folder: CheckpointFolder) -> CheckpointError:
+    """Return the error about a plain encoder."""
     return CheckpointError(
-        f"{folder.shown} is a plain encoder, no ColBERT: give --sample to fit a projection to it, or "
-        "--cross-encoder where it scores pairs"
+        f"{folder.shown} is a plain encoder, not a ColBERT; give --sample to fit a projection to it, or "
+        f"--cross-encoder if it scores pairs"
     )
 
 
 def load_checkpoint(folder: CheckpointFolder, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
-    """allow_pickle: read tensors, and nothing else, from pickled weights.
+    """Load a checkpoint.
 
-    Raises: CheckpointError on a pickle, a plain encoder, code of its own, or anything that cannot be loaded as it was trained.
+    Args:
+        folder: the scanned folder.
+        trust_remote_code: run code that the checkpoint brings.
+        allow_pickle: read tensors, and nothing else, from pickled weights.
+
+    Raises:
+        CheckpointError: if it is pickled, a plain encoder, needs its own code, or cannot be loaded as it was trained.
     """
     if folder.layout == "plain":
         raise without_projection(folder)
     layout = LAYOUTS[folder.layout]
     if layout.rules is None:
-        raise CheckpointError(f"{folder.shown} is a {folder.layout} folder, whose graph torch does not load")
+        raise CheckpointError(f"{folder.shown} is a {folder.layout} folder, whose graph torch cannot load")
     check_custom_code(folder, trust_remote_code)
     with safe_source(folder, allow_pickle=allow_pickle, changed=layout.changed(folder)) as source:
         check_modules(source, trust_remote_code)
@@ -63,7 +78,7 @@ def load_checkpoint(folder: CheckpointFolder, *, trust_remote_code: bool = False
             raise
         except Exception as error:  # noqa: BLE001  loading runs four libraries, each with errors of its own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"{folder.shown} cannot be loaded as {folder.layout} checkpoint: {reason}") from None
+            raise CheckpointError(f"{folder.shown} cannot be loaded as a {folder.layout} checkpoint: {reason}") from None
     return Checkpoint(folder, model, tokenizer, rules)
 
 
@@ -75,7 +90,7 @@ def _load(folder: CheckpointFolder, layout: Layout, trust_remote_code: bool) -> 
         model_kwargs={"use_safetensors": True},
     ).eval()  # fmt: skip
     check_loaded(folder, model[0].model)
-    # read again, since sentence-transformers registers other loaders' markers as special tokens, which changes how texts that
+    # read again: sentence-transformers registers other loaders' markers as special tokens, which changes how texts that
     # spell them out are tokenized
     tokenizer = layout.tokenizer(folder, model, load_tokenizer(folder, trust_remote_code=trust_remote_code))
     _adapt(model[0].model, folder.shown)
@@ -83,9 +98,10 @@ def _load(folder: CheckpointFolder, layout: Layout, trust_remote_code: bool) -> 
 
 
 def _adapt(backbone: Any, folder: Path) -> None:
-    """XMOD chooses adapters by each text's language; a bundle has one graph, so it has the default language's.
+    """Choose an XMOD adapter: XMOD selects by each text's language, but a graph has only the default language's.
 
-    Raises: CheckpointError where no default language is set.
+    Raises:
+        CheckpointError: if no default language is set.
     """
     if backbone.config.model_type != "xmod":
         return
@@ -93,17 +109,17 @@ def _adapt(backbone: Any, folder: Path) -> None:
     if language is None:
         known = ", ".join(backbone.config.languages[:6])
         raise CheckpointError(
-            f"{folder}: XMOD has adapters by language and config.json sets no default_language (one of {known}, ...)"
+            f"{folder}: XMOD has one adapter per language, but config.json sets no default_language; set one of {known}, ..."
         )
     for layer in backbone.encoder.layer:
         if language not in layer.output.adapter_modules:
             raise CheckpointError(f"{folder}: XMOD has no adapter of its default language {language}")
-        # the same sums as XmodOutput.lang_adapter, without the split by language that a graph cannot have
+        # the same sums as XmodOutput.lang_adapter, without the split by language, which a graph cannot do
         layer.output.lang_adapter = _one_adapter(layer.output, layer.output.adapter_modules[language])
 
 
 def positions(config: Any) -> int:
-    """Tokens that an encoder reads; RoBERTa's first positions belong to padding."""
+    """Return the tokens that an encoder reads; RoBERTa's first positions belong to padding."""
     count = int(getattr(config, "max_position_embeddings", 0) or 512)
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "xmod"):
         count -= int(config.pad_token_id or 0) + 1
@@ -111,16 +127,21 @@ def positions(config: Any) -> int:
 
 
 def _limit(transformer: Any) -> None:
-    """sentence-transformers reads past an encoder's last position where a checkpoint's lengths say so, and fails there."""
+    """Limit lengths to the encoder's last position.
+
+    sentence-transformers reads past it, and fails, if a checkpoint's lengths say so.
+    """
     limit = positions(transformer.model.config)
     if transformer.document_length is None or transformer.document_length > limit:
         transformer.document_length = min(limit, transformer.max_seq_length or limit)
 
 
 def _settle_blind_rows(backbone: Any, rules: Rules) -> None:
-    """Expansion rows that are not attended to and lie further from the text than a layer's window see no token at all. There
-    transformers 4, which such models were trained with, takes the mean of all values, as eager attention still does; the
-    fused attention of transformers 5 takes zero."""
+    """Make expansion rows without attention, farther from the text than a layer's window, take the mean of all values.
+
+    Such rows see no token. transformers 4, which these models were trained with, takes the mean, as eager attention still
+    does; the fused attention of transformers 5 takes zero.
+    """
     window, expansion = getattr(backbone.config, "local_attention", None), rules.query.expansion
     if window and expansion is not None and not expansion.attend and expansion.length - 2 > window // 2:
         backbone.set_attn_implementation("eager")
@@ -139,9 +160,10 @@ def _one_adapter(output: Any, adapter: Any) -> Any:
 
 
 def load_tokenizer(folder: CheckpointFolder, *, trust_remote_code: bool) -> Any:
-    """tokenizer.json as it is: transformers 5 builds the tokenizers of some families (XLM-R) anew, without their normalizer.
+    """Load tokenizer.json unchanged: transformers 5 rebuilds the tokenizers of some families (XLM-R) without their normalizer.
 
-    Raises: CheckpointError where there is no fast tokenizer.
+    Raises:
+        CheckpointError: if there is no fast tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -150,5 +172,5 @@ def load_tokenizer(folder: CheckpointFolder, *, trust_remote_code: bool) -> Any:
     kind = PreTrainedTokenizerFast if known else AutoTokenizer
     tokenizer = kind.from_pretrained(str(place), local_files_only=True, trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
-        raise CheckpointError(f"{folder.shown} has no fast tokenizer (tokenizer.json), which Vespa and this project need")
+        raise CheckpointError(f"{folder.shown} has no fast tokenizer (tokenizer.json), which both Vespa and colbert-vespa need")
     return tokenizer

@@ -1,9 +1,10 @@
-"""next-plaid's ONNX folders (`pylate-onnx-export`: onnx_config.json, model.onnx, tokenizer.json) to bundles, without torch.
+"""Convert next-plaid's ONNX folders to bundles, without torch.
 
-Rules as in next-plaid-onnx 1.x: trim, lower-case, tokenize in full, keep the first `length` - 2 ids and the last one, insert
-the marker at position 1, pad. Its attention mask is 1 on expansion rows whatever attend_to_expansion_tokens says, and the
-bundle records that, since it is how its users search. Unknown skip words are ignored. Text is trimmed by Python's idea of
-blanks, which beside Rust's has the separators U+001C to U+001F.
+`pylate-onnx-export` writes onnx_config.json, model.onnx and tokenizer.json. The rules are those of next-plaid-onnx 1.x:
+trim, lower-case, tokenize in full, keep the first `length` - 2 ids and the last one, insert the marker at position 1, pad.
+Its attention mask is 1 on expansion rows whatever attend_to_expansion_tokens says, and the bundle records that, because its
+users search that way. Unknown skip words are ignored. Text is trimmed by Python's definition of whitespace, which has the
+separators U+001C to U+001F in addition to Rust's.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ TOKEN_TYPES, THEIR_OUTPUT = "token_type_ids", "output"
 
 @dataclass(frozen=True)
 class _Settings:
-    """onnx_config.json with next-plaid's own defaults, and ids found as it finds them."""
+    """onnx_config.json with next-plaid's own defaults, and ids found in its way."""
 
     lengths: dict[str, int]
     markers: dict[str, int]
@@ -58,9 +59,10 @@ class _Settings:
 def write_next_plaid(
     folder: CheckpointFolder, output: Path, source: str, options: ExportOptions, progress: Callable[[str], None]
 ) -> tuple[Bundle, ExportReport]:
-    """Writes the bundle into the existing folder `output`, and compares it with the graph as it was, run by next-plaid's rules.
+    """Write the bundle into the existing folder `output`, and compare it with the original graph run by next-plaid's rules.
 
-    Raises: CheckpointError where files are missing or damaged, or the graph is another.
+    Raises:
+        CheckpointError: if files are missing or damaged, or the graph has another form.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -76,7 +78,7 @@ def write_next_plaid(
     graph = _opened(folder.path / MODEL)
     width = int(_run(graph, [settings.markers["query"]] * 2, [1, 1]).shape[1])
     if (stated := folder.read(CONFIG).get("embedding_dim", width)) != width:
-        raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, the graph gives {width}")
+        raise CheckpointError(f"{folder.shown}: {CONFIG} says {stated} dimensions, but the graph returns {width}")
     dim = chosen_dim(options, width, "graph")
     _write_graph(folder.path / MODEL, output / MODEL, dim)
     models = quantize_all(options.quantize, output / MODEL, progress)
@@ -104,21 +106,20 @@ def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
         id_ = tokenizer.token_to_id(prefix) if id_ is None else id_
         if id_ is None:
             raise CheckpointError(
-                f"{folder.shown}: marker token {prefix!r} is not in its vocabulary, so next-plaid refuses it as well"
+                f"{folder.shown}: marker token {prefix!r} is not in its vocabulary, so next-plaid cannot load it either"
             )
         markers[side] = int(id_)
     lengths = {"query": int(config.get("query_length", 48)), "document": int(config.get("document_length", 300))}
     stored = tokenizer.truncation
     if stored is not None and stored["max_length"] < max(lengths.values()) - 1:
         raise CheckpointError(
-            f"{folder.shown / TOKENIZER} truncates to {stored['max_length']} tokens by itself, below what {CONFIG} says; "
-            "next-plaid would cut documents there: save the tokenizer without truncation"
+            f"{folder.shown / TOKENIZER} truncates to {stored['max_length']} tokens, fewer than {CONFIG} says, and "
+            f"next-plaid would cut documents there; save the tokenizer without truncation"
         )
     ends = tokenizer.encode("a").special_tokens_mask
     if not (ends[0] and ends[-1]):
         raise CheckpointError(
-            f"{folder.shown}: next-plaid keeps a long text's last token as if it were the separator, and this tokenizer "
-            "writes none"
+            f"{folder.shown}: next-plaid takes a long text's last token for the separator, but this tokenizer adds none"
         )
     ids = {tokenizer.token_to_id(word) for word in config.get("skiplist_words", ())} - {None}
     return _Settings(
@@ -150,7 +151,7 @@ def _manifest(settings: _Settings, source: str, dim: int, models: dict[str, str]
 
 
 def _opened(path: Path) -> Graph:
-    """The graph as it is. Raises: CheckpointError where onnxruntime refuses it, or it is not one of next-plaid's."""
+    """Open the original graph; CheckpointError if onnxruntime refuses it, or it is not one of next-plaid's."""
     try:
         graph = open_graph(path, cores())
     except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
@@ -167,7 +168,7 @@ def _opened(path: Path) -> Graph:
 
 
 def _run(graph: Graph, ids: Sequence[int], attention: Sequence[int]) -> np.ndarray:
-    """Rows `[n, d]` of one text."""
+    """Return rows `[n, d]` of one text."""
     feed = {INPUT_IDS: np.array([ids], np.int64), ATTENTION_MASK: np.array([attention], np.int64)}
     if TOKEN_TYPES in graph.inputs:
         feed[TOKEN_TYPES] = np.zeros((1, len(ids)), np.int64)
@@ -176,7 +177,7 @@ def _run(graph: Graph, ids: Sequence[int], attention: Sequence[int]) -> np.ndarr
 
 
 def _write_graph(source: Path, target: Path, dim: int) -> None:
-    """The same graph with our names, without token types, with the first `dim` dimensions normalised."""
+    """Write the same graph with our names, without token types, with the first `dim` dimensions normalised."""
     from onnx import TensorProto, helper
 
     model = load_graph(source)
@@ -190,7 +191,7 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
         graph.initializer.append(helper.make_tensor(f"kept_{name}", TensorProto.INT64, [1], [value]))
     kept_names = ["kept_first", "kept_last", "kept_axis"]
     graph.node.append(helper.make_node("Slice", [THEIR_OUTPUT, *kept_names], ["kept_rows"], name="kept_dimensions"))
-    # normalising rows of length 1 once more changes nothing, so nobody needs to know whether the graph does
+    # normalising unit rows again changes nothing, so it does not matter whether the graph does
     graph.node.append(helper.make_node("LpNormalization", ["kept_rows"], [OUTPUT], name="unit_rows", axis=-1, p=2))
     del graph.value_info[:]
     del graph.output[:]
@@ -205,8 +206,10 @@ def _write_graph(source: Path, target: Path, dim: int) -> None:
 def _verify(
     graph: Graph, tokenizer: Any, bundle: Bundle, trained: Manifest, settings: _Settings, options: ExportOptions
 ) -> ExportReport:
-    """Rows of every graph of the bundle against the graph as it was, on the bundle's ids; ids under next-plaid's own rules
-    against next-plaid's steps."""
+    """Compare rows of every graph of the bundle with the original graph on the bundle's ids.
+
+    Ids under next-plaid's own rules are compared with next-plaid's steps.
+    """
     sides = verification_texts(options.sample)
 
     def reference(items: Sequence[TokenRows]) -> list[np.ndarray]:
@@ -229,7 +232,7 @@ def _differing(ours: Tokenizing, tokenizer: Any, settings: _Settings, sides: dic
 
 
 def _their_ids(tokenizer: Any, settings: _Settings, side: str, text: str) -> list[int]:
-    """As next-plaid-onnx makes them, step by step; its attention is 1 on all of them."""
+    """Compute ids as next-plaid-onnx does, step by step; its attention is 1 on all of them."""
     text = text.strip()
     ids = list(tokenizer.encode(text.lower() if settings.lower_case else text).ids)
     length = settings.lengths[side]

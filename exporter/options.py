@@ -1,4 +1,4 @@
-"""What an export can be asked for."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -15,21 +15,35 @@ from late_interaction.pooling import check_pooling
 __all__ = ["READY_MADE", "ExportOptions"]
 
 MOST_DOCUMENTS = 1e15
-READY_MADE = "ready-made"  # in place of a dense checkpoint: its vectors come with documents and queries
+READY_MADE = "ready-made"  # in place of a dense checkpoint: vectors are supplied with documents and queries
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """quantize: schemes of `quantization.QUANTIZERS`, a graph each. sample: document texts, needed to fit a projection to a
-    plain encoder, and used for verification. dim: dimensions kept (the first of a trained checkpoint, as Matryoshka training
-    orders them; 128 for a plain encoder), None for all. rules: "trained", or "vespa" for the tokenization of Vespa's
-    colbert-embedder. dense: dense models that the bundle gets, checkpoints by name; dense_dims: dimensions kept of them.
-    query_length, document_length: rows at most, None as the checkpoint says; query length "auto" grows
-    with the query. pooling: of document rows. bits, centroids: of the codebook, which a sample trains; None for 4 bits and for
-    as many centroids as suit `documents` of the sample's kind, or where that is None the sample. trust_remote_code: run code
-    that the checkpoint brings. allow_pickle: read tensors, and nothing else, from pickled weights. least_fp32: the worst cosine
-    with torch that fp32 may have. least_quantized: the mean cosine that a quantized graph may have. force: keep a bundle that
-    fails either. device: of the codebook's sample, and of the verification where it is named.
+    """The options of an export.
+
+    Attributes:
+        quantize: schemes of `quantization.QUANTIZERS`, one graph each.
+        sample: texts of documents; needed to fit a projection to a plain encoder, and used for verification.
+        dim: dimensions to keep (the first of a trained checkpoint, as Matryoshka training orders them; 128 for a plain
+            encoder); None for all.
+        rules: "trained", or "vespa" for the tokenization of Vespa's colbert-embedder.
+        query_length: most rows of a query; None for the checkpoint's, "auto" to grow with the query.
+        document_length: most rows of a document; None for the checkpoint's.
+        pooling: pooling of document rows.
+        bits: bits per dimension of the codebook's residuals; None for 4.
+        centroids: number of centroids; None for as many as suit `documents`.
+        documents: how many documents of the sample's kind will be indexed; None for the size of the sample.
+        revision: revision on the hub.
+        local_files_only: do not access the hub.
+        trust_remote_code: run code that the checkpoint brings.
+        allow_pickle: read tensors, and nothing else, from pickled weights.
+        least_fp32: lowest allowed cosine with torch of any fp32 row.
+        least_quantized: lowest allowed mean cosine of a quantized graph.
+        force: keep a bundle that fails either limit.
+        device: device that encodes the codebook's sample and, if named, runs the verification.
+        dense: dense models to add: checkpoint by name.
+        dense_dims: dimensions to keep, by name of a dense model.
     """
 
     quantize: tuple[str, ...] = ()
@@ -54,10 +68,15 @@ class ExportOptions:
     dense_dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming the option; MissingDependency where onnxruntime lacks the device."""
+        """Check the options.
+
+        Raises:
+            UsageError: if an option is not valid; the message names it.
+            MissingDependency: if onnxruntime lacks the device.
+        """
         check_device(Device.of(self.device))
         if self.rules not in RULES:
-            raise UsageError(f"--rules {self.rules} unknown; known: {', '.join(RULES)}")
+            raise UsageError(f"--rules {self.rules} is unknown; known: {', '.join(RULES)}")
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"--dim must be at least 1, got {self.dim}")
         for name, value in (("query", self.query_length), ("document", self.document_length)):
@@ -72,6 +91,6 @@ class ExportOptions:
         for name in {**self.dense, **self.dense_dims}:
             check_dense_name(name, UsageError)
         if unknown := sorted(set(self.dense_dims) - set(self.dense)):
-            raise UsageError(f"--dense-dim of {unknown[0]}, of which there is no --dense")
+            raise UsageError(f"--dense-dim names {unknown[0]}, but no --dense does")
         if self.documents is not None and not 1 <= self.documents <= MOST_DOCUMENTS:
             raise UsageError(f"--documents must be from 1 to {MOST_DOCUMENTS:g}, got {self.documents:g}")

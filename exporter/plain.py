@@ -1,4 +1,4 @@
-"""A ColBERT from a plain encoder: a projection fitted by PCA to token rows of a sample.
+"""Make a ColBERT from a plain encoder with a projection fitted by PCA to token rows of a sample.
 
 Untrained [MASK] expansion and markers hurt (docs/performance/notes.md), so the result has neither. The projection keeps
 inner products as well as `dim` dimensions can: PCA without centring, since MaxSim compares raw rows.
@@ -31,10 +31,12 @@ BATCH = 16
 def make_plain_checkpoint(
     encoder: CheckpointFolder, output: Path, sample: Sequence[str], *, dim: int = 128, allow_pickle: bool = False
 ) -> None:
-    """Writes a sentence-transformers 6 checkpoint: the encoder, a Dense of `dim`, mask and normalisation.
+    """Write a sentence-transformers 6 checkpoint: the encoder, a Dense of `dim`, mask and normalisation.
 
     Deterministic: the same encoder and sample give the same weights up to the platform's float noise.
-    Raises: CheckpointError where the encoder cannot be loaded or the sample is too small for `dim`.
+
+    Raises:
+        CheckpointError: if the encoder cannot be loaded or the sample is too small for `dim`.
     """
     texts = [text for text in sample if text.strip()]
     if not texts:
@@ -83,7 +85,7 @@ def make_plain_checkpoint(
 
 
 def _token_rows(transformer: Any, texts: Sequence[str]) -> np.ndarray:
-    """Rows `[n, hidden]` of all tokens of a seeded part of the sample."""
+    """Return rows `[n, hidden]` of all tokens of a seeded part of the sample."""
     import torch
 
     chosen = random.Random(PCA_SEED).sample(list(texts), min(PCA_TEXTS, len(texts)))
@@ -99,14 +101,15 @@ def _token_rows(transformer: Any, texts: Sequence[str]) -> np.ndarray:
 
 
 def _principal_axes(rows: np.ndarray, dim: int) -> np.ndarray:
-    """`[dim, hidden]` orthonormal axes of the most energy, signs fixed.
+    """Return `[dim, hidden]` orthonormal axes of the most energy, with fixed signs.
 
-    Raises: CheckpointError on too few rows, or where the encoder is narrower than `dim`.
+    Raises:
+        CheckpointError: if there are too few rows, or the encoder is narrower than `dim`.
     """
     hidden = rows.shape[1]
     if dim > hidden or len(rows) < dim:
         raise CheckpointError(
-            f"--dim {dim} needs an encoder of at least that width ({hidden}) and as many token rows ({len(rows)})"
+            f"--dim {dim} needs at least {dim} encoder dimensions (it has {hidden}) and token rows (the sample has {len(rows)})"
         )
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)

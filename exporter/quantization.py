@@ -1,8 +1,8 @@
 """Graphs with smaller weights: one function per scheme, one line per scheme in the table.
 
-`int8` quantizes the rows that enter a matrix product one by one, each by its own largest value, where onnxruntime's dynamic
-quantization (`int8-tensor`) takes one scale for the whole batch. A text's vectors then never depend on the texts it is encoded
-with, and one large activation does not cost the others their precision (measured: docs/performance/notes.md).
+`int8` quantizes the rows that enter a matrix product one by one, each by its own largest value; onnxruntime's dynamic
+quantization (`int8-tensor`) takes one scale for the whole batch. So a text's vectors never depend on the texts it is
+encoded with, and one large activation does not reduce the precision of others (measured: docs/performance/notes.md).
 """
 
 from __future__ import annotations
@@ -20,22 +20,26 @@ from late_interaction.errors import UsageError
 
 __all__ = ["QUANTIZERS", "check_schemes", "quantize", "quantize_all"]
 
-ORT_DOMAIN = "com.microsoft"  # operators that every onnxruntime has, Vespa's too
+ORT_DOMAIN = "com.microsoft"  # operators that every onnxruntime has, including Vespa's
 ZERO_POINT = 128
 LEVELS = 127
 LEAST_SCALE = 1e-10
-LEAST_TABLE = 1024  # rows from which on a table of embeddings is worth it; positions and token types stay as they are
+LEAST_TABLE = 1024  # least rows of an embedding table to quantize; position and token type tables stay
 
 
 def check_schemes(names: tuple[str, ...]) -> None:
-    """Raises: UsageError naming the first scheme that is not in the table."""
+    """Check the names of schemes.
+
+    Raises:
+        UsageError: if a scheme is not in the table; the message names the first.
+    """
     for name in names:
         if name not in QUANTIZERS:
-            raise UsageError(f"--quantize {name} unknown; known: {', '.join(QUANTIZERS)}")
+            raise UsageError(f"--quantize {name} is unknown; known: {', '.join(QUANTIZERS)}")
 
 
 def quantize_all(schemes: Sequence[str], model: Path, progress: Callable[[str], None]) -> dict[str, str]:
-    """Writes the graphs of `schemes` beside `model`. Precision -> file name, fp32 included."""
+    """Write the graphs of `schemes` beside `model`; return file name by precision, including fp32."""
     models = {"fp32": model.name}
     for scheme in schemes:
         progress(f"quantizing to {scheme}")
@@ -45,7 +49,8 @@ def quantize_all(schemes: Sequence[str], model: Path, progress: Callable[[str], 
 
 
 def quantize(scheme: str, source: Path, target: Path) -> None:
-    onnxruntime()  # without its telemetry, before its tools import it
+    """Write one quantized graph."""
+    onnxruntime()  # disable its telemetry before its tools import it
     with quiet():
         QUANTIZERS[scheme](source, target)
 
@@ -60,14 +65,14 @@ def _int8(source: Path, target: Path) -> None:
 
 
 def _int8_tensor(source: Path, target: Path) -> None:
-    """onnxruntime's dynamic quantization: per-channel int8 weights, one scale for a batch of activations."""
+    """Quantize dynamically with onnxruntime: per-channel int8 weights, one scale for a batch of activations."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(str(source), str(target), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
 
 
 def _fp16(source: Path, target: Path) -> None:
-    """Half precision inside, unit rows in float32 at the end. For accelerators: most CPUs compute it in float32, with casts."""
+    """Half precision inside, unit rows in float32 at the end. For accelerators: most CPUs emulate it in float32, with casts."""
     from onnx import helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -122,7 +127,7 @@ class _RowWise:
         return constant is not None and len(constant.dims) == 2 and constant.dims[0] >= rows
 
     def _lookup(self, node: Any) -> None:
-        """Word embeddings: each row by its own largest value."""
+        """Quantize word embeddings: each row by its own largest value."""
         from onnx import TensorProto
 
         at = f"{node.output[0]}_q8_lookup_"
@@ -153,7 +158,7 @@ class _RowWise:
         return self._rows[name]
 
     def _quantized_weight(self, name: str, *, axis: int) -> tuple[str, str]:
-        """One scale per column (axis 0), `[n]`, or per row (axis 1), `[k, 1]`."""
+        """Quantize with one scale per column (axis 0), `[n]`, or per row (axis 1), `[k, 1]`."""
         from onnx import numpy_helper
 
         key = name, axis

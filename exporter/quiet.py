@@ -1,4 +1,4 @@
-"""Third parties that print: torch's exporter, transformers' loading bars, onnxruntime's quantizer."""
+"""Silence third parties that print: torch's exporter, transformers' loading bars, onnxruntime's quantizer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import Iterator
 
 __all__ = ["quiet"]
 
-_ALONE = threading.RLock()  # what is set is of the process: two threads would restore each other's silence
+_ALONE = threading.RLock()  # the settings are process-wide: two threads would restore each other's
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors come through, and everything is then as it was. What is said below that level concerns those libraries'
-    developers."""
+    """Let only errors of those libraries through, and restore their settings at the end.
+
+    What they print below that level is for their developers.
+    """
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""A bundle without a model, for vectors that are made elsewhere: what its rows are, and codebooks trained on some of them."""
+"""A bundle without a model, for vectors that are made elsewhere: the form of its rows, and codebooks trained on samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,22 @@ from late_interaction.ready_rows import MAX_ROWS
 __all__ = ["ReadyOptions", "make_ready_bundle"]
 
 MAX_DIM = 4096
-MAX_QUERY_ROWS = 1024  # that Vespa's settings take
+MAX_QUERY_ROWS = 1024  # limit of Vespa's settings
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyOptions:
-    """dim: numbers of a row. rows, query_rows: of a passage and of a query at most. normalized: whether all have length 1; of
-    others MaxSim is the sum of dot products. source: a name of the model that makes them. bits, centroids: of the codebook;
-    None for 4, and for what suits the sample."""
+    """The options of a bundle without a model.
+
+    Attributes:
+        dim: numbers per row.
+        rows: most rows of a passage.
+        query_rows: most rows of a query.
+        normalized: whether all rows have length 1; otherwise MaxSim sums dot products.
+        source: name of the model that makes the vectors.
+        bits: bits per dimension of the codebook's residuals; None for 4.
+        centroids: number of centroids; None for what suits the sample.
+    """
 
     dim: int
     rows: int = 2048
@@ -35,7 +43,11 @@ class ReadyOptions:
     centroids: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming what is out of range."""
+        """Check the options.
+
+        Raises:
+            UsageError: if an option is out of range; the message names it.
+        """
         limits = {"dim": (1, MAX_DIM), "rows": (4, MAX_ROWS), "query_rows": (3, MAX_QUERY_ROWS)}
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
@@ -45,15 +57,23 @@ class ReadyOptions:
 
 
 def make_ready_bundle(output: Path, options: ReadyOptions, sample: Iterable[Document] | None = None) -> Bundle:
-    """Writes the bundle to `output`, which appears only when it is complete. sample: documents with vectors, for the codebook.
+    """Write the bundle to `output`, which appears only when it is complete.
 
-    Raises: UsageError where there is no sample to train on, or its rows are not normalised; CollectionError naming a document
-    of the sample without fitting vectors.
+    Args:
+        output: the folder.
+        options: the form of its rows.
+        sample: documents with vectors, for the codebook.
+
+    Raises:
+        UsageError: if a codebook is requested without a sample, or with rows that are not normalised.
+        CollectionError: if a document of the sample has no fitting vectors; the message names it.
     """
     if sample is None and (options.bits or options.centroids):
-        raise UsageError("bits and centroids are of the codebook, which sample vectors train: give some (--sample-vectors)")
+        raise UsageError(
+            "bits and centroids apply to the codebook, which is trained on sample vectors; give some (--sample-vectors)"
+        )
     if sample is not None and not options.normalized:
-        raise UsageError("a codebook is of normalised rows: leave out sample vectors, or normalise all vectors")
+        raise UsageError("a codebook needs normalised rows; omit the sample vectors, or normalise all vectors")
     manifest = Manifest(
         options.source, "ready", options.dim, SideRules(options.query_rows), SideRules(options.rows), pad_id=0,
         max_tokens=options.rows, normalized=options.normalized,

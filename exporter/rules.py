@@ -1,4 +1,4 @@
-"""The tokenization that a bundle gets: the layout's own, with other lengths, or that of Vespa's colbert-embedder."""
+"""The tokenization of a bundle: the layout's own, with other lengths, or that of Vespa's colbert-embedder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from late_interaction.errors import CheckpointError, UsageError
 
 __all__ = ["chosen_dim", "with_options"]
 
-VESPA_QUERY_MARKER, VESPA_DOCUMENT_MARKER = 1, 2  # col-bert-embedder.def, where a bundle names none
+VESPA_QUERY_MARKER, VESPA_DOCUMENT_MARKER = 1, 2  # default of col-bert-embedder.def, if a bundle names none
 AUTO_STEP = 32
 
 
 def chosen_dim(options: ExportOptions, own: int, what: str) -> int:
-    """Dimensions that the bundle keeps of the `own` that the `what` gives. Raises: CheckpointError where more are asked for."""
+    """Return the dimensions to keep of `own`.
+
+    `what` is what has these dimensions, for error messages.
+
+    Raises:
+        CheckpointError: if more are requested.
+    """
     if options.dim is not None and options.dim > own:
         raise CheckpointError(f"--dim {options.dim} is more than the {own} dimensions that the {what} has")
     return options.dim or own
 
 
 def with_options(trained: Manifest, options: ExportOptions, tokenizer: Any) -> Manifest:
-    """The manifest of the trained rules with those that were asked for. Raises: UsageError where a length is more than the
-    model reads."""
+    """Return the manifest of the trained rules with the requested changes.
+
+    Raises:
+        UsageError: if a length exceeds what the model reads.
+    """
     trained_rules = Rules(trained.query, trained.document, trained.strip, trained.lower_case)
     rules = _chosen_rules(trained_rules, options, tokenizer, trained.max_tokens)
     return replace(
@@ -59,8 +68,10 @@ def _checked(side: str, length: int, max_tokens: int) -> int:
 
 
 def _vespa(rules: Rules, tokenizer: Any) -> Rules:
-    """What ai.vespa.embedding.ColBertEmbedder can do: a marker always, no prompt, punctuation dropped before encoding, no
-    attention to expansion."""
+    """Return the rules that ai.vespa.embedding.ColBertEmbedder supports.
+
+    It always inserts a marker, has no prompt, drops punctuation before encoding, and does not attend to expansion.
+    """
     punctuation = {
         int(id_) for character in string.punctuation for id_ in tokenizer.encode(character, add_special_tokens=False)
     }

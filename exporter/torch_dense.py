@@ -1,4 +1,4 @@
-"""One vector a text, from a sentence-transformers checkpoint: the baseline that late interaction is compared with."""
+"""One vector per text, from a sentence-transformers checkpoint: the baseline that late interaction is compared with."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ __all__ = ["TorchDense"]
 
 
 class TorchDense:
-    """Texts to unit rows `[n, d]` float32, with the checkpoint's own pooling (mean where it names none)."""
+    """Encodes texts as unit rows `[n, d]` float32, with the checkpoint's own pooling (mean if it names none)."""
 
     def __init__(self, checkpoint: str | Path) -> None:
-        """Raises: MissingDependency, CheckpointError."""
+        """Load the checkpoint.
+
+        Raises:
+            MissingDependency: if sentence-transformers is not installed.
+            CheckpointError: if the checkpoint cannot be loaded.
+        """
         with required("export", "a dense baseline"):
             from sentence_transformers import SentenceTransformer
 
@@ -37,9 +42,11 @@ class TorchDense:
             raise CheckpointError(f"{folder.shown} cannot be loaded as a dense encoder: {error}") from None
 
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
+        """Return a unit row per document."""
         return self._rows(self._model.encode_document, texts)
 
     def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        """Return a unit row per query."""
         return self._rows(self._model.encode_query, texts)
 
     @staticmethod

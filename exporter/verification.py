@@ -1,4 +1,4 @@
-"""The bundle against torch: the same ids, the same kept rows, the same vectors, the same order of documents; and how fast."""
+"""Compare the bundle with torch: ids, kept rows, vectors, order of documents, and speed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,12 @@ Vectors = dict[str, list[np.ndarray]]  # side -> one [t, d] per text
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """documents_per_s: all texts at once. query_ms: median of single ones."""
+    """Speed of encoding.
+
+    Attributes:
+        documents_per_s: documents per second, all texts at once.
+        query_ms: median milliseconds of single queries.
+    """
 
     documents_per_s: float
     query_ms: float
@@ -68,9 +73,15 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """One graph against torch on the same token ids. worst, mean: cosines of rows, over queries and documents. top10: share
-    of torch's ten best documents among the graph's, mean over queries. tau: Kendall's, of the order of all documents.
-    bytes: of the file.
+    """One graph against torch on the same token ids.
+
+    Attributes:
+        worst: lowest cosine of a row, over queries and documents.
+        mean: mean cosine of rows.
+        top10: share of torch's ten best documents among the graph's, mean over queries.
+        tau: Kendall's tau of the order of all documents.
+        bytes: size of the file.
+        speed: speed of the graph.
     """
 
     worst: float
@@ -83,7 +94,13 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class RulesDifference:
-    """Vespa's tokenization against the trained one, same graph. ids_equal: share of the texts with the same ids."""
+    """Vespa's tokenization against the trained one, with the same graph.
+
+    Attributes:
+        ids_equal: share of the texts with the same ids.
+        top10: share of the same ten best documents.
+        tau: Kendall's tau of the order of all documents.
+    """
 
     ids_equal: float
     top10: float
@@ -92,8 +109,19 @@ class RulesDifference:
 
 @dataclass(frozen=True)
 class DenseReport:
-    """A dense model against sentence-transformers on the same texts; as ExportReport. modules: as the checkpoint lists them.
+    """A dense model against sentence-transformers on the same texts.
+
     Of a cosine, each vector is a document of one row.
+
+    Attributes:
+        source: the checkpoint.
+        dim: its dimensions.
+        texts: texts that were compared.
+        modules: modules that the checkpoint lists.
+        ids_equal: see `ExportReport`.
+        differences: see `ExportReport`.
+        fidelity: result by precision.
+        torch: speed of sentence-transformers.
     """
 
     source: str
@@ -108,10 +136,20 @@ class DenseReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export` measured. ids_equal: share of the texts whose ids, attention and kept rows under the trained rules are
-    those of sentence-transformers' own loader; differences: the first few that are not, with both id lists' lengths. torch:
-    speed of sentence-transformers on the checkpoint. vespa_rules: only where the bundle has those. dense: of each dense model
-    of this export.
+    """What `export` measured.
+
+    Attributes:
+        layout: layout of the checkpoint.
+        source: the checkpoint.
+        dim: dimensions of a row.
+        texts: texts that were compared.
+        ids_equal: share of the texts whose ids, attention and kept rows under the trained rules equal those of
+            sentence-transformers' own loader.
+        differences: the first few that differ, with the lengths of both id lists.
+        fidelity: result by precision.
+        torch: speed of sentence-transformers on the checkpoint.
+        vespa_rules: only if the bundle has these rules.
+        dense: report of each dense model of this export.
     """
 
     layout: str
@@ -126,12 +164,19 @@ class ExportReport:
     dense: dict[str, DenseReport] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 def verify(checkpoint: Checkpoint, graph: Any, bundle: Bundle, trained: Manifest, options: ExportOptions) -> ExportReport:
-    """Encodes some of the sample, and texts of our own, with torch and with every graph of the bundle. graph: the
-    checkpoint's. trained: the bundle's manifest with the rules that the checkpoint was trained with.
+    """Encode part of the sample, and our own texts, with torch and with every graph of the bundle.
+
+    Args:
+        checkpoint: the loaded checkpoint.
+        graph: the checkpoint's graph.
+        bundle: the bundle.
+        trained: the bundle's manifest with the rules that the checkpoint was trained with.
+        options: the options of the export.
     """
     sides = verification_texts(options.sample)
     by_training = replace(bundle, manifest=replace(trained, pooling=None))
@@ -154,8 +199,17 @@ def compare_graphs(
     differences: Sequence[str],
     device: Device,
 ) -> tuple[ExportReport, dict[str, list[TokenRows]], Vectors]:
-    """(report, the texts' rows, their vectors by fp32). reference: vectors of such rows. differences: of ids, one line each.
-    device: where graphs run that suit it; `auto`: the processor, which everyone can compare with.
+    """Compare every graph of the bundle with reference vectors.
+
+    Args:
+        bundle: the bundle.
+        sides: texts of each side.
+        reference: returns reference vectors of rows.
+        differences: differences of ids, one line each.
+        device: where graphs that suit it run; `auto` is the processor, which all machines have.
+
+    Returns:
+        report, rows of the texts, their vectors by fp32.
     """
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, sides)
@@ -179,7 +233,7 @@ def _device_of(precision: str, device: Device) -> Device:
 
 
 def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:
-    """For each side. The sample's first, or else what Python says of its builtins: real sentences that are always at hand."""
+    """Return the texts of each side: the first of the sample, or else Python's docstrings of its builtins."""
     given = [text for text in sample or () if text.strip()]
     if not given:
         given = [doc for name in sorted(dir(builtins)) if (doc := inspect.getdoc(getattr(builtins, name)))]
@@ -189,11 +243,13 @@ def verification_texts(sample: Sequence[str] | None) -> dict[str, list[str]]:
 
 
 def token_rows(bundle: Bundle, sides: Mapping[str, Sequence[str]]) -> dict[str, list[TokenRows]]:
+    """Tokenize the texts of both sides."""
     tokenizing = Tokenizing(bundle)
     return {"query": tokenizing.queries(sides["query"]), "document": tokenizing.documents(sides["document"])}
 
 
 def encode_timed(encoder: Encoder, sides: Mapping[str, Sequence[str]]) -> tuple[Vectors, Speed]:
+    """Encode the texts of both sides; return vectors and speed."""
     vectors = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
     return vectors, timed(encoder.encode_documents, encoder.encode_queries, sides)
 
@@ -201,18 +257,26 @@ def encode_timed(encoder: Encoder, sides: Mapping[str, Sequence[str]]) -> tuple[
 def dense_fidelity(
     encoder: DenseEncoder, reference: Mapping[str, np.ndarray], sides: Mapping[str, Sequence[str]], size: int
 ) -> Fidelity:
-    """reference: `[n, dim]` of each side's texts. size: bytes of the graph."""
+    """Compare a dense encoder with reference vectors.
+
+    Args:
+        encoder: the encoder.
+        reference: `[n, dim]` of each side's texts.
+        sides: texts of each side.
+        size: bytes of the graph.
+    """
     ours = {"query": encoder.encode_queries(sides["query"]), "document": encoder.encode_documents(sides["document"])}
     speed = timed(encoder.encode_documents, encoder.encode_queries, sides)
     return fidelity_of(_single_rows(ours), _single_rows(reference), size, speed)
 
 
 def _single_rows(vectors: Mapping[str, np.ndarray]) -> Vectors:
-    """Each as a document of one row, of length one."""
+    """Return each vector as a document of one row, of length one."""
     return {side: list((rows / np.linalg.norm(rows, axis=1, keepdims=True))[:, None]) for side, rows in vectors.items()}
 
 
 def timed(documents: Callable[[Any], Any], queries: Callable[[Any], Any], sides: Mapping[str, Sequence[str]]) -> Speed:
+    """Measure the speed of encoding."""
     start = time.perf_counter()
     documents(sides["document"])
     seconds = time.perf_counter() - start
@@ -235,6 +299,7 @@ def _torch_speed(model: Any, sides: Mapping[str, Sequence[str]]) -> Speed:
 
 
 def torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
+    """Return the kept rows of each text by torch."""
     import torch
 
     vectors = []
@@ -246,6 +311,7 @@ def torch_rows(graph: Any, rows: Sequence[TokenRows]) -> list[np.ndarray]:
 
 
 def fidelity_of(vectors: Vectors, reference: Vectors, size: int, speed: Speed) -> Fidelity:
+    """Compare vectors with reference vectors."""
     cosines = np.concatenate(
         [(a * b).sum(axis=1) for side in reference for a, b in zip(vectors[side], reference[side], strict=True)]
     )
@@ -254,14 +320,14 @@ def fidelity_of(vectors: Vectors, reference: Vectors, size: int, speed: Speed) -
 
 
 def maxsim_matrix(vectors: Vectors) -> np.ndarray:
-    """MaxSim `[queries, documents]`."""
+    """Return MaxSim `[queries, documents]`."""
     lengths = np.array([len(D) for D in vectors["document"]])
     flat = np.concatenate(vectors["document"])
     return np.stack([maxsim_many(Q, flat, lengths) for Q in vectors["query"]])
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """(share of the same ten best, Kendall's tau), means over queries."""
+    """Return (share of the same ten best, Kendall's tau), means over queries."""
     with required("export", "verification"):
         from scipy.stats import kendalltau
 
@@ -274,6 +340,7 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 def rules_difference(
     trained: Bundle, rows: Mapping[str, Sequence[TokenRows]], vectors: Vectors, sides: Mapping[str, Sequence[str]]
 ) -> RulesDifference:
+    """Compare the trained rules with the bundle's own."""
     theirs, _ = encode_timed(Encoder(trained, precision="fp32"), sides)
     same = [
         np.array_equal(a.ids, b.ids)
@@ -284,7 +351,7 @@ def rules_difference(
 
 
 def id_differences(model: Any, side: str, texts: Sequence[str], rows: Sequence[TokenRows]) -> list[str]:
-    """Texts whose ids, attention or kept rows differ from what sentence-transformers makes of them."""
+    """Return the texts whose ids, attention or kept rows differ from those of sentence-transformers."""
     differing = []
     prompt = model.prompts.get(side) or ""
     masks = [module for module in model if type(module).__name__ == "MultiVectorMask"]

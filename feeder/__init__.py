@@ -1,4 +1,4 @@
-"""Documents in: sources, survey, encoding, and two targets (a Vespa application, a local index)."""
+"""Feed documents: sources, survey, encoding, and two kinds of target (a Vespa application, a local index)."""
 
 from feeder.encoding.passages import Splitting
 from feeder.feeding.ledger import FeedProgress, FeedSummary

@@ -1,4 +1,4 @@
-"""Digests of documents, by which a target is asked whether it has a document as it is."""
+"""Digests of documents, to find out whether a target already has a document unchanged."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from late_interaction.ready_rows import ReadyRows
 
 __all__ = ["Digests", "bare_digest", "moved_digest", "stored_digest"]
 
-MADE = 24  # hex digits of a digest that say what was encoded, and how
+MADE = 24  # hex digits of a digest for what was encoded, and how
 
 
 class Digests:
-    """24 hex digits over all that is fed of a document and how it is encoded, then 8 over how the target keeps it, so that
-    what is copied to another target as it was encoded keeps the first part (`moved_digest`)."""
+    """Makes digests.
+
+    A digest has 24 hex digits for everything that is fed of a document and how it is encoded, then 8 for how the target
+    keeps it. What is copied unchanged to another target keeps the first part (`moved_digest`).
+    """
 
     def __init__(self, made: str, kept: str) -> None:
-        """made: what passages and their vectors depend on besides the document. kept: the target's `digest_basis`."""
+        """Set the basis. made: what passages and vectors depend on besides the document. kept: the target's `digest_basis`."""
         self._start, self._end = hashlib.sha256(made.encode()), _kept(kept)
 
     def of(self, document: Document, metadata: Mapping[str, Value]) -> str:
-        """metadata: typed, in place of the document's."""
+        """Return the digest of a document. metadata: its typed metadata, which replaces the document's own."""
         content: list[object] = [document.id, document.title, document.text, dict(metadata)]
         if document.vectors:
             content.append([_rows_digest(rows) for rows in document.vectors])
@@ -38,23 +41,25 @@ class Digests:
 
 
 def _rows_digest(rows: ReadyRows) -> str:
-    """The same of all types of numbers, and of rows that come one after the other: their number goes with the dimension."""
+    """Return a digest that is equal for all number types and for flat rows: it covers the number of rows and the dimension."""
     return hashlib.sha256(np.ascontiguousarray(rows, "<f4").tobytes()).hexdigest()
 
 
 def moved_digest(digest: str, kept: str) -> str:
-    """The digest of a document as a target with that `digest_basis` has it, of the one that another target has."""
+    """Convert the digest of one target to that of a target with another `digest_basis`."""
     return digest[:MADE] + _kept(kept)
 
 
 def stored_digest(digest: str, passages: int, *, counted: bool) -> str:
-    """What is stored: it says how many passages there are, so that a document that came in part is not taken for whole.
-    counted: Target.counted."""
+    """Return the digest to store, with the number of passages, so that an incomplete document is recognised.
+
+    counted: as in `Target.counted`.
+    """
     return f"{digest}-{passages}" if counted else digest
 
 
 def bare_digest(digest: str, passages: int | None) -> str:
-    """The digest without the number of passages, which has to be `passages`, unless that is None; else empty."""
+    """Return the digest without the number of passages; empty if that differs from `passages` (None accepts any)."""
     bare, _, count = digest.partition("-")
     return bare if count == ("" if passages is None else str(passages)) else ""
 

@@ -14,7 +14,13 @@ _FENCE = re.compile(r" {0,3}(```|~~~)")
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """start, end: of its line, from the first mark on, without what ends it. title: without marks, which may be empty."""
+    """A heading.
+
+    Attributes:
+        start: start of its line, at the first mark.
+        end: end of its line, without the line break.
+        title: without marks; may be empty.
+    """
 
     start: int
     end: int
@@ -22,7 +28,7 @@ class Heading:
 
 
 def headings(text: str) -> Iterator[Heading]:
-    """Lines that begin with one to six `#`, outside code."""
+    """Yield lines that begin with one to six `#`, outside code."""
     fence, start = "", 0
     for line in text.split("\n"):
         end = start + len(line)
@@ -34,6 +40,6 @@ def headings(text: str) -> Iterator[Heading]:
 
 
 def _title(text: str) -> str:
-    """Without the marks at its end, which stand alone."""
+    """Return the title without closing marks, which stand alone."""
     bare = text.rstrip("#")
     return text if bare and not bare[-1].isspace() else bare.rstrip()

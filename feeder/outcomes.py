@@ -1,4 +1,4 @@
-"""What a target says of a document: what it has of it, and what became of what was handed over."""
+"""What a target reports about documents: what it has, and the outcome of what was handed over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ __all__ = ["Failure", "Finished", "Settled", "StoredDigest"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A document that the target refused for good. `status` is the HTTP status, or 0."""
+    """A document that the target refused permanently.
+
+    Attributes:
+        document_id: its id.
+        status: the HTTP status, or 0.
+        message: the reason.
+    """
 
     document_id: str
     status: int
@@ -18,8 +24,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome of one document that was handed over; durable where failure is None. absent: it was to be deleted, and was
-    not there."""
+    """The outcome of one document.
+
+    Attributes:
+        document_id: its id.
+        failure: why it was refused; None if it is durable.
+        absent: it was to be deleted, and did not exist.
+    """
 
     document_id: str
     failure: Failure | None = None
@@ -28,7 +39,12 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class StoredDigest:
-    """What a target has of a document: digest is '' where its passages do not agree on one."""
+    """What a target has of a document.
+
+    Attributes:
+        digest: its digest; '' if its passages do not agree on one.
+        passage_ids: its passages.
+    """
 
     digest: str
     passage_ids: tuple[str, ...]
@@ -36,6 +52,11 @@ class StoredDigest:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`version` of a local index after the commit, of shards the highest; None for Vespa, where operations are live at once."""
+    """The end of a feed.
+
+    Attributes:
+        version: version of a local index after the commit (of shards the highest); None for Vespa, whose operations are
+            live at once.
+    """
 
     version: int | None = None

@@ -1,6 +1,6 @@
-"""Files that a run appends to and may remove: the first line says what a file is, and in which format version.
+"""Files that a run appends to and may remove: the first line has the file's kind and format version.
 
-A file without that line belongs to somebody else: it is neither written nor removed.
+A file without that line belongs to someone else: it is neither written nor removed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ FORMAT_VERSION = 1
 
 
 def first_line(kind: str, **more: object) -> bytes:
-    """Of a file of that kind."""
+    """Return the first line of a file of that kind."""
     return json.dumps({"colbert-vespa": kind, "format_version": FORMAT_VERSION, **more}).encode() + b"\n"
 
 
 def check_own_file(path: Path, kind: str) -> None:
-    """Whether there is nothing at `path`, an empty file, or one of that kind.
+    """Check that `path` is missing, empty, or a file of that kind.
 
-    Raises: UsageError where there is something else.
+    Raises:
+        UsageError: if anything else exists there.
     """
     try:
         known = path.is_file() if path.exists() else None
@@ -35,39 +36,45 @@ def check_own_file(path: Path, kind: str) -> None:
             with path.open("rb") as file:
                 known = _is_of(file.read(100), kind)
         if known is False:
-            raise UsageError(f"{path} is not a file of {kind}, so it is not written over: name another file")
+            raise UsageError(f"{path} is not a file of {kind}, so it is not overwritten; choose another file")
     except OSError as error:
-        raise CollectionError(f"file of {kind} {path} cannot be read ({error.strerror}): name another file") from None
+        raise CollectionError(f"cannot read file of {kind} {path} ({error.strerror}); choose another file") from None
 
 
 def check_appendable(*paths: Path) -> None:
-    """Whether files could be begun there. Raises: CollectionError."""
+    """Check that files can be started there.
+
+    Raises:
+        CollectionError: if one cannot.
+    """
     for path in paths:
         try:
             check_writable(path.parent)
         except OSError as error:
-            raise CollectionError(f"{path} cannot be written ({error.strerror}): name another file") from None
+            raise CollectionError(f"cannot write {path} ({error.strerror}); choose another file") from None
 
 
 def _is_of(start: bytes, kind: str) -> bool:
-    """Whether a file that begins with `start` is of that kind, or as empty as a power failure leaves a first line."""
+    """Tell whether a file that begins with `start` is of that kind, or as empty as a power failure leaves a first line."""
     mark = json.dumps({"colbert-vespa": kind}).encode()[:-1]
     return start.startswith(mark + b",") or mark.startswith(start.rstrip(b"\0"))
 
 
 class AppendedFile:
-    """Lines that are durable when `append` returns; a disk that refuses leaves the file as it was."""
+    """A file whose lines are durable when `append` returns; if the disk refuses, the file is unchanged."""
 
     def __init__(self, path: Path, what: str, kind: str) -> None:
-        """kind: as its first line has it. what: in messages."""
+        """Name the file. kind: as in its first line. what: its name in messages."""
         self._path, self._what, self._kind = path, what, kind
         self._descriptor: int | None = None
         self._end = 0
 
     def open(self, keep: int) -> None:
-        """keep: bytes of the file that stay.
+        """Open the file. keep: bytes of the file that stay.
 
-        Raises: CollectionError where it cannot be written, or another feed has it; UsageError where it is of something else.
+        Raises:
+            CollectionError: if it cannot be written, or another feed has it.
+            UsageError: if it contains something else.
         """
         check_own_file(self._path, self._kind)
         try:
@@ -79,14 +86,18 @@ class AppendedFile:
             fsync_folder(self._path.parent)
         except BlockingIOError:
             self.close()
-            raise CollectionError(f"{self._what} {self._path} is in use by another run: wait for it, or stop it") from None
+            raise CollectionError(f"{self._what} {self._path} is in use by another run; wait for it, or stop it") from None
         except OSError as error:
             self.close()
             raise self._error(error) from None
         self._end = keep
 
     def append(self, data: bytes) -> None:
-        """Raises: CollectionError where the disk is full, read-only or gone."""
+        """Append bytes.
+
+        Raises:
+            CollectionError: if the disk is full, read-only or gone.
+        """
         assert self._descriptor is not None
         left, place = memoryview(data), self._end
         try:
@@ -102,20 +113,22 @@ class AppendedFile:
 
     @property
     def opened(self) -> bool:
+        """Tell whether the file is open."""
         return self._descriptor is not None
 
     def remove(self) -> None:
-        """Where it is there and ours; a disk that refuses is no error."""
+        """Remove the file if it exists and is ours; a disk error is ignored."""
         with contextlib.suppress(OSError, UsageError, CollectionError):
             check_own_file(self._path, self._kind)
             remove_file(self._path)
 
     def close(self) -> None:
+        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _error(self, error: OSError) -> CollectionError:
         return CollectionError(
-            f"{self._what} {self._path} cannot be written ({error.strerror}): see to the disk, then --resume"
+            f"cannot write {self._what} {self._path} ({error.strerror}); fix the disk, then run again with --resume"
         )

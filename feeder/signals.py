@@ -1,4 +1,4 @@
-"""Ctrl-C during a feed: the first asks for an end, the second ends at once."""
+"""Ctrl-C during a feed: the first one requests a stop, the second ends at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """As a context manager, in the main thread: `stop()` is True after a first SIGINT; a second one raises KeyboardInterrupt.
-    In other threads it does nothing."""
+    """A context manager for the main thread.
+
+    `stop()` is True after a first SIGINT; a second one raises KeyboardInterrupt. In other threads it does nothing.
+    """
 
     def __init__(self) -> None:
         self._asked = False
         self._before: Any = None
 
     def __call__(self) -> bool:
+        """Tell whether Ctrl-C was pressed."""
         return self._asked
 
     def __enter__(self) -> Stop:

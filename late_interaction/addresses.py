@@ -1,10 +1,12 @@
-"""What a user's text names: a Vespa application, a path, or neither. It is decided here alone, for every option and call.
+"""Decide what a user's text names: a Vespa application, a path, or neither.
+
+Every option and call that takes an address or a path comes through here.
 
     http(s)://host:port, and #NAME for one of its indexes   a Vespa application; the scheme in any case
     index, ./index, /data/index, ~/index                    a path; `~` is the home folder
     localhost:8080, http:/host, vespa://host, "", " x"      neither: UsageError says how to write either
 
-A local path with a colon before its first slash begins with `./`, so that no mistyped URL becomes a folder.
+A local path with a colon before its first slash begins with `./`, so a mistyped URL never becomes a folder.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from late_interaction.errors import UsageError
 __all__ = ["Given", "VespaUrl", "as_path", "locate", "vespa_url"]
 
 _WEB = re.compile(r"https?://", re.IGNORECASE)
-_MANGLED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # begins as a URL does; one letter is a drive of Windows
+_MANGLED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # starts like a URL; a single letter is a Windows drive
 _HOST = re.compile(r"[^\s/?#@%\\:\[\]\x00-\x1f\x7f\ud800-\udfff]+|\[[0-9A-Fa-f:.]+\]")
 _HOST_LIKE = re.compile(r"[\w.-]+(:\d+)?(#.*)?")
 _LAST_PORT = 65535
@@ -33,7 +35,12 @@ Given: TypeAlias = "str | os.PathLike[str]"
 
 @dataclass(frozen=True)
 class VespaUrl:
-    """url: `http(s)://host:port`, in lower case and without a slash at the end. index: '' for the application's first."""
+    """The URL of a Vespa application.
+
+    Attributes:
+        url: `http(s)://host:port`, in lower case and without a trailing slash.
+        index: name of the index; '' for the application's first.
+    """
 
     url: str
     index: str = ""
@@ -43,9 +50,14 @@ class VespaUrl:
 
 
 def locate(address: Given | VespaUrl, name: str = "") -> Path | VespaUrl:
-    """The folder, or the index of a Vespa application, that an address names. name: of the option or setting it comes from.
+    """Return the folder, or the index of a Vespa application, that an address names.
 
-    Raises: UsageError where it is neither.
+    Args:
+        address: a path or a URL.
+        name: the option or setting that the address comes from, for error messages.
+
+    Raises:
+        UsageError: if the address is neither a path nor a URL.
     """
     if isinstance(address, VespaUrl):
         return address
@@ -56,7 +68,7 @@ def locate(address: Given | VespaUrl, name: str = "") -> Path | VespaUrl:
     if text != bare or _doubtful(text):
         _check_no_password(text, name)
     if text != bare or any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in text):
-        raise UsageError(f"{_said(name)}{text!r} begins or ends with a blank, or has a control character: leave it out")
+        raise UsageError(f"{_said(name)}{text!r} starts or ends with a space or contains a control character; remove it")
     if _WEB.match(text):
         return vespa_url(text, name)
     if _doubtful(text):
@@ -65,16 +77,28 @@ def locate(address: Given | VespaUrl, name: str = "") -> Path | VespaUrl:
             f"{_said(name)}{text!r} is neither a URL nor a folder: write {url} for Vespa, or ./{text.lstrip('/')} for a folder"
         )
     path = as_path(text, name)
-    return path.absolute() if _doubtful(str(path)) or str(path)[0] in "-~" else path  # as text, it names the same once more
+    return (
+        path.absolute() if _doubtful(str(path)) or str(path)[0] in "-~" else path
+    )  # as text, so the same path can be named again
 
 
 def vespa_url(address: str, name: str = "") -> VespaUrl:
-    """Raises: UsageError where the address is not an http(s) URL with a host, or has a user, password, path or query."""
+    """Parse the address of a Vespa application.
+
+    Args:
+        address: the URL.
+        name: the option or setting that the address comes from, for error messages.
+
+    Raises:
+        UsageError: if the address is not an http(s) URL with a host, or has a user, password, path or query.
+    """
     text = _checked(address, name)
     _check_no_password(text, name)
     parted = _parted(text) if _WEB.match(text) else None
     if parted is None:
-        raise UsageError(f"{_said(name)}{text!r} is not an address: write http(s)://host:port, without a path")
+        raise UsageError(
+            f"{_said(name)}{text!r} is not the address of a Vespa application; write http(s)://host:port, without a path"
+        )
     return parted
 
 
@@ -92,15 +116,16 @@ def _parted(text: str) -> VespaUrl | None:
 
 
 def as_path(path: Given, name: str = "") -> Path:
-    """The path that a text names, with the home folder for `~`.
+    """Return the path that a text names, with `~` expanded to the home folder.
 
-    Raises: UsageError on an empty text, which would be the current folder, on blanks, NUL, a URL, and on what an option looks
-    like.
+    Raises:
+        UsageError: if the text is empty (which would mean the current folder), contains spaces at either end or NUL, or
+            looks like a URL or an option.
     """
     text = _checked(path, name)
     if _MANGLED.match(text):
         _check_no_password(text, name)
-        raise UsageError(f"{_said(name)}{text!r} is a URL, where a path is needed; write ./{text} for a folder of that name")
+        raise UsageError(f"{_said(name)}{text!r} is a URL, but a path is needed here; write ./{text} for a folder of that name")
     if text.startswith("-") and isinstance(path, str):
         raise UsageError(f"{_said(name)}{text!r} looks like an option; write ./{text} for a path of that name")
     if not text.startswith("~"):
@@ -108,38 +133,39 @@ def as_path(path: Given, name: str = "") -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UsageError(f"{_said(name)}{text!r}: that home folder is unknown; write ./{text} for a path") from None
+        raise UsageError(f"{_said(name)}{text!r}: no such home folder; write ./{text} for a path") from None
 
 
 def _checked(text: Given, name: str) -> str:
     """Raises: UsageError on what is neither an address nor a path."""
     given = os.fspath(text) if isinstance(text, os.PathLike) else text
     if not isinstance(given, str):
-        raise UsageError(f"{_said(name)}an address or path must be a text or a Path, got {type(text).__name__}")
+        raise UsageError(f"{_said(name)}the address or path must be a string or a Path, got {type(text).__name__}")
     if not given.strip():
         raise UsageError(f"{_said(name)}the address or path is empty (`.` is the current folder)")
     if "\0" in given:
-        raise UsageError(f"{_said(name)}{given!r} has a NUL in it")
+        raise UsageError(f"{_said(name)}{given!r} contains a NUL character")
     return given
 
 
 def _check_no_password(text: str, name: str) -> None:
     if "@" in text:
         raise UsageError(
-            f"{_said(name)}an address has no @, user or password in it (it is not shown here): name files with "
+            f"{_said(name)}an address must not contain @, a user or a password (it is not shown here); name "
+            f"credential files with "
             "COLBERT_VESPA_CERT and COLBERT_VESPA_KEY, or COLBERT_VESPA_TOKEN_FILE"
         )
 
 
 def _doubtful(text: str) -> bool:
-    """Whether a path looks like a mistyped URL."""
+    """Tell whether a path looks like a mistyped URL."""
     first = re.split(r"[/\\]", text, maxsplit=1)[0]
     drive = os.name == "nt" and len(first) == 2
     return (":" in first and not drive) or text.startswith("//") or _is_host(first.partition("#")[0])
 
 
 def _is_host(text: str) -> bool:
-    """Whether it is a host without a scheme, so that a folder of that name is hardly meant."""
+    """Tell whether the text is a host without a scheme, which is hardly meant as a folder."""
     try:
         return text.lower() == "localhost" or bool(ipaddress.ip_address(text.strip("[]")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Types of arrays by what their cells hold. Shapes are in the docstring where an array is an argument."""
+"""Array types by cell type. Shapes are given in the docstring where an array is an argument."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Matrix = F32  # vectors by row, or scores
-Vector = F32  # [dim], of one text by a dense model
+Vector = F32  # [dim], one text's vector from a dense model
 Mask = NDArray[np.bool_]
-Places = I64  # passages by number
-Codes = NDArray[Any]  # numbers of centroids: uint16 or int32
-TokenIds = I32  # of the vocabulary, one for each token vector; -1 where it is not known
-TokenVectors = tuple[Matrix, TokenIds | None]  # vectors [t, d], and the ids of their rows; None where none is known
+Places = I64  # passage numbers
+Codes = NDArray[Any]  # centroid numbers: uint16 or int32
+TokenIds = I32  # vocabulary ids, one for each token vector; -1 if unknown
+TokenVectors = tuple[Matrix, TokenIds | None]  # vectors [t, d], and the ids of their rows; None if unknown
 Packed = tuple[I32, U8]  # codes [t] of a passage's vectors, and residuals [t, bytes]

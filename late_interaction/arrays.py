@@ -1,5 +1,6 @@
-"""Arrays in files, without pickle: several by name in one `.npz` (codebooks, thresholds), one in an `.npy` of others. Nothing
-is allocated before what a header says has been compared with the size of the file.
+"""Store arrays in files without pickle: several named ones in an `.npz` (codebooks, thresholds), one in an `.npy`.
+
+Nothing is allocated before the header has been compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from late_interaction.reading import open_regular
 
 __all__ = ["load_arrays", "map_archive", "map_array", "map_members", "save_arrays"]
 
-MAX_HEADER = 10_000  # bytes, as numpy has it
+MAX_HEADER = 10_000  # bytes, the same limit as numpy's
 MAX_DIMENSIONS = 8
-MANY_MEMBERS = 1 << 17  # arrays of a source, one for each document
+MANY_MEMBERS = 1 << 17  # arrays in a source, one for each document
 _MAGIC = re.compile(rb"\x93NUMPY([\x01-\x03])\x00")
 _HEADER = re.compile(
     rb"\{ *'descr': *'([<>|](?:f[248]|[iu][1248]|b1|U\d{1,7}))' *, *'fortran_order': *(True|False) *, *"
@@ -33,7 +34,11 @@ _HEADER = re.compile(
 
 
 class _Header(NamedTuple):
-    """start: where the numbers begin."""
+    """The header of an array.
+
+    Attributes:
+        start: offset of the first number.
+    """
 
     dtype: np.dtype[Any]
     order: Literal["C", "F"]
@@ -42,33 +47,43 @@ class _Header(NamedTuple):
 
 
 def save_arrays(path: str | Path, **arrays: object) -> None:
-    """Atomically, and byte for byte repeatably."""
+    """Write arrays atomically; the same arrays give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # of its flag allow_pickle, which no array is named
     atomic_write(Path(path), buffer.getvalue())
 
 
 def load_arrays(path: str | Path, what: str, names: Sequence[str], max_bytes: int) -> list[NDArray[np.generic]]:
-    """The arrays of `names`, read whole.
+    """Read the arrays called `names`.
 
-    Raises: BundleError naming the file, and `what` it was to be.
+    Args:
+        path: the `.npz` file.
+        names: the arrays to read.
+        what: what the file should be, for error messages.
+        max_bytes: the most bytes an array may have.
+
+    Raises:
+        BundleError: if the file is missing, damaged or lacks an array; the message names it.
     """
     file = Path(path)
     try:
         with opened_archive(file) as archive:
             if missing := {f"{name}.npy" for name in names} - set(archive.names):
-                raise BundleError(f"{file} is no {what}: it has no {min(missing).removesuffix('.npy')}")
+                raise BundleError(f"{file} is not a {what}: it lacks {min(missing).removesuffix('.npy')}")
             return [_array(archive.read(f"{name}.npy", max_bytes)) for name in names]
     except FileNotFoundError:
-        raise BundleError(f"no {what} {file}") from None
+        raise BundleError(f"{what} {file} does not exist") from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
+        raise BundleError(f"{file} is not a {what}, or is damaged: {error}") from None
 
 
 def map_members(path: str | Path, what: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Those arrays of bytes, mapped, of an `.npz` that has them all; else none. Numbers of more bytes might lie across words.
+    """Map the byte arrays `names` of an `.npz`; return nothing if any of them is missing.
 
-    Raises: BundleError naming the file, and `what` it was to be.
+    Only arrays of bytes can be mapped: wider numbers might be misaligned.
+
+    Raises:
+        BundleError: if the file cannot be read or is damaged; the message names the file and `what` it should be.
     """
     file = Path(path)
     try:
@@ -77,15 +92,17 @@ def map_members(path: str | Path, what: str, names: Sequence[str]) -> dict[str, 
                 return {}
             return {name: _mapped(file, archive.start(f"{name}.npy"), archive.size(f"{name}.npy")) for name in names}
     except FileNotFoundError:
-        raise BundleError(f"no {what} {file}") from None
+        raise BundleError(f"{what} {file} does not exist") from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is no {what}, or is damaged: {error}") from None
+        raise BundleError(f"{file} is not a {what}, or is damaged: {error}") from None
 
 
 def map_archive(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an `.npz`, numbers or texts, mapped and not to be written to; checksums are not compared.
+    """Map all arrays of an `.npz`, numbers or texts, read-only; checksums are not compared.
 
-    Raises: OSError where it cannot be read; ValueError where it is damaged, or holds anything else.
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if the file is damaged or holds anything else.
     """
     found: dict[str, NDArray[Any]] = {}
     with opened_archive(path, MANY_MEMBERS) as archive:
@@ -103,16 +120,18 @@ def _mapped(path: Path, start: int, size: int) -> NDArray[Any]:
         file.seek(start)
         header = _header(file.read(min(size, MAX_HEADER + 12)), size)
         if header.dtype.itemsize != 1 or header.order != "C":
-            raise ValueError(f"{header.dtype} where bytes were expected")
+            raise ValueError(f"it holds {header.dtype} instead of bytes")
         if not math.prod(header.shape):
             return np.zeros(header.shape, header.dtype)
         return np.asarray(np.memmap(file, header.dtype, "r", start + header.start, header.shape))
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """The numbers of an `.npy`, mapped and not to be written to.
+    """Map the numbers of an `.npy`, read-only.
 
-    Raises: OSError where it cannot be read; ValueError where it is damaged, or holds anything but numbers.
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if the file is damaged or holds anything but numbers.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -128,19 +147,19 @@ def _array(data: bytes) -> NDArray[Any]:
 
 
 def _header(head: bytes, size: int, *, texts: bool = False) -> _Header:
-    """Of a file of `size` bytes. numpy would evaluate it as Python, and believe it."""
+    """Parse the header of a file of `size` bytes; numpy would evaluate it as Python and trust it."""
     magic = _MAGIC.match(head)
     if magic is None:
-        raise ValueError("it is no .npy file")
+        raise ValueError("it is not an .npy file")
     first = 10 if magic[1] == b"\1" else 12
     start = first + int.from_bytes(head[8:first], "little")
     match = _HEADER.fullmatch(head[first:start]) if start <= len(head) else None
     if match is None or (b"U" in match[1] and not texts):
-        raise ValueError("its header is not that of an array of numbers")
+        raise ValueError("its header does not describe an array of numbers")
     lengths = [part.strip() for part in match[3].split(b",")]
     lengths = lengths[:-1] if not lengths[-1] else lengths
     if len(lengths) > MAX_DIMENSIONS or not all(re.fullmatch(rb"\d{1,18}", length) for length in lengths):
-        raise ValueError("its header has no shape of an array")
+        raise ValueError("its header has no valid shape")
     dtype, shape = np.dtype(match[1].decode()), tuple(map(int, lengths))
     if start + math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{dtype} {shape} does not fit its {size} bytes")

@@ -29,9 +29,9 @@ _STOPPED = frozenset(STOPWORDS_EN)
 
 
 def word_counts(texts: Sequence[str]) -> tuple[list[dict[int, int]], list[str]]:
-    """Of each text how often it has which word, as `Bm25` cuts and stems words; and the words, by number."""
+    """Count the words of each text, cut and stemmed as `Bm25` does; return the counts and the words by number."""
     stem = Stemmer.Stemmer("english").stemWord
-    numbers: dict[str, int] = {}  # of words as they stand in a text
+    numbers: dict[str, int] = {}  # of words, in text order
     vocabulary: dict[str, int] = {}
     counted: list[dict[int, int]] = []
     for text in texts:
@@ -60,14 +60,20 @@ class Bm25:
 
     @property
     def index_bytes(self) -> int:
-        """Of the scores that a search reads, without the words themselves."""
+        """Return the size of the scores that a search reads, without the words themselves."""
         return 0 if self._empty else sum(int(self._index.scores[name].nbytes) for name in ("data", "indices", "indptr"))
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
 
     def search(self, query: str, k: int, allowed: Mask | None = None) -> list[tuple[str, float]]:
-        """The best k of the texts that share a word with the query, as (id, score). allowed: `[n]`, which may be found."""
+        """Return the best k texts that share a word with the query, as (id, score).
+
+        Args:
+            query: the query text.
+            k: how many results to return.
+            allowed: `[n]`, the texts that may be returned; None for all.
+        """
         if self._empty or not any(self._tokens([query]).ids):
             return []
         mask = None if allowed is None else allowed.astype(np.float32)

@@ -1,7 +1,8 @@
-"""Trains codebooks: centroids for each vocabulary id, groups of them to look them up by, and residual buckets.
+"""Train codebooks: centroids for each vocabulary id, groups to look them up by, and residual buckets.
 
-Token-aware clustering (tachiom, SIGIR 2026, arXiv 2604.28142): vectors of one vocabulary id are clustered among themselves,
-with a share of the centroids by how many they are and how far they spread. Vectors without ids are clustered together.
+Token-aware clustering (tachiom, SIGIR 2026, arXiv 2604.28142): vectors of one vocabulary id are clustered among themselves.
+Its share of the centroids follows from how many vectors it has and how far they spread. Vectors without ids are clustered
+together.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ __all__ = [
     "trained_centroids",
 ]
 
-CODEBOOK_DOCUMENTS = 20_000  # of a sample, that the codebook of a bundle is trained on
-CODEBOOK_ROWS = 2_000_000  # token vectors of them, at most
-HELD_OUT = 50_000  # vectors of a sample that are kept from k-means, at most
-MIN_PER_CENTROID = 8  # vectors that each centroid needs, or it would only learn the sample by heart
-LIST_LENGTH = 48  # token vectors of a collection for each centroid, of large ones
-SHARE = 0.75  # power of an id's number and spread that its centroids grow with
-LEAST_PER_OWN = 4  # vectors of an id for each of its centroids
+CODEBOOK_DOCUMENTS = 20_000  # of a sample; a bundle's codebook is trained on them
+CODEBOOK_ROWS = 2_000_000  # most token vectors of them
+HELD_OUT = 50_000  # most vectors of a sample that are held out from k-means
+MIN_PER_CENTROID = 8  # vectors that each centroid needs; with fewer it overfits the sample
+LIST_LENGTH = 48  # token vectors per centroid, in large collections
+SHARE = 0.75  # an id's centroids grow with this power of its count and spread
+LEAST_PER_OWN = 4  # vectors of an id per centroid
 WEAK = 0.2  # share of the rows that are also compared with the centroids of other ids
-GROUP_ROWS = 32  # centroids of a group, on average
+GROUP_ROWS = 32  # centroids per group, on average
 MOST_GROUPS = 1 << 14  # or more of them, where that makes more groups; a codebook that grows has room for as many again
 COMPARED_HEADS = 512  # more are in groups of their own
-MOST_BITS = 20  # of the default number of centroids
-LARGEST = 127  # of an int8 cell
-SPREAD_ROWS = 1_024  # of an id, that its spread is measured on
+MOST_BITS = 20  # limit of the default number of centroids
+LARGEST = 127  # largest value of an int8 cell
+SPREAD_ROWS = 1_024  # vectors of an id that its spread is measured on
 
 
 def train_codebook(
@@ -53,21 +54,28 @@ def train_codebook(
     iterations: int = 4,
     token_ids: I32 | None = None,
 ) -> Codebook:
-    """Trains on `sample [n, d]`, float32 or float16: spherical k-means, then Lloyd-Max buckets of the residuals of held-out
-    vectors.
+    """Train a codebook: spherical k-means, then Lloyd-Max buckets of the residuals of held-out vectors.
 
-    token_ids: vocabulary id `[n]` of each vector, -1 where it has none. centroids: by default those of a collection of that
-    size, and never more than one for 8 vectors. Fewer come out where the sample has fewer different vectors. Deterministic for
-    one seed and one numpy.
+    The result is deterministic for one seed and one numpy version.
 
-    Raises: ValueError where the sample is empty, not finite, or no matrix.
+    Args:
+        sample: `[n, d]`, float32 or float16.
+        bits: bits per dimension of a residual: 1, 2 or 4.
+        centroids: how many; by default as many as a collection of that size gets, and never more than one for 8 vectors.
+            Fewer result if the sample has fewer distinct vectors.
+        seed: seed of the random choices.
+        iterations: iterations of k-means.
+        token_ids: vocabulary id `[n]` of each vector, -1 if it has none.
+
+    Raises:
+        ValueError: if the sample is empty, not finite, or not a matrix.
     """
     if sample.ndim != 2 or not sample.size or not np.isfinite(sample).all():
         raise ValueError(f"sample must be a finite matrix of at least one vector, got shape {sample.shape}")
     if bits not in BITS:
-        raise ValueError(f"bits is {bits!r}, known are 1, 2 and 4")
+        raise ValueError(f"bits must be 1, 2 or 4, got {bits!r}")
     if token_ids is not None and token_ids.shape != (len(sample),):
-        raise ValueError(f"token_ids has shape {token_ids.shape}, not {(len(sample),)}")
+        raise ValueError(f"token_ids must have shape {(len(sample),)}, got {token_ids.shape}")
     random = np.random.default_rng(seed)
     order = random.permutation(len(sample))
     held = _held_out(len(sample))
@@ -94,8 +102,10 @@ def train_codebook(
 
 
 def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None = None) -> Codebook:
-    """The codebook with at most `count` centroids more, trained on `vectors [n, d]` that its own are far from; codes of before
-    stay what they are. token_ids: `[n]`; a new centroid belongs to the id of the vector nearest to it."""
+    """Add at most `count` centroids, trained on `vectors [n, d]` that are far from the present ones.
+
+    Existing codes keep their meaning. `token_ids [n]`: a new centroid belongs to the id of the vector nearest to it.
+    """
     rows = np.ascontiguousarray(vectors, np.float32)
     more = kmeans(rows, min(count, len(rows)), np.random.default_rng(0), 4)
     groups, owners = codebook.groups, codebook.owners
@@ -112,25 +122,32 @@ def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None
 
 
 def default_centroids(vectors: int) -> int:
-    """Centroids for an index of that many token vectors: PLAID's number, 16 times the root, and for large ones as many as leave
-    each a list of about 64, so that a query looks at no more of them as the index grows. Powers of two, at most 2^20."""
+    """Return the number of centroids for an index of that many token vectors, a power of two of at most 2^20.
+
+    It is PLAID's number, 16 times the square root; large indexes get as many as leave each list about 64 long, so that a
+    query reads no more lists as the index grows.
+    """
     wanted = max(16 * np.sqrt(max(1, vectors)), vectors / LIST_LENGTH)
     return 1 << min(MOST_BITS, max(0, int(np.log2(wanted))))
 
 
 def trained_centroids(vectors: int, wanted: int | None = None) -> int:
-    """Centroids that `train_codebook` makes of a sample of that many vectors, at most. wanted: by default those for an index of
-    that size."""
+    """Return the most centroids that `train_codebook` makes from a sample of that many vectors.
+
+    Args:
+        vectors: size of the sample.
+        wanted: how many to aim for; by default those of an index of that size.
+    """
     return min(wanted or default_centroids(vectors), max(1, (vectors - _held_out(vectors)) // MIN_PER_CENTROID))
 
 
 def _held_out(vectors: int) -> int:
-    """Vectors kept from k-means for the buckets: residuals of vectors that it saw are too small."""
+    """Vectors held out from k-means for the buckets: residuals of vectors that k-means saw are too small."""
     return min(vectors // 20, HELD_OUT)
 
 
 def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:
-    """Centroids `[C, d]`, and the vocabulary id that each belongs to."""
+    """Return centroids `[C, d]`, and the vocabulary id that each belongs to."""
     rows = training[np.argsort(token_ids[training], kind="stable")]
     ids, starts, sizes = np.unique(token_ids[rows], return_index=True, return_counts=True)
     budgets = _budgets(sizes, np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)]), count)
@@ -152,7 +169,7 @@ def _spread(sample: Matrix, rows: I64) -> float:
 
 
 def _budgets(sizes: I64, spreads: NDArray[np.float64], count: int) -> I64:
-    """Centroids of each id, at least one and at most one for four of its vectors, some `count` together."""
+    """Return the number of centroids of each id: at least one, at most one for four of its vectors, about `count` in total."""
     weights = (sizes * spreads) ** SHARE
     most = np.maximum(1, sizes // LEAST_PER_OWN)
     low, high = 0.0, float(count) / float(weights.min())
@@ -164,7 +181,7 @@ def _budgets(sizes: I64, spreads: NDArray[np.float64], count: int) -> I64:
 
 
 def _grouped(rows: Matrix, before: int = 0) -> tuple[I32, Groups]:
-    """An order of centroids `[C, d]`, and their groups in it. before: centroids that a grown codebook had."""
+    """Return an order of centroids `[C, d]`, and their groups in it. before: how many centroids a grown codebook had."""
     count = -(-len(rows) // max(GROUP_ROWS, (before + len(rows)) // MOST_GROUPS))
     if count == 1:
         return np.arange(len(rows), dtype=np.int32), _whole(rows)
@@ -179,18 +196,18 @@ def _grouped(rows: Matrix, before: int = 0) -> tuple[I32, Groups]:
 
 
 def _above(heads: Matrix) -> tuple[I32, Groups]:
-    """An order of heads, and their groups in it."""
+    """Return an order of heads, and their groups in it."""
     tops, order, starts = grouped(heads, -(-len(heads) // GROUP_ROWS))
     return order, Groups(_int8(tops)[0], starts)
 
 
 def _whole(rows: Matrix) -> Groups:
-    """All in one group."""
+    """Put all in one group."""
     return Groups(_int8(unit_rows(rows.sum(axis=0, keepdims=True)))[0], np.array([0, len(rows)]))
 
 
 def _joined(groups: Groups, more: Groups) -> Groups:
-    """Groups, and after them those of the rows that come after."""
+    """Append groups of the rows that follow."""
     parts = [unit_rows(part.heads.astype(np.float32)) for part in (groups, more)]
     starts = np.concatenate([groups.starts[:-1], groups.starts[-1] + more.starts])
     above = None if groups.above is None else _joined(groups.above, more.above or _whole(parts[1]))
@@ -198,17 +215,19 @@ def _joined(groups: Groups, more: Groups) -> Groups:
 
 
 def _int8(rows: Matrix) -> tuple[NDArray[np.int8], float]:
-    """Rows as whole numbers times a unit."""
+    """Return rows as whole numbers times a unit."""
     unit = max(float(np.abs(rows).max()), 1e-30) / LARGEST
     return np.rint(rows / np.float32(unit)).astype(np.int8), unit
 
 
 def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:
-    """Lloyd-Max quantizer of the residuals' common shape, times each dimension's spread: cutoffs `[d, 2^bits - 1]`, weights
-    `[d, 2^bits]`. One table then serves all dimensions in the kernels (simd.py).
+    """Fit a Lloyd-Max quantizer of the residuals' common shape, times each dimension's spread.
 
-    A few vectors say little about the residuals to come, so that they are joined by what a normal distribution of the
-    same spread has, and where even the spread is unknown, by that of a unit vector's dimension.
+    Returns cutoffs `[d, 2^bits - 1]` and weights `[d, 2^bits]`. One table then serves all dimensions in the kernels
+    (simd.py).
+
+    Few vectors say little about future residuals, so a normal distribution of the same spread is mixed in; if even the
+    spread is unknown, that of a unit vector's dimension is used.
     """
     n, dim = residuals.shape
     buckets = 1 << bits

@@ -1,4 +1,4 @@
-"""Loops compiled by numba when they are first called, and kept on disk beside their file."""
+"""Compile loops with numba when they are first called, and cache them on disk beside their file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiler(*sources: str, **options: Any) -> Callable[[_Function], _Function]:
-    """A decorator for functions of the files `sources`: their own, and those whose functions they inline.
+    """Return a decorator that compiles functions of the files `sources`.
 
-    numba binds kept machine code to the file of the function alone, so that the text of all of them becomes part of the name
-    that the code is kept under. options: those of `numba.njit`.
+    numba ties cached machine code to the function's own file only, so a digest of all `sources` (its own file, and those
+    whose functions it inlines) becomes part of the cache key.
+
+    Args:
+        sources: the files.
+        options: options of `numba.njit`.
     """
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
 
     def compiled(function: _Function) -> _Function:
+        """Compile the function."""
         function.__qualname__ += f"_{digest}"
         kernel: _Function = numba.njit(cache=True, nogil=True, **options)(function)
         return kernel

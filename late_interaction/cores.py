@@ -1,4 +1,4 @@
-"""How many cores there are to work on."""
+"""How many processor cores are available."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["cores"]
 
 
 def cores() -> int:
-    """Cores that this process may use; all of the machine on systems that do not say (macOS, Windows)."""
+    """Return how many cores this process may use; all of the machine's on systems that do not report it (macOS, Windows)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

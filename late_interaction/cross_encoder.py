@@ -1,4 +1,4 @@
-"""A cross-encoder: reads a query and a passage together, and gives one score. The optional last stage of a search.
+"""A cross-encoder reads a query and a passage together and gives one score. It is the optional last stage of a search.
 
     FOLDER/
       manifest.json       kind "cross-encoder", source, lengths, activation, sha256 of every other file
@@ -6,9 +6,9 @@
                           output logit [batch]
       model.int8.onnx     optional: the same with quantized weights
       tokenizer.json      without truncation and padding of its own
-      report.json         optional: what verification against sentence-transformers measured
+      report.json         optional: results of the verification against sentence-transformers
 
-It is checked as a bundle is.
+It is checked like a bundle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ACTIVATIONS", "LOGIT", "CrossEncoder", "CrossEncoderFolder", "CrossEncoderManifest", "write_cross_encoder"]
 
 LOGIT = "logit"
-MAX_LENGTH = 1 << 16  # tokens of a pair
+MAX_LENGTH = 1 << 16  # most tokens of a pair
 F64 = NDArray[np.float64]
 ACTIVATIONS: dict[str, Callable[[F64], F64]] = {
     "identity": lambda logits: logits,
@@ -50,9 +50,19 @@ ACTIVATIONS: dict[str, Callable[[F64], F64]] = {
 
 @dataclass(frozen=True)
 class CrossEncoderManifest:
-    """What manifest.json says. max_tokens: of a pair, special tokens included. query_prompt: put before a query. activation:
-    what makes a score of a logit. token_types: whether the graph is told which tokens are the passage's. models: precision to
-    file.
+    """The content of a cross-encoder's manifest.json.
+
+    Attributes:
+        source: the checkpoint that it was exported from.
+        max_tokens: most tokens of a pair, special tokens included.
+        pad_id: the padding token.
+        activation: how a logit becomes a score.
+        query_prompt: text put before a query.
+        token_types: whether the graph takes token types that mark the passage.
+        models: file by precision.
+        files: checksum and size of every other file.
+        format_version: version of the format.
+        kind: "cross-encoder".
     """
 
     source: str
@@ -68,17 +78,25 @@ class CrossEncoderManifest:
 
     @property
     def listed(self) -> set[str]:
+        """Return the files that it names."""
         return {*self.models.values(), TOKENIZER}
 
     def to_json(self) -> bytes:
+        """Return the bytes of manifest.json."""
         return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, text: str, where: str) -> CrossEncoderManifest:
-        """Raises: BundleError naming the key that is missing, unknown or of a wrong type."""
+        """Parse and check manifest.json.
+
+        Raises:
+            BundleError: if a key is missing, unknown or of a wrong type; the message names it.
+        """
         data = parse(text, BundleError, where, "export the cross-encoder again", format_version=FORMAT_VERSION)
         if data.get("kind") != CROSS_ENCODER:
-            raise BundleError(f"{where} is not of a cross-encoder: make one with `colbert-vespa export --cross-encoder`")
+            raise BundleError(
+                f"{where} is not the manifest of a cross-encoder; create one with `colbert-vespa export --cross-encoder`"
+            )
         manifest = read(cls, data, BundleError, where)
         if not 8 <= manifest.max_tokens <= MAX_LENGTH:
             raise BundleError(f"{where}: max_tokens must be from 8 to {MAX_LENGTH}")
@@ -91,25 +109,38 @@ class CrossEncoderManifest:
 
 @dataclass(frozen=True, eq=False)
 class CrossEncoderFolder(ExportedFolder[CrossEncoderManifest]):
+    """An opened, verified folder of a cross-encoder."""
+
     noun: ClassVar[str] = "cross-encoder"
     made_by: ClassVar[str] = "colbert-vespa export --cross-encoder"
 
     @classmethod
     def read_manifest(cls, text: str, where: str) -> CrossEncoderManifest:
+        """Parse the manifest."""
         return CrossEncoderManifest.from_json(text, where)
 
 
 def write_cross_encoder(root: Path, manifest: CrossEncoderManifest) -> CrossEncoderFolder:
-    """Checksums every file below `root` into the manifest, writes it, and opens the result."""
+    """Write the manifest with the checksum of every file below `root`, then open the folder."""
     write_files(root, manifest)
     return CrossEncoderFolder.open(root, verify=False)
 
 
 class CrossEncoder:
-    """A folder's model in one precision (None: the one that suits the device) on one device, loaded when first used.
+    """One cross-encoder in one precision on one device, loaded when first used.
 
-    Pairs go in batches sorted by length, on the processor one for each thread; one caller at a time is served, as it has all
-    threads. The batch changes nothing but float noise, except in `int8-tensor`.
+    Pairs go in batches sorted by length; on the processor, one batch for each thread. Callers are served one at a time, as
+    each uses all threads. Batching changes only float noise, except with `int8-tensor`.
+
+    Args:
+        folder: the exported folder.
+        precision: fp32, int8, ...; None for the one that suits the device.
+        threads: threads of onnxruntime, by default one per core.
+        device: as for `Encoder`.
+
+    Raises:
+        BundleError: if it is not such a folder, has no such model, or its tokenizer cannot be read.
+        UsageError: if the device is unknown.
     """
 
     def __init__(
@@ -120,11 +151,7 @@ class CrossEncoder:
         threads: int | None = None,
         device: str | Device = CPU,
     ) -> None:
-        """`threads`: of onnxruntime, by default one per core. device: as of `Encoder`.
-
-        Raises: BundleError where it is not such a folder, has no such model, or its tokenizer cannot be read; UsageError where
-        there is no such device.
-        """
+        """Open the folder and its tokenizer; the model is loaded when first used."""
         self.folder = folder if isinstance(folder, CrossEncoderFolder) else CrossEncoderFolder.open(folder)
         self.device = Device.of(device)
         manifest = self.folder.manifest
@@ -135,12 +162,12 @@ class CrossEncoder:
             threads or cores(), self.precision, token_types=manifest.token_types,
         )  # fmt: skip
         self._turn = threading.Lock()
-        self._pace = 0.0  # seconds of a token in a batch, as measured last
+        self._pace = 0.0  # seconds per token in a batch, as last measured
         self._tokenizer = self._read_tokenizer()
 
     @property
     def name(self) -> str:
-        """The checkpoint's."""
+        """Return the checkpoint's name."""
         return self.folder.manifest.source
 
     def scores(
@@ -151,10 +178,21 @@ class CrossEncoder:
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> list[float] | None:
-        """A score for each passage, greater ones better; None where they would not be there by the deadline.
+        """Score each passage; higher is better.
 
-        The passage is cut off where a pair is too long, and of a query what is more than half of the model's length.
-        Raises: BundleError where the graph cannot be loaded, or its scores are not finite numbers.
+        A pair that is too long loses the end of its passage; a query is limited to half of the model's length.
+
+        Args:
+            query: the query text.
+            passages: the passage texts.
+            deadline: a time of `clock` by which the scores are needed; None to wait for all.
+            clock: the clock of `deadline`.
+
+        Returns:
+            a score for each passage; None if they cannot be computed by the deadline.
+
+        Raises:
+            BundleError: if the graph cannot be loaded, or its scores are not finite.
         """
         logits = self.logits(query, passages, deadline=deadline, clock=clock)
         return None if logits is None else ACTIVATIONS[self.folder.manifest.activation](logits).tolist()
@@ -167,7 +205,7 @@ class CrossEncoder:
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> F64 | None:
-        """As `scores`, `[n]` before the activation, which changes no order."""
+        """Return the scores `[n]` before the activation, which does not change the order."""
         left = deadline - clock()
         if left <= 0 or not self._turn.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
             return None
@@ -175,9 +213,10 @@ class CrossEncoder:
             pairs, graph = self._pairs(query, passages), self._graph.narrow
 
             def run(places: list[int]) -> list[float | None]:
+                """Score one batch; None once the deadline is out of reach."""
                 start, tokens = clock(), sum(len(pairs[place]) for place in places)
                 if start + tokens * self._pace >= deadline:
-                    self._pace /= 2  # one slow batch does not keep out all that come after it
+                    self._pace /= 2  # one slow batch does not rule out all later ones
                     return [None] * len(places)
                 values = self._run(graph, [pairs[place] for place in places])
                 self._pace = (clock() - start) / tokens
@@ -195,8 +234,7 @@ class CrossEncoder:
         output = self._graph.run(graph, column("ids"), column("attention_mask"), column("type_ids"))
         if output.ndim != 1 or not np.isfinite(output[: len(pairs)]).all():
             raise BundleError(
-                f"{self.folder.path} gives scores that are not a finite number for each pair: export it again, or with another "
-                "precision"
+                f"{self.folder.path} returns scores that are not finite; export it again, or with another precision"
             )
         values: list[float] = output[: len(pairs)].tolist()
         return values
@@ -214,5 +252,5 @@ class CrossEncoder:
             tokenizer.no_padding()
             tokenizer.enable_truncation(self.folder.manifest.max_tokens, strategy="longest_first")
         except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
-            raise BundleError(f"{path} is not a tokenizer that can be read: {error}") from None
+            raise BundleError(f"{path} cannot be read as a tokenizer: {error}") from None
         return tokenizer

@@ -1,7 +1,7 @@
-"""What `auto` stands for: the device and the graph of a bundle that encode quickest here.
+"""Resolve `auto`: the device and the graph of a bundle that encode fastest on this machine.
 
-Where there is a choice, a short measurement makes it at first use. The user's cache keeps it, by graphs, devices, processor
-and version of onnxruntime, so that the same documents get the same vectors from one run to the next.
+If there is a choice, a short measurement decides at first use. The user's cache keeps the result, keyed by graphs, devices,
+processor and onnxruntime version, so that the same documents get the same vectors from run to run.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from late_interaction.graphs import best_precision
 
 __all__ = ["Choice", "Trial", "choose", "suitable_precision"]
 
-LOG = logging.getLogger("late_interaction.devices")  # without a handler of the program's own, warnings are lines on stderr
+LOG = logging.getLogger("late_interaction.devices")  # if the program installs no handler, warnings go to stderr
 MOST_FAITHFUL_FIRST = ("fp32", "fp16", "int8", "int8-tensor")
-WORTH = 1.15  # a less faithful graph must be quicker by this
+WORTH = 1.15  # a less accurate graph must be faster by this factor
 MAX_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """A device and a precision."""
+
     device: Device
     precision: str
 
@@ -41,13 +43,13 @@ class Choice:
 
 
 class Trial(Protocol):
-    """What tries a choice. Both raise DeviceError where the device does not start, or fails."""
+    """Tries a choice. Both methods raise DeviceError if the device does not start or fails."""
 
     def start(self, choice: Choice) -> None:
-        """Opens the graph."""
+        """Open the graph."""
 
     def seconds(self, choice: Choice) -> float:
-        """How long it takes to encode a text."""
+        """Return how long it takes to encode a text."""
 
 
 def choose(
@@ -57,10 +59,17 @@ def choose(
     trial: Trial,
     installed: Callable[[], Sequence[str]] = installed_devices,
 ) -> Choice:
-    """precision: of the model; None: of those that suit the device. installed: names of devices.
+    """Choose device and precision.
 
-    A device that is named is that device, or an error when it is opened. `auto` never fails for want of a device: what does not
-    start is said in one line, and the next best is used.
+    A named device is used, or raises an error when it is opened. `auto` never fails for lack of a device: one that does not
+    start is logged in one line, and the next best is used.
+
+    Args:
+        bundle: the bundle.
+        asked: the device asked for.
+        precision: of the model; None for any that suits the device.
+        trial: tries a choice.
+        installed: names of the devices that the installed onnxruntime supports.
     """
     if asked != AUTO:
         return Choice(asked, precision or suitable_precision(bundle, asked))
@@ -82,12 +91,12 @@ def choose(
 
 
 def suitable_precision(bundle: Bundle, device: Device) -> str:
-    """The best of the device's graphs that the bundle has."""
+    """Return the best of the device's precisions that the bundle has."""
     return best_precision(bundle.manifest.models, device)
 
 
 def candidates_of(bundle: Bundle, precision: str | None, installed: Sequence[str]) -> list[Choice]:
-    """The processor's come first; every bundle has fp32."""
+    """Return the candidates, the processor's first; every bundle has fp32."""
     found = []
     for name in ("cpu", *(name for name in installed if name != "cpu" and DEVICES[name].measured)):
         device = Device(name)
@@ -102,7 +111,7 @@ def candidates_of(bundle: Bundle, precision: str | None, installed: Sequence[str
 
 
 def _measured(candidates: Sequence[Choice], trial: Trial, entry: Path | None) -> Choice:
-    """entry: where the result is kept, unless a device failed: it may be there again the next time."""
+    """Measure and choose. The result is kept in `entry`, unless a device failed: it may work next time."""
     seconds: dict[Choice, float] = {}
     failed: set[Device] = set()
     for candidate in candidates:
@@ -124,11 +133,11 @@ def _measured(candidates: Sequence[Choice], trial: Trial, entry: Path | None) ->
 
 def _say(error: DeviceError, left: Sequence[Choice]) -> None:
     names = " or ".join(dict.fromkeys(str(choice.device) for choice in left))
-    LOG.warning("%s; device auto goes on with %s", error, names)
+    LOG.warning("%s; device auto uses %s instead", error, names)
 
 
 def _keep(entry: Path, chosen: Choice, seconds: dict[Choice, float]) -> None:
-    """A cache that cannot be written is no error: the next run measures again."""
+    """Write the result. A cache that cannot be written is not an error: the next run measures again."""
     data = {
         "device": chosen.device.name, "precision": chosen.precision,
         "seconds_a_text": {str(choice): took for choice, took in seconds.items()},
@@ -141,7 +150,7 @@ def _keep(entry: Path, chosen: Choice, seconds: dict[Choice, float]) -> None:
 
 
 def _kept(entry: Path, candidates: Sequence[Choice]) -> Choice | None:
-    """None where nothing is kept, or nothing that can be read."""
+    """Read the kept result; None if there is none, or it cannot be read."""
     try:
         if entry.stat().st_size > MAX_BYTES:
             return None
@@ -160,6 +169,6 @@ def _key(bundle: Bundle, candidates: Sequence[Choice]) -> str:
 
 
 def _processor() -> tuple[str, ...]:
-    """Its name, what it can do, and how many cores of it this process has."""
+    """Return the processor's name, its features, and how many of its cores this process has."""
     facts = processor_facts("model name", "flags")
     return platform.system(), platform.machine(), platform.processor(), str(cores()), *facts

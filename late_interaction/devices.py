@@ -1,7 +1,7 @@
 """Where models run: the name of a device, and what onnxruntime needs for it.
 
-A line of `DEVICES` is a device: its providers, the package that brings them, the graphs it likes, the batches that suit it.
-onnxruntime, onnxruntime-gpu and their kin are the same import package, so only one of them can be installed.
+Each entry of `DEVICES` is a device: its providers, the package that installs them, the precisions and batches that suit it.
+onnxruntime, onnxruntime-gpu and similar packages share one import name, so only one of them can be installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ OTHER_PACKAGES = ("onnxruntime-rocm",)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a session is for. number: of the device. threads: of a run. lanes: runs at once. fp16: whether weights are."""
+    """What a session is for.
+
+    Attributes:
+        number: number of the device.
+        threads: threads of a run.
+        lanes: concurrent runs.
+        fp16: whether the weights are float16.
+    """
 
     number: int | None
     threads: int
@@ -47,12 +54,22 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class DeviceKind:
-    """providers: onnxruntime's, of which the first that is installed counts. package: brings them. options: of the provider.
-    precisions: graphs that suit the device, best first. tokens: of a batch at most, padding counted; texts: likewise.
-    lanes: batches at once; 0: one for each thread. memory: the device's own, as IO binding names it. helpers: providers for
-    operators that the first lacks. powers: text lengths and batch sizes are rounded up to powers of these, on devices that
-    compile every shape anew. measured: whether `auto` considers it. numbered: whether there can be several.
-    system: the only one, as `sys.platform` names it.
+    """What onnxruntime needs for one kind of device.
+
+    Attributes:
+        providers: providers of onnxruntime; the first installed one is used.
+        package: the package that installs them.
+        options: options of the provider.
+        precisions: precisions that suit the device, best first.
+        tokens: most tokens of a batch, padding included.
+        texts: most texts of a batch.
+        lanes: concurrent batches; 0 for one per thread.
+        memory: name of the device's memory for IO binding.
+        helpers: providers for operators that the first one lacks.
+        powers: text lengths and batch sizes are rounded up to powers of these, on devices that compile each shape.
+        measured: whether `auto` considers it.
+        numbered: whether there can be several.
+        system: the only system that has it, as in `sys.platform`.
     """
 
     providers: tuple[str, ...]
@@ -79,12 +96,12 @@ def _number(load: Load) -> Mapping[str, str]:
 
 
 def _cuda(load: Load) -> Mapping[str, str]:
-    """Without TF32, which onnxruntime uses by default: it keeps 10 bits of a float32 product's factors."""
+    """Options without TF32, which onnxruntime uses by default: it keeps 10 bits of a float32 product's factors."""
     return {**_number(load), "use_tf32": "0"}
 
 
 def _tensorrt(load: Load) -> Mapping[str, str]:
-    """Engines take minutes to build: they are kept in the user's cache, by onnxruntime's own key (graph, GPU, versions)."""
+    """Engines take minutes to build, so the user's cache keeps them under onnxruntime's own key (graph, GPU, versions)."""
     engines = cache_folder() / "tensorrt"
     engines.mkdir(parents=True, exist_ok=True)
     return {
@@ -95,12 +112,12 @@ def _tensorrt(load: Load) -> Mapping[str, str]:
 
 
 def _coreml(load: Load) -> Mapping[str, str]:
-    """Without a folder for compiled models: their key is the file's path, so that a replaced bundle would give old vectors."""
+    """No folder for compiled models: their key is the file's path, so a replaced bundle would give old vectors."""
     return {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
 
 
 def _openvino(load: Load) -> Mapping[str, str]:
-    """The processor, or with a number that GPU. Float32 is asked for: OpenVINO takes bfloat16 where the hardware has it."""
+    """The processor, or the GPU of that number. Float32 is requested: OpenVINO takes bfloat16 if the hardware has it."""
     if load.number is not None:
         precision = "f16" if load.fp16 else "f32"
         return {
@@ -131,14 +148,23 @@ DEVICES: dict[str, DeviceKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`auto`, or a name of `DEVICES`; `number`: which of several, by default the first (of openvino: the processor)."""
+    """A device by name.
+
+    Attributes:
+        name: `auto`, or a key of `DEVICES`.
+        number: which of several; by default the first (with openvino: the processor).
+    """
 
     name: str = AUTO_NAME
     number: int | None = None
 
     @classmethod
     def of(cls, given: str | Device) -> Device:
-        """From a name, or a name with a number as in `cuda:1`. Raises: UsageError."""
+        """Parse a name, or a name with a number such as `cuda:1`.
+
+        Raises:
+            UsageError: if the name is unknown or the number does not fit.
+        """
         if isinstance(given, Device):
             return given
         match = re.fullmatch(r"([a-z]+)(?::(\d{1,3}))?", given) if isinstance(given, str) else None
@@ -151,13 +177,14 @@ class Device:
             raise UsageError(f"device {self.name!r} unknown; known: {', '.join((AUTO_NAME, *DEVICES))}")
         if self.number is not None and (self.name == AUTO_NAME or not DEVICES[self.name].numbered):
             numbered = ", ".join(name for name, kind in DEVICES.items() if kind.numbered)
-            raise UsageError(f"device {self.name} takes no number: --device-id goes with {numbered}")
+            raise UsageError(f"device {self.name} takes no number; --device-id works with {numbered}")
 
     def __str__(self) -> str:
         return self.name if self.number is None else f"{self.name}:{self.number}"
 
     @property
     def kind(self) -> DeviceKind:
+        """Return its entry in `DEVICES`."""
         return DEVICES[self.name]
 
 
@@ -166,9 +193,9 @@ AUTO, CPU = Device(), Device(CPU_NAME)
 
 @functools.cache
 def onnxruntime() -> Any:
-    """onnxruntime, imported when there is something to encode, without its telemetry.
+    """Import onnxruntime on first use, with its telemetry disabled.
 
-    Where ORT_DISABLE_TELEMETRY is not set, importing it writes a database into the user's cache and sends events to Microsoft.
+    Unless ORT_DISABLE_TELEMETRY is set, the import writes a database into the user's cache and sends events to Microsoft.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime as ort
@@ -177,19 +204,31 @@ def onnxruntime() -> Any:
 
 
 def installed_devices() -> list[str]:
-    """Names of devices whose provider the installed onnxruntime has. Whether such a device is there shows when it is opened."""
+    """Return the devices whose provider the installed onnxruntime has.
+
+    Whether the hardware is present shows only when the device is opened.
+    """
     available = set(onnxruntime().get_available_providers())
     return [name for name, kind in DEVICES.items() if available.intersection(kind.providers)]
 
 
 def check_device(device: Device, installed: Sequence[str] | None = None, packages: Sequence[str] | None = None) -> None:
-    """installed, packages: of this environment. Raises: MissingDependency with what to install."""
+    """Check that the device's provider is installed.
+
+    Args:
+        device: the device.
+        installed: devices of this environment.
+        packages: onnxruntime packages of this environment.
+
+    Raises:
+        MissingDependency: if a package is missing; the message says what to install.
+    """
     if device.name == AUTO_NAME or device.name in (installed_devices() if installed is None else installed):
         return
     kind, present = device.kind, _packages() if packages is None else packages
     if kind.system and sys.platform != kind.system:
         system = {"darwin": "macOS", "win32": "Windows"}[kind.system]
-        raise MissingDependency(f"device {device.name} needs {system}: leave --device out, or name another")
+        raise MissingDependency(f"device {device.name} needs {system}; omit --device, or choose another")
     both = f"; {' and '.join(present)} overwrite each other's files" if len(present) > 1 else ""
     uninstall = f"pip uninstall {' '.join(present)}, then " if present else ""
     raise MissingDependency(
@@ -199,13 +238,16 @@ def check_device(device: Device, installed: Sequence[str] | None = None, package
 
 
 def _packages() -> list[str]:
-    """The installed packages that are imported as onnxruntime."""
+    """Return the installed packages that provide the module onnxruntime."""
     names = {str(item.metadata["Name"]).lower().replace("_", "-") for item in distributions()}
     return sorted(names.intersection({*OTHER_PACKAGES, *(kind.package for kind in DEVICES.values())}))
 
 
 class Graph:
-    """An opened graph. `run` as onnxruntime's sessions have it; several threads may call it."""
+    """An opened graph.
+
+    `run` has the signature of onnxruntime's sessions, and may be called by several threads.
+    """
 
     def __init__(self, session: Any, device: Device) -> None:
         self._session = session
@@ -214,7 +256,15 @@ class Graph:
         self.outputs = {item.name for item in session.get_outputs()}
 
     def run(self, outputs: Sequence[str] | None, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """outputs: names; None: all. Raises: DeviceError where the device fails, as when its memory does not suffice."""
+        """Run the graph.
+
+        Args:
+            outputs: names of the outputs; None for all.
+            feed: arrays by input name.
+
+        Raises:
+            DeviceError: if the device fails, for example because its memory is too small.
+        """
         try:
             if memory := self.device.kind.memory:
                 return self._run_bound(list(outputs or self.outputs), feed, memory)
@@ -224,7 +274,7 @@ class Graph:
         return values
 
     def _run_bound(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray], memory: str) -> list[np.ndarray]:
-        """Inputs are copied to the device once, outputs stay there until all of the graph has run."""
+        """Run with inputs copied to the device once; outputs stay there until the whole graph has run."""
         value = onnxruntime().OrtValue.ortvalue_from_numpy
         binding, number = self._session.io_binding(), self.device.number or 0
         for name, array in feed.items():
@@ -237,21 +287,31 @@ class Graph:
 
 
 def open_graph(path: Path, threads: int = 1, device: Device = CPU, *, lanes: int = 1, fp16: bool = False) -> Graph:
-    """A graph on a device. threads: of the processor for each run. lanes: runs at once. fp16: whether its weights are.
+    """Open a graph on a device.
 
-    Int8 products are exact on every processor: without VNNI, onnxruntime's quicker kernel adds pairs of products in 16 bits,
-    which overflow, and gives other vectors.
+    Int8 products are exact on every processor. Without VNNI, onnxruntime's faster kernel adds pairs of products in 16 bits,
+    which overflow and give other vectors.
 
-    Raises: MissingDependency, DeviceError where the device does not start; onnxruntime's own where the file is not a graph.
+    Args:
+        path: the ONNX file.
+        device: where it runs.
+        threads: threads of the processor for each run.
+        lanes: concurrent runs.
+        fp16: whether the weights are float16.
+
+    Raises:
+        MissingDependency: if the device's package is not installed.
+        DeviceError: if the device does not start.
+        Exception: onnxruntime's own, if the file is not a graph.
     """
     ort, kind = onnxruntime(), device.kind
     check_device(device)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # fatal errors alone: what else fails is raised
+    options.log_severity_level = 4  # fatal errors only; all others are raised
     if not _has_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if device.name == "directml":  # its provider's documentation asks for both
+    if device.name == "directml":  # the provider's documentation requires both
         options.enable_mem_pattern = False
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     provider = next(name for name in kind.providers if name in ort.get_available_providers())
@@ -267,13 +327,15 @@ def open_graph(path: Path, threads: int = 1, device: Device = CPU, *, lanes: int
         if device == CPU:
             raise
         raise DeviceError(f"device {device} does not start with {path}: {error} {said}") from None
-    if session.get_providers()[0] != provider:  # onnxruntime goes on without a provider whose libraries do not load
-        raise DeviceError(f"device {device} does not start: {said or f'{provider} finds no device, or not its libraries'}")
+    if session.get_providers()[0] != provider:  # onnxruntime continues without a provider whose libraries do not load
+        raise DeviceError(
+            f"device {device} does not start: {said or f'{provider} finds no device or cannot load its libraries'}"
+        )
     return Graph(session, device)
 
 
 def _load_libraries(ort: Any) -> str:
-    """Loads CUDA and cuDNN from NVIDIA's Python packages where they are installed; what onnxruntime prints of it."""
+    """Load CUDA and cuDNN from NVIDIA's Python packages if installed; return what onnxruntime prints meanwhile."""
     said = io.StringIO()
     if hasattr(ort, "preload_dlls"):  # from 1.21 on
         with contextlib.redirect_stdout(said):
@@ -283,17 +345,17 @@ def _load_libraries(ort: Any) -> str:
 
 @functools.cache
 def _has_vnni() -> bool:
-    """Whether int8 products are exact as they are; asking for precision there takes 1.6 times as long."""
+    """Tell whether int8 products are exact by default; requesting precision takes 1.6 times as long there."""
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(processor_flags())
 
 
 def processor_flags() -> frozenset[str]:
-    """Of Linux; empty elsewhere."""
+    """Return the processor flags that Linux reports; empty on other systems."""
     return frozenset(processor_facts("flags")[0].split())
 
 
 def processor_facts(*names: str) -> list[str]:
-    """What Linux says of the processor by these names, as `model name`; empty texts elsewhere."""
+    """Return what Linux reports about the processor under these names, such as `model name`; empty texts elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

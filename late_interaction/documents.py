@@ -1,4 +1,4 @@
-"""What users have (documents) and what is indexed (passages)."""
+"""Documents (what users have) and passages (what is indexed)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ __all__ = ["Document", "Passage", "passage_text"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A user's document. `id` is any non-empty string and is never parsed; a whole number becomes its digits.
+    """A user's document.
 
-    Characters that are not text become blanks, and metadata are as `plain_metadata` says, so that a document has one digest
-    however it was made. dense: ready-made vectors by name of a dense model, `[dim]`, or `[passages, dim]` of a document of
-    several passages. vectors: token vectors that were made elsewhere, of each of its passages, as `matrices_of` takes them;
-    without them the bundle's model makes them of title and text. Documents are compared without either.
+    Characters that are not text become spaces, and metadata follow `plain_metadata`, so a document has one digest however
+    it was made. Documents are compared without `dense` and `vectors`.
+
+    Attributes:
+        id: any non-empty string, which is never parsed; a whole number becomes its digits.
+        title: its title.
+        text: its text.
+        metadata: value by field.
+        dense: ready-made vectors by name of a dense model, `[dim]`, or `[passages, dim]` for a document of several
+            passages.
+        vectors: token vectors that were made elsewhere, for each of its passages, in any form that `matrices_of` accepts.
+            Without them the bundle's model makes them from title and text.
     """
 
     id: str
@@ -33,8 +41,12 @@ class Document:
     vectors: Sequence[ReadyRows] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an id that cannot be one, a title or text that is not text, vectors that are not numbers;
-        MetadataError."""
+        """Check and clean the fields.
+
+        Raises:
+            UsageError: if the id is not valid, title or text is not text, or vectors are not numbers.
+            MetadataError: if the metadata are not valid.
+        """
         id_ = checked_id(self.id, "document id")
         if len(id_) > MAX_ID_CHARACTERS:
             raise UsageError(f"document id {id_[:20]!r}... is longer than {MAX_ID_CHARACTERS} characters")
@@ -47,7 +59,7 @@ class Document:
         object.__setattr__(self, "vectors", matrices_of(self.vectors, f"document {id_!r}: vectors"))
 
     def to_json(self) -> dict[str, object]:
-        """As a line of a source has it."""
+        """Return the document as a line of a source."""
         data: dict[str, object] = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
         if self.dense:
             data["dense"] = {name: packed_array(vectors) for name, vectors in self.dense.items()}
@@ -57,11 +69,12 @@ class Document:
 
     @property
     def blank(self) -> bool:
+        """Tell whether title and text are empty."""
         return not self.title.strip() and not self.text.strip() and not self.vectors
 
 
 def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:
-    """Raises: UsageError naming `what`. Numbers that are not finite pass: the feed refuses such a document by itself."""
+    """Check ready-made vectors. Numbers that are not finite pass: the feed rejects such a document on its own."""
     if not isinstance(given, Mapping):
         raise UsageError(f"{what} must map names of dense models to vectors, got {type(given).__name__}")
     found = {}
@@ -69,17 +82,23 @@ def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:
         check_dense_name(str(name), UsageError, what)
         rows = array_of(vectors, f"{what}.{name}")
         if rows.ndim not in (1, 2) or not rows.size:
-            raise UsageError(f"{what}.{name} must be numbers, [dim] or [passages, dim], got shape {list(rows.shape)}")
+            raise UsageError(f"{what}.{name} must be numbers of shape [dim] or [passages, dim], got shape {list(rows.shape)}")
         found[str(name)] = rows
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What is indexed: one part of a document. `id` is `document_id#n`; `document_id` is stored beside it.
+    """What is indexed: one part of a document.
 
-    digest: of its document and of what its vectors depend on, or empty. It says whether the document has to be fed again, and
-    is no part of what the passage is.
+    Attributes:
+        id: `document_id#n`.
+        document_id: the document's id, stored beside it.
+        title: the document's title.
+        text: the passage's text.
+        metadata: value by field.
+        digest: digest of its document and of everything its vectors depend on, or empty. It tells whether the document must
+            be fed again, and is ignored when passages are compared.
     """
 
     id: str
@@ -91,33 +110,40 @@ class Passage:
 
     @classmethod
     def of(cls, document: Document, number: int = 0) -> Passage:
+        """Make the passage of a document with that number from the whole text."""
         id_ = cls.id_of(document.id, number)
         return cls(id_, document.id, document.title, document.text, document.metadata)
 
     @staticmethod
     def id_of(document_id: str, number: int) -> str:
+        """Return the id of a document's passage of that number."""
         return f"{document_id}#{number}"
 
     @staticmethod
     def document_of(id_: str) -> str:
-        """The document's id in a passage's."""
+        """Return the document's id in a passage id."""
         return id_.rpartition("#")[0]
 
     def checked(self) -> Passage:
-        """With ids and texts as `late_interaction.text` has them. Raises: UsageError."""
+        """Return the passage with ids and texts cleaned by `late_interaction.text`.
+
+        Raises:
+            UsageError: if an id or a text is not valid.
+        """
         id_ = checked_id(self.id, "passage id")
         title, text = (checked_text(part, f"passage {id_!r}") for part in (self.title, self.text))
         return replace(self, id=id_, document_id=checked_id(self.document_id, "document id"), title=title, text=text)
 
     def place(self) -> tuple[int, str]:
-        """Orders the passages of one document: what stands before their numbers is the same."""
+        """Return a sort key for the passages of one document, whose ids differ only in their numbers."""
         return len(self.id), self.id
 
     @property
     def encoded_text(self) -> str:
+        """Return the text to encode."""
         return passage_text(self.title, self.text)
 
 
 def passage_text(title: str, text: str) -> str:
-    """The string that the encoder sees: title and text with one blank between, as the BEIR collections are encoded."""
+    """Return the text to encode: title and text with a space between, as the BEIR collections are encoded."""
     return f"{title} {text}" if title.strip() and text.strip() else (title if title.strip() else text)

@@ -1,4 +1,4 @@
-"""Texts to token vectors with onnxruntime."""
+"""Encode texts as token vectors with onnxruntime."""
 
 from __future__ import annotations
 
@@ -27,22 +27,30 @@ SAMPLE = (
 
 
 class Encoder:
-    """One bundle's model in one precision (None: the one that suits the device) on one device.
+    """One bundle's model in one precision on one device.
 
-    On the processor queries are encoded one at a time with all threads, documents in batches sorted by length, one batch per
-    thread; other devices get larger batches (`late_interaction.devices`). The batch changes nothing but float noise, except in
-    `int8-tensor`, whose activations are quantized per batch (cosine above .99). The models are loaded when first used; memory
-    beyond them is bounded by the token budget, or by the longest text where that is longer.
+    On the processor, queries are encoded one at a time with all threads, documents in batches sorted by length, one batch
+    per thread; other devices get larger batches (`late_interaction.devices`). Batching changes only float noise, except
+    with `int8-tensor`, whose activations are quantized per batch (cosine above .99). The models are loaded when first used.
+    Memory beyond them is bounded by the token budget, or by the longest text if that is longer.
+
+    Args:
+        bundle: the bundle.
+        precision: fp32, int8, ...; None for the one that suits the device.
+        threads: threads of the processor, by default one per core.
+        device: a name in `late_interaction.devices.DEVICES`, such as `cuda` or `cuda:1`; `auto` for the fastest here, which
+            is measured once.
+
+    Raises:
+        BundleError: if the bundle has no such model.
+        UsageError: if the device is unknown.
+        MissingDependency: if the device's package is not installed.
     """
 
     def __init__(
         self, bundle: Bundle, *, precision: str | None = None, threads: int | None = None, device: str | Device = AUTO
     ) -> None:
-        """`threads`: of the processor, by default one per core. device: a name of `late_interaction.devices.DEVICES`, as `cuda`
-        or `cuda:1`; `auto`: what is quickest here, which is measured once.
-
-        Raises: BundleError where the bundle has no such model; UsageError, MissingDependency where there is no such device.
-        """
+        """Open the tokenizer; the model is loaded when first used."""
         bundle.check_encodes()
         self.bundle = bundle
         self.threads = threads or cores()
@@ -57,15 +65,17 @@ class Encoder:
 
     @property
     def device(self) -> Device:
+        """Return the device, chosen on first use."""
         return self._graph.device
 
     @property
     def precision(self) -> str:
+        """Return the precision, chosen on first use."""
         return self._graph.precision
 
     @property
     def _graph(self) -> BundleGraph:
-        """Chosen when it is first needed."""
+        """The graph, chosen when it is first needed."""
         with self._choosing:
             if self._chosen is None:
                 choice = choose(self.bundle, self._asked, self._precision, self)
@@ -73,13 +83,21 @@ class Encoder:
             return self._chosen
 
     def start(self, choice: Choice) -> None:
-        """Opens its graph, for what is encoded later. Raises: DeviceError."""
+        """Open the graph of a choice.
+
+        Raises:
+            DeviceError: if the device does not start.
+        """
         graph = self._graph_of(choice)
         _ = graph.wide
         self._started[choice] = graph
 
     def seconds(self, choice: Choice) -> float:
-        """A document's, by `choice`. Raises: DeviceError."""
+        """Return the seconds that a document takes with a choice.
+
+        Raises:
+            DeviceError: if the device fails.
+        """
         return seconds_a_text(Encoder(self.bundle, precision=choice.precision, threads=self.threads, device=choice.device))
 
     def _graph_of(self, choice: Choice) -> BundleGraph:
@@ -91,15 +109,20 @@ class Encoder:
 
     @property
     def dim(self) -> int:
+        """Return the dimensions of a token vector."""
         return self.bundle.manifest.dim
 
     def encode_queries(self, texts: Sequence[str]) -> list[Matrix]:
-        """One `[q, d]` float32 per text, L2-normalised rows. Raises: BundleError where the model cannot be loaded."""
+        """Return one `[q, d]` float32 matrix per text, with L2-normalised rows.
+
+        Raises:
+            BundleError: if the model cannot be loaded.
+        """
         return [self._run(self._graph.wide, [rows])[0] for rows in self.tokenizing.queries(texts)]
 
     def encode_together(self, texts: Sequence[str]) -> list[Matrix]:
-        """As `encode_queries`, the same but for float noise: in batches, which take half the time of one after the other."""
-        if len(texts) == 1 or self.precision == "int8-tensor":  # whose vectors depend on the batch
+        """Encode queries in batches, in half the time; the result differs from `encode_queries` only by float noise."""
+        if len(texts) == 1 or self.precision == "int8-tensor":  # its vectors depend on the batch
             return self.encode_queries(texts)
         rows = self.tokenizing.queries(texts)
         found: list[Matrix] = [np.empty((0, self.dim), np.float32)] * len(rows)
@@ -111,11 +134,17 @@ class Encoder:
     def encode_documents(
         self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None, *, pooled: bool = True
     ) -> list[Matrix]:
-        """One `[t, d]` float32 per text, in the order given; without pooling one row for each kept row of the tokenizing.
+        """Return one `[t, d]` float32 matrix per text, in the given order.
 
-        rows: of the texts, where they have been tokenized already.
+        Without pooling there is one row for each kept row of the tokenization.
 
-        Raises: BundleError where the model cannot be loaded.
+        Args:
+            texts: the texts of the passages.
+            pooled: whether to pool rows as the bundle says.
+            rows: the tokenized texts, if they have been tokenized already.
+
+        Raises:
+            BundleError: if the model cannot be loaded.
         """
         return self._documents(self.tokenizing.documents(texts) if rows is None else rows, pooled=pooled)
 
@@ -132,12 +161,15 @@ class Encoder:
     def _run(self, graph: Graph, batch: Sequence[TokenRows]) -> list[Matrix]:
         output = self._graph.run(graph, [item.ids for item in batch], [item.attention for item in batch])
         if output.shape[2] != self.dim:
-            raise BundleError(f"{self.bundle.path}: the model gives {output.shape[2]} dimensions, the manifest says {self.dim}")
+            raise BundleError(
+                f"{self.bundle.path}: the model returns {output.shape[2]} dimensions, but the "
+                f"manifest says {self.dim}; export the bundle again"
+            )
         return [np.ascontiguousarray(output[row, : len(item.ids)][item.keep], np.float32) for row, item in enumerate(batch)]
 
 
 def seconds_a_text(encoder: Encoder, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Of batches as the device likes them, the second time or the third: the first loads and compiles."""
+    """Measure the second or third of batches that suit the device: the first loads and compiles."""
     kind = encoder.device.kind
     length = len(encoder.tokenizing.documents([SAMPLE])[0].ids)
     texts = [SAMPLE] * max(1, kind.tokens * (kind.lanes or encoder.threads) // length)
@@ -151,6 +183,10 @@ def seconds_a_text(encoder: Encoder, clock: Callable[[], float] = time.perf_coun
 
 
 def check_finite(vectors: Sequence[Matrix], bundle: Bundle) -> None:
-    """Scores of rows that are no numbers put documents in no order. Raises: BundleError."""
+    """Check that rows are finite: scores of other rows cannot be ordered.
+
+    Raises:
+        BundleError: if a number is not finite.
+    """
     if not all(np.isfinite(rows).all() for rows in vectors):
-        raise BundleError(f"{bundle.path} gives vectors that are no finite numbers: export it again, or with another precision")
+        raise BundleError(f"{bundle.path} returns vectors that are not finite; export it again, or with another precision")

@@ -1,22 +1,22 @@
-"""Every error that users can meet, one tree:
+"""Every error that users can meet, in one tree.
 
     ColbertVespaError                 exit code 1, one line
-    ├── UsageError                    exit code 2: the command or call was given something it does not take
-    │   └── ArgumentError             also a ValueError, as callers of RAGatouille's methods expect it
+    ├── UsageError                    exit code 2: the command or call was given something it does not accept
+    │   └── ArgumentError             also a ValueError, as callers of RAGatouille's methods expect
     ├── MissingDependency             an extra is not installed; the message has the install command
-    ├── DeviceError                   an accelerator that does not start, or fails
-    ├── BundleError                   a folder that is no bundle, or one that was changed
-    ├── CheckpointError               weights that cannot be loaded or exported
+    ├── DeviceError                   an accelerator does not start, or fails
+    ├── BundleError                   a folder is not a bundle, or was changed
+    ├── CheckpointError               weights cannot be loaded or exported
     ├── CollectionError               a document source: path, line, encoding, duplicate id
-    ├── MetadataError                 a metadata value that does not fit its field
-    ├── FilterError                   a `where` that does not parse or names an unknown field
-    ├── SettingsError                 application settings, refused before Vespa would refuse them
-    ├── LocalIndexError               a local index that is missing or damaged
+    ├── MetadataError                 a metadata value does not fit its field
+    ├── FilterError                   a `where` does not parse or names an unknown field
+    ├── SettingsError                 application settings, rejected before Vespa would reject them
+    ├── LocalIndexError               a local index is missing or damaged
     │   └── IndexBeingWritten         another writer has it
-    ├── IncompleteAnswer              an answer without all documents, where a whole one was required
-    └── VespaError                    anything Vespa says, or a server of `colbert-vespa serve`
+    ├── IncompleteAnswer              an answer lacks documents although a complete one was required
+    └── VespaError                    an error reported by Vespa, or by a server of `colbert-vespa serve`
         ├── VespaUnreachable          no answer: refused, reset
-        │   └── VespaTimeout          none before the deadline
+        │   └── VespaTimeout          no answer before the deadline
         ├── VespaBusy                 429, 503, 507: try again later
         └── VespaRefused              4xx and 5xx with Vespa's own message
 
@@ -58,59 +58,89 @@ class ColbertVespaError(Exception):
 
 
 class UsageError(ColbertVespaError):
+    """The command or call was given something it does not accept (exit code 2)."""
+
     exit_code = 2
 
 
 class ArgumentError(UsageError, ValueError):
+    """A UsageError that is also a ValueError, as callers of RAGatouille's methods expect."""
+
     pass
 
 
 class MissingDependency(ColbertVespaError):
+    """An extra is not installed; the message has the install command."""
+
     pass
 
 
 class DeviceError(ColbertVespaError):
+    """An accelerator does not start, or fails."""
+
     pass
 
 
 class BundleError(ColbertVespaError):
+    """A folder is not a bundle, or was changed."""
+
     pass
 
 
 class CheckpointError(ColbertVespaError):
+    """Weights cannot be loaded or exported."""
+
     pass
 
 
 class CollectionError(ColbertVespaError):
+    """A document source cannot be read; the message names path and line."""
+
     pass
 
 
 class MetadataError(ColbertVespaError):
+    """A metadata value does not fit its field."""
+
     pass
 
 
 class FilterError(ColbertVespaError):
+    """A filter does not parse or names an unknown field."""
+
     pass
 
 
 class SettingsError(ColbertVespaError):
+    """Application settings are not valid."""
+
     pass
 
 
 class LocalIndexError(ColbertVespaError):
+    """A local index is missing or damaged."""
+
     pass
 
 
 class IndexBeingWritten(LocalIndexError):
+    """Another writer has the index."""
+
     pass
 
 
 class IncompleteAnswer(ColbertVespaError):
+    """An answer lacks documents although a complete one was required."""
+
     pass
 
 
 class VespaError(ColbertVespaError):
-    """`status` is the HTTP status, or 0 where there was none."""
+    """An error reported by Vespa, or by a server of `colbert-vespa serve`.
+
+    Attributes:
+        status: the HTTP status, or 0 if there was none.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -118,18 +148,28 @@ class VespaError(ColbertVespaError):
 
 
 class VespaUnreachable(VespaError):
+    """Vespa does not answer."""
+
     pass
 
 
 class VespaTimeout(VespaUnreachable):
+    """Vespa did not answer before the deadline."""
+
     pass
 
 
 class VespaBusy(VespaError):
-    """`retry_after`: seconds that the other side asks to wait; 0 where it does not say."""
+    """Vespa asks to try again later (429, 503 or 507).
+
+    Attributes:
+        retry_after: seconds to wait; 0 if Vespa does not say.
+    """
 
     retry_after: float = 0.0
 
 
 class VespaRefused(VespaError):
+    """Vespa rejected the request; the message is its own."""
+
     pass

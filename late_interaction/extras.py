@@ -1,4 +1,4 @@
-"""Packages that only an extra installs: what asks for one that is missing says so in one line, with the command."""
+"""Packages that only an extra installs. If one is missing, the error has the install command in one line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,27 @@ __all__ = ["missing", "require", "required"]
 
 
 def missing(module: str, extra: str, what: str) -> MissingDependency:
-    """The error that says what to install."""
+    """Return the error that says what to install.
+
+    Args:
+        module: the missing module.
+        extra: the extra that installs it.
+        what: what needs it.
+    """
     return MissingDependency(f"{what} needs {module}, which is not installed: pip install 'colbert-vespa[{extra}]'")
 
 
 def require(modules: tuple[str, ...], extra: str, what: str) -> None:
-    """Looks for packages without importing them. what: what is done with them. Raises: MissingDependency."""
+    """Check that modules are installed, without importing them.
+
+    Args:
+        modules: the modules.
+        extra: the extra that installs them.
+        what: what needs them.
+
+    Raises:
+        MissingDependency: if a module is not installed.
+    """
     for module in modules:
         if find_spec(module) is None:
             raise missing(module, extra, what)
@@ -25,7 +40,15 @@ def require(modules: tuple[str, ...], extra: str, what: str) -> None:
 
 @contextmanager
 def required(extra: str, what: str) -> Iterator[None]:
-    """Around imports of what the extra installs. what: what is done with it. Raises: MissingDependency."""
+    """Turn a failed import of what the extra installs into an error that says what to install.
+
+    Args:
+        extra: the extra.
+        what: what needs it.
+
+    Raises:
+        MissingDependency: if a module is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

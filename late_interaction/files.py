@@ -1,9 +1,9 @@
-"""Every file and folder that is replaced, removed or cut goes through here: nothing is seen half-written, and nothing goes that
-is not ours.
+"""Replace, remove and truncate files and folders safely.
 
-A file is replaced by write beside, flush, fsync, rename, fsync of the folder. A folder is built as `.NAME.staging-HEX` beside
-its place, held by an flock while its process lives, and renamed when it is whole; what was there before is replaced only if
-`owned` recognises it as our own. Modes follow the umask, or what was there before. Links are followed, never replaced.
+No file is ever seen half-written, and nothing of the user's is removed. A file is replaced by writing beside it, flush,
+fsync, rename, and fsync of the folder. A folder is built as `.NAME.staging-HEX` beside its destination, held by an flock
+while its process lives, and renamed when it is complete; an existing folder is replaced only if `owned` recognises it as
+our own. Modes follow the umask, or those of the file replaced. Links are followed, never replaced.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ __all__ = [
     "sha256_file",
 ]
 
-MARKER = ".colbert-vespa.json"  # of a folder that a command works in
+MARKER = ".colbert-vespa.json"  # marker file of a folder that a command works in
 Owned = Callable[[Path], bool]
 
 
 def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,7 +62,7 @@ def fsync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of the system name `path`, not the temporary file or folder beside it."""
+    """Make errors of the system name `path`, not the temporary file or folder beside it."""
     try:
         yield
     except OSError as error:
@@ -69,14 +70,17 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _resolved(path: Path) -> Path:
-    """Where `path` leads: what a link points to is written, and the link stays."""
+    """Return the target of a link: the target is written, and the link stays."""
     return Path(os.path.realpath(path))
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Replaces `path` with `data`; a crash leaves the old content or the new, never a mixture. A device or pipe is written to.
+    """Replace `path` with `data`; a crash leaves the old content or the new, never a mixture.
 
-    Raises: OSError naming `path`.
+    A device or pipe is written to.
+
+    Raises:
+        OSError: if the file cannot be written; it names `path`.
     """
     with _named(path):
         place = _resolved(path)
@@ -100,18 +104,23 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies the content of `source` to the new file `target`, whose folder is made. Raises: OSError where it is there."""
+    """Copy the content of `source` to the new file `target`, and create its folder.
+
+    Raises:
+        OSError: if `target` exists.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reading, target.open("xb") as writing:
         shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 def remove_file(path: Path) -> None:
-    """A file of our own, if it is there."""
+    """Remove one of our own files, if it exists."""
     path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -120,7 +129,11 @@ def sha256_file(path: Path) -> str:
 
 
 def safe_join(root: Path, relative: str) -> Path:
-    """`root / relative`, or ValueError where `relative` is absolute, has `..`, or is not plain POSIX."""
+    """Return `root / relative`.
+
+    Raises:
+        ValueError: if `relative` is absolute, has `..`, or is not plain POSIX.
+    """
     pure = PurePosixPath(relative)
     plain = pure.parts == tuple(relative.split("/")) and not pure.is_absolute() and ".." not in pure.parts
     if not plain or "\\" in relative or "\0" in relative:
@@ -129,19 +142,19 @@ def safe_join(root: Path, relative: str) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Relative POSIX paths of everything below `folder` that is not a folder; a link to a folder counts as a file."""
+    """Return relative POSIX paths of everything below `folder` except folders; a link to a folder counts as a file."""
     for root, folders, files in os.walk(folder):
         for name in (*files, *(name for name in folders if Path(root, name).is_symlink())):
             yield Path(root, name).relative_to(folder).as_posix()
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at `path` but an empty folder."""
+    """Tell whether `path` exists and is not an empty folder."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def make_folders(path: Path) -> None:
-    """`path` and the folders above it, each durable in the one that holds its name."""
+    """Create `path` and the folders above it, each durable in its parent."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in new:
@@ -149,36 +162,41 @@ def make_folders(path: Path) -> None:
 
 
 def nothing_owned(_folder: Path) -> bool:
-    """For a folder that must be new or empty."""
+    """Own nothing: for a folder that must be new or empty."""
     return False
 
 
 def _is_free(path: Path) -> bool:
-    """Whether nothing is there, or an empty folder."""
+    """Tell whether `path` does not exist or is an empty folder."""
     return not path.exists() or (path.is_dir() and next(path.iterdir(), None) is None)
 
 
 def check_folder(target: Path, *, owned: Owned) -> None:
-    """Whether `replace_folder` could write `target`: for a look before the work.
+    """Check before the work whether `replace_folder` could write `target`.
 
-    Raises: UsageError where something else than an empty folder or our own is there; OSError where it cannot be written.
+    Raises:
+        UsageError: if anything but an empty folder or our own exists there.
+        OSError: if it cannot be written.
     """
     if not str(target):
         raise UsageError("an output folder needs a name")
     with _named(target):
         place = _resolved(target)
         if place.exists() and not place.is_dir():
-            raise UsageError(f"{target} is a file: give a folder that is new or empty")
+            raise UsageError(f"{target} is a file; give a new or empty folder")
         if not _is_free(place) and not owned(place):
             raise UsageError(
-                f"{target} is not empty and has files that this command did not write, so it is not replaced: "
-                "give a folder that is new or empty"
+                f"{target} contains files that this command did not write, so it is not replaced; give a new or empty folder"
             )
         check_writable(place.parent)
 
 
 def check_output_file(path: Path) -> None:
-    """Whether `atomic_write` could write `path`: for a look before the work. Raises: OSError naming `path`."""
+    """Check before the work whether `atomic_write` could write `path`.
+
+    Raises:
+        OSError: if it could not; it names `path`.
+    """
     with _named(path):
         place = _resolved(path)
         if place.is_dir():
@@ -190,34 +208,46 @@ def check_output_file(path: Path) -> None:
 
 
 def check_own_output(path: Path, mark: str) -> None:
-    """Whether there is nothing at `path`, an empty file, or one that has `mark` near its beginning, as each of ours has.
+    """Check that `path` is missing, empty, or has `mark` near its beginning, as each of our own files has.
 
-    Raises: UsageError where there is something else.
+    Raises:
+        UsageError: if anything else exists there.
     """
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(1000)
         if start and mark.encode() not in start:
-            raise UsageError(f"{path} was not written by this command, so it is not written over: give another file")
+            raise UsageError(f"{path} was not written by this command, so it is not overwritten; give another file")
 
 
 def check_writable(folder: Path) -> None:
-    """Whether `folder`, or the nearest above it that is there, takes new files. Raises: OSError naming that."""
+    """Check that `folder`, or its nearest existing parent, can be written.
+
+    Raises:
+        OSError: if it cannot; it names that folder.
+    """
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a folder", str(folder))
     try:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        tempfile.TemporaryFile(dir=nearest).close()  # /proc and its kin say that they can be written
+        tempfile.TemporaryFile(dir=nearest).close()  # /proc and similar file systems claim to be writable
     except OSError as error:
-        raise PermissionError(errno.EACCES, f"folder {nearest} cannot be written: {error.strerror}", str(folder)) from None
+        raise PermissionError(errno.EACCES, f"cannot write to folder {nearest}: {error.strerror}", str(folder)) from None
 
 
 def check_apart(written: Sequence[tuple[str, Path]], read: Sequence[tuple[str, Path]]) -> None:
-    """What a command writes is neither what it reads nor one and the same file: by links of either kind and relative paths too.
+    """Check that a command does not write what it reads, and does not write one file twice.
 
-    written, read: what each is, and its path. Raises: UsageError naming both.
+    Links of either kind and relative paths are resolved.
+
+    Args:
+        written: description and path of each output.
+        read: description and path of each input.
+
+    Raises:
+        UsageError: if two are the same; the message names both.
     """
     known: dict[object, tuple[str, Path]] = {}
     for what, path in read:
@@ -226,7 +256,9 @@ def check_apart(written: Sequence[tuple[str, Path]], read: Sequence[tuple[str, P
         for identity in (identities := _identities(path)):
             if identity in known:
                 other, there = known[identity]
-                raise UsageError(f"{what} {path} and {other} {there} are the same file or folder: name another for one of them")
+                raise UsageError(
+                    f"{what} {path} and {other} {there} are the same file or folder; choose another for one of them"
+                )
         known |= dict.fromkeys(identities, (what, path))
 
 
@@ -239,21 +271,25 @@ def _identities(path: Path) -> list[object]:
 
 
 def claim_folder(folder: Path, kind: str) -> None:
-    """Makes `folder` one that commands of this `kind` write into and remove their files from: a new or empty one gets a marker.
+    """Mark `folder` as one that commands of this `kind` write into and remove their files from.
 
-    Raises: UsageError where it is neither, and has no marker of that kind; OSError.
+    A new or empty folder gets a marker.
+
+    Raises:
+        UsageError: if the folder is not empty and has no marker of that kind.
+        OSError: if it cannot be written.
     """
     with _named(folder):
         if is_claimed(folder, kind):
             return
         if not _is_free(folder):
-            raise UsageError(f"{folder} is not the folder of a {kind}: give one that is new or empty")
+            raise UsageError(f"{folder} is not a {kind} folder; give a new or empty one")
         make_folders(folder)
         atomic_write(folder / MARKER, json.dumps({"colbert-vespa": kind, "format_version": 1}).encode() + b"\n")
 
 
 def is_claimed(folder: Path, kind: str) -> bool:
-    """Whether `folder` has the marker of that kind."""
+    """Tell whether `folder` has the marker of that kind."""
     try:
         found = json.loads((folder / MARKER).read_bytes()[:1000])
     except (OSError, ValueError, RecursionError):
@@ -262,21 +298,33 @@ def is_claimed(folder: Path, kind: str) -> bool:
 
 
 def remove_folder(folder: Path, *, owned: Owned) -> None:
-    """Removes `folder` where it is there. Raises: UsageError where it is not our own; OSError naming it."""
+    """Remove `folder` if it exists.
+
+    Raises:
+        UsageError: if it is not our own.
+        OSError: if it cannot be removed; it names the folder.
+    """
     with _named(folder):
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or (folder.exists() and not owned(folder)):
-            raise UsageError(f"{folder} has files that this command did not write, so it is not removed")
+            raise UsageError(f"{folder} contains files that this command did not write, so it is not removed")
         if folder.exists():
             shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
 def replace_folder(target: Path, *, owned: Owned) -> Iterator[Path]:
-    """Yields an empty folder beside `target` that takes its name when the block ends well; else all stays as it was.
+    """Yield an empty folder beside `target` that takes its name if the block succeeds.
 
-    owned: whether a folder that is not empty is our own and may be replaced; asked before the block, and again at its end.
+    If the block fails, nothing changes.
 
-    Raises: UsageError where something else is there, OSError naming `target`.
+    Args:
+        target: the folder to write.
+        owned: tells whether a non-empty folder is our own and may be replaced; asked before the block, and again at its
+            end.
+
+    Raises:
+        UsageError: if anything else exists there.
+        OSError: if it cannot be written; it names `target`.
     """
     check_folder(target, owned=owned)
     place = _resolved(target)
@@ -299,7 +347,7 @@ def _put_in_place(staging: Path, place: Path) -> None:
     if place.exists():
         staging.chmod(stat.S_IMODE(place.stat().st_mode))
     if _is_free(place):
-        os.replace(staging, place)  # of folders, the system replaces none but an empty one
+        os.replace(staging, place)  # the system replaces no folder but an empty one
         fsync_folder(place.parent)
         return
     old = _beside(place, "old")
@@ -319,8 +367,11 @@ def _put_in_place(staging: Path, place: Path) -> None:
 
 
 def remove_abandoned(target: Path) -> None:
-    """Removes what processes that ended have left beside `target`: its staging folders, and what it was before, which is
-    brought back where the target is missing. Those that a living process holds stay."""
+    """Remove what ended processes have left beside `target`.
+
+    These are its staging folders and its former content, which is restored if the target is missing. Folders held by a
+    living process stay.
+    """
     place = _resolved(target)
     left = re.compile(rf"\.{re.escape(place.name)}\.(staging|old)-[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):
@@ -331,7 +382,7 @@ def remove_abandoned(target: Path) -> None:
 
 
 def _remove_unless_held(path: Path, before: Path | None) -> None:
-    """before: where it was, if it is the old content of a target."""
+    """Remove a folder unless a process holds it. before: its original path, if it is the former content of a target."""
     lock = _opened(path)
     try:
         if not _flock(lock, wait=False):
@@ -349,13 +400,13 @@ def _beside(place: Path, what: str) -> Path:
 
 
 def _new_staging(place: Path) -> tuple[Path, int]:
-    """A folder, and the descriptor that holds it."""
+    """Return a new folder, and the descriptor that holds it."""
     while True:
         staging = _beside(place, "staging")
         staging.mkdir()
         lock = _opened(staging)
         _flock(lock)
-        if staging.exists():  # else another process took it for abandoned before it was held
+        if staging.exists():  # else another process removed it as abandoned before it was held
             return staging, lock
         os.close(lock)
 
@@ -365,7 +416,7 @@ def _opened(folder: Path) -> int:
 
 
 def _flock(descriptor: int, *, wait: bool = True) -> bool:
-    """False where another has it, or the file system has no locks: then nothing is taken for abandoned."""
+    """Return False if another process has it, or the file system has no locks; then nothing counts as abandoned."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
@@ -374,7 +425,7 @@ def _flock(descriptor: int, *, wait: bool = True) -> bool:
 
 
 def _fsync_all(folder: Path) -> None:
-    """Every file below `folder` and every folder, as a folder keeps the names of what is in it."""
+    """Sync every file below `folder`, and every folder, which keeps the names of its entries."""
     for path in folder.rglob("*"):
         if path.is_dir():
             fsync_folder(path)

@@ -2,15 +2,14 @@
 
     {"year": {"$gte": 2020}, "lang": {"$in": ["en", "de"]}, "$or": [{"kind": "class"}, {"$not": {"kind": "module"}}]}
 
-Keys of one dict are joined by "and". A missing value compares to nothing: `$eq`, `$in` and the ranges do not select it;
-`$ne`, `$nin` and `$not` are the complements of what they negate, so they do. On a list field `$eq` and `$in` ask whether
-the list contains the value, and a range whether one of its elements is in it. A timestamp is compared with ISO 8601 text; a
-position is asked for by distance:
+Keys of one dict are joined by "and". A missing value matches no comparison: `$eq`, `$in` and the ranges do not select it;
+`$ne`, `$nin` and `$not` are complements, so they do. On a list field, `$eq` and `$in` test whether the list contains the
+value, and a range whether any of its elements is in it. A timestamp is compared with ISO 8601 text, a position by distance:
 
     {"published": {"$gte": "2026-01-01"}, "place": {"$near": {"lat": 63.43, "lng": 10.39, "km": 5}}}
 
-One rule for numbers, whichever operator compares with them: of Python or numpy, finite, never true or false. A field of whole
-numbers is compared with whole numbers, 4.0 among them.
+All operators share one rule for numbers: from Python or numpy, finite, never true or false. A field of whole numbers is
+compared with whole numbers, 4.0 among them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MAX_KM = 10_000
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """The field has, or its list contains, one of `values` (never empty of type: all are of the field's element type)."""
+    """The field has, or its list contains, one of `values` (not empty, all of the field's element type)."""
 
     field: str
     values: tuple[Scalar, ...]
@@ -43,7 +42,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The field is, or one element of its list is, `op` (one of < <= > >=) `value`."""
+    """The field's value, or any element of its list, is `op` (one of < <= > >=) `value`."""
 
     field: str
     op: str
@@ -52,7 +51,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A position within `km` of latitude and longitude in degrees."""
+    """The field's position is within `km` of latitude and longitude in degrees."""
 
     field: str
     lat: float
@@ -62,21 +61,29 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
+    """The field has a value."""
+
     field: str
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """The part does not hold."""
+
     part: Filter
 
 
 @dataclass(frozen=True, slots=True)
 class And:
+    """All parts hold."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
+    """At least one part holds."""
+
     parts: tuple[Filter, ...]
 
 
@@ -87,14 +94,15 @@ _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exist
 
 
 def where_from_json(text: str) -> dict[str, object]:
-    """A filter written as JSON, for `parse_filter` to check.
+    """Parse a filter written as JSON, to be checked by `parse_filter`.
 
-    Raises: FilterError where it is not a JSON object, or a key stands twice in one of its objects.
+    Raises:
+        FilterError: if it is not a JSON object, or a key occurs twice in one of its objects.
     """
     try:
         where = json.loads(text, object_pairs_hook=_once, parse_constant=_not_a_number)
     except (ValueError, RecursionError) as error:
-        raise FilterError(f'the filter is not JSON ({error}): write it like {{"year": {{"$gte": 2020}}}}') from None
+        raise FilterError(f'the filter is not valid JSON ({error}); write it like {{"year": {{"$gte": 2020}}}}') from None
     if not isinstance(where, dict):
         raise FilterError(f'the filter must be a JSON object like {{"year": {{"$gte": 2020}}}}, got {text[:60]!r}')
     return where
@@ -105,16 +113,16 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(whole) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise FilterError(f'filter key {twice!r} stands twice in one object: join its conditions with "$and", or give it once')
+        raise FilterError(f'filter key {twice!r} occurs twice in one object; join its conditions with "$and", or give it once')
     return whole
 
 
 def _not_a_number(name: str) -> object:
-    raise FilterError(f"the filter has {name}, which is not a number of JSON")
+    raise FilterError(f"the filter has {name}, which JSON does not allow")
 
 
 def parse_where(where: Mapping[str, object] | None, schema: MetadataSchema) -> Filter | None:
-    """As parse_filter; None where nothing is filtered: without a filter, or with an empty one."""
+    """Parse a filter like `parse_filter`; return None for no filter or an empty one."""
     if where is None:
         return None
     parsed = parse_filter(where, schema)
@@ -122,22 +130,27 @@ def parse_where(where: Mapping[str, object] | None, schema: MetadataSchema) -> F
 
 
 def parse_filter(where: Mapping[str, object], schema: MetadataSchema) -> Filter:
-    """Checks `where` against the metadata fields of the index.
+    """Check `where` against the metadata fields of the index.
 
-    Raises: FilterError on an unknown field or operator, a value of another type, or nesting past 32 levels.
+    Args:
+        where: the filter.
+        schema: the metadata fields.
+
+    Raises:
+        FilterError: if a field or operator is unknown, a value has the wrong type, or nesting exceeds 32 levels.
     """
     return _parse_dict(where, schema, 0)
 
 
 def _parse_dict(where: object, schema: MetadataSchema, depth: int) -> Filter:
     if depth > MAX_DEPTH:
-        raise FilterError(f"filter nested deeper than {MAX_DEPTH} levels")
+        raise FilterError(f"the filter is nested deeper than {MAX_DEPTH} levels")
     if not isinstance(where, Mapping):
-        raise FilterError(f'filter must be an object like {{"field": value}}, got {str(where)[:60]!r}')
+        raise FilterError(f'the filter must be an object like {{"field": value}}, got {str(where)[:60]!r}')
     parts: list[Filter] = []
     for key, value in where.items():
         if not isinstance(key, str):
-            raise FilterError(f"filter keys are texts, got {key!r}")
+            raise FilterError(f"filter keys must be strings, got {key!r}")
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)) or not value:
                 raise FilterError(f"filter {key} takes a list of at least one filter")
@@ -158,7 +171,7 @@ def _parse_field(name: str, condition: object, schema: MetadataSchema) -> list[F
         known = ", ".join(schema.fields) or "none"
         raise FilterError(f"filter field {name!r} unknown; the fields of this index: {known}")
     if isinstance(condition, (list, tuple, np.ndarray)):
-        raise FilterError(f'filter on {name!r} is a list: to select any of its values, write {{"$in": [...]}}')
+        raise FilterError(f'filter on {name!r} is a list; to match any of its values, write {{"$in": [...]}}')
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
     if not condition:
@@ -167,7 +180,7 @@ def _parse_field(name: str, condition: object, schema: MetadataSchema) -> list[F
 
 
 def _plain(value: object) -> object:
-    """Python's own value of one of numpy's; a list of those of a list, a tuple or an array."""
+    """Convert a numpy value to Python's own, and a list, tuple or array to a list of them."""
     if isinstance(value, (np.generic, np.ndarray)):
         return _plain(value.tolist()) if isinstance(value, np.ndarray) else value.item()
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -177,7 +190,7 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
     if op == "$near":
         return _near(name, type_, value)
     if type_ is FieldType.POSITION and op in (*_RANGES, "$eq", "$ne", "$in", "$nin"):
-        raise FilterError(f"filter {op} on {name!r}: a position is asked for with $near")
+        raise FilterError(f"filter {op} on {name!r}: a position field takes only $near")
     if op in ("$eq", "$ne"):
         hint = " (use $in for a list)" if isinstance(value, list) else ""
         one: Filter = In(name, (_scalar(name, type_, op, value, hint),))
@@ -204,7 +217,7 @@ def _parse_operator(name: str, type_: FieldType, op: str, value: object) -> Filt
 
 def _near(name: str, type_: FieldType, value: object) -> Near:
     if type_ is not FieldType.POSITION:
-        raise FilterError(f"filter $near on {name!r} needs a position field, it is {type_.value}")
+        raise FilterError(f"filter $near on {name!r} needs a position field, but the field is {type_.value}")
     if not isinstance(value, Mapping) or set(value) != {"lat", "lng", "km"}:
         raise FilterError(f'filter $near on {name!r} takes {{"lat": degrees, "lng": degrees, "km": distance}}')
     lat, lng, km = (_plain(value[part]) for part in ("lat", "lng", "km"))
@@ -215,13 +228,15 @@ def _near(name: str, type_: FieldType, value: object) -> Near:
 
 
 def _scalar(name: str, type_: FieldType, op: str, value: object, hint: str = "") -> Scalar:
-    """What a value of the field, or an element of its list, is compared with."""
+    """Convert what a value of the field, or an element of its list, is compared with."""
     element = type_.element
     if element.numeric and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise FilterError(f"filter {op} on {name!r} needs a number, the field is {type_.value}, got {str(value)[:60]!r}{hint}")
+        raise FilterError(
+            f"filter {op} on {name!r} does not fit the field, which is {type_.value}: got {str(value)[:60]!r}{hint}"
+        )
     if (element.whole or element is FieldType.TIMESTAMP) and isinstance(value, float):
         if not value.is_integer():
-            raise FilterError(f"filter {op} on {name!r}: {value} is not a whole number, and the field is {type_.value}")
+            raise FilterError(f"filter {op} on {name!r}: {value} is not a whole number, but the field is {type_.value}")
         value = int(value)
     try:
         typed = _typed(name, element, value)

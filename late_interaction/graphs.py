@@ -1,5 +1,4 @@
-"""ONNX graphs that were exported, run on a device: token ids in batches sorted by length, a thread each or as the device likes
-them."""
+"""Run exported ONNX graphs on a device, with token ids in batches sorted by length."""
 
 from __future__ import annotations
 
@@ -23,10 +22,19 @@ _Encoded = TypeVar("_Encoded")
 
 @dataclass(frozen=True)
 class BundleGraph:
-    """A graph of an exported folder, whose inputs are ids and attention, on one device. It is loaded when first used.
+    """A graph of an exported folder on one device, loaded when first used. Its inputs are ids and attention.
 
-    model, tokenizer: its files. output: the only one. threads: of the processor. token_types: whether it is told which of two
-    texts a token is of.
+    Attributes:
+        bundle: the exported folder.
+        model: file of the graph.
+        tokenizer: file of the tokenizer.
+        output: name of its only output.
+        pad_id: the padding token.
+        max_tokens: most tokens of a text.
+        device: where it runs.
+        threads: threads of the processor.
+        precision: of the graph.
+        token_types: whether the graph takes token types that tell two texts apart.
     """
 
     bundle: ExportedFolder[Any]
@@ -42,16 +50,16 @@ class BundleGraph:
 
     @cached_property
     def wide(self) -> Graph:
-        """For one text at a time: all threads on it."""
+        """Return a session for one text at a time: all threads on it."""
         return self._opened(self.threads, 1)
 
     @cached_property
     def narrow(self) -> Graph:
-        """For many texts: a thread each, or the whole of a device that is not the processor."""
+        """Return a session for many texts: one thread each, or the whole of a device other than the processor."""
         return self.wide if self.device.kind.lanes else self._opened(1, self.threads)
 
     def _opened(self, threads: int, lanes: int) -> Graph:
-        """Raises: BundleError where it cannot be loaded, or another bundle has taken this one's place."""
+        """Open the graph; BundleError if it cannot be loaded, or another bundle has replaced this one."""
         path = self.bundle.file(self.model)
         self._check_still_there()
         try:
@@ -59,24 +67,33 @@ class BundleGraph:
         except ColbertVespaError:
             raise
         except Exception as error:  # noqa: BLE001  onnxruntime's exceptions have no public base class
-            raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from None
+            raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
         inputs = {INPUT_IDS, ATTENTION_MASK, *([TYPE_IDS] if self.token_types else [])}
         if (graph.inputs, graph.outputs) != (inputs, {self.output}):
-            raise BundleError(f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}: export it again")
+            raise BundleError(
+                f"{path} has inputs {sorted(graph.inputs)} and outputs {sorted(graph.outputs)}, which "
+                f"is not what an export has; export it again"
+            )
         return graph
 
     def _check_still_there(self) -> None:
-        """Raises: BundleError where another bundle has taken this one's place, as when an index is replaced."""
+        """Raise BundleError if another bundle has replaced this one, for example because an index was replaced."""
         files = type(self.bundle).open(self.bundle.path, verify=False).manifest.files
         for name in (self.model, self.tokenizer):
             if files.get(name) != self.bundle.manifest.files[name]:
                 raise BundleError(
-                    f"{self.bundle.path} was replaced by another {self.bundle.noun} while it was in use: open it again"
+                    f"{self.bundle.path} was replaced by another {self.bundle.noun} while it was in use; open it again"
                 )
 
     def run(self, graph: Graph, ids: Sequence[I64], attention: Sequence[I64], types: Sequence[I64] = ()) -> F32:
-        """What `wide` or `narrow` makes of texts' ids and attention `[n]`: rows for as many texts at least. types: of tokens,
-        where the graph takes them."""
+        """Return the output of `wide` or `narrow` for the given texts, with at least as many rows as texts.
+
+        Args:
+            graph: the session.
+            ids: token ids `[n]` of each text.
+            attention: attention `[n]` of each text.
+            types: token types, if the graph takes them.
+        """
         inputs, mask = self._padded(ids, attention)
         feed = {INPUT_IDS: inputs, ATTENTION_MASK: mask}
         if self.token_types:
@@ -86,8 +103,9 @@ class BundleGraph:
         return graph.run([self.output], feed)[0]
 
     def _padded(self, ids: Sequence[I64], attention: Sequence[I64]) -> tuple[I64, I64]:
-        """Ids and attention `[texts, tokens]`, on devices that compile every shape in few shapes; rows that are added attend to
-        their first token, as softmax over nothing is not a number.
+        """Pad ids and attention `[texts, tokens]`, to few shapes on devices that compile each.
+
+        Added rows attend to their first token: a softmax over nothing is not a number.
         """
         longest = max(map(len, ids))
         tokens, texts = self.device.kind.powers
@@ -101,7 +119,10 @@ class BundleGraph:
         return inputs, mask
 
     def in_batches(self, lengths: Sequence[int], encode: Callable[[list[int]], Sequence[_Encoded]]) -> list[_Encoded]:
-        """What `encode` makes of each text, in the order given. encode: is given the places of a batch, in its thread."""
+        """Return what `encode` makes of each text, in the given order.
+
+        `encode` receives the places of a batch and runs in that batch's thread.
+        """
         parts = list(self.batches(lengths))
         encoded: dict[int, _Encoded] = {}
         with ThreadPoolExecutor(self.device.kind.lanes or self.threads, thread_name_prefix="encode") as threads:
@@ -110,7 +131,7 @@ class BundleGraph:
         return [encoded[place] for place in range(len(lengths))]
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Places of texts, longest first, so that a batch pads little and stays within the device's budget of tokens."""
+        """Yield places of texts, longest first, so that a batch pads little and stays within the device's token budget."""
         kind, batch = self.device.kind, list[int]()
         for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
             if batch and (len(batch) == kind.texts or (len(batch) + 1) * lengths[batch[0]] > kind.tokens):
@@ -122,12 +143,12 @@ class BundleGraph:
 
 
 def best_precision(models: Mapping[str, str], device: Device) -> str:
-    """The first of the device's that there is."""
+    """Return the device's first precision that is available."""
     return next(name for name in device.kind.precisions if name in models)
 
 
 def round_up(number: int, base: int) -> int:
-    """To a power of `base`; 1: not at all."""
+    """Round up to a power of `base`; a base of 1 changes nothing."""
     if base == 1:
         return number
     power = 1

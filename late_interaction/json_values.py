@@ -1,4 +1,4 @@
-"""What JSON can hold."""
+"""Values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["finite_json"]
 
 
 def finite_json(value: object) -> object:
-    """`value` with null for every number that JSON does not have: NaN and the infinities. Tuples become lists."""
+    """Return `value` with null for NaN and the infinities, which JSON does not have. Tuples become lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Spherical k-means by blocked matrix products, and the nearest of many centroids by groups of neighbours."""
+"""Spherical k-means by blocked matrix products, and a search for the nearest of many centroids by groups of neighbours."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from late_interaction.array_types import I32, I64, Matrix
 __all__ = ["EXACT_UP_TO", "Nearest", "grouped", "kmeans", "nearest", "nearest_in_groups", "nearest_of_any", "unit_rows"]
 
 BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
-EXACT_UP_TO = 2048  # centroids; above, they are searched in groups
+EXACT_UP_TO = 2048  # centroids; more are searched in groups
 GROUPED_ROWS = 1 << 14
 PROBED_GROUPS = 8
-HEAD_ROWS = 32  # centroids for each head that heads are trained on
+HEAD_ROWS = 32  # centroids per head, in the training of heads
 Nearest = tuple[I32, Matrix]  # best centroid and its dot product, both `[n]`
 
 
 def nearest(vectors: Matrix, centroids: Matrix) -> Nearest:
-    """By all products; the lower number on ties."""
+    """Return the nearest centroids by all products; the lower number on ties."""
     codes = np.empty(len(vectors), np.int32)
     best = np.empty(len(vectors), np.float32)
     block = max(1, BLOCK_CELLS // len(centroids))
@@ -34,8 +34,10 @@ def nearest(vectors: Matrix, centroids: Matrix) -> Nearest:
 
 
 def nearest_of_any(vectors: Matrix, centroids: Matrix) -> Nearest:
-    """By groups where there are more than 2,048 centroids: with 15,563 that took a ninth of the time, and 98.5 % of codes were
-    the nearest (SciFact)."""
+    """Return a near-best centroid, by groups if there are more than 2,048 centroids.
+
+    With 15,563 centroids this took a ninth of the time, and 98.5 % of the codes were the nearest (SciFact).
+    """
     if len(centroids) <= EXACT_UP_TO:
         return nearest(vectors, centroids)
     heads, order, starts = grouped(centroids)
@@ -44,9 +46,14 @@ def nearest_of_any(vectors: Matrix, centroids: Matrix) -> Nearest:
 
 
 def grouped(centroids: Matrix, count: int | None = None) -> tuple[Matrix, I32, I64]:
-    """Heads `[G, d]` of groups of neighbours, the centroids' numbers in the order of the groups, and where each begins.
+    """Group centroids by neighbourhood.
 
-    count: of groups at most, by default the root of the number of centroids.
+    Args:
+        centroids: `[C, d]`.
+        count: most groups; by default the square root of the number of centroids.
+
+    Returns:
+        heads `[G, d]` of the groups, the centroids' numbers in the order of the groups, and where each group starts.
     """
     count = count or 1 << round(np.log2(len(centroids)) / 2)
     random = np.random.default_rng(0)
@@ -58,9 +65,9 @@ def grouped(centroids: Matrix, count: int | None = None) -> tuple[Matrix, I32, I
 
 
 def nearest_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable[[int], Matrix]) -> Nearest:
-    """A near-best centroid, counted in the order of the groups, among those of the groups whose heads are nearest to a vector.
+    """Return a near-best centroid, numbered in the order of the groups, from the groups whose heads are nearest.
 
-    rows: the centroids `[n, d]` of a group.
+    `rows` returns the centroids `[n, d]` of a group.
     """
     codes = np.empty(len(vectors), np.int32)
     best = np.empty(len(vectors), np.float32)
@@ -90,7 +97,7 @@ def _block_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable
 
 
 def kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
-    """Unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
+    """Return unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
     start = np.unique(vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))], axis=0)
     centroids = unit_rows(start.astype(np.float32, copy=False))
     for _ in range(iterations):
@@ -99,14 +106,16 @@ def kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations:
         filled = np.flatnonzero(sizes)
         centroids[filled] = _sums(vectors, np.argsort(codes, kind="stable"), sizes[filled])
         empty = np.flatnonzero(sizes == 0)
-        centroids[empty] = vectors[np.argsort(best, kind="stable")[: len(empty)]]  # the worst served start anew
+        centroids[empty] = vectors[
+            np.argsort(best, kind="stable")[: len(empty)]
+        ]  # the vectors with the worst fit become new centroids
         centroids = unit_rows(centroids)
     kept = np.unique(nearest_of_any(vectors, centroids)[0])
     return np.ascontiguousarray(centroids[kept])
 
 
 def _sums(vectors: Matrix, order: NDArray[np.int64], sizes: Sequence[int] | NDArray[np.int64]) -> Matrix:
-    """Sums of runs of `vectors[order]`, each of one of `sizes`; some million cells at a time."""
+    """Sum runs of `vectors[order]`, each of one of `sizes`, about a million cells at a time."""
     sizes = np.asarray(sizes)
     ends = np.cumsum(sizes)
     out: Matrix = np.empty((len(sizes), vectors.shape[1]), np.float32)
@@ -122,7 +131,7 @@ def _sums(vectors: Matrix, order: NDArray[np.int64], sizes: Sequence[int] | NDAr
 
 
 def unit_rows(rows: Matrix) -> Matrix:
-    """Rows of length one; a zero row becomes the first axis, so that every centroid is a direction."""
+    """Scale rows to length one; a zero row becomes the first axis, so that every centroid is a direction."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Matrix = (rows / np.where(norms > 1e-12, norms, 1)).astype(np.float32)
     unit[norms[:, 0] <= 1e-12, 0] = 1

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are asked for, so that importing the package costs nothing."""
+"""Import a package's names on first access, so that importing the package costs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package. homes: by module, the names that it has."""
+    """Return `__getattr__` and `__dir__` for a package.
+
+    Args:
+        package: name of the package.
+        homes: by module, the names that it has.
+    """
     home = {name: module for module, names in homes.items() for name in names}
 
     def get(name: str) -> object:

@@ -1,5 +1,8 @@
-"""The centroids nearest to rows, among a million at a cost that hardly grows with their number: groups whose heads are nearest,
-which are themselves looked up by groups where they are many, then the centroids of those."""
+"""Find the centroids nearest to rows, among a million, at a cost that hardly grows with their number.
+
+Centroids are in groups. The groups with the nearest heads are found first (by groups of heads, if there are many), then the
+nearest of their centroids.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,24 @@ from late_interaction.errors import MissingDependency
 __all__ = ["LOOKED_AT", "MAX_GROUPS", "Groups", "Looked", "Lookup", "scaled_rows"]
 
 LOOKED_AT = 12  # groups of a row, times the sixth root of how many there are (docs/performance/notes.md)
-WANTED_OF = 4  # centroids in the groups of a row for each that is wanted, at least
+WANTED_OF = 4  # at least as many centroids in a row's groups, per centroid wanted
 FLOOR_RANK, FLOOR_SHARE = 128, 512  # of a missing similarity: the 128th best of a row, or of few centroids one in 512
 LARGEST = 32_767
-MAX_GROUPS = 1 << 16  # that two bytes can name
-GROUP = 16  # query rows that a loop takes together
+MAX_GROUPS = 1 << 16  # centroids that two bytes can name
+GROUP = 16  # query rows that a loop processes together
 LEVELS = 255  # of a similarity in eight bits
-MOST_TABLE = 1 << 29  # bytes of a table of similarities; a query of more rows is looked at in parts
+MOST_TABLE = 1 << 29  # bytes of a table of similarities; a query with more rows is processed in parts
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Centroids in groups of neighbours: those of group g are the rows `starts[g]` to `starts[g + 1]`. heads: `[G, d]` int8,
-    of one length. above: groups of the heads, None where all of these are compared."""
+    """Centroids in groups of neighbours.
+
+    Attributes:
+        heads: `[G, d]` int8, all of one length.
+        starts: group g is the rows `starts[g]` to `starts[g + 1]`.
+        above: groups of the heads; None if all heads are compared.
+    """
 
     heads: NDArray[np.int8]
     starts: I64
@@ -37,11 +45,19 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """lists, similarities, gains: as Lookup.lists has them.
+    """What a lookup found, with the similarities of all centroids that it compared.
 
-    table: `[n, width]`, the similarities of all centroids that were looked at, each row of the query from its floor on in steps
-    of 1 / scale; centroid c of group g is its row c + shifts[g], and row 0, of zeros, is for those that were not looked at.
-    seen: a bit for each centroid, set of those that were looked at. floor: the sum of all rows'.
+    Attributes:
+        lists: as in `Lookup.lists`.
+        similarities: as in `Lookup.lists`.
+        gains: as in `Lookup.lists`.
+        table: `[n, width]`, the similarities of all compared centroids to each query row, above its floor in steps of 1 /
+            scale. Centroid c of group g is its row c + shifts[g]; row 0, of zeros, is for those that were not compared.
+        shifts: by group, see `table`.
+        group_of: the group of each centroid.
+        seen: one bit per centroid, set if it was compared.
+        scale: steps per unit of similarity.
+        floor: sum of the floors of all rows.
     """
 
     lists: I32
@@ -56,7 +72,11 @@ class Looked:
 
 
 class Lookup:
-    """cells: `[C, d]`, int8 or int16, whose products with rows are times `unit`. Without groups all of them are compared."""
+    """Finds the centroids nearest to rows.
+
+    `cells [C, d]` are int8 or int16; their products with rows are multiplied by `unit`. Without groups, all centroids are
+    compared.
+    """
 
     def __init__(self, cells: NDArray[Any], unit: float, groups: Groups | None) -> None:
         self._cells, self._unit = cells, unit
@@ -64,29 +84,37 @@ class Lookup:
         self._starts = np.array([0, len(cells)], np.int64) if groups is None else groups.starts
 
     def nearest(self, Q: Matrix, count: int, looked_at: float = LOOKED_AT) -> tuple[I32, Matrix]:
-        """Ids and similarities `[q, count]` of the centroids nearest to each row of `Q [q, d]`, best first; count: at most C.
+        """Return ids and similarities `[q, count]` of the centroids nearest to each row of `Q [q, d]`, best first.
 
-        By groups they are near-best: some 95 % of the nearest 32 are among them. looked_at: less finds less of them, sooner.
+        With groups the result is approximate: about 95 % of the nearest 32 are among them.
+
+        Args:
+            Q: query rows `[q, d]`.
+            count: at most C.
+            looked_at: how many centroids to compare; fewer take less time and find less.
         """
         queries, unit = scaled_rows(Q)
         ids, values = self._nearest(queries, count, looked_at)
         return ids, values.astype(np.float32) * np.float32(unit * self._unit)
 
     def lists(self, Q: Matrix, count: int) -> tuple[I32, Matrix, Matrix]:
-        """As `nearest`; and `[q, count]`, how far each is above what the row has in a passage that none of them finds: that is
-        estimated by the similarity of a centroid farther down, as a passage's best may be any (docs/performance/notes.md)."""
+        """Return ids and similarities like `nearest`, and `[q, count]` their gains.
+
+        The gain is how far each is above what the row has in a passage that none of them finds. That is estimated by the
+        similarity of a centroid farther down, as a passage's best may be any (docs/performance/notes.md).
+        """
         return _with_gains(*self.nearest(Q, self._floor_rank(count)), count)
 
     def _floor_rank(self, count: int) -> int:
         return max(count, min(FLOOR_RANK, len(self._cells) // FLOOR_SHARE))
 
     def parts(self, rows: int) -> list[slice]:
-        """Of a query of so many rows, those whose tables of `look` have 512 MB each at most."""
+        """Split a query of so many rows into parts whose tables of `look` have 512 MB each at most."""
         most = max(1, MOST_TABLE // (len(self._cells) + 1) // GROUP) * GROUP
         return [slice(first, first + most) for first in range(0, rows, most)]
 
     def look(self, Q: Matrix, count: int) -> Looked:
-        """As `lists`, with the similarities of all that was compared on the way. Q: rows of one of `parts`."""
+        """Return the result of `lists`, with the similarities of all compared centroids. Q: rows of one of `parts`."""
         queries, unit = scaled_rows(Q)
         near, floors = self._near(queries, self._floor_rank(count), LOOKED_AT)
         lengths = np.linalg.norm(Q, axis=1)
@@ -100,15 +128,17 @@ class Lookup:
         offsets = (floors * scale).astype(np.float32)
         pairs = np.argsort(near, axis=None, kind="stable")
         _loops().scan_groups(self._cells, self._starts, pairs, near, queries, ids, values, shifts, seen, table, step, offsets)
-        if (ids[:, -1] < 0).any():  # the groups of a row had fewer
+        if (ids[:, -1] < 0).any():  # a row's groups had fewer
             ids, values = self._scanned(queries, self._all_groups(len(Q)), ids.shape[1])
         similarities = values.astype(np.float32) * np.float32(unit * self._unit)
         lists = _with_gains(ids, similarities, count)
         return Looked(*lists, table, shifts, self._group_of, seen, scale, float(floors.sum()))
 
     def nearest_of_own(self, rows: Matrix, order: I32, firsts: I64, owners: I64) -> tuple[I32, Matrix]:
-        """The centroid nearest to each row, `[n]`, among those that `order[firsts[o]:firsts[o + 1]]` names for its owner o, and
-        the similarity; -1 where that is below 0."""
+        """Return the centroid `[n]` nearest to each row among its owner's, and the similarity.
+
+        The owner's centroids are `order[firsts[o]:firsts[o + 1]]`; -1 if the similarity is below 0.
+        """
         queries, unit = scaled_rows(rows)
         ids, values = np.full(len(rows), -1, np.int32), np.empty(len(rows), np.int32)
         by_owner = np.argsort(owners, kind="stable")
@@ -126,7 +156,7 @@ class Lookup:
         return ids, values
 
     def _near(self, queries: I16, count: int, looked_at: float) -> tuple[I32, Matrix]:
-        """Groups `[q, P]` of each row, and the product of the last one's head, 0 where there are no heads."""
+        """Return groups `[q, P]` of each row, and the product of the last one's head; 0 if there are no heads."""
         total = len(self._starts) - 1
         if self._heads is None:
             return self._all_groups(len(queries)), np.zeros(len(queries), np.float32)
@@ -138,8 +168,10 @@ class Lookup:
         return np.tile(np.arange(len(self._starts) - 1, dtype=np.int32), (rows, 1))
 
     def _blocks(self, near: I32) -> tuple[I64, int]:
-        """By group what to add to a centroid's number for its row in a table of those looked at, far below 0 for others; and
-        how many rows that has."""
+        """Return by group the shift from a centroid's number to its row in a table, and the number of rows.
+
+        The shift is far below 0 for groups that are not compared.
+        """
         asked = np.unique(near)
         sizes = self._starts[asked + 1] - self._starts[asked]
         ends = 1 + np.cumsum(sizes)
@@ -153,18 +185,18 @@ class Lookup:
 
 
 def _with_gains(ids: I32, similarities: Matrix, count: int) -> tuple[I32, Matrix, Matrix]:
-    """The best `count` of the centroids near each row, and how far each is above the last of all."""
+    """Return the best `count` of the centroids near each row, and how far each is above the last of all."""
     best, gains = similarities[:, :count], similarities[:, :count] - similarities[:, -1:]
     return np.ascontiguousarray(ids[:, :count]), np.ascontiguousarray(best), gains
 
 
 def _unit_of(heads: NDArray[np.int8]) -> float:
-    """Of heads, which are unit rows times one whole number."""
+    """Return the unit of heads, which are unit rows times one whole number."""
     return 1 / float(np.linalg.norm(heads[0].astype(np.float64)))
 
 
 def scaled_rows(rows: Matrix) -> tuple[I16, float]:
-    """Rows as whole numbers times a unit, so that no sum of products with an int8 row passes 31 bits."""
+    """Return rows as whole numbers times a unit, such that no sum of products with an int8 row exceeds 31 bits."""
     unit = max(float(np.linalg.norm(rows, axis=1).max(initial=0)), 1e-12) / LARGEST
     return np.rint(rows / np.float32(unit)).astype(np.int16), unit
 

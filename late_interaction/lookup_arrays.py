@@ -1,4 +1,4 @@
-"""The loops of `lookup_kernels`, in numpy: slower, for an install without the extra `local`. Signatures are the same."""
+"""The loops of `lookup_kernels` in numpy, slower, for an install without the extra `local`. Signatures are the same."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from late_interaction.array_types import I16, I32, I64
 
 __all__ = ["nearest_of_groups", "nearest_of_own"]
 
-SINGLY = 256  # rows that are looked up one by one: of more, many ask for the same group
+SINGLY = 256  # up to so many rows are looked up one by one; with more, many share a group
 
 
 def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
-    """As in `lookup_kernels`."""
+    """See `lookup_kernels`."""
     if len(queries) > SINGLY:
         _by_group(cells, starts, near, queries, ids, values)
         return
@@ -29,7 +29,7 @@ def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16,
 def nearest_of_own(
     cells: NDArray[Any], order: I32, firsts: I64, owners: I64, rows: I64, queries: I16, ids: I32, values: I32
 ) -> None:
-    """As in `lookup_kernels`."""
+    """See `lookup_kernels`."""
     known, starts, counts = np.unique(owners[rows], return_index=True, return_counts=True)
     for owner, start, count in zip(known.tolist(), starts.tolist(), counts.tolist(), strict=True):
         if owner >= 0:
@@ -58,7 +58,7 @@ def _by_group(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I3
 
 
 def _best(products: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Places of the largest, best first; of equal ones the lower first."""
+    """Return places of the largest, best first; of equal ones the lower first."""
     least = np.partition(products, -count)[-count] if count < len(products) else -np.inf
     chosen = np.flatnonzero(products >= least)
     best: NDArray[np.int64] = chosen[np.argsort(-products[chosen], kind="stable")[:count]]

@@ -30,7 +30,7 @@ def _product(row: NDArray[Any], query: I16) -> Any:
 
 @_fast
 def _keep(value: int, number: int, ids: I32, values: I32, count: int) -> int:
-    """Puts a product among the largest, best first, of which there are `count`; returns how many there are now."""
+    """Insert a product among the largest, best first, of which there are `count`; return how many there are now."""
     room = ids.shape[0]
     if count == room:
         if room == 0 or value <= values[room - 1]:
@@ -48,7 +48,7 @@ def _keep(value: int, number: int, ids: I32, values: I32, count: int) -> int:
 
 @_fast
 def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, count: int, ahead: NDArray[Any]) -> int:
-    """Keeps the largest products with `rows`, which are counted from `first` on. ahead: what is asked for meanwhile."""
+    """Keep the largest products with `rows`, numbered from `first` on. ahead: memory to prefetch meanwhile."""
     for number in range(rows.shape[0]):
         if number < ahead.shape[0]:
             prefetch(ahead, number)
@@ -58,7 +58,10 @@ def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, cou
 
 @_fast
 def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
-    """Numbers `ids [n, T]` and products of the best centroids of the groups `near [n, P]`; places left over are not touched."""
+    """Write numbers `ids [n, T]` and products of the best centroids of the groups `near [n, P]`.
+
+    Unused places are left alone.
+    """
     for row in range(queries.shape[0]):
         count = 0
         for place in range(near.shape[1]):
@@ -84,9 +87,12 @@ def scan_groups(
     step: float,
     floors: F32,
 ) -> None:
-    """As `nearest_of_groups`; every product, times `step` and less the row's floor, also goes into `table`, rounded, at the
-    centroid's number plus `shifts` of its group, and its bit in `seen` is set. pairs: places of `near`, flat, group by group,
-    so that the centroids of a group are read once for all rows that ask for it."""
+    """Find the best centroids like `nearest_of_groups`, and record every product.
+
+    Every product, times `step` and less the row's floor, is rounded and written to `table` at the centroid's number plus
+    `shifts` of its group, and the centroid's bit in `seen` is set. pairs: flat places of `near`, group by group, so that
+    the centroids of a group are read once for all rows that need it.
+    """
     counts, width = np.zeros(queries.shape[0], np.int64), near.shape[1]
     first = 0
     while first < pairs.shape[0]:
@@ -111,8 +117,11 @@ def scan_groups(
 def nearest_of_own(
     cells: NDArray[Any], order: I32, firsts: I64, owners: I64, rows: I64, queries: I16, ids: I32, values: I32
 ) -> None:
-    """The centroid `ids [n]` with the largest product among those that `order[firsts[o]:firsts[o + 1]]` names for the owner
-    o = `owners[row]` of each of `rows`, which come owner by owner. Rows of an owner below 0 are left out."""
+    """Write the nearest centroid among each owner's.
+
+    `ids [n]` gets the centroid with the largest product among `order[firsts[o]:firsts[o + 1]]` for the owner o =
+    `owners[row]` of each of `rows`, which are sorted by owner. Rows with an owner below 0 are left out.
+    """
     own = np.empty((1, cells.shape[1]), cells.dtype)
     known, count = -1, 0
     for place in range(rows.shape[0]):

@@ -20,16 +20,21 @@ BLOCK_CELLS = 1 << 22  # similarities held at a time: 16 MiB
 
 
 def similarities(Q: Matrix, D: Matrix) -> Matrix:
-    """`S [q, t]`: the dot product of every query row with every document row."""
+    """Return `S [q, t]`: the dot product of every query row with every document row."""
     _check(Q, D)
     S: Matrix = Q @ D.T
     return S
 
 
 def maxsim(Q: Matrix, D: Matrix) -> float:
-    """The score of one passage `D [t, d]`; -inf where it has no rows.
+    """Return the score of one passage `D [t, d]`; -inf if it has no rows.
 
-    Raises: ValueError where Q and D are not matrices of one width.
+    Args:
+        Q: query rows `[q, d]`.
+        D: document rows `[t, d]`.
+
+    Raises:
+        ValueError: if Q and D are not matrices of the same width.
     """
     _check(Q, D)
     if not len(D):
@@ -38,11 +43,17 @@ def maxsim(Q: Matrix, D: Matrix) -> float:
 
 
 def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
-    """Scores `[n]` of n passages whose rows lie one after the other in `vectors [T, d]`, `lengths [n]` rows each.
+    """Return the scores `[n]` of n passages.
 
-    Works in blocks, so that memory beyond the inputs stays near 16 MiB however many passages or rows there are.
+    Works in blocks, so memory beyond the inputs stays near 16 MiB for any number of passages or rows.
 
-    Raises: ValueError where shapes disagree or the lengths do not add up to T.
+    Args:
+        Q: query rows `[q, d]`.
+        vectors: `[T, d]`, the rows of all passages one after the other.
+        lengths: `[n]`, rows of each passage.
+
+    Raises:
+        ValueError: if shapes disagree or the lengths do not add up to T.
     """
     _check(Q, vectors)
     counts = np.asarray(lengths, np.int64)
@@ -69,7 +80,7 @@ def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
 
 
 def _best(Q: Matrix, D: Matrix) -> Matrix:
-    """Per query row `[q]` the largest similarity over the rows of D (at least one), in blocks of rows."""
+    """For each query row `[q]`, the largest similarity over the rows of D (at least one), in blocks of rows."""
     rows_at_once = max(1, BLOCK_CELLS // max(1, len(Q)))
     best: Matrix = np.full(len(Q), -np.inf, np.float32)
     for start in range(0, len(D), rows_at_once):
@@ -79,4 +90,4 @@ def _best(Q: Matrix, D: Matrix) -> Matrix:
 
 def _check(Q: Matrix, D: Matrix) -> None:
     if Q.ndim != 2 or D.ndim != 2 or Q.shape[1] != D.shape[1]:
-        raise ValueError(f"Q {Q.shape} and D {D.shape} must be matrices of one width")
+        raise ValueError(f"Q and D must be matrices of the same width, got shapes {Q.shape} and {D.shape}")

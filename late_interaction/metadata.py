@@ -23,11 +23,11 @@ Value: TypeAlias = str | int | float | bool | list[str] | list[int] | list[float
 
 
 class FieldType(str, Enum):
-    """Values are Vespa's own type names, but for `timestamp`, which is a long there.
+    """The type of a metadata field. Values are Vespa's type names, except `timestamp`, which is a long in Vespa.
 
-    int, float, timestamp, lists of them, and position come from settings alone: they are not inferred. A timestamp is given as
-    ISO 8601 text (without a zone: UTC) and kept as milliseconds since 1970; a position is given as {"lat", "lng"} in degrees
-    and kept as one number of micro degrees, Vespa's own precision.
+    int, float, timestamp, lists of them, and position are never inferred; they come from settings. A timestamp is given as
+    ISO 8601 text (UTC if it has no zone) and stored as milliseconds since 1970. A position is given as {"lat", "lng"} in
+    degrees and stored as one number of micro degrees, which is Vespa's own precision.
     """
 
     STRING = "string"
@@ -47,37 +47,48 @@ class FieldType(str, Enum):
 
     @property
     def many(self) -> bool:
-        """Whether a value is a list."""
+        """Tell whether a value is a list."""
         return self.value.startswith("array<")
 
     @property
     def element(self) -> FieldType:
-        """Of a list: the type of what it holds; else the type itself."""
+        """Return the type of a list's elements; the type itself if it is not a list."""
         return FieldType(self.value[len("array<") : -1]) if self.many else self
 
     @property
     def numeric(self) -> bool:
+        """Tell whether values, or a list's elements, are numbers."""
         return self in (FieldType.INT, FieldType.LONG, FieldType.FLOAT, FieldType.DOUBLE)
 
     @property
     def whole(self) -> bool:
+        """Tell whether values, or a list's elements, are whole numbers."""
         return self in (FieldType.INT, FieldType.LONG)
 
     @property
     def ordered(self) -> bool:
-        """Whether ranges mean something: of a list, whether one of its elements is in the range."""
+        """Tell whether ranges apply; for a list, whether one of its elements is in the range."""
         return self.element.numeric or self.element is FieldType.TIMESTAMP
 
     @property
     def vespa(self) -> str:
+        """Return the type of the field in Vespa."""
         return self.value.replace(FieldType.TIMESTAMP.value, FieldType.LONG.value)
 
 
 def coerce(name: str, value: object, type_: FieldType) -> Value:
-    """`value` as `type_`. A whole number fits a double if it is exact there; texts are cleaned, or become timestamps; nothing
-    else is converted. The smallest int and long are left out: Vespa keeps them for "no value".
+    """Return `value` as `type_`.
 
-    Raises: MetadataError naming the field, the value and the type.
+    A whole number fits a double if the double is exact; texts are cleaned, or become timestamps; nothing else is converted.
+    The smallest int and long are rejected: Vespa uses them for "no value".
+
+    Args:
+        name: name of the field, for error messages.
+        value: the value.
+        type_: the type of the field.
+
+    Raises:
+        MetadataError: if the value does not fit; the message names the field, the value and the type.
     """
     if isinstance(value, (np.generic, np.ndarray)):
         value = _plain(value, f"metadata field {name!r}")
@@ -96,8 +107,8 @@ def coerce(name: str, value: object, type_: FieldType) -> Value:
             raise MetadataError(f"metadata field {name!r}: {str(value)[:40]} is not a finite number")
         if type_ is FieldType.DOUBLE and number != value:
             raise MetadataError(
-                f"metadata field {name!r}: {value} is not exact as a double, which the field is: give it as text, or give the "
-                "field whole numbers only"
+                f"metadata field {name!r}: {value} cannot be stored exactly as a double, the type of the field; use "
+                f"text, or only whole numbers"
             )
         return number
     if type_ is FieldType.TIMESTAMP:
@@ -106,11 +117,11 @@ def coerce(name: str, value: object, type_: FieldType) -> Value:
         return position(name, value)
     if type_.many and isinstance(value, (list, tuple)):
         return [coerce(name, item, type_.element) for item in value]  # type: ignore[return-value]  # all of one type
-    raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is no {type_.value}")
+    raise MetadataError(f"metadata field {name!r}: {str(value)[:60]!r} is not of type {type_.value}")
 
 
 def _finite(value: float, *, single: bool) -> float | None:
-    """`value` as a number of 64 or 32 bits; None where it has no such."""
+    """Return `value` as a number of 64 or 32 bits; None if it is not finite there."""
     try:
         number = struct.unpack("<f", struct.pack("<f", value))[0] if single else float(value)
     except (OverflowError, struct.error):
@@ -119,9 +130,16 @@ def _finite(value: float, *, single: bool) -> float | None:
 
 
 def plain_metadata(metadata: object, where: str = "") -> dict[str, Value]:
-    """`metadata` as JSON holds it: numpy's values and tuples as Python's own and lists, times as ISO 8601 text, texts cleaned.
+    """Return `metadata` as JSON values.
 
-    Raises: MetadataError naming the field, after `where`, that has a value of another type or a number that is not finite.
+    numpy values become Python's own, tuples become lists, times become ISO 8601 text, and texts are cleaned.
+
+    Args:
+        metadata: value by field.
+        where: text that precedes the field's name in error messages.
+
+    Raises:
+        MetadataError: if a value has another type or is not finite; the message names the field.
     """
     if not isinstance(metadata, Mapping):
         raise MetadataError(f"{where}metadata must be a mapping of names to values, got {type(metadata).__name__}")
@@ -133,12 +151,12 @@ def plain_metadata(metadata: object, where: str = "") -> dict[str, Value]:
 
 def _name(name: object, where: str) -> str:
     if not isinstance(name, str):
-        raise MetadataError(f"{where}names of metadata are texts, got {type(name).__name__} {str(name)[:40]!r}")
+        raise MetadataError(f"{where}metadata field names must be strings, got {type(name).__name__} {str(name)[:40]!r}")
     return clean_text(name)
 
 
 def _inexact(value: object) -> bool:
-    """Whether it is a whole number of 64 bits that no double is."""
+    """Tell whether it is a whole number of 64 bits that no double equals."""
     return isinstance(value, int) and 1 << 53 < abs(value) < 1 << 63 and float(value) != value
 
 
@@ -157,7 +175,7 @@ def _plain(value: object, where: str) -> Any:
     if isinstance(value, (float, np.floating)):
         if math.isfinite(value):
             return float(value)
-        raise MetadataError(f"{where} is {value}: metadata are finite numbers")
+        raise MetadataError(f"{where} is {value}, but numbers must be finite")
     if isinstance(value, (np.ndarray, np.datetime64)):
         times = value.dtype.kind == "M"
         return _plain((value.astype("datetime64[us]") if times else value).tolist(), where)
@@ -165,8 +183,8 @@ def _plain(value: object, where: str) -> Any:
         return [_plain(item, where) for item in value]
     if isinstance(value, Mapping):
         return {_name(name, f"{where}: "): _plain(item, where) for name, item in value.items()}
-    if isinstance(value, datetime.date):  # a datetime is a date, too
-        return None if type(value).__name__ == "NaTType" else value.isoformat()  # of pandas: no time
+    if isinstance(value, datetime.date):  # a datetime is also a date
+        return None if type(value).__name__ == "NaTType" else value.isoformat()  # pandas' missing time
     if isinstance(value, decimal.Decimal) and value.is_finite() and decimal.Decimal(repr(float(value))) == value:
         return float(value)
     raise MetadataError(
@@ -176,15 +194,25 @@ def _plain(value: object, where: str) -> Any:
 
 @dataclass(frozen=True)
 class MetadataSchema:
-    """Names and types of the metadata fields of one index, in a fixed order."""
+    """Names and types of the metadata fields of one index, in a fixed order.
+
+    Attributes:
+        fields: type by name.
+    """
 
     fields: Mapping[str, FieldType]
 
     def to_json(self) -> dict[str, str]:
+        """Return the name of each field's type."""
         return {name: type_.value for name, type_ in self.fields.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, str]) -> MetadataSchema:
+        """Parse the output of `to_json`.
+
+        Raises:
+            MetadataError: if a type is unknown.
+        """
         try:
             return cls({str(name): FieldType(type_) for name, type_ in data.items()})
         except ValueError as error:
@@ -192,9 +220,10 @@ class MetadataSchema:
             raise MetadataError(f"metadata type unknown: {error}; known types: {known}") from None
 
     def check(self, metadata: Mapping[str, object]) -> dict[str, Value]:
-        """`metadata` with every value typed; nulls and empty lists, which are no value, left out.
+        """Return `metadata` with every value typed; nulls and empty lists are dropped, as they are no value.
 
-        Raises: MetadataError on an unknown field or a value of another type.
+        Raises:
+            MetadataError: if a field is unknown or a value has the wrong type.
         """
         checked: dict[str, Value] = {}
         for name, value in metadata.items():
@@ -208,7 +237,7 @@ class MetadataSchema:
         return checked
 
     def shown(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
-        """`metadata` as it was given: timestamps as ISO 8601 text in UTC, positions in degrees."""
+        """Return `metadata` as it was given: timestamps as ISO 8601 text in UTC, positions in degrees."""
         found: dict[str, Value] = {}
         for name, value in metadata.items():
             type_ = self.fields[name]
@@ -224,16 +253,24 @@ class MetadataSchema:
 
 
 class SchemaInference:
-    """Infers a MetadataSchema from documents as they stream by. types: of fields that are not inferred."""
+    """Infers a MetadataSchema from a stream of documents."""
 
     def __init__(self, types: Mapping[str, FieldType] | None = None) -> None:
         self._given = dict(types or {})
         self._types: dict[str, FieldType] = {}
         self._seen_in: dict[str, str] = {}
-        self._inexact: dict[str, str] = {}  # by field, the first document with a whole number that no double is
+        self._inexact: dict[str, str] = {}  # by field, the first document with a whole number that no double equals
 
     def add(self, document_id: str, metadata: Mapping[str, object]) -> None:
-        """Raises: MetadataError where a value has no type here, or another than an earlier document's."""
+        """Take one document's metadata into account.
+
+        Args:
+            document_id: id of the document.
+            metadata: its metadata.
+
+        Raises:
+            MetadataError: if a value has no type here, or a type that differs from an earlier document's.
+        """
         for name, value in metadata.items():
             if _no_value(value) or name in self._given:
                 continue
@@ -247,8 +284,8 @@ class SchemaInference:
                 self._types[name] = FieldType.DOUBLES if type_.many else FieldType.DOUBLE
             if self._types[name].element is FieldType.DOUBLE and name in self._inexact:
                 raise MetadataError(
-                    f"metadata field {name!r} has fractions, and in document {self._inexact[name]!r} a whole number that is "
-                    "not exact as a double: give the field as text, or whole numbers only"
+                    f"metadata field {name!r} has fractions, but document {self._inexact[name]!r} has a whole "
+                    f"number that a double cannot hold exactly; use text, or only whole numbers"
                 )
             if numbers or known is type_:
                 continue
@@ -268,19 +305,21 @@ class SchemaInference:
         elif type_ := _plain_type(value):
             return type_
         rows = isinstance(value, list) and value and isinstance(value[0], list)
-        hint = f". Where it holds token vectors, [columns] vectors = {name!a} in feed.toml says so" if rows else ""
+        hint = f"; if it holds token vectors, set [columns] vectors = {name!a} in feed.toml" if rows else ""
         raise MetadataError(
             f"metadata field {name!r} of document {document_id!r} is {type(value).__name__}: "
             f"use text, a number, true/false, or a list of texts or of numbers{hint}"
         )
 
     def schema(self) -> MetadataSchema:
+        """Return the schema inferred so far."""
         return MetadataSchema(dict(sorted({**self._types, **self._given}.items())))
 
     @classmethod
     def of(
         cls, documents: Iterable[tuple[str, Mapping[str, object]]], types: Mapping[str, FieldType] | None = None
     ) -> MetadataSchema:
+        """Return the schema of all `documents`."""
         inference = cls(types)
         for document_id, metadata in documents:
             inference.add(document_id, metadata)

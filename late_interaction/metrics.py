@@ -1,4 +1,4 @@
-"""How much of one ranking is in another."""
+"""Measure how much of one ranking is in another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ __all__ = ["overlap_at_k"]
 
 
 def overlap_at_k(ranking: Sequence[str], reference: Sequence[str], k: int) -> float:
-    """Share of the reference's first k that are among the ranking's first k: recall against exact search."""
+    """Return the share of the reference's first k that are among the ranking's first k: recall against exact search.
+
+    Args:
+        ranking: ids, best first.
+        reference: ids of the exact ranking, best first.
+        k: how many of each to compare.
+    """
     wanted = set(reference[:k])
     return len(wanted.intersection(ranking[:k])) / len(wanted) if wanted else 1.0

@@ -1,6 +1,6 @@
 """Fewer rows per document: similar token vectors replaced by their mean (Clavié et al. 2024, arXiv 2409.14683).
 
-One function per method, one line per method in the table. Rows come out L2-normalised, as codecs and MaxSim expect them.
+One function per method, one line per method in the table. Rows come out L2-normalised, as codecs and MaxSim expect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ MAX_FACTOR = 6
 
 
 def check_pooling(pooling: Pooling) -> None:
-    """Raises: UsageError naming what is out of range."""
+    """Check the settings of pooling.
+
+    Raises:
+        UsageError: if a value is out of range; the message names it.
+    """
     if not 1 <= pooling.factor <= MAX_FACTOR:
         raise UsageError(f"pooling factor must be 1 to {MAX_FACTOR}, got {pooling.factor}")
     if pooling.method not in METHODS:
@@ -31,9 +35,10 @@ def check_pooling(pooling: Pooling) -> None:
 
 
 def pool(D: Matrix, pooling: Pooling) -> Matrix:
-    """Unit rows `D [t, d]` -> `[p + max((t - p) // factor, 1), d]` unit rows; the first p (`protected`) rows stay as they are.
+    """Pool unit rows `D [t, d]` to unit rows `[p + max((t - p) // factor, 1), d]`; the first p (`protected`) rows stay.
 
-    Raises: UsageError as `check_pooling`.
+    Raises:
+        UsageError: as in `check_pooling`.
     """
     check_pooling(pooling)
     rest = D[pooling.protected :]
@@ -48,7 +53,7 @@ def pool(D: Matrix, pooling: Pooling) -> Matrix:
 
 
 def _hierarchical(D: Matrix, groups: int) -> NDArray[np.int64]:
-    """Ward's clustering of cosine distances, as PyLate and sentence-transformers do it."""
+    """Ward's clustering of cosine distances, as in PyLate and sentence-transformers."""
     with required("local", "hierarchical pooling"):
         from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -59,7 +64,7 @@ def _hierarchical(D: Matrix, groups: int) -> NDArray[np.int64]:
 
 
 def _sequential(D: Matrix, groups: int) -> NDArray[np.int64]:
-    """Neighbours in the text, in groups that differ in size by one at most."""
+    """Group neighbours in the text; group sizes differ by at most one."""
     return np.arange(len(D), dtype=np.int64) * groups // len(D)
 
 

@@ -1,4 +1,4 @@
-"""Errors of the tree as HTTP problems (RFC 9457): the one table, which the server writes by and its clients read by."""
+"""Errors of the tree as HTTP problems (RFC 9457): the table that the server writes by and its clients read by."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from late_interaction.errors import ColbertVespaError
 __all__ = ["MEDIA_TYPE", "PREFIX", "PROBLEMS"]
 
 MEDIA_TYPE = "application/problem+json"
-PREFIX = "urn:colbert-vespa:"  # of a problem's type, before its kind
+PREFIX = "urn:colbert-vespa:"  # prefix of a problem's type
 
-# the nearest class of an error's tree counts; those of the server's own faults are told in the log alone
+# the nearest class of an error counts; the server's own faults are described only in its log
 PROBLEMS: dict[type[ColbertVespaError], tuple[int, str]] = {
     errors.UsageError: (422, "usage"),
     errors.FilterError: (422, "filter"),

@@ -1,4 +1,4 @@
-"""Who is told how far something long has come."""
+"""Types of progress callbacks."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import TypeAlias
 
 __all__ = ["CountReport", "StepReport"]
 
-CountReport: TypeAlias = Callable[[int, int], None]  # done, and all there is
-StepReport: TypeAlias = Callable[[str, int, int], None]  # what is done, how much of it, and all there is
+CountReport: TypeAlias = Callable[[int, int], None]  # done, total
+StepReport: TypeAlias = Callable[[str, int, int], None]  # what is being done, done, total

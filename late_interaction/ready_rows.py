@@ -1,7 +1,7 @@
-"""Vectors that were made elsewhere, on their way in: arrays, nested lists, or base64 of numbers; and what they have to be.
+"""Read vectors that were made elsewhere, from arrays, nested lists or base64, and check them.
 
-Numbers stay float16 where they come so, else they become float32. An array without a shape of its own has its rows one after
-the other; the dimension of the bundle tells where each begins.
+Numbers stay float16 if they are given so, else they become float32. A flat array has its rows one after the other; the
+dimension of the bundle tells where each begins.
 """
 
 from __future__ import annotations
@@ -33,24 +33,29 @@ __all__ = [
 ]
 
 ReadyRows = NDArray[Any]  # float16 or float32: rows [t, d], or all numbers of them one after the other
-TOLERANCE = 0.01  # of a unit row's length
-LONGEST = 1_000  # row that is not normalised
-MAX_ROWS = 65_536  # of a passage
+TOLERANCE = 0.01  # tolerance of a unit row's length
+LONGEST = 1_000  # length of a row that is not normalised
+MAX_ROWS = 65_536  # most rows of a passage
 _MEMBERS = {"dtype", "shape", "base64"}
 _TYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"}
 
 
 class PassageRows(tuple[ReadyRows, ...]):
-    """Those of each passage of a document."""
+    """The rows of each passage of a document."""
 
     __slots__ = ()
 
 
 def array_of(value: object, what: str) -> ReadyRows:
-    """Numbers of any shape: an array, nested lists, base64 text of float32, or `{"dtype", "shape", "base64"}`, whose types are
-    float16, bfloat16, float32 and float64.
+    """Return numbers of any shape.
 
-    Raises: UsageError, in which `what` names them.
+    Args:
+        value: an array, nested lists, base64 text of float32, or `{"dtype", "shape", "base64"}` with dtype float16,
+            bfloat16, float32 or float64.
+        what: the name of the value, for error messages.
+
+    Raises:
+        UsageError: if the value is none of these.
     """
     if isinstance(value, str):
         return _narrowed(_numbers(value, "float32", what), what)
@@ -58,16 +63,20 @@ def array_of(value: object, what: str) -> ReadyRows:
         return _narrowed(_unpacked(value, what), what)
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):  # torch's, of what is on another device
-        raise UsageError(f"{what} must be rows of numbers, all of one length") from None
+    except (ValueError, TypeError, RuntimeError):  # torch raises this for tensors on another device
+        raise UsageError(f"{what} must be rows of numbers of equal length") from None
     if not array.ndim or (array.dtype.kind not in "fiu" and array.size):
         raise UsageError(f"{what} must be rows of numbers, got {type(value).__name__} of {array.dtype}")
     return _narrowed(array, what)
 
 
 def matrices_of(value: object, what: str) -> PassageRows:
-    """The rows of each passage: of one, or of several where they are a list of arrays or an array of three dimensions; none of
-    None and of an empty tuple. Raises: UsageError as array_of.
+    """Return the rows of each passage.
+
+    A list of arrays or an array of three dimensions has several passages; None and an empty tuple have none.
+
+    Raises:
+        UsageError: as in `array_of`.
     """
     if isinstance(value, PassageRows):
         return value
@@ -77,7 +86,7 @@ def matrices_of(value: object, what: str) -> PassageRows:
         return PassageRows(array_of(item, f"{what}[{place}]") for place, item in enumerate(value))
     array = array_of(value, what)
     if array.ndim > 3:
-        raise UsageError(f"{what} have the shape {list(array.shape)}: wanted rows [t, d], or [passages, t, d]")
+        raise UsageError(f"{what} must have shape [t, d] or [passages, t, d], got {list(array.shape)}")
     return PassageRows(array if array.ndim == 3 else (array,))
 
 
@@ -89,14 +98,14 @@ def _is_several(values: list[object] | tuple[object, ...]) -> bool:
 
 
 def packed_array(array: ReadyRows) -> dict[str, object]:
-    """As `array_of` takes it from JSON."""
+    """Return an array in the JSON form that `array_of` reads."""
     data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     text = base64.b64encode(data.tobytes()).decode()
     return {"dtype": str(array.dtype), "shape": list(array.shape), "base64": text}
 
 
 def widened(halves: NDArray[np.uint16]) -> Matrix:
-    """bfloat16, given as its bits, as float32."""
+    """Return bfloat16, given as its bits, as float32."""
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -118,38 +127,48 @@ def _numbers(text: str, dtype: str, what: str) -> NDArray[Any]:
         data = base64.b64decode(text, validate=True)
         found: NDArray[Any] = np.frombuffer(data, _TYPES[dtype])
     except (binascii.Error, ValueError):
-        raise UsageError(f"{what} must be rows of numbers, or base64 of {dtype}: this text is neither") from None
+        raise UsageError(f"{what} must be rows of numbers, or base64 of {dtype}; this text is neither") from None
     return widened(found) if dtype == "bfloat16" else found
 
 
 def _narrowed(array: NDArray[Any], what: str) -> ReadyRows:
     if array.dtype == np.float16:
         return np.ascontiguousarray(array, np.float16)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values that are too large become infinite and are rejected
         found = np.ascontiguousarray(array, np.float32)
     if found.nbytes >= 1 << 31:
-        raise UsageError(f"{what} take {found.nbytes >> 20} MiB: 2 GiB is the most")
+        raise UsageError(f"{what} take {found.nbytes >> 20} MiB; the limit is 2 GiB")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """What rows have to be. dim: numbers of a row. most: rows of a passage, or of a query. unit: whether they have length 1."""
+    """What rows must satisfy.
+
+    Attributes:
+        dim: numbers per row.
+        most: most rows of a passage, or of a query.
+        unit: whether rows have length 1.
+    """
 
     dim: int
     most: int = MAX_ROWS
     unit: bool = True
 
     def checked(self, given: ReadyRows) -> Matrix:
-        """`[t, dim]` float32. Raises: UsageError saying what is wrong with which row."""
+        """Return the rows as `[t, dim]` float32.
+
+        Raises:
+            UsageError: if a row does not fit; the message names it.
+        """
         if not given.size:
-            raise UsageError(f"vectors have the shape {list(given.shape)}: at least one row is needed")
+            raise UsageError(f"vectors have shape {list(given.shape)}, but need at least one row")
         if given.ndim == 1 and given.size % self.dim == 0:
             given = given.reshape(-1, self.dim)
         if given.ndim != 2 or given.shape[1] != self.dim:
-            raise UsageError(f"vectors have the shape {list(given.shape)}, the bundle takes [t, {self.dim}]")
+            raise UsageError(f"vectors must have shape [t, {self.dim}] for this bundle, got {list(given.shape)}")
         if len(given) > self.most:
-            raise UsageError(f"vectors have {len(given):,} rows, {self.most:,} is the most")
+            raise UsageError(f"vectors have {len(given):,} rows; the limit is {self.most:,}")
         rows = np.ascontiguousarray(given, np.float32)
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         self._check(lengths)
@@ -157,11 +176,11 @@ class RowRules:
 
     def _check(self, lengths: NDArray[np.float64]) -> None:
         if len(row := np.flatnonzero(~np.isfinite(lengths))):
-            raise UsageError(f"row {row[0]} of the vectors holds NaN or infinity")
+            raise UsageError(f"row {row[0]} of the vectors contains NaN or infinity")
         if len(row := np.flatnonzero(lengths == 0)):
-            raise UsageError(f"row {row[0]} of the vectors holds zeros alone: leave padding out")
+            raise UsageError(f"row {row[0]} of the vectors contains only zeros; remove padding")
         wrong = np.abs(lengths - 1) > TOLERANCE if self.unit else lengths >= LONGEST
         if wrong.any():
-            takes = "rows of length 1: divide them by their length" if self.unit else f"rows shorter than {LONGEST:,}"
+            takes = "rows of length 1 (divide each by its length)" if self.unit else f"rows shorter than {LONGEST:,}"
             place = int(wrong.argmax())
-            raise UsageError(f"row {place} of the vectors has length {lengths[place]:.4g}, the bundle takes {takes}")
+            raise UsageError(f"row {place} of the vectors has length {lengths[place]:.4g}, but the bundle needs {takes}")

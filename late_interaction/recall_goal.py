@@ -1,4 +1,4 @@
-"""The least effort of a search that finds a share of the right answers, for anything that can be searched with more or less.
+"""Find the least effort of a search that reaches a recall, for anything whose effort can be varied.
 
 The caller says who searches and what effort is: the local engine tries probes and rerank (plaid/searching/tuning.py),
 `evaluate --goal` those of any address, by strategy (colbert_vespa/evaluation/recall.py).
@@ -17,12 +17,17 @@ __all__ = ["CostedAnswer", "LeastEffort", "TriedEffort", "counted_cost", "least_
 
 Effort = TypeVar("Effort")
 ROUNDING = 1e-9  # of a mean of shares
-RERANKED = 15  # times the cost of a candidate: a vector takes some 60 ns in 16-bit products, a code 4
+RERANKED = 15  # cost relative to a candidate: a vector takes about 60 ns in 16-bit products, a code 4
 
 
 @dataclass(frozen=True, slots=True)
 class CostedAnswer:
-    """What one query found, best first, and what that cost: milliseconds, or counted work."""
+    """What one query found, and its cost.
+
+    Attributes:
+        ids: best first.
+        cost: milliseconds, or counted work.
+    """
 
     ids: Sequence[str]
     cost: float
@@ -30,7 +35,7 @@ class CostedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class TriedEffort(Generic[Effort]):
-    """An effort that was tried, with its mean recall and mean cost over the queries."""
+    """A tried effort with its mean recall and mean cost over the queries."""
 
     effort: Effort
     recall: float
@@ -39,15 +44,22 @@ class TriedEffort(Generic[Effort]):
 
 @dataclass(frozen=True, slots=True)
 class LeastEffort(Generic[Effort]):
-    """best: the cheapest effort that reaches the goal, or None. tried: all that were measured, in that order: the curve."""
+    """The result.
+
+    Attributes:
+        best: the cheapest effort that reaches the goal, or None.
+        tried: all that were measured, in order: the curve.
+    """
 
     best: TriedEffort[Effort] | None
     tried: tuple[TriedEffort[Effort], ...]
 
 
 def counted_cost(candidates: int, reranked: int) -> float:
-    """Of a search that scored so many candidates and reranked so many of them. Counted, not timed, so that what is chosen does
-    not depend on what else the machine does."""
+    """Return the cost of a search with so many candidates and reranked passages.
+
+    It is counted, not timed, so that the choice does not depend on the machine's load.
+    """
     return float(candidates + RERANKED * reranked)
 
 
@@ -59,17 +71,25 @@ def least_effort(
     *,
     whole: bool = False,
 ) -> LeastEffort[Effort]:
-    """ladders: efforts, in each one costing more and finding more; every ladder is climbed until it reaches the goal, costs as
-    much as the best so far, or a step costs no more than the one before it, so that there is nothing left to do. ask: the
-    answers to all queries with that effort. truth: for each query the ids that exact search finds, at least one. recall: mean
-    share of those. whole: every ladder is climbed to its end, for the curve; the choice is the same.
+    """Find the cheapest effort that reaches `recall`.
 
-    Raises: UsageError where recall is not above 0 and at most 1, or there is no query.
+    Every ladder is climbed until it reaches the goal, costs as much as the best so far, or a step costs no more than the
+    one before it, so that there is nothing left to do.
+
+    Args:
+        ladders: lists of efforts; in each, every effort costs more and finds more than the one before.
+        ask: returns the answers to all queries with an effort.
+        truth: for each query the ids that exact search finds, at least one.
+        recall: the mean share of those to reach.
+        whole: climb every ladder to its end, for the curve; the choice is the same.
+
+    Raises:
+        UsageError: if recall is not above 0 and at most 1, or there is no query.
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall must be above 0 and at most 1, got {recall}")
     if not truth:
-        raise UsageError("no query finds anything: give queries that have rows, and an index that has passages")
+        raise UsageError("no query has any hits; give queries that have rows, and an index that has passages")
     best: TriedEffort[Effort] | None = None
     tried: list[TriedEffort[Effort]] = []
     for ladder in ladders:

@@ -1,4 +1,4 @@
-"""The loops of `residual_kernels`, in numpy: slower, for an install without the extra `local`. Signatures are the same."""
+"""The loops of `residual_kernels` in numpy, slower, for an install without the extra `local`. Signatures are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 1 << 14  # vectors at a time
 
 
 def encode_residuals(vectors: F32, codes: Codes, cells: NDArray[Any], unit: float, cutoffs: F32, bits: int, out: U8) -> None:
-    """Buckets of `vectors - cells[codes] * unit` into the zeroed `out [n, bytes]`, most significant bit first."""
+    """Write buckets of `vectors - cells[codes] * unit` into the zeroed `out [n, bytes]`, most significant bit first."""
     for start in range(0, len(vectors), BLOCK):
         part = slice(start, start + BLOCK)
         residuals = vectors[part] - cells[codes[part]].astype(np.float32) * unit
@@ -28,7 +28,7 @@ def encode_residuals(vectors: F32, codes: Codes, cells: NDArray[Any], unit: floa
 
 
 def decode_rows(codes: Codes, residuals: U8, cells: NDArray[Any], unit: float, weights: F32, bits: int, out: F32) -> None:
-    """Unit rows `out [n, d]`."""
+    """Write unit rows into `out [n, d]`."""
     dims = np.arange(out.shape[1])
     for start in range(0, len(codes), BLOCK):
         part = slice(start, start + BLOCK)
@@ -39,5 +39,5 @@ def decode_rows(codes: Codes, residuals: U8, cells: NDArray[Any], unit: float, w
 
 
 def _shifts(bits: int) -> U8:
-    """Of the buckets in a byte."""
+    """Return the shifts of the buckets in a byte."""
     return np.arange(8 - bits, -1, -bits, dtype=np.uint8)

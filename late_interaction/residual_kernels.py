@@ -1,7 +1,7 @@
 """Compiled loops of the residual codec: buckets of a vector's dimensions, and unit rows from them.
 
-Shapes: n token vectors of d dimensions, C centroids, which are `cells [C, d] * unit`. Codes that come from a file are
-checked against the centroids, so that a damaged file cannot read foreign memory.
+Shapes: n token vectors of d dimensions, C centroids, which are `cells [C, d] * unit`. Codes from a file are checked against
+the centroids, so that a damaged file cannot read foreign memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _fast = compiler(__file__, fastmath=FAST)
 
 @_jit
 def encode_residuals(vectors: F32, codes: I32, cells: NDArray[Any], unit: float, cutoffs: F32, bits: int, out: U8) -> None:
-    """Buckets of `vectors - cells[codes] * unit` into the zeroed `out [n, bytes]`, most significant bit first."""
+    """Write buckets of `vectors - cells[codes] * unit` into the zeroed `out [n, bytes]`, most significant bit first."""
     per_byte = 8 // bits
     count = cutoffs.shape[1]
     for i in range(vectors.shape[0]):
@@ -66,7 +66,7 @@ def _decode_row(row: NDArray[Any], unit: float, residual: U8, weights: F32, bits
 
 @_jit
 def decode_rows(codes: Codes, residuals: U8, cells: NDArray[Any], unit: float, weights: F32, bits: int, out: F32) -> None:
-    """Unit rows `out [n, d]`."""
+    """Write unit rows into `out [n, d]`."""
     for i in range(codes.shape[0]):
         code = max(0, min(np.int64(codes[i]), cells.shape[0] - 1))
         _decode_row(cells[code], unit, residuals[i], weights, bits, out[i])

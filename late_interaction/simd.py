@@ -1,9 +1,8 @@
 """Sixteen-bit dot products of four vectors with sixteen query rows: the inner loop of MaxSim over compressed vectors.
 
-On x86 with AVX2 it is `vpmaddwd` (or VNNI's fused form, which LLVM chooses where the processor has it), written as LLVM
-code because numba's own loops do not become that instruction; elsewhere plain loops that LLVM vectorises as it can.
-Sixteen bits and not eight: `vpmaddubsw` needs a second multiply-add to widen its sums, so that eight bits would save nothing
-but precision.
+On x86 with AVX2 it is `vpmaddwd` (or VNNI's fused form, which LLVM chooses if the processor has it), written as LLVM code
+because numba's own loops do not become that instruction; elsewhere plain loops that LLVM vectorises. It uses sixteen bits,
+not eight: `vpmaddubsw` needs a second multiply-add to widen its sums, so eight bits would save nothing and lose precision.
 """
 
 from __future__ import annotations
@@ -46,8 +45,11 @@ _SUMS, _PAIRS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_I16, 2 * _VECTOR)
 
 
 def _has_avx2() -> bool:
-    """Of the processor that numba compiles for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name a lesser one than this one,
-    for which LLVM would refuse the instruction and end the process."""
+    """Tell whether the processor that numba compiles for has AVX2.
+
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name a lesser processor than this one, for which LLVM would refuse the
+    instruction and end the process.
+    """
     features: str = cpu_target.target_context.codegen().magic_tuple()[2]
     return "+avx2" in features.split(",")
 
@@ -135,7 +137,7 @@ def _add_avx2(typing_context: Any, vector: Any, base: Any) -> Any:
 
 @intrinsic
 def _expand_avx2(typing_context: Any, payload: Any, table: Any, scales: Any, base: Any, out: Any) -> Any:
-    """Buckets of 2 or 4 bits through one table of sixteen words: `out = base + table[bucket] * scales / 2^15`."""
+    """Expand buckets of 2 or 4 bits by one table of sixteen words: `out = base + table[bucket] * scales / 2^15`."""
     signature = types.int32(payload, table, scales, base, out)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -189,7 +191,7 @@ def _expand_avx2(typing_context: Any, payload: Any, table: Any, scales: Any, bas
 
 
 def _interleaved(first: int, count: int, lanes: int) -> list[int]:
-    """Places `first ..` of a vector of so many lanes and of a second one, by turns."""
+    """Return places `first ..` of a vector of so many lanes and of a second one, alternating."""
     return [place for i in range(first, first + count) for place in (i, i + lanes)]
 
 
@@ -203,11 +205,15 @@ def _external(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 
 @intrinsic
 def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: Any) -> Any:
-    """`best [width]` becomes the largest of each column among the rows `places[:count]` of `table`, or 0; all C-contiguous
-    uint8 but places, int64. width is a multiple of 16. Plain vector code, which every processor has."""
+    """Set `best [width]` to the largest of each column among the rows `places[:count]` of `table`, or 0.
+
+    All arrays are C-contiguous uint8 except places, int64. width is a multiple of 16. This is plain vector code, which
+    every processor has.
+    """
     signature = types.void(table, places, types.int64, best)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Generate the code."""
         kinds = (signature.args[0], signature.args[1], signature.args[3])
         arrays = [context.make_array(kind)(context, builder, args[place]) for kind, place in zip(kinds, (0, 1, 3), strict=True)]
         width = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
@@ -243,10 +249,11 @@ def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: 
 
 @intrinsic
 def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
-    """Asks for the cache lines of `rows[row]`, C-contiguous; reads nothing, so that any row is safe."""
+    """Prefetch the cache lines of `rows[row]`, C-contiguous; nothing is read, so any row is safe."""
     signature = types.void(rows, types.int64)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Generate the code."""
         kind = signature.args[0]
         array = context.make_array(kind)(context, builder, args[0])
         width = builder.mul(cgutils.unpack_tuple(builder, array.shape, 2)[1], _I64(kind.dtype.bitwidth // 8))
@@ -262,10 +269,11 @@ def prefetch(typing_context: Any, rows: Any, row: Any) -> Any:
 
 @intrinsic
 def prefetch_cell(typing_context: Any, cells: Any, place: Any) -> Any:
-    """Asks for the cache line of `cells[place]`; reads nothing, so that any place is safe."""
+    """Prefetch the cache line of `cells[place]`; nothing is read, so any place is safe."""
     signature = types.void(cells, types.int64)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Generate the code."""
         array = context.make_array(signature.args[0])(context, builder, args[0])
         byte = ir.IntType(8).as_pointer()
         ask = _external(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _I32, _I32, _I32])
@@ -297,11 +305,11 @@ def _dot_plain(vectors: Any, query: Any, sums: Any) -> None:
 
 
 # (vectors int16 [4, 2 pairs], query int16 [pairs, 16, 2], sums int32 [4, 16]) -> sums are overwritten. All C-contiguous;
-# there is at least one pair, and the caller sees to it that no sum passes 31 bits.
+# There is at least one pair, and the caller ensures that no sum exceeds 31 bits.
 dot_block = _dot_avx2 if _has_avx2() else _dot_plain
 
 # (vector int16 [width], base int16 [width]) -> int32: adds base to vector, and returns the sum of the squares. width is a
-# multiple of 16, and the squares of no row pass 31 bits.
+# multiple of 16, and the squares of no row exceed 31 bits.
 add_base = _add_avx2 if _has_avx2() else _add_plain
 
 

@@ -1,4 +1,4 @@
-"""Objects of JSON and TOML as dataclasses: the one reader of settings, manifests and versions. msgspec checks the types."""
+"""JSON and TOML objects as dataclasses: the reader of all settings, manifests and versions. msgspec checks the types."""
 
 from __future__ import annotations
 
@@ -27,9 +27,17 @@ _NAMES = {"array": "a list", "object": "a table", "null": "none"}
 
 
 def parse(text: bytes | str, error: type[ColbertVespaError], where: str, advice: str = "", **fixed: Any) -> dict[str, Any]:
-    """The JSON object `text`, without the keys `fixed`, each of which must have that value.
+    """Parse the JSON object `text`, and drop the keys `fixed`, each of which must have the given value.
 
-    where: the file; advice: what to do where it is another. Raises: `error`.
+    Args:
+        text: the JSON.
+        error: the error to raise.
+        where: the file, for error messages.
+        advice: what to do if a fixed key has another value.
+        fixed: keys and their values.
+
+    Raises:
+        ColbertVespaError: `error`, if the text is not such an object.
     """
     end = f": {advice}" if advice else ""
     try:
@@ -41,30 +49,43 @@ def parse(text: bytes | str, error: type[ColbertVespaError], where: str, advice:
     for key, known in fixed.items():
         if (value := data.pop(key, None)) != known:
             shown = repr(value)[:60]
-            raise error(f"{where}: {key.replace('_', ' ')} {shown} unknown, this release reads {known!r}{end}")
+            raise error(f"{where}: {key.replace('_', ' ')} {shown} is unknown; this release reads {known!r}{end}")
     return data
 
 
 def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with its checksum."""
+    """Return `data` with its checksum."""
     text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"))
     return {**data, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def parse_sealed(text: bytes, error: type[ColbertVespaError], where: str, **fixed: Any) -> dict[str, Any]:
-    """As `parse`, of what `sealed` has made. Raises: `error`, where the checksum differs too."""
+    """Parse what `sealed` has made, like `parse`.
+
+    Raises:
+        ColbertVespaError: `error`, also if the checksum differs.
+    """
     data = parse(text, error, where, **fixed)
     if data.pop("sha256", None) != sealed({**data, **fixed})["sha256"]:
-        raise error(f"{where} was changed (its checksum differs)")
+        raise error(f"{where} has changed (its checksum differs)")
     return data
 
 
 def read(
     kind: type[_Kind], data: object, error: type[ColbertVespaError], where: str = "", *, noun: str = "key", path: str = ""
 ) -> _Kind:
-    """`data` as the dataclass `kind`: no key that it does not have, no value of another type, no number that is not finite.
+    """Return `data` as the dataclass `kind`, without unknown keys, wrong types or numbers that are not finite.
 
-    where: the file; noun: what a key is called there; path: of `data` in it. Raises: `error` naming the key by its path.
+    Args:
+        kind: the dataclass.
+        data: the parsed object.
+        error: the error to raise.
+        where: the file, for error messages.
+        noun: what a key is called there.
+        path: path of `data` in the file.
+
+    Raises:
+        ColbertVespaError: `error`, if a key does not fit; the message names it by its path.
     """
     try:
         found = msgspec.convert(data, kind, from_attributes=True)
@@ -72,7 +93,7 @@ def read(
     except msgspec.ValidationError as refused:
         faults = iter([_told(str(refused), kind, data, path)])
     except (OverflowError, RecursionError):
-        faults = iter([(path or "all", "has a number, or tables in tables, beyond what can be read")])
+        faults = iter([(path or "all", "has a number too large or tables nested too deeply to be read")])
     for key, what in faults:
         raise error(f"{where}: {noun} {key}: {what}" if where else f"{noun} {key}: {what}")
     return found
@@ -91,7 +112,7 @@ def _told(message: str, kind: type, data: object, path: str) -> tuple[str, str]:
 
 
 def _with_keys(kind: type, data: object, place: str) -> str:
-    """`place` with the keys where msgspec has `[...]` for an entry of a mapping: found by trying one after the other."""
+    """Return `place` with the keys in place of msgspec's `[...]` for an entry of a mapping, found by trying each."""
     holder: Any = (data := copy.deepcopy(data))
     told = ""
     for step in re.findall(r"\[\.\.\.\]|\w+", place) if "[...]" in place else ():
@@ -105,7 +126,7 @@ def _with_keys(kind: type, data: object, place: str) -> str:
 
 
 def _fits(kind: type, data: object, holder: dict[object, object], entries: dict[object, object]) -> bool:
-    """Whether `data` is a `kind` where its mapping `holder` has these entries alone, which it then has."""
+    """Tell whether `data` is a `kind` if its mapping `holder` has only these entries."""
     holder.clear()
     holder.update(entries)
     try:
@@ -116,7 +137,7 @@ def _fits(kind: type, data: object, holder: dict[object, object], entries: dict[
 
 
 def _faults(found: object, data: object, path: str) -> Iterator[tuple[str, str]]:
-    """What msgspec lets pass: keys that a dataclass does not have, numbers that are not finite."""
+    """Return what msgspec lets pass: unknown keys of a dataclass, and numbers that are not finite."""
     if isinstance(found, float) and not math.isfinite(found):
         yield path, "must be a finite number"
     elif isinstance(found, tuple) and isinstance(data, (list, tuple)):
@@ -131,7 +152,7 @@ def _faults(found: object, data: object, path: str) -> Iterator[tuple[str, str]]
                 if name in known:
                     yield from _faults(known[name], data[name], _joined(path, str(name)))
                 else:
-                    yield _joined(path, str(name)), f"unknown; known: {', '.join(known)}"
+                    yield _joined(path, str(name)), f"is unknown; known: {', '.join(known)}"
 
 
 def _joined(path: str, name: str) -> str:

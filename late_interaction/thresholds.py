@@ -1,13 +1,13 @@
-"""Thresholds of the binary codec: where a projection leaves the vectors off centre, a bit cut at 0 says little.
+"""Thresholds of the binary codec, for projections whose vectors are off centre, so that a bit cut at 0 says little.
 
     bit_j     = v_j > cuts_j
     decoded_j = cuts_j + spread_j (2 bit_j - 1)
 
-so that with b the bits, the product with a query row q is that of plain sign bits, moved and scaled:
+With b the bits, the product with a query row q is that of plain sign bits, moved and scaled:
 
     q . decoded = 2 (q * spread) . b + q . (cuts - spread)
 
-Without thresholds cuts are 0 and spread is 1 / sqrt(d): `(2 q.b - sum(q)) / sqrt(d)`. Only the first term depends on the
+Without thresholds, cuts are 0 and spread is 1 / sqrt(d): `(2 q.b - sum(q)) / sqrt(d)`. Only the first term depends on the
 document row, so the best row of a passage is found over the plain bits of a scaled query.
 """
 
@@ -32,18 +32,27 @@ __all__ = ["Thresholds", "plain_thresholds", "recall_of", "train_thresholds"]
 
 MAX_BYTES = 1 << 24
 TESTED_PASSAGES, TESTED_QUERIES, QUERY_ROWS = 500, 32, 16
-GAIN = 0.01  # recall that thresholds must bring, or zero stays: less is noise of the sample
+GAIN = 0.01  # least gain in recall; less is noise of the sample, and 0 stays the cut
 
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """`cuts [d]`, `spread [d]` above 0, float32."""
+    """Where each dimension is cut, and the values of its two sides.
+
+    Attributes:
+        cuts: `[d]` float32.
+        spread: `[d]` float32, above 0.
+    """
 
     cuts: Matrix
     spread: Matrix
 
     def __post_init__(self) -> None:
-        """Raises: ValueError naming the array whose shape, type or values do not fit."""
+        """Check the arrays.
+
+        Raises:
+            ValueError: if shape, type or values do not fit; the message names the array.
+        """
         for name in ("cuts", "spread"):
             array = getattr(self, name)
             if array.dtype != np.float32 or not np.isfinite(array).all() or array.shape != (self.dim,):
@@ -53,48 +62,56 @@ class Thresholds:
 
     @property
     def dim(self) -> int:
+        """Return the number of dimensions."""
         return len(self.cuts) if self.cuts.ndim else 0
 
     @functools.cached_property
     def sha256(self) -> str:
+        """Return the identity of the content."""
         digest = hashlib.sha256(f"binary {self.cuts.shape}".encode())
         for array in (self.cuts, self.spread):
             digest.update(np.ascontiguousarray(array, "<f4").tobytes())
         return digest.hexdigest()
 
     def encode(self, vectors: Matrix) -> NDArray[np.uint8]:
-        """Bits `[n, ceil(d / 8)]` of `vectors [n, d]`, most significant first."""
+        """Return bits `[n, ceil(d / 8)]` of `vectors [n, d]`, most significant first."""
         return np.packbits(vectors > self.cuts, axis=1)
 
     def decode(self, packed: NDArray[np.uint8]) -> Matrix:
-        """`[n, d]` of bits `[n, ceil(d / 8)]`."""
+        """Return vectors `[n, d]` of bits `[n, ceil(d / 8)]`."""
         bits = np.unpackbits(packed, axis=1, count=self.dim).astype(np.float32)
         rows: Matrix = self.cuts + self.spread * (2 * bits - 1)
         return rows
 
     def save(self, path: str | Path) -> None:
+        """Write the thresholds to an `.npz`, atomically."""
         save_arrays(path, cuts=self.cuts, spread=self.spread)
 
     @classmethod
     def load(cls, path: str | Path) -> Thresholds:
-        """Raises: BundleError naming the file and what is wrong with it."""
+        """Read thresholds.
+
+        Raises:
+            BundleError: if the file is not valid; the message names it.
+        """
         cuts, spread = load_arrays(path, "file of thresholds", ("cuts", "spread"), MAX_BYTES)
         try:
             return cls(cuts, spread)  # type: ignore[arg-type]  # the class checks them
         except ValueError as error:
-            raise BundleError(f"{path} is no file of thresholds, or is damaged: {error}") from None
+            raise BundleError(f"{path} is not a file of thresholds, or is damaged: {error}") from None
 
 
 def plain_thresholds(dim: int) -> Thresholds:
-    """Sign bits of length-1 rows: cut at 0."""
+    """Return the thresholds of sign bits of unit rows: cut at 0."""
     return Thresholds(np.zeros(dim, np.float32), np.full(dim, 1 / np.sqrt(dim), np.float32))
 
 
 def train_thresholds(sample: Sequence[Matrix], *, seed: int = 0) -> Thresholds | None:
-    """Medians of each dimension over `sample`, a `[t, d]` for each passage; None where they find less than a hundredth more
-    of the exact top 10 than a cut at 0 does, as with vectors that are centred, or trained to be binary.
+    """Return the medians of each dimension over `sample`, a `[t, d]` per passage, or None if they do not help.
 
-    Judged on at most 500 passages and 32 queries, each of 16 seeded rows of a passage.
+    They help if they find at least a hundredth more of the exact top 10 than a cut at 0 does. They do not for vectors that
+    are centred, or trained to be binary. Judged on at most 500 passages and 32 queries, each of 16 seeded rows of a
+    passage.
     """
     random = np.random.default_rng(seed)
     passages = [rows for rows in sample if len(rows)]
@@ -110,7 +127,7 @@ def train_thresholds(sample: Sequence[Matrix], *, seed: int = 0) -> Thresholds |
 
 
 def recall_of(thresholds: Thresholds, passages: Sequence[Matrix]) -> float:
-    """Share of the exact top 10 that MaxSim over the bits finds, for queries made of the passages' own rows."""
+    """Return the share of the exact top 10 that MaxSim over the bits finds, for queries made of the passages' own rows."""
     lengths = [len(rows) for rows in passages]
     vectors = np.concatenate(passages)
     decoded = thresholds.decode(thresholds.encode(vectors))

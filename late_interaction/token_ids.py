@@ -14,7 +14,7 @@ UNKNOWN = -1
 
 
 def joined_rows(parts: Sequence[TokenVectors]) -> TokenVectors:
-    """Rows of all parts, one after the other; UNKNOWN stands for the ids of a part without. At least one part."""
+    """Join the rows of all parts (at least one); UNKNOWN stands for the ids of a part without."""
     vectors = np.concatenate([rows for rows, _ in parts])
     if all(ids is None for _, ids in parts):
         return vectors, None

@@ -1,4 +1,4 @@
-"""Text to token ids by a bundle's rules. Markers are inserted by id, never as text."""
+"""Tokenize text by a bundle's rules. Markers are inserted by id, never as text."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["TokenRows", "Tokenizing", "row_token_ids"]
 
 Offset = tuple[int, int]
-_GROWS = re.compile("\u0130")  # the only character that is two in lower case: an i and a combining dot
+_GROWS = re.compile("\u0130")  # the only character whose lower case is two: an i and a combining dot
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
     """One text of n token rows.
 
-    ids, attention: `[n]` int64. keep: `[n]` bool, rows that are emitted. offsets: character offsets into the text as
-    given, (0, 0) for rows that stand for no text of the user. truncated: whether the text's end was cut off.
+    Attributes:
+        ids: `[n]` int64.
+        attention: `[n]` int64.
+        keep: `[n]` bool, rows that are emitted.
+        offsets: character offsets into the given text; (0, 0) for rows without user text.
+        truncated: whether the end of the text was cut off.
     """
 
     ids: NDArray[np.int64]
@@ -43,14 +47,16 @@ class TokenRows:
 
 
 def row_token_ids(rows: TokenRows, pooling: Pooling | None) -> TokenIds | None:
-    """Vocabulary ids `[t]` of the vectors that an encoder makes of `rows`; None where pooling merges them."""
+    """Return vocabulary ids `[t]` of the vectors that an encoder makes of `rows`; None if pooling merges them."""
     return None if pooling is not None else rows.ids[rows.keep].astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A text as it is tokenized. shift: what to add to its offsets. length: of the text as given. grown: places of characters
-    that lower case has put in."""
+    """A text ready to be tokenized.
+
+    shift: added to its offsets. length: of the given text. grown: places of characters that lower-casing has added.
+    """
 
     text: str
     shift: int
@@ -58,7 +64,7 @@ class _Prepared:
     grown: tuple[int, ...] = ()
 
     def given(self, offsets: list[Offset]) -> list[Offset]:
-        """Offsets into the text as given, of offsets into this one; (0, 0) where they are of the prompt."""
+        """Map offsets into this text to offsets into the given text; (0, 0) if they are in the prompt."""
         return offsets if not (self.shift or self.grown) else [self._given(*offset) for offset in offsets]
 
     def _given(self, start: int, end: int) -> Offset:
@@ -68,11 +74,15 @@ class _Prepared:
 
 
 class Tokenizing:
-    """Both sides of one bundle."""
+    """Tokenizes both sides of one bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises: BundleError where tokenizer.json cannot be read, or vectors are made elsewhere."""
-        from tokenizers import Tokenizer  # when there is something to encode
+        """Read tokenizer.json.
+
+        Raises:
+            BundleError: if it cannot be read, or vectors are made elsewhere.
+        """
+        from tokenizers import Tokenizer  # imported when something is encoded
 
         bundle.check_encodes()
         path = bundle.file("tokenizer.json")
@@ -81,25 +91,27 @@ class Tokenizing:
             self._query = _limited(Tokenizer.from_file(str(path)), bundle.manifest.query, bundle.manifest)
             self._document = _limited(Tokenizer.from_file(str(path)), bundle.manifest.document, bundle.manifest)
         except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception
-            raise BundleError(f"{path} is no tokenizer that can be read: {error}") from None
+            raise BundleError(f"{path} cannot be read as a tokenizer: {error}") from None
 
     def queries(self, texts: Sequence[str]) -> list[TokenRows]:
+        """Tokenize queries."""
         manifest = self._manifest
         rows = self._rows(self._query, texts, manifest.query)
         return [self._expanded(item, manifest.query, manifest.pad_id, manifest.max_tokens) for item in rows]
 
     def documents(self, texts: Sequence[str]) -> list[TokenRows]:
+        """Tokenize documents."""
         return self._rows(self._document, texts, self._manifest.document)
 
     def document_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text alone: none cut off, without special ones, marker and prompt."""
+        """Count the tokens of each text itself: untruncated, without special tokens, marker and prompt."""
         whole = map(without_surrogates, texts)
         lowered = [text.lower() if self._manifest.lower_case else text for text in whole]
         return [len(encoding) for encoding in self._whole.encode_batch(lowered, add_special_tokens=False)]
 
     @cached_property
     def unknown_id(self) -> int:
-        """Of the token that stands for what the vocabulary lacks; -1 where it lacks nothing, as with bytes."""
+        """Return the id of the unknown token; -1 if the vocabulary covers everything, as with bytes."""
         model = json.loads(self._document.to_str())["model"]
         if model.get("unk_id") is not None:
             return int(model["unk_id"])
@@ -108,7 +120,7 @@ class Tokenizing:
 
     @cached_property
     def document_room(self) -> int:
-        """Tokens of a document's own that fit, as far as their number does not depend on what stands beside them."""
+        """Return how many of a document's own tokens fit, if their number does not depend on the surrounding ones."""
         rules = self._manifest.document
         special = len(self._document.encode("").ids)
         return _room(rules, self._manifest) - special - sum(self.document_counts([rules.prompt]))
@@ -136,7 +148,7 @@ class Tokenizing:
 
     def _prepared(self, text: str, rules: SideRules) -> _Prepared:
         whole, shift = rules.prompt + without_surrogates(text), -len(rules.prompt)
-        if self._manifest.strip:  # prompt and text as one, so that blanks between them stay
+        if self._manifest.strip:  # prompt and text as one, so that spaces between them stay
             shift += len(whole) - len(whole.lstrip())
             whole = whole.strip()
         if not self._manifest.lower_case:
@@ -157,7 +169,7 @@ class Tokenizing:
 
     @staticmethod
     def _expanded(rows: TokenRows, rules: SideRules, pad_id: int, limit: int) -> TokenRows:
-        """Query augmentation: its rows are emitted whether the encoder attends to them or not."""
+        """Apply query augmentation: its rows are emitted whether the encoder attends to them or not."""
         expansion = rules.expansion
         if expansion is None:
             return rows
@@ -176,17 +188,17 @@ class Tokenizing:
 
 
 def _limited(tokenizer: Tokenizer, rules: SideRules, manifest: Manifest) -> Tokenizer:
-    """Cuts content so that special tokens survive and the marker still fits."""
+    """Truncate content so that special tokens survive and the marker still fits."""
     tokenizer.no_padding()
     if manifest.rules == "vespa":
-        tokenizer.no_truncation()  # Vespa drops tokens first, then cuts
+        tokenizer.no_truncation()  # Vespa drops tokens first, then truncates
     else:
         tokenizer.enable_truncation(_room(rules, manifest), strategy="longest_first")
     return tokenizer
 
 
 def _room(rules: SideRules, manifest: Manifest) -> int:
-    """Tokens that fit, the marker aside."""
+    """Return how many tokens fit besides the marker."""
     length = manifest.max_tokens if rules.auto else min(rules.length, manifest.max_tokens)
     return length - (rules.marker_id is not None)
 
@@ -194,7 +206,7 @@ def _room(rules: SideRules, manifest: Manifest) -> int:
 def _vespa_row(
     all_ids: list[int], own: list[Offset], ends: tuple[int, int], room: int, rules: SideRules, skip: NDArray[np.int64]
 ) -> TokenRows:
-    """ai.vespa.embedding.ColBertEmbedder: tokens without special ones, some dropped, cut, then put between the ends."""
+    """Follow ai.vespa.embedding.ColBertEmbedder: tokens without special ones, some dropped, truncated, then framed."""
     content = [(id_, place) for id_, place in zip(all_ids, own, strict=True) if id_ not in rules.drop_ids]
     kept = content[: room - 2]
     marker = [] if rules.marker_id is None else [(rules.marker_id, (0, 0))]

@@ -1,11 +1,13 @@
-"""Token vectors kept on disk by content, so that the same text is not encoded twice.
+"""Token vectors cached on disk by content, so that the same text is not encoded twice.
 
     FOLDER/vectors-2.f32     rows of all entries, one after the other, float32
-    FOLDER/entries-2.bin     40-byte records: first 16 bytes of the key's sha256, first row uint64, row count uint32, crc32 of
+    FOLDER/entries-2.bin     40-byte records: first 16 bytes of the key's sha256, first row uint64, row count uint32, crc32
+of
                              the rows, crc32 of all that, four zeros. The first is the head: key MAGIC, row count the dim
 
-Both files only grow. Rows are durable before the record that names them is written; what does not fit its checksum, torn or
-damaged, is a miss. Files `vectors.f32` and `entries.bin` are of an earlier format, which is not read: remove them.
+Both files only grow. Rows are durable before the record that names them is written. A record that does not match its
+checksum, torn or damaged, counts as a miss. Files `vectors.f32` and `entries.bin` are of an earlier format, which is not
+read; they can be removed.
 """
 
 from __future__ import annotations
@@ -30,26 +32,34 @@ __all__ = ["CachedEncoder", "DocumentEncoder", "VectorCache"]
 
 MAGIC = b"CVVECTORCACHE02\n"
 _RECORD = struct.Struct("<16sQIIII")
-_CHECKED = _RECORD.size - 8  # bytes of a record that its checksum is of
+_CHECKED = _RECORD.size - 8  # bytes of a record that its checksum covers
 
 
 class DocumentEncoder(Protocol):
-    """What turns texts into token vectors `[t, d]`; `Encoder` and `CachedEncoder` are."""
+    """Turns texts into token vectors `[t, d]`; implemented by `Encoder` and `CachedEncoder`."""
 
     @property
-    def bundle(self) -> Bundle: ...
+    def bundle(self) -> Bundle:
+        """Return the bundle."""
+
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """Return the precision."""
+
     def encode_documents(self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None) -> list[Matrix]:
-        """rows: of the texts, where they have been tokenized already."""
+        """Return a matrix `[t, d]` per text. rows: the tokenized texts, if they have been tokenized already."""
         ...
 
 
 class VectorCache:
-    """One process at a time; vectors of one dim."""
+    """A cache of vectors of one dim, for one process at a time."""
 
     def __init__(self, folder: Path, dim: int) -> None:
-        """Raises: ColbertVespaError where another process has the cache open, it is of another dim, or the disk refuses."""
+        """Open or create the cache.
+
+        Raises:
+            ColbertVespaError: if another process has it open, its dim differs, or the disk refuses.
+        """
         self.dim = dim
         self._row_bytes = 4 * dim
         self._folder = folder
@@ -60,13 +70,13 @@ class VectorCache:
             self._rows_file = (folder / "vectors-2.f32").open("a+b")
             self._entries_file = (folder / "entries-2.bin").open("a+b")
         except OSError as error:
-            raise ColbertVespaError(f"vector cache {folder} cannot be used: {error}") from None
+            raise ColbertVespaError(f"cannot use vector cache {folder}: {error}") from None
         try:
             fcntl.flock(self._entries_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._load()
         except BlockingIOError:
             self._close_files()
-            raise ColbertVespaError(f"vector cache {folder} is in use by another process") from None
+            raise ColbertVespaError(f"vector cache {folder} is in use by another process; choose another folder") from None
         except BaseException:
             self._close_files()
             raise
@@ -77,8 +87,10 @@ class VectorCache:
         data = self._entries_file.read()
         if not head.startswith(data[: len(head)]):
             if data.startswith(MAGIC):
-                raise ColbertVespaError(f"vector cache {self._folder} is damaged or of another model: name another folder")
-            raise ColbertVespaError(f"{self._folder / 'entries-2.bin'} is not a vector cache: name another folder")
+                raise ColbertVespaError(
+                    f"vector cache {self._folder} is damaged or belongs to another model; choose another folder"
+                )
+            raise ColbertVespaError(f"{self._folder / 'entries-2.bin'} is not a vector cache; choose another folder")
         there = self._rows_file.seek(0, 2) // self._row_bytes
         self._row = 0
         for place in range(len(head), len(data) - len(head) + 1, len(head)):
@@ -95,7 +107,7 @@ class VectorCache:
         return len(self._places)
 
     def get(self, key: bytes) -> Matrix | None:
-        """Vectors `[t, d]` stored under `key` (16 bytes), or None."""
+        """Return the vectors `[t, d]` stored under `key` (16 bytes), or None."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -108,7 +120,7 @@ class VectorCache:
         return np.frombuffer(data, np.float32).reshape(rows, self.dim)
 
     def put(self, key: bytes, vectors: Matrix) -> None:
-        """Survives a crash after `flush`."""
+        """Store vectors; they survive a crash after `flush`."""
         if key in self._places:
             return
         data = np.ascontiguousarray(vectors, np.float32).tobytes()
@@ -118,7 +130,7 @@ class VectorCache:
         self._row += len(vectors)
 
     def flush(self) -> None:
-        """What was put so far is durable when this returns."""
+        """Make everything put so far durable."""
         if self._unwritten:
             self._rows_file.flush()
             os.fsync(self._rows_file.fileno())
@@ -128,6 +140,7 @@ class VectorCache:
             os.fsync(self._entries_file.fileno())
 
     def close(self) -> None:
+        """Flush and close the files."""
         try:
             self.flush()
         finally:
@@ -159,13 +172,16 @@ class CachedEncoder:
 
     @property
     def bundle(self) -> Bundle:
+        """Return the bundle."""
         return self._encoder.bundle
 
     @property
     def precision(self) -> str:
+        """Return the precision."""
         return self._encoder.precision
 
     def encode_documents(self, texts: Sequence[str], rows: Sequence[TokenRows] | None = None) -> list[Matrix]:
+        """Return a matrix `[t, d]` per text, from the cache if it has it."""
         keys = [hashlib.sha256(self._salt + text.encode()).digest()[:16] for text in texts]
         found = [self._cache.get(key) for key in keys]
         missing = [place for place, vectors in enumerate(found) if vectors is None]

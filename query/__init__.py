@@ -1,4 +1,4 @@
-"""Questions answered: candidates, then late-interaction reranking, on Vespa or a local index."""
+"""Answer queries: candidates, then late-interaction reranking, on Vespa or a local index."""
 
 from query.async_client import AsyncClient
 from query.client import Client

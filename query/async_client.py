@@ -1,4 +1,4 @@
-"""The async client: the same plans; what computes runs in a thread, so that the event loop is never held up."""
+"""The async client: the same plans as the sync one; computation runs in a thread, so the event loop is never blocked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ P = ParamSpec("P")
 def _awaited(
     operation: Callable[Concatenate[Core, P], Plan[T]],
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """The method of a client that runs an operation of its core."""
+    """Return the client method that runs an operation of its core."""
 
     @answering(operation)
     async def run(client: AsyncClient, /, *args: P.args, **named: P.kwargs) -> T:
@@ -41,8 +41,11 @@ def _awaited(
 
 
 class AsyncClient:
-    """As Client, and `stages`. It is opened by the first call, or by `async with`. A search that is cancelled asks nothing
-    more. Connections belong to an event loop: `close` ends those of the loop that it is called in."""
+    """The async form of `Client`, with `stages` in addition.
+
+    It is opened by the first call, or by `async with`. A cancelled search sends nothing more. Connections belong to an
+    event loop; `close` ends those of the loop that it is called in.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,11 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """As Client: a malformed address is refused here, all else by the first call. opening: the transport by which
-        applications are read."""
+        """Prepare a client; arguments are those of `Client`.
+
+        A malformed address is rejected here, everything else by the first call. opening: the transport by which
+        applications are read.
+        """
         own_parts = transport is not None or opening is not None
         self._given = ClientArguments(address, bundle, settings, precision, device, own_parts)
         self._open: Callable[[], Core] = lambda: Core(
@@ -71,14 +77,14 @@ class AsyncClient:
 
     @classmethod
     def from_client(cls, client: Client) -> AsyncClient:
-        """One that has its indexes, encoder and settings in common with `client`, and connections of its own."""
+        """Return a client that shares indexes, encoder and settings with `client`, with its own connections."""
         given = client._given
         made = cls(given.address, given.bundle, settings=client._core.settings, precision=given.precision, device=given.device)
         made._core, made._shared, made._given = client._core, True, given
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A copy, also one that was pickled, opens the same indexes anew."""
+        """Support copying and pickling; the copy opens the same indexes again."""
         return self._given.reopening(AsyncClient)
 
     search = takes_options(SearchOptions)(_awaited(Core.search))
@@ -91,19 +97,27 @@ class AsyncClient:
 
     @takes_options(SearchOptions)
     async def stages(self, query: Query, options: SearchOptions) -> AsyncIterator[SearchResult]:
-        """First the k best candidates as the first stage orders them (`stage` is `candidates`), then the reranked hits
-        (`reranked`). Both are asked for at once, so that the second comes no later than by `search`; where it comes first, it
-        is all that comes. Arguments as `search` has them, without offset and scored.
+        """Yield the k best candidates in the first stage's order, then the reranked hits.
+
+        The results' `stage` is `candidates` and `reranked`. Both are requested at once, so the second is as fast as with
+        `search`; if it arrives first, it is the only one.
+
+        Args:
+            query: the query.
+            options: as in `search`, without offset and scored.
+
+        Raises:
+            ColbertVespaError: as in `search`.
         """
         core, early = await self._opened(), options.for_first_stage()
-        at = await asyncio.to_thread(core.named, options.index, core.deadline(options.timeout))  # one version for both
+        at = await asyncio.to_thread(core.named, options.index, core.deadline(options.timeout))  # one version for both stages
         first, last = (asyncio.ensure_future(self._run(core.search_in(at, [query], each))) for each in (early, options))
         try:
             await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
             if first.done() and not last.done():
                 result = first.result()[0]
                 yield result
-                if result.stage == "reranked":  # of `exhaustive`, or of a server whose second stage came first
+                if result.stage == "reranked":  # from `exhaustive`, or a server whose second stage came first
                     return
             yield (await last)[0]
         finally:
@@ -112,12 +126,13 @@ class AsyncClient:
             await asyncio.gather(first, last, return_exceptions=True)
 
     def close_all(self) -> None:
-        """As `close`, with the connections of all event loops, and where none need run."""
+        """Close the connections of all event loops, even if none is running."""
         self._exchange.close_all()
         if self._core is not None and not self._shared:
             self._core.close()
 
     async def close(self) -> None:
+        """Close the connections of this event loop."""
         await self._exchange.close()
         if self._core is not None and not self._shared:
             await asyncio.to_thread(self._core.close)
@@ -137,7 +152,7 @@ class AsyncClient:
         return await asyncio.to_thread(self._open_once)
 
     def _open_once(self) -> Core:
-        with self._opening:  # callers of several event loops
+        with self._opening:  # callers from several event loops
             if self._core is None:
                 self._core = self._open()
             return self._core

@@ -1,4 +1,4 @@
-"""What the client asks of an index, whichever backend it is in."""
+"""The interface between the client and an index of either backend."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ Where: TypeAlias = Mapping[str, object] | None
 
 
 class DenseModel(Protocol):
-    """What makes the dense vectors of queries."""
+    """Makes the dense vectors of queries."""
 
-    def encode_queries(self, texts: Sequence[str]) -> Matrix: ...
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        """Return a row per text."""
 
 
 NO_MODEL = (
-    "the bundle has no model to encode it with: give ready rows (--vectors), or candidates bm25, which rank by words alone"
+    "the bundle has no model to encode it; give ready-made rows (--vectors), or use candidates bm25, which need only words"
 )
 
 
@@ -55,88 +56,123 @@ class SearchIndex(Protocol):
     """One index. Both backends raise the same errors."""
 
     def now(self, deadline: float) -> SearchIndex:
-        """The index as it is now, with the bundle that it has now: another that takes its place does not change this one.
+        """Return the index in its current state, with its current bundle; a later replacement does not change it.
 
-        Raises: LocalIndexError, BundleError, VespaError, UsageError where there is no such index any more.
+        Raises:
+            LocalIndexError: if there is no such index any more.
+            BundleError: if its bundle is not known here.
+            VespaError: if Vespa does not answer.
+            UsageError: if a server no longer serves it.
         """
         ...
 
     @property
     def name(self) -> str:
-        """Of a Vespa application the schema, of a local index the folder."""
+        """Return its name: the schema of a Vespa application, the folder of a local index."""
         ...
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """Return its address."""
+
     @property
-    def bundle(self) -> Bundle: ...
+    def bundle(self) -> Bundle:
+        """Return its bundle."""
+
     @property
-    def schema(self) -> MetadataSchema: ...
+    def schema(self) -> MetadataSchema:
+        """Return its metadata fields."""
+
     @property
     def strategies(self) -> tuple[str, ...]:
-        """Names that `candidates` takes here; the first is preferred."""
+        """Return the names that `candidates` accepts; the first is preferred."""
         ...
 
     def settled(self, options: SearchOptions) -> SearchOptions:
-        """With the index's own weights and fusion where none are given."""
+        """Return the options with the index's own weights and fusion as defaults."""
         ...
 
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
-        """Dense models whose vector of the query a search with those options asks, and their dimensions; empty where none.
+        """Return the dimensions of the dense models whose query vector such a search needs; empty if none.
 
-        Raises: UsageError where the index has no such dense model.
+        Raises:
+            UsageError: if the index has no such dense model.
         """
         ...
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
-        """deadline: on the client's clock. Hits without explanations.
+        """Plan a search; its hits have no explanations.
 
-        Raises: FilterError, UsageError, LocalIndexError, VespaError, also where the plan is carried out.
+        Args:
+            query: the encoded query.
+            options: options of the search.
+            deadline: on the client's clock.
+
+        Raises:
+            FilterError: if the filter is not valid.
+            UsageError: if an option does not fit.
+            LocalIndexError: if the index is damaged; also while the plan runs.
+            VespaError: if Vespa does not answer or refuses; also while the plan runs.
         """
         ...
 
     def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
-        """As `search` for each of them, side by side."""
+        """Plan `search` for several queries side by side."""
         ...
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
-        """MaxSim with the stored vectors of those passages; unknown ids are left out."""
+        """Plan MaxSim with the stored vectors of those passages; unknown ids are left out."""
         ...
 
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
-        """The passages of those documents, metadata as shown; unknown ids are left out, and what the filter does not select.
+        """Plan to read the passages of those documents that the filter selects, with metadata as shown.
 
-        Raises: FilterError.
+        Unknown ids are left out.
+
+        Raises:
+            FilterError: if the filter is not valid.
         """
         ...
 
     def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
-        """Ids of documents of at most `limit` passages that the filter selects. Raises: as `get`."""
-        ...
+        """Plan to read the document ids of at most `limit` passages that the filter selects.
 
-    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
-        """Stored unit rows `[t, d]` of those passages, as the codec decodes them; unknown ids are left out.
-
-        Raises: UsageError where the index cannot give them.
+        Raises:
+            FilterError: if the filter is not valid.
         """
         ...
 
-    def close(self) -> None: ...
+    def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
+        """Plan to read stored unit rows `[t, d]` of those passages, as decoded; unknown ids are left out.
+
+        Raises:
+            UsageError: if the index cannot return them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the index."""
 
 
 def choose_strategy(asked: str, known: tuple[str, ...], address: str, unfit: Mapping[str, str]) -> tuple[str, str]:
-    """The candidates of a query, and why where nobody named them. known: in order of preference, as the index describes itself.
-    unfit: strategies that cannot take this query, and why.
+    """Return the candidates of a query, and the reason if nobody named them.
 
-    Raises: UsageError where the strategy that was asked for is unknown or cannot take the query, or none can.
+    Args:
+        asked: candidates asked for.
+        known: strategies of the index, in order of preference.
+        address: the index, for messages.
+        unfit: strategies that cannot take this query, and why.
+
+    Raises:
+        UsageError: if the requested strategy is unknown or cannot take the query, or none can.
     """
     if asked != AUTO:
         single = {part for name in known for part in parts_of(name)}
         for part in parts_of(asked):
             if part not in single:
-                raise UsageError(f"candidates {part!r} unknown at {address}; it has: {', '.join(known)}")
+                raise UsageError(f"candidates {part!r} are unknown at {address}; known: {', '.join(known)}")
             if part in unfit:
-                raise UsageError(f"candidates {part} cannot take this query: {unfit[part]}")
+                raise UsageError(f"candidates {part} do not work with this query: {unfit[part]}")
         return asked, ""
     why = {name: next((unfit[part] for part in parts_of(name) if part in unfit), "") for name in known}
     for strategy in known:
@@ -145,13 +181,15 @@ def choose_strategy(asked: str, known: tuple[str, ...], address: str, unfit: Map
             return strategy, f"{strategy} is the first of {', '.join(known)} that {address} has for this query" + (
                 f" ({'; '.join(before)})" if before else ""
             )
-    raise UsageError(f"no candidates at {address} can take this query: " + "; ".join(f"{n}: {w}" for n, w in why.items()))
+    raise UsageError(f"no candidates at {address} work with this query: " + "; ".join(f"{n}: {w}" for n, w in why.items()))
 
 
 def unfit_for(query: EncodedQuery, options: SearchOptions, dense: str | None) -> dict[str, str]:
-    """Strategies that cannot take a query for what it lacks, and why. options: with the index's defaults. dense: the model that
-    they name."""
-    words = "it needs the query as text, not ready rows"
+    """Return strategies that cannot take a query because it lacks something, and why.
+
+    options: with the index's defaults. dense: the model that they name.
+    """
+    words = "it needs the query as text, not ready-made rows"
     vector = f"it needs the query as text, or its vector of dense model {dense!r} (QueryVectors)"
     weights = options.fusion_weights
     found = {} if len(query.rows) else _unfit_without_rows(options)
@@ -167,7 +205,7 @@ def unfit_for(query: EncodedQuery, options: SearchOptions, dense: str | None) ->
 
 
 def _unfit_without_rows(options: SearchOptions) -> dict[str, str]:
-    """All but what ranks by words or dense vectors alone. Raises: UsageError where nobody named candidates."""
+    """Return all strategies but those that need only words or dense vectors; UsageError if nobody named candidates."""
     if options.candidates == AUTO:
         raise UsageError(f"a text cannot be searched here: {NO_MODEL}")
     ranked = "maxsim" in options.fusion_weights
@@ -175,13 +213,17 @@ def _unfit_without_rows(options: SearchOptions) -> dict[str, str]:
 
 
 def dense_model(asked: str | None, known: Iterable[str], address: str) -> str:
-    """Of a search: the one that is named, or the only one, or `dense`. Raises: UsageError where there is none."""
+    """Return the dense model of a search: the named one, the only one, or `dense`.
+
+    Raises:
+        UsageError: if there is none.
+    """
     names = tuple(known)
     if not names:
-        raise UsageError(f"{address} has no dense model: export its bundle with --dense, and feed it again")
+        raise UsageError(f"{address} has no dense model; export its bundle with --dense, and feed it again")
     chosen = asked or (names[0] if len(names) == 1 else "dense")
     if chosen not in names:
-        what = f"dense model {chosen!r} unknown at {address}" if asked else f"{address} has several dense models: name one"
+        what = f"dense model {chosen!r} is unknown at {address}" if asked else f"{address} has several dense models; choose one"
         raise UsageError(f"{what}; it has: {', '.join(names)}")
     return chosen
 
@@ -189,8 +231,10 @@ def dense_model(asked: str | None, known: Iterable[str], address: str) -> str:
 def dense_of_query(
     options: SearchOptions, strategies: Sequence[str], models: Mapping[str, int], address: str
 ) -> Mapping[str, int]:
-    """As SearchIndex.dense_needed. options: with the index's defaults. models: dense models of the index and their
-    dimensions."""
+    """Return the dense models that a query needs; see `SearchIndex.dense_needed`.
+
+    options: with the index's defaults. models: dense models of the index and their dimensions.
+    """
     asked = replace(options, candidates=strategies[0]) if options.candidates == AUTO else options
     if not asked.needs_dense:
         if options.dense is not None:
@@ -201,33 +245,41 @@ def dense_of_query(
 
 
 def check_query(query: object, dim: int) -> str | Matrix:
-    """A cleaned text, or rows `[q, dim]` as float32. Raises: UsageError on a blank text or rows of another shape."""
+    """Return a cleaned text, or rows `[q, dim]` as float32.
+
+    Raises:
+        UsageError: if the text is blank or the rows have another shape.
+    """
     if isinstance(query, str):
         text = clean_text(query)
         if not text.strip():
             raise UsageError("the query is blank")
         return text
     rows = _numbers(query)
-    if rows.ndim == 1 and rows.size and rows.size % dim == 0:  # all numbers in one list, as documents may have them
+    if rows.ndim == 1 and rows.size and rows.size % dim == 0:  # all numbers in one list, as in documents
         rows = rows.reshape(-1, dim)
     if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or not np.isfinite(rows).all():
         raise UsageError(f"query rows must be finite numbers of shape [q, {dim}], got {list(rows.shape)}")
     return rows
 
 
-def _numbers(given: object, what: str = "a query is a text or rows of numbers") -> Matrix:
-    """Raises: UsageError, in which `what` says what is wanted."""
+def _numbers(given: object, what: str = "a query must be a text or rows of numbers") -> Matrix:
+    """Return numbers; UsageError, in which `what` says what is needed, if they are not."""
     try:
         if given is None or isinstance(given, (bytes, Mapping, Set)) or getattr(given, "dtype", np.dtype(float)).kind == "c":
             raise TypeError
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # values that are too large become infinite and are rejected
             return np.ascontiguousarray(given, np.float32)
     except (TypeError, ValueError):
         raise UsageError(f"{what}, got {type(given).__name__}") from None
 
 
 def ready_query(query: QueryVectors, dim: int) -> EncodedQuery:
-    """Raises: UsageError as check_query."""
+    """Return a query that needs no encoding.
+
+    Raises:
+        UsageError: as in `check_query`.
+    """
     rows = check_query(_numbers(query.rows), dim)
     assert not isinstance(rows, str)
     text = None if query.text is None else checked_text(query.text, "the text of QueryVectors")
@@ -235,9 +287,16 @@ def ready_query(query: QueryVectors, dim: int) -> EncodedQuery:
 
 
 def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, encodes: bool = True) -> EncodedQuery:
-    """dim: of the rows. encoder: asked for where the query is a text. encodes: whether there is one; else a text has no rows.
+    """Encode a query.
 
-    Raises: UsageError as check_query.
+    Args:
+        query: text, rows or QueryVectors.
+        dim: dimensions of a row.
+        encoder: called if the query is a text.
+        encodes: whether there is an encoder; otherwise a text has no rows.
+
+    Raises:
+        UsageError: as in `check_query`.
     """
     if isinstance(query, QueryVectors):
         return ready_query(query, dim)
@@ -254,9 +313,12 @@ def encode_query(query: object, dim: int, encoder: Callable[[], Encoder], *, enc
 
 
 def with_dense(query: EncodedQuery, needed: Mapping[str, int], encoder: Callable[[str], DenseModel]) -> EncodedQuery:
-    """With the vectors that it still lacks, where it has a text to make them of. needed: dimensions by name of the model.
+    """Add the dense vectors that the query still lacks, if it has a text.
 
-    Raises: UsageError on a ready vector of another shape, or without a direction.
+    needed: dimensions by name of the model.
+
+    Raises:
+        UsageError: if a supplied vector has another shape, or is all zeros.
     """
     models = {name: encoder(name) for name in needed if query.text and name not in query.dense}
     start = time.perf_counter()
@@ -272,9 +334,9 @@ def with_dense(query: EncodedQuery, needed: Mapping[str, int], encoder: Callable
 
 
 def _ready_dense(given: Mapping[str, Vector]) -> dict[str, Vector]:
-    """Raises: UsageError where they are not vectors by name."""
+    """Return supplied vectors by name; UsageError if they are not that."""
     if not isinstance(given, Mapping):
-        raise UsageError(f'dense vectors of a query are given by name, as {{"dense": vector}}, got {type(given).__name__}')
+        raise UsageError(f'dense vectors of a query must be given by name, as {{"dense": vector}}, got {type(given).__name__}')
     return {
         str(name): _numbers(vector, f"the query's vector of dense model {name!r} must be numbers")
         for name, vector in given.items()

@@ -14,10 +14,10 @@ __all__ = ["WordScores"]
 
 
 class WordScores:
-    """BM25 scores of an index for one text. index: not refreshed meanwhile.
+    """BM25 scores of an index for one text; the index must not be refreshed meanwhile.
 
-    Of an index of shards all passages count, in this process: words have the weights that they have in one index. A shard
-    that cannot be read is left out; the index says so (`missing`).
+    In an index of shards all passages count, in this process, so that words have the same weights as in one index. A shard
+    that cannot be read is left out; the index reports it (`missing`).
     """
 
     def __init__(self, index: PlaidIndex, text: str) -> None:
@@ -26,7 +26,7 @@ class WordScores:
         self._scores = word_scores([(part.segment.words, part.mask) for part in self._parts], text)
 
     def best(self, count: int, where: Filter | None = None, ids: Sequence[str] | None = None) -> dict[str, float]:
-        """Ids and scores of the best `count` passages that share a word with the text, and are selected: best first."""
+        """Return ids and scores of the best `count` selected passages that share a word with the text, best first."""
         allowed = [part.mask for part in self._parts]
         if where is not None or ids is not None:
             allowed = [mask for snapshot in self._snapshots for mask in snapshot.select(where, ids)]
@@ -37,7 +37,7 @@ class WordScores:
         return dict(zip(names, scores.tolist(), strict=True))
 
     def of(self, passage_ids: Iterable[str]) -> dict[str, float]:
-        """Scores of those passages that share a word with the text."""
+        """Return scores of those passages that share a word with the text."""
         by_segment = dict(zip(map(id, self._parts), self._scores, strict=True))
         found = {}
         for passage_id in passage_ids:

@@ -32,7 +32,10 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class ClientArguments:
-    """What a client was opened with. own_parts: whether that includes a transport, which cannot be opened anew."""
+    """The arguments that a client was opened with.
+
+    own_parts: whether they include a transport, which cannot be opened again.
+    """
 
     address: Addresses
     bundle: Bundle | str | Path | None
@@ -42,7 +45,7 @@ class ClientArguments:
     own_parts: bool
 
     def __post_init__(self) -> None:
-        """Paths are made absolute, as a copy may be opened in another folder."""
+        """Make paths absolute, because a copy may be opened in another folder."""
         places = [
             place.absolute() if isinstance(place := locate(one), Path) else str(place) for one in addresses_of(self.address)
         ]
@@ -51,9 +54,13 @@ class ClientArguments:
             object.__setattr__(self, "bundle", as_path(self.bundle).absolute())
 
     def reopening(self, kind: type) -> tuple[object, ...]:
-        """As `__reduce__` gives it. Raises: UsageError where a transport was given."""
+        """Return the result of `__reduce__`.
+
+        Raises:
+            UsageError: if a transport was given.
+        """
         if self.own_parts:
-            raise UsageError("a client with a transport of its own cannot be copied or pickled: open another one")
+            raise UsageError("a client with its own transport cannot be copied or pickled; open another one")
         return functools.partial(kind, settings=self.settings, precision=self.precision, device=self.device), (
             self.address,
             self.bundle,
@@ -61,7 +68,7 @@ class ClientArguments:
 
 
 def _blocking(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[Concatenate[Client, P], T]:
-    """The method of a client that runs an operation of its core."""
+    """Return the client method that runs an operation of its core."""
 
     @answering(operation)
     def run(client: Client, /, *args: P.args, **named: P.kwargs) -> T:
@@ -71,9 +78,30 @@ def _blocking(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[Co
 
 
 class Client:
-    """Searches a local index (a folder), a Vespa application or a server of `colbert-vespa serve` (both `http(s)://host:port`,
-    with `#NAME` for one of its indexes), or several of them; with a bundle and no address (`[]`) it can only rerank. Threads
-    may share one. Close it, or use it in `with`."""
+    """Searches one or several indexes.
+
+    An index is a local folder, a Vespa application or a server of `colbert-vespa serve` (both `http(s)://host:port`, with
+    `#NAME` for one of its indexes). With a bundle and no address (`[]`), a client can only rerank. Threads may share one.
+    Close it, or use it in `with`.
+
+    Args:
+        address: one address or several.
+        bundle: needed for Vespa if the application's own bundle is not known on this machine; a server needs none, and
+            encodes with its own.
+        settings: settings of the client.
+        precision: precision of the model, as in `Encoder`.
+        device: device of the model, as in `Encoder`.
+        transport: for tests.
+        clock: for tests.
+        sleep: for tests.
+
+    Raises:
+        LocalIndexError: if there is no index, or it is damaged.
+        BundleError: if the bundle is not known or damaged.
+        VespaError: if Vespa does not answer.
+        UsageError: if an argument does not fit.
+        MissingDependency: if onnxruntime lacks the device.
+    """
 
     def __init__(
         self,
@@ -87,11 +115,7 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """bundle: needed for Vespa where the application's own bundle is not known on this machine; a server needs none, and
-        encodes with its own. precision, device: of the model, as `Encoder` has them. transport, clock, sleep: for tests.
-
-        Raises: LocalIndexError, BundleError, VespaError, UsageError; MissingDependency where onnxruntime lacks the device.
-        """
+        """Open the indexes."""
         self._given = ClientArguments(address, bundle, settings, precision, device, transport is not None)
         self._core = Core(
             address, bundle, settings=settings, precision=precision, device=device, transport=transport, clock=clock
@@ -100,35 +124,37 @@ class Client:
 
     @property
     def indexes(self) -> tuple[str, ...]:
-        """Names that `index` takes."""
+        """Return the names that `index` accepts."""
         return tuple(self._core.indexes)
 
     @property
     def address(self) -> str:
-        """Of the first index that is asked by default; '' without an index."""
+        """Return the address of the first default index; '' without an index."""
         return self._first.address if self._core.indexes else ""
 
     @property
     def bundle(self) -> Bundle:
+        """Return the bundle of the first default index."""
         return self._core.bundle
 
     @property
     def model(self) -> str:
-        """The name of the model that encodes, here or at a server."""
+        """Return the name of the model that encodes, here or at a server."""
         return self._core.model
 
     @property
     def schema(self) -> MetadataSchema:
-        """Metadata fields of the first index."""
+        """Return the metadata fields of the first index."""
         return self._first.schema
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """Names that `candidates` takes for the first index, in its order of preference."""
+        """Return the names that `candidates` accepts for the first index, in order of preference."""
         return self._first.strategies
 
     @property
     def encoder(self) -> Encoder:
+        """Return the encoder of the first default index."""
         return self._core.encoder(self._core.bundle)
 
     search = takes_options(SearchOptions)(_blocking(Core.search))
@@ -140,10 +166,11 @@ class Client:
     rerank = _blocking(Core.rerank)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A copy, also one that was pickled, opens the same indexes anew."""
+        """Support copying and pickling; the copy opens the same indexes again."""
         return self._given.reopening(Client)
 
     def close(self) -> None:
+        """Close the indexes and connections."""
         self._exchange.close()
         self._core.close()
 

@@ -1,4 +1,4 @@
-"""What both clients are: the indexes behind some addresses, and every operation as a plan (plans.py)."""
+"""The common core of both clients: the indexes behind some addresses, and every operation as a plan (plans.py)."""
 
 from __future__ import annotations
 
@@ -54,30 +54,34 @@ Addresses: TypeAlias = str | Path | Sequence[str | Path]
 C = TypeVar("C", bound=Covered)
 K = TypeVar("K")
 E = TypeVar("E", Encoder, DenseEncoder, CrossEncoder)
-ENCODERS = 4  # kept: of bundles that an index had before, none is asked any more
+ENCODERS = 4  # kept: bundles that an index had before are no longer used
 
 
 def addresses_of(given: Addresses) -> list[str | Path]:
-    """One address, or several. Raises: UsageError on what is neither."""
+    """Return one address, or several, as a list.
+
+    Raises:
+        UsageError: if it is neither.
+    """
     if isinstance(given, (str, os.PathLike)):
         return [given]
     if not isinstance(given, Sequence) or isinstance(given, bytes):
-        raise UsageError(f"an address is a text, a Path or a list of them, got {type(given).__name__}")
+        raise UsageError(f"an address must be a string, a Path or a list of them, got {type(given).__name__}")
     return list(given)
 
 
 def _by_words(hit: Hit) -> Hit:
-    """A hit that has no MaxSim, scored by BM25."""
+    """Return a hit without MaxSim, scored by BM25."""
     stages = {"bm25": hit.stages.get("bm25", hit.stages.get("candidates", hit.score))}
     return replace(hit, score=stages["bm25"], stages=stages)
 
 
 class Core:
-    """Its operations are those of both clients, which run the plans.
+    """Indexes and operations of both clients, which run the plans.
 
-    Indexes by name, in the order of the addresses; several of one name have their whole address as name. `default` are the
-    names that are asked where no index is named: of each address the one that it names, or its first. With a bundle and no
-    address there is no index, and `rerank` is all that it can do.
+    Indexes are named, in the order of the addresses; several with the same name have their whole address as name. `default`
+    has the names that are searched if no index is named: of each address the named one, or its first. With a bundle and no
+    address there is no index, and only `rerank` works.
     """
 
     def __init__(
@@ -91,7 +95,11 @@ class Core:
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: LocalIndexError, BundleError, VespaError, UsageError, MissingDependency."""
+        """Open the indexes.
+
+        Raises:
+            ColbertVespaError: as in `Client`.
+        """
         self.settings = settings or ClientSettings()
         self.clock = clock
         self._precision = precision
@@ -121,8 +129,10 @@ class Core:
     def _opened(
         self, address: str | Path, bundle: Bundle | None, transport: httpx.BaseTransport | None
     ) -> list[tuple[SearchIndex, bool]]:
-        """The indexes at an address, and whether each is asked by default. Of an application's further indexes those of another
-        bundle are left out: they have an address of their own."""
+        """Return the indexes at an address, and whether each is a default.
+
+        An application's further indexes with another bundle are left out: they have their own address.
+        """
         place = locate(address)
         if isinstance(place, Path):
             from query.local import LocalSearch
@@ -153,20 +163,25 @@ class Core:
     def _served(
         self, place: VespaUrl, bundle: Bundle | None, transport: httpx.BaseTransport | None
     ) -> list[tuple[SearchIndex, bool]]:
-        """As _opened, of a server of ours. Raises: UsageError where it serves no such index."""
+        """Return the indexes of a server of ours; UsageError if it serves no such index."""
         server = Server(place.url, self.settings.timeout, transport=transport, clock=self.clock)
         asked = server.facts(place.index or next(iter(server.known), "")).name
         names = [asked, *(name for name in server.known if name != asked)]
         return [(ServerIndex(server, name, own_bundle=bundle), name == asked) for name in names]
 
     def named(self, names: Names = None, deadline: float | None = None) -> list[SearchIndex]:
-        """The indexes as they are now. Raises: UsageError where one is unknown or named twice; as SearchIndex.now."""
+        """Return the indexes in their current state.
+
+        Raises:
+            UsageError: if one is unknown or named twice.
+            ColbertVespaError: as in `SearchIndex.now`.
+        """
         if not self.indexes:
-            raise UsageError("this client has a bundle and no index, so that it can only rerank: give it an address")
+            raise UsageError("this client has a bundle but no index, so it can only rerank; give it an address")
         chosen = self.default if names is None else check_names(names)
         for name in chosen:
             if name not in self.indexes:
-                raise UsageError(f"index {name!r} unknown; there are: {', '.join(self.indexes)}")
+                raise UsageError(f"index {name!r} is unknown; known: {', '.join(self.indexes)}")
         if not chosen or len(set(chosen)) < len(chosen):
             raise UsageError("name at least one index, and each once")
         until = self.deadline(None) if deadline is None else deadline
@@ -174,7 +189,7 @@ class Core:
 
     @property
     def bundle(self) -> Bundle:
-        """Of the first index that is asked by default; without an index the one that was given."""
+        """Return the bundle of the first default index; without an index the given one."""
         if self.indexes:
             return self.named()[0].bundle
         assert self._own is not None
@@ -182,12 +197,16 @@ class Core:
 
     @property
     def model(self) -> str:
-        """The checkpoint of `bundle`, also where a server has it."""
+        """Return the checkpoint of `bundle`, also if a server has it."""
         first = self.named()[0] if self.indexes else None
         return first.model if isinstance(first, ServerIndex) else self.bundle.manifest.source
 
     def encoder(self, bundle: Bundle) -> Encoder:
-        """Raises: UsageError where the bundle has no model."""
+        """Return the encoder of a bundle.
+
+        Raises:
+            UsageError: if the bundle has no model.
+        """
         if not bundle.encodes:
             raise UsageError(f"a text cannot be encoded here: {NO_MODEL}")
         return self._kept(
@@ -211,19 +230,27 @@ class Core:
         return encode_query(query, bundle.manifest.dim, lambda: self.encoder(bundle), encodes=bundle.encodes)
 
     def _encoded_for(self, query: object, indexes: Sequence[SearchIndex], options: SearchOptions) -> EncodedQuery:
-        """With the dense vectors that a search of those indexes needs. Raises: UsageError."""
+        """Add the dense vectors that a search of those indexes needs."""
         needed = {name: dim for index in indexes for name, dim in index.dense_needed(options).items()}
         return with_dense(self._encoded(query, indexes[0]), needed, lambda name: self.dense_encoder(indexes[0].bundle, name))
 
     def dense_encoder(self, bundle: Bundle, name: str) -> DenseEncoder:
-        """Raises: UsageError where the bundle has no such dense model, or it has no graph."""
+        """Return the encoder of a dense model.
+
+        Raises:
+            UsageError: if the bundle has no such dense model, or it has no graph.
+        """
         device = self._device
-        if device == AUTO:  # where the token model runs
+        if device == AUTO:  # on the token model's device
             device = self.encoder(bundle).device if bundle.encodes else CPU
         return self._kept(self._dense_encoders, (bundle.sha256, name), lambda: DenseEncoder(bundle, name, device=device))
 
     def cross_encoder(self, given: CrossEncoder | str | Path) -> CrossEncoder:
-        """The one that is in that folder now. Raises: BundleError."""
+        """Return the cross-encoder that is in that folder now.
+
+        Raises:
+            BundleError: if there is none, or it is damaged.
+        """
         if isinstance(given, CrossEncoder):
             return given
         folder = CrossEncoderFolder.open(given, verify=False)
@@ -231,43 +258,74 @@ class Core:
         return self._kept(self._cross_encoders, folder.sha256, lambda: CrossEncoder(given, device=device))
 
     def _last_stage(self, options: SearchOptions) -> LastStage | None:
-        """Where it is here, not at a server. Raises: BundleError."""
+        """Return the last stage if it runs here, not at a server."""
         return None if options.rerank_with is None else LastStage(self.cross_encoder(options.rerank_with), options)
 
     def deadline(self, timeout: float | None) -> float:
-        """Raises: UsageError on a timeout that is not above 0."""
+        """Return the deadline of a call.
+
+        Raises:
+            UsageError: if the timeout is not above 0.
+        """
         return self.clock() + (self.settings.timeout if timeout is None else check_seconds("timeout", timeout))
 
     def search(self, query: Query, options: SearchOptions) -> Plan[SearchResult]:
-        """The best k passages for a text or ready rows `[q, d]`. Arguments: the fields of SearchOptions, k also by position.
+        """Return the best k passages for a text or ready-made rows `[q, d]`.
 
-        Raises: UsageError on an argument out of range, FilterError, IncompleteAnswer where the settings require full answers,
-        LocalIndexError, VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused.
+        Args:
+            query: a text, rows `[q, d]` or QueryVectors.
+            options: the fields of SearchOptions by keyword, k also by position.
+
+        Returns:
+            the hits, best first, with details of the search.
+
+        Raises:
+            UsageError: if an argument is out of range.
+            FilterError: if the filter is not valid.
+            IncompleteAnswer: if the settings require full answers and this is none.
+            LocalIndexError: if a local index is damaged.
+            VespaUnreachable: if there is no answer.
+            VespaTimeout: if there is no answer before the deadline.
+            VespaBusy: if Vespa stays overloaded.
+            VespaRefused: if Vespa rejects the query.
         """
         if isinstance(query, (list, tuple)):
-            raise UsageError("search takes one query: give a list of queries to search_many")
+            raise UsageError("search takes one query; use search_many for a list of queries")
         return (yield from self.search_many([query], options))[0]
 
     def search_many(self, queries: Sequence[Query], options: SearchOptions) -> Plan[list[SearchResult]]:
-        """As `search` for each of them, side by side: one result for each, in order."""
+        """Run `search` for each of `queries` side by side.
+
+        Args:
+            queries: the queries.
+            options: as in `search`.
+
+        Returns:
+            one result for each query, in order.
+
+        Raises:
+            ColbertVespaError: as in `search`.
+        """
         return (yield from self.search_in(self.named(options.index, self.deadline(options.timeout)), queries, options))
 
     def search_in(
         self, indexes: Sequence[SearchIndex], queries: Sequence[Query | EncodedQuery], options: SearchOptions
     ) -> Plan[list[SearchResult]]:
-        """As search_many. indexes: what `named` gave, so that several searches see one version; queries that are encoded
-        already are of their bundle."""
+        """Run `search_many` in indexes from `named`, so that several searches see one version.
+
+        Encoded queries must belong to the indexes' bundle.
+        """
         start, deadline = self.clock(), self.deadline(options.timeout)
         server, last = only_server(indexes), self._last_stage(options)
         if last is None and server is None and options.rerank_with_top is not None:
-            raise UsageError("rerank_with_top needs rerank_with, the folder of a cross-encoder: only servers have their own")
+            raise UsageError("rerank_with_top needs rerank_with, the folder of a cross-encoder; only servers have their own")
         asked = options if last is None else last.before
         if server is not None:
             indexes = [server]
             encoded_queries = [server.asked(query) for query in given_list(queries, "queries")]
         else:
             check_comparable(indexes)
-            asked = indexes[0].settled(asked)  # of several the first one's, or their scores could not be compared
+            asked = indexes[0].settled(asked)  # with several indexes the first one's, so that scores can be compared
             encoded_queries = [self._encoded_for(query, indexes, asked) for query in given_list(queries, "queries")]
         if last is not None:
             last.check(encoded_queries)
@@ -288,7 +346,7 @@ class Core:
     def _one(
         self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
     ) -> Plan[SearchResult]:
-        """A text without rows is ranked by its words, by which candidates bm25 are found."""
+        """Search one index; a text without rows is ranked by its words, which find the candidates bm25."""
         words = not len(encoded.rows) and options.candidates == "bm25"
         how = options.by_candidates() if words else options
         if len(indexes) == 1:
@@ -307,7 +365,7 @@ class Core:
     def _finished(
         self, index: SearchIndex, encoded: EncodedQuery, result: SearchResult, options: SearchOptions
     ) -> SearchResult:
-        """A server explains by itself."""
+        """Add explanations; a server explains by itself."""
         explains = options.explain and not isinstance(index, ServerIndex)
         if explains and encoded.text and len(encoded.rows) and not encoded.ready:
             start = time.perf_counter()
@@ -319,13 +377,13 @@ class Core:
         return self._checked(result)
 
     def _checked(self, answer: C) -> C:
-        """Raises: IncompleteAnswer where the settings require a full answer, and this is none."""
+        """Raise IncompleteAnswer if the settings require a full answer, and this is none."""
         return answer.check_full() if self.settings.require_full else answer
 
     def _parts(
         self, indexes: Sequence[SearchIndex], encoded: EncodedQuery, options: SearchOptions, deadline: float
     ) -> list[Plan[list[SearchResult]]]:
-        """A plan for each application with its indexes, and for each local index."""
+        """Return a plan for each application with its indexes, and for each local index."""
         applications: dict[str, list[VespaIndex]] = {}
         plans: list[Plan[list[SearchResult]]] = []
         for index in indexes:
@@ -338,13 +396,21 @@ class Core:
     def score(
         self, query: Query, ids: Sequence[str], *, index: Names = None, timeout: float | None = None
     ) -> Plan[ById[float]]:
-        """MaxSim of the query with stored passages, by passage id (`hit.passage_id`); unknown ids are left out. Where the
-        answer is not `full`, so may be others.
+        """Return MaxSim of the query with stored passages, by passage id (`hit.passage_id`).
 
-        Raises: as search.
+        Unknown ids are left out. If the answer is not `full`, others may be missing too.
+
+        Args:
+            query: a text, rows `[q, d]` or QueryVectors.
+            ids: passage ids.
+            index: name of the index; None for the only one.
+            timeout: seconds; None for the client's.
+
+        Raises:
+            ColbertVespaError: as in `search`.
         """
         deadline, wanted = self.deadline(timeout), check_ids(ids)
-        only = self._only(index, "score is", deadline)
+        only = self._only(index, "score works on", deadline)
         encoded = self._encoded(query, only)
         if not len(encoded.rows) and not isinstance(only, ServerIndex):
             raise UsageError(f"a text cannot be scored here: {NO_MODEL}")
@@ -353,13 +419,21 @@ class Core:
     def get(
         self, ids: Sequence[str], *, where: Where = None, index: Names = None, timeout: float | None = None
     ) -> Plan[ById[tuple[Passage, ...]]]:
-        """The stored passages of those documents, in their order, by document id; unknown ids are left out, and what the filter
-        does not select. Where the answer is not `full`, passages and documents may be missing.
+        """Return the stored passages of documents that the filter selects, in order, by document id.
 
-        Raises: as search.
+        Unknown ids are left out. If the answer is not `full`, passages and documents may be missing.
+
+        Args:
+            ids: document ids.
+            where: a filter.
+            index: name of the index; None for the only one.
+            timeout: seconds; None for the client's.
+
+        Raises:
+            ColbertVespaError: as in `search`.
         """
         deadline, wanted = self.deadline(timeout), check_ids(ids)
-        only = self._only(index, "get is", deadline)
+        only = self._only(index, "get works on", deadline)
         if not wanted:
             parse_where(where, only.schema)
             return ById()
@@ -369,38 +443,62 @@ class Core:
     def select(
         self, where: Where = None, limit: int = MAX_HITS, *, index: Names = None, timeout: float | None = None
     ) -> Plan[Ids]:
-        """Ids of the documents that a filter selects, in no order; all without one. limit: passages looked at, 10,000 at most.
-        Where the answer is not `full`, ids may be missing.
+        """Return the ids of the documents that a filter selects, in no order; of all without a filter.
 
-        Raises: as get.
+        If the answer is not `full`, ids may be missing.
+
+        Args:
+            where: a filter.
+            limit: most passages to look at, up to 10,000.
+            index: name of the index; None for the only one.
+            timeout: seconds; None for the client's.
+
+        Raises:
+            ColbertVespaError: as in `search`.
         """
         deadline, most = self.deadline(timeout), check_count("limit", limit)
-        return self._checked((yield from self._only(index, "select is", deadline).select(where, most, deadline)))
+        return self._checked((yield from self._only(index, "select works on", deadline).select(where, most, deadline)))
 
     def _only(self, names: Names, what: str, deadline: float) -> SearchIndex:
-        """Raises: UsageError where several indexes are named."""
+        """Return the only index; UsageError if several are named."""
         indexes = self.named(names, deadline)
         if len(indexes) != 1:
-            raise UsageError(f"{what} of one index: name one of {', '.join(index.name for index in indexes)}")
+            raise UsageError(f"{what} one index; choose one of {', '.join(index.name for index in indexes)}")
         return indexes[0]
 
     def vectors(self, ids: Sequence[str], *, index: Names = None, timeout: float | None = None) -> Plan[ById[Matrix]]:
-        """Stored unit rows `[t, d]` of passages by passage id, as the codec decodes them; unknown ids are left out.
-        Where the answer is not `full`, so may be others.
+        """Return stored unit rows `[t, d]` of passages by passage id, as the codec decodes them.
 
-        Raises: UsageError where the index cannot give them (layout chunks, mode streaming); as search.
+        Unknown ids are left out. If the answer is not `full`, others may be missing too.
+
+        Args:
+            ids: passage ids.
+            index: name of the index; None for the only one.
+            timeout: seconds; None for the client's.
+
+        Raises:
+            UsageError: if the index cannot return them (layout chunks, mode streaming).
+            ColbertVespaError: as in `search`.
         """
         deadline, wanted = self.deadline(timeout), check_ids(ids)
-        only = self._only(index, "vectors are", deadline)
+        only = self._only(index, "vectors works on", deadline)
         return self._checked((yield from only.vectors(wanted, deadline))) if wanted else ById()
 
     def rerank(
         self, query: Query, documents: Sequence[str | Document], k: int | None = None, *, explain: bool = False
     ) -> Plan[tuple[Hit, ...]]:
-        """Texts or documents that need not be in the index, encoded here or by the server that has the model, by MaxSim; those
-        without a word come last. The id of a text is its place.
+        """Rank texts or documents by MaxSim; they need not be in the index.
 
-        Raises: UsageError on a query that is blank or of another shape, a k below 1, or what is no list of texts or documents.
+        They are encoded here, or by the server that has the model. Those without a word come last.
+
+        Args:
+            query: a text, rows `[q, d]` or QueryVectors.
+            documents: texts, whose ids are their places, or documents.
+            k: how many to return; None for all.
+            explain: add explanations.
+
+        Raises:
+            UsageError: if the query is blank or has another shape, k is below 1, or documents are not texts or Documents.
         """
         most, explains = None if k is None else check_count("k", k, most=None), check_flag("explain", explain)
         checked = check_documents(documents)
@@ -412,5 +510,6 @@ class Core:
         return reranked(bundle, lambda: self.encoder(bundle), query, checked, most, explains)
 
     def close(self) -> None:
+        """Close the indexes."""
         for index in self.indexes.values():
             index.close()

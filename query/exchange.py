@@ -1,8 +1,7 @@
-"""Queries sent to Vespa, or to a server of ours: pooled connections, deadlines, retries, hedged requests; sync and async, with
-the same decisions.
+"""Send queries to Vespa or to our server: pooled connections, deadlines, retries, hedged requests.
 
-A query changes nothing, so that it may be sent again: after a refused or broken connection, and where Vespa asks to wait. It is
-not where Vespa refused it, or where its time was up.
+The sync and the async form make the same decisions. A query changes nothing, so it may be retried: after a refused or
+broken connection, and if Vespa asks to wait. It is not retried if Vespa refused it, or its time is up.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ __all__ = ["AsyncExchange", "Exchange"]
 T = TypeVar("T")
 Clock = Callable[[], float]
 LEAST_S = 0.005  # with less time than this nothing is sent
-GRACE_S = 0.25  # what the connection waits longer than Vespa: its own timeout has the better answer
-FIRST_PAUSE_S = 0.05  # before a query is sent again to a Vespa that asks to wait; doubled each time
+GRACE_S = 0.25  # how much longer the connection waits than Vespa, whose own timeout gives the better answer
+FIRST_PAUSE_S = 0.05  # seconds before a retry if Vespa asks to wait; doubled each time
 JSON = {"Content-Type": "application/json"}
 LINES = "application/x-ndjson"
 
 
 class _Policy:
-    """What both exchanges decide alike."""
+    """The decisions that both exchanges share."""
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:
         self.settings = settings
         self.clock = clock
 
     def content(self, ask: Ask) -> tuple[bytes, float]:
-        """The body with what is left of the time, and how long the connection waits. Raises: VespaTimeout, UsageError."""
+        """Return the body with the time left, and how long the connection waits."""
         left = ask.deadline - self.clock()
         if left < LEAST_S:
-            raise VespaTimeout(f"the time for the query was up before {ask.url} could be asked: raise timeout")
+            raise VespaTimeout(f"the time for the query was up before it was sent to {ask.url}; raise timeout")
         if isinstance(ask, ServerQuery):
             time_of: dict[str, object] = {"timeout": left}
         else:
@@ -60,7 +59,7 @@ class _Policy:
             raise UsageError(f"the query cannot be written as JSON: {error}") from None
 
     def pause(self, error: VespaError, sent: int, deadline: float) -> float | None:
-        """Seconds to wait before the query is sent again, or None where it is not."""
+        """Return seconds to wait before a retry, or None for no retry."""
         busy = isinstance(error, VespaBusy)
         lost = isinstance(error, VespaUnreachable) and not isinstance(error, VespaTimeout)
         if sent > self.settings.retries or not (busy or lost):
@@ -71,7 +70,7 @@ class _Policy:
         return pause if self.clock() + pause + LEAST_S < deadline else None
 
     def transport_arguments(self, address: httpx.URL) -> dict[str, Any]:
-        """Arguments of a pooled transport for one address. Raises: UsageError."""
+        """Return arguments of a pooled transport for one address."""
         most = self.settings.connections
         return {
             "verify": tls_context() if address.scheme == "https" else True,
@@ -81,7 +80,7 @@ class _Policy:
 
 
 class _Reading:
-    """What comes of one answer. A connection waits for each block anew, so that the time is looked at here."""
+    """Reads one answer. A connection waits for each block separately, so the time is checked here."""
 
     def __init__(self, ask: Ask, clock: Clock, patience: float) -> None:
         self._ask, self._clock, self._until = ask, clock, clock() + patience
@@ -89,14 +88,17 @@ class _Reading:
         self.ended = False
 
     def add(self, block: bytes) -> None:
-        """`ended` is set where no more is wanted. Raises: VespaTimeout; as Body.add."""
+        """Add a block; `ended` is set when no more is wanted."""
         self._body.add(block)
         if self._clock() > self._until:
-            raise VespaTimeout(f"{self._ask.url} did not answer in time: is {kind_of(self._ask)} up and not overloaded?")
+            raise VespaTimeout(
+                f"{self._ask.url} did not answer in time; check that {kind_of(self._ask)} is up and "
+                f"not overloaded, or raise timeout"
+            )
         self.ended = isinstance(self._ask, ServerQuery) and self._ask.first_line and b"\n" in block
 
     def checked(self, response: httpx.Response) -> Mapping[str, Any]:
-        """Raises: as checked_answer, checked_server_answer."""
+        """Return the checked answer."""
         whole = self._body.of(response)
         if isinstance(self._ask, ServerQuery):
             return checked_server_answer(whole, self._ask.url, first_line=self._ask.first_line)
@@ -104,16 +106,18 @@ class _Reading:
 
 
 def kind_of(ask: Ask) -> str:
-    """What is asked."""
+    """Return what the request goes to, for messages."""
     return SERVER if isinstance(ask, ServerQuery) else "Vespa"
 
 
 class _Connection(Generic[T]):
-    """A transport and the head of every request over it. httpx's client above it would cost a third of a query's time here, for
-    redirects and cookies that a query has no use for."""
+    """A transport and the head of every request over it.
+
+    httpx's client above it would cost a third of a query's time here, for redirects and cookies that a query does not use.
+    """
 
     def __init__(self, ask: Ask, transport: T) -> None:
-        """ask: the first one. Raises: UsageError."""
+        """Open a transport. ask: the first request."""
         parsed = parse_address(ask.url)
         self.transport = transport
         self._url, self._search = parsed, parsed.join("/search/")
@@ -130,7 +134,7 @@ class _Connection(Generic[T]):
 
 
 class _Connections(Generic[T]):
-    """One to each address. given: a transport for all of them, else `make` makes one for each."""
+    """One connection to each address. given: a transport for all of them; otherwise `make` makes one for each."""
 
     def __init__(self, policy: _Policy, given: T | None, make: Callable[..., T]) -> None:
         self._policy, self._given, self._make = policy, given, make
@@ -138,7 +142,7 @@ class _Connections(Generic[T]):
         self._making = threading.Lock()
 
     def to(self, ask: Ask) -> _Connection[T]:
-        """Raises: UsageError."""
+        """Return the connection to an address."""
         url = ask.url
         with self._making:
             if url not in self._made:
@@ -151,7 +155,7 @@ class _Connections(Generic[T]):
 
 
 class Exchange:
-    """Blocking. Close it after use."""
+    """Sends requests, blocking. Close it after use."""
 
     def __init__(
         self,
@@ -169,7 +173,11 @@ class Exchange:
         self._making = threading.Lock()
 
     def ask(self, asks: Sequence[Ask]) -> list[VespaAnswer]:
-        """All at once, in the order given. Raises: VespaError, the first that happens."""
+        """Send all requests at once; return the answers in their order.
+
+        Raises:
+            VespaError: the first that happens.
+        """
         hedged = self._policy.settings.hedge_after
         if hedged is None:
             return [self._ask(asks[0])] if len(asks) == 1 else list(self._threads.map(self._ask, asks))
@@ -222,6 +230,7 @@ class Exchange:
             return self._pool
 
     def close(self) -> None:
+        """Close the connections."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         for transport in self._connections.transports():
@@ -229,7 +238,7 @@ class Exchange:
 
 
 class AsyncExchange:
-    """For event loops, each with connections of its own: a program may run one after the other."""
+    """Sends requests from event loops, each with its own connections; a program may run several loops one after another."""
 
     def __init__(
         self,
@@ -257,7 +266,7 @@ class AsyncExchange:
             return self._of_loops[loop]
 
     async def ask(self, asks: Sequence[Ask]) -> list[VespaAnswer]:
-        """As Exchange.ask; what is cancelled here is cancelled there."""
+        """Send all requests at once, like `Exchange.ask`; cancellation is passed on."""
         tasks = [asyncio.ensure_future(self._hedged(ask)) for ask in asks]
         try:
             return list(await asyncio.gather(*tasks))
@@ -310,11 +319,11 @@ class AsyncExchange:
             await self._sleep(pause)
 
     async def close(self) -> None:
-        """Ends the connections of this event loop; a later query opens others."""
+        """Close the connections of this event loop; a later query opens new ones."""
         await self._end(asyncio.get_running_loop())
 
     def close_all(self) -> None:
-        """Ends the connections of all event loops; of one that runs as soon as it comes to it."""
+        """Close the connections of all event loops; of a running one as soon as it can."""
         with self._making:
             loops = list(self._of_loops)
         for loop in loops:

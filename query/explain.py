@@ -1,4 +1,4 @@
-"""Why a passage was found: for each query word the passage word that matched best, with character offsets."""
+"""Why a passage was found: for each query word the best-matching passage word, with character offsets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,25 @@ Span = tuple[int, int]
 
 
 def explained(encoder: Encoder, query: EncodedQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The hits, each with its explanation in place of its vectors. query: with the text."""
+    """Return the hits, each with its explanation in place of its vectors. query: with the text."""
     assert query.text is not None
     explanations = _explained(encoder, query.text, query.rows, hits)
     return tuple(replace(hit, explanation=one, vectors=None) for hit, one in zip(hits, explanations, strict=True))
 
 
 def explain(encoder: Encoder, query: str, hits: Sequence[Hit]) -> list[Explanation]:
-    """Encodes the hits' texts again and compares row by row. Marker, special and expansion rows are left out."""
+    """Encode the hits' texts again and compare them row by row.
+
+    Marker, special and expansion rows are left out.
+
+    Args:
+        encoder: the encoder of the hits' index.
+        query: the query's text.
+        hits: the hits.
+
+    Returns:
+        one explanation per hit.
+    """
     return _explained(encoder, query, encoder.encode_queries([query])[0], hits)
 
 
@@ -58,8 +69,10 @@ def _explained(encoder: Encoder, query: str, rows: Matrix, hits: Sequence[Hit]) 
 
 
 def _rows_of(encoder: Encoder, texts: Sequence[str], tokenized: Sequence[TokenRows], hits: Sequence[Hit]) -> list[Matrix]:
-    """A row for each kept token: the stored ones, and where there are none, or others than the tokens, as of another tokenizer
-    or pooled, the text is encoded."""
+    """Return a row for each kept token.
+
+    These are the stored rows, or the encoded text if the stored rows are missing or do not match its tokens.
+    """
     pooled = encoder.bundle.manifest.pooling is not None
     stored = [None if pooled else hit.vectors for hit in hits]
     lacking = [
@@ -75,21 +88,21 @@ def _rows_of(encoder: Encoder, texts: Sequence[str], tokenized: Sequence[TokenRo
 
 
 def _real_rows(tokens: TokenRows) -> tuple[np.ndarray, list[Span]]:
-    """Places among the emitted rows, and offsets, of rows that stand for text."""
+    """Return places among the emitted rows, and offsets, of rows that belong to text."""
     emitted = [offset for offset, kept in zip(tokens.offsets, tokens.keep, strict=True) if kept]
     real = [(place, offset) for place, offset in enumerate(emitted) if offset[1] > offset[0]]
     return np.array([place for place, _ in real], dtype=np.int64), [offset for _, offset in real]
 
 
 def _by_word(text: str, pieces: Sequence[Span]) -> tuple[list[Span], list[int]]:
-    """Words in order of their first piece, and for each piece the place of its word."""
+    """Return words in order of their first piece, and for each piece the place of its word."""
     places: dict[Span, int] = {}
     owners = [places.setdefault(_whole_word(text, *piece), len(places)) for piece in pieces]
     return list(places), owners
 
 
 def _best(S: Matrix, owners: Sequence[int], count: int) -> Matrix:
-    """`[n, t]` -> `[count, t]`: for each word the largest of its pieces."""
+    """Reduce `[n, t]` to `[count, t]`: for each word the largest of its pieces."""
     out = np.full((count, S.shape[1]), -np.inf, np.float32)
     np.maximum.at(out, np.asarray(owners), S)
     return out

@@ -1,4 +1,4 @@
-"""Scores of several kinds made one, as Vespa's global phase does it."""
+"""Combine scores of several kinds into one, as Vespa's global phase does."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Mapping
 
 __all__ = ["fused"]
 
-RANK_CONSTANT = 60.0  # Cormack, Clarke and Buettcher 2009; Vespa's reciprocal_rank has the same
-MIDDLE = 0.5  # of scores that are all the same, as Vespa's normalize_linear has it
+RANK_CONSTANT = 60.0  # Cormack, Clarke and Buettcher 2009; the same as in Vespa's reciprocal_rank
+MIDDLE = 0.5  # for scores that are all equal, as in Vespa's normalize_linear
 
 
 def fused(scores: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], fusion: str = "rrf") -> dict[str, float]:
-    """By passage id, what each score adds that has a weight: by `rrf` weight / (60 + rank), by `sum` weight * (score - least) /
-    (greatest - least). scores: by name, finite ones of each passage that has one; a passage without words of the query has no
-    BM25."""
+    """Return the fused score by passage id.
+
+    Each weighted score adds by `rrf` weight / (60 + rank), by `sum` weight * (score - least) / (greatest - least).
+
+    Args:
+        scores: by name, finite scores of each passage that has one; a passage without words of the query has no BM25.
+        weights: weight by name.
+        fusion: rrf or sum.
+    """
     parts_of = _scaled if fusion == "sum" else _reciprocal_ranks
     found: dict[str, float] = {}
     for name, weight in weights.items():

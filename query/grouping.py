@@ -1,4 +1,4 @@
-"""One hit a document: the best of its passages. Vespa's container groups by itself; this is for local indexes."""
+"""One hit per document: its best passage. Vespa's container groups by itself; this is for local indexes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["best_passages", "grouped"]
 
-MORE = 4  # times the passages that are asked for next, where those of too few documents came
+MORE = 4  # how many times more passages to request if they came from too few documents
 
 
 def best_passages(hits: Sequence[Hit], k: int) -> tuple[Hit, ...]:
-    """The first hit of each document, k of them at most, ranked anew."""
+    """Return the first hit of each document, at most k of them, with new ranks."""
     first: dict[str, Hit] = {}
     for hit in hits:
         first.setdefault(hit.id, hit)
@@ -22,7 +22,7 @@ def best_passages(hits: Sequence[Hit], k: int) -> tuple[Hit, ...]:
 
 
 def grouped(search: Callable[[int], SearchResult], k: int) -> SearchResult:
-    """The k best documents by their best passages. search: the best n passages."""
+    """Return the k best documents by their best passages. search: returns the best n passages."""
     count = min(2 * k, MAX_HITS)
     while True:
         result = search(count)

@@ -1,4 +1,4 @@
-"""Words against words as one HTML page: for each hit a table of query words and passage words, coloured by similarity."""
+"""A word-by-word matrix as one HTML page: for each hit a table of query words and passage words, coloured by similarity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from query.types import Explanation, Hit, SearchResult
 
 __all__ = ["heatmap_page"]
 
-MOST_WORDS = 400  # of a passage that are shown; those of the matches always
+MOST_WORDS = 400  # most words of a passage shown; matched words always are
 _STYLE = """
 body { font: 14px system-ui, sans-serif; margin: 2em; max-width: 100em; }
 table { border-collapse: collapse; } div.scroll { overflow-x: auto; margin-bottom: 2em; }
@@ -23,7 +23,7 @@ p.how { color: #555; }
 
 
 def heatmap_page(query: str, result: SearchResult) -> str:
-    """A page without scripts or addresses. Hits without an explanation have no table."""
+    """Return a page without scripts or external resources. Hits without an explanation have no table."""
     parts = [
         "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=generator content=colbert-vespa>",
         f"<title>{escape(query)}</title><style>{_STYLE}</style>",

@@ -1,4 +1,4 @@
-"""The last stage of a search, where one is asked for: the best hits in the order of a cross-encoder."""
+"""The optional last stage of a search: the best hits in the order of a cross-encoder."""
 
 from __future__ import annotations
 
@@ -14,41 +14,47 @@ from query.types import EncodedQuery, Hit, SearchResult
 
 __all__ = ["RERANKED_TOP", "LastStage"]
 
-RERANKED_TOP = 50  # hits that are read where no number is given
-LATE = "the cross-encoder would not have been done in time, so that the hits have the order of the stage before it"
-RESERVE, MOST_RESERVE_S = 0.1, 0.3  # of the time, for what comes after it
+RERANKED_TOP = 50  # default number of hits that are read
+LATE = "the cross-encoder would not have finished in time, so the hits keep the order of the previous stage"
+RESERVE, MOST_RESERVE_S = 0.1, 0.3  # share of the time kept for what comes after it
 
 
 @dataclass(frozen=True)
 class LastStage:
-    """options: of the whole search."""
+    """A cross-encoder as last stage. options: of the whole search."""
 
     encoder: CrossEncoder
     options: SearchOptions
 
     @property
     def top(self) -> int:
+        """Return how many hits the cross-encoder reads."""
         return self.options.rerank_with_top or RERANKED_TOP
 
     @property
     def before(self) -> SearchOptions:
-        """What is asked of the stages before it: from the first hit on all that it reads, and all of the page."""
+        """Return the options of the stages before it: all hits that it reads from the first on, and all of the page."""
         return replace(
             self.options, k=max(self.top, self.options.last), offset=None if self.options.offset is None else 0,
             rerank_with=None, rerank_with_top=None,
         )  # fmt: skip
 
     def check(self, queries: Sequence[EncodedQuery]) -> None:
-        """Raises: UsageError where one has no text."""
+        """Check that all queries have text.
+
+        Raises:
+            UsageError: if one has none.
+        """
         if any(query.text is None for query in queries):
-            raise UsageError("a cross-encoder reads the query's text: ready rows have none")
+            raise UsageError("a cross-encoder needs the query's text, but ready-made rows have none; give text in QueryVectors")
 
     def ordered(
         self, query: EncodedQuery, found: SearchResult, timeout: float, deadline: float, clock: Callable[[], float]
     ) -> SearchResult:
-        """The page of what `before` has found. timeout: of the whole search.
+        """Return the requested page of what `before` has found. timeout: of the whole search.
 
-        Raises: BundleError where the cross-encoder cannot be loaded.
+        Raises:
+            BundleError: if the cross-encoder cannot be loaded.
         """
         assert query.text is not None
         start = time.perf_counter()
@@ -67,7 +73,10 @@ class LastStage:
 
 
 def _joined(read: Sequence[Hit], scores: Sequence[float], behind: Sequence[Hit]) -> tuple[Hit, ...]:
-    """Equal scores keep their order; hits behind keep theirs and their distances, none above the last that was read."""
+    """Join both parts.
+
+    Equal scores keep their order. Hits after those that were read keep their order and distances, below the last one read.
+    """
     scored = [
         replace(hit, score=score, stages={**hit.stages, "cross_encoder": score})
         for hit, score in zip(read, scores, strict=True)

@@ -1,4 +1,4 @@
-"""Search in a local PLAID index, of shards or not."""
+"""Search in a local PLAID index, with or without shards."""
 
 from __future__ import annotations
 
@@ -34,25 +34,33 @@ __all__ = ["LocalSearch"]
 
 FOUND = 200  # passages that each of several strategies finds, by words or a dense vector
 FOUND_POOLED = 500  # the same of candidates pooled
-PAGED = 500  # passages that pages are cut from, where no rerank is given
+PAGED = 500  # passages that pages are cut from, if no rerank is given
 LEAST_S = 0.001
 
 
 class LocalSearch:
-    """Sees each commit to the index at the next search, and another index in its folder. A search here is not interrupted: the
-    deadline is that of shards."""
+    """A local index as `SearchIndex`.
+
+    The next search sees each commit, and another index in the folder. A search here is not interrupted: only shards have
+    the deadline.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, version: int | str | None = None) -> None:
-        """version: an older one. Raises: LocalIndexError."""
+        """Open the index. version: an older one.
+
+        Raises:
+            LocalIndexError: if there is no index or no such version.
+        """
         self.index = open_index(path, version=version)
         self.address = str(path)
         self._clock = clock
         self._version = version
         self._moving = threading.Lock()
         self._moves = True
-        self._left: list[PlaidIndex] = []  # indexes that were replaced, whose searches may still run
+        self._left: list[PlaidIndex] = []  # replaced indexes, whose searches may still run
 
     def now(self, deadline: float) -> LocalSearch:
+        """Return the index in its current state."""
         with self._moving:
             if self._replaced():
                 left, self.index = self.index, open_index(Path(self.address), version=self._version)
@@ -63,45 +71,52 @@ class LocalSearch:
         return still
 
     def _replaced(self) -> bool:
-        """Whether the folder now holds an index of other shards, or of shards where it had none."""
+        """Tell whether the folder now holds an index with other shards."""
         if self._version is not None or not Path(self.address).is_dir():
             return False
         return sharding_at(self.address) != self.index.sharding
 
     @property
     def name(self) -> str:
+        """Return the folder."""
         return Path(self.address).resolve().name
 
     @property
     def bundle(self) -> Bundle:
+        """Return the index's bundle."""
         return self.index.bundle
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self.index.schema
 
     def settled(self, options: SearchOptions) -> SearchOptions:
+        """Return the options with default weights and fusion."""
         return options
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """As SearchIndex.strategies: `dense` of an index with dense models alone, `pooled` of one with one vector a passage."""
+        """Return the known strategies; `dense` only if the index has dense models."""
         some = (("pooled", self.index.one_vector), ("dense", self.index.dense))
         return ("centroid", "bm25", *(name for name, there in some if there), "hybrid", "exhaustive")
 
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
+        """Return the dense models whose query vector the search needs."""
         return dense_of_query(
             options, self.strategies, {name: form.dim for name, form in self.index.dense.items()}, self.address
         )
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        """Plan a search."""
         return at_once(lambda: self._search(query, options, deadline))
 
     def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
-        """On all cores; the processes of shards are that already, for one query after the other."""
+        """Plan several searches on all cores; with shards, one query after another, as their processes already use all cores."""
         threads = 1 if self.index.sharding else min(cores(), len(queries))
 
         def search() -> list[SearchResult]:
+            """Search."""
             if threads < 2:
                 return [self._search(query, options, deadline) for query in queries]
             with ThreadPoolExecutor(threads) as pool:
@@ -110,14 +125,20 @@ class LocalSearch:
         return at_once(search)
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+        """Plan MaxSim with stored passages."""
+
         def score() -> ById[float]:
+            """Score."""
             scored = self._pinned(deadline).scores(query.rows, passage_ids)
             return ById(scored.scores, scored.coverage, scored.missing)
 
         return at_once(score)
 
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
+        """Plan to read passages."""
+
         def get() -> ById[tuple[Passage, ...]]:
+            """Read the passages."""
             index = self._pinned(deadline)
             filter_ = parse_where(where, index.schema)
             parts, read = _readable(index)
@@ -131,7 +152,10 @@ class LocalSearch:
         return at_once(get)
 
     def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
+        """Plan to read document ids."""
+
         def select() -> Ids:
+            """Read the ids."""
             index = self._pinned(deadline)
             filter_ = parse_where(where, index.schema)
             parts, read = _readable(index)
@@ -141,7 +165,10 @@ class LocalSearch:
         return at_once(select)
 
     def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
+        """Plan to read stored vectors."""
+
         def vectors() -> ById[Matrix]:
+            """Read the vectors."""
             parts, read = _readable(self._pinned(deadline))
             owners = {id_: part for id_ in passage_ids for part in parts if part.snapshot.find(id_) is not None}
             return ById({id_: part.vectors(id_) for id_, part in owners.items()}, read.share, read.missing)
@@ -149,12 +176,12 @@ class LocalSearch:
         return at_once(vectors)
 
     def close(self) -> None:
-        """Ends the processes of an index of shards."""
+        """Stop the processes of an index of shards."""
         for index in (self.index, *self._left):
             index.close()
 
     def _pinned(self, deadline: float) -> PlaidIndex:
-        """The newest version, which another thread's search does not move; shards have until the deadline."""
+        """Return the newest version, unaffected by other threads' searches; shards have until the deadline."""
         index = self.now(deadline).index if self._moves else self.index
         return index.pinned(timeout=max(LEAST_S, deadline - self._clock()))
 
@@ -223,7 +250,7 @@ class LocalSearch:
     def _by_finders(
         self, index: PlaidIndex, strategy: str, query: EncodedQuery, options: SearchOptions, where: Filter | None, count: int
     ) -> SearchResult:
-        """What each of several strategies finds, ordered by MaxSim; for hybrid by their scores fused."""
+        """Return what several strategies find, ordered by MaxSim; with hybrid by their fused scores."""
         start = time.perf_counter()
         finds = Finds(index, query, options, where, next(iter(self.dense_needed(options)), ""))
         weights = options.fusion_weights
@@ -257,7 +284,7 @@ def _found(index: PlaidIndex, score: str) -> int:
 
 
 def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:
-    """What of the index can be read, and how much that is. Raises: LocalIndexError where nothing can."""
+    """Return what can be read of the index, and how much that is; LocalIndexError if nothing can."""
     parts = list(index.readers().values())
     read = index.readable
     if not parts:
@@ -266,5 +293,5 @@ def _readable(index: PlaidIndex) -> tuple[list[LocalIndex], ShardCoverage]:
 
 
 def _partial(coverage: float, missing: Sequence[str]) -> tuple[str, ...]:
-    """What a user should know of an answer without some of the shards."""
+    """Return a note about missing shards."""
     return (f"only {coverage:.0%} of the passages were searched: {'; '.join(missing)}",) if missing else ()

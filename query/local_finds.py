@@ -22,30 +22,33 @@ FINDS_BY = {"centroid": "maxsim", "pooled": "candidates", "bm25": "bm25", "dense
 
 
 class Finds:
-    """Passages by id, each with the scores that it has. coverage, missing, notes: as a SearchResult has them; grow with each
-    question to the index, which is not refreshed meanwhile."""
+    """Passages by id, each with its scores.
+
+    coverage, missing, notes: as in SearchResult; they are updated by each request to the index, which is not refreshed
+    meanwhile.
+    """
 
     def __init__(
         self, index: PlaidIndex, query: EncodedQuery, options: SearchOptions, where: Filter | None, model: str
     ) -> None:
-        """where: of the options, parsed. model: the dense model."""
+        """Start empty. where: the parsed filter of the options. model: the dense model."""
         self._index, self._query, self._options, self._where, self._model = index, query, options, where, model
         self._words: WordScores | None = None
         self._passages: dict[str, Passage] = {}
         self._scores: dict[str, dict[str, float]] = {name: {} for name in FINDS_BY.values()}
         self.found: dict[str, Mapping[str, float]] = {}
-        self._silent: set[str] = set()  # of shards that did not answer when a score was asked
+        self._silent: set[str] = set()  # from shards that did not answer a score request
         self.coverage = 1.0
         self.missing: set[str] = set()
         self.notes: tuple[str, ...] = ()
 
     @property
     def ids(self) -> list[str]:
-        """Of what was found, without passages of shards that did not answer since."""
+        """Return the ids found, without passages of shards that have not answered since."""
         return list(dict.fromkeys(id_ for scores in self.found.values() for id_ in scores if id_ not in self._silent))
 
     def find(self, score: str, count: int) -> None:
-        """The best `count` by that score."""
+        """Find the best `count` by that score."""
         ids = self._options.ids
         if score == "bm25":
             self._cover(self._index.readable.share, self._index.readable.missing)
@@ -71,7 +74,7 @@ class Finds:
         self._scores[score] |= found
 
     def scores(self, score: str) -> Mapping[str, float]:
-        """Of all that was found and has that score."""
+        """Return that score of everything found."""
         known, ids = self._scores[score], self.ids
         lacking = [id_ for id_ in ids if id_ not in known]
         if score == "bm25":
@@ -89,17 +92,18 @@ class Finds:
         return {id_: known[id_] for id_ in ids if id_ in known and math.isfinite(known[id_])}
 
     def first_order(self) -> dict[str, float]:
-        """Without MaxSim: by the score of the one that found, or by the ranks of several."""
+        """Return the order without MaxSim: by the score of the only strategy, or by the ranks of several."""
         quick = {name: scores for name, scores in self.found.items() if name != "maxsim"} or self.found
         return dict(next(iter(quick.values()))) if len(quick) == 1 else fused(quick, dict.fromkeys(quick, 1.0))
 
     def passage(self, passage_id: str) -> Passage:
+        """Return a passage."""
         found = self._passages.get(passage_id) or self._index.passage(passage_id)
-        assert found is not None  # its scores were read from it
+        assert found is not None  # its scores came from it
         return found
 
     def stages(self, passage_id: str, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """What each score says of it; 0 where it has no word of the query."""
+        """Return each score of a passage; 0 if it has no word of the query."""
         stages = {name: of[passage_id] for name, of in scores.items() if passage_id in of}
         return stages | ({"bm25": 0.0} if "bm25" in scores and "bm25" not in stages else {})
 
@@ -120,10 +124,10 @@ class Finds:
 
 
 def notes_of(found: LocalResult) -> tuple[str, ...]:
-    """What a user should know of a search by MaxSim."""
+    """Return notes on a search by MaxSim."""
     notes = []
     if found.widened:
-        notes.append("the probed centroids have fewer passages than are reranked, so the search was widened")
+        notes.append("the probed centroids have fewer passages than are to be reranked, so the search was widened")
     if found.outgrown:
-        notes.append("the index has more than doubled since it was tuned: default effort was taken; tune it again")
+        notes.append("the index has more than doubled since it was tuned, so the default effort was used; tune it again")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Answers of several indexes made one."""
+"""Merge the answers of several indexes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from query.types import SearchResult
 
 __all__ = ["check_comparable", "merged"]
 
-FUSED = "hybrid"  # its scores are of ranks, not of MaxSim
+FUSED = "hybrid"  # its scores come from ranks, not from MaxSim
 
 
 def check_comparable(indexes: Sequence[SearchIndex]) -> None:
-    """Raises: UsageError where the indexes' bundles differ: scores of two models cannot be compared."""
+    """Check that the indexes have the same bundle.
+
+    Raises:
+        UsageError: if they differ: scores of two models cannot be compared.
+    """
     if not all(indexes[0].bundle.comparable(index.bundle) for index in indexes):
-        raise UsageError("the indexes have different bundles, so that their scores cannot be compared: ask each alone")
+        raise UsageError("the indexes have different bundles, so their scores cannot be compared; search each one separately")
 
 
 def merged(results: Sequence[SearchResult], options: SearchOptions) -> SearchResult:
-    """The page of all hits, best first; of equal scores those of an earlier index, and its order, first.
+    """Return the page of all hits, best first; equal scores in the order of the indexes, then in each index's order.
 
-    Raises: UsageError where some results have MaxSim as scores and others have not.
+    Raises:
+        UsageError: if only some results have MaxSim as scores.
     """
     kinds = {result.candidates for result in results}
     if FUSED in kinds and len(kinds) > 1:
         raise UsageError(
-            f"the indexes would be searched by {' and '.join(sorted(kinds))}, whose scores differ: name candidates"
+            f"the indexes would be searched by {' and '.join(sorted(kinds))}, whose scores cannot be compared; "
+            f"choose candidates"
         )
     hits = sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score)
     if options.group:
@@ -41,7 +47,7 @@ def merged(results: Sequence[SearchResult], options: SearchOptions) -> SearchRes
     timings: dict[str, float] = {}
     for result in results:
         for stage, took in result.timings_ms.items():
-            timings[stage] = max(took, timings.get(stage, 0.0))  # they ran side by side
+            timings[stage] = max(took, timings.get(stage, 0.0))  # they ran concurrently
     return SearchResult(
         hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(page, start=options.first + 1)),
         candidates=", ".join(dict.fromkeys(result.candidates for result in results)),

@@ -43,25 +43,36 @@ Names: TypeAlias = str | Sequence[str] | None
 
 AUTO = "auto"
 SCORED = ("engine", "client")
-_ALONE = (AUTO, "hybrid", "exhaustive")  # candidates that join no others
+_ALONE = (AUTO, "hybrid", "exhaustive")  # candidates that cannot be combined with others
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search takes besides the query: the one definition, from which the clients' `search`, `search_many` and `stages`
-    have their arguments. A field that is added here is one of theirs.
+    """The options of a search: the single definition of the arguments of `search`, `search_many` and `stages`.
 
-    where: a filter. ids: of documents, to search no others. candidates: a strategy of the index, several joined by "+" (what
-    any of them finds, ordered by MaxSim), or `auto`. index: name or names; None for the default. rerank: candidates of the
-    whole cluster that get a MaxSim score. probes: centroids looked up for each query row; both None for the index's own.
-    offset: hits before this page; give it on all pages, also as 0. group: the best passage of each of k documents. weights: of
-    candidates hybrid, as {"maxsim": 1.0, "bm25": 0.5, "dense": 1.0}, where a name that is absent takes no part; None for the
-    index's own. fusion: how hybrid joins them, by `rrf` (ranks) or `sum` (scores from 0 to 1); None for the index's own. dense:
-    name of the dense model; None for the only one, or `dense`. scored: MaxSim in the `engine`, or at the `client` over vectors
-    that it fetches. explain: words that matched, and scores by query row. rerank_with: a cross-encoder, or its folder, that
-    puts the best hits in order at last; if the time does not suffice, their order stays, and the result says so.
-    rerank_with_top: hits that it reads, None for 50; a server has a cross-encoder of its own, which this asks for. timeout:
-    seconds, encoding included; None for the client's.
+    A new field here becomes an argument of the clients' methods.
+
+    Attributes:
+        k: how many hits.
+        where: a filter on metadata.
+        ids: search only these documents.
+        candidates: a strategy of the index, several joined by "+" (everything found, ordered by MaxSim), or `auto`.
+        index: name or names; None for the default.
+        rerank: how many candidates of the whole cluster get a MaxSim score; None for the index's own.
+        probes: centroids looked up for each query row; None for the index's own.
+        offset: hits before this page; give it on all pages, also as 0.
+        group: return the best passage of each of k documents.
+        weights: weights of candidates hybrid, as {"maxsim": 1.0, "bm25": 0.5, "dense": 1.0}; an absent name takes no part;
+            None for the index's own.
+        fusion: how hybrid combines them, by `rrf` (ranks) or `sum` (scores from 0 to 1); None for the index's own.
+        dense: name of the dense model; None for the only one, or `dense`.
+        scored: compute MaxSim in the `engine`, or at the `client` over vectors that it fetches.
+        explain: add matched words, and scores by query row.
+        rerank_with: a cross-encoder, or its folder, that orders the best hits at the end; if the time does not suffice,
+            their order stays, and the result says so.
+        rerank_with_top: how many hits it reads, None for 50; requests a server's own cross-encoder.
+        timeout: seconds, encoding included; None for the client's.
+        first_stage: set by `stages`.
     """
 
     k: int = 10
@@ -85,7 +96,11 @@ class SearchOptions:
     first_stage: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming the argument that is out of range."""
+        """Check the options.
+
+        Raises:
+            UsageError: if an argument is out of range; the message names it.
+        """
         checked: dict[str, object] = {"k": check_count("k", self.k)}
         for name in ("rerank", "probes", "rerank_with_top"):
             if getattr(self, name) is not None:
@@ -106,68 +121,73 @@ class SearchOptions:
             object.__setattr__(self, name, value)
 
     def _check_names(self) -> None:
-        """Raises: UsageError."""
+        """Check names."""
         _check_candidates(self.candidates)
         if self.fusion is not None and self.fusion not in FUSIONS:
-            raise UsageError(f"fusion {self.fusion!r} unknown; known: {', '.join(FUSIONS)}")
+            raise UsageError(f"fusion {self.fusion!r} is unknown; known: {', '.join(FUSIONS)}")
         if self.dense is not None and (not isinstance(self.dense, str) or not self.dense):
             raise UsageError(f"dense must be the name of a dense model, got {self.dense!r}")
         if self.scored not in SCORED:
-            raise UsageError(f"scored {self.scored!r} unknown; known: {', '.join(SCORED)}")
+            raise UsageError(f"scored {self.scored!r} is unknown; known: {', '.join(SCORED)}")
         if self.rerank_with is not None and not isinstance(self.rerank_with, (CrossEncoder, str, Path)):
             raise UsageError(f"rerank_with must be a CrossEncoder or its folder, got {type(self.rerank_with).__name__}")
 
     @property
     def first(self) -> int:
-        """Hits before the page."""
+        """Return the number of hits before the page."""
         return 0 if self.offset is None else self.offset
 
     @property
     def last(self) -> int:
-        """Hits to the end of the page."""
+        """Return the number of hits to the end of the page."""
         return self.first + self.k
 
     @property
     def fusion_weights(self) -> dict[str, float]:
-        """What hybrid joins, by names of scores; each above 0."""
+        """Return the weights of hybrid, by names of scores; each above 0."""
         given = DEFAULT_WEIGHTS if self.weights is None else self.weights
         return {name: given[name] for name in SCORES if given.get(name, 0.0) > 0}
 
     @property
     def finders(self) -> tuple[str, ...]:
-        """The strategies whose finds are joined; the only one, where it is one."""
+        """Return the strategies whose finds are joined; the only one, if it is one."""
         return parts_of(self.candidates)
 
     @property
     def needs_dense(self) -> bool:
-        """Whether the query needs a dense vector; what `auto` chooses is not known here."""
+        """Tell whether the query needs a dense vector; the choice of `auto` is not known here."""
         return "dense" in self.finders or (self.candidates == "hybrid" and "dense" in self.fusion_weights)
 
     def with_defaults(self, weights: Mapping[str, float] | None, fusion: str | None) -> SearchOptions:
-        """With an index's own weights and fusion where none are given."""
+        """Return the options with an index's own weights and fusion as defaults."""
         return replace(self, weights=self.weights or weights or None, fusion=self.fusion or fusion or None)
 
     def for_first_stage(self) -> SearchOptions:
-        """The same search without its reranking. Raises: UsageError where there is nothing without it."""
+        """Return the same search without its reranking.
+
+        Raises:
+            UsageError: if nothing is left without it.
+        """
         if self.offset is not None or self.scored == "client":
-            raise UsageError("stages are of one page that the engine scores: leave out offset and scored")
+            raise UsageError("stages work only on the first page, scored by the engine; omit offset and scored")
         return _FirstStageOptions(**{**vars(self), "explain": False, "rerank_with": None, "rerank_with_top": None})
 
     def by_candidates(self) -> SearchOptions:
-        """The same search, ranked as its candidates were found."""
+        """Return the same search, ranked as its candidates were found."""
         return _FirstStageOptions(**{**vars(self), "explain": False})
 
     def reranked(self, default: int) -> int:
-        """How many candidates get their MaxSim: every page of one search must have the same, or pages would not fit together.
+        """Return how many candidates get a MaxSim score: the same for every page of one search, so that pages fit together.
 
-        Raises: UsageError where the page ends behind them.
+        Raises:
+            UsageError: if the page ends after them.
         """
         wanted = default if self.rerank is None else self.rerank
         if self.offset is None:
             return max(wanted, self.k)
         if self.last > wanted:
             raise UsageError(
-                f"this page ends at hit {self.last}, and {wanted} candidates are reranked: raise rerank, on all pages"
+                f"this page ends at hit {self.last}, but only {wanted} candidates are reranked; raise rerank, on all pages"
             )
         return wanted
 
@@ -177,20 +197,23 @@ class _FirstStageOptions(SearchOptions):
 
 
 def takes_options(options: Callable[P, A]) -> Callable[[Callable[[S, Q, A], R]], Callable[Concatenate[S, Q, P], R]]:
-    """A method that takes the arguments of `options` in place of its value. Type checkers and `inspect.signature` see them."""
+    """Turn a method that takes `options` into one that takes its fields, visible to type checkers and `inspect.signature`."""
 
     def decorated(method: Callable[[S, Q, A], R]) -> Callable[Concatenate[S, Q, P], R]:
+        """Return the method with the fields of the options as arguments."""
         own = inspect.signature(method)
         _, query, _ = own.parameters.values()
         plain: Any = method
 
         @functools.wraps(method)
         def call(self: S, *args: Any, **named: Any) -> Any:
+            """Call the method."""
             by_name = {query.name: named.pop(query.name)} if query.name in named else {}
             return plain(self, *args[:1], **by_name, options=options(*args[1:], **named))
 
         @functools.wraps(method)
         async def call_async(self: S, *args: Any, **named: Any) -> Any:
+            """Call the async method."""
             return await call(self, *args, **named)
 
         chosen: Any = call_async if inspect.iscoroutinefunction(method) else call
@@ -205,13 +228,19 @@ def takes_options(options: Callable[P, A]) -> Callable[[Callable[[S, Q, A], R]],
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """timeout: seconds that a search may take, unless it says otherwise. soft_timeout: Vespa gives what it has found when time
-    is nearly up; without, it gives an error. retries: how often a query is sent again after a refused or broken connection, or
-    an answer that asks to wait. hedge_after: seconds without an answer after which a query is sent a second time, and the
-    first answer counts; None for never. connections: kept open to each address. require_full: an answer that does not cover
-    all documents is an error (IncompleteAnswer). expected: documents that each index must have searched at least; fewer count
-    as missing even where Vespa calls its answer full. version: of local indexes, an older one that is still there, by number or
-    name; commits are not seen then.
+    """Settings of a client.
+
+    Attributes:
+        timeout: seconds that a search may take, unless it says otherwise.
+        soft_timeout: Vespa returns what it has found when time is nearly up; otherwise it returns an error.
+        retries: how often a query is retried after a refused or broken connection, or an answer that asks to wait.
+        hedge_after: seconds without an answer after which a query is sent a second time, and the first answer counts; None
+            for never.
+        connections: connections kept open to each address.
+        require_full: raise IncompleteAnswer if an answer does not cover all documents.
+        expected: least documents that each index must have searched; fewer count as missing even if Vespa calls its answer
+            full.
+        version: number or name of an older version of local indexes that still exists; commits are not seen then.
     """
 
     timeout: float = 10.0
@@ -224,7 +253,11 @@ class ClientSettings:
     version: int | str | None = None
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming the setting that is out of range."""
+        """Check the settings.
+
+        Raises:
+            UsageError: if a setting is out of range; the message names it.
+        """
         check_seconds("timeout", self.timeout)
         if self.hedge_after is not None:
             check_seconds("hedge_after", self.hedge_after)
@@ -233,7 +266,7 @@ class ClientSettings:
         for name in ("soft_timeout", "require_full"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.expected, Mapping):
-            raise UsageError(f"expected must be a dict of indexes and their documents, got {self.expected!r}")
+            raise UsageError(f"expected must be a dict from index to number of documents, got {self.expected!r}")
         for index, documents in self.expected.items():
             check_count(f"expected of index {index!r}", documents, least=0, most=None)
         if self.version is not None and not isinstance(self.version, str):
@@ -241,14 +274,22 @@ class ClientSettings:
 
 
 def check_seconds(name: str, value: float) -> float:
-    """Raises: UsageError unless it is a time above 0."""
+    """Return a time above 0.
+
+    Raises:
+        UsageError: if it is not one.
+    """
     if not _is_number(value) or not 0 < value < math.inf:
         raise UsageError(f"{name} must be above 0 seconds, got {value!r}")
     return float(value)
 
 
 def check_count(name: str, value: int, *, least: int = 1, most: int | None = MAX_HITS) -> int:
-    """Raises: UsageError unless `value` is a whole number in that range, of Python or numpy."""
+    """Return a whole number in that range, of Python or numpy.
+
+    Raises:
+        UsageError: if it is not one.
+    """
     if not _is_whole(value) or value < least or (most is not None and value > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise UsageError(f"{name} must be a whole number {allowed}, got {value!r}")
@@ -256,22 +297,27 @@ def check_count(name: str, value: int, *, least: int = 1, most: int | None = MAX
 
 
 def check_flag(name: str, value: bool) -> bool:
-    """Raises: UsageError unless it is true or false."""
+    """Return true or false.
+
+    Raises:
+        UsageError: if it is neither.
+    """
     if not isinstance(value, (bool, np.bool_)):
         raise UsageError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_weights(given: Mapping[str, float]) -> dict[str, float]:
-    """Weights by names of scores.
+    """Return weights by names of scores.
 
-    Raises: UsageError on another name, a weight that is negative, too large or no number, or where none is above 0.
+    Raises:
+        UsageError: if a name is unknown, a weight is negative, too large or not a number, or none is above 0.
     """
     if not isinstance(given, Mapping):
         raise UsageError(f'weights must be a dict such as {{"maxsim": 1.0, "bm25": 0.5}}, got {given!r}')
     for name, value in given.items():
         if name not in SCORES:
-            raise UsageError(f"weights have the names {', '.join(SCORES)}, got {name!r}")
+            raise UsageError(f"weights must have the names {', '.join(SCORES)}, got {name!r}")
         if not _is_number(value) or not 0 <= value <= MOST_WEIGHT:
             raise UsageError(f"weight {name} must be a number from 0 to {MOST_WEIGHT:,.0f}, got {repr(value)[:40]}")
     if not any(given.values()):
@@ -286,19 +332,27 @@ def _check_candidates(candidates: object) -> None:
     if len(parts) == 1:
         return
     if len(set(parts)) < len(parts) or "" in parts:
-        raise UsageError(f"candidates {candidates!r}: name different strategies, as bm25+dense")
+        raise UsageError(f"candidates {candidates!r}: choose different strategies, such as bm25+dense")
     for part in parts:
         if part in _ALONE:
-            raise UsageError(f"candidates {candidates!r}: {part} joins no others")
+            raise UsageError(f"candidates {candidates!r}: {part} cannot be combined with others")
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
-    """Ids in their order, each once; whole numbers become their digits. Raises: UsageError where it is not a list of ids."""
+    """Return ids in their order, each once; whole numbers become their digits.
+
+    Raises:
+        UsageError: if it is not a list of ids.
+    """
     return list(dict.fromkeys(checked_ids(ids)))
 
 
 def check_names(names: str | Sequence[str]) -> list[str]:
-    """Of indexes. Raises: UsageError unless it is a name or a list of names."""
+    """Return names of indexes.
+
+    Raises:
+        UsageError: if it is neither a name nor a list of names.
+    """
     chosen = [names] if isinstance(names, str) else given_list(names, "index")
     for name in chosen:
         if not isinstance(name, str):
@@ -307,7 +361,11 @@ def check_names(names: str | Sequence[str]) -> list[str]:
 
 
 def check_documents(documents: Sequence[str | Document]) -> list[Document]:
-    """Texts as documents, whose ids are their places. Raises: UsageError where one is neither a text nor a Document."""
+    """Return texts as documents, whose ids are their places.
+
+    Raises:
+        UsageError: if one is neither a text nor a Document.
+    """
     return [
         item if isinstance(item, Document) else Document(str(place), text=checked_text(item, f"documents[{place}]"))
         for place, item in enumerate(given_list(documents, "documents"))

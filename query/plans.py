@@ -1,5 +1,7 @@
-"""A search as a generator that says what to ask Vespa and is sent the answers: it does no input or output itself, so that the
-sync and the async client drive the same code (exchange.py)."""
+"""Searches as generators that yield requests and receive answers.
+
+They do no input or output themselves, so the sync and the async client drive the same code (exchange.py).
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,13 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class VespaQuery:
-    """One query. url: of the application. body: of the POST to /search/, without `timeout`. deadline: on the exchange's
-    clock."""
+    """One query.
+
+    Attributes:
+        url: the application.
+        body: body of the POST to /search/, without `timeout`.
+        deadline: on the exchange's clock.
+    """
 
     url: str
     body: Mapping[str, Any]
@@ -28,8 +35,15 @@ class VespaQuery:
 
 @dataclass(frozen=True)
 class ServerQuery:
-    """One request to a server of ours. path: of the POST. body: without `timeout`. first_line: of an answer in lines the rest
-    is not waited for."""
+    """One request to our server.
+
+    Attributes:
+        url: the server.
+        path: path of the POST.
+        body: body without `timeout`.
+        deadline: on the exchange's clock.
+        first_line: read only the first line of an answer in lines.
+    """
 
     url: str
     path: str
@@ -43,7 +57,13 @@ Ask: TypeAlias = VespaQuery | ServerQuery
 
 @dataclass(frozen=True)
 class VespaAnswer:
-    """What Vespa, or a server of ours, said. seconds: from asking to here. sent: how many times it was asked."""
+    """An answer of Vespa or our server.
+
+    Attributes:
+        body: the answer.
+        seconds: from request to answer.
+        sent: how many times it was sent.
+    """
 
     body: Mapping[str, Any]
     seconds: float
@@ -54,7 +74,10 @@ Plan: TypeAlias = Generator[tuple[Ask, ...], list[VespaAnswer], T]
 
 
 def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[Ask, ...] | None, list[T]]:
-    """What the plan asks next, or None and its result: StopIteration cannot pass through a future. answers: None to begin."""
+    """Return the plan's next requests, or None and its result: StopIteration cannot pass through a future.
+
+    answers: None to start.
+    """
     try:
         return plan.send(answers), []  # type: ignore[arg-type]  # None starts a generator
     except StopIteration as stop:
@@ -62,11 +85,12 @@ def step(plan: Plan[T], answers: list[VespaAnswer] | None) -> tuple[tuple[Ask, .
 
 
 def answering(operation: Callable[..., Plan[Any]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator for what runs a plan: it has the name, docstring and arguments of `operation`, and returns its answer."""
+    """Return a decorator for what runs a plan: name, docstring and arguments are those of `operation`."""
     signature = inspect.signature(operation)
     answer = str(signature.return_annotation).removeprefix("Plan[").removesuffix("]")
 
     def decorated(run: Callable[P, R]) -> Callable[P, R]:
+        """Return the method with the operation's signature."""
         method: Any = functools.wraps(operation)(run)
         method.__signature__ = signature.replace(return_annotation=answer)
         method.__annotations__ = operation.__annotations__ | {"return": answer}
@@ -76,13 +100,13 @@ def answering(operation: Callable[..., Plan[Any]]) -> Callable[[Callable[P, R]],
 
 
 def at_once(make: Callable[[], T]) -> Plan[T]:
-    """A plan that asks nothing."""
+    """Return a plan without requests."""
     yield from ()
     return make()
 
 
 def together(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
-    """Plans side by side: what all of them ask next is asked at once."""
+    """Run plans side by side: their next requests are sent at once."""
     results: dict[int, T] = {}
     answers: dict[int, list[VespaAnswer] | None] = dict.fromkeys(range(len(plans)))
     while answers:

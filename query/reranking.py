@@ -1,4 +1,4 @@
-"""Texts that need not be in an index, ordered by MaxSim."""
+"""Order texts by MaxSim; they need not be in an index."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ __all__ = ["reranked"]
 def reranked(
     bundle: Bundle, encoder: Callable[[], Encoder], query: Query, documents: Sequence[Document], k: int | None, explain: bool
 ) -> tuple[Hit, ...]:
-    """The best k (None: all) of the documents; those without a word come last. encoder: asked for where there is a text.
+    """Return the best k (None: all) of the documents; those without a word come last.
 
-    Raises: UsageError on a query that is blank or of another shape, or a document whose own vectors do not fit.
+    encoder: called if there is a text.
+
+    Raises:
+        UsageError: if the query is blank or has another shape, or a document's own vectors do not fit.
     """
     encoded = encode_query(query, bundle.manifest.dim, encoder)
     if not documents:
@@ -45,18 +48,18 @@ def reranked(
 
 
 def _vectors(bundle: Bundle, encoder: Callable[[], Encoder], documents: Sequence[Document]) -> list[Matrix]:
-    """Rows of each: its own, or those of its text."""
+    """Return the rows of each document: its own, or those of its text."""
     texts = [passage_text(d.title, d.text) for d in documents if not d.vectors]
     encoded = encoder().encode_documents(texts) if texts else []
     check_finite(encoded, bundle)
-    made = iter([D if text.strip() else D[:0] for D, text in zip(encoded, texts, strict=True)])  # markers are no words
+    made = iter([D if text.strip() else D[:0] for D, text in zip(encoded, texts, strict=True)])  # markers are not words
     return [_own(bundle, document) if document.vectors else next(made) for document in documents]
 
 
 def _own(bundle: Bundle, document: Document) -> Matrix:
     try:
         if len(document.vectors) > 1:
-            raise UsageError("vectors are of several passages: give each as a document")
+            raise UsageError("it has vectors of several passages; give each passage as a document")
         return bundle.document_rows.checked(document.vectors[0])
     except UsageError as error:
         raise UsageError(f"document {document.id!r}: {error}") from None

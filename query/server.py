@@ -1,5 +1,4 @@
-"""An index behind a server of ours (`colbert-vespa serve`), asked over HTTP. Texts are encoded there, so that no model is
-needed here."""
+"""An index behind our server (`colbert-vespa serve`), over HTTP. Texts are encoded there, so no model is needed here."""
 
 from __future__ import annotations
 
@@ -40,14 +39,14 @@ from vespa_app.running.http import connect, mapped_errors, parse_address
 __all__ = ["Server", "ServerIndex", "only_server"]
 
 T = TypeVar("T")
-TOGETHER = 100  # queries, texts or ids of one request; a server takes 256 unless it is told otherwise
-LISTED_S = 5.0  # what is served is asked again after so many seconds
+TOGETHER = 100  # queries, texts or ids of one request; a server accepts 256 by default
+LISTED_S = 5.0  # seconds after which the list of served indexes is read again
 LEAST_S = 0.001
-BY_OTHERS = ("index", "timeout", "rerank_with")  # options that are told otherwise, or are not the server's
+BY_OTHERS = ("index", "timeout", "rerank_with")  # options that are sent otherwise, or do not concern the server
 
 
 class _ServedFacts(msgspec.Struct):
-    """An index as the server lists it. error: why it cannot be read for the moment."""
+    """An index as the server lists it. error: why it cannot be read at the moment."""
 
     name: str
     backend: str
@@ -59,7 +58,7 @@ class _ServedFacts(msgspec.Struct):
 
 
 class Server:
-    """What is served at a URL. Threads may share one."""
+    """The indexes served at a URL. Threads may share one."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Server:
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: VespaError, UsageError."""
+        """Read the list of indexes."""
         self.url = url
         self._transport, self._clock = transport, clock
         self._listing = threading.Lock()
@@ -77,7 +76,7 @@ class Server:
         self._at = clock()
 
     def refresh(self, deadline: float) -> None:
-        """Where the server cannot say it for the moment, the query itself says why."""
+        """Read the list again. If that fails at the moment, the query itself reports why."""
         with self._listing:
             if self._clock() - self._at < LISTED_S:
                 return
@@ -88,9 +87,15 @@ class Server:
             self._at = self._clock()
 
     def facts(self, name: str) -> _ServedFacts:
-        """Raises: UsageError where it is not served, or not any more."""
+        """Return the facts of an index.
+
+        Raises:
+            UsageError: if it is not, or no longer, served.
+        """
         if name not in self.known:
-            raise UsageError(f"index {name!r} unknown at {self.url}; it serves: {', '.join(self.known) or 'none for this key'}")
+            raise UsageError(
+                f"index {name!r} is unknown at {self.url}; it serves: {', '.join(self.known) or 'none for this key'}"
+            )
         return self.known[name]
 
     def _listed(self, timeout: float) -> dict[str, _ServedFacts]:
@@ -103,7 +108,14 @@ class Server:
 
 @dataclass(frozen=True, eq=False)
 class ServerIndex:
-    """One index of a server. names: of all that are asked by it, as one list. own_bundle: the one the client was given."""
+    """One index of a server.
+
+    Attributes:
+        server: the server.
+        name: its name.
+        names: all indexes that are searched together with it.
+        own_bundle: the bundle given to the client.
+    """
 
     server: Server
     name: str
@@ -111,32 +123,40 @@ class ServerIndex:
     own_bundle: Bundle | None = None
 
     def now(self, deadline: float) -> ServerIndex:
+        """Return the index in its current state."""
         self.server.refresh(deadline)
         self.server.facts(self.name)
         return self
 
     @property
     def address(self) -> str:
+        """Return its address."""
         return f"{self.server.url}#{self.name}"
 
     @property
     def bundle(self) -> Bundle:
-        """Raises: UsageError where the client was given none: the server does not hand out its own."""
+        """Return the client's bundle.
+
+        Raises:
+            UsageError: if the client was given none: the server does not hand out its own.
+        """
         if self.own_bundle is None:
-            raise UsageError(f"{self.address} is a server, which keeps its bundle to itself: give this client one")
+            raise UsageError(f"{self.address} is a server, which does not hand out its bundle; give this client a bundle")
         return self.own_bundle
 
     @property
     def model(self) -> str:
-        """The name of the checkpoint."""
+        """Return the name of the checkpoint."""
         return self._facts.model
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return MetadataSchema.from_json(self._facts.fields)
 
     @property
     def strategies(self) -> tuple[str, ...]:
+        """Return the strategies."""
         return tuple(self._facts.candidates)
 
     @property
@@ -144,8 +164,13 @@ class ServerIndex:
         return self.server.facts(self.name)
 
     def asked(self, query: object) -> EncodedQuery:
-        """The query, checked; a text stays a text. Raises: UsageError; LocalIndexError, VespaUnreachable where the server
-        cannot read the index for the moment."""
+        """Return the checked query; a text stays a text.
+
+        Raises:
+            UsageError: if the query is not valid.
+            LocalIndexError: if the server cannot read the index at the moment.
+            VespaUnreachable: if the server cannot reach the index at the moment.
+        """
         if isinstance(query, EncodedQuery):
             return query
         if self._facts.error:
@@ -154,24 +179,26 @@ class ServerIndex:
         if isinstance(query, QueryVectors):
             if query.text is None and not query.dense:
                 return ready_query(query, self._facts.dim)
-            raise UsageError(f"{self.address} is a server, which takes ready rows alone, or a text: give it one of them")
+            raise UsageError(f"{self.address} is a server, which takes either a text or ready-made rows; give one of them")
         checked = check_query(query, self._facts.dim)
         if isinstance(checked, str):
             return EncodedQuery(np.zeros((0, self._facts.dim), np.float32), checked)
         return EncodedQuery(checked, None, ready=True)
 
     def settled(self, options: SearchOptions) -> SearchOptions:
-        """The server has the defaults of its indexes."""
+        """Return the options unchanged: the server has the defaults."""
         return options
 
     def dense_needed(self, options: SearchOptions) -> Mapping[str, int]:
-        """The server makes them of the text."""
+        """Return none: the server makes dense vectors from the text."""
         return {}
 
     def search(self, query: EncodedQuery, options: SearchOptions, deadline: float) -> Plan[SearchResult]:
+        """Plan a search."""
         return (yield from self.search_many([query], options, deadline))[0]
 
     def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
+        """Plan several searches."""
         body = {"index": list(self.names or (self.name,)), **_options(options)}
         if options.first_stage:
             return (yield from together([self._first_stage(query, body, deadline) for query in queries]))
@@ -181,18 +208,19 @@ class ServerIndex:
         for answer, part in zip(answers, _parts(queries), strict=True):
             results = self._converted(answer, "results", ServerAnswers.results)
             if len(results) != len(part):
-                raise VespaRefused(f"{self.address} answered {len(results)} results to {len(part)} queries")
+                raise VespaRefused(f"{self.address} returned {len(results)} results for {len(part)} queries")
             found += [result_of_server(result, answer.seconds, answer.sent) for result in results]
         return found
 
     def _first_stage(self, query: EncodedQuery, body: Mapping[str, Any], deadline: float) -> Plan[SearchResult]:
-        """The first line of the answer in stages, which comes when the first stage is done."""
+        """Plan to read the first line of an answer in stages, which comes when the first stage is done."""
         ask = {**body, "queries": [_query(query)]}
         (answer,) = yield (ServerQuery(self.server.url, "/v1/search", ask, deadline, first_line=True),)
         (result,) = converted([answer.body], ServerAnswers.results, self.server.url)
         return result_of_server(result, answer.seconds, answer.sent)
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
+        """Plan MaxSim with stored passages."""
         asked = {"query": query.text} if query.text is not None else {"rows": _query(query)}
         asks = [{**asked, "ids": list(part)} for part in _parts(passage_ids)]
         answers = yield from self._ask(self._path("score"), asks, deadline)
@@ -203,6 +231,7 @@ class ServerIndex:
         return self._by_id(passage_ids, scores, answers)
 
     def get(self, document_ids: Sequence[str], where: Where, deadline: float) -> Plan[ById[tuple[Passage, ...]]]:
+        """Plan to read passages."""
         filtered = {} if where is None else {"where": where}
         asks = [{**filtered, "ids": list(part)} for part in _parts(document_ids)]
         answers = yield from self._ask(self._path("passages"), asks, deadline)
@@ -212,12 +241,14 @@ class ServerIndex:
         return self._by_id(document_ids, passages, answers)
 
     def select(self, where: Where, limit: int, deadline: float) -> Plan[Ids]:
+        """Plan to read document ids."""
         ask = {"limit": limit, **({} if where is None else {"where": where})}
         answers = yield from self._ask(self._path("select"), [ask], deadline)
         share, degraded = self._coverage(answers)
         return Ids(self._converted(answers[0], "ids", ServerAnswers.ids), share, degraded)
 
     def vectors(self, passage_ids: Sequence[str], deadline: float) -> Plan[ById[Matrix]]:
+        """Plan to read stored vectors."""
         asks = [{"ids": list(part)} for part in _parts(passage_ids)]
         answers = yield from self._ask(self._path("vectors"), asks, deadline)
         rows: dict[str, Matrix] = {}
@@ -229,10 +260,15 @@ class ServerIndex:
     def rerank(
         self, query: EncodedQuery, documents: Sequence[Document], k: int | None, explain: bool, deadline: float
     ) -> Plan[tuple[Hit, ...]]:
-        """As reranking.reranked, encoded by the server. Raises: UsageError where a document brings vectors."""
+        """Plan to rank documents, encoded by the server.
+
+        Raises:
+            UsageError: if a document has its own vectors.
+        """
         if ready := next((d.id for d in documents if d.vectors), None):
             raise UsageError(
-                f"{self.address} reranks texts, and document {ready!r} brings vectors: leave them out, or put it there"
+                f"{self.address} reranks texts only, but document {ready!r} has vectors; remove them, or feed the "
+                f"document there"
             )
         asked: dict[str, object] = {"query": query.text} if query.text is not None else {"rows": _query(query)}
         asked |= {"index": self.name, "explain": explain}
@@ -249,19 +285,19 @@ class ServerIndex:
         return tuple(replace(hit, rank=rank) for rank, hit in enumerate(best, start=1))
 
     def close(self) -> None:
-        """The exchange has the connections."""
+        """Do nothing: the exchange has the connections."""
 
     def _place(self, id_: str, count: int) -> int:
-        """Raises: VespaRefused where it is not the place of a text."""
+        """Return the place of a text; VespaRefused if there is no such text."""
         if not id_.isdecimal() or int(id_) >= count:
-            raise VespaRefused(f"{self.server.url} answered a text that was not sent")
+            raise VespaRefused(f"{self.server.url} returned a text that was not sent")
         return int(id_)
 
     def _path(self, operation: str) -> str:
         return f"/v1/indexes/{quote(self.name, safe='')}/{operation}"
 
     def _ask(self, path: str, bodies: Sequence[Mapping[str, Any]], deadline: float) -> Plan[list[VespaAnswer]]:
-        """All at once."""
+        """Plan requests, all sent at once."""
         return (yield tuple(ServerQuery(self.server.url, path, body, deadline) for body in bodies)) if bodies else []
 
     def _converted(self, answer: VespaAnswer, name: str, kind: type[T]) -> T:
@@ -278,20 +314,23 @@ class ServerIndex:
 
 
 def only_server(indexes: Sequence[SearchIndex]) -> ServerIndex | None:
-    """Indexes of one server as one, which are asked together; None where none is of a server.
+    """Return indexes of one server as one that searches them together; None if none is on a server.
 
-    Raises: UsageError where others are among them: the models of both cannot be compared.
+    Raises:
+        UsageError: if others are among them: scores of both models cannot be compared.
     """
     served = [index for index in indexes if isinstance(index, ServerIndex)]
     if not served:
         return None
     if len(served) < len(indexes) or len({index.server.url for index in served}) > 1:
-        raise UsageError("a server has its own model, whose scores cannot be compared with others: ask each address alone")
+        raise UsageError(
+            "a server has its own model, whose scores cannot be compared with others; search each address separately"
+        )
     return replace(served[0], names=tuple(index.name for index in served))
 
 
 def _options(options: SearchOptions) -> dict[str, object]:
-    """What is asked for otherwise than by default."""
+    """Return the options that differ from the defaults."""
     given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in BY_OTHERS}
     chosen = {f.name: given[f.name] for f in fields(options) if f.name in given and given[f.name] != f.default}
     if options.weights is not None:
@@ -300,7 +339,7 @@ def _options(options: SearchOptions) -> dict[str, object]:
 
 
 def _query(query: EncodedQuery) -> str | dict[str, object]:
-    """As a request has it."""
+    """Return the query as in a request."""
     if query.text is not None:
         return query.text
     data = base64.b64encode(query.rows.astype("<f4").tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""What a server of ours (`colbert-vespa serve`) answers, as results and as errors."""
+"""Convert the answers of our server (`colbert-vespa serve`) to results and errors."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-SERVER = "colbert-vespa"  # as errors name what does not answer
+SERVER = "colbert-vespa"  # how errors name what does not answer
 MOST_WAIT_S = 3600.0
 _OF_KIND = {kind: error for error, (_, kind) in PROBLEMS.items() if error is not ColbertVespaError}
-_NOT_GIVEN = "give its key with COLBERT_VESPA_API_KEY, or in a file with COLBERT_VESPA_TOKEN_FILE"
+_NOT_GIVEN = "set its key in COLBERT_VESPA_API_KEY, or in a file named by COLBERT_VESPA_TOKEN_FILE"
 _OF_THE_CALL = (404, 413, 422)
 
 
@@ -120,7 +120,12 @@ class ServerAnswers:
 
 
 def checked_server_answer(response: httpx.Response, url: str, *, first_line: bool = False) -> Mapping[str, Any]:
-    """The object that is answered. Raises: what the server's error is here; VespaRefused where it is not ours."""
+    """Return the object of the answer.
+
+    Raises:
+        ColbertVespaError: the server's error as it is here.
+        VespaRefused: if the answer is not ours.
+    """
     if not response.is_success:
         raise server_error(response, url)
     content = response.content.partition(b"\n")[0] if first_line else response.content
@@ -129,12 +134,14 @@ def checked_server_answer(response: httpx.Response, url: str, *, first_line: boo
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise VespaRefused(f"{url} answered no JSON object: is that a server of `colbert-vespa serve`?", response.status_code)
+        raise VespaRefused(
+            f"{url} did not return a JSON object; check that it is a server of `colbert-vespa serve`", response.status_code
+        )
     return body
 
 
 def server_error(response: httpx.Response, url: str) -> ColbertVespaError:
-    """By the kind of the problem, and where it has none by the status."""
+    """Return the error by the kind of the problem, or by the status if it has none."""
     status, body = response.status_code, _problem(response)
     kind = str(body.get("type", "")).removeprefix(PREFIX)
     detail = str(body.get("detail", ""))[:MAX_MESSAGE] or message_of(response)
@@ -173,16 +180,20 @@ def _seconds(text: str) -> float:
 
 
 def converted(value: object, kind: type[T], url: str) -> T:
-    """Raises: VespaRefused where the answer is of another shape."""
+    """Convert an answer.
+
+    Raises:
+        VespaRefused: if it has another shape.
+    """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise VespaRefused(f"{url} answered something else than this version expects ({error}); are both up to date?") from None
+        raise VespaRefused(f"{url} returned something that this version does not expect ({error}); update both") from None
 
 
 def result_of_server(given: _ServedResult, seconds: float, sent: int) -> SearchResult:
-    """seconds: from asking to here."""
-    again = (f"the server was asked {sent} times until it answered",) if sent > 1 else ()
+    """Return a search result. seconds: from request to answer."""
+    again = (f"the query was sent {sent} times until the server answered",) if sent > 1 else ()
     return SearchResult(
         hits=hits_of_server(given.hits),
         candidates=given.candidates,
@@ -200,6 +211,7 @@ def result_of_server(given: _ServedResult, seconds: float, sent: int) -> SearchR
 
 
 def hits_of_server(given: list[_ServedHit]) -> tuple[Hit, ...]:
+    """Return the hits."""
     return tuple(
         Hit(
             hit.rank, hit.id, hit.passage_id, _number(hit.score), hit.title, hit.text, hit.metadata, hit.index,
@@ -218,7 +230,7 @@ def _explanation(given: _ServedExplanation) -> Explanation:
 
 
 def passages_of_server(given: list[_ServedPassage]) -> dict[str, tuple[Passage, ...]]:
-    """By document id."""
+    """Return passages by document id."""
     found: dict[str, list[Passage]] = {}
     for one in given:
         found.setdefault(one.document_id, []).append(Passage(one.id, one.document_id, one.title, one.text, one.metadata))
@@ -226,13 +238,17 @@ def passages_of_server(given: list[_ServedPassage]) -> dict[str, tuple[Passage, 
 
 
 def matrix_of(given: _ServedRows, url: str) -> Matrix:
-    """Raises: VespaRefused where bytes and shape do not fit."""
+    """Return a matrix.
+
+    Raises:
+        VespaRefused: if bytes and shape do not match.
+    """
     try:
         return np.frombuffer(base64.b64decode(given.base64, validate=True), "<f4").reshape(given.shape).astype(np.float32)
     except (binascii.Error, ValueError):
-        raise VespaRefused(f"{url} answered rows whose bytes are not of their shape") from None
+        raise VespaRefused(f"{url} returned rows whose bytes do not match their shape") from None
 
 
 def _number(value: float | None) -> float:
-    """JSON has null for the score of what has no rows."""
+    """Return a number; JSON has null for the score of a passage without rows."""
     return -math.inf if value is None else value

@@ -1,4 +1,4 @@
-"""What a search takes besides the query, and what it gives back: the same from both backends."""
+"""Inputs and outputs of a search besides its options, the same for both backends."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ C = TypeVar("C", bound="Covered")
 
 @dataclass(frozen=True, eq=False)
 class QueryVectors:
-    """A query that is encoded already. rows: `[q, d]`. dense: a vector by name of each dense model that the search asks. text:
-    for candidates that match words."""
+    """An encoded query.
+
+    Attributes:
+        rows: `[q, d]`.
+        dense: vector by name of each dense model that the search needs.
+        text: for candidates that match words.
+    """
 
     rows: Matrix
     dense: Mapping[str, Vector] = field(default_factory=dict)
@@ -45,19 +50,27 @@ Query: TypeAlias = str | Matrix | QueryVectors
 
 
 class Covered:
-    """An answer that may be of a part of the index only. coverage: share of its documents that were looked at, 0 to 1.
-    degraded: why not all."""
+    """An answer that may cover only part of the index.
+
+    Attributes:
+        coverage: share of its documents that were considered, 0 to 1.
+        degraded: why not all.
+    """
 
     coverage: float
     degraded: tuple[str, ...]
 
     @property
     def full(self) -> bool:
-        """Whether all documents were looked at, in full."""
+        """Tell whether all documents were fully considered."""
         return self.coverage >= 1 and not self.degraded
 
     def check_full(self: C) -> C:
-        """Raises: IncompleteAnswer where it is not full."""
+        """Return the answer.
+
+        Raises:
+            IncompleteAnswer: if it is not full.
+        """
         if not self.full:
             why = "; ".join(self.degraded) or "no reason given"
             raise IncompleteAnswer(f"the answer covers {self.coverage:.1%} of the documents ({why})")
@@ -65,7 +78,10 @@ class Covered:
 
 
 class ById(Covered, dict[str, T]):
-    """Values by id. An id that is missing is unknown where the answer is full, else it may be of what was not looked at."""
+    """Values by id.
+
+    A missing id is unknown if the answer is full; otherwise it may belong to what was not considered.
+    """
 
     def __init__(self, values: Mapping[str, T] | None = None, coverage: float = 1.0, degraded: Iterable[str] = ()) -> None:
         super().__init__(values or {})
@@ -73,9 +89,10 @@ class ById(Covered, dict[str, T]):
 
 
 class Ids(Covered, tuple[str, ...]):
-    """Ids, all of them where the answer is full."""
+    """Ids, all of them if the answer is full."""
 
     def __new__(cls, ids: Iterable[str] = (), coverage: float = 1.0, degraded: Iterable[str] = ()) -> Ids:
+        """Make the ids of an answer."""
         made = super().__new__(cls, ids)
         made.coverage, made.degraded = coverage, tuple(degraded)
         return made
@@ -83,9 +100,15 @@ class Ids(Covered, tuple[str, ...]):
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
-    """A query that was checked and encoded. rows: `[q, d]` float32; none of a text that the bundle has no model for. text: None
-    where ready rows were given without one. encode_s: seconds that the encoders took. dense: its vectors `[dim]` by name of the
-    dense model. ready: whether the rows were given, so that they are not those of the text's tokens."""
+    """A checked and encoded query.
+
+    Attributes:
+        rows: `[q, d]` float32; none for a text if the bundle has no model.
+        text: None if ready-made rows were given without one.
+        encode_s: seconds that the encoders took.
+        dense: vectors `[dim]` by name of the dense model.
+        ready: whether the rows were supplied, so that they do not match the text's tokens.
+    """
 
     rows: Matrix
     text: str | None
@@ -94,13 +117,21 @@ class EncodedQuery:
     ready: bool = False
 
     def row_scores(self, D: Matrix) -> tuple[float, ...]:
-        """What each query row finds in a passage `D [t, d]`; nothing where it has no rows."""
+        """Return what each query row finds in a passage `D [t, d]`; nothing if it has no rows."""
         return tuple((self.rows @ D.T).max(axis=1).tolist()) if len(D) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """`start` and `end` are character offsets into the explanation's text; `similarity` is the cosine of the two rows."""
+    """A query word and the passage word that matched it best.
+
+    Attributes:
+        query_word: the query word.
+        passage_word: the passage word.
+        start: character offset into the explanation's text.
+        end: character offset into the explanation's text.
+        similarity: cosine of the two rows.
+    """
 
     query_word: str
     passage_word: str
@@ -111,9 +142,14 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """`text` is what was encoded: title and text. One match per query word, in the query's order: of a word that the
-    tokenizer cut into pieces, the piece that matched best. words: spans of the text's words `[w]`; similarities: `[m, w]` of
-    the query words with each of them, the best of their pieces."""
+    """Why a passage was found.
+
+    Attributes:
+        text: what was encoded: title and text.
+        matches: one match per query word, in the query's order; of a word in several pieces, the piece that matched best.
+        words: spans of the text's words `[w]`.
+        similarities: `[m, w]`, each query word with each of them, the best of their pieces.
+    """
 
     text: str
     matches: tuple[Match, ...]
@@ -121,8 +157,11 @@ class Explanation:
     similarities: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def spans(self, share: float = 0.5) -> list[tuple[int, int]]:
-        """Spans of the words that carry the match, in order, not overlapping: those whose similarity is in the upper part
-        between the weakest and the best match of this passage (`share` of the way up)."""
+        """Return spans of the words that carry the match, in order, not overlapping.
+
+        A word carries the match if its similarity is at least `share` of the way from the weakest to the best match of this
+        passage.
+        """
         if not self.matches:
             return []
         values = [match.similarity for match in self.matches]
@@ -130,18 +169,29 @@ class Explanation:
         return sorted({(match.start, match.end) for match in self.matches if match.similarity >= floor})
 
     def to_json(self) -> dict[str, object]:
+        """Return the explanation as JSON values."""
         return {"text": self.text, "matches": finite_json([asdict(match) for match in self.matches])}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One passage. `score` is its MaxSim, of candidates `hybrid` its fused score, and where a cross-encoder has read it that
-    one's; hits behind those are moved below them by one number.
+    """One passage.
 
-    index: the index that it is from. stages: the scores that took part (`candidates`, `maxsim`, `bm25`, `dense`,
-    `cross_encoder`), each as its stage gave it. rows: what
-    each query row found in it, which adds up to its MaxSim, and explanation: the words that matched; both of a search that
-    explains. vectors: stored rows `[t, d]`, on the way to an explanation.
+    Attributes:
+        rank: from 1.
+        id: the document's id.
+        passage_id: the passage's id.
+        score: its MaxSim; with candidates `hybrid` its fused score; if a cross-encoder has read it, that one's. Hits that
+            it has not read are shifted below them.
+        title: the title.
+        text: the text.
+        metadata: value by field.
+        index: the index that it comes from.
+        stages: the scores that took part (`candidates`, `maxsim`, `bm25`, `dense`, `cross_encoder`), as each stage gave
+            them.
+        rows: with explain, what each query row found in it; they add up to its MaxSim.
+        explanation: with explain, the words that matched.
+        vectors: stored rows `[t, d]`, used to make the explanation.
     """
 
     rank: int
@@ -158,6 +208,7 @@ class Hit:
     vectors: Matrix | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, object]:
+        """Return the hit as JSON values."""
         data: dict[str, object] = {name: getattr(self, name) for name in ("rank", "id", "passage_id", "score", "index")}
         data |= {"title": self.title, "text": self.text, "metadata": dict(self.metadata), "stages": dict(self.stages)}
         if self.rows:
@@ -169,14 +220,23 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult(Covered):
-    """Hits best first, and how they came about.
+    """Hits, best first, and how they were found.
 
-    candidates: the strategy used; chosen: why, where nobody named it. matched: passages that the first stage found in the
-    whole cluster (None where Vespa does not say). reranked: how many of them got a MaxSim score at most. stage: `reranked`, or
-    `candidates` for the first answer of `AsyncClient.stages`. coverage: share of the documents that were searched, 0 to 1.
-    searched: their number, where Vespa says it. degraded: why coverage is not whole. timings_ms: by stage; `encode` is the
-    query encoder, names that begin with `vespa_` are what Vespa says of itself. notes: what a user should know. reranked_with:
-    the cross-encoder that put the best hits in order; '' where none was asked for, or the time did not suffice, as a note says.
+    Attributes:
+        hits: the hits.
+        candidates: the strategy used.
+        matched: passages that the first stage found in the whole cluster (None if Vespa does not report it).
+        reranked: most of them that got a MaxSim score.
+        stage: `reranked`, or `candidates` for the first answer of `AsyncClient.stages`.
+        chosen: why this strategy, if nobody named it.
+        coverage: share of the documents that were searched, 0 to 1.
+        searched: their number, if reported by Vespa.
+        degraded: why the coverage is not complete.
+        timings_ms: milliseconds by stage; `encode` is the query encoder, names that begin with `vespa_` are reported by
+            Vespa.
+        notes: what a user should know.
+        reranked_with: the cross-encoder that ordered the best hits; '' if none was requested, or the time did not suffice
+            (see notes).
     """
 
     hits: tuple[Hit, ...]
@@ -193,6 +253,7 @@ class SearchResult(Covered):
     reranked_with: str = ""
 
     def to_json(self) -> dict[str, object]:
+        """Return the result as JSON values."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "hits"}
         data |= {"timings_ms": dict(self.timings_ms), "notes": list(self.notes), "degraded": list(self.degraded)}
         return {"hits": [hit.to_json() for hit in self.hits], **{name: finite_json(value) for name, value in data.items()}}

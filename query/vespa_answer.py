@@ -1,4 +1,4 @@
-"""Vespa's answers to queries as results and errors of ours. Pure functions."""
+"""Convert Vespa's answers to results and errors, by pure functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vespa_app.running.layouts import CHUNK
 __all__ = ["VespaCoverage", "checked_answer", "coverage_of", "hits_of", "joint", "timings_of"]
 
 _TIMEOUT = 12  # Vespa's error codes: com.yahoo.container.protect.Error
-_TRY_AGAIN = (0, 10, 11)  # no backends in service, a backend that cannot be reached, one that does not answer a ping
+_TRY_AGAIN = (0, 10, 11)  # no backends in service, an unreachable backend, one that does not answer a ping
 _PROFILES = {
     "match_profiling": "vespa_matching",
     "first_phase_profiling": "vespa_first_phase",
@@ -31,16 +31,19 @@ _PROFILES = {
 _FEATURES = {"bm25": WORDS, "dense": DENSE}
 _REASONS = {
     "timeout": "some nodes ran out of time",
-    "adaptive-timeout": "slow nodes were not waited for",
+    "adaptive-timeout": "slow nodes were skipped",
     "match-phase": "matching was limited",
-    "non-ideal-state": "documents are being moved between nodes",
+    "non-ideal-state": "documents are moving between nodes",
 }
 
 
 def checked_answer(response: httpx.Response, url: str) -> Mapping[str, Any]:
-    """The body of an answer that holds a result, whole or not.
+    """Return the body of an answer with a result, complete or not.
 
-    Raises: VespaTimeout, VespaBusy, VespaRefused with Vespa's own message where it holds an error and nothing else.
+    Raises:
+        VespaTimeout: if the answer is only an error about time, with Vespa's message.
+        VespaBusy: if Vespa asks to wait.
+        VespaRefused: if the answer is only another error.
     """
     try:
         body: Any = orjson.loads(response.content)
@@ -49,7 +52,7 @@ def checked_answer(response: httpx.Response, url: str) -> Mapping[str, Any]:
     root = body.get("root") if isinstance(body, dict) else None
     if not isinstance(root, dict):
         check(response)
-        raise VespaRefused(f"{url} answered no search result: is that a Vespa query port?", response.status_code)
+        raise VespaRefused(f"{url} did not return a search result; check that it is a Vespa query port", response.status_code)
     errors = _errors(root)
     if errors and not root.get("children"):
         raise _error(errors, body, url, response.status_code)
@@ -76,7 +79,13 @@ def _error(errors: Sequence[Mapping[str, Any]], body: Mapping[str, Any], url: st
 
 @dataclass(frozen=True, slots=True)
 class VespaCoverage:
-    """share: of the documents that were searched, 0 to 1. documents: how many. degraded: why not all."""
+    """Coverage of an answer.
+
+    Attributes:
+        share: share of the documents that were searched, 0 to 1.
+        documents: how many.
+        degraded: why not all.
+    """
 
     share: float
     documents: int | None
@@ -84,12 +93,12 @@ class VespaCoverage:
 
 
 def coverage_of(root: Mapping[str, Any], expected: int | None) -> VespaCoverage:
-    """expected: documents that must have been searched; Vespa may call an answer full that lacks some."""
+    """Return the coverage. expected: documents that must have been searched; Vespa may call an incomplete answer full."""
     said = root.get("coverage", {})
     share, documents = float(said.get("coverage", 100)) / 100, said.get("documents")
     why = [_REASONS.get(name, name) for name, is_so in said.get("degraded", {}).items() if is_so]
     why += [f"error of Vespa: {error.get('message') or error.get('summary')}" for error in _errors(root)]
-    if (share < 1 or said.get("full") is False) and not why:  # the share is in whole percents
+    if (share < 1 or said.get("full") is False) and not why:  # the share is in whole per cent
         why.append("some nodes did not answer")
     if expected is not None and documents is not None and documents < expected:
         share = min(share, documents / expected)
@@ -98,7 +107,7 @@ def coverage_of(root: Mapping[str, Any], expected: int | None) -> VespaCoverage:
 
 
 def joint(parts: Sequence[VespaCoverage]) -> tuple[float, tuple[str, ...]]:
-    """Share and reasons of an answer that was put together of several."""
+    """Return share and reasons of an answer that combines several."""
     reasons = dict.fromkeys(reason for part in parts for reason in part.degraded)
     return min((part.share for part in parts), default=1.0), tuple(reasons)
 
@@ -106,7 +115,7 @@ def joint(parts: Sequence[VespaCoverage]) -> tuple[float, tuple[str, ...]]:
 def hits_of(
     root: Mapping[str, Any], schemas: Mapping[str, MetadataSchema], first_rank: int, *, by_maxsim: bool = True
 ) -> list[Hit]:
-    """schemas: metadata of each index by name. by_maxsim: whether a score is MaxSim where the answer has it nowhere else."""
+    """Return the hits. schemas: metadata fields of each index by name. by_maxsim: whether a score is MaxSim by default."""
     only = next(iter(schemas))
     hits = []
     for rank, item in enumerate(root.get("children", []), start=first_rank):
@@ -132,8 +141,10 @@ def hits_of(
 
 
 def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
-    """Vespa's own, in milliseconds; of a query that explains also what matching and the phases of ranking took, in the thread
-    and on the node where they took longest."""
+    """Return Vespa's own timings in milliseconds.
+
+    With explain, also what matching and the ranking phases took in the slowest thread and node.
+    """
     names = {"querytime": "vespa_query", "summaryfetchtime": "vespa_summaries", "searchtime": "vespa_search"}
     timing = body.get("timing", {})
     found = {ours: 1000 * float(timing[name]) for name, ours in names.items() if name in timing}
@@ -144,7 +155,7 @@ def timings_of(body: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _profiles(trace: object) -> Iterator[Mapping[str, Any]]:
-    """A trace is a tree of lists and objects of many kinds."""
+    """Walk a trace, a tree of lists and objects of many kinds."""
     if isinstance(trace, list):
         for item in trace:
             yield from _profiles(item)
@@ -156,12 +167,12 @@ def _profiles(trace: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _number(value: object) -> float:
-    """Vespa writes null, or a text, for what is not a finite number."""
+    """Return a number; Vespa writes null, or a text, for one that is not finite."""
     return math.nan if value is None else float(value)  # type: ignore[arg-type]  # a number, or the text of one
 
 
 def _stages(features: Mapping[str, Any], score: float | None) -> dict[str, float]:
-    """What each stage gave a hit. MaxSim is the score, but for strategies that make another one of it, or have none."""
+    """Return what each stage gave a hit. MaxSim is the score, except for strategies that change it or have none."""
     found = {"candidates": _number(features.get(CANDIDATE_SCORE, 0.0))}
     if MAXSIM in features or score is not None:
         found["maxsim"] = _number(features.get(MAXSIM, score))
@@ -169,7 +180,7 @@ def _stages(features: Mapping[str, Any], score: float | None) -> dict[str, float
 
 
 def _row_scores(best: object) -> tuple[float, ...]:
-    """Of tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk whose sum is largest."""
+    """Read tensor(qt{}) in its short form; of tensor(chunk{}, qt{}) the rows of the chunk with the largest sum."""
     cells = best.get("cells", {}) if isinstance(best, dict) else {}
     if isinstance(cells, dict):
         return _in_order({int(label): float(value) for label, value in cells.items()})
@@ -184,7 +195,7 @@ def _in_order(rows: Mapping[int, float]) -> tuple[float, ...]:
 
 
 def _text(value: object) -> str:
-    """In layout `chunks` a document's text is the list of its passages."""
+    """Return the text; in layout `chunks` it is the list of its passages."""
     return "\n".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 

@@ -1,4 +1,7 @@
-"""The body of a query to Vespa. Pure functions: everything from the user travels as a parameter or an escaped literal."""
+"""The body of a query to Vespa, by pure functions.
+
+Everything from the user is sent as a parameter or an escaped literal.
+"""
 
 from __future__ import annotations
 
@@ -33,41 +36,56 @@ __all__ = [
     "vectors_request",
 ]
 
-GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container asks for more until it has k documents
+GROUPED = {"collapsefield": "document_id", "collapse.summary": SUMMARY}  # the container requests more until it has k documents
 WITH_VECTORS = {"presentation.summary": VECTORS_SUMMARY, "presentation.format.tensors": "hex"}
-PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # how long each phase of the content nodes took
-KEEP_ALL = -1e300  # a limit below every score: what a filter of ids names is scored, whatever its first phase finds
-_FIRST = 1  # candidates that get a MaxSim score where none is wanted: Vespa takes 0 for "as the profile says"
+PROFILED = {"trace.level": 1, "trace.profileDepth": 1}  # duration of each phase of the content nodes
+KEEP_ALL = -1e300  # a limit below every score, so that everything a filter of ids names is scored
+_FIRST = 1  # least number of reranked candidates: Vespa takes 0 for "as in the profile"
 
 
 @dataclass(frozen=True)
 class Request:
-    """selection: what to match, in YQL. reranked: how many candidates get a MaxSim score at most; 0 where none is computed."""
+    """A query.
+
+    Attributes:
+        selection: what to match, in YQL.
+        parameters: its parameters.
+        reranked: most candidates that get a MaxSim score; 0 if none is computed.
+    """
 
     selection: str
     parameters: Mapping[str, Any]
     reranked: int
 
     def body(self, schemas: Sequence[str]) -> dict[str, Any]:
-        """Of one query to several indexes. They are named twice: Vespa types the query's tensors before it reads the YQL."""
+        """Return the body of one query to several indexes.
+
+        They are named twice: Vespa types the query's tensors before it reads the YQL.
+        """
         source = schemas[0] if len(schemas) == 1 else f"sources {', '.join(schemas)}"
         yql = f"select * from {source} where {self.selection}"  # noqa: S608 - checked names, and see above
         return {"yql": yql, "model.restrict": ",".join(schemas), "presentation.timing": True, **self.parameters}
 
 
 def unfit_strategies(settings: AppSettings, query: EncodedQuery, options: SearchOptions) -> dict[str, str]:
-    """Strategies of an application that cannot take a query, and why. options: with the application's defaults."""
+    """Return strategies of an application that cannot take a query, and why. options: with the application's defaults."""
     model = dense_model(options.dense, settings.dense, settings.schema) if settings.dense else options.dense
     found = unfit_for(query, options, model)
     if len(query.rows) > settings.query_rows:
-        found["token"] = f"it takes {settings.query_rows} query rows, and there are {len(query.rows)}: setting query_rows"
+        found["token"] = f"it takes {settings.query_rows} query rows, but there are {len(query.rows)}; raise setting query_rows"
     return found
 
 
 def search_request(
     description: Description, books: Codebooks, query: EncodedQuery, options: SearchOptions, strategy: str
 ) -> Request:
-    """options: with the application's defaults. Raises: FilterError, UsageError, SettingsError."""
+    """Return the request of a search. options: with the application's defaults.
+
+    Raises:
+        FilterError: if the filter is not valid.
+        UsageError: if an option does not fit.
+        SettingsError: if the settings do not support it.
+    """
     settings = description.settings
     if options.probes is not None:
         settings = dataclasses.replace(settings, probes=options.probes)
@@ -111,12 +129,15 @@ def search_request(
 
 
 def score_request(description: Description, books: Codebooks, query: EncodedQuery, passage_ids: Sequence[str]) -> Request:
-    """MaxSim of the passages with those ids. Raises: UsageError where the index reads one group a query, or encodes itself and
-    there is no text."""
+    """Return the request for MaxSim of the passages with those ids.
+
+    Raises:
+        UsageError: if the index reads one group per query, or encodes by itself and there is no text.
+    """
     settings = description.settings
     if settings.mode == "streaming":
         raise UsageError(
-            "an index of mode streaming reads one group a query: search with a filter that names it, instead of score"
+            "an index in mode streaming reads one group per query; instead of score, search with a filter that names the group"
         )
     ids = ", ".join(string_literal(id_) for id_ in passage_ids)
     request = StrategyRequest(query.rows, query.text, len(passage_ids), settings)
@@ -127,7 +148,7 @@ def score_request(description: Description, books: Codebooks, query: EncodedQuer
 
 
 def _score_profile(settings: AppSettings) -> str:
-    """A profile with MaxSim, which asks nothing of the query but its rows; hybrid has it among its features."""
+    """Return a profile with MaxSim that needs only the query's rows; hybrid has it among its features."""
     singles = [part for candidates in settings.candidates for part in parts_of(candidates)]
     if "exhaustive" in singles:
         return "exhaustive"
@@ -135,7 +156,7 @@ def _score_profile(settings: AppSettings) -> str:
 
 
 def stored_request(settings: AppSettings, selection: str, hits: int, summary: str = SUMMARY) -> Request:
-    """What is stored, in no order. selection: YQL in which nothing from a user stands unescaped."""
+    """Return the request for stored passages, in no order. selection: YQL in which everything from a user is escaped."""
     parameters: dict[str, Any] = {"hits": hits, "presentation.summary": summary, "ranking.profile": "unranked"}
     if settings.mode == "streaming":
         parameters["streaming.selection"] = "true"  # all groups
@@ -143,14 +164,18 @@ def stored_request(settings: AppSettings, selection: str, hits: int, summary: st
 
 
 def documents_clause(ids: Sequence[str]) -> str:
+    """Return the YQL that selects documents by id."""
     return f"document_id in ({', '.join(string_literal(id_) for id_ in ids)})" if ids else "false"
 
 
 def vectors_request(settings: AppSettings, passage_ids: Sequence[str]) -> Request:
-    """The stored vectors of the passages with those ids. Raises: UsageError where there is no document for each passage, or the
-    index reads one group a query."""
+    """Return the request for the stored vectors of passages.
+
+    Raises:
+        UsageError: if there is no Vespa document per passage, or the index reads one group per query.
+    """
     if settings.layout != "passages" or settings.mode == "streaming":
-        raise UsageError("stored vectors can be read of layout passages and modes other than streaming")
+        raise UsageError("stored vectors can be read only with layout passages and a mode other than streaming")
     ids = ", ".join(string_literal(id_) for id_ in passage_ids)
     page = {"hits": len(passage_ids), **WITH_VECTORS}
     return Request(f"id in ({ids})", page | {"ranking.profile": "unranked"}, 0)
@@ -161,7 +186,7 @@ def _profile(parts: QueryParts, options: SearchOptions) -> dict[str, str]:
 
 
 def _without_maxsim(parts: QueryParts) -> dict[str, Any]:
-    """The first phase's order. `exhaustive` has MaxSim in it."""
+    """Return the parameters that keep the first phase's order. `exhaustive` has MaxSim in it."""
     found: dict[str, Any] = {}
     if "ranking.secondPhase.totalRerankCount" in parts.parameters:
         found["ranking.secondPhase.totalRerankCount"] = _FIRST
@@ -172,12 +197,14 @@ def _without_maxsim(parts: QueryParts) -> dict[str, Any]:
 
 def _check_client_scores(settings: AppSettings, strategy: str, options: SearchOptions) -> None:
     if strategy == "hybrid" and "maxsim" not in options.fusion_weights:
-        raise UsageError("scored='client' is of MaxSim, to which these weights give nothing: leave scored out")
+        raise UsageError("scored='client' computes MaxSim, which has no weight here; omit scored")
     if settings.layout != "passages":
         raise UsageError(
-            f"the client scores vectors of layout passages, and this index has {settings.layout}: use scored='engine'"
+            f"the client can score only layout passages, but this index has {settings.layout}; use scored='engine'"
         )
     if strategy == "exhaustive":
-        raise UsageError("candidates exhaustive are scored where they are: name other candidates to score them at the client")
+        raise UsageError("candidates exhaustive are scored in the engine; choose other candidates to score them at the client")
     if options.group:
-        raise UsageError("group is not for scored='client': Vespa groups after its own scores")
+        raise UsageError(
+            "group does not work with scored='client', because Vespa groups after its own scores; omit one of them"
+        )

@@ -1,7 +1,7 @@
 """Filters as YQL. Field names come from the checked schema; every value is a literal of its type, escaped.
 
-A missing value compares to nothing (filters.py): Vespa has no such notion, so each comparison is joined with a test of the
-`present` field, which names the metadata fields that a passage has.
+A missing value matches no comparison (filters.py). Vespa has no such notion, so each comparison is joined with a test of
+the `present` field, which lists the metadata fields that a passage has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["filter_to_yql", "string_literal"]
 
 
 def filter_to_yql(node: Filter) -> str:
-    """A boolean YQL expression in parentheses, to be joined by `and` with what selects candidates."""
+    """Return a boolean YQL expression in parentheses, to be joined by `and` with what selects candidates."""
     if isinstance(node, And):
         return _joined(" and ", node.parts) if node.parts else "true"
     if isinstance(node, Or):
@@ -52,7 +52,7 @@ def _in(node: In) -> str:
 
 
 def _equals(field: str, value: Scalar) -> str:
-    if value == "":  # Vespa has no term for the empty text: the feeder marks it
+    if value == "":  # Vespa has no term for the empty text, so the feeder marks it
         return f"{PRESENT} contains {string_literal(empty_mark(field))}"
     if isinstance(value, bool):
         return f"{field} = {'true' if value else 'false'}"
@@ -62,8 +62,10 @@ def _equals(field: str, value: Scalar) -> str:
 
 
 def string_literal(text: str) -> str:
-    """A double-quoted YQL string that means exactly `text`: quotes, backslashes and all that is not printable ASCII or a
-    letter beyond it are escaped."""
+    """Return a double-quoted YQL string that means exactly `text`.
+
+    Quotes, backslashes and everything that is neither printable ASCII nor a letter are escaped.
+    """
     return '"' + "".join(_escaped(character) for character in text) + '"'
 
 

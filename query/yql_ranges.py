@@ -1,9 +1,9 @@
 """Ranges over whole numbers as YQL.
 
-Vespa reads the bounds of a range as 64-bit floats, so that a bound past 2^53 may become one of its neighbours, and it finds no
-int that is the largest one in `field >= 2147483647`. Equality is exact. A bound that is no such float is therefore moved to
-the next that is, and the whole numbers between, at most 1,023, are asked for one by one. `field <= 9223372036854774784`, the
-last such float below the largest long, finds more than it should, so that what would need it is refused.
+Vespa reads the bounds of a range as 64-bit floats, so a bound above 2^53 may become one of its neighbours, and `field >=
+2147483647` does not match the largest int. Equality is exact. A bound that is not such a float is therefore moved to the
+next one that is, and the whole numbers between, at most 1,023, are listed one by one. `field <= 9223372036854774784`, the
+last such float below the largest long, matches more than it should, so a filter that would need it is refused.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from late_interaction.errors import FilterError
 __all__ = ["equals_whole", "whole_range"]
 
 _EXACT = 2**53
-_LARGEST = 2**63 - 1  # the smallest is its negative: Vespa keeps -2^63 for "no value"
+_LARGEST = 2**63 - 1  # the smallest is its negative: Vespa uses -2^63 for "no value"
 _LAST_FLOAT = 2**63 - 1024  # the largest 64-bit float below 2^63
 _LARGEST_INT = 2**31 - 1
 _WITHOUT_SUFFIX = 2**31
 
 
 def whole_range(field: str, op: str, value: int) -> str:
-    """`op` is one of < <= > >=. An expression without parentheses around it, or `true` or `false`.
+    """Return an expression without parentheses around it, or `true` or `false`.
 
-    Raises: FilterError where Vespa has no such range.
+    `op` is one of < <= > >=.
+
+    Raises:
+        FilterError: if Vespa has no such range.
     """
     bound = value + {">": 1, "<": -1}.get(op, 0)
     if op[0] == ">" and bound == _LARGEST_INT:
@@ -35,6 +38,7 @@ def whole_range(field: str, op: str, value: int) -> str:
 
 
 def equals_whole(field: str, value: int) -> str:
+    """Return an expression for equality."""
     return f"{field} = {_literal(value)}"
 
 
@@ -52,7 +56,9 @@ def _downwards(field: str, most: int) -> str:
     if most >= _LARGEST:
         return "true"
     if most >= _LAST_FLOAT:
-        raise FilterError(f"filter on {field!r}: Vespa cannot compare with {most}, which is too near the largest long; use $in")
+        raise FilterError(
+            f"filter on {field!r}: Vespa cannot compare with {most}, which is too close to the largest long; use $in"
+        )
     start = int(float(most))
     if start > most:
         start = int(math.nextafter(float(most), -math.inf))

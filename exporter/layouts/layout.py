@@ -1,4 +1,4 @@
-"""What a layout has to say, and how its tokens are found."""
+"""The interface of a layout, and how it finds tokens."""
 
 from __future__ import annotations
 
@@ -25,9 +25,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Layout:
-    """settings: JSON files that it has. rules: of the folder, its loaded MultiVectorEncoder and the tokenizer; None where torch
-    does not load it. tokenizer: the one it was trained with, of the same three, the tokenizer as it is in the folder. changed:
-    settings that sentence-transformers must find otherwise, by file. projection: a tensor that its weights must have.
+    """A checkpoint layout.
+
+    Attributes:
+        settings: JSON files that it has.
+        recognises: tells whether a folder has this layout.
+        rules: returns the rules from the folder, its loaded MultiVectorEncoder and the tokenizer; None if torch does not
+            load it.
+        tokenizer: returns the tokenizer it was trained with, from the same three; the tokenizer is that of the folder.
+        changed: settings that must be changed for sentence-transformers, by file.
+        projection: a tensor that its weights must have.
     """
 
     settings: tuple[str, ...]
@@ -39,18 +46,31 @@ class Layout:
 
 
 def marker_id(tokenizer: Any, token: str, *, unknown: int | None = None) -> int:
-    """`unknown` stands for a token that is not in the vocabulary. Raises: CheckpointError where that is None."""
+    """Return the id of a marker token.
+
+    `unknown` replaces a token that is not in the vocabulary.
+
+    Raises:
+        CheckpointError: if it is not in the vocabulary and `unknown` is None.
+    """
     for name in (token, token.rstrip()):
         id_ = tokenizer.convert_tokens_to_ids(name)
         if id_ is not None and id_ != tokenizer.unk_token_id:
             return int(id_)
     if unknown is not None:
         return int(unknown)
-    raise CheckpointError(f"marker token {token!r} is not in the checkpoint's vocabulary: was the tokenizer saved with it?")
+    raise CheckpointError(
+        f"marker token {token!r} is not in the checkpoint's vocabulary; save the tokenizer that it was trained with beside it"
+    )
 
 
 def mask_id(tokenizer: Any) -> int:
+    """Return the id of the mask token, or the end token if there is none.
+
+    Raises:
+        CheckpointError: if there is neither.
+    """
     id_ = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.eos_token_id
     if id_ is None:
-        raise CheckpointError("the tokenizer has neither a mask nor an end token, and queries are expanded with one")
+        raise CheckpointError("the tokenizer has neither a mask nor an end token, but query expansion needs one")
     return int(id_)

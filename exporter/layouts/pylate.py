@@ -16,20 +16,20 @@ PREFIXES = {"query_prefix": "[Q] ", "document_prefix": "[D] "}
 
 
 def _prefix(folder: CheckpointFolder, key: str) -> str:
-    """A marker as text; "" means none."""
+    """Return a marker as text; "" means none."""
     given = folder.read(CONFIG).get(key)
     return str(PREFIXES[key] if given is None else given)
 
 
 def _tokenizer(folder: CheckpointFolder, _model: Any, tokenizer: Any) -> Any:
-    """With its markers as tokens, as PyLate makes them at each start; in a saved checkpoint most are there already."""
+    """Return the tokenizer with its markers as tokens, as PyLate adds them at each start; a saved checkpoint has most."""
     vocabulary = tokenizer.get_vocab()
     tokenizer.add_tokens([prefix for key in PREFIXES if (prefix := _prefix(folder, key)) in vocabulary])
     return tokenizer
 
 
 def _rules(folder: CheckpointFolder, _model: Any, tokenizer: Any) -> Rules:
-    """pylate/models/colbert.py: prefixes by id, text stripped, unknown skip words fall on the unknown token."""
+    """Rules of pylate/models/colbert.py: prefixes by id, text stripped, unknown skip words map to the unknown token."""
     settings = folder.read(CONFIG)
     prompts = settings.get("prompts") or {}
     query_length = int(settings.get("query_length") or 32)

@@ -1,4 +1,4 @@
-"""The table of layouts, and a folder looked at by it."""
+"""The table of layouts, and the scan that uses it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from late_interaction.errors import CheckpointError
 __all__ = ["LAYOUTS", "scan_checkpoint"]
 
 MODULES = "modules.json"
-LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder has it
-    # a graph may have lost an activation that weights still have
+LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder applies
+    # a graph may lack an activation that the weights still have
     "next-plaid": Layout(("onnx_config.json",), lambda folder: "onnx_config.json" in folder.files and not folder.has_weights()),
     "pylate": PYLATE,
     "sentence-transformers": SENTENCE_TRANSFORMERS,
@@ -26,7 +26,11 @@ LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder has it
 
 
 def scan_checkpoint(path: Path) -> CheckpointFolder:
-    """Reads each settings file once. Raises: CheckpointError where one is damaged, or the folder is no checkpoint."""
+    """Read each settings file of a checkpoint folder once.
+
+    Raises:
+        CheckpointError: if a file is damaged, or the folder is not a checkpoint.
+    """
     files = frozenset(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     modules = _modules(path / MODULES) if MODULES in files else ()
     found = CheckpointFolder(path, path, files, {}, modules)
@@ -35,7 +39,7 @@ def scan_checkpoint(path: Path) -> CheckpointFolder:
     folder = replace(found, settings={name: read_json(path / name) for name in sorted(names & files)})
     layout = next((name for name, known in LAYOUTS.items() if known.recognises(folder)), folder.layout)
     if layout != "next-plaid" and not {"config.json", MODULES} & files:
-        raise CheckpointError(f"{path} is no checkpoint: it has neither config.json nor modules.json")
+        raise CheckpointError(f"{path} is not a checkpoint: it has neither config.json nor modules.json")
     return replace(folder, layout=layout)
 
 

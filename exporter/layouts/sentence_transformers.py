@@ -15,12 +15,12 @@ CONFIG = "config_sentence_transformers.json"
 
 
 def _tokenizer(_folder: CheckpointFolder, model: Any, tokenizer: Any) -> Any:
-    """Only the model's own lower-cases by its own setting."""
+    """Return the tokenizer; only the model's own lower-cases by its own setting."""
     return model.tokenizer if getattr(model[0], "do_lower_case", False) else tokenizer
 
 
 def rules_of_model(folder: CheckpointFolder, model: Any, tokenizer: Any) -> Rules:
-    """sentence_transformers.multi_vector_encoder: what the loaded modules say. Its tokenizer does the lower-casing."""
+    """Return the rules of the loaded modules (sentence_transformers.multi_vector_encoder). Its tokenizer lower-cases."""
     transformer = model[0]
     limit = int(model.max_seq_length or 512)
     chosen = transformer.query_expansion
@@ -35,7 +35,8 @@ def rules_of_model(folder: CheckpointFolder, model: Any, tokenizer: Any) -> Rule
     mask = next((module for module in model if type(module).__name__ == "MultiVectorMask"), None)
     if mask is not None and mask.keep_only_token_ids:
         raise CheckpointError(
-            f"{folder.shown} keeps only the rows of certain tokens (keep_only_token_ids), as models of images do"
+            f"{folder.shown} keeps only the rows of certain tokens (keep_only_token_ids), like image models, which "
+            f"cannot be exported"
         )
     ids = [] if mask is None else [(word, tokenizer.convert_tokens_to_ids(word)) for word in mask.skiplist_words]
     known = {
@@ -57,13 +58,15 @@ def rules_of_model(folder: CheckpointFolder, model: Any, tokenizer: Any) -> Rule
     )  # fmt: skip
 
 
-# what tells an inserted marker from one that is part of the text: how the text after it begins
+# an inserted marker differs from one in the text by how the text after it begins
 _PROBES = ("", "a", " a", "  a b", "the", "The", "\ta", "\u0301a", "\u6771", "1", ",", "[MASK]", "<mask>", "\u00a0a", "a" * 40)
 
 
 def _split_prompt(prompt: str, tokenizer: Any) -> tuple[int | None, str]:
-    """(marker id, prompt without it) where a prompt begins with a registered token, and inserting that token's id at position 1
-    is the same as the text; else (None, prompt)."""
+    """Return (marker id, prompt without it) if inserting the marker's id equals tokenizing it as text, else (None, prompt).
+
+    The prompt must begin with a registered token.
+    """
     added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
     for token in (token for token in added if prompt.startswith(token)):
         marker, rest = int(tokenizer.convert_tokens_to_ids(token)), prompt[len(token) :]

@@ -19,16 +19,19 @@ def _architectures(folder: CheckpointFolder) -> list[str]:
 
 
 def _changed(folder: CheckpointFolder) -> dict[str, dict[str, Any]]:
-    """sentence-transformers knows a Stanford checkpoint by its architecture only; without, it would add a random projection."""
+    """Set the architecture by which sentence-transformers recognises a Stanford checkpoint.
+
+    Without it, sentence-transformers adds a random projection.
+    """
     return {} if ARCHITECTURE in _architectures(folder) else {CONFIG: folder.read(CONFIG) | {"architectures": [ARCHITECTURE]}}
 
 
 def _rules(folder: CheckpointFolder, _model: Any, tokenizer: Any) -> Rules:
-    """colbert/modeling/tokenization: [CLS] marker text [SEP], queries padded with [MASK] to query_maxlen."""
+    """Rules of colbert/modeling/tokenization: [CLS] marker text [SEP], queries padded with [MASK] to query_maxlen."""
     settings = folder.read(METADATA)
-    settings = settings.get("config", settings)  # colbert-ai saves its settings bare or under this key
+    settings = settings.get("config", settings)  # colbert-ai saves its settings at the top level or under this key
     query_length = int(settings.get("query_maxlen") or 32)
-    skip = {int(tokenizer.pad_token_id)}  # rows are told from padding by their id, so a "[PAD]" in a text is dropped as well
+    skip = {int(tokenizer.pad_token_id)}  # padding is recognised by its id, so a "[PAD]" in a text is dropped as well
     if settings.get("mask_punctuation", True):
         encoded = (tokenizer.encode(character, add_special_tokens=False) for character in string.punctuation)
         skip |= {int(ids[0]) for ids in encoded if ids}
@@ -36,7 +39,7 @@ def _rules(folder: CheckpointFolder, _model: Any, tokenizer: Any) -> Rules:
     expansion = Expansion(query_length, mask_id(tokenizer), attend, replaces_pad=True)
 
     def marker(key: str, default: str) -> int:
-        # a vocabulary without [unused0] (XLM-R) gives the unknown token's id, and colbert-ai trains with that
+        # a vocabulary without [unused0] (XLM-R) returns the unknown token's id, which colbert-ai trains with
         token = settings.get(key) or default
         return marker_id(tokenizer, token, unknown=tokenizer.unk_token_id if token == default else None)
 

@@ -1,11 +1,11 @@
-"""Stored documents from one place to another, with their vectors: nothing is encoded again.
+"""Copy stored documents from one place to another with their vectors; nothing is encoded again.
 
     source.py     what a place with stored documents offers, and what it keeps of a vector
     local.py, vespa.py, backup.py     the three places: a local index, a Vespa application, a backup folder
-    journal.py    how far a copy is, on disk
+    journal.py    the progress of a copy, on disk
     run.py        one copy: read, put, count
 
-Where documents go is a target of the feeder, or a backup folder that behaves as one.
+Documents go to a target of the feeder, or to a backup folder that behaves like one.
 """
 
 from feeder.copying.opening import CopyOptions, backup_index, copy_index, restore_index

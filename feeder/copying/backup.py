@@ -1,9 +1,9 @@
-"""A backup folder, as a target and as a place with stored documents. docs/how-to/backups.md tells the format.
+"""A backup folder, as a target and as a place with stored documents. docs/how-to/backups.md describes the format.
 
 parts/000000.gz, ...    documents with their vectors (parts.py)
 bundle/                 the index's bundle
-codebook.npz            of rows that are kept as codes and residuals
-manifest.json           what all that is, with checksums: written last, so that a folder without it is no backup
+codebook.npz            for rows that are kept as codes and residuals
+manifest.json           describes all of it, with checksums; written last, so a folder without it is not a backup
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from late_interaction.plaid import Storage
 __all__ = ["PROGRESS", "BackupSource", "BackupTarget", "check_free"]
 
 CODEBOOK = "codebook.npz"
-ONCE = "backup {} is written once: change the index, and take another backup"
-PROGRESS = "progress.jsonl"  # of a backup that is not complete
+ONCE = "backup {} cannot be changed; change the index, and make another backup"
+PROGRESS = "progress.jsonl"  # of an incomplete backup
 
 
 class BackupTarget:
-    """Writes a part for each batch. Nothing of it counts before `finish`, which reads every part again."""
+    """Writes a part for each batch. Nothing counts before `finish`, which reads every part again."""
 
     counted = unit_rows = False
     needs_vectors = True
 
     def __init__(self, folder: Path, source: StoredSource, *, batches: int) -> None:
-        """batches: how many an earlier run has brought."""
+        """Open a backup folder for writing. batches: how many an earlier run has written."""
         self.name, self._folder, self._source = str(folder), folder, source
         self.place, self.built = str(folder.resolve()), ""
         self._batches = batches
@@ -54,20 +54,24 @@ class BackupTarget:
 
     @property
     def bundle(self) -> Bundle:
+        """Return the index's bundle."""
         return self._source.bundle
 
     @property
     def kept(self) -> Kept:
+        """Return what is kept of a vector."""
         return self._source.kept
 
     def size(self) -> int:
-        """A backup is of this copy alone."""
+        """Return 0: a backup holds only this copy."""
         return 0
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
+        """Return nothing: a backup holds only this copy."""
         return {}
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
+        """Write the batch as a part."""
         data, _ = pack_part(batch, self._source.bundle.manifest.dim, _dense_of(self._source.bundle))
         with _disk_errors(self._folder):
             atomic_write(self._part(self._batches), data)
@@ -75,23 +79,31 @@ class BackupTarget:
         self._outcomes += [Settled(document.document.id) for document in batch]
 
     def update(self, batch: Sequence[Document]) -> None:
+        """Raise: a backup cannot be changed."""
         raise UsageError(ONCE.format(self.name))
 
     def delete(self, document_ids: Sequence[str]) -> None:
+        """Raise: a backup cannot be changed."""
         raise UsageError(ONCE.format(self.name))
 
     def still_updated(self, document_ids: Sequence[str]) -> Sequence[str]:
+        """Return nothing: a backup is never updated."""
         return ()
 
     def statistics(self) -> None:
-        return None
+        """Return None: nothing goes over a network."""
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
+        """Return the outcomes since the last call."""
         found, self._outcomes = self._outcomes, []
         return found
 
     def finish(self) -> Finished:
-        """Raises: CollectionError where a part is not as it was written, or the disk refuses."""
+        """Read every part again and write the manifest.
+
+        Raises:
+            CollectionError: if a part has changed since it was written, or the disk refuses.
+        """
         with _disk_errors(self._folder):
             return self._finished()
 
@@ -117,18 +129,21 @@ class BackupTarget:
         return Finished()
 
     def close(self) -> None:
+        """Do nothing: no file stays open."""
         pass
 
     def _part(self, number: int) -> Path:
         return self._folder / "parts" / f"{number:06}.gz"
 
     def _note(self, path: Path) -> PartNote:
-        """Of a part, read whole."""
+        """Return the note of a part, which is read whole."""
         try:
             data = path.read_bytes()
             size = len(zlib.decompress(data, wbits=31))
         except (OSError, zlib.error) as error:
-            raise CollectionError(f"{path} is not as it was written ({error}): run the backup again without --resume") from None
+            raise CollectionError(
+                f"{path} has changed since it was written ({error}); run the backup again without --resume"
+            ) from None
         source = self._source
         of_bundle = source.bundle.manifest.dim, source.codebook, _dense_of(source.bundle)
         found = read_part(data, size, str(path), source.schema, *of_bundle)
@@ -139,15 +154,17 @@ class BackupTarget:
 
 @contextlib.contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Raises: CollectionError where the disk refuses."""
+    """Raise CollectionError if the disk refuses."""
     try:
         yield
     except OSError as error:
-        raise CollectionError(f"backup {folder} cannot be written ({error.strerror}): see to the disk, then --resume") from None
+        raise CollectionError(
+            f"cannot write backup {folder} ({error.strerror}); fix the disk, then run again with --resume"
+        ) from None
 
 
 def _dense_of(bundle: Bundle) -> DenseDims:
-    """Dense models of a bundle, of each of which every passage has a vector, and their dimensions."""
+    """Return the dimensions of the bundle's dense models, of each of which every passage has a vector."""
     return {name: part.dim for name, part in sorted(bundle.manifest.dense.items())}
 
 
@@ -156,13 +173,17 @@ def _token_vectors(documents: Sequence[EncodedDocument]) -> int:
 
 
 def check_free(folder: Path) -> None:
-    """Raises: UsageError where the folder holds something else than an unfinished backup."""
+    """Check that the folder is free for a backup.
+
+    Raises:
+        UsageError: if the folder contains anything but an unfinished backup.
+    """
     if (folder / MANIFEST).exists():
-        raise UsageError(f"{folder} holds a backup already: give a new folder")
+        raise UsageError(f"{folder} already contains a backup; choose a new folder")
     unfinished = (folder / PROGRESS).exists()
     check_own_file(folder / PROGRESS, KIND)
     if folder.exists() and not unfinished and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there and no empty folder: give a new one")
+        raise UsageError(f"{folder} exists and is not an empty folder; choose a new one")
 
 
 class BackupSource:
@@ -171,17 +192,19 @@ class BackupSource:
     counted = True
 
     def __init__(self, folder: Path) -> None:
-        """Reads every part, so that nothing is restored from a backup that is damaged anywhere.
+        """Read every part, so that nothing is restored from a backup that is damaged anywhere.
 
-        Raises: CollectionError naming the file, BundleError where the bundle was changed.
+        Raises:
+            CollectionError: if a file is damaged; the message names it.
+            BundleError: if the bundle has changed.
         """
         self.name, self.place, self._folder = str(folder), str(folder.resolve()), folder
         self._manifest = BackupManifest.read(folder)
         self.bundle = Bundle.open(folder / "bundle")
         if self.bundle.sha256 != self._manifest.bundle_sha256:
-            raise CollectionError(f"{folder} is damaged: its bundle is another one than the manifest names")
+            raise CollectionError(f"{folder} is damaged: its bundle is not the one in the manifest")
         if self._manifest.dense != _dense_of(self.bundle):
-            raise CollectionError(f"{folder} is damaged: its dense models are others than those of its bundle")
+            raise CollectionError(f"{folder} is damaged: its dense models differ from its bundle's")
         self.codebook = self._codebook()
         self.version = hashlib.sha256(self._manifest.to_json()).hexdigest()
         for number in range(len(self._manifest.parts)):
@@ -193,30 +216,35 @@ class BackupSource:
             return None
         path = self._folder / CODEBOOK
         if not path.is_file() or path.stat().st_size != note.bytes or sha256_file(path) != note.sha256:
-            raise CollectionError(f"{path} is missing or damaged (checksum differs): take another backup")
+            raise CollectionError(f"{path} is missing or damaged (its checksum differs); use another backup")
         return Codebook.load(path)
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._manifest.schema
 
     @property
     def kept(self) -> Kept:
+        """Return what is kept of a vector."""
         return self._manifest.kept
 
     @property
     def storage(self) -> Storage:
+        """Return the storage of the index."""
         return self._manifest.storage
 
     def size(self) -> int:
+        """Return the number of passages."""
         return sum(note.passages for note in self._manifest.parts)
 
     def batches(self, resume: str) -> Iterator[Batch]:
-        """Places are numbers of parts."""
+        """Yield the documents of each part; places are numbers of parts."""
         for number in range(int(resume or 0), len(self._manifest.parts)):
             yield Batch(self._read(number), str(number + 1))
 
     def close(self) -> None:
+        """Do nothing: no file stays open."""
         pass
 
     def _read(self, number: int) -> list[EncodedDocument]:
@@ -224,15 +252,15 @@ class BackupSource:
         path = self._folder / "parts" / note.file.name
         try:
             if path.stat().st_size != note.file.bytes:
-                raise CollectionError(f"{path} has another length than the manifest says: take another backup")
+                raise CollectionError(f"{path} is damaged (its length differs from the manifest); use another backup")
             data = path.read_bytes()
         except OSError as error:
-            raise CollectionError(f"{path} cannot be read ({error.strerror}): take another backup") from None
+            raise CollectionError(f"cannot read {path} ({error.strerror}); use another backup") from None
         if hashlib.sha256(data).hexdigest() != note.file.sha256:
-            raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
+            raise CollectionError(f"{path} is damaged (its checksum differs); use another backup")
         of_bundle = self.bundle.manifest.dim, self.codebook, self._manifest.dense
         found = read_part(data, note.unpacked, str(path), self.schema, *of_bundle)
         counts = (len(found), sum(len(document.passages) for document in found), _token_vectors(found))
         if counts != (note.documents, note.passages, note.token_vectors):
-            raise CollectionError(f"{path} holds other documents than the manifest says: take another backup")
+            raise CollectionError(f"{path} is damaged (its documents differ from the manifest); use another backup")
         return found

@@ -1,4 +1,4 @@
-"""How far a copy is, on disk: one JSON line for each stretch that is durable at the target."""
+"""The progress of a copy, on disk: one JSON line for each stretch that is durable at the target."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ MAX_LINE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """All that was brought up to here: batches, documents, passages and token vectors since the beginning; resume: where to go
-    on. already_there: of the documents, those that the target had as they are."""
+    """The progress so far.
+
+    Attributes:
+        resume: where to continue.
+        batches: batches since the beginning.
+        documents: documents since the beginning.
+        passages: passages since the beginning.
+        token_vectors: token vectors since the beginning.
+        already_there: how many of the documents the target had already.
+    """
 
     resume: str = ""
     batches: Count = 0
@@ -31,12 +39,23 @@ class Stretch:
 
 
 class CopyJournal:
-    """`last`: how far an earlier run came, or nothing. `resumed`: whether there was one."""
+    """The journal of a copy.
+
+    Attributes:
+        last: progress of an earlier run, or none.
+        resumed: whether there was an earlier run.
+    """
 
     def __init__(self, path: Path, copy: str, *, resume: bool) -> None:
-        """copy: what is copied where. Nothing is written before `begin`.
+        """Read the journal. Nothing is written before `begin`.
 
-        Raises: CollectionError where the file is damaged or belongs to another copy.
+        Args:
+            path: the file.
+            copy: what is copied where.
+            resume: continue an earlier run.
+
+        Raises:
+            CollectionError: if the file is damaged or belongs to another copy.
         """
         self.path = path
         self.last = Stretch()
@@ -47,13 +66,17 @@ class CopyJournal:
         self._file = AppendedFile(path, "copy journal", KIND)
 
     def begin(self) -> None:
-        """Raises: CollectionError where the file cannot be written, or another run has it."""
+        """Start writing.
+
+        Raises:
+            CollectionError: if the file cannot be written, or another run has it.
+        """
         self._file.open(self._whole)
         if not self.resumed:
             self._file.append(self._header)
 
     def _read(self) -> int:
-        """The length of the part that is whole."""
+        """Read the file; return the length of its complete part."""
         whole = 0
         try:
             with self.path.open("rb") as file:
@@ -62,24 +85,28 @@ class CopyJournal:
                         break  # torn
                     if number == 1 and line != self._header:
                         raise CollectionError(
-                            f"{self.path} is of another copy, or what it copies has changed: leave --resume out"
+                            f"{self.path} belongs to another copy, or its source has changed; run without --resume"
                         )
                     if number > 1:
                         self.last = read(Stretch, json.loads(line), CollectionError, f"{self.path}:{number} is damaged")
                     whole += len(line)
         except OSError as error:
-            raise CollectionError(f"copy journal {self.path} cannot be read ({error.strerror})") from None
+            raise CollectionError(f"cannot read copy journal {self.path} ({error.strerror})") from None
         except (ValueError, TypeError, RecursionError):
-            raise CollectionError(f"copy journal {self.path}:{number} is damaged: leave --resume out") from None
+            raise CollectionError(f"copy journal {self.path}:{number} is damaged; run without --resume") from None
         return whole
 
     def note(self, stretch: Stretch) -> None:
-        """Durable when this returns. Raises: CollectionError where the disk refuses."""
+        """Record progress; it is durable on return.
+
+        Raises:
+            CollectionError: if the disk refuses.
+        """
         self._file.append(json.dumps(dataclasses.asdict(stretch)).encode() + b"\n")
         self.last = stretch
 
     def close(self, *, remove: bool) -> None:
-        """remove: the copy is complete."""
+        """Close the file. remove: delete it, because the copy is complete."""
         if remove:
             self._file.remove()
         self._file.close()

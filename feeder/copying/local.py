@@ -1,4 +1,4 @@
-"""A local index, of shards or not, as a place with stored documents."""
+"""A local index, with or without shards, as a place with stored documents."""
 
 from __future__ import annotations
 
@@ -28,19 +28,23 @@ BATCH_VECTORS = 1 << 16  # 32 MiB at 128 dimensions
 
 @dataclass(frozen=True)
 class _LivingSegment:
-    """A segment and the version that it is of."""
+    """A segment and its version."""
 
     snapshot: Snapshot
     living: Living
 
 
 class LocalSource:
-    """One version of the index. A document comes where its first passage stands, with all that belongs to it."""
+    """One version of the index. A whole document comes at the place of its first passage."""
 
     counted = True
 
     def __init__(self, path: Path) -> None:
-        """Raises: LocalIndexError where there is no index, or a shard of it cannot be read."""
+        """Open the newest version.
+
+        Raises:
+            LocalIndexError: if there is no index, or one of its shards cannot be read.
+        """
         index = open_index(path).pinned()
         if index.missing:
             raise LocalIndexError(f"{path} cannot be copied: {'; '.join(index.missing.values())}")
@@ -53,21 +57,25 @@ class LocalSource:
 
     @property
     def bundle(self) -> Bundle:
+        """Return the index's bundle."""
         return self._index.bundle
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._index.schema
 
     @property
     def storage(self) -> Storage:
+        """Return the storage of the index."""
         return Storage(self._index.codec, self._index.bits, self._index.refine)
 
     def size(self) -> int:
+        """Return the number of passages."""
         return self._index.passages
 
     def batches(self, resume: str) -> Iterator[Batch]:
-        """Places are `segment:row`."""
+        """Yield the documents; places are `segment:row`."""
         documents: list[EncodedDocument] = []
         rows = 0
         for part, row in self._places(resume):
@@ -82,6 +90,7 @@ class LocalSource:
             yield Batch(documents, END)
 
     def close(self) -> None:
+        """Close the index."""
         self._index.close()
 
     def _places(self, resume: str) -> Iterator[tuple[int, int]]:
@@ -94,7 +103,7 @@ class LocalSource:
                 yield number, row
 
     def _document(self, part: int, row: int) -> EncodedDocument | None:
-        """The document of the passage there; None where another of its passages comes earlier."""
+        """Return the document of the passage there; None if another of its passages comes earlier."""
         document_id = self._parts[part].living.segment.documents[row]
         places: list[tuple[int, int]] = []
         for number, other in enumerate(self._parts):
@@ -103,7 +112,7 @@ class LocalSource:
                 return None
             places += [(number, r) for r in rows]
         own = [(self._parts[number], r, self._parts[number].living.segment.passage(r)) for number, r in places]
-        own.sort(key=lambda item: _number(item[2]))  # stable: others stay as they stand
+        own.sort(key=lambda item: _number(item[2]))  # stable: the others keep their order
         vectors = [_rows(found, r) for found, r, _ in own]
         packed = [_packed(found, r) for found, r, _ in own] if self.codebook is not None else []
         dense = [_dense(found, r, self._index.dense) for found, r, _ in own] if self._index.dense else []
@@ -111,7 +120,7 @@ class LocalSource:
 
 
 def _number(passage: Passage) -> int:
-    """The n of `id#n`; 0 of an id that is none."""
+    """Return the n of `id#n`; 0 if the id has another form."""
     start = Passage.id_of(passage.document_id, 0)[:-1]
     rest = passage.id.removeprefix(start)
     return int(rest) if passage.id.startswith(start) and rest.isdecimal() else 0

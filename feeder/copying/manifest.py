@@ -1,4 +1,4 @@
-"""manifest.json of a backup: what it holds, with a checksum for every file."""
+"""manifest.json of a backup: its contents, with a checksum for every file."""
 
 from __future__ import annotations
 
@@ -33,18 +33,29 @@ PART = re.compile(r"\d{6,9}\.gz")
 
 @dataclass(frozen=True, slots=True)
 class FileNote:
+    """Name, size and checksum of a file."""
+
     name: str
     bytes: Count
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> FileNote:
+        """Read a file and return its note."""
         return cls(path.name, path.stat().st_size, sha256_file(path))
 
 
 @dataclass(frozen=True, slots=True)
 class PartNote:
-    """unpacked: bytes."""
+    """A part of a backup.
+
+    Attributes:
+        file: its file.
+        unpacked: its size in bytes, uncompressed.
+        documents: number of documents.
+        passages: number of passages.
+        token_vectors: number of token vectors.
+    """
 
     file: FileNote
     unpacked: Count
@@ -55,8 +66,18 @@ class PartNote:
 
 @dataclass(frozen=True)
 class BackupManifest:
-    """source: the address that it was made from. dense: dimensions of dense models by name; where there are any, the version
-    is 2."""
+    """The content of manifest.json.
+
+    Attributes:
+        source: the address that it was made from.
+        bundle_sha256: checksum of the bundle.
+        schema: metadata fields.
+        kept: what is kept of a vector.
+        storage: storage of the index.
+        codebook: its file, if rows are packed.
+        parts: the parts.
+        dense: dimensions of dense models by name; if there are any, the format version is 2.
+    """
 
     source: str
     bundle_sha256: str
@@ -68,6 +89,7 @@ class BackupManifest:
     dense: Mapping[str, Annotated[int, msgspec.Meta(ge=1)]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
+        """Return the bytes of manifest.json."""
         data = {
             "format": FORMAT,
             "version": WITH_DENSE if self.dense else VERSION,
@@ -87,21 +109,25 @@ class BackupManifest:
 
     @classmethod
     def read(cls, folder: Path) -> BackupManifest:
-        """Raises: CollectionError where there is none, or it is damaged or of another version."""
+        """Read manifest.json.
+
+        Raises:
+            CollectionError: if it is missing, damaged or of another version.
+        """
         path = folder / MANIFEST
         try:
             text = read_regular(path, MAX_BYTES)
         except FileNotFoundError:
-            raise CollectionError(f"{folder} is no backup: it has no {MANIFEST}, which is written last") from None
+            raise CollectionError(f"{folder} is not a complete backup: it has no {MANIFEST}, which is written last") from None
         except (OSError, ValueError) as error:
-            raise CollectionError(f"{path} cannot be read: {error}") from None
+            raise CollectionError(f"cannot read {path}: {error}") from None
         head: dict[str, Any] = {"format": FORMAT}
         data = parse(text, CollectionError, str(path), **head)
         head["version"] = WITH_DENSE if data.get("dense") else VERSION
         if (found := data.pop("version", None)) != head["version"]:
-            raise CollectionError(f"{path}: version {found!r:.60} unknown, this release reads {head['version']}")
+            raise CollectionError(f"{path}: version {found!r:.60} is unknown; this release reads {head['version']}")
         if data.pop("sha256", None) != _checksum(head | data):
-            raise CollectionError(f"{path} is damaged (checksum differs): take another backup")
+            raise CollectionError(f"{path} is damaged (its checksum differs); use another backup")
         try:
             totals = {name: data.pop(name) for name in ("documents", "passages", "token_vectors")}
             data["schema"] = MetadataSchema.from_json(data.pop("metadata"))
@@ -115,7 +141,7 @@ class BackupManifest:
             check_dense_name(name, CollectionError, f"{path} is damaged")
         for note in manifest.parts:
             if not PART.fullmatch(note.file.name) or note.unpacked > LARGEST:
-                raise CollectionError(f"{path} is damaged: part {note.file.name!r} cannot be")
+                raise CollectionError(f"{path} is damaged: part {note.file.name!r} is not possible")
         return manifest
 
 

@@ -1,4 +1,4 @@
-"""What copies are made between: addresses and backup folders."""
+"""Open the places that copies are made between: addresses and backup folders."""
 
 from __future__ import annotations
 
@@ -34,9 +34,16 @@ __all__ = ["CopyOptions", "backup_index", "copy_index", "restore_index"]
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """bundle: of a Vespa application that this machine does not know. storage, sharding: of a new local index; default is a
-    storage that keeps the vectors as they are. merge: the target may have documents. resume: go on with an interrupted copy.
-    journal: file that says how far the copy is; default is in the user's cache."""
+    """Options of a copy.
+
+    Attributes:
+        bundle: bundle of a Vespa application that this machine does not know.
+        storage: storage of a new local index; by default one that keeps the vectors unchanged.
+        sharding: shards of a new local index.
+        merge: the target may already have documents.
+        resume: continue an interrupted copy.
+        journal: file that records the progress; by default in the user's cache.
+    """
 
     bundle: Bundle | None = None
     storage: Storage | None = None
@@ -47,10 +54,24 @@ class CopyOptions:
 
 
 def copy_index(source: str, target: str, options: CopyOptions | None = None, report: CountReport | None = None) -> CopySummary:
-    """Copies what the address `source` has to the address `target`: ids, texts, metadata and vectors.
+    """Copy ids, texts, metadata and vectors from the address `source` to the address `target`.
 
-    Raises: CollectionError, LocalIndexError, VespaError, BundleError where the target belongs to another bundle, MetadataError
-    where its metadata differ, UsageError where it is not empty.
+    Args:
+        source: a local index or a Vespa application.
+        target: a local index or a Vespa application.
+        options: options of the copy.
+        report: called with the progress.
+
+    Returns:
+        what was copied.
+
+    Raises:
+        CollectionError: if a document is refused, or the counts do not agree at the end.
+        LocalIndexError: if a local index is missing or damaged.
+        VespaError: if Vespa does not answer.
+        BundleError: if the target belongs to another bundle.
+        MetadataError: if the target's metadata fields differ.
+        UsageError: if the target is not empty.
     """
     options = options or CopyOptions()
     return _copied(_opened(source, options.bundle), target, options, report)
@@ -59,9 +80,20 @@ def copy_index(source: str, target: str, options: CopyOptions | None = None, rep
 def backup_index(
     source: str, folder: Path, options: CopyOptions | None = None, report: CountReport | None = None
 ) -> CopySummary:
-    """Copies what the address `source` has into a new backup folder. options: bundle and resume count.
+    """Copy ids, texts, metadata and vectors from the address `source` to a new backup folder.
 
-    Raises: as copy_index; UsageError where the folder holds something else.
+    Args:
+        source: a local index or a Vespa application.
+        folder: the backup folder.
+        options: only bundle, resume and journal apply.
+        report: called with the progress.
+
+    Returns:
+        what was copied.
+
+    Raises:
+        ColbertVespaError: as in `copy_index`.
+        UsageError: if the folder contains anything else.
     """
     options = options or CopyOptions()
     check_free(folder)
@@ -76,9 +108,20 @@ def backup_index(
 def restore_index(
     folder: Path, target: str, options: CopyOptions | None = None, report: CountReport | None = None
 ) -> CopySummary:
-    """Copies a backup to the address `target`, if every part of it is as it was written.
+    """Copy a backup to the address `target`, if every part of it is undamaged.
 
-    Raises: as copy_index; CollectionError where the backup is damaged or not complete.
+    Args:
+        folder: the backup folder.
+        target: a local index or a Vespa application.
+        options: options of the copy.
+        report: called with the progress.
+
+    Returns:
+        what was copied.
+
+    Raises:
+        ColbertVespaError: as in `copy_index`.
+        CollectionError: if the backup is damaged or incomplete.
     """
     return _copied(BackupSource(folder), target, options or CopyOptions(), report)
 
@@ -86,7 +129,7 @@ def restore_index(
 def _copied(source: StoredSource, target: str, options: CopyOptions, report: CountReport | None) -> CopySummary:
     with contextlib.closing(source), contextlib.ExitStack() as open_things:
         to = open_things.enter_context(contextlib.closing(_target(target, source, options)))
-        register_bundle(source.bundle)  # as a feed does
+        register_bundle(source.bundle)  # like a feed
         identity = _identity(source, f"{to.place} {to.built}", to.kept.key)
         journal = options.journal or _journal(source.place, to.place)
         progress = open_things.enter_context(_progress(journal, identity, resume=options.resume))
@@ -110,12 +153,14 @@ def _target(address: str, source: StoredSource, options: CopyOptions) -> Target:
 
 def _open_vespa(url: VespaUrl, source: StoredSource, options: CopyOptions) -> Target:
     if options.storage is not None or options.sharding is not None:
-        raise UsageError("codec, bits, refine and shards are of a local index: Vespa's application has its codec (app --codec)")
+        raise UsageError(
+            "codec, bits, refine and shards apply to a local index only; the codec of a Vespa application is set by app --codec"
+        )
     return open_vespa(url, source.bundle)
 
 
 def _open_local(path: Path, source: StoredSource, options: CopyOptions) -> Target:
-    """A new index stores vectors as the source keeps them, as far as a local index can."""
+    """Open or create a local index, which stores vectors as the source keeps them as far as possible."""
     from feeder.targets.local import LocalTarget
 
     storage = options.storage or (None if is_there(path) else source.storage)
@@ -126,7 +171,7 @@ def _open_local(path: Path, source: StoredSource, options: CopyOptions) -> Targe
 
 
 def _identity(source: StoredSource, target: str, kept: str) -> str:
-    """Of a copy: a journal of another one is not taken up."""
+    """Return the identity of a copy: the journal of another one is refused."""
     parts = [source.place, source.version, source.bundle.sha256, target, kept]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

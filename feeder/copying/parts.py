@@ -1,13 +1,13 @@
-"""A part of a backup: some documents with their vectors, as one compressed file. docs/how-to/backups.md tells the format.
+"""A part of a backup: some documents with their vectors, as one compressed file. docs/how-to/backups.md describes the format.
 
-Unpacked: the length of the head in eight bytes, the head as JSON, then the rows of all passages one after the other in the
-form that the head names:
+Uncompressed: the length of the head in eight bytes, the head as JSON, then the rows of all passages one after the other in
+the form that the head names:
 
     float32     [n, d] little-endian
-    bfloat16    [n, d] the upper halves of such floats, where the lower ones are all zero
+    bfloat16    [n, d] the upper halves of such floats, if all lower halves are zero
     residual    codes [n] of four bytes, then residuals [n, bytes], for the codebook of the backup
 
-Behind them, of a bundle with dense models, float32 [passages, width]: of each passage the vectors of all models, in the order
+If the bundle has dense models, float32 [passages, width] follows: for each passage the vectors of all models, in the order
 of their names.
 """
 
@@ -35,7 +35,7 @@ from vespa_app.codecs import Packed
 
 __all__ = ["LARGEST", "DenseDims", "pack_part", "read_part"]
 
-LARGEST = 4 << 30  # bytes of a part, unpacked
+LARGEST = 4 << 30  # uncompressed bytes of a part
 MAX_HEAD = 1 << 30
 _LEVEL = 1
 _LENGTH = struct.Struct("<Q")
@@ -67,9 +67,18 @@ class _Head:
 
 
 def pack_part(documents: Sequence[EncodedDocument], dim: int, dense: DenseDims = NO_DENSE) -> tuple[bytes, int]:
-    """The file, and its length unpacked. dense: dimensions of the dense models, by name.
+    """Pack documents into a part.
 
-    Raises: CollectionError where it would be larger than a reader takes, or a passage lacks a dense vector.
+    Args:
+        documents: the documents.
+        dim: dimensions of a token vector.
+        dense: dimensions of the dense models, by name.
+
+    Returns:
+        the file's bytes, and its uncompressed length.
+
+    Raises:
+        CollectionError: if the part exceeds what a reader accepts, or a passage lacks a dense vector.
     """
     form, rows = _packed_rows(documents, dim)
     if dense:
@@ -109,7 +118,9 @@ def _packed_dense(documents: Sequence[EncodedDocument], dense: DenseDims) -> byt
         for passage, vectors in zip(document.passages, document.dense_by_passage, strict=True):
             for name, dim in sorted(dense.items()):
                 if name not in vectors or vectors[name].shape != (dim,):
-                    raise CollectionError(f"passage {passage.id!r} has no vector of dense model {name!r}: feed it again")
+                    raise CollectionError(
+                        f"passage {passage.id!r} has no vector of dense model {name!r}; feed its document again"
+                    )
                 rows.append(vectors[name].astype("<f4").tobytes())
     return b"".join(rows)
 
@@ -123,12 +134,25 @@ def read_part(
     book: Codebook | None,
     dense: DenseDims = NO_DENSE,
 ) -> list[EncodedDocument]:
-    """size: unpacked, as the manifest has it. dense: as pack_part. Raises: CollectionError naming `where`."""
+    """Read a part.
+
+    Args:
+        data: the file's bytes.
+        size: uncompressed length, from the manifest.
+        where: the file, for error messages.
+        schema: metadata fields.
+        dim: dimensions of a token vector.
+        book: the codebook of packed rows.
+        dense: dimensions of the dense models, by name.
+
+    Raises:
+        CollectionError: if the part is damaged; the message names `where`.
+    """
     try:
         unpacker = zlib.decompressobj(wbits=31)
         plain = unpacker.decompress(data, size + 1)
         if len(plain) != size or not unpacker.eof or unpacker.unused_data:
-            raise ValueError("its length is not that of the manifest")
+            raise ValueError("its length differs from the manifest")
         length = _LENGTH.unpack_from(plain)[0]
         if length > MAX_HEAD or _LENGTH.size + length > size:
             raise ValueError("its head is longer than the part")
@@ -138,19 +162,19 @@ def read_part(
         body, of_models = _parted_dense(body, sum(len(document.passages) for document in described.documents), dense)
         return list(_documents(described, body, schema, dim, book, of_models))
     except (zlib.error, struct.error, ValueError, MetadataError) as error:
-        raise CollectionError(f"{where} is damaged ({error}): take another backup") from None
+        raise CollectionError(f"{where} is damaged ({error}); use another backup") from None
 
 
 def _parted_dense(body: memoryview, passages: int, dense: DenseDims) -> tuple[memoryview, list[dict[str, Vector]]]:
-    """What stands before the dense vectors, and these for each passage. Raises: ValueError."""
+    """Split off the dense vectors, one set per passage; ValueError if they do not fit."""
     if not dense:
         return body, []
     size = 4 * passages * sum(dense.values())
     if size > len(body):
-        raise ValueError("its dense vectors are cut off")
+        raise ValueError("its dense vectors are truncated")
     rows = np.frombuffer(body[len(body) - size :], "<f4").reshape(passages, -1).astype(np.float32)
     if not np.isfinite(rows).all():
-        raise ValueError("its dense vectors are no finite numbers")
+        raise ValueError("its dense vectors are not finite")
     names = sorted(dense)
     edges = np.cumsum([dense[name] for name in names])[:-1]
     return body[: len(body) - size], [dict(zip(names, np.split(row, edges), strict=True)) for row in rows]
@@ -179,19 +203,19 @@ def _documents(
 def _rows(form: str, body: memoryview, count: int, dim: int, book: Codebook | None) -> tuple[Matrix, Packed | None]:
     if form == "residual":
         if book is None:
-            raise ValueError("it has codes, and the backup has no codebook")
+            raise ValueError("it has codes, but the backup has no codebook")
         if len(body) != count * (4 + book.residual_bytes):
-            raise ValueError("its rows are cut off")
+            raise ValueError("its rows are truncated")
         codes = np.frombuffer(body[: 4 * count], "<i4").astype(np.int32)
         residuals = np.frombuffer(body[4 * count :], np.uint8).reshape(count, book.residual_bytes)
         return book.decode(codes, residuals), (codes, residuals)
     width = {"float32": 4, "bfloat16": 2}.get(form)
     if width is None or len(body) != count * dim * width:
-        raise ValueError(f"its rows are cut off, or have a form {form!r} that is unknown")
+        raise ValueError(f"its rows are truncated, or their form {form!r} is unknown")
     if form == "float32":
         rows = np.frombuffer(body, "<f4").astype(np.float32)
     else:
         rows = (np.frombuffer(body, "<u2").astype(np.uint32) << 16).view(np.float32)
     if not np.isfinite(rows).all():
-        raise ValueError("its rows are no finite numbers")
+        raise ValueError("its rows are not finite")
     return rows.reshape(count, dim), None

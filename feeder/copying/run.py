@@ -1,4 +1,4 @@
-"""One copy: batches of stored documents from a place to a target, how far it is on disk, and the counts of both at the end."""
+"""One copy: batches of stored documents from a place to a target, the journal, and a check of the counts at the end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,27 @@ from late_interaction.progress import CountReport
 
 __all__ = ["Copy", "CopySummary", "check_schema", "differences"]
 
-AHEAD = 8  # batches that are handed over without waiting for what became of them
+AHEAD = 8  # batches that are handed over before waiting for their outcomes
 NOT_UNIT = 0.005
 TINY = 1e-12  # a row of zeros stays one
 
 
 @dataclass(frozen=True)
 class CopySummary:
-    """outcome: complete, interrupted. documents: brought, of which `already_there` were. notes: what a user should know."""
+    """The outcome of a copy.
+
+    Attributes:
+        source: where the documents came from.
+        target: where they went.
+        outcome: complete or interrupted.
+        documents: documents copied, including `already_there`.
+        passages: their passages.
+        token_vectors: their token vectors.
+        already_there: documents that the target had already.
+        seconds: duration.
+        version: version of a local index after the copy.
+        notes: what a user should know.
+    """
 
     source: str
     target: str
@@ -42,33 +55,40 @@ class CopySummary:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def to_json(self) -> dict[str, object]:
+        """Return the summary as JSON values."""
         return dataclasses.asdict(self)
 
 
 def differences(source: Kept, to: Target) -> tuple[str, ...]:
-    """What a user should know of how vectors are kept, in a line or none."""
+    """Return a line on how the target stores vectors differently, or nothing."""
     if not to.needs_vectors:
-        return (f"{to.name} makes its vectors itself: texts are sent, vectors are not",)
+        return (f"{to.name} makes its own vectors, so texts are sent without vectors",)
     if source.key == to.kept.key:
         return ()
     stored = "stored unchanged" if to.kept.exact else f"stored as {to.kept.shown}"
     if source.exact:
         return (f"vectors are {stored}",)
-    return (f"vectors of {source.shown} are {stored}: a later feed of the documents encodes them again",)
+    return (f"vectors of {source.shown} are {stored}; a later feed of the documents encodes them again",)
 
 
 def check_schema(source: MetadataSchema, target: MetadataSchema, name: str) -> None:
-    """Raises: MetadataError where a field is missing at the target, or has another type there."""
+    """Check the metadata fields of the target.
+
+    Raises:
+        MetadataError: if a field is missing at the target, or has another type there.
+    """
     for field_, type_ in source.fields.items():
         there = target.fields.get(field_)
         if there is not type_:
             has = "has no such field" if there is None else f"has {there.value}"
-            raise MetadataError(f"metadata field {field_!r} is {type_.value}, and {name} {has}: nothing was sent")
+            raise MetadataError(f"metadata field {field_!r} is {type_.value}, but {name} {has}; nothing was sent")
 
 
 class Copy:
-    """merge: into a target that has documents already: those of the same id are replaced, the others stay. as_is: into a target
-    of this copy alone, which keeps digests as they are."""
+    """A copy.
+
+    merge: the target has documents: those with the same id are replaced. as_is: the target keeps digests unchanged.
+    """
 
     def __init__(
         self,
@@ -89,13 +109,14 @@ class Copy:
         there = to.size()
         if there and not merge and not progress.resumed:
             what = "passages" if to.counted else "documents"
-            raise UsageError(f"{to.name} has {there} {what} already: copy into an empty index, or give --merge")
+            raise UsageError(f"{to.name} has {there} {what}; copy into an empty index, or use --merge")
 
     def run(self) -> CopySummary:
-        """Ctrl-C waits for what was handed over; a second one ends at once.
+        """Copy. Ctrl-C waits for what was handed over; a second one ends at once.
 
-        Raises: CollectionError where a document is refused, or the counts do not agree at the end; what source and target
-        raise. A copy that ended so goes on with `resume`.
+        Raises:
+            CollectionError: if a document is refused, or the counts do not agree at the end.
+            ColbertVespaError: whatever source and target raise; `resume` continues such a copy.
         """
         self._progress.begin()
         before = self._source.size()
@@ -109,7 +130,7 @@ class Copy:
         return self._summary("complete", finished.version, notes)
 
     def _bring(self, total: int, stop: Callable[[], bool]) -> bool:
-        """Whether the user wants an end before it is all there."""
+        """Copy the documents; tell whether the user wants to stop before the end."""
         to, open_batches, state = self._to, 0, self._progress.last
         unsettled = 0
         for batch in self._source.batches(state.resume):
@@ -128,7 +149,7 @@ class Copy:
                 return True
         unsettled -= self._settle(wait=True)
         if unsettled:
-            raise CollectionError(f"{to.name} does not say what became of {unsettled} documents: copy again with --resume")
+            raise CollectionError(f"{to.name} did not report the outcome of {unsettled} documents; copy again with --resume")
         self._progress.note(state)
         return False
 
@@ -141,7 +162,7 @@ class Copy:
         return len(outcomes)
 
     def _fitted(self, document: EncodedDocument) -> EncodedDocument:
-        """As the target takes it."""
+        """Convert a document to what the target accepts."""
         if self._as_is:
             return document
         digest = ""
@@ -152,7 +173,7 @@ class Copy:
         return dataclasses.replace(document, digest=digest, vectors=vectors)
 
     def _missing(self, documents: Sequence[EncodedDocument]) -> list[EncodedDocument]:
-        """Those that the target does not have as they are, each with the passages that it has of it and no longer wants."""
+        """Return the documents that the target does not have unchanged, each with its outdated passages there."""
         stored = self._to.stored([document.document.id for document in documents])
         found = []
         for document in documents:
@@ -165,20 +186,20 @@ class Copy:
         return found
 
     def _verified(self, before: int) -> tuple[str, ...]:
-        """Raises: CollectionError where something is missing here or there."""
+        """Compare the counts; CollectionError if something is missing on either side."""
         source, to, state = self._source, self._to, self._progress.last
         after, brought = source.size(), state.passages if source.counted else state.documents
         what = "passages" if source.counted else "documents"
         if brought < min(before, after):
             raise CollectionError(
-                f"{min(before, after) - brought} {what} of {source.name} were not copied: they belong to no whole document; "
-                "feed or delete their documents, and copy again"
+                f"{min(before, after) - brought} {what} of {source.name} were not copied because their documents "
+                f"are incomplete; feed or delete these, and copy again"
             )
         if not self._as_is:
             there, wanted = to.size(), state.passages if to.counted else state.documents
             if there < wanted or (there > wanted and not self._merge):
-                raise CollectionError(f"{to.name} has {there} {what} after the copy, and {wanted} were sent: copy again")
-        changed = f"{source.name} has changed meanwhile: {before} {what} before, {after} after, {brought} were read"
+                raise CollectionError(f"{to.name} has {there} {what} after the copy, but {wanted} were sent; copy again")
+        changed = f"{source.name} changed: {before} {what} before, {after} after, {brought} were read"
         return () if before == after == brought else (changed,)
 
     def _summary(self, outcome: str, version: int | None, notes: tuple[str, ...]) -> CopySummary:
@@ -201,7 +222,7 @@ def _after(state: Stretch, resume: str, documents: Sequence[EncodedDocument], th
 
 
 def _unit(rows: Matrix) -> Matrix:
-    """Rows of length one; those that are nearly so stay as they are."""
+    """Return rows of length one; rows that nearly are stay unchanged."""
     lengths = np.linalg.norm(rows, axis=1)
     off = np.abs(lengths - 1) > NOT_UNIT
     unit: Matrix = np.where(off[:, None], rows / np.maximum(lengths, TINY)[:, None], rows).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Documents as they are stored somewhere, and what that place keeps of a vector."""
+"""The interface of a place with stored documents, and what it keeps of a vector."""
 
 from __future__ import annotations
 
@@ -18,59 +18,75 @@ from vespa_app.codecs import Packed
 
 __all__ = ["END", "Batch", "StoredSource", "stored_document"]
 
-END = "end"  # as the place to go on: there is nothing more
+END = "end"  # as the place to continue: there is nothing more
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """resume: where to go on after it, for `StoredSource.batches`."""
+    """Some documents of a source.
+
+    Attributes:
+        documents: the documents.
+        resume: where to continue after it, for `StoredSource.batches`.
+    """
 
     documents: Sequence[EncodedDocument]
     resume: str
 
 
 class StoredSource(Protocol):
-    """Where the documents of a copy come from: whole, each once, in an order that stays."""
+    """Where the documents of a copy come from: complete, each once, in a stable order."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return its name, for messages."""
+
     @property
     def place(self) -> str:
-        """Where it is, wherever this process was started."""
+        """Return its location, independent of the working directory."""
         ...
 
     @property
     def version(self) -> str:
-        """Another one where it is known that there are other documents."""
+        """Return a value that changes if the documents are known to change."""
         ...
 
     @property
-    def bundle(self) -> Bundle: ...
+    def bundle(self) -> Bundle:
+        """Return the bundle of its vectors."""
+
     @property
-    def schema(self) -> MetadataSchema: ...
+    def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
+
     @property
-    def kept(self) -> Kept: ...
+    def kept(self) -> Kept:
+        """Return what is kept of a vector."""
+
     @property
     def storage(self) -> Storage:
-        """Of a local index that keeps these vectors as they are."""
+        """Return the storage of a local index that keeps these vectors unchanged."""
         ...
 
     @property
     def codebook(self) -> Codebook | None:
-        """Of the documents' packed rows, None where they have none."""
+        """Return the codebook of the documents' packed rows; None if they are not packed."""
         ...
 
     @property
     def counted(self) -> bool:
-        """Whether `size` counts passages; else documents."""
+        """Tell whether `size` counts passages; otherwise it counts documents."""
         ...
 
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Return the number of passages or documents."""
+
     def batches(self, resume: str) -> Iterator[Batch]:
-        """resume: that of the last batch that was brought; empty for all."""
+        """Yield batches after `resume`, which is that of the last batch copied; empty for all."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the source."""
 
 
 def stored_document(
@@ -81,8 +97,10 @@ def stored_document(
     counted: bool,
     dense: Sequence[Mapping[str, Vector]] = (),
 ) -> EncodedDocument:
-    """passages: all of a document. counted: whether their digest says how many there are, as Target.counted. dense: as
-    EncodedDocument has it."""
+    """Return the document of all its `passages`.
+
+    counted: whether its digest has the number of passages, as in `Target.counted`. dense: as in `EncodedDocument`.
+    """
     document = Document(passages[0].document_id, passages[0].title, "", passages[0].metadata)
     digests = {passage.digest for passage in passages}
     digest = digests.pop() if len(digests) == 1 else ""

@@ -1,7 +1,7 @@
 """A Vespa application as a place with stored documents: a visit over document/v1.
 
-A visit comes in no order that means anything, so it asks for first passages, and the others of each document are fetched by
-their ids: a document is whole, and memory does not grow. In layout `chunks` a document of Vespa is whole already.
+A visit has no useful order, so it requests first passages, and the others of each document are fetched by their ids:
+documents are complete, and memory does not grow. In layout `chunks` one Vespa document is a whole document.
 """
 
 from __future__ import annotations
@@ -35,18 +35,22 @@ from vespa_app.running.stored import StoredPassage, stored_field_set, stored_pas
 
 __all__ = ["VespaSource"]
 
-PAGE, FIRST_PAGE = 256, 16  # documents of an answer, at most; of the first, before their size is known
-BATCH_BYTES = 32 << 20  # of vectors, that are fetched and handed on at a time: at least one document
+PAGE, FIRST_PAGE = 256, 16  # most documents of an answer; the second is for the first answer, before their size is known
+BATCH_BYTES = 32 << 20  # bytes of vectors that are fetched and handed on at a time: at least one document
 FETCHERS = 8
 TIMEOUT_S = 120
 FIRST = 'id.specific = "*#0"'  # Vespa's selection language: a glob
 
 
 class VespaSource:
-    """sleep: seconds, between attempts."""
+    """A Vespa application as a source. sleep: waits for seconds between attempts."""
 
     def __init__(self, application: Application, bundle: Bundle, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Raises: BundleError where the bundle lacks a codebook that the application needs."""
+        """Open the application.
+
+        Raises:
+            BundleError: if the bundle lacks a codebook that the application needs.
+        """
         self.bundle, self._application, self._settings = bundle, application, application.settings
         self.name = self.place = f"{application.url}#{self._settings.schema}"
         self.counted = self._settings.layout != "chunks"
@@ -60,15 +64,17 @@ class VespaSource:
 
     @property
     def version(self) -> str:
+        """Return the identity of the application's settings."""
         return self._application.digest_basis(self.bundle)
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._settings.metadata
 
     @property
     def storage(self) -> Storage:
-        """float32 holds bfloat16, too, and bits that are cut elsewhere than a local index cuts them."""
+        """Return the storage: float32 also holds bfloat16, and bits cut at thresholds that a local index does not have."""
         if self._settings.codec == "residual":
             return Storage("residual", self._settings.residual_bits)
         here = bundle_codebooks(self.bundle, codebook=False).thresholds or plain_thresholds(self._settings.dim)
@@ -76,14 +82,19 @@ class VespaSource:
 
     @property
     def codebook(self) -> Codebook | None:
+        """Return the codebook of packed rows; None if they are not packed."""
         return self._books.residual if self._settings.codec == "residual" else None
 
     def size(self) -> int:
+        """Return the number of passages or documents."""
         return self._rows.count()
 
     def batches(self, resume: str) -> Iterator[Batch]:
-        """Places are Vespa's continuation tokens; within an answer `DONE:PAGE:TOKEN`, how many of its documents, in order of
-        their ids, were brought, and how many were asked for. The next answer is on its way while one is worked on."""
+        """Yield documents; places are Vespa's continuation tokens.
+
+        Within an answer a place is `DONE:PAGE:TOKEN`: how many of its documents, in order of their ids, were handed on, and
+        how many were requested. The next answer is requested while one is processed.
+        """
         if resume == END:
             return
         *begun, token = resume.split(":")
@@ -106,6 +117,7 @@ class VespaSource:
             token, done, page = following, 0, following_page
 
     def close(self) -> None:
+        """Close the connections."""
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
         self._rows.close()
@@ -116,11 +128,13 @@ class VespaSource:
         parameters |= {"continuation": continuation} if continuation else {}
         answer = self._asked(documents_path(self._settings), parameters)
         if answer is None:
-            raise VespaRefused(f"{self._application.url} has no documents of {self._settings.schema} to visit: is it deployed?")
+            raise VespaRefused(
+                f"{self._application.url} has no documents of {self._settings.schema} to visit; check that it is deployed"
+            )
         return answer
 
     def _asked(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The answer; None where there is no such document."""
+        """Return the answer; None if there is no such document."""
         query = {**parameters, "fieldSet": stored_field_set(self._settings), "format.tensors": "hex"}
 
         def ask() -> Mapping[str, Any] | None:
@@ -129,16 +143,16 @@ class VespaSource:
             if response.status_code == httpx.codes.NOT_FOUND and _names_document(response):
                 return None
             answer = answer_json(response)
-            if "message" in answer:  # what was cut off by an error on Vespa's side ends as if there were nothing more
+            if "message" in answer:  # an answer cut short by an error in Vespa looks like the end
                 raise VespaBusy(
-                    f"{self._application.url} cannot give all documents: {error_text(answer)}", response.status_code
+                    f"{self._application.url} cannot return all documents: {error_text(answer)}", response.status_code
                 )
             return answer
 
         return insistent(ask, self._sleep, random.Random())
 
     def _cut(self, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[EncodedDocument], int]]:
-        """Whole documents of what a visit has found, some BATCH_BYTES of vectors at a time; and of how many of `found`."""
+        """Yield whole documents of a visit, about BATCH_BYTES of vectors at a time, and how many of `found`."""
         whole = [stored_passages(fields, self._settings, self._books) for fields in found]
         others = self._others([items[0].passage for items in whole]) if self.counted else [[] for _ in whole]
         sizes = [sum(item.vectors.nbytes for item in items) * (1 + len(ids)) for items, ids in zip(whole, others, strict=True)]
@@ -153,7 +167,7 @@ class VespaSource:
             first = last
 
     def _documents(self, whole: Sequence[list[StoredPassage]], others: Sequence[Sequence[str]]) -> list[EncodedDocument]:
-        """Of each what was found, and the passages of the ids `others`."""
+        """Return each document from what was found and the passages of the ids `others`."""
         coming = [
             [self._pool.submit(self._fetch, other, items[0].passage) for other in ids]
             for items, ids in zip(whole, others, strict=True)
@@ -171,7 +185,7 @@ class VespaSource:
         return found
 
     def _others(self, firsts: Sequence[Passage]) -> list[list[str]]:
-        """Ids of the other passages of each document, of which the first is given."""
+        """Return the ids of each document's other passages, given its first."""
         unsure = [first.document_id for first in firsts if _count(first) is None]
         rows = self._rows.of(unsure) if unsure else {}
         wanted: list[list[str]] = []
@@ -188,7 +202,7 @@ class VespaSource:
 
 
 def _names_document(response: httpx.Response) -> bool:
-    """Whether document/v1 has answered, and not something between us and Vespa."""
+    """Tell whether document/v1 has answered, and not a proxy in between."""
     try:
         body = json.loads(response.content)
     except ValueError:
@@ -197,7 +211,7 @@ def _names_document(response: httpx.Response) -> bool:
 
 
 def _count(first: Passage) -> int | None:
-    """How many passages the digest says that there are."""
+    """Return the number of passages in the digest."""
     count = first.digest.partition("-")[2]
     return int(count) if count.isdecimal() else None
 
@@ -209,5 +223,5 @@ def _ids(document_id: str, count: int) -> list[str]:
 def _place(passage: Passage) -> int:
     number = passage.id.rpartition("#")[2]
     if not number.isdecimal():
-        raise VespaRefused(f"passage {passage.id!r} has no number: it was not fed by the feeder")
+        raise VespaRefused(f"passage {passage.id!r} has no number, so it was not fed by colbert-vespa; feed or delete it")
     return int(number)

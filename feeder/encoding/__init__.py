@@ -1,1 +1,1 @@
-"""Texts to passages with token vectors: here, or in worker processes."""
+"""Encode texts as passages with token vectors, in this process or in worker processes."""

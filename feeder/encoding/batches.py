@@ -1,6 +1,6 @@
-"""Titles and texts to passages with vectors: in this process, or in worker processes, behind one interface.
+"""Encode titles and texts as passages with vectors, in this process or in worker processes, behind one interface.
 
-A batch is handed over with `submit` and comes back as a future, so that encoding goes on while the caller does something else.
+`submit` takes a batch and returns a future, so encoding continues while the caller does something else.
 """
 
 from __future__ import annotations
@@ -39,13 +39,19 @@ T = TypeVar("T")
 DenseModels = Mapping[str, DenseEncoder]
 NO_DENSE: DenseModels = {}
 BATCH = 256
-BATCH_CHARACTERS = 1 << 18  # some 64,000 tokens: 32 MiB of vectors at 128 dimensions
+BATCH_CHARACTERS = 1 << 18  # about 64,000 tokens: 32 MiB of vectors at 128 dimensions
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Title and text of a document. ranges: of its passages, where its token vectors are there already; None: it is cut, and
-    they are made. dense: names of the dense models that make a vector of each passage."""
+    """Title and text of a document.
+
+    Attributes:
+        title: the title.
+        text: the text.
+        ranges: ranges of its passages, if it has its own token vectors; None if it is to be split and encoded.
+        dense: names of the dense models that make a vector of each passage.
+    """
 
     title: str
     text: str
@@ -55,9 +61,17 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassages:
-    """A document's passages: title of each, ranges of characters of the text, token vectors `[t, d]` and the vocabulary ids of
-    their rows where these are known. truncated: the model does not read all of it. error: why it cannot be indexed; it has no
-    passages then. dense: by dense model, `[passages, dim]`."""
+    """A document's passages.
+
+    Attributes:
+        title: title of each.
+        ranges: character ranges of the text.
+        vectors: token vectors `[t, d]` of each.
+        token_ids: vocabulary ids of their rows, if known.
+        truncated: the model does not read all of it.
+        error: why it cannot be indexed; it then has no passages.
+        dense: by dense model, `[passages, dim]`.
+    """
 
     title: str
     ranges: tuple[Span, ...]
@@ -69,30 +83,40 @@ class EncodedPassages:
 
 
 class Encoding(Protocol):
-    """ahead: how many batches may be under way without waiting for one another."""
+    """Encodes batches.
+
+    Attributes:
+        ahead: how many batches may be in progress at once.
+    """
 
     ahead: int
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
-        """The future has an outcome for each document, in order. It raises ColbertVespaError where encoding is impossible."""
+        """Start encoding a batch.
+
+        The future has an outcome for each document, in order. It raises ColbertVespaError if encoding is impossible.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop encoding and release the encoder."""
 
 
 def encoding_basis(bundle: Bundle, splitting: Splitting, precision: str | None) -> str:
-    """What passages and their vectors depend on besides the document, for its digest. precision: None where the target makes
-    the vectors itself. `dense_basis` has the rest."""
+    """Return what passages and their vectors depend on besides the document, for its digest.
+
+    precision: None if the target makes the vectors. Dense models are covered by `dense_basis`.
+    """
     return repr((bundle.sha256, astuple(splitting), precision))
 
 
 def dense_basis(models: DenseModels) -> str:
-    """What comes after `encoding_basis` where there are dense models: the graph of each, as it depends on the device."""
+    """Return the suffix of `encoding_basis` for dense models: the graph of each, because it depends on the device."""
     return "".join(f" {name}={models[name].precision}" for name in sorted(models))
 
 
 def batched(items: Iterable[T], characters: Callable[[T], int], most: int = BATCH) -> Iterator[list[T]]:
-    """Batches whose vectors take a bounded memory."""
+    """Yield batches whose vectors take bounded memory."""
     batch: list[T] = []
     total = 0
     for item in items:
@@ -112,8 +136,15 @@ def encode_batch(
     encoder: DocumentEncoder | None,
     dense: DenseModels = NO_DENSE,
 ) -> list[EncodedPassages]:
-    """Without an encoder, for a target that makes token vectors itself, passages have no rows. tokenizing: None where all
-    texts have ranges."""
+    """Encode a batch.
+
+    Args:
+        batch: the texts.
+        splitting: how texts are split.
+        tokenizing: None if all texts have ranges.
+        encoder: None for a target that makes token vectors; passages then have no rows.
+        dense: the dense encoders by name.
+    """
     whole = [(item.title, item.text) for item in batch if item.ranges is None]
     cuts = iter(cut_documents(whole, splitting, tokenizing) if whole and tokenizing is not None else [])
     made = [next(cuts) if item.ranges is None else Cut(item.title, item.ranges, ()) for item in batch]
@@ -130,7 +161,7 @@ def _passage_texts(cut: Cut | EncodedPassages | CollectionError, item: Text) -> 
 
 
 def _token_vectors(cuts: Sequence[tuple[Cut, list[str]]], encoder: DocumentEncoder | None) -> list[list[TokenVectors]]:
-    """Of the passages of each; none of one that has them already."""
+    """Return the token vectors of each text's passages; none for a text that has its own."""
     every = [rows for cut, _ in cuts for rows in cut.rows]
     vectors: list[Matrix] = [np.zeros((0, 0), np.float32)] * len(every)
     token_ids: list[TokenIds | None] = [None] * len(every)
@@ -144,14 +175,14 @@ def _token_vectors(cuts: Sequence[tuple[Cut, list[str]]], encoder: DocumentEncod
 def _encoded(cut: Cut, rows: Sequence[TokenVectors]) -> EncodedPassages:
     vectors, token_ids = tuple(made for made, _ in rows), tuple(ids for _, ids in rows)
     if not all(np.isfinite(rows).all() for rows in vectors):
-        return failed("its vectors are not all finite numbers: the model cannot encode this text")
+        return failed("its vectors contain NaN or infinity: the model cannot encode this text")
     return EncodedPassages(cut.title, cut.ranges, vectors, token_ids, cut.truncated)
 
 
 def _with_dense(
     found: Sequence[EncodedPassages], batch: Sequence[Text], texts: Sequence[list[str]], models: DenseModels
 ) -> list[EncodedPassages]:
-    """With the vectors of the dense models that each of the batch asks for."""
+    """Add the vectors of the dense models that each text requests."""
     dense: list[dict[str, Matrix]] = [{} for _ in batch]
     for name, model in models.items():
         places = [place for place, item in enumerate(batch) if name in item.dense and not found[place].error]
@@ -166,17 +197,17 @@ def _with_dense(
 def _dense_checked(passages: EncodedPassages, dense: Mapping[str, Matrix]) -> EncodedPassages:
     for name, rows in dense.items():
         if not np.isfinite(rows).all():
-            return failed(f"its vectors by dense model {name!r} are not all finite numbers: the model cannot encode this text")
+            return failed(f"its vectors from dense model {name!r} contain NaN or infinity: the model cannot encode this text")
     return replace(passages, dense=dense) if dense else passages
 
 
 def failed(error: str) -> EncodedPassages:
-    """What comes of a document that cannot be indexed."""
+    """Return the outcome of a document that cannot be indexed."""
     return EncodedPassages("", (), (), (), truncated=False, error=error)
 
 
 class HereEncoding:
-    """In a thread of this process; the encoder has threads of its own."""
+    """Encodes in a thread of this process; the encoder has its own threads."""
 
     ahead = 2
 
@@ -187,28 +218,35 @@ class HereEncoding:
         encoder: DocumentEncoder | None,
         dense: DenseModels = NO_DENSE,
     ) -> None:
-        """As of `encode_batch`."""
+        """Start the thread. Arguments are those of `encode_batch`."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._parts = (splitting, tokenizing, encoder, dense)
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
+        """Start encoding a batch."""
         return self._pool.submit(encode_batch, batch, *self._parts)
 
     def close(self) -> None:
-        """Waits for the batch that is being encoded: what the encoder keeps its vectors in is closed next."""
+        """Wait for the current batch, because the encoder's cache is closed next."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class KnownEncoding:
-    """Of texts that were encoded before."""
+    """Returns texts that were encoded before."""
 
     ahead = 2
 
     def __init__(self, passages: Mapping[tuple[str, str], EncodedPassages], dense: DenseModels = NO_DENSE) -> None:
-        """passages: of every text that will be asked for, by title and text. dense: their vectors are made when asked for."""
+        """Keep the passages.
+
+        Args:
+            passages: passages of every text that will be submitted, by title and text.
+            dense: the dense encoders by name, whose vectors are made on submission.
+        """
         self._passages, self._dense = passages, dense
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
+        """Return the known passages of a batch."""
         done: Future[list[EncodedPassages]] = Future()
         found = [self._passages[item.title, item.text] for item in batch]
         texts = [_passage_texts(one, item) for one, item in zip(found, batch, strict=True)]
@@ -216,4 +254,4 @@ class KnownEncoding:
         return done
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""

@@ -1,9 +1,9 @@
-"""A document's text cut into passages, each of which the model reads to its end.
+"""Split a document's text into passages, each of which the model reads to its end.
 
-Passages are ranges of characters of the text as it was given, so that nothing is rewritten: `sentences` packs whole sentences,
-`markdown` does that within the sections that headings begin, `marked` cuts where the text has U+10FFFD and nowhere else, `none`
-leaves the text as one passage; the last two may be cut off by the model. A sentence that does not fit is cut between words, a
-word that does not fit between characters.
+Passages are character ranges of the original text, so nothing is rewritten. `sentences` packs whole sentences; `markdown`
+does the same within sections that start with headings; `marked` splits at U+10FFFD and nowhere else; `none` leaves the text
+as one passage. The last two may be truncated by the model. A sentence that does not fit is split between words, a word that
+does not fit between characters.
 """
 
 from __future__ import annotations
@@ -32,29 +32,37 @@ __all__ = [
 ]
 
 METHODS = ("none", "sentences", "markdown", "marked")
-MARK = "\U0010fffd"  # the last private-use character: between the passages of a text that somebody has cut already
+MARK = "\U0010fffd"  # the last private-use character: separates the passages of a text that is already split
 MAX_PASSAGES = 4096
 Span = tuple[int, int]
 
-# where a sentence ends: after closing quotes and blanks, if no small letter follows; after CJK's full stops; at a blank line
+# sentence ends: after closing quotes and spaces, if no lower-case letter follows; after CJK full stops; at a blank line
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n[^\S\n]*\n\s*")  # noqa: RUF001
 _WORD = re.compile(r"\S+\s*")
 
 
 class Counting(Protocol):
-    """What cutting asks of a model's tokenizing, as `Tokenizing` has it."""
+    """What splitting needs from a model's tokenization; implemented by `Tokenizing`."""
 
     @property
-    def document_room(self) -> int: ...
-    def documents(self, texts: Sequence[str]) -> list[TokenRows]: ...
-    def document_counts(self, texts: Sequence[str]) -> list[int]: ...
+    def document_room(self) -> int:
+        """Return how many of a document's own tokens fit."""
+
+    def documents(self, texts: Sequence[str]) -> list[TokenRows]:
+        """Tokenize documents."""
+
+    def document_counts(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """method: none, sentences, markdown, marked. tokens: of a passage at most, title included; 0: as many as the model reads.
+    """How texts become passages.
 
-    overlap: so many tokens at most, in whole sentences, stand at the end of a passage and again at the start of the next.
+    Attributes:
+        method: none, sentences, markdown or marked.
+        tokens: most tokens of a passage, title included; 0 for as many as the model reads.
+        overlap: most tokens, in whole sentences, that end one passage and also start the next.
     """
 
     method: str = "none"
@@ -62,19 +70,28 @@ class Splitting:
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an unknown method or a number that cannot be."""
+        """Check the settings.
+
+        Raises:
+            UsageError: if the method is unknown or a number is out of range.
+        """
         if self.method not in METHODS:
-            raise UsageError(f"passages cannot be made by {self.method!r}; known: {', '.join(METHODS)}")
+            raise UsageError(f"passage method {self.method!r} is unknown; known: {', '.join(METHODS)}")
         if self.tokens < 0 or 0 < self.tokens < 8:
-            raise UsageError(f"a passage has at least 8 tokens, got {self.tokens}")
+            raise UsageError(f"a passage must have at least 8 tokens, got {self.tokens}")
         if self.overlap < 0 or (self.tokens and self.overlap * 2 > self.tokens):
-            raise UsageError(f"an overlap is 0 to half of a passage, got {self.overlap}")
+            raise UsageError(f"the overlap must be from 0 to half of a passage, got {self.overlap}")
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A document's passages: the title of each (shortened where it would take more than half of the model's length), ranges of
-    characters of its text, and their tokens, title included."""
+    """A document's passages.
+
+    Attributes:
+        title: title of each (shortened if it takes more than half of the model's length).
+        ranges: character ranges of the text.
+        rows: their tokens, title included.
+    """
 
     title: str
     ranges: tuple[Span, ...]
@@ -82,12 +99,12 @@ class Cut:
 
     @property
     def truncated(self) -> bool:
-        """Whether the model does not read all of it."""
+        """Tell whether the model does not read all of it."""
         return any(rows.truncated for rows in self.rows)
 
 
 def passages_of(document: Document, title: str, ranges: Sequence[Span]) -> tuple[Passage, ...]:
-    """The passages `id#0`, `id#1`, ...; each has the document's metadata."""
+    """Return the passages `id#0`, `id#1`, ...; each has the document's metadata."""
     return tuple(
         Passage(Passage.id_of(document.id, number), document.id, title, document.text[start:end], document.metadata)
         for number, (start, end) in enumerate(ranges)
@@ -95,7 +112,7 @@ def passages_of(document: Document, title: str, ranges: Sequence[Span]) -> tuple
 
 
 def cut_documents(texts: Sequence[tuple[str, str]], splitting: Splitting, tokenizing: Counting) -> list[Cut | CollectionError]:
-    """Each of the documents, given as title and text; an error for one of more than 4,096 passages."""
+    """Split each document, given as title and text; one with more than 4,096 passages becomes an error."""
     if splitting.method == "marked":
         return [_cut_at_marks(title, text, tokenizing) for title, text in texts]
     cutter = _Cutter(splitting, tokenizing)
@@ -113,13 +130,13 @@ def cut_documents(texts: Sequence[tuple[str, str]], splitting: Splitting, tokeni
 
 
 def marked_ranges(text: str) -> list[Span]:
-    """Between the marks."""
+    """Return the ranges between the marks."""
     ends = [*(place for place, character in enumerate(text) if character == MARK), len(text)]
     return list(zip([0, *(end + 1 for end in ends[:-1])], ends, strict=True))
 
 
 def _cut_at_marks(title: str, text: str, tokenizing: Counting) -> Cut | CollectionError:
-    """Blank passages are left out, but for the only one of a document that has a title alone."""
+    """Drop blank passages, except the only one of a document that has just a title."""
     ranges = [(start, end) for start, end in marked_ranges(text) if text[start:end].strip()] or [(0, 0)]
     try:
         check_count(len(ranges))
@@ -130,7 +147,7 @@ def _cut_at_marks(title: str, text: str, tokenizing: Counting) -> Cut | Collecti
 
 
 class _Cutter:
-    """Cuts one document after the other."""
+    """Splits one document after another."""
 
     def __init__(self, splitting: Splitting, tokenizing: Counting) -> None:
         self._splitting = splitting
@@ -143,7 +160,7 @@ class _Cutter:
         return not rows.truncated and (self._most_rows is None or len(rows.ids) <= self._most_rows)
 
     def cut(self, title: str, text: str) -> Cut:
-        """Raises: CollectionError where there are too many passages."""
+        """Split a document; CollectionError if there are too many passages."""
         title = self._fitting_title(title)
         budget = max(1, self._room - self._count(title))
         starts = _section_starts(text) if self._splitting.method == "markdown" else {0}
@@ -159,7 +176,7 @@ class _Cutter:
         return Cut(title, tuple(ranges[i] for i in order), tuple(rows[i] for i in order))
 
     def _verified(self, title: str, text: str, wanted: list[Span]) -> tuple[list[Span], list[TokenRows]]:
-        """The ranges with their tokens; in halves where title and text together have more tokens than their sum."""
+        """Return the ranges with their tokens, halved if title and text together have more tokens than their sum."""
         ranges: list[Span] = []
         rows: list[TokenRows] = []
         while wanted:
@@ -189,7 +206,7 @@ class _Cutter:
         return title
 
     def _pieces(self, text: str, unit: Span, count: int, budget: int) -> Iterator[Span]:
-        """The unit, in halves of halves until each fits; as often as its tokens ask for before they are counted again."""
+        """Halve the unit repeatedly until each piece fits, as often as its tokens require before they are counted again."""
         pieces = _halved(text, unit, max(1, int(math.log2(count / budget)))) if count > budget else [unit]
         if pieces == [unit]:
             yield unit
@@ -198,7 +215,7 @@ class _Cutter:
             yield from self._pieces(text, piece, tokens, budget)
 
     def _packed(self, text: str, units: Sequence[Span], counts: Sequence[int], breaks: set[int], budget: int) -> list[Span]:
-        """As many units as fit, one passage after the other, none across a break; then the overlap again."""
+        """Pack as many units as fit into each passage, none across a break; then add the overlap."""
         packed: list[Span] = []
         first = 0
         while first < len(units):
@@ -216,7 +233,7 @@ class _Cutter:
 
     @staticmethod
     def _overlap(counts: Sequence[int], last: int, room: int) -> int:
-        """How many of the units before `last` have at most `room` tokens together."""
+        """Return how many of the units before `last` have at most `room` tokens together."""
         first = last
         while first and room >= counts[first - 1]:
             first -= 1
@@ -225,13 +242,17 @@ class _Cutter:
 
 
 def check_count(count: int) -> None:
-    """Raises: CollectionError where a document has too many passages."""
+    """Check the number of passages.
+
+    Raises:
+        CollectionError: if a document has too many.
+    """
     if count > MAX_PASSAGES:
-        raise CollectionError(f"more than {MAX_PASSAGES} passages: split the document, or give passages more tokens")
+        raise CollectionError(f"it has more than {MAX_PASSAGES} passages; split the document, or allow more tokens per passage")
 
 
 def _units(text: str, starts: set[int]) -> Iterator[Span]:
-    """Sentences, one after the other without a gap; `starts` begin one too."""
+    """Return sentences, one after the other without a gap; `starts` also begin one."""
     ends = sorted({match.end() for match in _SENTENCE_END.finditer(text)} | starts | {len(text)})
     start = 0
     for end in ends:
@@ -241,7 +262,7 @@ def _units(text: str, starts: set[int]) -> Iterator[Span]:
 
 
 def _section_starts(text: str) -> set[int]:
-    """Where headings stand; not that of a section right below a heading, so that none stands alone."""
+    """Return where headings are; not the heading right below another, so that none is alone."""
     starts, last = {0}, -1
     for heading in headings(text):
         if last < 0 or text[last : heading.start].strip():
@@ -251,7 +272,7 @@ def _section_starts(text: str) -> set[int]:
 
 
 def _halved(text: str, place: Span, times: int) -> list[Span]:
-    """The range in halves of halves; one character stays as it is."""
+    """Halve the range repeatedly; a single character stays."""
     pieces = [place]
     for _ in range(times):
         pieces = [half for piece in pieces for half in _halves(text, piece) or [piece]]
@@ -259,7 +280,7 @@ def _halved(text: str, place: Span, times: int) -> list[Span]:
 
 
 def _halves(text: str, place: Span) -> list[Span] | None:
-    """The range as two, cut between words as near to the middle as there is a blank; None where it is one character."""
+    """Split the range between words as near to the middle as possible; None if it is a single character."""
     start, end = place
     if end - start < 2:
         return None
@@ -272,7 +293,7 @@ def _halves(text: str, place: Span) -> list[Span] | None:
 
 
 def _stripped(text: str, start: int, end: int) -> Span | None:
-    """The range without blanks at its ends; None where there is nothing else."""
+    """Return the range without spaces at its ends; None if nothing is left."""
     while start < end and text[start].isspace():
         start += 1
     while start < end and text[end - 1].isspace():

@@ -1,7 +1,7 @@
 """A process that encodes: reads batches from the socket that is its standard input, and answers them in order.
 
-One thread reads, one encodes, one answers, so that the encoder waits for neither. The process ends when the socket does, which
-is when the feed closes it or its process ends, however that ends.
+One thread reads, one encodes, one answers, so the encoder waits for neither. The process ends when the socket is closed, by
+the feed or because the feed's process ended.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = ["answer_of", "batch_body", "main"]
 
 
 def batch_body(batch: Sequence[Text]) -> dict[str, Any]:
+    """Return a batch as JSON values."""
     return {"batch": [[item.title, item.text, item.ranges, item.dense] for item in batch]}
 
 
@@ -39,7 +40,11 @@ def _text(title: str, text: str, ranges: Sequence[Sequence[int]] | None, dense: 
 
 
 def answer_of(frame: Frame, dim: int, dense_dims: Mapping[str, int]) -> list[EncodedPassages]:
-    """What a worker has said. dense_dims: of the bundle's dense models. Raises: ColbertVespaError, its words."""
+    """Parse a worker's answer. dense_dims: dimensions of the bundle's dense models.
+
+    Raises:
+        ColbertVespaError: the worker's error.
+    """
     if "error" in frame.body:
         raise ColbertVespaError(frame.body["error"])
     counts = [count for item in frame.body["encoded"] for count in item[2]]
@@ -60,7 +65,7 @@ def answer_of(frame: Frame, dim: int, dense_dims: Mapping[str, int]) -> list[Enc
 
 
 def _split_ids(rows: bytes, counts: Sequence[int], dim: int) -> list[TokenIds]:
-    """Those of the rows of each passage, which lie behind all vectors."""
+    """Split off the ids of each passage's rows, which follow all vectors."""
     total = sum(counts)
     return np.split(np.frombuffer(rows, "<i4", total, 4 * total * dim).astype(np.int32), np.cumsum(counts)[:-1])
 
@@ -71,7 +76,9 @@ def _answer(number: int, encoded: Sequence[EncodedPassages]) -> bytes:
         for item in encoded
     ]
     data = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.vectors]
-    ids = [ids.astype("<i4").tobytes() for item in encoded for ids in item.token_ids if ids is not None]  # of all, or of none
+    ids = [
+        ids.astype("<i4").tobytes() for item in encoded for ids in item.token_ids if ids is not None
+    ]  # for all rows, or for none
     dense = [np.ascontiguousarray(rows, "<f4").tobytes() for item in encoded for rows in item.dense.values()]
     return pack(number, {"encoded": body, "token_ids": bool(ids)}, b"".join(data + ids + dense))
 
@@ -97,7 +104,7 @@ class _Worker:
                 encoded = encode_batch(batch, self._splitting, self._encoder.tokenizing, self._encoder, self._dense)
                 self._answers.put(_answer(request.number, encoded))
             except (ColbertVespaError, MemoryError) as error:
-                self._answers.put(pack(request.number, {"error": str(error) or "an encoding process has no memory left"}))
+                self._answers.put(pack(request.number, {"error": str(error) or "an encoding process ran out of memory"}))
 
     def _read(self, buffer: bytearray) -> None:
         while (frame := read_frame(self._connection, buffer)) is not None:
@@ -109,7 +116,7 @@ class _Worker:
 
 
 def _ending(task: Any) -> None:
-    """Runs the task; when it ends, nobody is there to encode for."""
+    """Run the task; when it ends, exit, because nobody is left to encode for."""
     try:
         task()
     except OSError:
@@ -119,7 +126,7 @@ def _ending(task: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The first frame has the settings. `arguments`: none are used."""
+    """Run the worker. The first frame has the settings. `arguments` are not used."""
     del arguments
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
         buffer = bytearray()

@@ -1,6 +1,6 @@
-"""Encoding in worker processes, a thread of this one beside each, so that a slow target never keeps an encoder waiting.
+"""Encode in worker processes, each with a thread here, so that a slow target never keeps an encoder waiting.
 
-A worker that dies (out of memory, killed) is replaced and given its batches again; where that happens twice to one batch, the
+A worker that dies (out of memory, killed) is replaced and gets its batches again. If that happens twice to one batch, the
 feed stops, and can be resumed.
 """
 
@@ -24,7 +24,7 @@ from late_interaction.workers.process import WorkerProcess
 
 __all__ = ["WorkerEncoding"]
 
-PIPELINED = 2  # batches that a worker has: one is encoded while the next is there already
+PIPELINED = 2  # batches per worker: one is encoded while the next waits
 MODULE = "feeder.encoding.worker"
 
 
@@ -56,11 +56,13 @@ class WorkerEncoding:
             thread.start()
 
     def submit(self, batch: Sequence[Text]) -> Future[list[EncodedPassages]]:
+        """Start encoding a batch."""
         task = _Task(batch)
         self._tasks.put(task)
         return task.done
 
     def close(self) -> None:
+        """Stop the workers."""
         with self._lock:
             self._closed = True
             for process in self._processes.values():
@@ -71,7 +73,7 @@ class WorkerEncoding:
             thread.join()
 
     def _serve(self, place: int) -> None:
-        """The life of one worker, and of those that replace it."""
+        """Run one worker, and those that replace it."""
         waiting: deque[_Task] = deque()
         while not self._closed:
             try:
@@ -87,8 +89,13 @@ class WorkerEncoding:
                 return
 
     def _converse(self, place: int, waiting: deque[_Task]) -> None:
-        """Until there is nothing more to do. Raises: OSError, ValueError where the process ends; ColbertVespaError where it
-        cannot start."""
+        """Exchange batches and answers until there is nothing left.
+
+        Raises:
+            OSError: if the process ends.
+            ValueError: if the process breaks the protocol.
+            ColbertVespaError: if the process cannot start.
+        """
         if not waiting and not self._take(waiting, block=True):
             return
         process = self._start(place)
@@ -116,7 +123,7 @@ class WorkerEncoding:
                 task.done.set_exception(error)
 
     def _take(self, waiting: deque[_Task], *, block: bool) -> bool:
-        """Whether there is another batch. None stays in the queue for the other threads' sake: each gets one of its own."""
+        """Take another batch if there is one. None stays in the queue for the other threads: each gets its own."""
         try:
             task = self._tasks.get(block=block)
         except Empty:
@@ -146,7 +153,7 @@ class WorkerEncoding:
         if waiting:
             waiting[0].deaths += 1
             if waiting[0].deaths > 1:
-                reason = f"an encoding process ended twice on the same documents ({how}): is there memory enough for --workers?"
+                reason = f"an encoding process ended twice on the same documents ({how}); use fewer --workers"
                 waiting.popleft().done.set_exception(ColbertVespaError(reason))
 
     @staticmethod
@@ -156,6 +163,6 @@ class WorkerEncoding:
 
 
 def answer_of_start(body: dict[str, object]) -> None:
-    """Raises: ColbertVespaError where the worker says that it cannot start."""
+    """Raise ColbertVespaError if the worker reports that it cannot start."""
     if "error" in body:
         raise ColbertVespaError(str(body["error"]))

@@ -1,1 +1,1 @@
-"""One feed: sources surveyed, documents encoded and handed to a target, and what became of each."""
+"""One feed: sources surveyed, documents encoded and handed to a target, and the outcome of each."""

@@ -20,10 +20,17 @@ LETTERS = "dead letters"
 
 
 class DeadLetters:
-    """The file is begun by the first letter; one that an earlier run has left is removed then, or at the end of this run."""
+    """Writes dead letters.
+
+    The first letter starts the file. A file from an earlier run is removed then, or at the end of this run.
+    """
 
     def __init__(self, path: Path, operation: str) -> None:
-        """Raises: UsageError where there is a file that holds something else."""
+        """Check the file.
+
+        Raises:
+            UsageError: if a file exists there that contains something else.
+        """
         check_own_file(path, LETTERS)
         self.path = path
         self._operation = operation
@@ -32,11 +39,15 @@ class DeadLetters:
 
     @property
     def written(self) -> bool:
-        """Whether there is a letter of this run, after `close` too."""
+        """Tell whether this run has written a letter, also after `close`."""
         return self._written
 
     def add(self, letters: Iterable[tuple[Failure, Document]]) -> None:
-        """Durable when this returns. Raises: CollectionError where the disk is full, read-only or gone."""
+        """Append letters; they are durable on return.
+
+        Raises:
+            CollectionError: if the disk is full, read-only or gone.
+        """
         lines = []
         for failure, document in letters:
             record = {
@@ -52,42 +63,54 @@ class DeadLetters:
             self._written = True
 
     def close(self, *, complete: bool) -> None:
-        """complete: whatever an earlier run of this feed could not bring has been brought."""
+        """Close the file. complete: everything that an earlier run could not feed has been fed."""
         if complete and not self._written:
             self._file.remove()
         self._file.close()
 
 
 def read_letters(path: Path) -> Iterator[dict[str, Any]]:
-    """The letters of a whole file of our own."""
+    """Yield the letters of a complete file of ours."""
     with path.open("rb") as file:
         yield from map(json.loads, list(file)[1:])
 
 
 class DeadLetterSource:
-    """`operation`: what was asked for when they were refused."""
+    """Dead letters as a source.
+
+    Attributes:
+        operation: the operation that was refused.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises: CollectionError where the file is not one of dead letters."""
+        """Read the first line.
+
+        Raises:
+            CollectionError: if the file does not contain dead letters.
+        """
         if not path.is_file():
-            raise CollectionError(f"no file {path}: name the dead-letter file that a feed reported")
+            raise CollectionError(f"file {path} does not exist; give the dead-letter file that a feed reported")
         self.path = path
         self.name = str(path)
         first = next(iter(self._letters()), None)
         self.operation = "put" if first is None else first[1]
 
     def __iter__(self) -> Iterator[Document]:
-        """Raises: CollectionError where a line is not a dead letter of the same operation."""
+        """Yield the documents.
+
+        Raises:
+            CollectionError: if a line is not a dead letter of the same operation.
+        """
         for where, operation, document in self._letters():
             if operation != self.operation:
-                raise CollectionError(f"{where}: operation {operation!r}, but the file begins with {self.operation!r}")
+                raise CollectionError(f"{where}: operation {operation!r} differs from the file's first, {self.operation!r}")
             yield document
 
     def _letters(self) -> Iterator[tuple[str, str, Document]]:
         lines = read_json_lines(self.path, self.name, SourceLimits(line_mb=128))
         head = next(lines, (0, {}))[1]
         if head.get("colbert-vespa") != LETTERS or head.get("format_version") != FORMAT_VERSION:
-            raise CollectionError(f"{self.name}: not dead letters that this release reads: feed ordinary files without --retry")
+            raise CollectionError(f"{self.name}: not dead letters that this release reads; feed ordinary files without --retry")
         for number, letter in lines:
             where = f"{self.name}:{number}"
             operation, item = letter.get("operation"), letter.get("document")
@@ -96,7 +119,7 @@ class DeadLetterSource:
                 or not isinstance(item, dict)
                 or item.keys() - {"dense", "vectors"} != {"id", "title", "text", "metadata"}
             ):
-                raise CollectionError(f"{where}: not a dead letter: feed ordinary files without --retry")
+                raise CollectionError(f"{where}: not a dead letter; feed ordinary files without --retry")
             try:
                 yield where, str(operation), Document(**item)
             except (UsageError, MetadataError) as error:

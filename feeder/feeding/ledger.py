@@ -1,4 +1,4 @@
-"""What has become of every document of a feed, while it runs and at its end."""
+"""The outcome of every document of a feed, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,27 @@ from feeder.sources.report import Note
 
 __all__ = ["REFUSED_HERE", "FeedProgress", "FeedSummary", "Ledger", "lacking_text", "rates"]
 
-REFUSED_HERE = "refused here"  # among the reasons in `errors`: before it was sent
+REFUSED_HERE = "refused here"  # a reason in `errors`: before it was sent
 
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """How far a feed is. total: documents that are neither blank nor duplicates. seconds: since it began. bytes: of the texts
-    that were handed over. in_flight: documents that were handed over and are not settled. errors: refused documents by reason.
-    sending: of the operations to Vespa; None for a local index."""
+    """The progress of a feed.
+
+    Attributes:
+        total: documents that are neither blank nor duplicates.
+        seconds: since it began.
+        acknowledged: documents that the target has acknowledged.
+        already_there: documents that the target had unchanged.
+        absent: documents to delete that the target did not have.
+        dead_lettered: refused documents.
+        passages: passages handed over.
+        token_vectors: token vectors handed over.
+        bytes: bytes of the texts handed over.
+        in_flight: documents handed over and not settled.
+        errors: number of refused documents by reason.
+        sending: statistics of the operations to Vespa; None for a local index.
+    """
 
     total: int
     seconds: float = 0.0
@@ -36,35 +49,59 @@ class FeedProgress:
 
     @property
     def done(self) -> int:
-        """Documents that there is nothing more to do for."""
+        """Return the number of settled documents."""
         return self.acknowledged + self.already_there + self.absent + self.dead_lettered
 
 
 def rates(documents: int, token_vectors: int, text_bytes: int, seconds: float) -> dict[str, float]:
-    """Each of them a second, bytes in megabytes; 0 where no time has passed."""
+    """Return documents, token vectors and megabytes per second; 0 if no time has passed."""
     amounts = {"documents_per_s": documents, "tokens_per_s": token_vectors, "mb_per_s": text_bytes / 1e6}
     return {name: amount / seconds if seconds > 0 else 0.0 for name, amount in amounts.items()}
 
 
 def lacking_text(documents: int, blank: int, notes: Iterable[Note]) -> str:
-    """Says that documents were read, or skipped as unreadable, and none of them has a text; '' where that is not so."""
+    """Return a message if documents were read, or skipped as unreadable, and none of them has a text; else ''."""
     skipped = sum(note.count for note in notes if note.kind == "skipped")
     if blank != documents or not documents + skipped:
         return ""
     more = f", and {skipped} files or records were skipped" if skipped else ""
-    return f"{documents} documents were read{more}: there is no text to index"
+    return f"{documents} documents were read{more}, but none has text to index"
 
 
 @dataclass(frozen=True)
 class FeedSummary:
-    """The ledger balances: documents = acknowledged + already_there + absent + dead_lettered + skipped_blank + duplicates +
+    """The outcome of a feed.
+
+    The ledger balances: documents = acknowledged + already_there + absent + dead_lettered + skipped_blank + duplicates +
     pending.
 
-    operation: put, update, delete. outcome: complete; interrupted (by the user); failed (error says why); running; dry run.
-    pending: not acknowledged, so that `resume` sends them. absent: were to be deleted and were not there. skipped_blank: have
-    neither title nor text; removed_blank: of them, those whose earlier text was there and is removed. removed_passages: that
-    their documents no longer have. notes: what was read otherwise than expected, or not at all. sending: of the operations to
-    Vespa; None for a local index.
+    Attributes:
+        target: where the documents went.
+        documents: documents of the sources.
+        operation: put, update or delete.
+        outcome: complete, interrupted (by the user), failed (see `error`), running or dry run.
+        acknowledged: documents that the target has acknowledged.
+        already_there: documents that the target had unchanged.
+        absent: documents to delete that the target did not have.
+        absent_ids: the first of their ids.
+        dead_lettered: refused documents.
+        skipped_blank: documents with neither title nor text.
+        skipped_blank_ids: the first of their ids.
+        removed_blank: of those, the ones whose former text was in the target and is removed.
+        duplicates: documents whose id comes again later.
+        pending: not acknowledged; `resume` sends them.
+        passages: passages handed over.
+        removed_passages: passages that their documents no longer have.
+        truncated: documents that the model does not read to the end.
+        token_vectors: token vectors handed over.
+        bytes: bytes of the texts handed over.
+        seconds: duration.
+        version: version of a local index after the feed.
+        dead_letter_file: path of the refused documents, if any.
+        errors: number of refused documents by reason.
+        error: why it failed.
+        notes: what was read differently than expected, or not at all.
+        sending: statistics of the operations to Vespa; None for a local index.
     """
 
     target: str
@@ -96,18 +133,18 @@ class FeedSummary:
 
     @property
     def lacks_text(self) -> str:
-        """As `lacking_text`, of what was to be put."""
+        """Return the message of `lacking_text` for documents that were to be put."""
         blank = self.skipped_blank + self.duplicates if self.operation == "put" else -1
         return lacking_text(self.documents, blank, self.notes)
 
     def to_json(self) -> dict[str, object]:
-        """With what was acknowledged a second, over the whole feed."""
+        """Return the summary as JSON values, with rates over the whole feed."""
         return dataclasses.asdict(self) | rates(self.acknowledged, self.token_vectors, self.bytes, self.seconds)
 
 
 @dataclass
 class Ledger:
-    """Counts of one running feed; only its thread touches them."""
+    """Counts of one running feed; only its thread writes them."""
 
     acknowledged: int = 0
     already_there: int = 0
@@ -127,9 +164,10 @@ class Ledger:
 
     @property
     def settled(self) -> int:
-        """Documents that there is nothing more to do for."""
+        """Return the number of settled documents."""
         return self.acknowledged + self.already_there + self.absent + self.dead_lettered + self.skipped_blank
 
     def counts(self) -> dict[str, int]:
+        """Return the counts by name."""
         names = [f.name for f in dataclasses.fields(self) if f.name not in ("version", "absent_ids", "errors")]
         return {name: getattr(self, name) for name in names}

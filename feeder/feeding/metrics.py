@@ -1,4 +1,4 @@
-"""Prometheus metrics of a running feed, over HTTP on this machine alone."""
+"""Prometheus metrics of a running feed, over HTTP on this machine only."""
 
 from __future__ import annotations
 
@@ -25,35 +25,45 @@ PREFIX = "colbert_vespa_feed_"
 
 
 class FeedMetrics(Collector):
-    """As a context manager it serves `http://127.0.0.1:port/metrics`: what `state` says when it is asked, and nothing while it
-    is None. Port 0 takes any free one, and `port` says which."""
+    """Serves `http://127.0.0.1:port/metrics` while it is used as a context manager.
+
+    The metrics come from `state`; there are none while it returns None. Port 0 takes any free port; `port` has the actual
+    one.
+    """
 
     def __init__(self, port: int, state: Callable[[], FeedProgress] | None = None) -> None:
-        """Raises: UsageError where the port is none or cannot be had."""
+        """Set the port.
+
+        Raises:
+            UsageError: if the port is out of range or not available.
+        """
         if not 0 <= port <= 65_535:
-            raise UsageError(f"--metrics takes a port from 0 to 65535, got {port}")
+            raise UsageError(f"--metrics must be a port from 0 to 65535, got {port}")
         self.state = state
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         try:
             self._server, self._thread = start_http_server(port, HOST, registry)
         except OSError as error:
-            raise UsageError(f"--metrics: port {port} of {HOST} cannot be had ({error.strerror}): choose another one") from None
+            raise UsageError(
+                f"--metrics: port {port} of {HOST} is not available ({error.strerror}); choose another port"
+            ) from None
         self.port: int = self._server.server_port
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
         if self.state is None:
             return
         state = self.state()
         outcomes = {name: getattr(state, name) for name in ("acknowledged", "already_there", "absent", "dead_lettered")}
-        yield _gauge("expected_documents", "Documents of the sources, blank ones and duplicates left out.", state.total)
-        yield _counter("documents", "Documents, by what became of them.", outcomes, "outcome")
-        yield _counter("refused", "Refused documents, by reason.", state.errors, "reason")
-        yield _counter("passages", "Passages that were handed over.", {"": state.passages})
-        yield _counter("token_vectors", "Token vectors that were handed over.", {"": state.token_vectors})
-        yield _counter("text_bytes", "Bytes of the texts that were handed over.", {"": state.bytes})
-        yield _gauge("in_flight", "Documents that were handed over and are not settled.", state.in_flight)
-        yield _gauge("seconds", "Since the feed began.", state.seconds)
+        yield _gauge("expected_documents", "Documents of the sources, without blank ones and duplicates.", state.total)
+        yield _counter("documents", "Documents by outcome.", outcomes, "outcome")
+        yield _counter("refused", "Refused documents by reason.", state.errors, "reason")
+        yield _counter("passages", "Passages handed to the target.", {"": state.passages})
+        yield _counter("token_vectors", "Token vectors handed to the target.", {"": state.token_vectors})
+        yield _counter("text_bytes", "Bytes of the texts handed to the target.", {"": state.bytes})
+        yield _gauge("in_flight", "Documents handed to the target and not settled.", state.in_flight)
+        yield _gauge("seconds", "Seconds since the feed began.", state.seconds)
         if state.sending is not None:
             yield from _of_sending(state.sending)
 
@@ -67,21 +77,21 @@ class FeedMetrics(Collector):
 
 
 def _of_sending(sending: FeedStatistics) -> Iterator[Metric]:
-    operations = CounterMetricFamily(f"{PREFIX}operations", "Operations that are finished.", labels=["kind", "outcome"])
+    operations = CounterMetricFamily(f"{PREFIX}operations", "Finished operations.", labels=["kind", "outcome"])
     for kind, outcomes in sending.operations.items():
         for outcome, count in outcomes.items():
             operations.add_metric([kind, outcome], count)
     yield operations
-    yield _counter("retries", "Operations sent again, by HTTP status, or transport.", sending.retries, "reason")
-    yield _counter("sent_bytes", "Bytes of bodies, as they went out.", {"": sending.bytes_sent})
-    yield _gauge("operations_in_flight", "Operations that are sent and not answered.", sending.in_flight)
-    yield _gauge("operations_allowed", "How many may be in flight, by the throttle.", sending.allowed)
-    yield _gauge("operations_waiting", "Operations that are not sent yet, or are to be sent again.", sending.waiting)
-    circuit = GaugeMetricFamily(f"{PREFIX}circuit", "1 for the state that the circuit breaker is in.", labels=["state"])
+    yield _counter("retries", "Retried operations by HTTP status, or transport.", sending.retries, "reason")
+    yield _counter("sent_bytes", "Bytes of request bodies as sent.", {"": sending.bytes_sent})
+    yield _gauge("operations_in_flight", "Operations sent and not answered.", sending.in_flight)
+    yield _gauge("operations_allowed", "Operations that the throttle allows in flight.", sending.allowed)
+    yield _gauge("operations_waiting", "Operations waiting to be sent or retried.", sending.waiting)
+    circuit = GaugeMetricFamily(f"{PREFIX}circuit", "1 for the current state of the circuit breaker.", labels=["state"])
     for name in get_args(Circuit):
         circuit.add_metric([name], float(name == sending.circuit))
     yield circuit
-    latency = HistogramMetricFamily(f"{PREFIX}latency_seconds", "From sending an operation to its answer.")
+    latency = HistogramMetricFamily(f"{PREFIX}latency_seconds", "Time from sending an operation to its answer.")
     bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
     buckets = list(zip(bounds, map(float, itertools.accumulate(sending.latency_counts)), strict=True))
     latency.add_metric([], buckets, sending.latency_seconds)
@@ -89,7 +99,7 @@ def _of_sending(sending: FeedStatistics) -> Iterator[Metric]:
 
 
 def _counter(name: str, about: str, counts: Mapping[str, float], label: str = "") -> Metric:
-    """label: whose values the names in `counts` are."""
+    """Make a counter. label: the label whose values are the names in `counts`."""
     family = CounterMetricFamily(PREFIX + name, about, labels=[label] if label else [])
     for value, count in counts.items():
         family.add_metric([value] if label else [], count)

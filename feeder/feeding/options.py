@@ -1,4 +1,4 @@
-"""Everything that a feed can be asked for."""
+"""The options of a feed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,29 @@ OPERATIONS = ("put", "update", "delete")
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """to: local folder or Vespa URL. journal: path of the journal file; dead_letters: default is beside it. operation: put;
-    update, of metadata alone; delete. limit: only so many documents of the sources. rate: documents a second at most. workers:
-    encoding processes, 0 for none, default: one for each core where that is quicker. cache: folder of vectors that were encoded
-    before. types: of metadata fields, where their values do not tell. encoder: default is the bundle's own, on `device`.
-    storage, sharding: of a new local index. named: so many ids of each kind are in the summary."""
+    """The options of a feed.
+
+    Attributes:
+        to: local folder or Vespa URL.
+        journal: path of the journal file.
+        bundle: the bundle; None for that of the target.
+        operation: put; update, for metadata only; or delete.
+        resume: continue an interrupted feed.
+        dry_run: write nothing.
+        splitting: how texts become passages.
+        limit: most documents of the sources.
+        rate: most documents per second.
+        workers: encoding processes, 0 for none; by default one per core if that is faster.
+        cache: folder of vectors that were encoded before.
+        dead_letters: path of the dead-letter file; by default beside the journal.
+        schema: metadata fields; None to infer them.
+        encoder: your own encoder; by default the bundle's, on `device`.
+        device: where encoding runs.
+        storage: storage of a new local index.
+        sharding: shards of a new local index.
+        add_fields: add missing metadata fields to a local index.
+        named: how many ids of each kind the summary has.
+    """
 
     to: str | Path | VespaUrl
     journal: Path
@@ -55,7 +73,12 @@ class FeedOptions:
     named: int = NAMED
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on what cannot be; MissingDependency where onnxruntime lacks the device."""
+        """Check the options.
+
+        Raises:
+            UsageError: if an option is not valid.
+            MissingDependency: if onnxruntime lacks the device.
+        """
         for name in ("journal", "cache", "dead_letters"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
@@ -65,13 +88,14 @@ class FeedOptions:
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
         if self.rate is not None and not 0 < self.rate < float("inf"):
-            raise UsageError(f"rate must be more than 0 documents a second, got {self.rate}")
+            raise UsageError(f"rate must be above 0 documents per second, got {self.rate}")
         if self.workers and (self.cache is not None or self.encoder is not None):
-            raise UsageError("a vector cache, or an encoder of your own, belongs to one process: leave workers out")
+            raise UsageError("a vector cache or your own encoder works in one process only; omit workers")
         if Device.of(self.device) != AUTO and self.encoder is not None:
-            raise UsageError("an encoder of your own has a device: leave device out")
+            raise UsageError("your own encoder has its own device; omit device")
         check_device(Device.of(self.device))
 
     @property
     def dead_letter_path(self) -> Path:
+        """Return the path of the dead-letter file."""
         return self.dead_letters or self.journal.with_name(self.journal.name + ".dead.jsonl")

@@ -1,7 +1,7 @@
-"""A part of a feed that many machines share: what one worker is given at a time, and what became of it.
+"""One worker's part of a feed that many machines share, and its outcome.
 
-A part is fed as a whole feed is, without files: its outcomes are handed back, and whoever shares out the parts adds them up. A
-part that was interrupted is given out again; what has arrived by then is not sent again, since the target is asked.
+A part is fed like a whole feed, without files: its outcomes are returned, and whoever distributes the parts adds them up.
+An interrupted part is distributed again; what has arrived by then is not sent again, because the target is asked.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ Letter = tuple[Failure, Document]
 
 @dataclass(frozen=True)
 class KnownPassages:
-    """Passages that were encoded before. by: `encoding_basis` of how. passages: by title and text."""
+    """Passages that were encoded before.
+
+    Attributes:
+        by: the `encoding_basis` that they were made with.
+        passages: passages by title and text.
+    """
 
     by: str
     passages: Mapping[tuple[str, str], EncodedPassages]
@@ -54,9 +59,17 @@ class KnownPassages:
 
 @dataclass
 class PartOutcome:
-    """The ledger of one part. documents: that were handed over; blank: of them, those that were to be put and have no text;
-    pending: those not settled when `error` ended it. letters: what was refused. sender, sending: which sender had it, and what
-    that one did since it was opened. error: why the part ended early; None where it is complete."""
+    """The outcome of one part.
+
+    Attributes:
+        documents: documents handed over.
+        ledger: its counts.
+        blank_ids: documents to put that have no text.
+        letters: refused documents.
+        sender: which sender sent it.
+        sending: statistics of that sender since it was opened.
+        error: why the part ended early; None if it is complete.
+    """
 
     documents: int = 0
     ledger: Ledger = field(default_factory=Ledger)
@@ -68,28 +81,29 @@ class PartOutcome:
 
     @property
     def pending(self) -> int:
+        """Return the documents that were not settled when `error` ended the part."""
         return self.documents - self.ledger.settled - self.ledger.duplicates
 
     def count_refused(self, documents: int) -> None:
-        """So many were refused before anything was sent of them."""
+        """Count documents that were refused before they were sent."""
         if documents:
             self.ledger.dead_lettered += documents
             self.ledger.errors[REFUSED_HERE] += documents
 
     def has(self, document_id: str, digest: str) -> bool:
-        """As `Acknowledgements`: what an earlier run brought is known to the target alone."""
+        """Return False: only the target knows what an earlier run fed. See `Acknowledgements`."""
         return False
 
     def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None:
-        """As `Acknowledgements`: the ledger counts them."""
+        """Do nothing: the ledger counts acknowledgements. See `Acknowledgements`."""
 
     def add(self, letters: Iterable[Letter]) -> None:
-        """As `Refusals`."""
+        """Keep letters. See `Refusals`."""
         self.letters += letters
 
 
 class PartFeeder:
-    """Feeds one part after the other to a Vespa application, with one encoder and one sender."""
+    """Feeds one part after another to a Vespa application, with one encoder and one sender."""
 
     def __init__(
         self,
@@ -103,9 +117,21 @@ class PartFeeder:
         threads: int | None = None,
         senders: int = 1,
     ) -> None:
-        """precision, device, threads: of the encoder. senders: how many send to that application at once, this one included.
+        """Open the application and load the encoder.
 
-        Raises: VespaError where no application of ours answers, BundleError where it is another bundle's.
+        Args:
+            url: the application.
+            bundle: its bundle.
+            operation: put, update or delete.
+            splitting: how texts become passages.
+            precision: precision of the encoder.
+            device: device of the encoder.
+            threads: threads of the encoder.
+            senders: how many processes send to that application at once, including this one.
+
+        Raises:
+            VespaError: if no application of ours answers.
+            BundleError: if it belongs to another bundle.
         """
         self._url, self._operation, self._senders = url, operation, senders
         self._splitting = splitting or Splitting()
@@ -119,7 +145,10 @@ class PartFeeder:
         return dense_encoders(self._bundle, threads=self._runs["threads"], device=self._runs["device"])
 
     def feed(self, documents: Sequence[Document], known: KnownPassages | None = None) -> PartOutcome:
-        """known: passages of the documents; without, they are encoded here. What went wrong is in the outcome's `error`."""
+        """Feed documents; errors are in the outcome's `error`.
+
+        known: passages of the documents; without them, documents are encoded here.
+        """
         outcome = PartOutcome(len(documents))
         try:
             if self._target is None:
@@ -131,6 +160,7 @@ class PartFeeder:
         return outcome
 
     def close(self) -> None:
+        """Close sender and encoder."""
         target, self._target = self._target, None
         if target is not None:
             target.close()
@@ -160,7 +190,7 @@ class PartFeeder:
                 encoding.close()
 
     def _fitting(self, documents: Sequence[Document], target: VespaTarget, outcome: PartOutcome) -> list[Document]:
-        """Those whose metadata fit the application; the others are refused here."""
+        """Return documents whose metadata fit the application; refuse the others."""
         if self._operation == "delete":
             return [Document(document.id) for document in documents]
         fitting: list[Document] = []
@@ -174,7 +204,7 @@ class PartFeeder:
         return fitting
 
     def _encoding(self, target: VespaTarget, known: KnownPassages | None) -> tuple[DocumentEncoding | None, str]:
-        """And what its passages depend on, for the digest."""
+        """Return the encoding, and the basis of its digests."""
         if self._operation != "put":
             return None, encoding_basis(target.bundle, self._splitting, None)
         texts, made = self._texts(target, known)

@@ -1,7 +1,7 @@
 """The feed: encode what is missing, hand it over, and note what arrived.
 
-Batches are encoded ahead while others are being sent, so that neither waits for the other; there are never more of them than
-the encoding takes (`Encoding.ahead`), so that memory stays flat. Everything that talks to the target runs in one thread.
+Batches are encoded while others are being sent, so neither waits for the other. There are never more of them than the
+encoding allows (`Encoding.ahead`), so memory stays flat. Everything that talks to the target runs in one thread.
 """
 
 from __future__ import annotations
@@ -29,25 +29,29 @@ from late_interaction.metadata import Value
 
 __all__ = ["BATCH", "Acknowledgements", "Feed", "Pacing", "Refusals"]
 
-CHARACTER_BYTES = 128  # of ready vectors, which count as so many characters
-LOOK_S = 0.5  # how often outcomes are fetched while nothing is encoded
+CHARACTER_BYTES = 128  # bytes of ready-made vectors that count as one character
+LOOK_S = 0.5  # interval between fetches of outcomes while nothing is encoded
 
 
 class Acknowledgements(Protocol):
     """Where a feed notes what arrived: `Journal`, or what a part of a larger feed keeps until its end."""
 
-    def has(self, document_id: str, digest: str) -> bool: ...
-    def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None: ...
+    def has(self, document_id: str, digest: str) -> bool:
+        """Tell whether an earlier run fed the document with that digest."""
+
+    def acknowledge(self, documents: Sequence[tuple[str, str]]) -> None:
+        """Note acknowledged documents."""
 
 
 class Refusals(Protocol):
     """Where a feed notes what was refused: `DeadLetters`, or what a part of a larger feed keeps until its end."""
 
-    def add(self, letters: Iterable[tuple[Failure, Document]]) -> None: ...
+    def add(self, letters: Iterable[tuple[Failure, Document]]) -> None:
+        """Note refused documents."""
 
 
 class Pacing:
-    """At most `rate` documents a second, counted from the start; None for as many as there are."""
+    """Limits a feed to `rate` documents per second from its start; None for no limit."""
 
     def __init__(
         self, rate: float | None, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -57,11 +61,11 @@ class Pacing:
 
     @property
     def step(self) -> int:
-        """How many documents may go at once: those of a tenth of a second."""
+        """Return how many documents may go at once: those of a tenth of a second."""
         return BATCH if self._rate is None else max(1, int(self._rate / 10))
 
     def take(self, count: int) -> None:
-        """Waits until `count` more may go."""
+        """Wait until `count` more may go."""
         if self._rate is None:
             return
         now = self._clock()
@@ -72,7 +76,7 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A document as it was given, its metadata as the target types them, and its digest."""
+    """A document, its metadata as the target types them, and its digest."""
 
     document: Document
     metadata: Mapping[str, Value]
@@ -81,16 +85,16 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to be put, or removed because it is blank, and the passages that the target has of it."""
+    """What is to be put, or removed because it is blank, and its passages in the target."""
 
     item: _Item
     there: tuple[str, ...]
 
 
 class Feed:
-    """One run of one operation: put, update or delete. `ledger` says at any time how far it is.
+    """One run of one operation: put, update or delete. `ledger` has the progress at any time.
 
-    stop: whether the user wants an end; what was handed over is then waited for, and nothing more is.
+    stop: tells whether the user wants to stop; what was handed over is then waited for, and nothing else is sent.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Feed:
         batch_size: int = BATCH,
         named: int = NAMED,
     ) -> None:
-        """encoding: needed to put. named: so many ids that were to be deleted and were not there are kept."""
+        """Set up the run. encoding: needed to put. named: how many ids of absent documents to keep."""
         self.ledger = Ledger()
         self.stopped = False
         self._documents, self._surveyed, self._target = documents, surveyed, target
@@ -121,16 +125,25 @@ class Feed:
         self._clock, self._batch_size, self._named = clock, batch_size, named
         self._start = clock()
         self._in_flight: dict[str, _Item] = {}
-        self._arrived: list[_Item] = []  # acknowledged, and not in the journal yet
-        self._refused: list[tuple[Failure, Document]] = []  # that are not in the dead letters yet
+        self._arrived: list[_Item] = []  # acknowledged, but not in the journal yet
+        self._refused: list[tuple[Failure, Document]] = []  # not in the dead-letter file yet
 
     @property
     def seconds(self) -> float:
+        """Return the duration so far."""
         return self._clock() - self._start
 
     def run(self) -> None:
-        """Raises: VespaUnreachable or VespaBusy when retries are used up, CollectionError where source, journal or dead letters
-        fail, and what the target raises; the journal then has what arrived."""
+        """Run the feed.
+
+        On an error, the journal has what arrived.
+
+        Raises:
+            VespaUnreachable: if retries are used up.
+            VespaBusy: if retries are used up.
+            CollectionError: if source, journal or dead letters fail.
+            ColbertVespaError: whatever the target raises.
+        """
         try:
             if self._operation == "put":
                 self._put_all()
@@ -145,13 +158,13 @@ class Feed:
         self._report()
 
     def _book_the_rest(self, *, wait: bool) -> None:
-        """After an error. wait: what is under way arrives, unless the target failed."""
+        """Note the rest after an error. wait: operations in progress arrive, unless the target failed."""
         outcomes: list[Settled] = []
         with contextlib.suppress(Exception):
             outcomes += self._target.settled(wait=wait)
         with contextlib.suppress(Exception):
             outcomes += self._target.settled()
-        with contextlib.suppress(ColbertVespaError):  # the disk may be why the feed ends
+        with contextlib.suppress(ColbertVespaError):  # the disk may be the reason why the feed ends
             self._note(outcomes)
 
     def _put_all(self) -> None:
@@ -178,7 +191,7 @@ class Feed:
             self._book(self._target.settled())
 
     def _with_text(self, wanted: Sequence[_Wanted]) -> list[_Wanted]:
-        """All but what is blank now, of which the target's old passages are removed."""
+        """Return everything except documents that are now blank, whose old passages are removed from the target."""
         blank = [one.item for one in wanted if one.item.document.blank]
         self._in_flight.update({item.document.id: item for item in blank})
         if blank:
@@ -186,7 +199,7 @@ class Feed:
         return [one for one in wanted if not one.item.document.blank]
 
     def _awaited(self, future: Future[list[EncodedPassages]]) -> list[EncodedPassages] | None:
-        """None where the user wants an end before it is there."""
+        """Wait for a future; None if the user wants to stop first."""
         while True:
             self._check_stop()
             if self.stopped:
@@ -212,7 +225,7 @@ class Feed:
             self._book(self._target.settled())
 
     def _brought(self, batch: Sequence[_Item]) -> set[str]:
-        """Ids of the documents that an earlier run has updated for certain; of a deletion the target knows best."""
+        """Return the ids of documents that an earlier run has certainly updated; for a deletion the target is asked."""
         if self._operation == "delete":
             return set()
         noted = [item.document.id for item in batch if self._journal.has(item.document.id, item.digest)]
@@ -227,7 +240,7 @@ class Feed:
             self._target.update([item.document for item in batch])
 
     def look(self) -> None:
-        """Counts what there is nothing to do for. Nothing is sent."""
+        """Count what there is nothing to do for. Nothing is sent."""
         for batch in self._batches():
             if self._operation == "put":
                 self._missing(batch)
@@ -238,7 +251,7 @@ class Feed:
                         self._count_absent(item)
 
     def _batches(self) -> Iterator[list[_Item]]:
-        """The documents that count; an id comes once."""
+        """Yield the documents that count; each id comes once."""
         return batched(self._items(), lambda item: _characters(item.document), self._batch_size)
 
     def _items(self) -> Iterator[_Item]:
@@ -252,8 +265,10 @@ class Feed:
             yield _Item(one, checked, self._digests.of(one, checked))
 
     def _missing(self, batch: Sequence[_Item]) -> list[_Wanted]:
-        """Those that the target does not have as they are. The journal is not asked: what it has noted may have been replaced,
-        deleted or lost since."""
+        """Return documents that the target does not have unchanged.
+
+        The journal is not used: what it notes may have been replaced, deleted or lost since.
+        """
         stored = self._target.stored([item.document.id for item in batch])
         wanted = []
         for item in batch:
@@ -307,10 +322,12 @@ class Feed:
         self._report()
 
     def _note(self, outcomes: Sequence[Settled]) -> None:
-        """Notes what arrived, durably, and what was refused. What one of the two files does not take waits for the next call,
-        and does not keep the other from what is its own.
+        """Note what arrived, durably, and what was refused.
 
-        Raises: CollectionError where a file cannot be written.
+        What one of the two files fails to store waits for the next call, without blocking the other.
+
+        Raises:
+            CollectionError: if a file cannot be written.
         """
         for outcome in outcomes:
             item = self._in_flight.pop(outcome.document_id)
@@ -326,7 +343,7 @@ class Feed:
             self._note_arrived()
 
     def _count_absent(self, item: _Item) -> None:
-        """What an earlier run of this feed has deleted was there."""
+        """Documents that an earlier run of this feed has deleted do not count as absent."""
         if self._journal.has(item.document.id, item.digest):
             self.ledger.already_there += 1
             return
@@ -352,7 +369,7 @@ class Feed:
 
     @property
     def state(self) -> FeedProgress:
-        """How far it is now. Any thread may ask."""
+        """Return the progress. Any thread may call this."""
         ledger, surveyed = self.ledger, self._surveyed
         blank = surveyed.blank if self._operation == "put" else 0
         return FeedProgress(
@@ -368,6 +385,6 @@ class Feed:
 
 
 def _characters(document: Document) -> int:
-    """Those of the vectors that it brings as well, by their bytes."""
+    """Return the characters of a document, counting its own vectors by their bytes."""
     ready = sum(rows.nbytes for rows in (*document.vectors, *document.dense.values()))
     return len(document.title) + len(document.text) + ready // CHARACTER_BYTES

@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FeedRun", "feed", "feed_async", "start_feed"]
 
-WORTH_WORKERS = 2000  # documents: fewer are encoded before worker processes have their model loaded
+WORTH_WORKERS = 2000  # documents; fewer are encoded before worker processes have loaded their model
 
 
 class FeedRun:
-    """A surveyed feed, ready to go."""
+    """A surveyed feed, ready to start."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FeedRun:
         options: FeedOptions,
         notes: Sequence[Note] = (),
     ) -> None:
-        """target: None for a dry run into an index that is not there yet. notes: on what the survey read."""
+        """Hold the parts. target: None for a dry run into an index that does not exist. notes: from the survey."""
         self._documents, self.surveyed, self.target = documents, surveyed, target
         self._options = options
         self._feed: Feed | None = None
@@ -71,17 +71,17 @@ class FeedRun:
 
     @property
     def total(self) -> int:
-        """Documents in the sources."""
+        """Return the number of documents in the sources."""
         return self.surveyed.documents
 
     @property
     def state(self) -> FeedProgress:
-        """How far it is now. Any thread may ask."""
+        """Return the progress. Any thread may call this."""
         return FeedProgress(self.total) if self._feed is None else self._feed.state
 
     @property
     def summary(self) -> FeedSummary:
-        """The ledger as it is now, after an error too."""
+        """Return the ledger as it is now, also after an error."""
         ledger = Ledger() if self._feed is None else self._feed.ledger
         counts = ledger.counts()
         blank = self.surveyed.blank if self._options.operation == "put" else 0
@@ -107,11 +107,23 @@ class FeedRun:
         )
 
     def go(self, progress: Callable[[FeedProgress], None] | None = None) -> FeedSummary:
-        """Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
-        one raises KeyboardInterrupt at once.
+        """Run the feed.
 
-        Raises: VespaUnreachable, VespaBusy, VespaRefused of credentials, LocalIndexError, CollectionError; `resume` then goes
-        on, and `summary` says how far it came.
+        Ctrl-C (in the main thread) waits for what was handed over and gives a summary with outcome `interrupted`; a second
+        one raises KeyboardInterrupt at once. After an error, `resume` continues the feed, and `summary` has its progress.
+
+        Args:
+            progress: called with the progress.
+
+        Returns:
+            the outcome.
+
+        Raises:
+            VespaUnreachable: if Vespa does not answer.
+            VespaBusy: if Vespa stays overloaded.
+            VespaRefused: if credentials are refused.
+            LocalIndexError: if the index cannot be written.
+            CollectionError: if source, journal or dead letters fail.
         """
         self._outcome = "failed"
         try:
@@ -122,7 +134,7 @@ class FeedRun:
         return self.summary
 
     def _fed(self, progress: Callable[[FeedProgress], None] | None) -> str:
-        """The outcome."""
+        """Run the feed and return its outcome."""
         options, target = self._options, self.target
         if target is None:
             return "dry run"
@@ -134,7 +146,7 @@ class FeedRun:
             wants_vectors = options.operation == "put" and target.needs_vectors
             encoder = self._encoder(open_things) if wants_vectors and target.bundle.encodes else None
             device = Device.of(options.device)
-            if device == AUTO:  # dense models run where the token model does
+            if device == AUTO:  # dense models run on the token model's device
                 device = encoder.device if isinstance(encoder, Encoder) else CPU
             dense = dense_encoders(target.bundle, device=device) if options.operation == "put" else {}
             made = encoding_basis(target.bundle, options.splitting, None if encoder is None else encoder.precision)
@@ -178,7 +190,7 @@ class FeedRun:
         options, texts = self._options, self.total - self.surveyed.ready
         if isinstance(encoder, Encoder) and options.encoder is None:
             workers = options.workers
-            if workers is None:  # a device that is not the processor takes all of a batch at once
+            if workers is None:  # a device other than the processor takes all of a batch at once
                 many = texts >= WORTH_WORKERS and cores() > 1 and not encoder.device.kind.lanes
                 workers = cores() if many else 0
             if workers:
@@ -191,9 +203,21 @@ class FeedRun:
 
 @contextmanager
 def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> Iterator[FeedRun]:
-    """Surveys the sources and opens the target; nothing is written before both went well, and nothing at all in a dry run.
+    """Survey the sources and open the target.
 
-    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError, UsageError.
+    Nothing is written before both succeed, and nothing at all in a dry run.
+
+    Args:
+        sources: the documents.
+        options: options of the feed.
+
+    Raises:
+        CollectionError: if a source cannot be read.
+        MetadataError: if metadata do not fit.
+        BundleError: if the bundle does not fit.
+        LocalIndexError: if the index cannot be opened.
+        VespaError: if Vespa does not answer.
+        UsageError: if options do not fit together.
     """
     place = locate(options.to)
     _check_paths(sources, options)
@@ -218,8 +242,7 @@ def start_feed(sources: Sequence[Iterable[Document]], options: FeedOptions) -> I
 
 
 def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
-    """Raises: UsageError where two things that a feed reads or writes are one file, a file would lie in the index or a source,
-    or anything in another index or a bundle."""
+    """Raise UsageError if two files of a feed are the same, or one lies in the index, a source, another index or a bundle."""
     place = locate(options.to)
     folders = {"index": place} if isinstance(place, Path) else {}
     if options.cache is not None:
@@ -230,10 +253,10 @@ def _check_paths(sources: Sequence[object], options: FeedOptions) -> None:
     for what, path in files.items():
         for kind, folder in [*folders.items(), *read]:
             if _resolved(path).is_relative_to(_resolved(folder)):
-                raise UsageError(f"{what} {path} would lie in the {kind} {folder}: name another file")
+                raise UsageError(f"{what} {path} lies inside the {kind} {folder}; choose another file")
     for what, path in [*files.items(), *folders.items()]:
         if holder := folder_of_ours_around(path):
-            raise UsageError(f"{what} {path} would lie in the {holder}: name another place")
+            raise UsageError(f"{what} {path} lies inside {holder}; choose another place")
 
 
 def _resolved(path: Path) -> Path:
@@ -244,24 +267,28 @@ Opened = tuple[Survey, Target | None]
 
 
 def _surveyed(documents: _Limited, schema: MetadataSchema | None, options: FeedOptions) -> Survey:
-    """What is deleted needs no metadata, and only what is put needs a text."""
+    """Survey the sources. Deletions need no metadata, and only puts need a text."""
     if options.operation == "delete":
         return survey((Document(document.id) for document in documents), blanks=True)
     surveyed = survey(documents, schema, blanks=options.operation == "update", named=options.named, types=options.types)
     if options.operation == "put" and surveyed.bare + surveyed.blank == surveyed.documents:
         for note in documents.notes:
             if note.kind == NO_TEXT_COLUMN:
-                raise CollectionError(f"no document has a text: {note}")
+                raise CollectionError(f"no document has text: {note}")
     return surveyed
 
 
 def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, options: FeedOptions) -> Opened:
     if options.storage is not None:
-        raise UsageError("codec, bits and refine are of a local index: Vespa's application has its codec (app --codec)")
+        raise UsageError(
+            "codec, bits and refine apply to a local index only; the codec of a Vespa application is set by app --codec"
+        )
     if options.sharding is not None:
-        raise UsageError("shards are of a local index, for one machine: Vespa distributes documents by itself")
+        raise UsageError("shards apply to a local index only; Vespa distributes documents itself")
     if options.add_fields:
-        raise UsageError("metadata fields of Vespa are those of its package: name more in app.toml, and deploy it")
+        raise UsageError(
+            "the metadata fields of a Vespa application come from its package; add them to app.toml, and deploy it"
+        )
     from feeder.targets.vespa import open_vespa
 
     target = open_vespa(url, bundle)
@@ -273,7 +300,7 @@ def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, optio
 
 
 def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
-    """An index that is there is opened first: whether it can be written is known before anything is read."""
+    """Open an existing index first, so that it is known to be writable before anything is read."""
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
     if surveyed is not None and options.operation == "put":
         _check_some_text(surveyed, documents.notes, path, bundle)
@@ -298,7 +325,7 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
             target.add_fields(MetadataSchema(taken))
     except MetadataError as error:
         target.close()
-        hint = "; --add-fields adds fields to it" if further and not taken else ""
+        hint = "; add fields to it with --add-fields" if further and not taken else ""
         raise MetadataError(f"{error}{hint}") from None
     except BaseException:
         target.close()
@@ -307,26 +334,26 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
 
 
 def _check_vectors(surveyed: Survey, bundle: Bundle | None, options: FeedOptions) -> None:
-    """Raises: CollectionError where vectors are made elsewhere and no document has any."""
+    """Raise CollectionError if vectors are made elsewhere and no document has any."""
     if bundle is None or bundle.encodes or options.operation != "put" or surveyed.ready:
         return
     if surveyed.documents > surveyed.blank:
         raise CollectionError(
-            f"no document has vectors, and bundle {bundle.path} has no model to make them: name their column in feed.toml "
-            "([columns] vectors), or give the bundle of the model"
+            f"no document has vectors, and bundle {bundle.path} has no model to make them; name their column in "
+            f"feed.toml ([columns] vectors), or use the bundle of a model"
         )
 
 
 def _check_some_text(surveyed: Survey, notes: Sequence[Note], path: Path, bundle: Bundle | None) -> None:
-    """Raises: CollectionError where a new index would be empty, unless there was nothing to read."""
+    """Raise CollectionError if a new index would be empty, unless there was nothing to read."""
     if missing := lacking_text(surveyed.documents, surveyed.blank + surveyed.duplicates, notes):
         ready = bundle is not None and not bundle.encodes
-        hint = ", and no document has vectors: name their column in feed.toml ([columns] vectors)" if ready else ""
-        raise CollectionError(f"no index is made at {path}: {missing}{hint}")
+        hint = "; for documents with vectors, name their column in feed.toml ([columns] vectors)" if ready else ""
+        raise CollectionError(f"no index was created at {path}: {missing}{hint}")
 
 
 def _made_without_documents(target: LocalTarget) -> bool:
-    """Whether the index has no metadata fields because the feed that made it had no documents."""
+    """Tell whether the index has no metadata fields because its first feed had no documents."""
     return not target.schema.fields and not target.size()
 
 
@@ -337,21 +364,21 @@ class _Limited:
         self._sources, self._limit = sources, limit
 
     def __iter__(self) -> Iterator[Document]:
-        """Raises: CollectionError where one is not a document."""
+        """Yield documents; CollectionError if an item is not a document."""
         for place, item in enumerate(islice(chain.from_iterable(self._sources), self._limit)):
             yield checked_document(item, place)
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Those of the latest reading of each source."""
+        """Return the notes of the latest reading of each source."""
         return tuple(chain.from_iterable(source.report.notes for source in self._sources if isinstance(source, FileSource)))
 
 
 def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple[Note, ...]:
     report = SourceReport(documents.notes)
     if surveyed.bare and options.operation == "put":
-        which = "documents, all there are, have" if surveyed.bare + surveyed.blank == surveyed.documents else "documents have"
-        report.add(Note("no_text", f"{which} a title alone and no text", surveyed.bare, surveyed.bare_ids))
+        which = "documents (all of them) have" if surveyed.bare + surveyed.blank == surveyed.documents else "documents have"
+        report.add(Note("no_text", f"{which} only a title and no text", surveyed.bare, surveyed.bare_ids))
     return report.notes
 
 
@@ -360,10 +387,26 @@ def feed(
     options: FeedOptions,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
-    """Feeds `documents`; what can be read only once (an iterator, an async iterable) is spooled to a temporary file first.
+    """Feed `documents`.
 
-    Raises: CollectionError, MetadataError, BundleError, LocalIndexError, VespaError; UsageError where an async iterable is
-    given inside a running event loop, which `feed_async` is for.
+    Documents that can be read only once (an iterator, an async iterable) are spooled to a temporary file first.
+
+    Args:
+        documents: the documents, or file sources.
+        options: options of the feed.
+        progress: called with the progress.
+
+    Returns:
+        the outcome.
+
+    Raises:
+        CollectionError: if a source cannot be read, or a file of the feed cannot be written.
+        MetadataError: if metadata do not fit.
+        BundleError: if the bundle does not fit.
+        LocalIndexError: if the index cannot be written.
+        VespaError: if Vespa does not answer or refuses.
+        UsageError: if options do not fit together, or an async iterable is given inside a running event loop; use
+            `feed_async` there.
     """
     if isinstance(documents, AsyncIterable):
         documents = _run_collecting(documents)
@@ -376,10 +419,20 @@ async def feed_async(
     options: FeedOptions,
     progress: Callable[[FeedProgress], None] | None = None,
 ) -> FeedSummary:
-    """As `feed`, in a thread of its own, for a program with an event loop: documents are read in the loop, `progress` is called
-    in the thread.
+    """Feed like `feed`, in a thread of its own, for a program with an event loop.
 
-    Raises: as `feed`.
+    Documents are read in the loop; `progress` is called in the thread.
+
+    Args:
+        documents: the documents, or file sources.
+        options: options of the feed.
+        progress: called with the progress.
+
+    Returns:
+        the outcome.
+
+    Raises:
+        ColbertVespaError: as in `feed`.
     """
     ready = await _collected(documents) if isinstance(documents, AsyncIterable) else documents
     return await asyncio.to_thread(feed, ready, options, progress)
@@ -390,7 +443,7 @@ def _run_collecting(documents: AsyncIterable[Document]) -> Iterable[Document]:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(_collected(documents))
-    raise UsageError("feed() was given an async iterable inside a running event loop: use `await feed_async(...)`")
+    raise UsageError("feed() got an async iterable inside a running event loop; use `await feed_async(...)`")
 
 
 async def _collected(documents: AsyncIterable[Document]) -> Iterable[Document]:

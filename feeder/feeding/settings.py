@@ -1,15 +1,15 @@
-"""feed.toml: how records become documents, and documents passages.
+"""feed.toml: how records become documents, and documents become passages.
 
-format = "csv"                      # where a source's name does not tell
-delimiter = ";"                     # of CSV and TSV, where it is not a comma or a tab
+format = "csv"                      # if a source's name does not tell
+delimiter = ";"                     # of CSV and TSV, if it is not a comma or a tab
 [columns]
 id = "url"                          # "@row": the place in the source
 title = "headline"                  # one column, or a list that is joined by blank lines
 text = ["abstract", "body"]
-metadata = ["year", "lang"]         # without it: all other columns
+metadata = ["year", "lang"]         # by default: all other columns
 names = { lang = "language" }       # another name for a metadata column
 vectors = "rows"                    # token vectors that were made elsewhere
-dense = { openai = "embedding" }    # likewise, of dense models by name
+dense = { openai = "embedding" }    # the same, of dense models by name
 [passages]
 method = "sentences"                # none, sentences, markdown, marked
 tokens = 180
@@ -38,11 +38,18 @@ from late_interaction.structured import read
 __all__ = ["FeedSettings", "read_feed_settings"]
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-_SEVERAL = ("title", "text")  # columns that may be one or a list
+_SEVERAL = ("title", "text")  # keys that take one column or a list
 
 
 @dataclasses.dataclass(frozen=True)
 class FeedSettings:
+    """The settings of feed.toml.
+
+    Attributes:
+        source: settings of the sources.
+        splitting: how texts become passages.
+    """
+
     source: SourceSettings = dataclasses.field(default_factory=SourceSettings)
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
     types: Mapping[str, FieldType] = dataclasses.field(default_factory=dict)
@@ -50,7 +57,7 @@ class FeedSettings:
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """As feed.toml has it."""
+    """The tables of feed.toml."""
 
     format: str = ""
     delimiter: str = ""
@@ -61,18 +68,23 @@ class _File:
 
 
 def read_feed_settings(path: Path) -> FeedSettings:
-    """Raises: SettingsError naming file and key, UsageError on numbers that cannot be."""
+    """Read feed.toml.
+
+    Raises:
+        SettingsError: if the file or a key is not valid; the message names it.
+        UsageError: if a number is out of range.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
+        raise SettingsError(f"cannot read {path}: {error}") from None
     given = read(_File, data | {"columns": _listed(data.get("columns", {}))}, SettingsError, str(path), noun="setting")
     source = SourceSettings(given.columns, given.limits, given.format, delimiter=given.delimiter)
     return FeedSettings(source, given.passages, given.types)
 
 
 def _listed(columns: object) -> object:
-    """The table with lists of one where a column stands alone for several."""
+    """Return the table with a list of one for a single column."""
     if not isinstance(columns, Mapping):
         return columns
     return {name: [value] if name in _SEVERAL and isinstance(value, str) else value for name, value in columns.items()}

@@ -1,5 +1,7 @@
-"""What a source holds, read once before anything is sent: a broken line, or metadata that does not fit, stops the feed with
-nothing half-written."""
+"""Read a source once before anything is sent.
+
+So a broken line, or metadata that do not fit, stop the feed with nothing half-written.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,25 @@ from late_interaction.metadata import FieldType, MetadataSchema, SchemaInference
 
 __all__ = ["Survey", "survey"]
 
-NAMED = 20  # ids that a summary names, of each kind
-_CANDIDATES = 1000  # blank documents whose ids are kept, for those of them whose id does not come again
+NAMED = 20  # ids of each kind in a summary
+_CANDIDATES = 1000  # ids of blank documents that are kept; those that come again later are dropped
 
 
 @dataclass(frozen=True)
 class Survey:
-    """blank: documents without title and text, whose id does not come again; blank_ids: the first ids of them. duplicates:
-    documents whose id comes again later. bare, bare_ids: documents with a title and no text, and the first ids. ready:
-    documents that bring their vectors. last_place: by the short hash of an id that comes more than once, the place of the
-    document that counts, the last."""
+    """What the sources contain.
+
+    Attributes:
+        documents: number of documents.
+        blank: documents without title and text, whose id does not come again.
+        blank_ids: the first of their ids.
+        duplicates: documents whose id comes again later.
+        last_place: by the short hash of a repeated id, the place of the last document, which counts.
+        schema: metadata fields.
+        bare: documents with a title and no text.
+        bare_ids: the first of their ids.
+        ready: documents with their own vectors.
+    """
 
     documents: int
     blank: int
@@ -37,7 +48,7 @@ class Survey:
     ready: int = 0
 
     def counts(self, place: int, document_id: str) -> bool:
-        """Whether the document at `place` is the last, or only, one of its id."""
+        """Tell whether the document at `place` is the last, or only, one with its id."""
         return not self.last_place or self.last_place.get(short_hash(document_id), place) == place
 
 
@@ -49,11 +60,19 @@ def survey(
     named: int = NAMED,
     types: Mapping[str, FieldType] | None = None,
 ) -> Survey:
-    """Reads all documents: counts them and types their metadata, against `schema` where one is given. blanks: documents without
-    title and text count as others. named: so many ids of blank documents are kept. types: of fields,
-    where their values do not tell; `schema` must have the same. Memory: 40 bytes a document.
+    """Read all documents, count them and type their metadata.
 
-    Raises: CollectionError, MetadataError.
+    Memory use is 40 bytes per document.
+
+    Args:
+        documents: the documents.
+        schema: metadata fields to check against; None to infer them.
+        blanks: count documents without title and text like others.
+        named: how many ids of blank documents to keep.
+
+    Raises:
+        CollectionError: if a source cannot be read.
+        MetadataError: if metadata do not fit.
     """
     _check_types(types or {}, schema)
     inference = SchemaInference(types)

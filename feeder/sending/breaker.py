@@ -1,7 +1,7 @@
-"""The circuit breaker: an outage is waited for, then given up.
+"""The circuit breaker: wait through an outage, then give up.
 
 closed      operations are sent
-half-open   nothing has succeeded for `grace` seconds: one operation at a time tries whether Vespa is back
+half-open   nothing has succeeded for `grace` seconds: one operation at a time tests whether Vespa is back
 open        nothing has succeeded for `doom` seconds: the feed ends, and can be resumed
 """
 
@@ -18,7 +18,7 @@ Circuit = Literal["closed", "half-open", "open"]
 
 
 class Breaker:
-    """clock: seconds."""
+    """A circuit breaker. clock: seconds."""
 
     def __init__(self, clock: Callable[[], float], *, grace: float = GRACE_S, doom: float = DOOM_S) -> None:
         self._clock = clock
@@ -27,24 +27,27 @@ class Breaker:
         self._open = False
 
     def succeeded(self) -> None:
+        """Note a success."""
         self._failing_since = None
 
     def failed(self) -> None:
+        """Note a failure."""
         if self._failing_since is None:
             self._failing_since = self._clock()
 
     def trip(self) -> None:
-        """Opens at once: trying again cannot help."""
+        """Open at once: retries cannot help."""
         self._open = True
 
     @property
     def failing_for(self) -> float:
-        """Seconds since the first failure after the last success; 0 where all is well."""
+        """Return seconds since the first failure after the last success; 0 if there is none."""
         return 0.0 if self._failing_since is None else self._clock() - self._failing_since
 
     @property
     def state(self) -> Circuit:
+        """Return the state."""
         if self._open or self.failing_for > self.doom:
-            self._open = True  # for good: what was given up is not taken up again
+            self._open = True  # permanent: a feed that gave up does not start again
             return "open"
         return "half-open" if self.failing_for > self.grace else "closed"

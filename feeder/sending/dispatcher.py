@@ -1,9 +1,9 @@
-"""Which operation is sent next, and what becomes of it. Time and chance are given; nothing here reads, writes or waits.
+"""Decide which operation is sent next, and interpret its answer.
 
-A job is what one document asks for: stages of operations, each stage begun when the one before it is acknowledged. Jobs of
-one document run one after the other, in the order in which they were added; those of different documents run together.
-429 is retried for as long as it comes; 502, 503, 504, 507 and transport errors ten times while others get through, and
-while none does for as long as the breaker allows; anything else settles the job.
+Time and chance are parameters; nothing here reads, writes or waits. A job is the work for one document: stages of
+operations, each started when the one before is acknowledged. Jobs of one document run in the order in which they were
+added; those of different documents run together. 429 is retried without a cap. 502, 503, 504, 507 and transport errors are
+retried ten times while others succeed, and otherwise for as long as the breaker allows. Any other failure settles the job.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from late_interaction.errors import VespaBusy, VespaError, VespaRefused, VespaUn
 __all__ = ["Dispatcher"]
 
 FIRST_429_PAUSE_S, LONGEST_429_PAUSE_S = 0.05, 2.0
-PROBE_S = 1.0  # between two operations that try whether Vespa is back
+PROBE_S = 1.0  # seconds between two operations that test whether Vespa is back
 
 
 @dataclass(eq=False)
 class Dispatcher:
-    """name: of the address, for messages. clock: seconds. `error` is set when retries are used up; nothing is sent then."""
+    """Decides what is sent.
+
+    `error` is set when retries are used up; nothing is sent then. name: of the address, for messages. clock: seconds.
+    """
 
     name: str
     clock: Callable[[], float]
@@ -42,18 +45,19 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self.error: VespaError | None = None
-        self._last: VespaError | None = None  # of an operation that failed in passing
+        self._last: VespaError | None = None  # attempts of an operation after transient failures
         self.in_flight = 0
         self.counts = Counts()
         self._settled: list[Job] = []
-        self._queues: dict[str, deque[Job] | None] = {}  # jobs that wait for the running one of their document
+        self._queues: dict[str, deque[Job] | None] = {}  # jobs that wait for the running job of their document
         self._ready: deque[Attempt] = deque()
-        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap by the time when each is to be sent again
+        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap by the time of the next attempt
         self._numbers = itertools.count()
         self._probe: Attempt | None = None
         self._next_probe = 0.0
 
     def add(self, job: Job) -> None:
+        """Add a job."""
         if job.key not in self._queues:
             self._queues[job.key] = None
             self._advance(job)
@@ -64,10 +68,10 @@ class Dispatcher:
         queue.append(job)
 
     def take(self) -> Attempt | None:
-        """The next operation to send now; None where none may be."""
+        """Return the next operation to send now; None if none may be sent."""
         state = self.breaker.state
         if state == "open":
-            assert self._last is not None  # the breaker opens on failures alone
+            assert self._last is not None  # only failures open the breaker
             self._give_up(self._last)
             return None
         now = self.clock()
@@ -84,7 +88,7 @@ class Dispatcher:
         return attempt
 
     def wake_at(self) -> float | None:
-        """When `take` may have something, if no answer comes before; None: not without an answer or a job."""
+        """Return when `take` may have something, if no answer comes first; None if only an answer or a job can change that."""
         if self.error is not None or not (self._ready or self._waiting):
             return None
         due = self.clock() if self._ready else self._waiting[0][0]
@@ -93,6 +97,7 @@ class Dispatcher:
         return due if self._has_room() else None
 
     def answered(self, attempt: Attempt, answer: HttpAnswer) -> None:
+        """Process the answer to an operation."""
         state = self.breaker.state
         self.in_flight -= 1
         if self._probe is attempt:
@@ -117,11 +122,12 @@ class Dispatcher:
             self._failed(attempt, answer, f"{self.name} {message}", verdict, counts=state == "closed")
 
     def settled(self) -> list[Job]:
-        """Jobs that came to an end since the last call."""
+        """Return jobs that have ended since the last call."""
         found, self._settled = self._settled, []
         return found
 
     def statistics(self) -> FeedStatistics:
+        """Return the statistics so far."""
         counts = self.counts
         return FeedStatistics(
             in_flight=self.in_flight,
@@ -143,7 +149,7 @@ class Dispatcher:
         return self._probe is None and now >= self._next_probe
 
     def _next(self, now: float) -> Attempt | None:
-        """What is to be sent again comes first. Of a job that failed nothing more is sent."""
+        """Return the next operation, retries first. A failed job sends nothing more."""
         while True:
             if self._waiting and self._waiting[0][0] <= now:
                 attempt = heapq.heappop(self._waiting)[2]
@@ -156,7 +162,7 @@ class Dispatcher:
             self._closed(attempt.job)
 
     def _failed(self, attempt: Attempt, answer: HttpAnswer, message: str, verdict: Verdict, *, counts: bool) -> None:
-        """counts: while no operation gets through, it is the breaker that decides when to give up."""
+        """Note a failure. counts: while no operation succeeds, the breaker decides when to give up."""
         attempt.failures += 1 if counts else 0
         said = answer.status >= 400
         kind = VespaRefused if said and verdict is Verdict.HOPELESS else VespaBusy if said else VespaUnreachable
@@ -179,13 +185,13 @@ class Dispatcher:
         self._closed(attempt.job)
 
     def _closed(self, job: Job) -> None:
-        """An operation of the job came to its end."""
+        """Note that an operation of the job has ended."""
         job._open -= 1
         if not job._open:
             self._advance(job)
 
     def _advance(self, job: Job) -> None:
-        """Begins the job's next stage that has operations, or settles it and begins the document's next job."""
+        """Start the job's next stage that has operations, or settle it and start the document's next job."""
         while job.failure is None and job._stage < len(job.stages):
             stage = job.stages[job._stage]
             job._stage += 1
@@ -203,4 +209,4 @@ class Dispatcher:
     def _give_up(self, error: VespaError) -> None:
         if self.error is None:
             known = str(error).rstrip(". ")
-            self.error = type(error)(f"{known}; what was acknowledged is kept: feed again with --resume", error.status)
+            self.error = type(error)(f"{known}; acknowledged documents are kept; feed again with --resume", error.status)

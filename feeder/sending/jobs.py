@@ -1,4 +1,4 @@
-"""What is sent for one document, and each of its operations on its way."""
+"""The operations of one document, and each operation on its way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ __all__ = ["Attempt", "Job"]
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """key: the document's id. Once settled, `failure` says what went wrong, or is None."""
+    """The work for one document.
+
+    Attributes:
+        key: the document's id.
+        stages: operations, stage by stage.
+        failure: once settled, what went wrong, or None.
+    """
 
     key: str
     stages: Sequence[Sequence[Operation]]
@@ -23,13 +29,20 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes of its bodies."""
+        """Return the bytes of its bodies."""
         return sum(len(operation.body) for stage in self.stages for operation in stage)
 
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One operation on its way. failures, refusals: how often it failed in passing, and met 429."""
+    """One operation on its way.
+
+    Attributes:
+        job: its job.
+        operation: the operation.
+        failures: transient failures so far.
+        refusals: answers 429 so far.
+    """
 
     job: Job
     operation: Operation

@@ -1,8 +1,8 @@
-"""Operations of Vespa's document/v1 as what is sent: method, path with query, body.
+"""Operations of Vespa's document/v1: method, path with query, body.
 
-put replaces a document, update assigns some of its fields, remove takes it away. `condition` is a test-and-set condition in
-Vespa's selection language: where it does not hold, Vespa answers 412 and changes nothing. `create` makes a document that is
-not there yet.
+put replaces a document, update assigns some of its fields, remove deletes it. `condition` is a test-and-set condition in
+Vespa's selection language: if it does not hold, Vespa answers 412 and changes nothing. `create` makes a document that does
+not exist yet.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ __all__ = ["KINDS", "Compression", "Operation", "put", "remove", "update"]
 Compression = Literal["auto", "gzip", "none"]
 KINDS = {"POST": "put", "PUT": "update", "DELETE": "remove"}
 SMALL = 512  # bytes; smaller bodies gain nothing from gzip
-_LEVEL = 1  # hexadecimal cells shrink to half at any level, and the first takes a fifth of the default's time
+_LEVEL = 1  # hexadecimal cells shrink to half at any level; level 1 takes a fifth of the default's time
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """method: POST, PUT or DELETE. path: with its query, below the address. body: JSON, or its gzip."""
+    """A request.
+
+    Attributes:
+        method: POST, PUT or DELETE.
+        path: path with query, below the address.
+        body: JSON, or its gzip.
+        gzipped: whether the body is compressed.
+    """
 
     method: str
     path: str
@@ -33,10 +40,11 @@ class Operation:
 
     @property
     def kind(self) -> str:
+        """Return put, update or remove."""
         return KINDS[self.method]
 
     def compressed(self) -> Operation:
-        """With a body of more than 512 bytes as gzip."""
+        """Return the operation with a body of more than 512 bytes compressed."""
         if self.gzipped or len(self.body) <= SMALL:
             return self
         packer = zlib.compressobj(_LEVEL, wbits=31)
@@ -44,17 +52,26 @@ class Operation:
 
 
 def put(path: str, fields: Mapping[str, object], *, condition: str = "", create: bool = False) -> Operation:
-    """Raises: ValueError where a value is no JSON, as NaN is none."""
+    """Return a put.
+
+    Raises:
+        ValueError: if a value is not JSON, such as NaN.
+    """
     return Operation("POST", path + _query(condition, create), _json({"fields": fields}))
 
 
 def update(path: str, values: Mapping[str, object], *, condition: str = "", create: bool = False) -> Operation:
-    """Assigns `values`, None for no value, and leaves all other fields as they are. Raises: ValueError as put."""
+    """Return an update that assigns `values` (None for no value) and leaves all other fields alone.
+
+    Raises:
+        ValueError: as in `put`.
+    """
     assigned = {name: {"assign": value} for name, value in values.items()}
     return Operation("PUT", path + _query(condition, create), _json({"fields": assigned}))
 
 
 def remove(path: str, *, condition: str = "") -> Operation:
+    """Return a remove."""
     return Operation("DELETE", path + _query(condition, False))
 
 

@@ -1,4 +1,4 @@
-"""How often, and after how long, what failed in passing is sent again."""
+"""How often, and after how long, transient failures are retried."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from late_interaction.errors import VespaBusy, VespaUnreachable
 __all__ = ["MAX_ATTEMPTS", "insistent", "jittered", "pause"]
 
 Got = TypeVar("Got")
-TOO_MANY_REQUESTS = 429  # is asked again without a cap
+TOO_MANY_REQUESTS = 429  # retried without a cap
 
 MAX_ATTEMPTS = 10
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
 
 
 def pause(count: int, first: float = FIRST_PAUSE_S, longest: float = LONGEST_PAUSE_S) -> float:
-    """Seconds before something is sent again for the `count`-th time."""
+    """Return the seconds before the `count`-th retry."""
     return float(min(longest, first * 2 ** min(max(count - 1, 0), 20)))
 
 
 def jittered(seconds: float, chance: random.Random) -> float:
-    """Give or take a quarter, so that what failed together does not come back together."""
+    """Vary the seconds by up to a quarter, so that operations that failed together are not retried together."""
     return seconds * chance.uniform(0.75, 1.25)
 
 
 def insistent(ask: Callable[[], Got], sleep: Callable[[float], None], chance: random.Random) -> Got:
-    """What `ask` answers, asked again after what fails in passing. Raises: VespaUnreachable, VespaBusy after ten attempts."""
+    """Return what `ask` returns, retried after transient failures.
+
+    Raises:
+        VespaUnreachable: after ten attempts.
+        VespaBusy: after ten attempts.
+    """
     attempt = 0
     while True:
         try:

@@ -1,7 +1,7 @@
-"""The thread that sends jobs and takes their answers.
+"""The thread that sends jobs and receives their answers.
 
-`submit` and `settled` are called from outside, everything else happens in the thread. It is a daemon: a feed that ends by an
-error does not wait for answers.
+`submit` and `settled` are called from outside; everything else happens in the thread. It is a daemon: a feed that ends with
+an error does not wait for answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vespa_app.running.http import parse_address
 
 __all__ = ["Sender", "Transport", "open_sender"]
 
-MOST_BYTES = 64 << 20  # of bodies that were handed over and are not settled
+MOST_BYTES = 64 << 20  # bytes of bodies handed over and not settled
 MOST_JOBS = 8192
 LONGEST_WAIT_S = 1.0
 
@@ -31,15 +31,18 @@ class Transport(Protocol):
     """Where operations go. Only `wake` may be called from another thread."""
 
     def send(self, attempt: Attempt, allowed: int) -> None:
-        """allowed: how many may be in flight now."""
+        """Send an operation. allowed: how many may be in flight now."""
         ...
 
     def poll(self, seconds: float) -> list[tuple[Attempt, HttpAnswer]]:
-        """What was answered; waits at most `seconds` for a first one, or until `wake`."""
+        """Return answers; wait at most `seconds` for the first one, or until `wake`."""
         ...
 
-    def wake(self) -> None: ...
-    def close(self) -> None: ...
+    def wake(self) -> None:
+        """End a `poll` in progress."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
 def open_sender(
@@ -50,10 +53,17 @@ def open_sender(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> Sender:
-    """A sender to the query address `url`. timeout: seconds that one operation may take. senders: how many send there at once:
-    what each keeps in flight while Vespa answers 429 is its share of what a single one keeps. clock, sleep: for tests.
+    """Open a sender to the query address `url`.
 
-    Raises: UsageError where the address or the credentials of the environment cannot be used.
+    Args:
+        url: the address.
+        timeout: seconds that one operation may take.
+        senders: how many processes send there at once; while Vespa answers 429, each keeps its share in flight.
+        clock: seconds; replaced in tests.
+        sleep: waits; replaced in tests.
+
+    Raises:
+        UsageError: if the address or the credentials of the environment cannot be used.
     """
     from feeder.sending.transport import CONNECTIONS, STREAMS, CurlTransport
 
@@ -63,7 +73,7 @@ def open_sender(
 
 
 class Sender:
-    """sleep: waits so many seconds when nothing is in flight; default is a wait that a new job ends."""
+    """Sends jobs in a thread. sleep: waits while nothing is in flight; by default a wait that a new job ends."""
 
     def __init__(
         self,
@@ -78,12 +88,16 @@ class Sender:
         self._outbox: list[Job] = []
         self._jobs = self._bytes = 0  # handed over and not settled
         self._fault: BaseException | None = None
-        self._closing = self._over = False  # over: nothing is sent any more, and all that was settled is in the outbox
+        self._closing = self._over = False  # ended: nothing is sent any more, and all settled jobs are in the outbox
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Hands a job over; blocks while there is as much as can be taken. Raises: the error that ended the sending."""
+        """Hand over a job; block while the sender is full.
+
+        Raises:
+            ColbertVespaError: the error that ended the sending.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._over or self._has_room())
             self._raise_if_over()
@@ -93,8 +107,15 @@ class Sender:
         self._transport.wake()
 
     def settled(self, *, wait: bool = False) -> list[Job]:
-        """Jobs settled since the last call; wait: when all are. Raises: with `wait` alone, the error that ended the sending
-        before all were; what was settled is returned by the next call without."""
+        """Return jobs settled since the last call.
+
+        Args:
+            wait: wait until all are settled.
+
+        Raises:
+            ColbertVespaError: only with `wait`, the error that ended the sending before all were settled; the next call
+                without `wait` returns what was settled.
+        """
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._over or not self._jobs)
@@ -104,10 +125,11 @@ class Sender:
             return found
 
     def statistics(self) -> FeedStatistics:
+        """Return the statistics so far."""
         return self._dispatcher.statistics()
 
     def close(self) -> None:
-        """Stops without waiting for answers."""
+        """Stop without waiting for answers."""
         self._closing = True
         self._transport.wake()
         self._thread.join()

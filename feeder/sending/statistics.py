@@ -1,4 +1,4 @@
-"""What the sending of operations did so far, for progress and metrics."""
+"""Statistics of sent operations, for progress and metrics."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ __all__ = ["LATENCY_BOUNDS_S", "Counts", "FeedStatistics", "added_statistics"]
 
 PERCENTILES = (50, 95, 99)
 WORST_LAST: tuple[Circuit, ...] = ("closed", "half-open", "open")
-RECENT = 2048  # answers that percentiles are taken of
+RECENT = 2048  # number of latest answers that percentiles are computed from
 LATENCY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True)
 class FeedStatistics:
-    """in_flight: operations that are sent and not answered. allowed: how many may be, by the throttle. waiting: those that
-    are not sent yet, or are to be sent again. operations: kind (put, update, remove) -> outcome (ok, refused) -> how many are
-    finished. retries: reason (an HTTP status, or transport) -> operations sent again for it. bytes_sent: of bodies, as they
-    went out, again included. latency_ms: p50, p95 and p99 of the last 2,048 answers; empty before the first. latency_counts: of
-    all answers, how many took no longer than each of LATENCY_BOUNDS_S and longer than the one before; the last: longer than
-    all. latency_seconds: their sum."""
+    """Statistics of sent operations.
+
+    Attributes:
+        in_flight: operations sent and not answered.
+        allowed: operations that the throttle allows in flight.
+        waiting: operations waiting to be sent or retried.
+        circuit: state of the circuit breaker.
+        operations: kind (put, update, remove) -> outcome (ok, refused) -> number of finished operations.
+        retries: reason (an HTTP status, or transport) -> number of retried operations.
+        bytes_sent: bytes of bodies as sent, retries included.
+        latency_ms: p50, p95 and p99 of the last 2,048 answers; empty before the first.
+        latency_counts: of all answers, how many took no longer than each of LATENCY_BOUNDS_S and longer than the one
+            before; the last counts those longer than all.
+        latency_seconds: sum of all latencies.
+    """
 
     in_flight: int
     allowed: int
@@ -39,11 +48,12 @@ class FeedStatistics:
     latency_seconds: float = 0.0
 
     def to_json(self) -> dict[str, object]:
+        """Return the statistics as JSON values."""
         return asdict(self)
 
 
 def added_statistics(parts: Sequence[FeedStatistics]) -> FeedStatistics:
-    """Those of several senders as one. latency_ms: upper bounds, since the answers themselves are not known."""
+    """Combine the statistics of several senders. latency_ms are upper bounds, because the answers are not known."""
     operations: dict[str, Counter[str]] = {}
     retries: Counter[str] = Counter()
     for part in parts:
@@ -85,17 +95,20 @@ class Counts:
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, seconds: float) -> None:
+        """Note an answer's latency."""
         self._recent.append(seconds)
         self.latency_counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.latency_seconds += seconds
 
     def operations(self) -> dict[str, dict[str, int]]:
+        """Return the number of operations by kind and outcome."""
         found: dict[str, dict[str, int]] = {}
         for (kind, outcome), count in sorted(self.finished.items()):
             found.setdefault(kind, {})[outcome] = count
         return found
 
     def latency_ms(self) -> dict[str, float]:
+        """Return the percentiles."""
         ordered = sorted(self._recent)
         if not ordered:
             return {}

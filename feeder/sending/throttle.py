@@ -1,8 +1,8 @@
-"""How many operations may be in flight: as many as give the best throughput for their latency, and fewer after a 429.
+"""How many operations may be in flight: the level with the best throughput for its latency, and fewer after a 429.
 
-The throughput of each level of concurrency is remembered in 128 steps from `least` to 256 times that, each 4.4 % above the one
-before. Every so often the level moves: near the one with the best throughput * level^-0.3, drawn a little upwards so that
-more is tried, or a step beyond where the best is the highest that was tried. A 429 halves a second limit, which each success
+The throughput of each level of concurrency is remembered in 128 steps from `least` to 256 times that, each 4.4 % above the
+one before. From time to time the level moves: near the one with the best throughput * level^-0.3, drawn slightly upwards so
+that more is tried, or a step beyond if the best is the highest tried. A 429 halves a second limit, which each success
 raises by a tenth of an operation.
 """
 
@@ -16,11 +16,11 @@ __all__ = ["LEAST", "Throttle"]
 
 LEAST = 16  # operations in flight
 STEPS, RANGE = 128, 256
-THROUGHPUT_WEIGHT = 0.7  # the rest is latency's
+THROUGHPUT_WEIGHT = 0.7  # the remaining weight is latency's
 
 
 class Throttle:
-    """clock: seconds. least, most: bounds of the level; equal for a fixed one."""
+    """A throttle. clock: seconds. least, most: bounds of the level; equal for a fixed one."""
 
     def __init__(
         self, clock: Callable[[], float], *, least: int = LEAST, most: int = 1024, chance: random.Random | None = None
@@ -35,17 +35,20 @@ class Throttle:
 
     @property
     def allowed(self) -> int:
+        """Return how many operations may be in flight."""
         return max(1, int(min(self._level, self._granted, self.most)))
 
     def succeeded(self) -> None:
+        """Note a success."""
         self._granted = min(self._granted + 0.1, self.most)
         self._ok += 1
 
     def refused(self, in_flight: int) -> None:
-        """Vespa answered 429 while so many were in flight."""
+        """Note that Vespa answered 429 while so many were in flight."""
         self._granted = max(in_flight / 2, self.least)
 
     def sent(self) -> None:
+        """Note that an operation was sent."""
         self._sent += 1
         if self._sent**3 < 1000 * self.allowed**2:
             return
@@ -73,7 +76,7 @@ class Throttle:
         return self._centre(best) * self._chance.uniform(0.84, 1.24) + self._chance.uniform(-1, 3)
 
     def _smooth(self, known: list[int]) -> None:
-        """Each measurement by a tenth towards its neighbours, so that one lucky moment does not hold the level for ever."""
+        """Move each measurement a tenth towards its neighbours, so that one lucky moment does not fix the level."""
         was = [self._throughputs[step] for step in known]
         for place in range(1, len(known) - 1):
             self._throughputs[known[place]] = (was[place - 1] + 18 * was[place] + was[place + 1]) / 20

@@ -1,10 +1,9 @@
 """HTTP/2 by libcurl: many streams over few connections, in one thread.
 
-libcurl was the cheapest of ten measured clients (docs/performance/notes.md). Over http:// it speaks HTTP/2 at once, as
-Vespa's containers do; over https:// the two agree on it. Streams are spread over all connections, so that a load balancer
-in between has several to distribute. Where an operation's time ran out, its connection may be one whose other side takes bytes
-and has stopped reading them, and libcurl would use it again: all connections are left then, and what is sent from then on goes
-over others.
+libcurl was the cheapest of ten clients measured (docs/performance/notes.md). Over http:// it speaks HTTP/2 at once, as Vespa's
+containers do; over https:// it negotiates. Streams are spread over all connections, so that a load balancer in between has
+several to distribute. After an operation timed out, its connection may be one whose other side accepts bytes but no longer
+reads them, and libcurl would reuse it: all connections are then abandoned, and later operations go over new ones.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ with required("feed", "feeding Vespa"):
 __all__ = ["CONNECTIONS", "STREAMS", "CurlTransport"]
 
 CONNECTIONS = 8
-STREAMS = 128  # of one connection, at most
+STREAMS = 128  # most streams of a connection
 CONNECT_S = 10.0
-MOST_BYTES = 1 << 24  # of an answer to one operation
+MOST_BYTES = 1 << 24  # most bytes of an answer
 SILENCE_S = 30  # a peer that acknowledges nothing for so long is gone
 
-# verification and credentials: no other attempt can go better
+# verification and credentials: a retry cannot succeed
 LASTING = {
     pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CERTPROBLEM, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CIPHER,
     pycurl.E_SSL_ISSUER_ERROR, pycurl.E_SSL_PINNEDPUBKEYNOTMATCH, pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL,
@@ -48,10 +47,13 @@ _EVENTS = {
 
 
 class CurlTransport:
-    """timeout: seconds after which Vespa gives an operation up; we do a little later, so that it cannot be carried out after
-    it was sent again, and perhaps after a newer one of its document.
+    """Sends operations by libcurl.
 
-    Raises: UsageError where the credentials of the environment cannot be used.
+    timeout: seconds after which Vespa gives up an operation. We give up slightly later, so that it cannot be executed after
+    its retry, and perhaps after a newer operation on its document.
+
+    Raises:
+        UsageError: if the credentials of the environment cannot be used.
     """
 
     def __init__(self, address: httpx.URL, *, timeout: float, connections: int = CONNECTIONS) -> None:
@@ -65,17 +67,17 @@ class CurlTransport:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._pools = [_Pool(self._selector, connections)]  # the last one takes operations, those before it were left
+        self._pools = [_Pool(self._selector, connections)]  # the last one takes operations, those before were abandoned
 
     def send(self, attempt: Attempt, allowed: int) -> None:
-        """allowed: how many operations may be in flight, which are spread over the connections."""
+        """Send an operation. allowed: how many may be in flight, spread over the connections."""
         idle = self._idle[attempt.operation.method]
         stream = idle.pop() if idle else self._stream(attempt.operation.method)
         stream.begin(attempt, self._base, self._limit)
         self._pools[-1].add(stream, min(-(-allowed // self._connections), STREAMS))
 
     def poll(self, seconds: float) -> list[tuple[Attempt, HttpAnswer]]:
-        """What was answered; waits at most `seconds` for a first one, or until `wake`."""
+        """Return answers; wait at most `seconds` for the first one, or until `wake`."""
         answered = self._taken()
         until = time.monotonic() + (0.0 if answered else seconds)
         while True:
@@ -96,10 +98,12 @@ class CurlTransport:
                 return answered
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of calls already
+        """End a `poll` in progress."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is already full of wake-ups
             os.write(self._waker, b"w")
 
     def close(self) -> None:
+        """Close all connections."""
         busy = [curl for pool in self._pools for curl in pool.close()]
         for curl in [*busy, *(stream.curl for idle in self._idle.values() for stream in idle)]:
             curl.close()
@@ -125,7 +129,7 @@ class CurlTransport:
         set_ = curl.setopt
         secure = self._tls is not None
         set_(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS if secure else pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE)
-        set_(pycurl.PIPEWAIT, 1)  # rather a stream of a connection that is being made than one more connection
+        set_(pycurl.PIPEWAIT, 1)  # prefer a stream of a connection being opened to one more connection
         set_(pycurl.NOSIGNAL, 1)
         set_(pycurl.CONNECTTIMEOUT_MS, int(1000 * CONNECT_S))
         set_(pycurl.TIMEOUT_MS, int(1100 * self._timeout))
@@ -149,7 +153,7 @@ class CurlTransport:
 
 
 class _Pool:
-    """Connections, and the operations that are on them. due: when libcurl wants to act again, by the monotonic clock."""
+    """Connections and their operations. due: when libcurl wants to act again, by the monotonic clock."""
 
     def __init__(self, selector: selectors.BaseSelector, connections: int) -> None:
         self.due: float | None = None
@@ -163,7 +167,7 @@ class _Pool:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
     def add(self, stream: _Stream, streams: int) -> None:
-        """streams: that a connection may have at once."""
+        """Add an operation. streams: most streams of a connection."""
         if streams != self._streams:
             self._multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, streams)
             self._streams = streams
@@ -179,7 +183,7 @@ class _Pool:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def ended(self) -> list[tuple[_Stream, int, str]]:
-        """Operations that are over, each with libcurl's code and message."""
+        """Return operations that have ended, each with libcurl's code and message."""
         found = []
         more = 1
         while more:
@@ -190,14 +194,14 @@ class _Pool:
         return found
 
     def close(self) -> list[Any]:
-        """Ends the connections. Returns the handles whose operations were under way."""
+        """End the connections; return the handles whose operations were in progress."""
         for curl in self.busy:
             self._multi.remove_handle(curl)
         self._multi.close()
         return list(self.busy)
 
     def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
-        """libcurl says which sockets it waits for."""
+        """Note which sockets libcurl waits for."""
         known = fd in self._selector.get_map()
         if what == pycurl.POLL_REMOVE:
             if known:
@@ -212,7 +216,7 @@ class _Pool:
 
 
 class _Stream:
-    """A libcurl handle, used for one operation after the other."""
+    """A libcurl handle, used for one operation after another."""
 
     def __init__(self, curl: Any, method: str, headers: list[str]) -> None:
         self.curl, self.method = curl, method
@@ -225,7 +229,7 @@ class _Stream:
         curl.setopt(pycurl.WRITEFUNCTION, self._keep)
 
     def _keep(self, block: bytes) -> int:
-        """libcurl gives up where less is taken than it gave."""
+        """Keep part of an answer; libcurl gives up if less is taken than it gave."""
         self._left -= len(block)
         if self._left < 0:
             return 0
@@ -252,16 +256,18 @@ class _Stream:
         if code == pycurl.E_OK:
             return attempt, HttpAnswer(self.curl.getinfo(pycurl.RESPONSE_CODE), body, seconds=seconds)
         lasting = code in LASTING or (code in _TLS_TALK and "certificate" in message)
-        advice = ": renew the one that does not hold, ours or Vespa's" if lasting and "certificate" in message else ""
+        advice = "; renew the invalid certificate, ours or Vespa's" if lasting and "certificate" in message else ""
         reason = f"{message or f'error {code} of libcurl'}{advice}"
         return attempt, HttpAnswer(0, b"", f"does not answer ({reason})", lasting, seconds)
 
 
 def _notice_silence(fd: int, purpose: int, address: Any = None) -> int:
-    """A host that was cut off sends no reset: the kernel drops a connection on which nothing is acknowledged. The descriptor is
-    libcurl's, which closes it."""
+    """Let the kernel drop a connection on which nothing is acknowledged, because an unreachable host sends no reset.
+
+    The descriptor is libcurl's, which closes it.
+    """
     options = [("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 1000 * SILENCE_S)]
-    with contextlib.suppress(OSError):  # a kernel without one of them
+    with contextlib.suppress(OSError):  # this kernel lacks one of them
         connection = socket.socket(fileno=fd)
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -11,14 +11,21 @@ from vespa_app.running.credentials import NOT_LET_IN, RENEW
 
 __all__ = ["HttpAnswer", "Verdict", "judge"]
 
-PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is not there now, timed out, or has its disk full
+PASSING = (502, 503, 504, 507)  # a gateway or Vespa that is unavailable, timed out, or has a full disk
 NOT_FOUND, TOO_MANY = 404, 429
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """status: of HTTP, 0 where no answer came, and then `error` says why. lasting: no other attempt can go better.
-    seconds: from sending to here."""
+    """An answer.
+
+    Attributes:
+        status: HTTP status; 0 if there was no answer (see `error`).
+        body: the body.
+        error: why there was no answer.
+        lasting: a retry cannot succeed.
+        seconds: from sending to here.
+    """
 
     status: int
     body: bytes = b""
@@ -28,15 +35,17 @@ class HttpAnswer:
 
 
 class Verdict(Enum):
+    """What to do after an answer."""
+
     DONE = "ok"
-    REFUSED = "refused"  # for good, this operation
-    THROTTLED = "throttled"  # again, without a cap
-    FAILED = "failed"  # again, a few times
-    HOPELESS = "hopeless"  # no operation can go better
+    REFUSED = "refused"  # permanent, for this operation
+    THROTTLED = "throttled"  # retry without a cap
+    FAILED = "failed"  # retry a few times
+    HOPELESS = "hopeless"  # no operation can succeed
 
 
 def judge(operation: Operation, answer: HttpAnswer) -> tuple[Verdict, str]:
-    """The verdict and, where it is not DONE, the message: Vespa's own where there is one."""
+    """Return the verdict and, unless it is DONE, the message: Vespa's own if there is one."""
     if answer.error:
         return (Verdict.HOPELESS if answer.lasting else Verdict.FAILED), answer.error
     body = _parsed(answer.body)
@@ -48,14 +57,14 @@ def judge(operation: Operation, answer: HttpAnswer) -> tuple[Verdict, str]:
         return Verdict.FAILED, _message(answer, body)
     names_document = body is not None and "id" in body
     if not names_document and answer.status < 400:
-        return Verdict.FAILED, f"answered {answer.status} without the JSON of document/v1: is something between us and Vespa?"
+        return Verdict.FAILED, f"answered {answer.status} without the JSON of document/v1; check for a proxy in front of Vespa"
     if 200 <= answer.status < 300 or (answer.status == NOT_FOUND and operation.method == "DELETE" and names_document):
         return Verdict.DONE, ""
     return Verdict.REFUSED, _message(answer, body)
 
 
 def _parsed(body: bytes) -> dict[str, object] | None:
-    """The object of an answer; None where it is none. Of an operation that was carried out it has the document's `id`."""
+    """Return the object of an answer; None if there is none. That of an executed operation has the document's `id`."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Document sources: one file and one line of the table in `opening.py` for each kind."""
+"""Document sources: one file, and one line of the table in `opening.py`, for each kind."""
 
 from feeder.sources.opening import open_id_lists, open_sources
 from feeder.sources.records import ROW, ColumnMapping, SourceLimits, SourceSettings

@@ -1,5 +1,6 @@
-"""Parquet files, Arrow files and streams, and Hugging Face data sets that were saved to disk: a row is a record. Lists of
-floats, and lists of such lists, are arrays of numpy.
+"""Parquet files, Arrow files and streams, and saved Hugging Face data sets: each row is a record.
+
+Lists of floats, and lists of such lists, become numpy arrays.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from late_interaction.extras import required
 
 __all__ = ["is_dataset", "read_arrow", "read_dataset", "read_parquet", "read_table"]
 
-ROWS = 256  # read at a time
-BATCH_BYTES = 64 << 20  # of a Parquet file, read at a time
+ROWS = 256  # rows read at a time
+BATCH_BYTES = 64 << 20  # bytes of a Parquet file read at a time
 STATE, DICT = "state.json", "dataset_dict.json"
 
 
 def read_parquet(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
+    """Yield the rows of a Parquet file."""
     _arrow(path)
     from pyarrow import parquet
 
@@ -33,25 +35,25 @@ def read_parquet(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[
 
 
 def _rows_at_once(metadata: Any) -> int:
-    """As many as take 64 MiB in the row group with the largest rows."""
+    """Return how many rows take 64 MiB in the row group with the largest rows."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     largest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
     return max(1, min(ROWS, int(BATCH_BYTES / max(1, largest))))
 
 
 def read_arrow(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
-    """Arrow's file format (Feather) or its stream format."""
+    """Yield the rows of Arrow's file format (Feather) or stream format."""
     with unpacked(path, name, limits) as plain:
         yield from _rows(_batches(plain, name), 1, name, limits)
 
 
 def read_table(table: Any, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
-    """A table of Arrow in memory."""
+    """Yield the rows of an Arrow table in memory."""
     yield from _rows(_sliced(table.to_batches()), 1, name, limits)
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether there is a description of a data set, not just a file of that name."""
+    """Tell whether there is a description of a data set, not just a file of that name."""
     return any(_describes(path / name, key) for name, key in ((STATE, "_data_files"), (DICT, "splits")))
 
 
@@ -64,7 +66,7 @@ def _describes(path: Path, key: str) -> bool:
 
 
 def read_dataset(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[str, Item]]:
-    """What `save_to_disk` wrote: one data set, or several (train, test), whose rows are then `SPLIT/ROW`."""
+    """Yield the rows of what `save_to_disk` wrote: one data set, or several (train, test), whose rows are `SPLIT/ROW`."""
     splits = _strings(path / DICT, "splits", name) if (path / DICT).is_file() else [""]
     for split in splits:
         folder = path / split if split else path
@@ -79,21 +81,23 @@ def read_dataset(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[
 def _data_files(folder: Path, name: str) -> list[Path]:
     files = [folder / file for file in _strings(folder / STATE, "_data_files", name)]
     if any(file.parent != folder for file in files):
-        raise CollectionError(f"{folder / STATE} names files outside of its folder")
+        raise CollectionError(f"{folder / STATE} names files outside its folder")
     return files
 
 
 def _strings(path: Path, key: str, name: str) -> list[str]:
-    """The list of names at `key`; Hugging Face has it as texts or as objects with `filename`."""
+    """Return the list of names at `key`; Hugging Face stores it as texts or as objects with `filename`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = [item["filename"] if isinstance(item, dict) else item for item in data[key]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CollectionError(f"{name}: {path} is no description of a data set ({type(error).__name__}: {error})") from None
+        raise CollectionError(f"{name}: {path} is not a description of a data set ({type(error).__name__}: {error})") from None
     if data.get("_indices_data_files") or not all(
         isinstance(item, str) and "/" not in item.replace("..", "/") for item in found
     ):
-        raise CollectionError(f"{name}: {path} has indices or odd file names: save the data set again after flatten_indices()")
+        raise CollectionError(
+            f"{name}: {path} has indices or unexpected file names; save the data set again after flatten_indices()"
+        )
     return found
 
 
@@ -119,17 +123,17 @@ def _rows(batches: Iterable[Any], first: int, name: str, limits: SourceLimits) -
     row = first
     for batch in batches:
         if batch.nbytes > (limits.line_mb << 20) * ROWS:
-            raise CollectionError(f"{name}:{row}: rows larger than {limits.line_mb} MiB")
+            raise CollectionError(f"{name}:{row}: a row is larger than {limits.line_mb} MiB; raise limits.line_mb in feed.toml")
         names = batch.schema.names
         if twice := [key for key in names if names.count(key) > 1]:
-            raise CollectionError(f"{name}: column {twice[0]!r} stands twice")
+            raise CollectionError(f"{name}: column {twice[0]!r} occurs twice")
         for record in _records(batch, row, name):
             yield row, {key: _plain(value) for key, value in record.items()} if isinstance(record, dict) else record
             row += 1
 
 
 def _records(batch: Any, row: int, name: str) -> Iterator[dict[str, object] | BadRecord]:
-    """A record for each row, or what is wrong with its arrays."""
+    """Yield a record for each row, or what is wrong with its arrays."""
     names = batch.schema.names
     depths = {key: depth for key, type_ in zip(names, batch.schema.types, strict=True) if (depth := _float_depth(type_))}
     columns = {key: _storage(batch.column(key)) for key in depths}
@@ -144,7 +148,7 @@ def _records(batch: Any, row: int, name: str) -> Iterator[dict[str, object] | Ba
 
 
 def _float_depth(type_: Any) -> int:
-    """How many lists are around its floats; 0 of any other type."""
+    """Return how many lists are around its floats; 0 for any other type."""
     import pyarrow as pa
 
     depth, type_ = 0, getattr(type_, "storage_type", type_)
@@ -154,11 +158,11 @@ def _float_depth(type_: Any) -> int:
 
 
 def _storage(column: Any) -> Any:
-    return getattr(column, "storage", column)  # of a tensor: its numbers, one after the other
+    return getattr(column, "storage", column)  # the numbers of a tensor, one after the other
 
 
 def _array_at(column: Any, place: int, depth: int) -> object:
-    """Raises: ValueError where its rows have several lengths, or one is null."""
+    """Return an array; ValueError if its rows have several lengths, or one is null."""
     scalar = column[place]
     return _array_of(scalar.values, depth - 1) if scalar.is_valid else None
 
@@ -181,7 +185,7 @@ def _no_row() -> Any:
 
 
 def _plain_records(batch: Any, row: int, name: str) -> Iterator[dict[str, object]]:
-    """Raises: CollectionError naming the row with a text that is not UTF-8, or a time that Python does not have."""
+    """Yield records; CollectionError for the row with a text that is not UTF-8, or a time that Python lacks."""
     try:
         yield from batch.to_pylist() if batch.num_columns else ({} for _ in range(batch.num_rows))
     except (ValueError, OverflowError) as error:
@@ -194,7 +198,7 @@ def _plain_records(batch: Any, row: int, name: str) -> Iterator[dict[str, object
 
 
 def _plain(value: object) -> object:
-    """Times as ISO 8601 text, as everywhere else."""
+    """Return times as ISO 8601 text, as everywhere else."""
     return value.isoformat() if isinstance(value, (datetime.datetime, datetime.date)) else value
 
 
@@ -211,4 +215,4 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise CollectionError(f"{name} cannot be read: {error}") from None
+        raise CollectionError(f"cannot read {name}: {error}") from None

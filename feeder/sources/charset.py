@@ -1,5 +1,8 @@
-"""Bytes to text. HTML as browsers do it: a byte order mark, then what the page declares, then a default for what it does not
-(https://html.spec.whatwg.org/#determining-the-character-encoding, https://encoding.spec.whatwg.org). Plain text is UTF-8."""
+"""Decode bytes to text.
+
+HTML is decoded as browsers do: a byte order mark, then what the page declares, then a default
+(https://html.spec.whatwg.org/#determining-the-character-encoding, https://encoding.spec.whatwg.org). Plain text is UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from late_interaction.errors import CollectionError
 
 __all__ = ["decode_html", "decode_text"]
 
-PRESCAN = 1 << 16  # bytes; browsers look into the first 1,024, and again where a page declares an encoding further down
+PRESCAN = 1 << 16  # bytes; browsers search the first 1,024, and again if a page declares an encoding further down
 FALLBACK = "cp1252"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -21,7 +24,7 @@ _MARKS = (
     ("<?x".encode("utf-16-be"), "utf-16-be"),
 )
 
-# Python's codecs of the encodings that browsers know, by the normalised name of the codec that a label leads to
+# Python's codecs of the encodings that browsers support, by the normalised name of a label's codec
 _CODECS = {
     "ascii": FALLBACK, "iso8859-1": FALLBACK, "cp1252": FALLBACK, "iso8859-9": "cp1254", "cp1254": "cp1254",
     "iso8859-11": "cp874", "tis-620": "cp874", "cp874": "cp874", "shift_jis": "cp932", "cp932": "cp932", "euc_jp": "euc_jp",
@@ -32,7 +35,7 @@ _CODECS = {
     **{name: name for name in (f"iso8859-{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16))},
     **{name: name for name in (f"cp125{number}" for number in (0, 1, 3, 5, 6, 7, 8))},
 }  # fmt: skip
-_LABELS = {  # those that Python does not know
+_LABELS = {  # labels that Python does not have
     "unicode-1-1-utf-8": "utf-8", "x-unicode20utf8": "utf-8", "unicode20utf8": "utf-8", "unicode11utf8": "utf-8",
     "windows-874": "cp874", "dos-874": "cp874", "x-sjis": "cp932", "ms_kanji": "cp932", "windows-31j": "cp932",
     "windows-949": "cp949", "x-gbk": "gb18030", "csiso58gb231280": "gb18030", "x-x-big5": "big5hkscs", "cn-big5": "big5hkscs",
@@ -46,9 +49,9 @@ _LABELS = {  # those that Python does not know
     "iso-8859-6-i": "iso8859-6", "iso-8859-6-e": "iso8859-6", "sun_eu_greek": "iso8859-7", "x-user-defined": FALLBACK,
     **{f"x-cp125{number}": f"cp125{number}" for number in range(9)},
 }  # fmt: skip
-_REFUSED = {"iso-2022-kr", "csiso2022kr", "hz-gb-2312", "iso-2022-cn", "iso-2022-cn-ext", "replacement"}  # by browsers too
+_REFUSED = {"iso-2022-kr", "csiso2022kr", "hz-gb-2312", "iso-2022-cn", "iso-2022-cn-ext", "replacement"}  # browsers do so too
 
-_SHIFT = re.compile(rb"\x1b\$[@B]|\x1b\$[()][@-C]")  # to a set of ISO 2022, which has 7 bits and so looks like UTF-8
+_SHIFT = re.compile(rb"\x1b\$[@B]|\x1b\$[()][@-C]")  # escapes of ISO 2022, which has 7 bits and so looks like UTF-8
 _ATTRIBUTE = re.compile(
     rb"""[\t\n\f\r /]*(=?[^\t\n\f\r />=]*)(?:[\t\n\f\r ]*=[\t\n\f\r ]*(?:"([^"]*)"|'([^']*)'|([^\t\n\f\r >]*)))?"""
 )
@@ -58,24 +61,26 @@ _XML = re.compile(rb"""<\?xml\s[^>]*?\bencoding\s*=\s*(?:"([^"]*)"|'([^']*)')"""
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """UTF-8, or what a byte order mark says, or ISO-2022-JP.
+    """Decode UTF-8, or what a byte order mark says, or ISO-2022-JP.
 
-    Raises: CollectionError on any other encoding.
+    Raises:
+        CollectionError: if the text has another encoding.
     """
     mark = _marked(data)
     encoding = mark or _seven_bits(data, name) or "utf-8"
     if mark is None and data.count(b"\0") * 3 > len(data):
-        raise CollectionError(f"{name}: not UTF-8 but UTF-16 without a mark, or not a text: convert the file")
+        raise CollectionError(f"{name} is not UTF-8 but UTF-16 without a byte order mark, or not text; convert the file")
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise CollectionError(f"{name}: not UTF-8 (byte {error.start}): convert the file") from None
+        raise CollectionError(f"{name} is not UTF-8 (byte {error.start}); convert the file") from None
 
 
 def decode_html(data: bytes, name: str) -> tuple[str, tuple[Note, ...]]:
-    """The page's text, and notes where its encoding was guessed.
+    """Return the page's text, and notes if its encoding was guessed.
 
-    Raises: CollectionError on an encoding that browsers refuse, and on bytes that are not a text.
+    Raises:
+        CollectionError: if browsers refuse the encoding, or the bytes are not text.
     """
     notes: list[Note] = []
     label = None
@@ -88,7 +93,7 @@ def decode_html(data: bytes, name: str) -> tuple[str, tuple[Note, ...]]:
     if encoding is None:
         encoding = _seven_bits(data, name) or ("utf-8" if _valid(data) else None)
     elif encoding == FALLBACK and _valid(data):
-        encoding = "utf-8"  # the label that is copied most, on a page that was converted
+        encoding = "utf-8"  # the most copied label, on a page that was converted
     if encoding is None:
         encoding = FALLBACK
         if b"\0" in data:
@@ -118,15 +123,15 @@ def _seven_bits(data: bytes, name: str) -> str | None:
     try:
         data.decode("iso2022_jp")
     except UnicodeDecodeError:
-        raise CollectionError(f"{name} is in an encoding of ISO 2022 that is not read: convert it to UTF-8") from None
+        raise CollectionError(f"{name} is in an unsupported ISO 2022 encoding; convert it to UTF-8") from None
     return "iso2022_jp"
 
 
 def _codec(label: str, name: str) -> str | None:
-    """Raises: CollectionError on an encoding that browsers refuse."""
+    """Return the codec; CollectionError if browsers refuse the encoding."""
     label = label.strip("\t\n\f\r ").lower()
     if label in _REFUSED:
-        raise CollectionError(f"{name} is in {label}, which browsers do not read either: convert it to UTF-8")
+        raise CollectionError(f"{name} is in {label}, which browsers do not support either; convert it to UTF-8")
     if label in _LABELS:
         return _LABELS[label]
     try:
@@ -136,7 +141,7 @@ def _codec(label: str, name: str) -> str | None:
 
 
 def _declared(data: bytes) -> str | None:
-    """The label that a page declares in a meta element, or else in an XML declaration."""
+    """Return the label that a page declares in a meta element, or else in an XML declaration."""
     found = _in_meta(data)
     if found is None and (match := _XML.match(data)):
         found = match.group(1) or match.group(2)
@@ -144,7 +149,7 @@ def _declared(data: bytes) -> str | None:
 
 
 def _in_meta(data: bytes) -> bytes | None:
-    """As browsers look for it before they parse: comments are skipped, scripts are not."""
+    """Search as browsers do before parsing: comments are skipped, scripts are not."""
     place = data.find(b"<")
     while place >= 0:
         after = place + 1

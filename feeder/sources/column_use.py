@@ -1,4 +1,4 @@
-"""Which columns of a source were read and which were not, for the summary of a feed."""
+"""Which columns of a source were used and which were not, for the summary of a feed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feeder.sources.report import Note
 __all__ = ["NO_TEXT_COLUMN", "ColumnUse"]
 
 NO_TEXT_COLUMN = "no_text_column"
-NAMED = 100  # columns that are kept in mind
+NAMED = 100  # most columns that are remembered
 _LIKE_TEXT = (
     "text",
     "content",
@@ -35,6 +35,7 @@ class ColumnUse:
         self._seen: dict[str, None] = {}
 
     def add(self, record: SourceRecord) -> None:
+        """Note a record."""
         self._records += 1
         inner = record.get("metadata")
         for names in (record, inner if isinstance(inner, Mapping) else ()):
@@ -43,7 +44,7 @@ class ColumnUse:
                     self._seen[name] = None
 
     def notes(self, source: str) -> Iterator[Note]:
-        """source: its name."""
+        """Yield the notes. source: its name."""
         only_ids = not self._columns.text and self._columns.metadata == ()
         if not self._records or len(self._seen) >= NAMED or only_ids:
             return
@@ -55,12 +56,12 @@ class ColumnUse:
         asked += [columns.vectors] if columns.vectors not in ("", default.vectors) else []
         if missing := [name for name in dict.fromkeys(asked) if name not in self._seen]:
             shown = tuple(self._hinted(name) for name in missing)
-            yield Note("missing_columns", "columns of the settings that no record has", len(missing), shown)
+            yield Note("missing_columns", "columns in the settings that no record has", len(missing), shown)
         kept = {columns.id or "id", "_id", "metadata", columns.vectors, *columns.dense.values()}
         kept |= {*columns.title, *columns.text, *(columns.metadata or ())}
         unused = tuple(name for name in self._seen if name not in kept)
         if columns.metadata is not None and unused:
-            yield Note("unused_columns", "columns of the sources that the settings leave out", len(unused), unused)
+            yield Note("unused_columns", "columns of the sources that the settings do not use", len(unused), unused)
         if not any(name in self._seen for name in (*columns.text, columns.vectors)):
             wanted = " or ".join(map(repr, columns.text)) or "none is named"
             message = f"records without a text column ({wanted}{self._likely_text()})"
@@ -75,9 +76,9 @@ class ColumnUse:
         likely = [name for like in (*self._columns.text, *_LIKE_TEXT) for name in free if _bare(name) == _bare(like)]
         if likely:
             return f"; there is {likely[0]!r}: --column {shlex.quote(f'text={likely[0]}')}"
-        return f"; there are: {', '.join(list(self._seen)[:10])}"
+        return f"; columns: {', '.join(list(self._seen)[:10])}"
 
 
 def _bare(name: str) -> str:
-    """To compare names by: without case, blanks and signs."""
+    """Return a name for comparison: without case, spaces and punctuation."""
     return "".join(character for character in name.casefold() if character.isalnum())

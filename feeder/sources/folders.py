@@ -1,4 +1,4 @@
-"""A folder of files: pages are a document each, with their path in the folder as id; files of records have their own ids."""
+"""A folder of files: each page is a document whose id is its path in the folder; files of records have their own ids."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ HIDDEN, LINKS = "hidden files and folders left out", "links left out"
 SPECIAL, NAMES = "pipes, sockets and devices left out", "files left out, whose names cannot be ids"
 UNKNOWN, NO_ID = "files left out, of no known kind", "files left out, whose first record has no id"
 NO_RECORDS = "JSON files left out, that do not hold records"
-Walked = tuple[Path, str | CollectionError | None]  # why it is left out
+Walked = tuple[Path, str | CollectionError | None]  # why it is skipped
 
 
 def has_files(folder: Path, known: Callable[[Path], object]) -> bool:
+    """Tell whether the folder has a file of a known kind."""
     return any(not left_out and known(path) is not None for path, left_out in _walk(folder))
 
 
@@ -37,11 +38,20 @@ def read_folder(
     reader: Callable[[Path], Reader | None],
     has_id: Callable[[SourceRecord], bool],
 ) -> Iterator[tuple[str, Item]]:
-    """All files of the folder and those below it, by path. What is left out is noted; hidden files and links always are.
+    """Yield the items of all files in and below the folder, by path.
 
-    prefix: of the ids of pages. reader: of a file by its name. has_id: whether a record has an id of its own.
+    What is skipped is noted; hidden files and links always are.
 
-    Raises: CollectionError where nothing is left.
+    Args:
+        path: the folder.
+        name: its name in messages.
+        limits: size limits.
+        prefix: prefix of the ids of pages.
+        reader: returns the reader of a file by its name.
+        has_id: tells whether a record has its own id.
+
+    Raises:
+        CollectionError: if nothing is left.
     """
     types = markdown_types((file for file, left_out in _walk(path) if not left_out), limits)
     taken = False
@@ -68,13 +78,13 @@ def read_folder(
             taken = True
             yield place, error
     if not taken:
-        raise CollectionError(f"{name} has no file that can be read, only such as have no id, or names that cannot be ids")
+        raise CollectionError(f"{name} has no file that can be read: its files have no ids, or names that cannot be ids")
 
 
 def _records(
     read: Reader, file: Path, where: str, limits: SourceLimits, has_id: Callable[[SourceRecord], bool]
 ) -> Iterator[tuple[int | str, Item]]:
-    """None of a file that holds something else than documents, which its first record tells."""
+    """Yield nothing for a file whose first record is not a document."""
     first = True
     try:
         for number, item in read(file, where, limits):
@@ -85,7 +95,7 @@ def _records(
                 first = False
             yield number, item
     except CollectionError:
-        if not first or bare_suffix(file) != ".json":  # which settings of programs are, too
+        if not first or bare_suffix(file) != ".json":  # as settings of programs may be
             raise
         yield "", _left_out(NO_RECORDS, where)
 
@@ -105,7 +115,7 @@ def _walk(folder: Path) -> Iterator[Walked]:
             with os.scandir(path) as entries:
                 found = [(Path(entry.path), _reason(entry)) for entry in entries]
         except OSError as error:
-            yield path, CollectionError(f"{path} cannot be read: {error.strerror or error}")
+            yield path, CollectionError(f"cannot read {path}: {error.strerror or error}")
             continue
         waiting += sorted(found, key=lambda one: one[0], reverse=True)
 

@@ -18,7 +18,7 @@ FieldValue = str | int | float | bool
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """The fields and the text below them; no fields and all of the text where what stands there is no front matter."""
+    """Return the fields and the text below them; no fields and all of the text if there is no front matter."""
     fence, _, rest = text.partition("\n")
     read = _READERS.get(fence.rstrip())
     if read is None:
@@ -40,7 +40,7 @@ def _yaml(text: str) -> dict[str, Any] | None:
         for event in yaml.parse(text, yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-                return None  # a few hundred bytes of aliases unfold to gigabytes
+                return None  # a few hundred bytes of aliases can expand to gigabytes
         fields = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, KeyError, OverflowError):
         return None
@@ -58,14 +58,17 @@ _READERS: dict[str, Callable[[str], dict[str, Any] | None]] = {"---": _yaml, "++
 
 
 class MetadataTypes:
-    """One type for each field over all files of a folder, as a column of a table has: what is a number in one file and a word
-    in another is text, what is a list in one is a list in all."""
+    """One type for each field over all files of a folder, as for a column of a table.
+
+    A number in one file and a word in another make it text; a list in one makes it a list in all.
+    """
 
     def __init__(self) -> None:
         self._types: dict[str, set[type]] = {}
         self._lists: set[str] = set()
 
     def add(self, fields: Mapping[str, Any]) -> None:
+        """Note the fields of a file."""
         for name, value in _plain(fields).items():
             items = value if isinstance(value, list) else [value]
             self._types.setdefault(name, set()).update(type(item) for item in items)
@@ -73,7 +76,7 @@ class MetadataTypes:
                 self._lists.add(name)
 
     def of(self, fields: Mapping[str, Any]) -> tuple[dict[str, FieldValue | list[FieldValue]], tuple[str, ...]]:
-        """Those that can be metadata, and the names of those that cannot, such as tables."""
+        """Return the fields that can be metadata, and the names of those that cannot, such as tables."""
         plain = _plain(fields)
         typed: dict[str, FieldValue | list[FieldValue]] = {}
         for name, value in plain.items():
@@ -91,7 +94,7 @@ class MetadataTypes:
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, FieldValue | list[FieldValue]]:
-    """Texts, numbers, true and false, and lists of them."""
+    """Return texts, numbers, true and false, and lists of them."""
     found: dict[str, FieldValue | list[FieldValue]] = {}
     for name, value in fields.items():
         items = [_scalar(item) for item in (value if isinstance(value, list) else [value])]

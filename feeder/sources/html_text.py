@@ -15,34 +15,39 @@ _INLINE = {
     "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
 }  # fmt: skip
 _HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
-_CUT = {"ERR_RESOURCE_LIMIT", "ERR_INTERNAL_ERROR", "ERR_NO_MEMORY", "ERR_USER_STOP"}  # libxml2 leaves out the rest
+_CUT = {"ERR_RESOURCE_LIMIT", "ERR_INTERNAL_ERROR", "ERR_NO_MEMORY", "ERR_USER_STOP"}  # libxml2 drops the rest
 
 
 def html_text(text: str, name: str) -> tuple[str, str]:
-    """Raises: CollectionError where the parser did not read all of it; MissingDependency."""
+    """Return title and text.
+
+    Raises:
+        CollectionError: if the parser did not read all of it.
+        MissingDependency: if lxml is not installed.
+    """
     with required("sources", name):
         from lxml import etree
     visible = _Visible()
     if not text.strip():
         return "", ""
-    # without a tree of elements the parser has no limit of their depth
+    # without a tree of elements the parser has no depth limit
     parser = etree.HTMLParser(target=visible, encoding="utf-8", no_network=True, huge_tree=True)
     try:
         etree.fromstring(text.encode("utf-8", errors="replace"), parser)
     except (etree.LxmlError, ValueError) as error:
-        raise CollectionError(f"{name} is not HTML that can be read: {error}") from None
+        raise CollectionError(f"{name} cannot be read as HTML: {error}") from None
     if cut := next((entry for entry in parser.error_log if entry.type_name in _CUT), None):
         raise CollectionError(f"{name}: the HTML parser stopped at line {cut.line}: {cut.message}")
     return visible.title, visible.text
 
 
 class _Visible:
-    """Target of lxml's parser."""
+    """The target of lxml's parser."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._titles: list[str] = []
-        self._hidden: list[str] = []  # open elements that are skipped, one in the other
+        self._hidden: list[str] = []  # depth of open elements that are skipped
         self._in_title = self._has_title = False
 
     @property

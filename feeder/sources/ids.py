@@ -1,4 +1,4 @@
-"""Lists of ids, as a deletion takes them."""
+"""Lists of ids, for deletions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["read_any_ids", "read_ids", "read_json_ids"]
 
 
 def read_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
-    """Text with an id a line, as it stands there; blank lines are none."""
+    """Yield the ids of a text file with one id per line; blank lines are skipped."""
     for number, line in lines(path, name, limits):
         try:
             yield number, {"id": line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")}
         except UnicodeDecodeError as error:
-            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None
+            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}); convert the file") from None
 
 
 def read_json_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
-    """JSON lines: an id each, a text or a whole number, or an object that has one."""
+    """Yield the ids of JSON lines: each a text or a whole number, or an object that has one."""
     for number, line in lines(path, name, limits):
         try:
             found = json.loads(line.decode("utf-8-sig"))
@@ -34,13 +34,13 @@ def read_json_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple
 
 
 def read_id_array(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
-    """One JSON array of what `read_json_ids` takes."""
+    """Yield the ids of one JSON array of what `read_json_ids` accepts."""
     for number, item in array_of(path, name, limits):
         yield number, {"id": item} if isinstance(item, (str, int)) else checked_object(item, f"{name}:{number}")
 
 
 def read_any_ids(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, SourceRecord]]:
-    """JSON where it begins as an object, an array or a text does; else an id a line."""
+    """Read JSON if the file begins like an object, an array or a text; else an id per line."""
     with opened(path, name, limits) as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     read = {b"{": read_json_ids, b'"': read_json_ids, b"[": read_id_array}.get(start, read_ids)

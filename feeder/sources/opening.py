@@ -1,4 +1,4 @@
-"""Which kind of source a name means: by its suffix, by what a folder holds, or as the settings say."""
+"""Find the kind of a source: by its suffix, by what a folder contains, or from the settings."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ __all__ = ["FORMATS", "open_id_lists", "open_sources"]
 
 @dataclass(frozen=True)
 class Kind:
-    """suffixes: of files, those of .gz and .zst taken off. folder: whether a folder is one. alone: its files are read where
-    they are named, and left out of folders, as weights of models have the same suffixes."""
+    """A kind of source.
+
+    Attributes:
+        read: reads it.
+        suffixes: suffixes of files, without .gz and .zst.
+        folder: tells whether a folder is of this kind.
+        alone: its files are read only if named, and skipped in folders, because weights of models have the same suffixes.
+    """
 
     read: Reader
     suffixes: tuple[str, ...] = ()
@@ -44,12 +50,12 @@ def _file_reader(path: Path, settings: SourceSettings | None = None) -> Reader |
 
 
 def _delimited(read: Reader, settings: SourceSettings) -> Reader:
-    """With the delimiter of the settings, where it is a reader of tables."""
+    """Apply the delimiter of the settings to a reader of tables."""
     return partial(read, delimiter=settings.delimiter) if settings.delimiter and read in (read_csv, read_tsv) else read
 
 
 def _read_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, Item]]:
-    """Records, or what is wrong with one."""
+    """Yield records, or what is wrong with one."""
     for number, line in lines(path, name, limits):
         try:
             yield number, json_object(line, f"{name}:{number}")
@@ -76,16 +82,24 @@ FORMATS: dict[str, Kind] = {
 }
 
 
-# what a source is where its ids alone are wanted, by its suffix; `-`: standard input
+# kinds of sources of ids, by suffix; `-`: standard input
 ID_LISTS: dict[str, Reader] = {
     ".txt": read_ids, ".jsonl": read_json_ids, ".ndjson": read_json_ids, ".json": read_any_ids, "-": read_any_ids,
 }  # fmt: skip
 
 
 def open_id_lists(sources: Sequence[str], settings: SourceSettings | None = None) -> list[FileSource]:
-    """As `open_sources`, of which the ids alone are wanted: also text files with an id a line, and JSON lines that are ids.
+    """Open sources of which only the ids are needed.
 
-    Raises: as open_sources.
+    In addition to those of `open_sources`, text files with one id per line, and JSON lines of ids.
+
+    Args:
+        sources: files, folders, or `-` for standard input.
+        settings: settings of the sources.
+
+    Raises:
+        CollectionError: if a source is missing or of no known kind.
+        UsageError: if the format in the settings is unknown.
     """
     settings = settings or SourceSettings()
     columns = dataclasses.replace(settings.columns, title=(), text=(), metadata=(), vectors="", dense={})
@@ -97,9 +111,15 @@ def open_id_lists(sources: Sequence[str], settings: SourceSettings | None = None
 
 
 def open_sources(sources: Sequence[str], settings: SourceSettings | None = None) -> list[FileSource]:
-    """Files, folders, or `-` for standard input, which is copied to a temporary file first.
+    """Open files, folders, or `-` for standard input, which is copied to a temporary file first.
 
-    Raises: CollectionError where one is missing or of no kind that is known; UsageError where the settings name none.
+    Args:
+        sources: files, folders, or `-`.
+        settings: settings of the sources.
+
+    Raises:
+        CollectionError: if a source is missing or of no known kind.
+        UsageError: if the format in the settings is unknown.
     """
     settings = settings or SourceSettings()
     if settings.format and settings.format not in FORMATS:
@@ -114,21 +134,21 @@ def open_sources(sources: Sequence[str], settings: SourceSettings | None = None)
 
 
 def _kind(source: str, format_: str) -> Kind | None:
-    """None: standard input."""
+    """Return the kind; None for standard input."""
     given = FORMATS.get(format_)
     if source == "-":
         return None
     if not source:
-        raise CollectionError("a source is an empty text: give files, folders, or - for standard input")
+        raise CollectionError("a source name is empty; give files, folders, or - for standard input")
     path = Path(source)
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         reason = "" if isinstance(error, FileNotFoundError) else f" ({getattr(error, 'strerror', '') or error})"
-        raise CollectionError(f"no file or folder {path}{reason}: give files, folders, or - for standard input") from None
+        raise CollectionError(f"no file or folder {path}{reason}; give files, folders, or - for standard input") from None
     folder = stat.S_ISDIR(mode)
     if not folder and not stat.S_ISREG(mode):
-        raise CollectionError(f"{path} is a pipe or a device: give it as standard input, with - as the source")
+        raise CollectionError(f"{path} is a pipe or a device; give it as standard input, with - as the source")
     kind = given or (_kind_of_folder(path) if folder else _kind_of_file(path))
     if kind is None:
         files = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
@@ -137,7 +157,7 @@ def _kind(source: str, format_: str) -> Kind | None:
             "with a data set"
         )
     if folder != (kind.folder is not None):
-        raise CollectionError(f"{path} is a {'folder' if folder else 'file'}: format {format_!r} is not of such")
+        raise CollectionError(f"{path} is a {'folder' if folder else 'file'}: which format {format_!r} cannot read")
     return kind
 
 
@@ -151,17 +171,17 @@ def _kind_of_folder(path: Path) -> Kind | None:
 
 
 def _by_path(kind: Kind | None, settings: SourceSettings) -> bool:
-    """Whether ids are made of the source's path."""
+    """Tell whether ids are made from the source's path."""
     return kind is not None and (kind is FORMATS["page"] or kind is FORMATS["pages"] or settings.columns.id == ROW)
 
 
 def _keys(paths: Sequence[Path]) -> list[str]:
-    """How ids that are made of paths begin: with a path's own name, or, of several, with what is below their common parent."""
+    """Return the prefixes of ids made from paths: a path's own name, or for several the part below their common parent."""
     whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  links are not followed
     try:
         common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
         return [path.relative_to(common).as_posix() for path in whole]
-    except ValueError:  # on several drives
+    except ValueError:  # on different drives
         return [path.as_posix() for path in whole]
 
 

@@ -1,4 +1,4 @@
-"""Files that may be compressed, read no further than a limit."""
+"""Read files that may be compressed, no further than a limit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from late_interaction.extras import required
 __all__ = ["bare_name", "bare_suffix", "lines", "opened", "text_lines", "unpacked"]
 
 PACKED = (".gz", ".zst")
-ALWAYS = 64 << 20  # bytes that any file may have unpacked
+ALWAYS = 64 << 20  # bytes that any file may have uncompressed
 
 
 def bare_suffix(path: Path) -> str:
-    """The suffix that says what is in it, without that of the compression: `.jsonl` of `a.jsonl.gz`."""
+    """Return the suffix without that of the compression: `.jsonl` for `a.jsonl.gz`."""
     return _bare(path).suffix.lower()
 
 
 def bare_name(path: Path) -> str:
-    """The name without both suffixes: `a` of `a.txt.gz`."""
+    """Return the name without both suffixes: `a` for `a.txt.gz`."""
     return _bare(path).stem
 
 
@@ -38,7 +38,7 @@ def _bare(path: Path) -> Path:
 
 
 class _Counted(io.RawIOBase):
-    """Unpacked bytes, no more than allowed."""
+    """Uncompressed bytes, no more than allowed."""
 
     def __init__(self, inner: BinaryIO, most: int, name: str) -> None:
         self._inner, self._left, self._name = inner, most, name
@@ -51,7 +51,8 @@ class _Counted(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise CollectionError(
-                f"{self._name} unpacks to far more than its size: a damaged or hostile file, or raise limits.unpacked"
+                f"{self._name} expands to far more than its size; it may be damaged or hostile (otherwise raise "
+                f"limits.unpacked)"
             )
         buffer[: len(data)] = data
         return len(data)
@@ -59,11 +60,16 @@ class _Counted(io.RawIOBase):
 
 @contextlib.contextmanager
 def opened(path: Path, name: str, limits: SourceLimits) -> Iterator[BinaryIO]:
-    """The unpacked bytes. Raises: CollectionError where the file cannot be read, or unpacks to too much; MissingDependency."""
+    """Open the uncompressed bytes.
+
+    Raises:
+        CollectionError: if the file cannot be read, or expands to too much.
+        MissingDependency: if a decompressor is not installed.
+    """
     with errors_named(name), contextlib.ExitStack() as files:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise CollectionError(f"{name} is not a regular file: give a pipe as standard input, with - as the source")
+            raise CollectionError(f"{name} is not a regular file; give a pipe as standard input, with - as the source")
         most = max(ALWAYS, status.st_size * limits.unpacked)
         file: BinaryIO = files.enter_context(path.open("rb"))
         suffix = path.suffix.lower()
@@ -79,7 +85,7 @@ def opened(path: Path, name: str, limits: SourceLimits) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def unpacked(path: Path, name: str, limits: SourceLimits) -> Iterator[Path]:
-    """The file itself, or a temporary one of what is in it, for readers that have to seek."""
+    """Yield the file itself, or a temporary uncompressed copy, for readers that must seek."""
     if path.suffix.lower() not in PACKED:
         yield path
         return
@@ -92,13 +98,14 @@ def unpacked(path: Path, name: str, limits: SourceLimits) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def errors_named(name: str) -> Iterator[None]:
+    """Turn errors of reading into CollectionError with the name of the source."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        raise CollectionError(f"{name} cannot be read: {error}") from None
+        raise CollectionError(f"cannot read {name}: {error}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] == "zstandard":
-            raise CollectionError(f"{name} cannot be read: {error}") from None
+            raise CollectionError(f"cannot read {name}: {error}") from None
         raise
 
 
@@ -109,26 +116,28 @@ def _zstandard(path: Path):  # type: ignore[no-untyped-def]
 
 
 def lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank."""
+    """Yield numbered lines that are not blank."""
     return ((number, line) for number, line in _all_lines(path, name, limits) if line.strip())
 
 
 def _all_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[tuple[int, bytes]]:
-    """Each within the limit; a longer one is an error before it is read whole."""
+    """Yield lines within the limit; a longer one is an error before it is read whole."""
     most = limits.line_mb << 20
     with opened(path, name, limits) as file:
         number = 0
         while line := file.readline(most + 1):
             number += 1
             if len(line) > most:
-                raise CollectionError(f"{name}:{number}: line longer than {limits.line_mb} MiB")
+                raise CollectionError(
+                    f"{name}:{number}: the line is longer than {limits.line_mb} MiB; raise limits.line_mb in feed.toml"
+                )
             yield number, line
 
 
 def text_lines(path: Path, name: str, limits: SourceLimits) -> Iterator[str]:
-    """Lines as text, blank ones too, with their ends."""
+    """Yield lines as text, including blank ones, with their line breaks."""
     for number, line in _all_lines(path, name, limits):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}): convert the file") from None
+            raise CollectionError(f"{name}:{number}: not UTF-8 (byte {error.start}); convert the file") from None

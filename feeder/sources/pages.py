@@ -1,4 +1,4 @@
-"""Files of text, Markdown, HTML and PDF: a file is a document."""
+"""Files of text, Markdown, HTML and PDF: each file is a document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["PAGES", "markdown_types", "page_of", "read_page"]
 
 @dataclass(frozen=True)
 class Page:
-    """fields: of its front matter."""
+    """A page. fields: of its front matter."""
 
     title: str
     text: str
@@ -33,14 +33,17 @@ class Page:
 
 
 def read_page(path: Path, name: str, limits: SourceLimits, *, id_: str) -> Iterator[tuple[str, SourceRecord | Note]]:
+    """Yield the record of a file."""
     types = markdown_types([path], limits)
     yield from (("1", item) for item in page_of(path, name, id_, limits, types))
 
 
 def page_of(path: Path, name: str, id_: str, limits: SourceLimits, types: MetadataTypes) -> Iterator[SourceRecord | Note]:
-    """Its record, and notes on what is missing of it.
+    """Yield its record, and notes on what is missing.
 
-    Raises: CollectionError, MissingDependency.
+    Raises:
+        CollectionError: if the file cannot be read.
+        MissingDependency: if an extra is not installed.
     """
     suffix = bare_suffix(path)
     data = _bytes(path, name, limits)
@@ -51,13 +54,13 @@ def page_of(path: Path, name: str, id_: str, limits: SourceLimits, types: Metada
         yield Note("no_text", what + (" (scans?)" if suffix == ".pdf" else ""), 1, (name,))
     metadata, unfit = types.of(page.fields)
     if unfit:
-        yield Note("unused", "fields of front matter that are not metadata", len(unfit), (f"{name} ({', '.join(unfit)})",))
+        yield Note("unused", "front matter fields that cannot be metadata", len(unfit), (f"{name} ({', '.join(unfit)})",))
     title = " ".join(page.title.split()) or (bare_name(path) if page.text.strip() else "")
     yield {"id": id_, "title": title, "text": page.text, "metadata": metadata}
 
 
 def markdown_types(files: Iterable[Path], limits: SourceLimits) -> MetadataTypes:
-    """Of the front matter of all of them. What cannot be read is reported when it is read for its text."""
+    """Return the types of all files' front matter. Unreadable files are reported when their text is read."""
     types = MetadataTypes()
     for path in files:
         if PAGES.get(bare_suffix(path)) is _markdown:
@@ -71,7 +74,7 @@ def _bytes(path: Path, name: str, limits: SourceLimits) -> bytes:
     with opened(path, name, limits) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise CollectionError(f"{name} is larger than {limits.file_mb} MiB: raise limits.file_mb, or split it")
+        raise CollectionError(f"{name} is larger than {limits.file_mb} MiB; raise limits.file_mb, or split it")
     return data
 
 

@@ -17,7 +17,12 @@ MAX_PAGES = 5000
 
 
 def pdf_text(data: bytes, name: str, most_mb: int) -> tuple[str, str, tuple[Note, ...]]:
-    """Raises: CollectionError where it cannot be read, or has more text than allowed; MissingDependency."""
+    """Return title, text and notes.
+
+    Raises:
+        CollectionError: if the file cannot be read, or has more text than allowed.
+        MissingDependency: if pypdf is not installed.
+    """
     with required("sources", name):
         import pypdf
     pages: list[str] = []
@@ -29,19 +34,19 @@ def pdf_text(data: bytes, name: str, most_mb: int) -> tuple[str, str, tuple[Note
             pypdf.PdfReader(io.BytesIO(data)) as reader,
         ):
             if reader.is_encrypted and not reader.decrypt(""):
-                raise CollectionError(f"{name} needs a password: remove it")
+                raise CollectionError(f"{name} needs a password; remove the password")
             if len(reader.pages) > MAX_PAGES:
-                raise CollectionError(f"{name} has more than {MAX_PAGES} pages: split it")
+                raise CollectionError(f"{name} has more than {MAX_PAGES} pages; split it")
             title = str((reader.metadata and reader.metadata.title) or "")
             for page in reader.pages:
                 pages.append(page.extract_text())
                 size += len(pages[-1])
                 if size > most_mb << 20:
-                    raise CollectionError(f"{name} unpacks to more than {most_mb} MiB of text")
+                    raise CollectionError(f"{name} expands to more than {most_mb} MiB of text; split it")
     except CollectionError:
         raise
     except Exception as error:  # noqa: BLE001  on a damaged file pypdf raises whatever its code comes upon
-        raise CollectionError(f"{name} is not a PDF that can be read ({type(error).__name__}: {error})") from None
+        raise CollectionError(f"{name} cannot be read as a PDF ({type(error).__name__}: {error})") from None
     return title, "\n\n".join(pages), _notes(name, pages, warnings)
 
 
@@ -57,7 +62,7 @@ def _notes(name: str, pages: list[str], warnings: list[str]) -> tuple[Note, ...]
 
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What pypdf logs meanwhile, in place of printing it: that it goes on after a fault is said in no other way."""
+    """Collect what pypdf logs instead of printing it: only there does it report that it skipped a fault."""
     logger, messages = logging.getLogger("pypdf"), list[str]()
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(" ".join(record.getMessage().split())[:80])  # type: ignore[method-assign]

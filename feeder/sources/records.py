@@ -1,4 +1,4 @@
-"""Records of any kind of source to documents, by a mapping of columns."""
+"""Convert records of any source to documents, by a mapping of columns."""
 
 from __future__ import annotations
 
@@ -24,32 +24,39 @@ __all__ = [
 ]
 
 DENSE = "dense"
-ROW = "@row"  # as the id column: the place in the source is the id
+ROW = "@row"  # as id column: the place in the source is the id
 SourceRecord = Mapping[str, object]
 
 
 class Cell(str):
-    """A text that is a value of another type where it becomes metadata."""
+    """A text that has another type as metadata."""
 
     typed: object
 
     def __new__(cls, text: str, typed: object) -> Cell:
+        """Make a text with its typed value."""
         made = super().__new__(cls, text)
         made.typed = typed
         return made
 
     def __getnewargs__(self) -> tuple[str, object]:  # type: ignore[override]
-        """So that it can be copied and pickled."""
+        """Support copying and pickling."""
         return str(self), self.typed
 
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`. title, text: one column, or several
-    that are joined by a blank line. metadata: the columns that are kept, under their own names; None: all others, and the
-    members of a column `metadata`. names: another name for a metadata column. vectors: the column of token vectors that were
-    made elsewhere; empty for none. dense: by dense model, the column of its vectors that were made elsewhere; a column `dense`
-    of objects has them by name."""
+    """Which columns become what.
+
+    Attributes:
+        id: column of the ids, `@row` for the place in the source, empty for `id` or `_id`.
+        title: one column, or several that are joined by a blank line.
+        text: one column, or several that are joined by a blank line.
+        metadata: columns that are kept as metadata; None for all others, and the members of a column `metadata`.
+        names: another name for a metadata column.
+        vectors: column of token vectors that were made elsewhere; empty for none.
+        dense: by dense model, the column of its vectors; a column `dense` of objects has them by name.
+    """
 
     id: str = ""
     title: tuple[str, ...] = ("title",)
@@ -62,15 +69,24 @@ class ColumnMapping:
 
 @dataclass(frozen=True)
 class SourceLimits:
-    """line_mb: a line, row or array element of a source. file_mb: a text, HTML or PDF file. unpacked: how many times larger a
-    compressed file or a PDF stream may become, past the first 64 MiB."""
+    """Size limits.
+
+    Attributes:
+        line_mb: MiB of a line, row or array element.
+        file_mb: MiB of a text, HTML or PDF file.
+        unpacked: how many times larger a compressed file or a PDF stream may become, beyond the first 64 MiB.
+    """
 
     line_mb: int = 32
     file_mb: int = 64
     unpacked: int = 200
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on a negative number."""
+        """Check the numbers.
+
+        Raises:
+            UsageError: if one is negative.
+        """
         for name, value in (("line_mb", self.line_mb), ("file_mb", self.file_mb), ("unpacked", self.unpacked)):
             if value < 0:
                 raise UsageError(f"limits.{name} cannot be negative, got {value}")
@@ -78,8 +94,15 @@ class SourceLimits:
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """format: kind of the sources, where their names do not tell. skip_bad: files and records that cannot be read are skipped
-    and reported. delimiter: of CSV and TSV, where it is not the usual one."""
+    """Settings of sources.
+
+    Attributes:
+        columns: which columns become what.
+        limits: size limits.
+        format: kind of the sources, if their names do not tell.
+        skip_bad: skip and report files and records that cannot be read.
+        delimiter: delimiter of CSV and TSV, if it is not the usual one.
+    """
 
     columns: ColumnMapping = field(default_factory=ColumnMapping)
     limits: SourceLimits = field(default_factory=SourceLimits)
@@ -88,23 +111,37 @@ class SourceSettings:
     delimiter: str = ""
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on a delimiter that is not one character, or is a quote or the end of a line."""
+        """Check the delimiter.
+
+        Raises:
+            UsageError: if it is not one character, or is a quote or a line break.
+        """
         if self.delimiter and (len(self.delimiter) > 1 or self.delimiter in '"\r\n'):
-            raise UsageError(f"delimiter must be one character, no quote and no line end, got {self.delimiter!a}")
+            raise UsageError(f"delimiter must be one character, but not a quote or a line break, got {self.delimiter!a}")
 
 
 def has_id(record: SourceRecord, columns: ColumnMapping) -> bool:
-    """Whether a record has the column of its id."""
+    """Tell whether a record has its own id."""
     return columns.id == ROW or (columns.id in record if columns.id else "id" in record or "_id" in record)
 
 
 def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: str) -> Document:
-    """row: the record's place, as an id. Raises: CollectionError naming `where`."""
+    """Convert a record to a document.
+
+    Args:
+        record: the record.
+        where: its place, for error messages.
+        columns: which columns become what.
+        row: the record's place, as an id.
+
+    Raises:
+        CollectionError: if it does not fit; the message names `where`.
+    """
     own_id = {"id": row} if columns.id == ROW else record
     column = "" if columns.id == ROW else columns.id
     if column and column not in record:
         raise CollectionError(
-            f"{where}: no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
+            f"{where} has no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
         )
     used = {column} if column else {"id", "_id"}
     inner = record.get(DENSE)
@@ -117,7 +154,7 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
     try:
         vectors = matrices_of(record.get(columns.vectors), columns.vectors)
     except UsageError as error:
-        hint = 'of a column that has something else: [columns] vectors = "" in feed.toml'
+        hint = 'if the column contains something else, set [columns] vectors = "" in feed.toml'
         raise CollectionError(f"{where}: {error} ({hint})") from None
     try:
         id_ = id_of(own_id, where, column)
@@ -127,6 +164,11 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
 
 
 def id_of(record: SourceRecord, where: str, column: str = "") -> str:
+    """Return the id of a record.
+
+    Raises:
+        CollectionError: if it has none.
+    """
     raw = record.get(column) if column else record.get("id", record.get("_id"))
     if raw is None or (isinstance(raw, str) and not raw.strip()):
         like = next((name for name in record if name not in ("id", "_id") and name.strip().lower() in ("id", "_id")), "")
@@ -136,7 +178,7 @@ def id_of(record: SourceRecord, where: str, column: str = "") -> str:
             hint = f"; its columns: {names}; --column id=NAME says which has it, --column id=@row numbers the rows"
             hint = f"; there is {like!r}: --column {shlex.quote(f'id={like}')}" if like else hint
         raise CollectionError(
-            f'{where}: no id: every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
+            f'{where} has no id; every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
         )
     try:
         return checked_id(raw, f"{where}: id")
@@ -145,6 +187,11 @@ def id_of(record: SourceRecord, where: str, column: str = "") -> str:
 
 
 def text_of(record: SourceRecord, key: str, where: str) -> str:
+    """Return the text of a column.
+
+    Raises:
+        CollectionError: if it is not text.
+    """
     value = record.get(key)
     try:
         return "" if value is None else checked_text(value, f"{where}: {key}")
@@ -158,11 +205,11 @@ def _metadata(record: SourceRecord, where: str, columns: ColumnMapping, used: se
         raise CollectionError(f"{where}: metadata must be an object, got {type(inner).__name__}")
     outer = {key: value for key, value in record.items() if key not in used}
     if twice := sorted(set(inner) & set(outer)):
-        raise CollectionError(f"{where}: {twice[0]!r} stands both in metadata and beside it")
+        raise CollectionError(f"{where}: {twice[0]!r} occurs both in metadata and beside it")
     found = {**inner, **outer}
     if columns.metadata is not None:
         found = {name: found.get(name, record.get(name)) for name in columns.metadata}
     named = {columns.names.get(key, key): value.typed if isinstance(value, Cell) else value for key, value in found.items()}
     if len(named) < len(found):
-        raise CollectionError(f"{where}: two metadata columns have one name")
+        raise CollectionError(f"{where}: two metadata columns have the same name")
     return named

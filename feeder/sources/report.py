@@ -1,4 +1,4 @@
-"""What was read of a source otherwise than expected, or not at all: counts and examples for the summary of a feed."""
+"""What was read differently than expected, or not at all: counts and examples for the summary of a feed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from late_interaction.text import printable
 
 __all__ = ["EXAMPLES", "Note", "SourceReport"]
 
-EXAMPLES = 5  # named of each kind
+EXAMPLES = 5  # examples of each kind
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something a feed's summary tells about its sources, such as files that were left out.
+    """A note about a feed's sources, such as files that were skipped.
 
-    kind: a fixed word for programs, such as `left_out`. message: what is counted, as a phrase that follows the number, such as
-    "files left out (no known kind)". examples: the first of them.
+    Attributes:
+        kind: a fixed word for programs, such as `left_out`.
+        message: what is counted, as a phrase that follows the number, such as "files skipped".
+        count: how many.
+        examples: the first of them.
     """
 
     kind: str
@@ -26,7 +29,7 @@ class Note:
     examples: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Examples may be names of files, which hold any character."""
+        """Clean the examples, which may be names of files with any character."""
         object.__setattr__(self, "examples", tuple(printable(example) for example in self.examples))
 
     def __str__(self) -> str:
@@ -35,7 +38,7 @@ class Note:
 
 
 class SourceReport:
-    """Notes as they come up; those of one kind and message become one."""
+    """Collects notes; those of one kind and message are merged."""
 
     def __init__(self, notes: Iterable[Note] = ()) -> None:
         self._notes: dict[tuple[str, str], Note] = {}
@@ -43,6 +46,7 @@ class SourceReport:
             self.add(note)
 
     def add(self, note: Note) -> None:
+        """Add a note."""
         key = (note.kind, note.message)
         known = self._notes.get(key, Note(*key, 0))
         examples = dict.fromkeys(known.examples + note.examples)
@@ -50,4 +54,5 @@ class SourceReport:
 
     @property
     def notes(self) -> tuple[Note, ...]:
+        """Return the notes."""
         return tuple(self._notes.values())

@@ -21,17 +21,25 @@ class BadRecord(CollectionError):
 
 
 RECORDS = "records skipped"
-SKIP = " (--skip-bad feeds the rest of the folder)"
-# what a reader yields: a record, a note on something that was not read, or what is wrong with a part after which it goes on
+SKIP = " (use --skip-bad to feed the rest of the folder)"
+# what a reader yields: a record, a note on something that was not read, or the error of a part that it skips
 Item: TypeAlias = SourceRecord | Note | CollectionError
-# path, name for messages, limits -> place of each item (as `FILE:LINE` it is named, and it may be an id) and the item
+# path, name for messages, limits -> place of each item (named as `FILE:LINE`, and possibly its id) and the item
 Reader = Callable[[Path, str, SourceLimits], Iterator[tuple[int | str, Item]]]
 
 
 @dataclass
 class FileSource:
-    """path: a file or folder. name: as messages have it. key: as `@row` ids begin; default: the path's own name. report: what
-    there is to tell of the latest reading."""
+    """A file or folder of documents.
+
+    Attributes:
+        path: the file or folder.
+        name: its name in messages.
+        read: its reader.
+        settings: its settings.
+        key: prefix of `@row` ids; by default the path's own name.
+        report: notes of the latest reading.
+    """
 
     path: Path
     name: str
@@ -41,7 +49,11 @@ class FileSource:
     report: SourceReport = field(default_factory=SourceReport, compare=False)
 
     def __iter__(self) -> Iterator[Document]:
-        """Raises: CollectionError naming file and line, but for what the settings let be skipped."""
+        """Yield the documents.
+
+        Raises:
+            CollectionError: if a record cannot be read (unless the settings skip it); the message names file and line.
+        """
         self.report = SourceReport()
         use = ColumnUse(self.settings.columns)
         yield from self._documents(use)
@@ -54,7 +66,7 @@ class FileSource:
             if isinstance(item, Note):
                 self.report.add(item)
             elif isinstance(item, CollectionError):
-                self._skip(item, RECORDS if isinstance(item, BadRecord) else "files skipped, from where they cannot be read")
+                self._skip(item, RECORDS if isinstance(item, BadRecord) else "files skipped from where they cannot be read")
             else:
                 use.add(item)
                 where = f"{self.name}{'/' if folder else ':'}{place}"

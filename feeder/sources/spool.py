@@ -1,4 +1,4 @@
-"""What can be read only once, copied to a temporary file: the whole of a source is checked before anything is sent."""
+"""Copy what can be read only once to a temporary file: all of a source is checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from late_interaction.errors import CollectionError, UsageError
 __all__ = ["Spool", "SpooledDocuments", "checked_document", "spooled", "standard_input"]
 
 _Source = TypeVar("_Source", "SpooledDocuments", FileSource)
-LINE_MB = 1 << 12  # of a document that was a Python object before
+LINE_MB = 1 << 12  # largest line; it was a Python object before
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class SpooledDocuments:
 
 
 class Spool:
-    """Documents on their way into a temporary file, from where they can be read more than once. Use it in `with`; `source` is
-    complete after that."""
+    """Writes documents to a temporary file from which they can be read again.
+
+    Use it in `with`; `source` is complete after that.
+    """
 
     def __init__(self, name: str) -> None:
         self.source = _owned(SpooledDocuments(_temporary(), name))
@@ -47,7 +49,11 @@ class Spool:
         self._count = 0
 
     def add(self, item: object) -> None:
-        """Raises: CollectionError where `item` is not a document."""
+        """Add a document.
+
+        Raises:
+            CollectionError: if `item` is not a document.
+        """
         self._file.write(json.dumps(checked_document(item, self._count).to_json()) + "\n")
         self._count += 1
 
@@ -59,16 +65,24 @@ class Spool:
 
 
 def checked_document(item: object, place: int) -> Document:
-    """Raises: CollectionError where `item` is not a document."""
+    """Return `item` if it is a document.
+
+    Raises:
+        CollectionError: if it is not.
+    """
     if not isinstance(item, Document):
-        raise CollectionError(f"document {place} is {type(item).__name__}: wanted Document(id, title, text, metadata)")
+        raise CollectionError(f"document {place} must be a Document(id, title, text, metadata), got {type(item).__name__}")
     return item
 
 
 def spooled(documents: Iterable[Document]) -> Iterable[Document]:
-    """`documents`, or a temporary file of them where they can be read only once. Raises: UsageError where they are none."""
+    """Return `documents`, or a temporary file of them if they can be read only once.
+
+    Raises:
+        UsageError: if they are not iterable.
+    """
     if not isinstance(documents, Iterable):
-        raise UsageError(f"a feed takes an iterable of documents, got {type(documents).__name__}")
+        raise UsageError(f"a feed needs an iterable of documents, got {type(documents).__name__}")
     if not isinstance(documents, Iterator):
         return documents
     with Spool("documents") as spool:
@@ -78,8 +92,9 @@ def spooled(documents: Iterable[Document]) -> Iterable[Document]:
 
 
 def standard_input(settings: SourceSettings, read: Reader = read_json) -> FileSource:
-    if sys.stdin is None:  # so it is where a process began with it closed
-        raise CollectionError("standard input is closed: give files or folders, or pipe something in")
+    """Copy standard input to a temporary file, and open that as a source."""
+    if sys.stdin is None:  # this happens in a process that started with it closed
+        raise CollectionError("standard input is closed; give files or folders, or pipe documents in")
     path = _temporary()
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
@@ -92,6 +107,6 @@ def _temporary() -> Path:
 
 
 def _owned(source: _Source) -> _Source:
-    """`source`, whose file is removed with it, or at the end of the process."""
+    """Return `source`, whose file is removed with it, or at the end of the process."""
     weakref.finalize(source, source.path.unlink, missing_ok=True)
     return source

@@ -1,5 +1,8 @@
-"""CSV and TSV with a header line. A column whose cells are all numbers, or all true/false, is metadata of that type; an empty
-cell is no value. A number that its type would round makes its column text."""
+"""CSV and TSV with a header line.
+
+A column whose cells are all numbers, or all true/false, is metadata of that type; an empty cell is no value. A number that
+its type would round makes its column text.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _WORDS = {"true": True, "false": False}
 _DELIMITERS = {";": "';'", "\t": "a tab", "|": "'|'", ",": "','"}
 _ENDS = ("", "\n", "\r\n")
-MOST_DIGITS = 400  # of a number; longer ones are text
+MOST_DIGITS = 400  # most characters of a number; longer ones are text
 NumberedCells = tuple[int, list[str]]
 
 
 def read_csv(path: Path, name: str, limits: SourceLimits, delimiter: str = ",") -> Iterator[tuple[int, Item]]:
-    """The whole file is read once to find the type of each column."""
+    """Yield the rows of a CSV file, which is read once first to find the type of each column."""
     types: dict[str, _Type] = {}
-    with contextlib.suppress(CollectionError):  # which the second reading comes to, behind the rows before it
+    with contextlib.suppress(CollectionError):  # the second reading reports it after the rows before it
         for _, item in _rows(path, name, limits, delimiter):
             if isinstance(item, dict):
                 for key, cell in item.items():
@@ -43,13 +46,14 @@ def read_csv(path: Path, name: str, limits: SourceLimits, delimiter: str = ",") 
 
 
 def read_tsv(path: Path, name: str, limits: SourceLimits, delimiter: str = "\t") -> Iterator[tuple[int, Item]]:
+    """Yield the rows of a TSV file."""
     return read_csv(path, name, limits, delimiter)
 
 
 def _rows(
     path: Path, name: str, limits: SourceLimits, delimiter: str
 ) -> Iterator[tuple[int, dict[str, str] | Note | BadRecord]]:
-    """Rows that are not blank, by column, with the number of the line they begin at."""
+    """Yield rows that are not blank, by column, with the number of their first line."""
     rows = _cells(text_lines(path, name, limits), name, limits, delimiter)
     number, header = next(rows, (1, []))
     columns = [column.strip() for column in header]
@@ -62,31 +66,33 @@ def _rows(
         else:
             yield number, {column: cell for column, cell in zip(columns, row, strict=True) if column}
     if unnamed := columns.count(""):
-        yield 1, Note("unnamed_columns", "columns without a name in the header, not read", unnamed, (name,))
+        yield 1, Note("unnamed_columns", "columns without a name in the header skipped", unnamed, (name,))
 
 
 def _check_header(columns: list[str], where: str, delimiter: str) -> None:
-    """Raises: CollectionError where a name stands twice, there is none, or another delimiter is more likely."""
+    """Raise CollectionError if a name occurs twice, there is none, or another delimiter is more likely."""
     named = [column for column in columns if column]
     if not named:
-        raise CollectionError(f"{where}: wanted a header line with the names of the columns")
+        raise CollectionError(f"{where}: expected a header line with the names of the columns")
     if len(set(named)) < len(named):
         twice = next(column for column in named if named.count(column) > 1)
-        raise CollectionError(f"{where}: column {twice!r} stands twice in the header: give each column a name of its own")
+        raise CollectionError(f"{where}: column {twice!r} occurs twice in the header; give each column its own name")
     others = [sign for sign in _DELIMITERS if sign != delimiter and sign in named[0]]
     if len(columns) == 1 and others:
         likely = max(others, key=named[0].count)
         raise CollectionError(
-            f"{where}: the header is one column, {named[0][:60]!r}: cells seem to be separated by {_DELIMITERS[likely]}; "
+            f"{where}: the header has one column, {named[0][:60]!r}, and cells seem to be separated by {_DELIMITERS[likely]}; "
             f"set delimiter = {likely!a} in feed.toml (--settings)"
         )
 
 
 def _cells(lines: Iterator[str], name: str, limits: SourceLimits, delimiter: str) -> Iterator[NumberedCells]:
-    """Rows as RFC 4180 has them, each with the line it begins at. Where all names of the header but the first follow a blank,
-    blanks after the delimiter are dropped.
+    """Yield rows as in RFC 4180, each with its first line.
 
-    Raises: CollectionError naming the line where a quoted cell begins that does not end, or ends within a cell.
+    If all names of the header but the first follow a space, spaces after the delimiter are dropped.
+
+    Raises:
+        CollectionError: if a quoted cell does not end, or ends within a cell; the message names the line where it begins.
     """
     numbered = enumerate(lines, start=1)
     skip_blanks: bool | None = None
@@ -102,7 +108,9 @@ def _cells(lines: Iterator[str], name: str, limits: SourceLimits, delimiter: str
                 if text[place:] in _ENDS:
                     break
                 if not text.startswith(delimiter, place):
-                    raise CollectionError(f"{name}:{number}: a quoted cell that begins in this row has more after its end")
+                    raise CollectionError(
+                        f"{name}:{number}: a quoted cell that begins in this row has text after its closing quote"
+                    )
                 place += len(delimiter)
                 continue
             end = text.find(delimiter, place)
@@ -110,7 +118,7 @@ def _cells(lines: Iterator[str], name: str, limits: SourceLimits, delimiter: str
             if end < 0:
                 cell = cell[:-2] if cell.endswith("\r\n") else cell.removesuffix("\n")
             if "\r" in cell:
-                raise CollectionError(f"{name}:{number}: a carriage return in a cell: quote it, or end lines with newlines")
+                raise CollectionError(f"{name}:{number}: a cell has a carriage return; quote it, or end lines with newlines")
             row.append(cell)
             if end < 0:
                 break
@@ -121,7 +129,7 @@ def _cells(lines: Iterator[str], name: str, limits: SourceLimits, delimiter: str
 
 
 def _quoted(text: str, place: int, lines: Iterator[tuple[int, str]], where: str, limits: SourceLimits) -> tuple[str, str, int]:
-    """A cell from behind its opening quote; the line it ends in, and the place after its end."""
+    """Return a cell from after its opening quote, the line it ends in, and the place after its end."""
     parts: list[str] = []
     left = limits.line_mb << 20
     while True:
@@ -129,7 +137,7 @@ def _quoted(text: str, place: int, lines: Iterator[tuple[int, str]], where: str,
         parts.append(text[place:] if end < 0 else text[place:end])
         left -= len(parts[-1])
         if left < 0:
-            raise CollectionError(f"{where}: a quoted cell begins in this row and has more than {limits.line_mb} MiB")
+            raise CollectionError(f"{where}: a quoted cell that begins in this row has more than {limits.line_mb} MiB")
         if end >= 0 and not text.startswith('"', end + 1):
             return "".join(parts), text, end + 1
         if end >= 0:
@@ -138,12 +146,12 @@ def _quoted(text: str, place: int, lines: Iterator[tuple[int, str]], where: str,
             continue
         following = next(lines, None)
         if following is None:
-            raise CollectionError(f"{where}: a quoted cell begins in this row and never ends: its closing quote is missing")
+            raise CollectionError(f"{where}: a quoted cell that begins in this row has no closing quote")
         text, place = following[1], 0
 
 
 class _Type:
-    """Of a column, as its cells stream by: bool, int, float, or str where they have nothing else in common."""
+    """The type of a column as its cells stream by: bool, int, float, or str if they have nothing else in common."""
 
     def __init__(self) -> None:
         self._type: Callable[[str], object] | None = None
@@ -175,7 +183,7 @@ def _type_of(cell: str) -> Callable[[str], object]:
 
 
 def _kept(cell: str, number: float) -> bool:
-    """Whether a number with a point or exponent is the float: whole ones in digits exactly, others as far as floats go."""
+    """Tell whether a number with a point or exponent equals the float: whole ones exactly, others within float precision."""
     exact = decimal.Decimal(cell)
     if "e" not in cell.lower() and exact == exact.to_integral_value():
         return exact == decimal.Decimal(number)

@@ -20,11 +20,17 @@ FLOAT32 = "float32"
 
 @dataclass(frozen=True, slots=True)
 class EncodedDocument:
-    """A document as its passages, with token vectors `[t, d]` of each.
+    """A document as its passages.
 
-    digest: of its content and of what its vectors depend on. stale: ids of passages that it has in the target and no longer
-    wants. packed: codes and residuals of each passage, where it comes from a place that keeps such. token_ids: of the rows of
-    each passage; empty where none are known. dense: of each passage its vectors by dense model; empty where there are none.
+    Attributes:
+        document: the document.
+        passages: its passages.
+        vectors: token vectors `[t, d]` of each passage.
+        digest: digest of its content and of what its vectors depend on.
+        stale: ids of its passages in the target that are no longer wanted.
+        packed: codes and residuals of each passage, if it comes from a place that keeps these.
+        token_ids: vocabulary ids of each passage's rows; empty if none are known.
+        dense: vectors of each passage by dense model; empty if there are none.
     """
 
     document: Document
@@ -38,18 +44,24 @@ class EncodedDocument:
 
     @property
     def dense_by_passage(self) -> tuple[Mapping[str, Vector], ...]:
-        """For each passage."""
+        """Return the dense vectors of each passage."""
         return self.dense or ({},) * len(self.passages)
 
     @property
     def rows(self) -> tuple[TokenVectors, ...]:
-        """Vectors of each passage, and the ids of their rows."""
+        """Return the vectors of each passage with the ids of their rows."""
         return tuple(zip(self.vectors, self.token_ids or (None,) * len(self.vectors), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept of a vector. key: two places with the same keep the same. shown: for a user. exact: as it was encoded."""
+    """What is kept of a vector.
+
+    Attributes:
+        key: places with the same key keep the same.
+        shown: description for users.
+        exact: kept as encoded.
+    """
 
     key: str
     shown: str
@@ -57,89 +69,105 @@ class Kept:
 
     @classmethod
     def as_encoded(cls) -> Kept:
+        """Return the form that keeps vectors as encoded."""
         return cls(FLOAT32, FLOAT32, exact=True)
 
 
 class Target(Protocol):
-    """Where documents go: of a feed or of a copy. All calls come from one thread at a time.
+    """Where the documents of a feed or a copy go. All calls come from one thread at a time.
 
-    A document's passages are put, then its stale ones removed; it is settled when all of that is acknowledged. Order is kept
-    per document id.
+    A document's passages are put, then its stale ones removed; it is settled when all of that is acknowledged. Operations
+    on one document id stay in order.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return its name, for messages."""
+
     @property
     def place(self) -> str:
-        """Where it is, wherever this process was started."""
+        """Return its location, independent of the working directory."""
         ...
 
     @property
     def built(self) -> str:
-        """Another one where the target at that place was built anew; empty where that is not known."""
+        """Return a value that changes if the target at that place is built anew; empty if unknown."""
         ...
 
     @property
-    def bundle(self) -> Bundle: ...
+    def bundle(self) -> Bundle:
+        """Return its bundle."""
+
     @property
-    def schema(self) -> MetadataSchema: ...
+    def schema(self) -> MetadataSchema:
+        """Return its metadata fields."""
+
     @property
     def digest_basis(self) -> str:
-        """What stored vectors depend on besides the content of a document."""
+        """Return what stored vectors depend on besides the content of a document."""
         ...
 
     @property
     def counted(self) -> bool:
-        """Whether passages are stored one by one, so that a document's digest has to say how many there are."""
+        """Tell whether passages are stored one by one, so that a document's digest must include their number."""
         ...
 
     @property
     def needs_vectors(self) -> bool:
-        """False where the target encodes documents itself."""
+        """Tell whether it needs vectors; False if the target encodes documents itself."""
         ...
 
     @property
-    def kept(self) -> Kept: ...
+    def kept(self) -> Kept:
+        """Return what is kept of a vector."""
+
     @property
     def unit_rows(self) -> bool:
-        """Whether it takes rows of length one alone."""
+        """Tell whether it accepts only rows of length one."""
         ...
 
     def size(self) -> int:
-        """How many passages it has; where they are not `counted`, how many documents."""
+        """Return its number of passages; of documents if they are not `counted`."""
         ...
 
     def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
-        """Those of the documents, all updated by an earlier run, that are sure to be as that run has left them."""
+        """Return those of the documents, all updated by an earlier run, that have certainly not changed since."""
         ...
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
-        """Those of the documents that are there, by document id."""
+        """Return those of the documents that exist, by document id."""
         ...
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
-        """Hands over; blocks while the target has all it can take."""
+        """Hand over documents; block while the target is full."""
         ...
 
     def update(self, batch: Sequence[Document]) -> None:
-        """Partial: the metadata fields given, and only those; the document must exist."""
+        """Update only the given metadata fields; the documents must exist."""
         ...
 
     def delete(self, document_ids: Sequence[str]) -> None:
-        """All passages of each; a document that is not there is settled as absent."""
+        """Delete all passages of each document; a document that does not exist is settled as absent."""
         ...
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
-        """Outcomes since the last call; wait: when all that was handed over is settled.
+        """Return outcomes since the last call.
 
-        Raises: with `wait` alone, VespaUnreachable, VespaBusy when retries are used up; outcomes known already are returned by
-        the next call without.
+        Args:
+            wait: wait until everything handed over is settled.
+
+        Raises:
+            VespaUnreachable: only with `wait`, if retries are used up; the next call without `wait` returns known outcomes.
+            VespaBusy: likewise.
         """
         ...
 
     def statistics(self) -> FeedStatistics | None:
-        """Of the operations so far; None where nothing goes over a network. Any thread may ask."""
+        """Return statistics of the operations so far; None if nothing goes over a network. Any thread may call this."""
         ...
 
-    def finish(self) -> Finished: ...
-    def close(self) -> None: ...
+    def finish(self) -> Finished:
+        """Make everything searchable."""
+
+    def close(self) -> None:
+        """Release the target."""

@@ -1,4 +1,4 @@
-"""A local index, of shards or not, as a target: puts are durable batch by batch, and searchable when the feed finishes."""
+"""A local index, with or without shards, as a target: puts are durable batch by batch, and searchable after the feed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LocalTarget", "kept_locally"]
 
 
 class LocalTarget:
-    """Opens the index at `path`, or creates it where there is none."""
+    """Opens the index at `path`, or creates it."""
 
     def __init__(
         self,
@@ -39,25 +39,36 @@ class LocalTarget:
         sharding: Sharding | None = None,
         codes_of: Codebook | None = None,
     ) -> None:
-        """dry: the index is only read, beside a writer too. storage, sharding: of a new index. codes_of: a codebook, whose
-        packed rows are taken as they are where the index can.
+        """Open or create the index.
 
-        Raises: LocalIndexError where the index is damaged, locked, missing, was built with another bundle, storage or shards,
-        or has changes of an interrupted run that are not resumed; UsageError where the field that decides on shards is none of
-        the schema.
+        Args:
+            path: the folder.
+            bundle: the bundle; None for that of the index.
+            schema: metadata fields of a new index.
+            resume: take up what an interrupted run had made durable.
+            dry: the index is only read, possibly beside a writer.
+            create: whether a missing index is created.
+            storage: storage of a new index.
+            sharding: shards of a new index.
+            codes_of: a codebook whose packed rows are stored unchanged if the index can.
+
+        Raises:
+            LocalIndexError: if the index is damaged, locked, missing, was built with another bundle, storage or shards, or
+                has changes of an interrupted run that are not resumed.
+            UsageError: if the sharding field is not in the schema.
         """
         self.name = str(path)
         if is_there(path):
             index = open_index(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
-                raise LocalIndexError(f"{path} was built with another bundle: leave --bundle out, or feed into a new folder")
+                raise LocalIndexError(f"{path} was built with another bundle; omit --bundle, or feed into a new folder")
             _check_storage(index, storage)
             _check_sharding(index, sharding)
         elif not create:
-            raise LocalIndexError(f"no index at {path}: there is nothing to change")
+            raise LocalIndexError(f"no index at {path}, so there is nothing to change")
         elif bundle is None:
             raise LocalIndexError(
-                f"no index at {path}: name the bundle to build one with (--bundle); `colbert-vespa export` makes bundles"
+                f"no index at {path}; give the bundle to build one with (--bundle); `colbert-vespa export` makes bundles"
             )
         else:
             index = create_index(path, bundle=bundle, schema=schema, storage=storage, sharding=sharding)
@@ -83,58 +94,69 @@ class LocalTarget:
 
     @property
     def place(self) -> str:
+        """Return the absolute path."""
         return str(self._index.path.resolve())
 
     @property
     def built(self) -> str:
-        """When the index was first written: its lock file stays for as long as it does."""
+        """Return when the index was first written: its lock file stays as long as the index."""
         lock = self._index.path / LOCK
         return str(lock.stat().st_mtime_ns) if lock.exists() else ""
 
     @property
     def bundle(self) -> Bundle:
+        """Return the index's bundle."""
         return self._index.bundle
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._schema
 
     def add_fields(self, further: MetadataSchema) -> None:
-        """Metadata fields that the index does not have. Raises: as IndexWriter.add_fields."""
+        """Add metadata fields that the index lacks. Errors are those of `IndexWriter.add_fields`."""
         if self._opened is not None:
             self._opened.add_fields(further)
         self._schema = MetadataSchema({**self._schema.fields, **further.fields})
 
     @property
     def digest_basis(self) -> str:
-        """What stored vectors depend on besides the content; an index never changes its codec, and sees to its codebook."""
+        """Return what stored vectors depend on besides the content.
+
+        An index never changes its codec, and maintains its codebook.
+        """
         return self.bundle.sha256
 
     @property
     def counted(self) -> bool:
+        """Return False: a commit stores documents whole."""
         return True
 
     @property
     def needs_vectors(self) -> bool:
+        """Return True: an index does not encode."""
         return True
 
     @property
     def kept(self) -> Kept:
+        """Return what is kept of a vector."""
         return kept_locally(self._index, self._codes_of)
 
     @property
     def unit_rows(self) -> bool:
+        """Tell whether it accepts only rows of length one."""
         return self._index.codec != "float32"
 
     def size(self) -> int:
-        """Without what waits for `finish`."""
+        """Return the number of committed passages."""
         return self._index.passages
 
     def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
-        """None: what an earlier run has changed may have been discarded since."""
+        """Return nothing: what an earlier run has changed may have been discarded since."""
         return ()
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
+        """Return those of the documents that exist."""
         found: dict[str, StoredDigest] = {}
         for id_ in document_ids:
             if digests := self._planned(id_):
@@ -143,6 +165,7 @@ class LocalTarget:
         return found
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
+        """Hand over documents."""
         for item in batch:
             passages = [replace(passage, digest=item.digest) for passage in item.passages]
             if self._codes_of is not None and any(len(codes) for codes, _ in item.packed):
@@ -156,7 +179,8 @@ class LocalTarget:
         self._settle([Settled(item.document.id) for item in batch])
 
     def update(self, batch: Sequence[Document]) -> None:
-        missing = "there is no such document: an update changes what is there, feed it first"
+        """Update the given metadata fields."""
+        missing = "there is no such document; feed it before updating it"
         outcomes: list[Settled] = []
         for document in batch:
             count = self._writer.update_metadata(document.id, document.metadata)
@@ -164,6 +188,7 @@ class LocalTarget:
         self._settle(outcomes)
 
     def delete(self, document_ids: Sequence[str]) -> None:
+        """Delete documents."""
         self._settle([Settled(id_, absent=not self._writer.delete_document(id_)) for id_ in document_ids])
 
     def _settle(self, outcomes: Sequence[Settled]) -> None:
@@ -171,23 +196,27 @@ class LocalTarget:
         self._outcomes += outcomes
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
+        """Return outcomes since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def statistics(self) -> None:
+        """Return None: nothing goes over a network."""
         return None
 
     def finish(self) -> Finished:
+        """Commit, and return the version."""
         return Finished(self._writer.commit().version)
 
     def close(self) -> None:
+        """Close index and writer."""
         if self._opened is not None:
             self._opened.__exit__(None, None, None)
 
 
 def _check_sharding(index: PlaidIndex, asked: Sharding | None) -> None:
     if asked is not None and asked != index.sharding:
-        raise LocalIndexError(f"{index.path} has {index.sharding or 'no shards'}, not {asked}: feed into a new folder")
+        raise LocalIndexError(f"{index.path} has {index.sharding or 'no shards'}, not {asked}; feed into a new folder")
 
 
 def _check_storage(index: PlaidIndex, asked: Storage | None) -> None:
@@ -195,11 +224,11 @@ def _check_storage(index: PlaidIndex, asked: Storage | None) -> None:
         return
     there = Storage(index.codec, index.bits if asked.bits else None, index.refine)
     if asked != there:
-        raise LocalIndexError(f"{index.path} stores its vectors in another way ({there}): feed into a new folder")
+        raise LocalIndexError(f"{index.path} stores its vectors differently ({there}); feed into a new folder")
 
 
 def kept_locally(index: PlaidIndex, codebook: Codebook | None = None) -> Kept:
-    """codebook: of the index; default is the bundle's, which an index takes."""
+    """Return what an index keeps of a vector. codebook: that of the index; by default the bundle's, which an index takes up."""
     found = _kept_rows(index, codebook)
     return Kept(f"{found.key}, dense int8", f"{found.shown} (dense ones: int8)") if index.dense else found
 

@@ -1,4 +1,4 @@
-"""Which passages a Vespa application has of some documents: asked in one query for many documents."""
+"""Which passages of some documents a Vespa application has: one query for many documents."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = ["StoredRow", "StoredRows", "stored_query"]
 
-DOCUMENTS = 256  # asked for at once
+DOCUMENTS = 256  # documents per query
 TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRow:
-    """One stored passage; in layout `chunks` one document. present: marks of its metadata. group: of mode streaming."""
+    """One stored passage; in layout `chunks` one document.
+
+    Attributes:
+        passage_id: its id.
+        document_id: its document's id.
+        digest: its digest.
+        present: marks of its metadata.
+        group: its group in mode streaming.
+    """
 
     passage_id: str
     document_id: str
@@ -37,11 +45,12 @@ class StoredRow:
 
     @property
     def is_first(self) -> bool:
+        """Tell whether it is the first passage of its document."""
         return self.passage_id == Passage.id_of(self.document_id, 0)
 
 
 class StoredRows:
-    """Queries of one application. sleep: seconds, between attempts. most: rows of one answer."""
+    """Queries one application. sleep: waits for seconds between attempts. most: rows of one answer."""
 
     def __init__(self, application: Application, *, sleep: Callable[[float], None] = time.sleep, most: int = MAX_HITS) -> None:
         self._url, self._settings = application.url, application.settings
@@ -49,8 +58,13 @@ class StoredRows:
         self._most, self._sleep, self._chance = most, sleep, random.Random()
 
     def of(self, document_ids: Sequence[str]) -> dict[str, list[StoredRow]]:
-        """Rows by document id, of those that have any. Raises: VespaUnreachable, VespaBusy when retries are used up;
-        VespaRefused where Vespa refuses the query."""
+        """Return the rows of the documents that have any, by document id.
+
+        Raises:
+            VespaUnreachable: if retries are used up.
+            VespaBusy: if retries are used up.
+            VespaRefused: if Vespa refuses the query.
+        """
         ids = list(dict.fromkeys(document_ids))
         found: dict[str, list[StoredRow]] = {}
         for first in range(0, len(ids), DOCUMENTS):
@@ -59,14 +73,15 @@ class StoredRows:
         return found
 
     def count(self) -> int:
-        """How many documents of Vespa the index has. Raises: as `of`."""
+        """Return the number of Vespa documents in the index. Errors are those of `of`."""
         return int(self._asked(_query(self._settings, "true", 0, {}))["fields"]["totalCount"])
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def _rows(self, ids: Sequence[str]) -> Iterator[StoredRow]:
-        """Where there are more than one answer holds: of each half; of one document: of two pages."""
+        """Query each half if there are more rows than one answer holds; for one document, two pages."""
         rows, total = self._page(ids)
         if total > len(rows) and len(ids) > 1:
             yield from self._rows(ids[: len(ids) // 2])
@@ -74,12 +89,12 @@ class StoredRows:
             return
         yield from rows
         if total > len(rows):
-            if total > 2 * self._most:  # offsets end at the same number
-                raise VespaRefused(f"{self._url}: document {ids[0]!r} has {total} passages, and {2 * self._most} is the most")
+            if total > 2 * self._most:  # offsets have the same limit
+                raise VespaRefused(f"{self._url}: document {ids[0]!r} has {total} passages; the limit is {2 * self._most}")
             yield from self._page(ids, offset=self._most)[0]
 
     def _page(self, ids: Sequence[str], offset: int = 0) -> tuple[list[StoredRow], int]:
-        """Rows from `offset` on, and how many there are in all."""
+        """Return rows from `offset` on, and their total number."""
         root = self._asked(stored_query(self._settings, ids, self._most) | {"offset": offset})
         return [self._row(hit["fields"]) for hit in root.get("children", [])], int(root["fields"]["totalCount"])
 
@@ -89,7 +104,7 @@ class StoredRows:
         return StoredRow(str(fields["id"]), str(fields["document_id"]), str(fields.get(DIGEST, "")), present, group)
 
     def _asked(self, body: Mapping[str, object]) -> Mapping[str, Any]:
-        """The root of a complete answer."""
+        """Return the root of a complete answer."""
 
         def ask() -> Mapping[str, Any]:
             with mapped_errors(self._url):
@@ -99,7 +114,7 @@ class StoredRows:
 
 
 def stored_query(settings: AppSettings, ids: Sequence[str], hits: int) -> dict[str, object]:
-    """The request for the rows of `ids`, each of which is a parameter or part of one."""
+    """Return the request for the rows of `ids`, each of which is a parameter or part of one."""
     lists = [_listed(id_) for id_ in ids]
     parameters = {"ids": ",".join(listed for listed in lists if listed)}
     tests = ["document_id in (@ids)"] if parameters["ids"] else []
@@ -124,15 +139,15 @@ def _query(settings: AppSettings, where: str, hits: int, parameters: Mapping[str
 
 
 def _listed(id_: str) -> str:
-    """As an element of a list parameter, which knows quotes and no escapes; empty where both kinds of quotes are in it."""
+    """Return an element of a list parameter, which has quotes but no escapes; empty if the id has both kinds of quotes."""
     return next((f"{mark}{id_}{mark}" for mark in "\"'" if mark not in id_), "")
 
 
 def _complete(answer: Mapping[str, Any], url: str) -> Mapping[str, Any]:
-    """Raises: VespaBusy where nodes did not answer: what they have would count as not there."""
+    """Raise VespaBusy if nodes did not answer: their documents would count as missing."""
     root: Mapping[str, Any] = answer.get("root", {})
     coverage = root.get("coverage", {})
     if "errors" in root or not coverage.get("full", False):
         said = error_text(answer) if "errors" in root else f"it covers {coverage.get('coverage', 0)} % of the documents"
-        raise VespaBusy(f"{url} cannot say what is stored: {said}", httpx.codes.SERVICE_UNAVAILABLE)
+        raise VespaBusy(f"{url} cannot report what is stored: {said}", httpx.codes.SERVICE_UNAVAILABLE)
     return root

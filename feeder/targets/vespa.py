@@ -1,7 +1,8 @@
 """A Vespa application as a target: documents as document/v1 operations.
 
-A document's passage #0 is written after its other passages and removed before them, so that a passage #0 with a digest says
-that all of that digest is there: what was cut off half-way reads as unknown. In layout `chunks` a document is one of Vespa's.
+Passage #0 of a document is written after its other passages and removed before them. So if passage #0 has a digest,
+everything of that digest is there, and an incomplete document reads as unknown. In layout `chunks` a document is one of
+Vespa's.
 """
 
 from __future__ import annotations
@@ -41,18 +42,23 @@ MOST_REMEMBERED = 100_000
 
 
 def open_vespa(url: str | VespaUrl, bundle: Bundle | None, *, senders: int = 1) -> VespaTarget:
-    """senders: as `VespaTarget`.
+    """Open the application at `url`. senders: as in `VespaTarget`.
 
-    Raises: VespaError where no application of ours answers, BundleError where its bundle is not known here.
+    Raises:
+        VespaError: if no application of ours answers.
+        BundleError: if its bundle is not known here.
     """
     application = Application.read(url)
     return VespaTarget(application, application.choose_bundle(bundle), senders=senders)
 
 
 class VespaTarget:
-    """compression: of bodies; auto: where they leave this machine. timeout: seconds that one operation may take. senders: how
-    many processes feed that application at once. clock, sleep (seconds): parameters so that faults can be tested without
-    waiting."""
+    """A Vespa application as a target.
+
+    compression: of bodies; auto compresses if they leave this machine. timeout: seconds that one operation may take.
+    senders: how many processes feed that application at once. clock, sleep (seconds): parameters so that faults can be
+    tested without waiting.
+    """
 
     def __init__(
         self,
@@ -79,54 +85,69 @@ class VespaTarget:
 
     @property
     def place(self) -> str:
+        """Return the URL."""
         return f"{str(parse_address(self.name)).rstrip('/')}#{self._settings.schema}"
 
     @property
     def built(self) -> str:
+        """Return the identity of the deployed application."""
         return ""
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._settings.metadata
 
     @property
     def digest_basis(self) -> str:
+        """Return what stored vectors depend on besides the content."""
         return self._application.digest_basis(self.bundle)
 
     @property
     def counted(self) -> bool:
+        """Tell whether passages are stored one by one."""
         return self._settings.layout != "chunks"
 
     @property
     def needs_vectors(self) -> bool:
+        """Tell whether the feed must encode."""
         return self._settings.encoding == "client"
 
     @property
     def kept(self) -> Kept:
+        """Return what is kept of a vector."""
         return kept_by_vespa(self._application, self.bundle)
 
     @property
     def unit_rows(self) -> bool:
+        """Tell whether it accepts only rows of length one."""
         return False
 
     def size(self) -> int:
+        """Return the number of Vespa documents."""
         return self._rows.count()
 
     def still_updated(self, document_ids: Sequence[str]) -> Collection[str]:
-        """Those without a digest: an update forgets it, and whatever is put has one."""
+        """Return those without a digest: an update clears it, and every put sets one."""
         return [id_ for id_, stored in self.stored(document_ids).items() if not stored.digest]
 
     def statistics(self) -> FeedStatistics:
-        """Of all operations so far."""
+        """Return the statistics of all operations so far."""
         return self._sender.statistics()
 
     def stored(self, document_ids: Sequence[str]) -> Mapping[str, StoredDigest]:
-        """Raises: VespaUnreachable, VespaBusy when retries are used up."""
+        """Return those of the documents that exist.
+
+        Raises:
+            VespaUnreachable: if retries are used up.
+            VespaBusy: if retries are used up.
+        """
         found = self._settled_rows(document_ids)
         self._remember(found)
         return {id_: _stored(id_, rows) for id_, rows in found.items()}
 
     def put(self, batch: Sequence[EncodedDocument]) -> None:
+        """Hand over documents; block while too many are in flight."""
         whole = [item for item in batch if self._is_whole(item)]
         dense = [item.dense_by_passage for item in whole]
         units = self._application.units([(item.passages, item.rows) for item in whole], self.bundle, dense)
@@ -140,7 +161,7 @@ class VespaTarget:
                 self._submit(job)
 
     def update(self, batch: Sequence[Document]) -> None:
-        """The digest of what was stored is forgotten, since it is not of the new metadata."""
+        """Update the given metadata fields, and clear the digest, which no longer matches."""
         found = self._settled_rows([document.id for document in batch])
         for document in batch:
             if document.id not in found:
@@ -154,6 +175,7 @@ class VespaTarget:
                 self._submit(Job(document.id, [operations]))
 
     def delete(self, document_ids: Sequence[str]) -> None:
+        """Delete all passages of the documents."""
         found = self._settled_rows(document_ids)
         for id_ in dict.fromkeys(document_ids):
             rows = found.get(id_, [])
@@ -165,14 +187,17 @@ class VespaTarget:
             self._submit(Job(id_, [first, others]))
 
     def settled(self, *, wait: bool = False) -> list[Settled]:
+        """Return outcomes since the last call."""
         self._book(self._sender.settled(wait=wait))
         known, self._known = self._known, []
         return known
 
     def finish(self) -> Finished:
+        """Return no version: operations are live at once."""
         return Finished()
 
     def close(self) -> None:
+        """Stop sending and close the connections."""
         self._sender.close()
         self._rows.close()
 
@@ -193,13 +218,13 @@ class VespaTarget:
         self._known.append(Settled(document_id, Failure(document_id, status, message)))
 
     def _settled_rows(self, document_ids: Sequence[str]) -> dict[str, list[StoredRow]]:
-        """What is stored when all that was handed over of these documents is settled."""
+        """Return what is stored once everything handed over of these documents is settled."""
         if any(id_ in self._open for id_ in document_ids):
             self._book(self._sender.settled(wait=True))
         return self._rows.of(document_ids)
 
     def _remember(self, found: Mapping[str, list[StoredRow]]) -> None:
-        """In mode streaming a document that is put into another group must be removed from its old one."""
+        """In mode streaming, a document that moves to another group must be removed from its old one."""
         if self._streaming:
             if len(self._seen) + len(found) > MOST_REMEMBERED:
                 self._seen.clear()
@@ -212,12 +237,12 @@ class VespaTarget:
         return self._settled_rows(unknown) | {id_: self._seen.pop(id_) for id_ in document_ids if id_ in self._seen}
 
     def _is_whole(self, item: EncodedDocument) -> bool:
-        """Refuses a document without a first passage, or with vectors that are no finite numbers or not as the settings say."""
+        """Refuse a document without a first passage, or with vectors that are not finite or do not fit the settings."""
         first = Passage.id_of(item.document.id, 0)
         if all(passage.id != first for passage in item.passages):
-            self._refuse(item.document.id, 0, f"the document has no passage {first!r}: Vespa's are numbered so")
+            self._refuse(item.document.id, 0, f"the document has no passage {first!r}, which Vespa needs")
         elif not all(np.isfinite(rows).all() for rows in item.vectors):
-            self._refuse(item.document.id, 0, "its token vectors hold NaN or infinity: the encoder's model is damaged")
+            self._refuse(item.document.id, 0, "its token vectors contain NaN or infinity: the encoder's model is damaged")
         else:
             return self._has_dense(item)
         return False
@@ -232,10 +257,15 @@ class VespaTarget:
         return True
 
     def _put_job(self, item: EncodedDocument, unit: Sequence[Mapping[str, object]], old: Sequence[StoredRow]) -> Job:
-        """Raises: MetadataError where the group is missing, ValueError where a value is no JSON."""
+        """Return the job.
+
+        Raises:
+            MetadataError: if the group is missing.
+            ValueError: if a value is not JSON.
+        """
         paths = [
             document_path(self._settings, passage.id, passage.metadata)
-            for passage, _ in zip(item.passages, unit, strict=False)  # in layout chunks the first stands for all
+            for passage, _ in zip(item.passages, unit, strict=False)  # in layout chunks the first represents all
         ]
         puts = [put(path, {**fields, DIGEST: item.digest}) for path, fields in zip(paths, unit, strict=True)]
         gone = {*item.stale, *(str(fields["id"]) for fields in unit)}
@@ -245,10 +275,11 @@ class VespaTarget:
         return Job(item.document.id, [puts[1:], puts[:1], [remove(path) for path in stale if path not in paths]])
 
     def _update(self, row: StoredRow, document: Document) -> Operation:
-        """Raises: MetadataError on a value that does not fit, or on the field that is part of the document's path."""
+        """Return the operation; MetadataError if a value does not fit, or its field is part of the document's path."""
         if self._streaming and self._settings.group_field in document.metadata:
             raise MetadataError(
-                f"metadata field {self._settings.group_field!r} names the document's group and cannot be updated: feed it whole"
+                f"metadata field {self._settings.group_field!r} determines the document's group and cannot be "
+                f"updated alone; feed the whole document"
             )
         unknown = [name for name in document.metadata if name not in self.schema.fields]
         if unknown:
@@ -257,7 +288,7 @@ class VespaTarget:
         values: dict[str, object] = dict.fromkeys(document.metadata) | sent_metadata(given, self._settings)
         marks = [mark for mark in row.present if mark.removesuffix("=") not in document.metadata]
         values |= {PRESENT: sorted({*marks, *present_marks(given)}), DIGEST: ""}
-        # Vespa answers 200 to an update of what is not there: with the condition it is 412
+        # Vespa answers 200 to an update of a missing document; with the condition it answers 412
         return update(self._path_of(row), values, condition=f"{self._settings.schema}.document_id=={json.dumps(document.id)}")
 
     def _path_of(self, row: StoredRow) -> str:
@@ -271,6 +302,7 @@ def _stored(document_id: str, rows: Sequence[StoredRow]) -> StoredDigest:
 
 
 def kept_by_vespa(application: Application, bundle: Bundle) -> Kept:
+    """Return what a Vespa application keeps of a vector."""
     found = _token_vectors_kept(application, bundle)
     cells = [f"{name} {own.cells}" for name, own in sorted(application.settings.dense.items()) if own.cells != "float"]
     return Kept(f"{found.key}, dense {', '.join(cells)}", f"{found.shown} (dense: {', '.join(cells)})") if cells else found

@@ -1,4 +1,4 @@
-"""A local PLAID index: one folder, many readers, one writer. docs/reference/index-format.md tells the files."""
+"""A local PLAID index: one folder, many readers, one writer. The format is described in docs/reference/index-format.md."""
 
 from __future__ import annotations
 
@@ -44,9 +44,13 @@ Planned: TypeAlias = Callable[[str], Mapping[str, str]]  # document id -> ids of
 
 
 class LocalIndex:
-    """A reader of one version, which `refresh` moves to the newest. Use `create` or `open`.
+    """A reader of one version of a local index; `refresh` moves it to the newest.
 
-    Searches may run in several threads; `refresh` in between is safe, as a search keeps the version it started with.
+    Create one with `create` or `open`. Searches may run in several threads. Calling `refresh` meanwhile is safe: a search
+    keeps the version it started with.
+
+    Attributes:
+        path: the folder.
     """
 
     def __init__(self, opened: OpenedVersion) -> None:
@@ -64,22 +68,30 @@ class LocalIndex:
         bits: int | None = None,
         refine: bool = False,
     ) -> LocalIndex:
-        """Makes an empty index with its own copy of the bundle, for a vector of each passage by each dense model of that, and
-        for one of candidates `pooled` where the bundle names or has an encoding.
+        """Create an empty index with its own copy of the bundle.
 
-        codec: residual, binary or float32. bits: 1, 2 or 4 per dimension of a residual; None for those of the bundle's
-        codebook named `residual`, or 4 where it has none. refine: also keep int8 rows (one byte per dimension), which every
-        score then comes from: a search reads them for the best hits alone, `exact` and small selections for all.
+        For each dense model of the bundle, the index stores a vector of each passage.
 
-        Raises: LocalIndexError where `path` is there and not an empty folder, or the disk refuses. UsageError on other bits
-        than 1, 2, 4 or those of the bundle's codebook, bits of another codec, an unknown codec, or one that takes unit rows
-        alone where those of the bundle are others.
+        Args:
+            path: folder of the index.
+            bundle: encodes its queries and documents.
+            schema: its metadata fields.
+            codec: residual, binary or float32.
+            bits: 1, 2 or 4 per dimension of a residual; None for those of the bundle's codebook named `residual`, or 4 if
+                it has none.
+            refine: also keep int8 rows (one byte per dimension), from which the final scores are computed: a search reads
+                them for the best hits only, `exact` and small selections for all.
+
+        Raises:
+            LocalIndexError: if `path` exists and is not an empty folder, or cannot be written.
+            UsageError: if bits are not 1, 2, 4 or those of the bundle's codebook, do not belong to the codec, the codec is
+                unknown, or it needs unit rows and the bundle's are not.
         """
         root = Path(path)
         if codec not in CODECS:
-            raise UsageError(f"codec {codec!r} is unknown; a local index has: {', '.join(CODECS)}")
+            raise UsageError(f"codec {codec!r} is unknown; known for a local index: {', '.join(CODECS)}")
         if codec != "float32" and not bundle.manifest.normalized:
-            raise UsageError(f"codec {codec} takes normalised rows, and those of {bundle.path} are not: choose codec float32")
+            raise UsageError(f"codec {codec} needs normalised rows, but those of {bundle.path} are not; choose codec float32")
         ready = bundle_codebook(bundle)
         chosen = chosen_bits(bits, codec, None if ready is None else ready.bits)
         check_free(root)
@@ -94,12 +106,17 @@ class LocalIndex:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False, version: int | str | None = None) -> LocalIndex:
-        """Maps the newest committed version, or, for reading alone, the one of that number or name.
+        """Open the newest committed version, or read-only the one of that number or name.
 
-        verify: also read all files and compare their checksums, as `verify` does. Without, damage inside large files (codes,
-        vectors, inverted lists, texts) shows as other answers or not at all; the others are checked whenever they are opened.
+        Args:
+            path: the folder.
+            verify: also read all files and compare their checksums, as the method `verify` does. Without it, damage inside
+                large files (codes, vectors, inverted lists, texts) may go unnoticed or change answers; the other files are
+                always checked.
+            version: number or name of a version; None for the newest.
 
-        Raises: LocalIndexError where there is no index or no such version, or one that is damaged or of an unknown format.
+        Raises:
+            LocalIndexError: if there is no index or no such version, or it is damaged or of an unknown format.
         """
         root = Path(path)
         if version is None:
@@ -118,32 +135,41 @@ class LocalIndex:
         self.close()
 
     def close(self) -> None:
-        """Nothing: there are no workers, and files are closed when nobody reads them any more."""
+        """Do nothing: there are no workers, and files are closed when no reader uses them."""
 
     def refresh(self) -> bool:
-        """Moves to the newest version; whether there was a newer one than this reader had."""
+        """Move to the newest version; return whether there was a newer one."""
         return self._opened.refresh()
 
     def pinned(self, *, timeout: float | None = None) -> LocalIndex:
-        """A reader of the same version that `refresh` of this one does not move. timeout: seconds that shards have for a query
-        of it; none are here."""
+        """Return a reader of the same version that `refresh` of this one does not move.
+
+        Args:
+            timeout: seconds that shards have for a query; ignored here.
+        """
         return LocalIndex(self._opened.pinned())
 
     def writer(self, *, resume: bool = False) -> IndexWriter:
-        """The one writer, as a context manager. `resume` takes up what an interrupted writer had made durable.
+        """Open the only writer, for use as a context manager.
 
-        Raises: LocalIndexError where another writer has the index; UsageError where an older version was opened.
+        Args:
+            resume: take up what an interrupted writer had made durable.
+
+        Raises:
+            LocalIndexError: if another writer has the index.
+            UsageError: if an older version was opened.
         """
         if self._opened.fixed:
-            raise UsageError(
-                f"{self.path} was opened at version {self.version}, for reading: open it without a version to write"
-            )
+            raise UsageError(f"{self.path} was opened read-only at version {self.version}; open it without a version to write")
         return IndexWriter(self._opened, resume=resume)
 
     def planned(self, *, resume: bool = False) -> Planned:
-        """As `passages_of` of a writer that is opened with that `resume`, without opening one: nothing is locked or changed.
+        """Return what `passages_of` of a writer opened with that `resume` would see, without opening one.
 
-        Raises: LocalIndexError where the log of an interrupted writer is damaged.
+        Nothing is locked or changed.
+
+        Raises:
+            LocalIndexError: if the log of an interrupted writer is damaged.
         """
         changes = Changes(self.snapshot)
         for record in self._log(self.version).records() if resume else ():
@@ -155,53 +181,62 @@ class LocalIndex:
 
     @property
     def bundle(self) -> Bundle:
-        """The index's own copy, of the version that this reader has open.
+        """Return the index's own copy of the bundle, of the version that this reader has open.
 
-        Raises: BundleError where a file of it is missing or of another size; LocalIndexError where it is another index's.
+        Raises:
+            BundleError: if one of its files is missing or has another size.
+            LocalIndexError: if it belongs to another index.
         """
         return self._opened.bundle
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self.snapshot.version.schema
 
     @property
     def version(self) -> int:
+        """Return the number of the open version."""
         return self.snapshot.version.number
 
     @property
     def passages(self) -> int:
+        """Return the number of passages."""
         return self.snapshot.version.passages
 
     @property
     def documents(self) -> int:
+        """Return the number of documents."""
         return self.snapshot.documents
 
     @property
     def token_vectors(self) -> int:
+        """Return the number of token vectors."""
         return self.snapshot.version.token_vectors
 
     @property
     def codec(self) -> str:
+        """Return the name of the codec."""
         return self.snapshot.version.codec
 
     @property
     def bits(self) -> int | None:
-        """Of each dimension of a residual; None of codecs that have no residuals."""
+        """Return the bits per dimension of a residual; None for codecs without residuals."""
         return self.snapshot.version.residual_bits
 
     @property
     def refine(self) -> bool:
-        """Whether int8 rows are kept."""
+        """Tell whether int8 rows are kept."""
         return self.snapshot.version.refine
 
     @property
     def dim(self) -> int:
+        """Return the dimensions of a token vector."""
         return self.snapshot.version.dim
 
     @property
     def dense(self) -> Mapping[str, DenseForm]:
-        """The dense models of which each passage has a vector, by name."""
+        """Return the dense models of which each passage has a vector, by name."""
         return self.snapshot.version.dense
 
     @property
@@ -212,57 +247,59 @@ class LocalIndex:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of codes, residuals and inverted lists per stored token vector; 0 in an empty index."""
+        """Return the bytes of codes, residuals and inverted lists per token vector; 0 for an empty index."""
         stored = sum(entry.token_vectors for entry in self.snapshot.version.segments)
         return self.snapshot.stored_bytes() / stored if stored else 0.0
 
     @property
     def codebook(self) -> Codebook | None:
-        """None before the first vector is committed."""
+        """Return the codebook; None before the first vector is committed."""
         return self.snapshot.codebook
 
     @property
     def drift(self) -> float | None:
-        """How much farther the stored vectors are from their centroids, in mean similarity, than those that the codebook was
-        taken up with; None in an empty index. From .03 on, `compact` trains better centroids."""
+        """Return how much farther stored vectors are from their centroids than the codebook's first vectors were.
+
+        The unit is mean similarity; None for an empty index. From .03 on, `compact` trains better centroids.
+        """
         return self.snapshot.version.drift
 
     def versions(self) -> list[Version]:
-        """Those that are still there, oldest first; `rollback` of a writer goes to any of them."""
+        """Return the versions that still exist, oldest first; a writer's `rollback` can go to any of them."""
         return known_versions(self.path)
 
     @property
     def effort(self) -> Tuned | None:
-        """As Version.effort."""
+        """Return the effort that the index was tuned to; None if it was not."""
         return self.snapshot.version.effort
 
     @property
     def sharding(self) -> None:
-        """None: this is one index, not several shards."""
+        """Return None: this is one index, not several shards."""
         return None
 
     @property
     def missing(self) -> dict[int, str]:
-        """As ShardedIndex.missing: none."""
+        """Return the missing shards: none here."""
         return {}
 
     @property
     def readable(self) -> ShardCoverage:
-        """As ShardedIndex.readable: all of it."""
+        """Return how much of the index can be read: all of it here."""
         return ShardCoverage()
 
     def readers(self) -> Mapping[int, LocalIndex]:
-        """As ShardedIndex.readers: this one."""
+        """Return the reader of each shard: this one only."""
         return {0: self}
 
     @property
     def current(self) -> tuple[int, str]:
-        """Number and checksum of the version that this reader has open."""
+        """Return number and checksum of the open version."""
         return self._opened.current
 
     @property
     def snapshot(self) -> Snapshot:
-        """The version that this reader has open."""
+        """Return the open version."""
         return self._opened.snapshot
 
     def search(
@@ -275,12 +312,22 @@ class LocalIndex:
         settings: SearchSettings | None = None,
         exact: bool = False,
     ) -> LocalResult:
-        """The k best passages for `Q [q, d]`, all k where so many are selected and have rows.
+        """Return the k best passages for `Q [q, d]`.
 
-        ids: only passages of these documents; unknown ones are left out. exact: MaxSim over all stored vectors instead of
-        PLAID's stages. A query without rows has no hits. Rows of Q may have any length: scores grow with it, their order stays.
+        There are k hits if at least k passages are selected and have rows. A query without rows has no hits. Rows of Q may
+        have any length: scores grow with it, their order stays.
 
-        Raises: UsageError where Q has another width or is not finite, or k is less than 1.
+        Args:
+            Q: query rows `[q, d]`.
+            k: how many hits.
+            where: a filter on metadata.
+            ids: only passages of these documents; unknown ones are ignored.
+            settings: effort of the search; None for the index's own.
+            exact: MaxSim over all stored vectors instead of PLAID's stages.
+
+        Raises:
+            UsageError: if Q has another width or is not finite, or k is less than 1.
+            FilterError: if the filter is not valid.
         """
         snapshot = self.snapshot
         question = ScaledQuery.of(Q, snapshot.version.dim)
@@ -298,9 +345,19 @@ class LocalIndex:
         exact: bool = False,
         threads: int | None = None,
     ) -> list[LocalResult]:
-        """As `search` for each of `queries`, on `threads` cores (all that this process may use), in one version of the index.
+        """Run `search` for each of `queries` in one version of the index.
 
-        Raises: UsageError as `search`.
+        Args:
+            queries: query rows `[q, d]` of each query.
+            k: how many hits each.
+            where: a filter on metadata.
+            ids: only passages of these documents.
+            settings: effort of the search.
+            exact: MaxSim over all stored vectors.
+            threads: cores to use; None for all that this process may use.
+
+        Raises:
+            UsageError: as in `search`.
         """
         k, snapshot = checked_count("k", k), self.snapshot
         questions = [ScaledQuery.of(Q, snapshot.version.dim) for Q in queries]
@@ -315,10 +372,18 @@ class LocalIndex:
             return list(pool.map(one, questions))
 
     def tune(self, queries: Sequence[Matrix], *, recall: float, k: int = 10) -> Tuned:
-        """Finds the least effort that finds the share `recall` of the exact top k for `queries`, a `[q, d]` each, and stores it
-        in the index: searches that name no effort take it.
+        """Find the least effort that reaches `recall` against exact search, and store it in the index.
 
-        Raises: UsageError where there is no such effort or no usable query; LocalIndexError where another writer has the index.
+        Searches that name no effort then use it.
+
+        Args:
+            queries: query rows `[q, d]` of each query.
+            recall: share of the exact top k to find.
+            k: how many hits count.
+
+        Raises:
+            UsageError: if no effort reaches the recall or no query is usable.
+            LocalIndexError: if another writer has the index.
         """
         rows, k = [ScaledQuery.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
@@ -333,8 +398,10 @@ class LocalIndex:
         return found
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
-        """MaxSim of `Q [q, d]` with the stored vectors of those passages, as hits have it; unknown ids are left out, no rows
-        give -inf."""
+        """Return MaxSim of `Q [q, d]` with the stored vectors of those passages, equal to the scores of hits.
+
+        Unknown ids are left out; passages without rows score -inf.
+        """
         snapshot = self.snapshot
         question = ScaledQuery.of(Q, snapshot.version.dim)
         places: dict[str, int] = {}
@@ -348,7 +415,7 @@ class LocalIndex:
         return dict(zip(places, scores, strict=True))
 
     def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
-        """As `score`, with the coverage that an index of shards may lack."""
+        """Return the scores of `score` with their coverage, which may be partial in an index of shards."""
         return LocalScores(self.score(Q, passage_ids))
 
     def dense_search(
@@ -361,23 +428,37 @@ class LocalIndex:
         ids: Iterable[str] | None = None,
         exact: bool = False,
     ) -> LocalScores:
-        """The k passages whose vectors of dense model `name` have the greatest inner products with `vector [dim]`, best first,
-        equal ones in order of insertion: all k where so many are selected and have rows. ids: as `search`. exact: compares all,
-        also where there is a graph that finds nearly all of the k.
+        """Return the k passages whose vectors of dense model `name` have the greatest inner products with `vector [dim]`.
 
-        Raises: UsageError where there is no such model, the vector has another shape or is not finite, or k is less than 1.
+        The best come first, equal ones in order of insertion. There are k if at least k passages are selected and have
+        rows.
+
+        Args:
+            name: name of the dense model.
+            vector: the query's vector `[dim]`.
+            k: how many passages.
+            where: a filter on metadata.
+            ids: only passages of these documents.
+            exact: compare all.
+
+        Raises:
+            UsageError: if there is no such model, the vector has another shape or is not finite, or k is less than 1.
         """
         snapshot, k = self.snapshot, checked_count("k", k)
         checked = dense_query(vector, name, snapshot.version.row_sets)
         return LocalScores(dense_search(snapshot, name, checked, k, where=where, ids=ids, exact=exact))
 
     def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
-        """Inner products of `vector [dim]` with the vectors of those passages; unknown ids are left out. Raises: UsageError."""
+        """Return inner products of `vector [dim]` with the vectors of those passages; unknown ids are left out.
+
+        Raises:
+            UsageError: if there is no such model, or the vector does not fit it.
+        """
         snapshot = self.snapshot
         return LocalScores(dense_scores(snapshot, name, dense_query(vector, name, snapshot.version.row_sets), passage_ids))
 
     def dense_vectors(self, passage_ids: Iterable[str]) -> dict[str, dict[str, Vector]]:
-        """Stored vectors `[dim]` of those passages, by id and dense model; unknown ids are left out."""
+        """Return stored vectors `[dim]` of those passages, by id and dense model; unknown ids are left out."""
         found = {id_: self.snapshot.find(id_) for id_ in passage_ids}
         return {
             id_: {name: place[0].segment.dense[name].vectors(slice(place[1], place[1] + 1))[0] for name in self.dense}
@@ -386,13 +467,16 @@ class LocalIndex:
         }
 
     def passage(self, passage_id: str) -> Passage | None:
+        """Return the passage of that id; None if there is none."""
         found = self.snapshot.find(passage_id)
         return None if found is None else found[0].segment.passage(found[1])
 
     def vectors(self, passage_id: str) -> Matrix:
-        """Stored unit rows `[t, d]`: the int8 rows where the index keeps them, else as decoded.
+        """Return stored unit rows `[t, d]`: the int8 rows if the index keeps them, else the decoded ones.
 
-        Raises: LocalIndexError where there is no such passage."""
+        Raises:
+            LocalIndexError: if there is no such passage.
+        """
         snapshot = self.snapshot
         found = snapshot.find(passage_id)
         if found is None:
@@ -404,8 +488,10 @@ class LocalIndex:
         return snapshot.best_vectors(part, slice(start, stop))
 
     def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
-        """The passages of those documents, in their order, by document id; unknown ones are left out, and what the filter does
-        not select."""
+        """Return the passages of those documents that the filter selects, in order, by document id.
+
+        Unknown ids are left out.
+        """
         wanted = WantedIds(document_ids)
         passages: dict[str, list[Passage]] = {}
         for part, mask in self._selected(where):
@@ -416,31 +502,36 @@ class LocalIndex:
         return {id_: tuple(sorted(stored, key=Passage.place)) for id_, stored in passages.items()}
 
     def documents_with(self, where: Filter | None) -> Iterator[str]:
-        """Ids of the documents of the passages that the filter selects, of all without one; an id for each passage."""
+        """Yield the document id of each passage that the filter selects; of all passages without a filter."""
         for part, mask in self._selected(where):
             yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
 
     def _selected(self, where: Filter | None) -> Iterator[tuple[Living, Mask]]:
-        """Segments and which of their living passages the filter selects, those without rows too."""
+        """Segments and which of their living passages the filter selects, including those without rows."""
         for part in self.snapshot.living:
             segment = part.segment
             yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)
 
     def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> Mask:
-        """Which of the living passages, in the order of `iter_passages`, are of the documents `ids` and selected by the filter;
-        none without rows."""
+        """Tell which living passages are selected, in the order of `iter_passages`.
+
+        A passage is selected if it is of one of the documents `ids`, the filter selects it and it has rows.
+        """
         snapshot = self.snapshot
         masks = [mask[part.mask] for part, mask in zip(snapshot.living, snapshot.select(where, ids), strict=True)]
         return np.concatenate([np.zeros(0, np.bool_), *masks])
 
     def iter_passages(self) -> Iterator[Passage]:
-        """Living passages in order of insertion; a passage that was put again stands where it was put last."""
+        """Yield living passages in order of insertion; a passage that was put again counts from its last put."""
         return self.snapshot.iter_passages()
 
     def verify(self) -> None:
-        """Reads every file of every version, the bundle's, and what waits for a commit. A writer may go on meanwhile.
+        """Read every file of every version, of the bundle, and the log of uncommitted changes.
 
-        Raises: LocalIndexError naming the first file whose checksum differs.
+        A writer may work meanwhile.
+
+        Raises:
+            LocalIndexError: if a checksum differs; the message names the first such file.
         """
         verify_versions(self.path)
         try:
@@ -448,7 +539,7 @@ class LocalIndex:
         except BundleError as error:
             raise LocalIndexError(f"{self.path} is damaged: {error}") from None
         if bundle.sha256 != self.snapshot.version.bundle:
-            raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json was changed")
+            raise LocalIndexError(f"{self.path} is damaged: bundle/manifest.json has changed")
         self._log(read_current(self.path)[0]).check()
 
 

@@ -1,4 +1,4 @@
-"""The one place that knows whether an index is of shards. It imports the engine, which needs the extra `local`, when called."""
+"""Open and create local indexes, with or without shards. The engine, which needs the extra `local`, is imported on call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ __all__ = ["create_index", "open_index", "sharding_at"]
 
 
 def sharding_at(path: str | Path) -> Sharding | None:
-    """How the index at `path` is cut; None where it is not. Raises: LocalIndexError where SHARDS.json is damaged."""
+    """Return how the index at `path` is sharded; None if it is not.
+
+    Raises:
+        LocalIndexError: if SHARDS.json is damaged.
+    """
     from late_interaction.plaid.shards.layout import SHARDS, read_sharding
 
     root = Path(path)
@@ -26,9 +30,16 @@ def sharding_at(path: str | Path) -> Sharding | None:
 
 
 def open_index(path: str | Path, settings: ShardSettings | None = None, *, version: int | str | None = None) -> PlaidIndex:
-    """The index at `path`, of shards or not; `settings` are for one of shards. version: as LocalIndex.open.
+    """Open the index at `path`, with or without shards.
 
-    Raises: LocalIndexError; UsageError where a version of an index of shards is asked for.
+    Args:
+        path: the folder.
+        settings: settings of the router of an index of shards.
+        version: number or name of a version; None for the newest.
+
+    Raises:
+        LocalIndexError: if there is no index, or it is damaged.
+        UsageError: if a version of an index of shards is requested.
     """
     from late_interaction.plaid.index import LocalIndex
     from late_interaction.plaid.shards.index import ShardedIndex
@@ -37,14 +48,28 @@ def open_index(path: str | Path, settings: ShardSettings | None = None, *, versi
         _check_ours(Path(path))
         return LocalIndex.open(path, version=version)
     if version is not None:
-        raise UsageError(f"{path} has shards, which are searched at their newest version: roll back to search an older one")
+        raise UsageError(
+            f"{path} has shards, which are searched only at their newest version; roll back to search an older one"
+        )
     return ShardedIndex.open(path, settings)
 
 
 def create_index(
     path: str | Path, *, bundle: Bundle, schema: MetadataSchema, storage: Storage | None, sharding: Sharding | None
 ) -> PlaidIndex:
-    """An empty index. Raises: as LocalIndex.create and ShardedIndex.create."""
+    """Create an empty index.
+
+    Args:
+        path: the folder.
+        bundle: encodes its queries and documents.
+        schema: its metadata fields.
+        storage: codec, bits and int8 rows.
+        sharding: how it is sharded; None for one index.
+
+    Raises:
+        LocalIndexError: if `path` exists and is not an empty folder, or cannot be written.
+        UsageError: if the settings do not fit together.
+    """
     from late_interaction.plaid.index import LocalIndex
     from late_interaction.plaid.shards.index import ShardedIndex
 

@@ -1,4 +1,4 @@
-"""What a search takes and gives, and what a commit says."""
+"""Inputs and outputs of searches and commits."""
 
 from __future__ import annotations
 
@@ -24,27 +24,38 @@ ONE_VECTOR = "one-vector"  # no name of a dense model has a hyphen
 class SearchSettings:
     """How much work a search does; None takes the default for the size of the index.
 
-    probes: centroids looked up for every query row.
-    rerank: passages whose decoded vectors are scored with MaxSim (at least k), at most: fewer where no other can be among them.
+    Attributes:
+        probes: centroids looked up for every query row.
+        rerank: most passages whose decoded vectors are scored with MaxSim (at least k); fewer if no other can be among the
+            best.
     """
 
     probes: int | None = None
     rerank: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on a number below 1."""
+        """Check the numbers.
+
+        Raises:
+            UsageError: if one is below 1.
+        """
         for name, least in (("probes", 1), ("rerank", 1)):
             value = getattr(self, name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise UsageError(f"search setting {name} must be a whole number of at least {least}, got {value!r}")
-            object.__setattr__(self, name, int(value))  # not numpy's, which JSON does not take
+            object.__setattr__(self, name, int(value))  # not numpy's, which JSON cannot encode
 
 
 @dataclass(frozen=True, slots=True)
 class DenseForm:
-    """Vectors of a dense model: one of each passage. normalized: whether they have length one."""
+    """The form of a dense model's vectors, one per passage.
+
+    Attributes:
+        dim: its dimensions.
+        normalized: whether they have length one.
+    """
 
     dim: Annotated[int, msgspec.Meta(ge=1)]
     normalized: bool = True
@@ -62,7 +73,13 @@ class OneVectorForm:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How a new index keeps its vectors, as LocalIndex.create says. bits: None for those of the bundle's codebook, else 4."""
+    """How a new index stores its vectors.
+
+    Attributes:
+        codec: residual, binary or float32.
+        bits: bits per dimension of a residual; None for those of the bundle's codebook, else 4.
+        refine: whether int8 rows are kept.
+    """
 
     codec: str = "residual"
     bits: int | None = None
@@ -70,14 +87,19 @@ class Storage:
 
     @classmethod
     def chosen(cls, codec: str | None, bits: int | None, refine: bool) -> Storage | None:
-        """Of what a user may name of it; None where that is nothing."""
+        """Return the storage of what a user has named; None if that is nothing."""
         return cls(codec or cls().codec, bits, refine) if codec or bits is not None or refine else None
 
 
 @dataclass(frozen=True, slots=True)
 class LocalHit:
-    """`score`: MaxSim in float32 over stored vectors: the int8 rows where the index keeps them, else as decoded.
-    `approximate`: what the centroids alone said, where that stage ran."""
+    """A hit.
+
+    Attributes:
+        passage: the passage.
+        score: MaxSim in float32 over stored vectors: the int8 rows if the index keeps them, else the decoded ones.
+        approximate: the score from centroids alone, if that stage ran.
+    """
 
     passage: Passage
     score: float
@@ -86,12 +108,17 @@ class LocalHit:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """`hits` best first; equal scores in order of insertion.
+    """The result of a search.
 
-    candidates: passages that the first stage found. reranked: those scored with MaxSim. widened: probing found fewer passages
-    than are reranked (at least k), so that more was searched. seconds: wall time by stage. outgrown: the index has more than
-    twice the token vectors that it was tuned with, so that the defaults were taken instead. coverage: share of the passages
-    that were searched, below 1 where shards did not answer; missing: which, and why.
+    Attributes:
+        hits: best first; equal scores in order of insertion.
+        candidates: number of passages that the first stage found.
+        reranked: number of passages scored with MaxSim.
+        widened: probing found fewer passages than are reranked (at least k), so more was searched.
+        seconds: wall time by stage.
+        outgrown: the index has more than twice the token vectors that it was tuned with, so the defaults were used.
+        coverage: share of the passages that were searched, below 1 if shards did not answer.
+        missing: which shards did not answer, and why.
     """
 
     hits: list[LocalHit]
@@ -106,7 +133,13 @@ class LocalResult:
 
 @dataclass(frozen=True, slots=True)
 class LocalScores:
-    """MaxSim by passage id. coverage, missing: as LocalResult has them."""
+    """Scores by passage id.
+
+    Attributes:
+        scores: MaxSim by passage id.
+        coverage: as in `LocalResult`.
+        missing: as in `LocalResult`.
+    """
 
     scores: Mapping[str, float]
     coverage: float = 1.0
@@ -115,14 +148,24 @@ class LocalScores:
 
 @dataclass(frozen=True, slots=True)
 class ShardCoverage:
-    """share: of the passages of all shards, how many the shards that answered have. missing: why the others did not."""
+    """How much of an index answered.
+
+    Attributes:
+        share: share of all passages that the answering shards have.
+        missing: why the others did not answer.
+    """
 
     share: float = 1.0
     missing: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, sizes: Sequence[int | None], silent: Mapping[int, str]) -> ShardCoverage:
-        """sizes: passages by shard; one that was never read counts as the mean of the others."""
+        """Compute the coverage.
+
+        Args:
+            sizes: passages by shard; one that was never read counts as the mean of the others.
+            silent: why a shard did not answer.
+        """
         known = [size for size in sizes if size is not None]
         mean = sum(known) / len(known) if known else 0.0
         filled = [mean if size is None else size for size in sizes]
@@ -133,7 +176,14 @@ class ShardCoverage:
 
 @dataclass(frozen=True, slots=True)
 class CommitSummary:
-    """The version that is searchable now; `passages` and `token_vectors` are all that are live in it."""
+    """The version that is now searchable.
+
+    Attributes:
+        version: its number.
+        passages: its living passages.
+        token_vectors: its living token vectors.
+        seconds: time of the commit.
+    """
 
     version: int
     passages: int

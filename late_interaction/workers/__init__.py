@@ -1,1 +1,1 @@
-"""Processes of ours that answer requests over a socket: started, asked and waited for. Nothing is pickled."""
+"""Worker processes that answer requests over a socket: start them, send requests, wait. Nothing is pickled."""

@@ -1,7 +1,7 @@
-"""Asks several workers, each at a place of its own, and waits for their answers until a deadline.
+"""Send requests to several workers, each at its own place, and wait for their answers until a deadline.
 
-A worker has one request at a time. One that is late is not asked again before it has given the answer it owes; that answer
-is read and dropped, as its number is not the current one.
+A worker has one request at a time. A late one gets no request before it has sent the answer it owes; that answer is read
+and dropped, as its number is not the current one.
 """
 
 from __future__ import annotations
@@ -26,17 +26,24 @@ Wait: TypeAlias = Callable[[selectors.BaseSelector, float], Ready]
 
 
 class Worker(Protocol):
+    """A worker process, or a substitute in tests."""
+
     socket: socket.socket
 
     @property
-    def pid(self) -> int: ...
-    def ended(self) -> bool: ...
-    def stop(self) -> str: ...
+    def pid(self) -> int:
+        """Return the id of the process."""
+
+    def ended(self) -> bool:
+        """Tell whether the process has ended."""
+
+    def stop(self) -> str:
+        """Stop the process and return how it ended."""
 
 
 @dataclass
 class _WorkerLine:
-    """A worker and what is under way: `owes`, the number of the request without an answer, sent at `since`."""
+    """A worker and its open request: `owes`, the number of the request without an answer, sent at `since`."""
 
     worker: Worker
     since: float
@@ -50,8 +57,13 @@ WorkerRequest: TypeAlias = tuple[dict[str, Any], bytes]
 
 @dataclass(frozen=True)
 class WorkerAnswers:
-    """bodies: by place. silent: for each of the other places that were asked, why there is none. gone: whether one of them says
-    of its error that what it was asked of is gone."""
+    """The answers of workers.
+
+    Attributes:
+        bodies: answer by place.
+        silent: for each other place, why there is no answer.
+        gone: whether one of the errors says that the requested version is gone.
+    """
 
     bodies: Mapping[int, dict[str, Any]]
     silent: Mapping[int, str]
@@ -59,10 +71,12 @@ class WorkerAnswers:
 
 
 class Router:
-    """launch: starts the worker of a place. start: seconds for that, and for which an answer may be owed. wait: until a socket
-    is ready, or so many seconds.
+    """Sends requests to workers, those of several threads one after the other.
 
-    Requests of several threads go one after the other.
+    Args:
+        launch: starts the worker of a place.
+        start: seconds for starting, and for which an answer may be owed.
+        wait: waits until a socket is ready, or so many seconds.
     """
 
     def __init__(
@@ -80,17 +94,18 @@ class Router:
         self._lines: dict[int, _WorkerLine] = {}
         self._number = HELLO
         self._lock = threading.Lock()
-        self._stop = weakref.finalize(self, _stop_all, self._lines)  # at the process's end too
+        self._stop = weakref.finalize(self, _stop_all, self._lines)  # also at the end of the process
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Stop all workers."""
         with self._lock:
             self._stop()
 
     def ask(self, requests: Mapping[int, WorkerRequest], timeout: float) -> WorkerAnswers:
-        """Sends each place its request and waits, after its worker has started, `timeout` seconds for the answer.
+        """Send each place its request and wait `timeout` seconds, after its worker has started, for the answer.
 
-        Raises: UsageError after `close`.
+        Raises:
+            UsageError: if the router is closed.
         """
         with self._lock:
             if not self._stop.alive:
@@ -101,7 +116,7 @@ class Router:
             return WorkerAnswers(asking.bodies, asking.silent, asking.gone)
 
     def line(self, place: int) -> _WorkerLine:
-        """The worker of a place, started anew where it has ended or owes an answer for too long."""
+        """Return the worker of a place, restarted if it has ended or owes an answer for too long."""
         line = self._lines.get(place)
         overdue = line is not None and line.owes is not None and self.now() - line.since > self.start
         if line is not None and (overdue or line.worker.ended()):
@@ -112,7 +127,7 @@ class Router:
         return line
 
     def drop(self, place: int) -> str:
-        """Stops the worker of a place; how it had ended."""
+        """Stop the worker of a place; return how it had ended."""
         return self._lines.pop(place).worker.stop()
 
 
@@ -147,12 +162,12 @@ class _Asking:
             for place in [place for place, deadline in self._deadlines.items() if deadline <= now]:
                 starting = self._lines[place].owes == HELLO
                 seconds = self._router.start if starting else self._timeout
-                self._give_up(place, f"gave no answer within {seconds:g} s")
+                self._give_up(place, f"did not answer within {seconds:g} s")
             if self._deadlines:
                 self._exchange(min(self._deadlines.values()) - now)
 
     def _exchange(self, seconds: float) -> None:
-        """Reads and writes what can be within `seconds`."""
+        """Read and write what is possible within `seconds`."""
         with selectors.DefaultSelector() as selector:
             for place in self._deadlines:
                 line = self._lines[place]
@@ -176,7 +191,7 @@ class _Asking:
 
     @contextlib.contextmanager
     def _losing(self, place: int) -> Iterator[None]:
-        """Gives up a worker that has gone, or says what it should not."""
+        """Give up a worker that has ended, or breaks the protocol."""
         try:
             yield
         except (OSError, ValueError):
@@ -207,7 +222,7 @@ class _Asking:
 
 
 def _write(line: _WorkerLine) -> None:
-    """As much as the socket takes now."""
+    """Write as much as the socket takes now."""
     with contextlib.suppress(BlockingIOError):
         while line.outgoing:
             line.outgoing = line.outgoing[line.worker.socket.send(line.outgoing) :]

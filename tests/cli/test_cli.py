@@ -157,7 +157,7 @@ def test_a_changed_bundle_is_refused_by_name(cli, documents, minilm_bundle, tmp_
     data[len(data) // 2] ^= 1
     model.write_bytes(data)
     done = cli("feed", str(documents), "--bundle", str(copy), "--to", str(tmp_path / "i"), code=1)
-    assert "model.onnx was changed" in one_line(done)
+    assert "model.onnx has changed" in one_line(done)
     assert not (tmp_path / "i").exists()
 
 

@@ -75,7 +75,7 @@ def test_what_is_the_users_stays(cli, home, tmp_path, command, target):
 
 @pytest.mark.parametrize("command", ["export", "app", "demo", "train"])
 def test_it_is_refused_by_name_before_the_work(cli, home, command):
-    for target, reason in (("..", "is not empty"), ("../documents.jsonl", "is a file"), ("../link", "is not empty")):
+    for target, reason in (("..", "did not write"), ("../documents.jsonl", "is a file"), ("../link", "did not write")):
         assert f"{target} {reason}" in " ".join(cli(*COMMANDS[command], target, code=2).stderr.split())
     assert ".git/HEAD/below" in cli(*COMMANDS[command], ".git/HEAD/below", code=2).stderr
 
@@ -123,7 +123,7 @@ def test_a_package_is_replaced_by_one_of_other_settings(ours, tiny_bundle):
     package.write(ours[is_package_folder])
     (ours[is_package_folder] / "components").mkdir()
     (ours[is_package_folder] / "components" / "mine.jar").write_bytes(b"mine")
-    with pytest.raises(UsageError, match="is not empty and has files"):
+    with pytest.raises(UsageError, match="files that this command did not write"):
         package.write(ours[is_package_folder])
 
 
@@ -137,11 +137,11 @@ def test_the_model_that_is_trained_from_is_not_replaced(tmp_path):
     (model / MARKER).write_text(json.dumps({"colbert-vespa": "checkpoint", "files": []}))
     data = TrainingData([Example("q", "d")])
     for output, bundle in ((model, None), (tmp_path / "new", model), (tmp_path / "new", tmp_path / "new")):
-        with pytest.raises(UsageError, match="are the same file or folder|is not empty"):
+        with pytest.raises(UsageError, match="are the same file or folder|did not write"):
             train(model, data, output, bundle=bundle)
     (tmp_path / "out.run").mkdir()
     (tmp_path / "out.run" / "scores.jsonl").write_text("mine")
-    with pytest.raises(UsageError, match=r"out\.run is not the folder of a training run"):
+    with pytest.raises(UsageError, match=r"out\.run is not a training run folder"):
         train(model, data, tmp_path / "out")
     assert (tmp_path / "out.run" / "scores.jsonl").read_text() == "mine"
 

@@ -58,10 +58,10 @@ def test_a_feed_without_any_text_is_no_success(cli, minilm_bundle, tmp_path):
     (tmp_path / "nothing.jsonl").touch()
     (tmp_path / "text.jsonl").write_text('{"id": "a", "text": "Wait for a thread."}')
     feed = ("feed", "--bundle", str(minilm_bundle.path), "--to", str(index), "--json")
-    assert "1 documents were read: there is no text" in " ".join(cli(*feed, str(folder), code=1).stderr.split())
+    assert "1 documents were read, but none has text" in " ".join(cli(*feed, str(folder), code=1).stderr.split())
     (folder / "a.txt").write_bytes(b"caf\xe9")
     said = " ".join(cli(*feed, str(folder), "--skip-bad", code=1).stderr.split())
-    assert "0 documents were read, and 1 files or records were skipped: there is no text" in said
+    assert "0 documents were read, and 1 files or records were skipped, but none has text" in said
     assert not index.exists()
     assert "fed 0 documents" in cli(*feed, str(tmp_path / "nothing.jsonl")).stderr
     cli(*feed, str(tmp_path / "text.jsonl"))

@@ -108,7 +108,7 @@ def test_ready_vectors_of_other_makers_are_fed_as_they_are(feeder, vespa):
     columns = table(2, vectors=pa.array([list(one) for one in rows.tolist()], pa.list_(pa.list_(pa.float32(), 16))))
     answer = feeder()(columns)
     assert (told(answer).acknowledged, told(answer).dead_lettered) == (1, 1)
-    assert "zeros alone" in refused(answer)[0]["refused"]["message"]
+    assert "only zeros" in refused(answer)[0]["refused"]["message"]
     assert "d0#0" in vespa.documents
 
 

@@ -82,7 +82,7 @@ def test_vectors_that_are_compared_by_dot_product_keep_their_length(made, tmp_pa
     assert not bundle.manifest.dense["dense"].normalized
     ours = DenseEncoder(bundle).encode_documents(TEXTS)
     np.testing.assert_allclose(ours, reference(folder, "document", normalize=False), rtol=1e-4, atol=1e-4)
-    with pytest.raises(CheckpointError, match="has vectors of any length, and fp16"):
+    with pytest.raises(CheckpointError, match="fp16"):
         export(made.path, tmp_path / "other", ExportOptions(dense={"dense": folder}, quantize=("fp16",)))
 
 
@@ -103,15 +103,15 @@ def modules(folder, change):
     ("change", "message"),
     [
         (lambda f: modules(f, lambda m: m.append(m[1] | {"idx": 2, "type": "sentence_transformers.models.WordWeights"})),
-         r"module 2 is sentence_transformers\.models\.WordWeights, which cannot be exported; known there: Dense, Dropout"),
+         r"module 2 is sentence_transformers\.models\.WordWeights, which cannot be exported; .*: Dense, Dropout"),
         (lambda f: modules(f, lambda m: m[0].update(type="custom_code.Transformer")), r"module 0 is custom_code\.Transformer"),
-        (lambda f: config(f, "config.json", auto_map={"AutoModel": "own.Model"}), "needs code of its own"),
+        (lambda f: config(f, "config.json", auto_map={"AutoModel": "own.Model"}), "own.Model"),
         (lambda f: config(f, "config_sentence_transformers.json", model_type="SparseEncoder"), "is a SparseEncoder"),
         (lambda f: config(f, "config_sentence_transformers.json", model_type="ColBERT"), "is a pylate checkpoint"),
         (lambda f: config(f, "config_sentence_transformers.json", similarity_fn_name="euclidean"), "vectors by euclidean"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "has pickled weights"),
         (lambda f: (config(f, "1_Pooling/config.json", include_prompt=False),
-                    config(f, "config_sentence_transformers.json", prompts={"query": "q "})), "leaves its prompt out"),
+                    config(f, "config_sentence_transformers.json", prompts={"query": "q "})), "include_prompt false"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_named_and_leaves_nothing(made, tmp_path, change, message):
@@ -125,16 +125,16 @@ def test_what_is_refused_is_named_and_leaves_nothing(made, tmp_path, change, mes
 def test_a_bundle_gets_dense_models_and_nothing_else(made, tmp_path):
     folder = checkpoints.dense(tmp_path / "m")
     exported(made, tmp_path, folder)
-    with pytest.raises(UsageError, match="is a bundle already: give --dense"):
+    with pytest.raises(UsageError, match="is already a bundle; .*--dense"):
         export(made.path, tmp_path / "other")
-    with pytest.raises(UsageError, match="--rules is of token vectors"):
+    with pytest.raises(UsageError, match="--rules"):
         export(made.path, tmp_path / "other", ExportOptions(dense={"x": folder}, rules="vespa"))
-    with pytest.raises(UsageError, match="has a dense model 'dense' already"):
+    with pytest.raises(UsageError, match="already has a dense model 'dense'"):
         export(tmp_path / "new", tmp_path / "other", ExportOptions(dense={"dense": folder}))
     with pytest.raises(CheckpointError, match="--dense-dim 99 is more than the 32 dimensions"):
         export(made.path, tmp_path / "other", ExportOptions(dense={"x": folder}, dense_dims={"x": 99}))
     export(tmp_path / "new", tmp_path / "both", ExportOptions(dense={"second": folder}, dense_dims={"second": 4}))
-    with pytest.raises(UsageError, match="--dense x=ready-made needs --dense-dim x=N"):
+    with pytest.raises(UsageError, match="--dense x=ready-made .*--dense-dim x=N"):
         export(made.path, tmp_path / "other", ExportOptions(dense={"x": "ready-made"}))
     export(made.path, tmp_path / "ready", ExportOptions(dense={"x": "ready-made"}, dense_dims={"x": 7}))
     assert Bundle.open(tmp_path / "ready").manifest.dense == {"x": DensePart("ready-made", 7)}
@@ -152,5 +152,5 @@ def test_options_name_models():
     for wrong in ("0", "x=", "-1", "many", "x=1.5", "1000000", "X=3"):
         with pytest.raises(UsageError, match="--dense-dim must be N or NAME=N: .* six digits at most, .* small letters"):
             dense_counts([wrong], "--dense-dim")
-    with pytest.raises(UsageError, match="--dense-dim of y, of which there is no --dense"):
+    with pytest.raises(UsageError, match="--dense-dim names y"):
         ExportOptions(dense={"x": "m"}, dense_dims={"y": 3})

@@ -91,9 +91,9 @@ def test_without_token_types(tmp_path):
     ("change", "message"),
     [
         ({"architectures": ["BertModel"]}, r"is not a cross-encoder: config.json names BertModel"),
-        ({"architectures": ["HF_ColBERT"]}, r"is a stanford checkpoint, not a cross-encoder: leave out --cross-encoder"),
-        ({"auto_map": {"AutoModel": "code.Model"}}, r"needs code of its own \(code.Model\)"),
-        ({"num_labels": 1, "num_hidden_layers": 3}, r"have no bert\.encoder\.layer\.2\..* so it would be random"),
+        ({"architectures": ["HF_ColBERT"]}, r"is a stanford checkpoint, not a cross-encoder"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, r"needs its own code \(code.Model\)"),
+        ({"num_labels": 1, "num_hidden_layers": 3}, r"have no bert\.encoder\.layer\.2\..* random"),
         ({"sentence_transformers": {"activation_fn": "torch.nn.ReLU"}}, r"activation torch.nn.ReLU cannot be exported"),
         ({"sentence_transformers": {"activation_fn": "os.system"}}, r"activation os.system cannot be exported"),
     ],
@@ -109,7 +109,7 @@ def test_what_is_refused_in_one_line(tmp_path, change, message):
 
 def test_more_than_one_label(tmp_path):
     checkpoints.cross_encoder(tmp_path / "checkpoint", labels=3)
-    with pytest.raises(CheckpointError, match="has 3 labels: a cross-encoder that puts passages in order has one"):
+    with pytest.raises(CheckpointError, match="has 3 labels"):
         export_cross_encoder(tmp_path / "checkpoint", tmp_path / "folder", SAMPLE)
 
 
@@ -129,10 +129,10 @@ def test_pickled_weights_are_read_only_where_that_is_allowed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ExportOptions(dim=8), "--dim is of bundles: leave it out with --cross-encoder"),
-        (ExportOptions(rules="vespa"), "--rules is of bundles"),
-        (ExportOptions(quantize=("fp16",)), "--quantize fp16 is of bundles; a cross-encoder takes int8, int8-tensor"),
-        (ExportOptions(quantize=("int3",)), "--quantize int3 unknown"),
+        (ExportOptions(dim=8), "--dim .*--cross-encoder"),
+        (ExportOptions(rules="vespa"), "--rules"),
+        (ExportOptions(quantize=("fp16",)), "--quantize fp16 .*: int8, int8-tensor"),
+        (ExportOptions(quantize=("int3",)), "--quantize int3"),
     ],
 )
 def test_options_without_a_meaning_here(tmp_path, options, message):
@@ -142,7 +142,7 @@ def test_options_without_a_meaning_here(tmp_path, options, message):
 
 def test_scores_past_the_tolerance_leave_nothing_unless_forced(tmp_path):
     strict = ExportOptions(sample=checkpoints.TEXTS, quantize=("int8",), least_quantized=1.0)
-    with pytest.raises(CheckpointError, match=r"scores differ .*int8: correlation .*nothing was written; --force keeps it"):
+    with pytest.raises(CheckpointError, match=r"scores differ .*int8: correlation .*nothing was written; .*--force"):
         export_cross_encoder(GOLDEN / "checkpoint", tmp_path / "folder", strict)
     assert not (tmp_path / "folder").exists()
 
@@ -154,7 +154,7 @@ def test_on_the_command_line(tmp_path, cli):
     answer = json.loads(cli(*command, "--sample", str(sample), "--json").stdout.splitlines()[-1])
     assert answer["cross_encoder"] == str(tmp_path / "folder")
     assert answer["fidelity"]["fp32"]["order_equal"] == 1
-    with pytest.raises(BundleError, match="is of a cross-encoder"):
+    with pytest.raises(BundleError, match="belongs to a cross-encoder"):
         Bundle.open(tmp_path / "folder")
     told = cli("export", str(GOLDEN / "checkpoint"), "-o", str(tmp_path / "bundle"), code=1).stderr
     assert "--cross-encoder" in " ".join(told.split())

@@ -134,7 +134,7 @@ def test_the_cache_serves_when_the_hub_is_down(hub):
 
 
 def test_nothing_cached_and_nothing_asked(hub):
-    assert "some/model is not in the hub's local cache, and the hub was not asked" in refusal("some/model", offline=True)
+    assert "some/model is not in the hub's local cache, and the hub is not used" in refusal("some/model", offline=True)
     assert hub.asked == []
 
 
@@ -155,14 +155,14 @@ def test_private_models_need_the_token(hub):
 
 
 def test_gated_models_say_so(hub):
-    assert refusal("some/gated") == "some/gated is gated: ask for access on the model hub, then set HF_TOKEN"
+    assert refusal("some/gated").startswith("some/gated is gated; ")
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_models_that_are_not_there(hub, token):
     if token:
         hub.env("HF_TOKEN", token)
-    assert "no folder some/thing, and no such model on the hub" in refusal("some/thing")
+    assert "some/thing is neither a folder nor" in refusal("some/thing")
 
 
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "/nowhere/at/all", "../x/y"])
@@ -179,6 +179,6 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, name):
         lambda: RAGTrainer("m", name),
         lambda: train(name, TrainingData([]), tmp_path / "checkpoint"),
     ):
-        with pytest.raises(UsageError, match="empty|text or a Path"):
+        with pytest.raises(UsageError, match="empty|string or a Path"):
             call()
     assert not list(tmp_path.iterdir())

@@ -178,8 +178,8 @@ def test_published_models_in_miniature_are_exported(tmp_path, name):
 
 
 REFUSED = {
-    "jinaai/jina-colbert-v2": (jina_v2, r"needs code of its own \(own.OwnConfig\).*--trust-remote-code"),
-    "NeuML/colbert-muvera-femto": (muvera_femto, "needs code of its own .*BertHashModel"),
+    "jinaai/jina-colbert-v2": (jina_v2, r"needs its own code \(own.OwnConfig\).*--trust-remote-code"),
+    "NeuML/colbert-muvera-femto": (muvera_femto, "needs its own code .*BertHashModel"),
     "antoinelouis/colbert-xm without a language": (colbert_xm_without_language, "sets no default_language .*de_DE, en_XX"),
     "mixedbread-ai/mxbai-edge-colbert-v0, contradicted": (mxbai_edge_contradicted, "1_Dense: .* residual projection"),
 }
@@ -274,7 +274,7 @@ def renamed_weights(folder):
 
 FAULTS = {
     "no projection": ("stanford-bert", without_projection, "no linear.weight"),
-    "weights of other names": ("stanford-bert", renamed_weights, r"no encoder.layer.0.attention.*so it would be random"),
+    "weights of other names": ("stanford-bert", renamed_weights, r"no encoder.layer.0.attention.*would be random"),
     "weights of other names, PyLate": ("pylate-bert", renamed_weights, "would be random"),
     "damaged weights": ("stanford-bert", lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
     "no weights": ("stanford-bert", lambda f: (f / "model.safetensors").unlink(), "has no weights"),

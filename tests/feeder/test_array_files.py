@@ -80,7 +80,7 @@ def test_bfloat16_of_safetensors(tmp_path):
 
 
 WRONG = {
-    "flat without lengths": ({"vectors": FLAT}, r"shape \[9, 16\]: give \[n, t, d\]"),
+    "flat without lengths": ({"vectors": FLAT}, r"\[n, t, d\].*\[9, 16\]"),
     "too few": ({"vectors": FLAT, "lengths": LENGTHS - 1}, "do not fit"),
     "more than there are, together too large for an integer": (
         {"vectors": FLAT, "lengths": np.array([2**63 - 1, 2**63 - 1, len(FLAT) + 2])},
@@ -88,11 +88,11 @@ WRONG = {
     ),
     "more than an integer holds": (
         {"vectors": FLAT, "lengths": np.array([2**64 - 1, len(FLAT) + 1, 0], np.uint64)},
-        "does not fit|of type U64",
+        "does not fit|unknown type U64",
     ),
     "negative": ({"vectors": FLAT, "lengths": -LENGTHS}, "whole numbers"),
     "fractions": ({"vectors": FLAT, "lengths": LENGTHS * 1.0}, "whole numbers"),
-    "another column": ({"vectors": FLAT, "lengths": LENGTHS, "year": np.array([1])}, "'year' has the shape"),
+    "another column": ({"vectors": FLAT, "lengths": LENGTHS, "year": np.array([1])}, "'year' must have shape"),
 }
 
 

@@ -142,7 +142,7 @@ def test_codes_of_a_killed_restore_are_not_committed_without_their_codebook(tiny
         with pytest.raises(KeyboardInterrupt):
             restore_index(tmp_path / "backup", str(tmp_path / "back"))
     with LocalIndex.open(tmp_path / "back").writer(resume=True) as writer:
-        with pytest.raises(LocalIndexError, match="go on with that copy"):
+        with pytest.raises(LocalIndexError, match="--resume"):
             writer.commit()
     restore_index(tmp_path / "backup", str(tmp_path / "back"), CopyOptions(resume=True))
     before, after = stored(tmp_path / "index"), stored(tmp_path / "back")
@@ -166,10 +166,10 @@ def flipped(path, place=-20):
 
 DAMAGE = {
     "a flipped byte of a part": (lambda b: flipped(b / "parts/000001.gz"), "000001.gz is damaged"),
-    "a part cut off": (lambda b: (b / "parts/000001.gz").write_bytes(b"x"), "another length"),
+    "a part cut off": (lambda b: (b / "parts/000001.gz").write_bytes(b"x"), "length differs"),
     "a part that is missing": (lambda b: (b / "parts/000002.gz").unlink(), "000002.gz cannot be read"),
     "two parts swapped": (lambda b: (b / "parts/000000.gz").replace(b / "parts/000001.gz"), "000000.gz cannot be read"),
-    "no manifest": (lambda b: (b / "manifest.json").unlink(), "is no backup: it has no manifest.json"),
+    "no manifest": (lambda b: (b / "manifest.json").unlink(), "not a complete backup: it has no manifest.json"),
     "a manifest cut off": (
         lambda b: (b / "manifest.json").write_bytes((b / "manifest.json").read_bytes()[:-9]),
         "cannot be read",
@@ -212,13 +212,13 @@ def json_of(path):
 def test_another_version_is_refused(backup, tmp_path):
     path = backup / "manifest.json"
     path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
-    with pytest.raises(CollectionError, match="version 3 unknown, this release reads 2"):
+    with pytest.raises(CollectionError, match="version 3 .* reads 2"):
         restore_index(backup, str(tmp_path / "back"))
 
 
 def test_a_part_that_unpacks_to_more_than_it_says_is_not_unpacked(whole):
     data = (whole / "parts/000000.gz").read_bytes()
-    with pytest.raises(CollectionError, match="its length is not that of the manifest"):
+    with pytest.raises(CollectionError, match="length"):
         read_part(data, 100, "part", SCHEMA, 16, None)
 
 
@@ -229,17 +229,17 @@ def test_an_unfinished_backup_is_none(codebook_bundle, tmp_path, monkeypatch):
         patch.setattr("feeder.copying.backup.BackupTarget.finish", lambda target: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             backup_index(str(index), tmp_path / "backup")
-    with pytest.raises(CollectionError, match="is no backup"):
+    with pytest.raises(CollectionError, match="is not a complete backup"):
         restore_index(tmp_path / "backup", str(tmp_path / "back"))
     flipped(tmp_path / "backup/parts/000001.gz")
-    with pytest.raises(CollectionError, match="is not as it was written"):
+    with pytest.raises(CollectionError, match="has changed since it was written"):
         backup_index(str(index), tmp_path / "backup", CopyOptions(resume=True))
     assert backup_index(str(index), tmp_path / "backup").documents == 12
-    with pytest.raises(UsageError, match="holds a backup already"):
+    with pytest.raises(UsageError, match="already contains a backup"):
         backup_index(str(index), tmp_path / "backup")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("x")
-    with pytest.raises(UsageError, match="no empty folder"):
+    with pytest.raises(UsageError, match="not an empty folder"):
         backup_index(str(index), tmp_path / "mine")
 
 

@@ -127,11 +127,11 @@ def test_what_a_document_lacks_is_made_and_what_nothing_can_make_is_refused(tmp_
 @pytest.mark.parametrize(
     ("dense", "message"),
     [
-        ({"small": np.ones((1, 5))}, r"dense model 'small': vectors have the shape \[1, 5\], the bundle takes \[t, 4\]"),
-        ({"small": unit_rows(2, dim=4)}, "it brings 2 vectors of dense model 'small' and has 1 passages"),
-        ({"small": [np.nan, 0, 0, 1]}, "dense model 'small': row 0 of the vectors holds NaN or infinity"),
+        ({"small": np.ones((1, 5))}, r"dense model 'small': .*\[t, 4\].*\[1, 5\]"),
+        ({"small": unit_rows(2, dim=4)}, "2 vectors of dense model 'small' but 1 passages"),
+        ({"small": [np.nan, 0, 0, 1]}, "dense model 'small': row 0 .*NaN"),
         ({"small": [0, 0, 0, 2]}, "dense model 'small': row 0 of the vectors has length 2"),
-        ({"other": [1.0]}, "brings a vector of dense model 'other', which the bundle does not have; it has: dense, small"),
+        ({"other": [1.0]}, "dense model 'other', .*: dense, small"),
     ],
 )
 def test_vectors_that_cannot_be_are_dead_letters_that_can_be_fed_again(fed, dense, message):
@@ -182,7 +182,7 @@ def test_ready_token_vectors_and_a_dense_model_that_encodes(bundle):
     assert [(item.ranges, item.dense) for item in seen] == [(((0, 1),), ("dense", "small"))]
     np.testing.assert_array_equal(with_text.vectors[0], rows)
     assert {name: matrix.shape for name, matrix in with_text.dense.items()} == {"dense": (1, 16), "small": (1, 4)}
-    assert without.error.startswith("it has no text to make its vector of dense model 'dense' of")
+    assert without.error.startswith("it has no text to make its vector of dense model 'dense'")
 
 
 def test_a_feed_goes_on_where_it_was_and_feeds_what_has_changed(tmp_path, given, fed):

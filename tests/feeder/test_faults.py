@@ -168,7 +168,7 @@ def test_no_path_of_a_feed_is_named_twice_or_in_the_index(go, vespa, tmp_path):
         {"cache": tmp_path / "cache", "journal": tmp_path / "caches" / "j"},
         {"to": str(tmp_path / "new"), "dead_letters": tmp_path / "new" / "segments" / "d"},
     ):  # fmt: skip
-        with pytest.raises(UsageError, match="are the same file or folder|would lie in the"):
+        with pytest.raises(UsageError, match="are the same file or folder|lies inside"):
             go(open_sources([str(source)])[0], **options)
     assert vespa.requests == [] and source.read_text() == '{"id": "a", "text": "one"}\n'
     assert not (tmp_path / "new").exists()
@@ -190,12 +190,12 @@ def test_nothing_is_written_into_another_index_a_bundle_or_a_source(tiny_bundle,
     for kind in ("index", "bundle"):
         for name in ("to", "cache", "journal", "dead_letters"):
             options = {"to": tmp_path / "new", "journal": tmp_path / "j", name: tmp_path / kind / "sub" / "x"}
-            with pytest.raises(UsageError, match=f"/sub/x would lie in the {kind} {tmp_path / kind}"):
+            with pytest.raises(UsageError, match=f"/sub/x lies inside (the )?{kind} {tmp_path / kind}"):
                 feed([Document("a", text="one")], FeedOptions(bundle=tiny_bundle, **options))
     for name in ("journal", "dead_letters"):
         options = {"to": tmp_path / "new", "journal": tmp_path / "j", name: tmp_path / "pages" / "j"}
         with (
-            pytest.raises(UsageError, match="would lie in the source"),
+            pytest.raises(UsageError, match="lies inside the source"),
             start_feed(open_sources([str(tmp_path / "pages")]), FeedOptions(bundle=tiny_bundle, **options)),
         ):
             pass

@@ -305,12 +305,12 @@ def test_a_new_local_index_is_stored_as_asked(tiny_bundle, tmp_path):
     fed(None)
     fed(Storage("binary", refine=True))
     for other in (Storage("binary"), Storage("float32", refine=True), Storage("binary", 2, True)):
-        with pytest.raises(LocalIndexError, match="stores its vectors in another way"):
+        with pytest.raises(LocalIndexError, match="stores its vectors differently"):
             fed(other)
     with pytest.raises(UsageError, match="codec 'bfloat16' is unknown"):
         fed(Storage("bfloat16"), "other")
     with (
-        pytest.raises(UsageError, match="are of a local index"),
+        pytest.raises(UsageError, match="to a local index only"),
         start_feed([DOCUMENTS], FeedOptions(to="http://localhost:1", journal=tmp_path / "j", storage=Storage())),
     ):
         pass

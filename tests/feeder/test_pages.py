@@ -156,7 +156,7 @@ def test_html_encodings_are_those_of_browsers(data, text):
 
 @pytest.mark.parametrize("label", ["iso-2022-kr", "hz-gb-2312", "ISO-2022-CN"])
 def test_encodings_that_browsers_refuse(label):
-    with pytest.raises(CollectionError, match=rf"a\.html is in {label.lower()}, which browsers do not read either"):
+    with pytest.raises(CollectionError, match=rf"a\.html is in {label.lower()}, which browsers do not support"):
         decode_html(f"<meta charset={label}>x".encode(), "a.html")
 
 
@@ -177,7 +177,7 @@ def test_plain_text_is_utf_8_or_says_so(tmp_path):
     assert decode_text(b"\xff\xfe" + WORDS.encode("utf-16-le"), "a") == WORDS == decode_text(WORDS.encode("utf-8-sig"), "a")
     assert decode_text("日本語".encode("iso2022_jp"), "a") == "日本語"
     for data in (b"caf\xe9", b"h\0e\0l\0l\0o\0", "한국어".encode("iso2022_kr")):
-        with pytest.raises(CollectionError, match="a: not UTF-8|a is in an encoding of ISO 2022"):
+        with pytest.raises(CollectionError, match="a is not UTF-8|a is in an unsupported ISO 2022 encoding"):
             decode_text(data, "a")
 
 
@@ -204,7 +204,7 @@ def test_front_matter_is_title_and_metadata(tmp_path):
         Document("b.md", "B", "body", {"year": 2023, "date": "2024-05-06T07:08:09+00:00"}),
         Document("c.md", "C", "# C\r\n", {"year": 1}),
     ]
-    assert notes == ["1 fields of front matter that are not metadata: a.md (author)"]
+    assert notes == ["1 front matter fields that cannot be metadata: a.md (author)"]
     picked = read(tmp_path, columns=ColumnMapping(metadata=("year",)))
     assert [d.metadata for d in picked] == [{"year": 2024}, {"year": 2023}, {"year": 1}]
 
@@ -373,14 +373,17 @@ def test_bad_files_stop_a_folder_unless_they_may_be_skipped(tmp_path):
         "2 files skipped, from where they cannot be read",
         "3 records skipped",
     ]
-    assert all(name in notes[0] for name in ("b.txt: not UTF-8", "c.pdf is not a PDF")) and "d.jsonl:2: not JSON" in notes[1]
+    assert (
+        all(name in notes[0] for name in ("b.txt is not UTF-8", "c.pdf cannot be read as a PDF"))
+        and "d.jsonl:2: not JSON" in notes[1]
+    )
     assert [d.id for d in read(tmp_path / "d.jsonl", skip_bad=True)] == ["1", "5"]
 
 
 def test_pipes_and_devices_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
     for path in (tmp_path / "a.jsonl", "/dev/null"):
-        with pytest.raises(CollectionError, match="is a pipe or a device: give it as standard input"):
+        with pytest.raises(CollectionError, match="is a pipe or a device"):
             read(path)
     for path in ("", "a\0b", "x" * 5000):
         with pytest.raises(CollectionError):
@@ -405,7 +408,7 @@ def test_a_collection_names_what_is_beside_it(tmp_path):
     write(tmp_path, corpus_jsonl='{"_id": "1", "text": "x"}', queries_jsonl="", qrels__test_tsv="", README_md="x", extra_pdf="")
     documents, notes = noted(tmp_path)
     assert [d.id for d in documents] == ["1"]
-    assert notes == ["2 files left out, beside corpus.jsonl: README.md, extra.pdf"]
+    assert notes == ["2 other files skipped beside corpus.jsonl: README.md, extra.pdf"]
 
 
 # -- ids ---------------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_whole_numbers_beside_fractions_in_json_are_never_rounded(tmp_path, tiny
     lines = [{"id": "a", "text": "x", "n": 2**53 + 1}, {"id": "b", "text": "y", "n": 0.5}]
     for order in (lines, lines[::-1], [{"id": "c", "text": "z", "n": [0.5, 2**53 + 1]}]):
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, order)))
-        with pytest.raises(MetadataError, match="not exact as a double"):
+        with pytest.raises(MetadataError, match="double"):
             feed(
                 read(tmp_path / "a.jsonl"), FeedOptions(to=str(tmp_path / "index"), journal=tmp_path / "j", bundle=tiny_bundle)
             )
@@ -99,16 +99,16 @@ def test_cells_can_be_copied_and_documents_have_none(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"a\.csv:1: wanted a header"),
-        ("\n", r"a\.csv:1: wanted a header"),
-        ("id,text,id \n", r"a\.csv:1: column 'id' stands twice"),
-        ("id;text\n1;x\n", r"""a\.csv:1: the header is one column, 'id;text': .* ';'; set delimiter = ';' in feed\.toml"""),
+        ("", r"a\.csv:1: expected a header"),
+        ("\n", r"a\.csv:1: expected a header"),
+        ("id,text,id \n", r"a\.csv:1: column 'id' occurs twice"),
+        ("id;text\n1;x\n", r"""a\.csv:1: the header has one column, 'id;text', .* ';'; set delimiter = ';' in feed\.toml"""),
         ("id\ttext\n", r"separated by a tab"),
         ("id,text\n1,x\n2,x,y\n", r"a\.csv:3: 3 cells, but the header has 2"),
-        ('id,text\n1,x\n2,"open\n3,x\n4,y\n', r"a\.csv:3: a quoted cell .* never ends"),
-        ('id,text\n1,x\n2,"open\n3,"x"\n4,y\n', r"a\.csv:3: a quoted cell .* more after its end"),
+        ('id,text\n1,x\n2,"open\n3,x\n4,y\n', r"a\.csv:3: a quoted cell .* no closing quote"),
+        ('id,text\n1,x\n2,"open\n3,"x"\n4,y\n', r"a\.csv:3: a quoted cell .* after its closing quote"),
         ('id,text\n1,"x"y\n', r"a\.csv:2: a quoted cell"),
-        ("id,text\r1,x\r", r"a\.csv:1: a carriage return"),
+        ("id,text\r1,x\r", r"a\.csv:1: .*carriage return"),
         (b"id,text\n1,\xff\n", r"a\.csv:2: not UTF-8"),
     ],
 )
@@ -161,8 +161,8 @@ def test_the_limit_of_cells_is_not_that_of_the_process(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": "a", "text": "x", "text": "y"}', "'text' stands twice"),
-        ('{"id": "a", "m": {"k": 1, "k": 2}}', "'k' stands twice"),
+        ('{"id": "a", "text": "x", "text": "y"}', "'text' occurs twice"),
+        ('{"id": "a", "m": {"k": 1, "k": 2}}', "'k' occurs twice"),
         ('{"id": "a", "n": NaN}', "NaN is not JSON"),
         ('{"id": "a", "n": -Infinity}', "-Infinity is not JSON"),
         ('{"id": "a", "n": 1e400}', "is inf"),
@@ -245,7 +245,7 @@ def test_odd_values_of_arrow(tmp_path):
     ]
     twice = pa.Table.from_arrays([ids, ids, ids], names=["id", "v", "v"])
     parquet.write_table(twice, tmp_path / "c.parquet")
-    with pytest.raises(CollectionError, match="'v' stands twice"):
+    with pytest.raises(CollectionError, match="'v' occurs twice"):
         read(tmp_path / "c.parquet")
 
 

@@ -40,11 +40,11 @@ def test_texts_that_are_empty_are_told(go, tmp_path, dry_run):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"id": str(n), "title": "t", "text": "x" * (n > 6)}) + "\n" for n in range(9)))
     summary = go(path, dry_run=dry_run)
-    assert [str(n) for n in summary.notes] == ["7 documents have a title alone and no text: 0, 1, 2, 3, 4, ..."]
+    assert [str(n) for n in summary.notes] == ["7 documents have only a title and no text: 0, 1, 2, 3, 4, ..."]
     assert json.loads(json.dumps(summary.to_json()))["notes"][0]["count"] == 7
     path.write_text('{"id": "1", "title": "t", "text": ""}\n{"id": "2"}\n')
     notes = go(path, to=str(tmp_path / "other")).notes
-    assert [n.message for n in notes] == ["documents, all there are, have a title alone and no text"]
+    assert [n.message for n in notes] == ["documents (all of them) have only a title and no text"]
     path.write_text('{"id": "1", "title": "t", "content": "x"}\n{"id": "2"}\n')
-    with pytest.raises(CollectionError, match="no document has a text: 2 records without a text column"):
+    with pytest.raises(CollectionError, match="no document has text: 2 records without a text column"):
         go(path, to=str(tmp_path / "other"))

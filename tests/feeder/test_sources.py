@@ -43,13 +43,13 @@ def test_gzip_and_folder(tmp_path):
     [
         ("{nope", r"a\.jsonl:2: not JSON"),
         ("[1]", r"a\.jsonl:2: must be an object"),
-        ('{"text": "x"}', r"a\.jsonl:2: no id"),
-        ('{"id": " ", "text": "x"}', r"a\.jsonl:2: no id"),
-        ('{"id": null, "text": "x"}', r"a\.jsonl:2: no id(?!.*there is 'id')"),
+        ('{"text": "x"}', r"a\.jsonl:2 has no id"),
+        ('{"id": " ", "text": "x"}', r"a\.jsonl:2 has no id"),
+        ('{"id": null, "text": "x"}', r"a\.jsonl:2 has no id(?!.*to use 'id')"),
         ('{"id": "a", "text": 5}', r"a\.jsonl:2: text must be text"),
         ('{"id": "a", "metadata": []}', None),
         ('{"id": "a", "metadata": [1]}', r"a\.jsonl:2: metadata must be an object"),
-        ('{"id": "a", "metadata": {"k": 1}, "k": 2}', r"a\.jsonl:2: 'k' stands both"),
+        ('{"id": "a", "metadata": {"k": 1}, "k": 2}', r"a\.jsonl:2: 'k' occurs both"),
         ('{"id": "a\\u0000"}', r"a\.jsonl:2: id .* control"),
         ('{"id": "' + "x" * 2000 + '"}', r"a\.jsonl:2: .*id .* longer"),
         ("[" * 100_000, r"a\.jsonl:2: not JSON"),
@@ -76,7 +76,7 @@ def test_a_line_of_100_mb_is_refused_without_reading_it_whole(tmp_path):
     with path.open("wb") as file:
         file.write(b'{"id": "a", "text": "')
         file.truncate(100 << 20)
-    with pytest.raises(CollectionError, match=r"a\.jsonl:1: line longer than 32 MiB"):
+    with pytest.raises(CollectionError, match=r"a\.jsonl:1: .* 32 MiB"):
         read(path)
 
 
@@ -142,7 +142,7 @@ def test_columns_are_mapped(tmp_path):
     )
     assert read(path, SourceSettings(columns)) == [Document("u", "H", "A\n\nB", {"language": "en"})]
     assert read(path, SourceSettings(ColumnMapping(id="@row")))[0].id == "a.jsonl:1"
-    with pytest.raises(CollectionError, match=r"a\.jsonl:1: no column 'key' for the id"):
+    with pytest.raises(CollectionError, match=r"a\.jsonl:1 has no column 'key' for the id"):
         read(path, SourceSettings(ColumnMapping(id="key")))
 
 
@@ -163,7 +163,7 @@ def test_parquet_arrow_and_saved_data_sets(tmp_path):
     for path in (tmp_path / "a.parquet", tmp_path / "a.feather", tmp_path / "set"):
         assert read(path) == wanted
     (folder / "state.json").write_text('{"_data_files": [{"filename": "../a.parquet"}]}')
-    with pytest.raises(CollectionError, match="odd file names"):
+    with pytest.raises(CollectionError, match="file names"):
         read(tmp_path / "set")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(CollectionError, match=r"b\.parquet cannot be read"):
@@ -199,7 +199,7 @@ def test_pdf(tmp_path):
         writer.write(file)
     assert read(tmp_path / "a.pdf") == [Document("a.pdf", "A scan", "", {})]
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 no more")
-    with pytest.raises(CollectionError, match=r"b\.pdf is not a PDF that can be read"):
+    with pytest.raises(CollectionError, match=r"b\.pdf cannot be read as a PDF"):
         read(tmp_path / "b.pdf")
 
 
@@ -219,7 +219,7 @@ def test_one_array_of_objects(tmp_path):
     path.write_text(json.dumps([{"id": str(n), "text": "é" * 1000} for n in range(3000)]))
     assert [d.id for d in read(path)] == [str(n) for n in range(3000)]
     path.write_text('[{"id": "a"}, {"id": ')
-    with pytest.raises(CollectionError, match="element 2 of the array is cut off"):
+    with pytest.raises(CollectionError, match="element 2 of the array"):
         read(path)
     for text in (
         '[{"id": "a"} {"id": "b"}]',
@@ -229,7 +229,7 @@ def test_one_array_of_objects(tmp_path):
         '[{"id": "a"}] x',
     ):
         path.write_text(text)
-        with pytest.raises(CollectionError, match="element 2 of the array|something follows"):
+        with pytest.raises(CollectionError, match="element 2 of the array|after the end"):
             read(path)
     path.write_text(" [ ] \n")
     assert read(path) == []
@@ -247,7 +247,7 @@ def test_zstandard_and_files_that_unpack_to_far_too_much(tmp_path):
     line = b'{"id": "a", "text": "' + b"x" * (1 << 20) + b'"}\n'
     for name, pack in (("b.jsonl.zst", zstandard.compress), ("b.jsonl.gz", gzip.compress)):
         (tmp_path / name).write_bytes(pack(line * 80))
-        with pytest.raises(CollectionError, match="unpacks to far more than its size"):
+        with pytest.raises(CollectionError, match="limits.unpacked"):
             read(tmp_path / name, SourceSettings(limits=SourceLimits(unpacked=1)))
 
 

@@ -117,7 +117,7 @@ def test_rows_of_many_documents_are_asked_in_parts(vespa, open_target):
     assert {id_: len(of) for id_, of in found.items()} == {"a": 5, "b": 1, "c": 4}
     target.put([encoded("d", 9)])
     target.settled(wait=True)
-    with pytest.raises(VespaRefused, match="has 9 passages, and 8 is the most"):
+    with pytest.raises(VespaRefused, match="has 9 passages; the limit is 8"):
         rows.of(["d"])
     rows.close()
 

@@ -86,7 +86,7 @@ def test_metrics_are_of_the_moment_and_end_with_the_feed():
         assert scraped(metrics.port)["documents_total", "acknowledged"] == 0
         states.append(STATE)
         found = scraped(metrics.port)
-        with pytest.raises(UsageError, match=f"port {metrics.port} of 127.0.0.1 cannot be had"):
+        with pytest.raises(UsageError, match=f"port {metrics.port} of 127.0.0.1"):
             FeedMetrics(metrics.port, lambda: STATE)
     wanted = {
         ("expected_documents",): 5_000,

@@ -62,9 +62,9 @@ def test_a_folder_with_a_doubtful_name_is_written_with_a_dot(tmp_path, monkeypat
 def test_messages_say_how_to_write_either():
     with pytest.raises(UsageError, match="write http://localhost:8080 for Vespa, or ./localhost:8080 for a folder"):
         locate("localhost:8080")
-    with pytest.raises(UsageError, match="is a URL, where a path is needed"):
+    with pytest.raises(UsageError, match="is a URL"):
         as_path("http://host")
-    with pytest.raises(UsageError, match="is not an address"):
+    with pytest.raises(UsageError, match="is not the address"):
         vespa_url("folder")
 
 

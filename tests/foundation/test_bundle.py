@@ -62,13 +62,13 @@ def test_a_copy_is_the_same_bundle(folder, tmp_path):
 
 def test_a_changed_byte(folder):
     (folder / "model.onnx").write_bytes(b"moded")
-    with pytest.raises(BundleError, match=r"model\.onnx was changed"):
+    with pytest.raises(BundleError, match=r"model\.onnx has changed"):
         Bundle.open(folder)
 
 
 def test_a_missing_file(folder):
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(BundleError, match=r"tokenizer\.json .* is missing"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json.* is missing"):
         Bundle.open(folder)
 
 
@@ -97,7 +97,7 @@ def test_files_may_be_links_as_in_a_snapshot_of_a_hub(folder, tmp_path):
         (tmp_path / "outside").write_bytes(b"moded")
         (folder / "model.onnx").unlink()
         (folder / "model.onnx").symlink_to(tmp_path / "outside")
-        with pytest.raises(BundleError, match=r"model\.onnx was changed"):
+        with pytest.raises(BundleError, match=r"model\.onnx has changed"):
             Bundle.open(folder, verify=verify)
 
 
@@ -110,9 +110,9 @@ def test_copying_reads_a_model_in_pieces(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format_version=99), "format version 99 unknown"),
-        (lambda d: d.update(surprise=1), "key surprise: unknown"),
-        (lambda d: d["query"]["expansion"].update(colour=1), "key query.expansion.colour: unknown; known: length, token_id"),
+        (lambda d: d.update(format_version=99), "format version 99"),
+        (lambda d: d.update(surprise=1), "key surprise"),
+        (lambda d: d["query"]["expansion"].update(colour=1), "key query.expansion.colour: .*known: length, token_id"),
         (lambda d: d.pop("dim"), "key dim: is missing"),
         (lambda d: d.update(dim="8"), "key dim: must be int, got str"),
         (lambda d: d.update(dim=0), "positive"),
@@ -139,7 +139,7 @@ def test_a_manifest_that_is_no_json_object(folder, text):
 def test_a_folder_that_is_no_bundle(tmp_path):
     with pytest.raises(BundleError, match="is not a bundle"):
         Bundle.open(tmp_path)
-    with pytest.raises(BundleError, match="no folder"):
+    with pytest.raises(BundleError, match="does not exist"):
         Bundle.open(tmp_path / "absent")
 
 
@@ -155,7 +155,7 @@ def test_registered_bundles_are_found_by_checksum(folder, tmp_path):
     register_bundle(bundle, tmp_path)
     assert find_bundle(bundle.sha256, tmp_path).path == folder
     edit(folder, lambda data: data.update(source="another"))
-    with pytest.raises(BundleError, match="was replaced"):
+    with pytest.raises(BundleError, match="has been replaced"):
         find_bundle(bundle.sha256, tmp_path)
 
 
@@ -183,8 +183,8 @@ def test_files_of_dense_models_are_checked_and_copied(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("../m", {}, "must be named by small letters"),
-        ("M", {}, "must be named by small letters"),
+        ("../m", {}, r"'\.\./m'"),
+        ("M", {}, "'M'"),
         ("m", {"dim": 0}, r"dense\.m: dim must be from 1 to 65536"),
         ("m", {"dim": 1 << 20}, r"dense\.m: dim must be"),
         ("m", {"models": {"int8": "x"}}, "models has no fp32"),

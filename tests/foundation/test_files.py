@@ -131,14 +131,14 @@ def test_what_is_not_ours_is_refused_by_name_before_the_work(tmp_path, monkeypat
     (tmp_path / "file").write_text("text")
     monkeypatch.chdir(work)
     for target, reason in (
-        (work, "is not empty"), (tmp_path / "link", "is not empty"), (tmp_path / "file", "is a file"),
-        (files.Path("."), "is not empty"), (files.Path(".."), "is not empty"), (files.Path("/"), "is not empty"),
+        (work, "did not write"), (tmp_path / "link", "did not write"), (tmp_path / "file", "is a file"),
+        (files.Path("."), "did not write"), (files.Path(".."), "did not write"), (files.Path("/"), "did not write"),
     ):  # fmt: skip
         for begin in (
             lambda path: replace_folder(path, owned=is_ours).__enter__(),
             lambda path: check_folder(path, owned=is_ours),
         ):
-            with pytest.raises(UsageError, match=f"^{target} {reason}"):
+            with pytest.raises(UsageError, match=f"^{target} .*{reason}"):
                 begin(target)
         if target != tmp_path / "file":
             with pytest.raises(UsageError, match="not removed"):
@@ -148,7 +148,7 @@ def test_what_is_not_ours_is_refused_by_name_before_the_work(tmp_path, monkeypat
 
 
 def test_what_came_while_the_folder_was_built_is_not_replaced(tmp_path):
-    with pytest.raises(UsageError, match="is not empty"), replace_folder(tmp_path / "f", owned=is_ours) as staging:
+    with pytest.raises(UsageError, match="did not write"), replace_folder(tmp_path / "f", owned=is_ours) as staging:
         (staging / "ours").touch()
         (tmp_path / "f").mkdir()
         (tmp_path / "f" / "mine").write_text("mine")
@@ -231,12 +231,12 @@ def test_a_folder_is_claimed_for_one_kind_of_work(tmp_path):
         (tmp_path / "a", "demo"),
         (tmp_path / "a" / "b" / "more", "demo"),
     ):
-        with pytest.raises(UsageError, match=f"{folder} is not the folder of a {kind}"):
+        with pytest.raises(UsageError, match=f"{folder} is not a {kind} folder"):
             claim_folder(folder, kind)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
 def test_a_file_system_that_takes_no_files_is_found_before_the_work():
     for path in (Path("/proc/x.html"), Path("/proc/x/y.html")):
-        with pytest.raises(OSError, match="folder /proc cannot be written"):
+        with pytest.raises(OSError, match="folder /proc"):
             check_writable(path.parent)

@@ -40,10 +40,10 @@ def test_what_fits_is_the_dataclass():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "key colour: unknown; known: name, parts, named, best, on"),
-        ({"best": {"count": 1, "size": 2}}, "key best.size: unknown; known: count, share"),
-        ({"parts": [{"count": 1}, {"count": 1, "size": 2}]}, r"key parts\[1\].size: unknown"),
-        ({"named": {"x": {"count": 1, "size": 2}}}, "key named.x.size: unknown"),
+        ({"colour": 1}, "key colour: .*unknown; known: name, parts, named, best, on"),
+        ({"best": {"count": 1, "size": 2}}, "key best.size: .*unknown; known: count, share"),
+        ({"parts": [{"count": 1}, {"count": 1, "size": 2}]}, r"key parts\[1\].size: .*unknown"),
+        ({"named": {"x": {"count": 1, "size": 2}}}, "key named.x.size: .*unknown"),
         ({"name": 5}, "key name: must be str, got int"),
         ({"on": 1}, "key on: must be bool, got int"),
         ({"best": {"count": True}}, "key best.count: must be int, got bool"),
@@ -95,8 +95,8 @@ def test_a_type_inside_mappings_inside_lists_is_named_by_its_key():
         (b"\xff", "file cannot be read: it is not JSON .*: make it again"),
         ("[" * 100_000, "file cannot be read: it is not JSON .*: make it again"),
         ("[]", "file cannot be read: it is not a JSON object: make it again"),
-        ("{}", "file: format version None unknown, this release reads 2: make it again"),
-        ('{"format_version": "2"}', "file: format version '2' unknown, this release reads 2: make it again"),
+        ("{}", "file: format version None .* reads 2: make it again"),
+        ('{"format_version": "2"}', "file: format version '2' .* reads 2: make it again"),
     ],
 )
 def test_what_is_another_file_is_refused(text, message):
@@ -108,5 +108,5 @@ def test_an_object_comes_without_what_says_what_it_is():
     assert parse('{"format_version": 2, "a": 1}', LocalIndexError, "file", format_version=2) == {"a": 1}
     text = json.dumps(sealed({"format_version": 2, "a": 1}))
     assert parse_sealed(text.encode(), LocalIndexError, "file", format_version=2) == {"a": 1}
-    with pytest.raises(LocalIndexError, match="file was changed"):
+    with pytest.raises(LocalIndexError, match="file has changed"):
         parse_sealed(text.replace("1", "3").encode(), LocalIndexError, "file", format_version=2)

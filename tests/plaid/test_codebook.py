@@ -142,7 +142,7 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(BundleError, match=r"c\.npz"):
             Codebook.load(path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(BundleError, match="no codebook, or is damaged"):
+    with pytest.raises(BundleError, match="not a codebook, or is damaged"):
         Codebook.load(tmp_path / "one.npy")
     with pytest.raises(BundleError, match="no codebook"):
         Codebook.load(tmp_path / "none.npz")

@@ -43,16 +43,16 @@ def numbers_of(numbers):
 
 
 BAD = [
-    (None, "passage 'd0#0': its vector of dense model 'dense' is missing"),
-    ({"dense": unit(np.ones(12))}, "its vector of dense model 'other' is missing"),
+    (None, "passage 'd0#0': the vector of dense model 'dense' is missing"),
+    ({"dense": unit(np.ones(12))}, "vector of dense model 'other' is missing"),
     ({"third": np.ones(3)}, "no dense model 'third': its dense models are dense, other"),
     ({"dense": unit(np.ones(11)), "other": np.ones(7)}, r"dense vector 'dense' must be 12 finite numbers, got shape \[11\]"),
     ({"dense": unit(np.ones((1, 12))), "other": np.ones(7)}, r"got shape \[1, 12\]"),
     ({"dense": np.full(12, np.nan), "other": np.ones(7)}, "must be 12 finite numbers"),
     ({"dense": ["a"] * 12, "other": np.ones(7)}, "must be numbers"),
-    ({"dense": np.ones(12), "other": np.ones(7)}, "has length 3.464, the index takes vectors of length 1"),
-    ({"dense": np.zeros(12), "other": np.ones(7)}, "has length 0, the index takes vectors of length 1"),
-    ({"dense": unit(np.ones(12)), "other": np.full(7, 1e4)}, "takes vectors shorter than 1000"),
+    ({"dense": np.ones(12), "other": np.ones(7)}, "'dense' has length 3.464"),
+    ({"dense": np.zeros(12), "other": np.ones(7)}, "'dense' has length 0"),
+    ({"dense": unit(np.ones(12)), "other": np.full(7, 1e4)}, "shorter than 1000"),
 ]
 
 
@@ -89,7 +89,7 @@ def test_an_index_with_dense_models_has_a_format_of_its_own(index):
     assert version["dense"] == {"dense": {"dim": 12, "normalized": True}, "other": {"dim": 7, "normalized": False}}
     files = version["segments"][0]["files"]
     assert files["dense-dense.npy"]["bytes"] == 128 + 3 * 12 and files["dense-dense.scales.npy"]["bytes"] == 128 + 3 * 4
-    with pytest.raises(LocalIndexError, match="format version 4 unknown, this release reads 5"):
+    with pytest.raises(LocalIndexError, match="format version 4 .* reads 5"):
         type(index.snapshot.version).from_json(path.read_bytes().replace(b'"format_version": 5', b'"format_version": 4'), "x")
 
 
@@ -98,7 +98,7 @@ def test_a_query_of_another_shape_is_refused(index, vector):
     for ask in (lambda: index.dense_search("dense", vector, 5), lambda: index.dense_scores("dense", vector, ["d0#0"])):
         with pytest.raises(UsageError, match="query vector of dense model 'dense'"):
             ask()
-    with pytest.raises(UsageError, match="k must be at least 1"):
+    with pytest.raises(UsageError, match="k must be a whole number of at least 1"):
         index.dense_search("dense", np.ones(12), 0)
 
 
@@ -197,7 +197,7 @@ def test_files_that_do_not_fit_are_refused_by_name(index, tmp_path):
     for name in ("dense-dense.npy", "dense-other.scales.npy"):
         files = {file: listed for file, listed in entry.files.items() if file != name}
         lacking = dataclasses.replace(version, segments=(dataclasses.replace(entry, files=files),))
-        with pytest.raises(LocalIndexError, match=f"its version lists no '{name}'"):
+        with pytest.raises(LocalIndexError, match=f"its version does not list '{name}'"):
             type(index.snapshot)(index.path, lacking)
     wider = dataclasses.replace(version, dense={"dense": dataclasses.replace(version.dense["dense"], dim=13)})
     with pytest.raises(LocalIndexError, match=r"dense-dense\.npy has shape \(5, 12\), not \(5, 13\)"):

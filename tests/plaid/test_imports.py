@@ -133,9 +133,9 @@ def test_pylates_ids_from_its_pickled_table(bundle, tmp_path: Path) -> None:
         index = import_index(tmp_path / source, tmp_path / target, bundle=bundle)
         assert [passage.document_id for passage in index.iter_passages()] == list(names.values())
     table.write_bytes(pickle.dumps({0: "one"}))
-    refused(tmp_path / "pylate", bundle, tmp_path, "table of 1 ids is not about the 40 passages")
+    refused(tmp_path / "pylate", bundle, tmp_path, "has 1 ids.* 40 passages")
     table.write_bytes(pickle.dumps({0: 1}))
-    refused(tmp_path / "pylate", bundle, tmp_path, "no table of passage numbers")
+    refused(tmp_path / "pylate", bundle, tmp_path, "not a table of passage numbers")
     table.write_bytes(pickle.dumps(os.system))
     refused(tmp_path / "pylate", bundle, tmp_path, "refused: it names posix.system")
 
@@ -158,7 +158,7 @@ def test_documents_that_the_user_names(bundle, tmp_path: Path) -> None:
     index = import_index(GOLDEN / "ragatouille-2", tmp_path / "b", bundle=bundle, documents=documents)
     assert index.passage("d3#1") is None, "passage 7 was removed"
     assert index.passage("d4#0").text == "text 8"
-    with pytest.raises(LocalIndexError, match="documents given are 39, but there are 40 passages"):
+    with pytest.raises(LocalIndexError, match="documents given number 39, but there are 40 passages"):
         import_index(GOLDEN / "colbert-ai-1", tmp_path / "c", bundle=bundle, documents=documents[1:])
     with pytest.raises(MetadataError, match="is long in document 'd0' but string in 'd1'"):
         mixed = [Document(f"d{n}", metadata={"x": "one" if n == 1 else n}) for n in range(40)]
@@ -171,7 +171,7 @@ def test_tsv_collections(tmp_path: Path) -> None:
     file.write_text("0\tfirst text\n1\tsecond text\ttitle\n", encoding="utf-8")
     assert list(TsvCollection(file)) == [Document("0", "", "first text"), Document("1", "title", "second text")]
     file.write_text("0\tfirst text\n7\tsecond text\n")
-    with pytest.raises(LocalIndexError, match=r"collection.tsv:2: 1, a tab and the passage's text"):
+    with pytest.raises(LocalIndexError, match=r"collection.tsv:2: expected 1, a tab"):
         list(TsvCollection(file))
 
 
@@ -187,7 +187,7 @@ def test_lists_of_texts_larger_than_a_block(tmp_path: Path, monkeypatch: pytest.
         assert list(iterate_texts(file)) == []
         for broken in ("", "[", '["a"', '["a",]', '["a" "b"]', '{"a": 1}', '["a]', '"a"', '[,"a"]'):
             file.write_text(broken)
-            with pytest.raises(LocalIndexError, match="cannot be read as a list of texts"):
+            with pytest.raises(LocalIndexError, match="collection"):
                 list(iterate_texts(file))
     file.write_text("[1]")
     with pytest.raises(LocalIndexError, match="holds int"):
@@ -231,20 +231,18 @@ def refused(source: Path, bundle, tmp_path: Path, message: str) -> None:
 def test_no_index_names_what_is_missing(copy, bundle, tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", bundle, tmp_path, "no folder")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", bundle, tmp_path, "no index that can be imported: for one of colbert-ai .* it lacks metadata")
+    refused(tmp_path / "empty", bundle, tmp_path, "not an index that can be imported: as a colbert-ai .* it lacks metadata")
     folder = copy("colbert-ai-1")
     (folder / "buckets.pt").unlink()
-    refused(
-        folder, bundle, tmp_path, "for one of colbert-ai or RAGatouille it lacks buckets.pt; for one of fast-plaid it lacks"
-    )
+    refused(folder, bundle, tmp_path, "colbert-ai or RAGatouille index it lacks buckets.pt; .*fast-plaid index it lacks")
 
 
 def test_another_bundle_is_refused(bundle, tmp_path: Path) -> None:
     other = fake_bundle(tmp_path / "other", 16)
-    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "vectors of 32 dimensions, the bundle .* of 16")
+    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "vectors of 32 dimensions, .* 16")
     book = train_codebook(unit(np.random.default_rng(0).standard_normal((500, DIM))), bits=2)
     other = fake_bundle(tmp_path / "with codebook", DIM, book)
-    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "1 bits a dimension, the codebook of the bundle .* 2")
+    refused(GOLDEN / "colbert-ai-1", other, tmp_path, "1 bits per dimension, .*codebook.* 2")
 
 
 def changed(path: Path, **values: object) -> None:
@@ -256,17 +254,17 @@ def changed(path: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("fast-plaid-2", "metadata.json", {"nbits": 8}, "has 8 bits a dimension; 1, 2 and 4 can be imported"),
-        ("fast-plaid-2", "metadata.json", {"nbits": "2"}, "has '2' bits a dimension"),
+        ("fast-plaid-2", "metadata.json", {"nbits": 8}, "has 8 bits per dimension"),
+        ("fast-plaid-2", "metadata.json", {"nbits": "2"}, "has '2' bits per dimension"),
         ("fast-plaid-2", "metadata.json", {"nbits": 4}, r"weights \(4,\) for 4 bits"),
         ("fast-plaid-2", "metadata.json", {"num_chunks": 2}, "doclens.1.json is missing"),
         ("fast-plaid-2", "metadata.json", {"num_chunks": -1}, "num_chunks is -1"),
         ("fast-plaid-2", "metadata.json", {"num_chunks": None}, "num_chunks is 'None', not a whole number"),
         ("colbert-ai-1", "metadata.json", {"config": None}, "has no config"),
-        ("colbert-ai-1", "metadata.json", {"config": {"dim": 64, "nbits": 1}}, "of 32 dimensions, its config says 64"),
-        ("ragatouille-2", "docid_metadata_map.json", {"doc-1": 3}, "metadata is no object"),
-        ("ragatouille-2", "pid_docid_map.json", {"50": "more"}, "has 39 passages, the index 38"),
-        ("ragatouille-2", "pid_docid_map.json", {"0": None}, "no map of numbers to document ids"),
+        ("colbert-ai-1", "metadata.json", {"config": {"dim": 64, "nbits": 1}}, "32 dimensions, .* 64"),
+        ("ragatouille-2", "docid_metadata_map.json", {"doc-1": 3}, "docid_metadata_map.json is damaged"),
+        ("ragatouille-2", "pid_docid_map.json", {"50": "more"}, "has 39 passages, but the index has 38"),
+        ("ragatouille-2", "pid_docid_map.json", {"0": None}, "pid_docid_map.json is damaged"),
     ],
 )  # fmt: skip
 def test_damaged_json(name: str, file: str, change: dict, message: str, copy, bundle, tmp_path: Path) -> None:
@@ -278,16 +276,16 @@ def test_damaged_json(name: str, file: str, change: dict, message: str, copy, bu
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("colbert-ai-1", "metadata.json", b"[]", "its top is list, not dict"),
+        ("colbert-ai-1", "metadata.json", b"[]", "is list, not dict"),
         ("colbert-ai-1", "metadata.json", b"{", "metadata.json cannot be read"),
         ("colbert-ai-1", "metadata.json", b"[" * 100_000, "metadata.json cannot be read"),
-        ("colbert-ai-1", "doclens.0.json", b"[-1]", "no list of lengths"),
+        ("colbert-ai-1", "doclens.0.json", b"[-1]", "not a list of lengths"),
         ("colbert-ai-1", "doclens.0.json", b"[0]", "has no passages"),
         ("colbert-ai-1", "doclens.0.json", b"[3, 4]", "its passages have 7 rows"),
-        ("colbert-ai-1", "centroids.pt", b"", "no file that torch 1.6 or newer wrote"),
-        ("colbert-ai-1", "centroids.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "no file that torch 1.6 or newer wrote"),
-        ("colbert-ai-1", "centroids.pt", b"PK\x03\x04 and more", "is damaged: no whole zip archive"),
-        ("ragatouille-2", "collection.json", b'["only one"]', "has 1 passages, the index 38"),
+        ("colbert-ai-1", "centroids.pt", b"", "torch 1.6 or newer"),
+        ("colbert-ai-1", "centroids.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch 1.6 or newer"),
+        ("colbert-ai-1", "centroids.pt", b"PK\x03\x04 and more", "centroids.pt is damaged"),
+        ("ragatouille-2", "collection.json", b'["only one"]', "has 1 passages, but the index has 38"),
         ("fast-plaid-1", "centroids.npy", b"\x93NUMPY", "centroids.npy is damaged"),
         ("fast-plaid-2", "metadata.db", b"no database" * 100, "cannot be read as a SQLite database"),
     ],
@@ -307,7 +305,7 @@ def test_damaged_files(name: str, file: str, content: bytes, message: str, copy,
         ("0.codes.npy", np.zeros(285, np.float32), "0.codes.npy is damaged: it holds float32"),
         ("0.residuals.npy", np.zeros((285, 4), np.uint8), r"residuals \(285, 4\)"),
         ("centroids.npy", np.full((32, 32), np.nan, np.float16), "a centroid is not finite"),
-        ("centroids.npy", np.full((32, 32), 1.0, np.float16), "has a centroid that is not of length one"),
+        ("centroids.npy", np.full((32, 32), 1.0, np.float16), "length is not one"),
         ("bucket_cutoffs.npy", np.array([3, 2, 1], np.float32), "cutoffs must ascend"),
         ("bucket_weights.npy", np.array([3, 2, np.inf, 1], np.float32), "weights must be finite"),
         ("centroids.npy", np.array([os.system], object), "centroids.npy is damaged"),
@@ -424,7 +422,7 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
         (Call(Named("builtins", "getattr"), Named("torch", "FloatStorage"), "_dtype"), "it names builtins.getattr"),
         (Call(Named("torch", "load"), "x"), "it names torch.load"),
         (Named("torch._utils", "_rebuild_tensor_v2.__class__"), "it names torch._utils._rebuild_tensor_v2.__class__"),
-        (Call(Named("torch", "FloatStorage"), 3), "refused: it calls what is no function"),
+        (Call(Named("torch", "FloatStorage"), 3), "refused: it calls something that is not a function"),
         (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1), "ValueError"),
         (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1, 0, (1,), (1,)), "a tensor of unknown form"),
         (Call(Named("collections", "OrderedDict"), ((1, 2),)), "TypeError"),
@@ -436,14 +434,14 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
         (tensor("FloatStorage", "0", 2, 0, (1, 1), (1,)), "impossible shape"),
         (tensor("FloatStorage", "0", 2, 0, (-1,), (1,)), "impossible shape"),
         (tensor("FloatStorage", "0", 2, 0, (1,) * 9, (1,) * 9), "impossible shape"),
-        (tensor("FloatStorage", "0", 3, 0, (1,), (1,)), "has 8 bytes, its 3 numbers take 12"),
+        (tensor("FloatStorage", "0", 3, 0, (1,), (1,)), "has 8 bytes, but its 3 numbers take 12"),
         (tensor("FloatStorage", "0", "2", 0, (1,), (1,)), "a storage of unknown form"),
         (tensor("FloatStorage", "../0", 2, 0, (1,), (1,)), "it has no archive/data/../0"),
         (tensor("FloatStorage", "9", 2, 0, (1,), (1,)), "it has no archive/data/9"),
         (tensor("ComplexStorage", "0", 2, 0, (1,), (1,)), "it names torch.ComplexStorage"),
         (b"", "is damaged: data.pkl"),
         (b"\xff.", "is damaged: data.pkl"),
-        (b"\x8a\x04\xff\xff\xff\x7f.", "does not hold a tensor"),
+        (b"\x8a\x04\xff\xff\xff\x7f.", "must hold a tensor"),
         (b"cposix\nsystem\n(S'touch x'\ntR.", "it names posix.system"),
         (b"(X\x01\x00\x00\x00xiposix\nsystem\n.", "it has the pickle opcode INST"),
         (b"(cposix\nsystem\no.", "it names posix.system"),
@@ -452,8 +450,8 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
         (b"\x82\x01.", "it has the pickle opcode EXT1"),
         (b"\x97.", "it has the pickle opcode NEXT_BUFFER"),
         (b"\x96" + bytes(7) + b"\x40.", "is damaged: data.pkl"),
-        (b"]r\xff\xff\xff\x7f.", "does not hold a tensor"),
-        (b"}" + b"N" + b"\x85" * 1000 + b"Ns.", "a key of a table is no number and no text"),
+        (b"]r\xff\xff\xff\x7f.", "must hold a tensor"),
+        (b"}" + b"N" + b"\x85" * 1000 + b"Ns.", "a dict key is neither"),
         (b"]" * (1 << 17) + b".", "more than 65536 lists"),
         (b"\x8c\x05posix\x8c\x06system\x93.", "it names posix.system"),
         (b"(c__main__\nX\n}b.", "it names __main__.X"),
@@ -478,10 +476,10 @@ def test_archives_that_torch_does_not_write(tmp_path: Path) -> None:
     file = tmp_path / "x.pt"
     good = tensor("FloatStorage", "0", 2, 0, (2,), (1,))
     torch_file(file, good, zipfile.ZIP_DEFLATED, n0=bytes(8))
-    with pytest.raises(LocalIndexError, match="is packed or encrypted"):
+    with pytest.raises(LocalIndexError, match="compressed or encrypted"):
         read_torch_file(file)
     torch_file(file, b"\x80\x02" + b"N0" * (1 << 20) + b"N.")
-    with pytest.raises(LocalIndexError, match="1048576 are allowed"):
+    with pytest.raises(LocalIndexError, match="1048576"):
         read_torch_file(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("data.pkl", b"")
@@ -507,11 +505,11 @@ def test_archives_that_torch_does_not_write(tmp_path: Path) -> None:
     with pytest.raises(LocalIndexError, match="more than 16 tensors"):
         read_torch_file(file)
     torch_file(file, (good, tensor("FloatStorage", "0", 1, 0, (1,), (1,))), n0=bytes(8))
-    with pytest.raises(LocalIndexError, match="has 8 bytes, its 1 numbers take 4"):
+    with pytest.raises(LocalIndexError, match="has 8 bytes, but its 1 numbers take 4"):
         read_torch_file(file)
     torch_file(file, good, n0=bytes(8))
     file.write_bytes(b"PK\x03\x04" + file.read_bytes())
-    with pytest.raises(LocalIndexError, match="its first member is not where the file begins"):
+    with pytest.raises(LocalIndexError, match="first member"):
         read_torch_file(file)
 
 
@@ -525,7 +523,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     data[ending:ending] = more
     struct.pack_into("<HHI", data, ending + len(more) + 8, 3, 3, ending + len(more) - data.index(b"PK\x01\x02"))
     file.write_bytes(data)
-    with pytest.raises(LocalIndexError, match="members are larger than the file|Overlapped"):
+    with pytest.raises(LocalIndexError, match="exceed the size of the file|Overlapped"):
         read_torch_file(file)
 
 
@@ -536,17 +534,17 @@ def test_pipes_and_devices_in_an_index_are_not_read(file: str, copy, bundle, tmp
     (folder / file).unlink()
     os.mkfifo(folder / file)
     if file != "metadata.db":  # which is used where it is a file
-        refused(folder, bundle, tmp_path, "no regular file")
+        refused(folder, bundle, tmp_path, "not a regular file")
     (folder / file).unlink()
     (folder / file).symlink_to("/dev/zero")
     if file != "metadata.db":
-        refused(folder, bundle, tmp_path, "no regular file")
+        refused(folder, bundle, tmp_path, "not a regular file")
 
 
 def test_torch_files_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.pt")
     for path in (tmp_path / "x.pt", tmp_path, Path("/dev/zero")):
-        with pytest.raises(LocalIndexError, match="no regular file"):
+        with pytest.raises(LocalIndexError, match="not a regular file"):
             read_torch_file(path)
 
 

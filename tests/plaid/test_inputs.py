@@ -93,12 +93,12 @@ def test_what_is_no_vector_is_refused(tmp_path):
 def test_counts_are_whole_numbers(tmp_path):
     index = made(tmp_path)
     for k in (2.5, "3", True, None, 0, -1):
-        with pytest.raises(UsageError, match="k must be at least 1"):
+        with pytest.raises(UsageError, match="k must be a whole number of at least 1"):
             index.search(VECTORS[0], k)
-        with pytest.raises(UsageError, match="k must be at least 1"):
+        with pytest.raises(UsageError, match="k must be a whole number of at least 1"):
             index.search_many([VECTORS[0]], k)
     for threads in (-1, 0, 1.5, "2"):
-        with pytest.raises(UsageError, match="threads must be at least 1"):
+        with pytest.raises(UsageError, match="threads must be a whole number of at least 1"):
             index.search_many([VECTORS[0]], 3, threads=threads)
     assert len(index.search(VECTORS[0], np.int64(3)).hits) == 3
     assert len(index.search_many([VECTORS[0]], 3, threads=1)[0].hits) == 3

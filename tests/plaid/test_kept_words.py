@@ -139,7 +139,7 @@ def test_words_that_name_other_passages_are_found_when_segments_are_joined(index
     path.write_bytes(whole[:128] + number.to_bytes(4, "little", signed=True) + whole[132:])
     with LocalIndex.open(index.path).writer() as writer:
         writer.put(passage("new", text="a lock"), VECTORS[0])
-        with pytest.raises(LocalIndexError, match=r"words_postings.npy names passages that are not there"):
+        with pytest.raises(LocalIndexError, match=r"words_postings\.npy"):
             writer.commit(compact=True)
 
 

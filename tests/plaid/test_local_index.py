@@ -250,9 +250,9 @@ def test_the_bundles_codebook_is_taken_with_its_bits(tmp_path, corpus):
 def test_bits_that_an_index_cannot_have_are_refused(tmp_path, bundle, corpus):
     """Those of the bundle's codebook were taken instead, silently."""
     two = fake_bundle(tmp_path / "b", codebook=train_codebook(np.concatenate(corpus[:20]), bits=2))
-    with pytest.raises(UsageError, match="codebook has 2 bits, not 4: leave bits out, or export with --bits 4"):
+    with pytest.raises(UsageError, match="codebook has 2 bits, not 4; .*--bits 4"):
         LocalIndex.create(tmp_path / "i", bundle=two, schema=SCHEMA, bits=4)
-    with pytest.raises(UsageError, match="bits are of codec residual, codec binary has none"):
+    with pytest.raises(UsageError, match="bits .*not to binary"):
         LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, codec="binary", bits=1)
     assert not (tmp_path / "i").exists()
 

@@ -47,6 +47,6 @@ def test_queries_are_searched_side_by_side(search, monkeypatch, candidates):
 
 def test_an_error_of_one_query_is_that_of_all(search):
     questions = [EncodedQuery(VECTORS[0], ""), EncodedQuery(VECTORS[0][:, :3], "")]
-    with pytest.raises(UsageError, match="query vectors have shape"):
+    with pytest.raises(UsageError, match="query vectors must have shape"):
         finished(search.search_many(questions, SearchOptions(5), time.monotonic() + 60))
     assert finished(search.search_many([], SearchOptions(5), time.monotonic() + 60)) == []

@@ -52,5 +52,5 @@ def test_lengths_that_do_not_fit_are_refused(lengths):
 
 
 def test_widths_that_differ_are_refused():
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match="same width"):
         maxsim(np.ones((1, 4), np.float32), np.ones((3, 5), np.float32))

@@ -179,7 +179,7 @@ def test_codebooks_and_thresholds() -> None:
 def test_a_codebook_of_a_bundle(tmp_path: Path) -> None:
     book = train_codebook(np.tile(np.eye(16, dtype=np.float32), (20, 1)), bits=1)
     np.savez(tmp_path / "bad.npz", centroids=book.centroids * NAN, cutoffs=book.cutoffs, weights=book.weights, bits=np.int32(1))
-    with pytest.raises(BundleError, match="bad.npz is no codebook, or is damaged: centroids must be finite"):
+    with pytest.raises(BundleError, match="bad.npz is not a codebook, or is damaged: centroids must be finite"):
         Codebook.load(tmp_path / "bad.npz")
 
 
@@ -213,7 +213,7 @@ def test_a_graph_that_gives_none(tmp_path: Path) -> None:
     bundle = fake_bundle(tmp_path / "b")
     check_finite([np.zeros((2, 4), np.float32), np.zeros((0, 4), np.float32)], bundle)
     for value in (NAN, math.inf):
-        with pytest.raises(BundleError, match="gives vectors that are no finite numbers"):
+        with pytest.raises(BundleError, match="vectors that are not finite"):
             check_finite([np.zeros((2, 4), np.float32), np.full((1, 4), value, np.float32)], bundle)
 
 

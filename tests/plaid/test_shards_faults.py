@@ -94,7 +94,7 @@ def test_a_late_shard_makes_part_of_an_answer_and_its_late_answer_is_never_anoth
         try:
             for _ in range(2):
                 part = found(index)
-                assert part.missing == ("shard-1: gave no answer within 2 s",)
+                assert part.missing == ("shard-1: did not answer within 2 s",)
                 assert part.coverage == pytest.approx(index.readers()[0].passages / 60)
                 assert part.hits == [hit for hit in one.hits if index.readers()[0].passage(hit.passage.id)]
         finally:
@@ -111,7 +111,7 @@ def test_require_full_makes_a_late_shard_an_error(folder):
         found(index)
         index.settings = strict
         os.kill(worker_pids(index)[0], signal.SIGSTOP)
-        with pytest.raises(LocalIndexError, match="shard-0: gave no answer within 2 s"):
+        with pytest.raises(LocalIndexError, match="shard-0: did not answer within 2 s"):
             found(index)
         os.kill(worker_pids(index)[1], signal.SIGSTOP)
         index.settings = SHORT
@@ -298,7 +298,7 @@ def test_what_was_not_committed_is_taken_up_or_dropped_in_all_shards(tmp_path, b
         with index.writer(resume=resume) as writer:
             assert len(writer.pending) == expected
             if not resume:
-                with pytest.raises(LocalIndexError, match="has changes of an interrupted run"):
+                with pytest.raises(LocalIndexError, match="has uncommitted changes"):
                     writer.commit()
                 writer.discard()
             writer.commit()

@@ -94,9 +94,9 @@ def test_a_worker_is_asked_when_it_has_said_hello_and_its_answer_is_taken(router
 def test_a_late_answer_is_dropped_and_the_worker_is_not_asked_twice_meanwhile(router_of):
     worker = Spoken(HELLO)
     router = router_of(worker, clock=Clock())
-    assert ask(router, 0, timeout=0.5).silent == {0: "gave no answer within 0.5 s"}
+    assert ask(router, 0, timeout=0.5).silent == {0: "did not answer within 0.5 s"}
     assert [frame.number for frame in worker.heard()] == [1]
-    assert "gave no answer" in ask(router, 0, timeout=0.5).silent[0]
+    assert "did not answer" in ask(router, 0, timeout=0.5).silent[0]
     assert worker.heard() == []  # it still owes the first
     worker.say(1)
     worker.say(3)
@@ -150,7 +150,7 @@ def test_a_worker_that_owes_an_answer_for_too_long_is_replaced(router_of):
 def test_a_worker_that_never_says_hello_is_given_the_time_to_start(router_of):
     mute = Spoken()
     clock = Clock()
-    assert ask(router_of(mute, start=20, clock=clock), 0, timeout=0.5).silent == {0: "gave no answer within 20 s"}
+    assert ask(router_of(mute, start=20, clock=clock), 0, timeout=0.5).silent == {0: "did not answer within 20 s"}
     assert clock.now > 20
 
 

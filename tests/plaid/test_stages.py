@@ -217,6 +217,6 @@ def test_the_note_on_widening_is_true(index):
 
     Q = VECTORS[3][:1]
     assert index.search(Q, 3, settings=SearchSettings(probes=1, rerank=400)).widened
-    assert "fewer passages than are reranked" in notes(400)[0]
+    assert "fewer passages than are to be reranked" in notes(400)[0]
     assert not index.search(Q, 3, settings=SearchSettings(probes=1, rerank=3)).widened
     assert notes(3) == ()

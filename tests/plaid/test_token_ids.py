@@ -179,12 +179,12 @@ def test_ids_take_four_bytes_a_row_and_nothing_where_there_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.zeros(5, np.int32), r"passage 'd0#0': token_ids have shape \(5,\), its vectors have 3 rows"),
+        (np.zeros(5, np.int32), r"passage 'd0#0': .*\(5,\).* 3 rows"),
         (np.zeros((len(VECTORS[0]), 1), np.int32), "token_ids have shape"),
         ([[1], [2, 3]], "token_ids must be whole numbers"),
         (np.zeros(len(VECTORS[0])), "whole numbers, not float64"),
-        (np.full(len(VECTORS[0]), -2), "ids of the vocabulary"),
-        (np.full(len(VECTORS[0]), 1 << 31), "ids of the vocabulary"),
+        (np.full(len(VECTORS[0]), -2), "vocabulary ids"),
+        (np.full(len(VECTORS[0]), 1 << 31), "vocabulary ids"),
     ],
     ids=["length", "shape", "ragged", "floats", "negative", "large"],
 )

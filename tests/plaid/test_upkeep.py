@@ -75,7 +75,7 @@ def test_versions_are_listed_kept_by_name_and_pruned(index):
 def test_faults_of_names_and_versions(index):
     put(index, range(3), "a")
     with index.writer() as writer:
-        with pytest.raises(UsageError, match="named 'a' already"):
+        with pytest.raises(UsageError, match="named 'a'"):
             writer.commit("a")
         with pytest.raises(UsageError, match="cannot be a number"):
             writer.commit("12")
@@ -244,7 +244,7 @@ def test_tuning_finds_the_least_effort_and_keeps_it(index):
     for recall in (0, 1.1, -1):
         with pytest.raises(UsageError, match="recall must be"):
             index.tune(queries, recall=recall)
-    with pytest.raises(UsageError, match="no query finds anything"):
+    with pytest.raises(UsageError, match="no query"):
         index.tune([np.empty((0, DIM), np.float32)], recall=0.9)
 
 

@@ -206,7 +206,7 @@ def test_a_pickled_client_opens_its_indexes_anew(client, path):
 def test_a_client_with_a_transport_of_its_own_is_not_pickled(path):
     with Client(path, transport=httpx.MockTransport(lambda _: None)) as client:
         for copied in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(ColbertVespaError, match="transport of its own"):
+            with pytest.raises(ColbertVespaError, match="transport"):
                 copied(client)
 
 
@@ -219,7 +219,7 @@ def test_settings_of_a_search_in_an_index_take_numbers_of_numpy():
 
 @pytest.mark.parametrize("address", [None, 5, b"index", {"index"}])
 def test_an_address_of_another_type_is_told(address):
-    with pytest.raises(UsageError, match="an address is a text, a Path or a list of them"):
+    with pytest.raises(UsageError, match="an address must be a string, a Path or a list of them"):
         Client(address)
 
 

@@ -126,7 +126,7 @@ def test_pages_are_cut_from_one_list(client, candidates):
     ]
     assert [(hit.rank, hit.passage_id) for hit in pages] == [(hit.rank, hit.passage_id) for hit in whole]
     if candidates != "exhaustive":
-        with pytest.raises(UsageError, match="ends at hit 65, and 60 candidates"):
+        with pytest.raises(UsageError, match="ends at hit 65, but only 60 candidates"):
             client.search(QUERIES[1], 10, offset=55, **asked)
 
 

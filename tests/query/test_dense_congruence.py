@@ -187,5 +187,5 @@ def test_ready_vectors_ask_what_their_text_asks(client, bundle):
 
 def test_several_models_want_a_name_unless_one_is_called_dense(client):
     assert client.search(QUERIES[0], 1, candidates="dense").hits  # the one that is called so
-    with pytest.raises(UsageError, match="dense model 'bge' unknown .* it has: dense, e5"):
+    with pytest.raises(UsageError, match="dense model 'bge' .* it has: dense, e5"):
         client.search(QUERIES[0], 1, candidates="dense", dense="bge")

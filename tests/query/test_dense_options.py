@@ -26,16 +26,16 @@ class Counting:
     [
         ({"candidates": "bm25+bm25"}, "different strategies"),
         ({"candidates": "bm25+"}, "different strategies"),
-        ({"candidates": "bm25+hybrid"}, "hybrid joins no others"),
-        ({"candidates": "exhaustive+bm25"}, "exhaustive joins no others"),
-        ({"candidates": "auto+bm25"}, "auto joins no others"),
-        ({"fusion": "max"}, "fusion 'max' unknown; known: rrf, sum"),
-        ({"fusion": 1}, "fusion 1 unknown"),
+        ({"candidates": "bm25+hybrid"}, "hybrid cannot be combined"),
+        ({"candidates": "exhaustive+bm25"}, "exhaustive cannot be combined"),
+        ({"candidates": "auto+bm25"}, "auto cannot be combined"),
+        ({"fusion": "max"}, "fusion 'max' .*known: rrf, sum"),
+        ({"fusion": 1}, "fusion 1"),
         ({"dense": ""}, "dense must be the name"),
         ({"dense": 3}, "dense must be the name"),
         ({"weights": {}}, "weights must name at least one"),
         ({"weights": {"bm25": 0.0, "dense": 0}}, "weights must name at least one"),
-        ({"weights": {"words": 1.0}}, "weights have the names maxsim, bm25, dense"),
+        ({"weights": {"words": 1.0}}, "maxsim, bm25, dense, got 'words'"),
         ({"weights": {"dense": -0.5}}, "weight dense must be a number"),
         ({"weights": {"dense": 1.7e308, "bm25": 1.7e308}}, "from 0 to 1,000,000, got 1.7e"),
         ({"weights": {"dense": 10**400}}, "from 0 to 1,000,000, got 1000"),
@@ -80,8 +80,8 @@ def test_the_dense_model_is_the_named_the_only_or_the_one_called_dense():
     assert dense_model(None, ["e5", "dense"], "here") == "dense"
     assert dense_model("e5", ["e5", "dense"], "here") == "e5"
     for asked, known, why in [
-        ("e5", ["dense"], "'e5' unknown at here; it has: dense"),
-        (None, ["e5", "bge"], "several dense models: name one; it has: e5, bge"),
+        ("e5", ["dense"], "'e5' is unknown at here; it has: dense"),
+        (None, ["e5", "bge"], "several dense models.*: e5, bge"),
         (None, [], "here has no dense model"),
         ("dense", [], "here has no dense model"),
     ]:
@@ -96,7 +96,7 @@ def test_auto_asks_what_the_first_strategy_needs():
     assert dense_of_query(SearchOptions(), ("centroid", "dense"), models, "here") == {}
     with pytest.raises(UsageError, match="no dense model"):
         dense_of_query(SearchOptions(candidates="dense"), ("centroid",), {}, "here")
-    with pytest.raises(UsageError, match="'bge' unknown"):
+    with pytest.raises(UsageError, match="'bge'"):
         dense_of_query(SearchOptions(candidates="bm25", dense="bge"), ("bm25",), models, "here")
 
 
@@ -104,9 +104,9 @@ def test_joined_candidates_are_made_of_what_the_index_has():
     known = ("centroid", "bm25+dense", "hybrid")
     assert choose_strategy("centroid+dense", known, "here", {}) == ("centroid+dense", "")
     assert choose_strategy("dense", known, "here", {}) == ("dense", "")
-    with pytest.raises(UsageError, match="'pooled' unknown at here; it has: centroid, bm25\\+dense, hybrid"):
+    with pytest.raises(UsageError, match="'pooled' .* at here; known: centroid, bm25\\+dense, hybrid"):
         choose_strategy("bm25+pooled", known, "here", {})
-    with pytest.raises(UsageError, match="dense cannot take this query: no vector"):
+    with pytest.raises(UsageError, match="dense .*: no vector"):
         choose_strategy("bm25+dense", known, "here", {"dense": "no vector"})
     chosen, why = choose_strategy("auto", known[1:], "here", {"bm25": "no text"})
     assert (chosen, "(bm25+dense: no text)" in why) == ("hybrid", True)

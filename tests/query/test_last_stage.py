@@ -179,12 +179,12 @@ def test_what_is_refused_in_one_line(client, folder, bundle):
         ({"rerank_with": 5}, UsageError, "rerank_with must be a CrossEncoder or its folder, got int"),
         ({"rerank_with": ""}, UsageError, "cross-encoder"),
         ({"rerank_with": folder.path / "none"}, BundleError, "no folder"),
-        ({"rerank_with": bundle.path}, BundleError, "is not of a cross-encoder"),
+        ({"rerank_with": bundle.path}, BundleError, "is not the manifest of a cross-encoder"),
     ]
     for options, error, message in cases:
         with pytest.raises(error, match=message):
             client.search(QUERY, **options)
-    with pytest.raises(UsageError, match="reads the query's text: ready rows have none"):
+    with pytest.raises(UsageError, match="needs the query's text"):
         client.search(client.encoder.encode_queries([QUERY])[0], rerank_with=folder.path)
     with pytest.raises(UsageError, match="raise rerank"):
         client.search(QUERY, offset=0, rerank=10, rerank_with=folder.path)
@@ -221,7 +221,7 @@ def test_evaluated_with_it(client, folder, monkeypatch):
         found = client.search(text, 100, rerank_with=folder.path, rerank_with_top=10)
         assert [hit for hit, _ in run[id_]] == [hit.id for hit in found.hits]
     monkeypatch.setattr(CrossEncoder, "scores", lambda *_, **__: None)
-    with pytest.raises(IncompleteAnswer, match="would not have been done in time.*raise --timeout, or lower --rerank-top"):
+    with pytest.raises(IncompleteAnswer, match="would not have finished in time.*raise --timeout, or lower --rerank-top"):
         evaluate(client, judged, None, settings)
 
 

@@ -162,7 +162,7 @@ def test_several_indexes_are_searched_as_one(client, index, query, tmp_path):
 
 
 def test_a_query_that_lacks_what_is_asked_is_refused(client, index, query, tmp_path):
-    with pytest.raises(UsageError, match="dense model 'nothing' unknown at .*: dense, other|dense, other"):
+    with pytest.raises(UsageError, match="dense model 'nothing' .*: dense, other"):
         client.search(query, 3, candidates="dense", dense="nothing")
     for candidates, weights in (("dense", None), ("dense+bm25", None), ("hybrid", {"dense": 1.0})):
         with pytest.raises(UsageError, match="its vector of dense model 'other'"):

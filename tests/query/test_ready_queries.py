@@ -53,7 +53,7 @@ def test_a_text_is_refused_in_one_line(client):
         lambda: client.search("red pear", candidates="hybrid"),
         lambda: client.score("red pear", ["d7#0"]),
     ):
-        with pytest.raises(UsageError, match="the bundle has no model to encode it with: give ready rows"):
+        with pytest.raises(UsageError, match="the bundle has no model to encode it"):
             call()
     with pytest.raises(UsageError, match="the bundle has no model to encode it with"):
         client.rerank("red pear", ["red"])
@@ -74,9 +74,9 @@ def test_documents_with_vectors_are_reranked_without_a_model(client):
     hits = client.rerank(Q, PAGES[:12], 3, explain=True)
     assert hits[0].id == "d7" and len(hits) == 3
     assert sum(hits[0].rows) == pytest.approx(hits[0].score, abs=1e-4)
-    with pytest.raises(UsageError, match="document 'x': vectors have the shape"):
+    with pytest.raises(UsageError, match="document 'x': vectors must have shape"):
         client.rerank(Q, [Document("x", vectors=unit_rows(2, dim=8))])
-    with pytest.raises(UsageError, match="document 'x': vectors are of several passages"):
+    with pytest.raises(UsageError, match="document 'x': .*several passages"):
         client.rerank(Q, [Document("x", vectors=[unit_rows(2), unit_rows(2)])])
     with pytest.raises(UsageError, match="has no model"):
         client.rerank(Q, [PAGES[0], "a text"])

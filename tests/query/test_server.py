@@ -97,7 +97,7 @@ def test_ready_rows_are_taken_in_any_form_that_has_nothing_else(client, url, her
         main(["search", "--vectors", str(tmp_path / "query.npz"), "--from", f"{url}#animals", "-k", "3"])
     assert not ended.value.code, capsys.readouterr().err
     for more in (QueryVectors(rows, text="words"), QueryVectors(rows, {"dense": [1.0]})):
-        with pytest.raises(UsageError, match="takes ready rows alone, or a text"):
+        with pytest.raises(UsageError, match="either a text or ready-made rows"):
             client.search(more, 3)
 
 
@@ -108,7 +108,7 @@ def test_the_client_says_what_is_served(client, url, here):
     with Client(f"{url}#more%2Fof") as other:
         assert set(other.select()) == {"cat", "dog"}
         assert {hit.index for hit in other.search(QUERY, index=["animals", "more%2Fof"]).hits} == set(client.indexes)
-    with pytest.raises(UsageError, match="'nothing' unknown at .*; it serves: animals, more%2Fof"):
+    with pytest.raises(UsageError, match="'nothing' is unknown at .*; it serves: animals, more%2Fof"):
         Client(f"{url}#nothing")
 
 
@@ -149,9 +149,9 @@ def test_errors_are_those_of_an_index(client, url, local, bundle):
         client.search(QUERY, where={"nothing": 1})
     with pytest.raises(UsageError, match="candidates 'nearest' unknown"):
         client.search(QUERY, candidates="nearest")
-    with pytest.raises(UsageError, match="keeps its bundle to itself"):
+    with pytest.raises(UsageError, match="does not hand out its bundle"):
         _ = client.bundle
-    with Client([url, local]) as mixed, pytest.raises(UsageError, match="ask each address alone"):
+    with Client([url, local]) as mixed, pytest.raises(UsageError, match="search each address separately"):
         mixed.search(QUERY)
     with Client(url, bundle) as given:
         assert given.bundle is bundle
@@ -220,7 +220,7 @@ def test_a_busy_server_is_asked_again_when_it_says():
     client, transport, slept = scripted(problem(429, "busy", **{"Retry-After": "3"}), found())
     result = client.search("x")
     assert slept == [3.0]
-    assert result.notes == ("the server was asked 2 times until it answered",)
+    assert len(result.notes) == 1 and "sent 2 times" in result.notes[0]
     assert len(transport.requests) == 4  # Vespa?, what is served, twice the query
     client, _, slept = scripted(problem(429, "too-many-requests", **{"Retry-After": "30"}), timeout=5.0)
     with pytest.raises(VespaBusy, match="answered 429: why") as raised:

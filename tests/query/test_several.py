@@ -69,5 +69,5 @@ def test_a_client_without_an_index_reranks(tiny_bundle):
         assert [match.query_word for match in found[0].explanation.matches] == ["brown", "fox"]
         assert (client.address, client.indexes, client.bundle) == ("", (), tiny_bundle)
         for use in (lambda: client.search("x"), lambda: client.score("x", ["a"]), lambda: client.schema):
-            with pytest.raises(UsageError, match="a bundle and no index"):
+            with pytest.raises(UsageError, match="a bundle but no index"):
                 use()

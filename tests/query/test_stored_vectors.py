@@ -50,7 +50,7 @@ def test_rows_as_the_codec_decodes_them(tiny_bundle, codec):
 @pytest.mark.parametrize("change", [{"layout": "chunks"}, {"mode": "streaming"}])
 def test_indexes_that_cannot_give_them(change):
     settings = AppSettings(dim=16, query_rows=16, candidates=("exhaustive",), **change)
-    with pytest.raises(UsageError, match="stored vectors can be read of layout passages"):
+    with pytest.raises(UsageError, match="stored vectors can be read only with layout passages"):
         vectors_request(settings, ["a#0"])
 
 

@@ -209,7 +209,7 @@ def test_a_name_of_an_index_is_text():
 
 
 def test_an_index_is_not_made_of_no_text(rag):
-    with pytest.raises(CollectionError, match="1 documents were read: there is no text to index"):
+    with pytest.raises(CollectionError, match="1 documents were read, but none has text"):
         rag.index([" "], index_name="blank")
     with pytest.raises(LocalIndexError, match="blank"):
         rag.search("x", index_name="blank")

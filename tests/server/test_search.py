@@ -118,7 +118,7 @@ async def test_encode_gives_vectors(http, client):
         ("search", {"query": "x", "k": 5000}, "at most 1,000"),
         ("search", {"query": "x", "filter": {}}, "body.filter"),
         ("search", {"query": "x", "where": {"wings": 2}}, "'wings' unknown"),
-        ("search", {"query": "x", "candidates": "magic"}, "candidates 'magic' unknown at animals"),
+        ("search", {"query": "x", "candidates": "magic"}, "candidates 'magic' are unknown at animals"),
         ("search", {"query": "x", "timeout": 0}, "timeout must be above 0"),
         ("search", {"query": "x", "timeout": 1e9}, "at most 60"),
         ("search", {"query": "x" * 100_001}, "at most 100,000 characters"),

@@ -42,7 +42,7 @@ def test_another_bundle_over_a_running_index_is_refused_before_anything_is_sent(
 
 def test_what_cannot_be_compared_is_refused(server, packages):
     server.description = {"fields": {"description": '{"version": 99}'}}
-    with pytest.raises(UsageError, match="cannot be compared.*version 99 unknown.*--allow refeed"):
+    with pytest.raises(UsageError, match="cannot be compared.*version 99.*--allow refeed"):
         deploy_to(server, packages[0])
     assert "cannot be compared" in deploy_to(server, packages[0], allow=("refeed",)).refeed[0]
 

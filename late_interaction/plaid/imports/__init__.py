@@ -1,4 +1,4 @@
-"""Takes over indexes that other PLAID engines made, bit by bit: nothing is encoded again."""
+"""Import indexes of other PLAID engines bit by bit; nothing is encoded again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Indexes of colbert-ai, RAGatouille's and PyLate's (`use_fast=False`) among them: torch files and JSON.
+"""Indexes of colbert-ai, including RAGatouille's and PyLate's (`use_fast=False`): torch files and JSON.
 
-`ivf.pid.pt`, `avg_residual.pt` and `plan.json` are not needed; `num_embeddings` is not believed, as IndexUpdater counts some
-rows twice. A passage that was removed keeps its number and has no rows.
+`ivf.pid.pt`, `avg_residual.pt` and `plan.json` are not needed. `num_embeddings` is ignored, because IndexUpdater counts
+some rows twice. A passage that was removed keeps its number and has no rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ COLBERT_AI_FILES = ("metadata.json", "centroids.pt", "buckets.pt", "doclens.0.js
 
 
 def open_colbert_ai(folder: Path) -> Peer:
-    """Raises: LocalIndexError naming the file that is missing, damaged or refused."""
+    """Open an index of colbert-ai.
+
+    Raises:
+        LocalIndexError: if a file is missing, damaged or refused; the message names it.
+    """
     metadata = read_json(folder / "metadata.json", dict)
     config = metadata.get("config")
     if not isinstance(config, dict):
@@ -36,7 +40,7 @@ def open_colbert_ai(folder: Path) -> Peer:
     codebook, unusable = peer_codebook(folder, centroids, *buckets, config.get("nbits"))
     if config.get("dim") != codebook.dim:
         raise LocalIndexError(
-            f"{folder} is damaged: centroids of {codebook.dim} dimensions, its config says {config.get('dim')}"
+            f"{folder} is damaged: its centroids have {codebook.dim} dimensions, but its config says {config.get('dim')}"
         )
 
     def chunk(number: int) -> Chunk:

@@ -1,4 +1,4 @@
-"""SQLite files beside an index: fast-plaid's metadata, and the ids of older PyLate releases. Opened for reading only."""
+"""SQLite files beside an index: fast-plaid's metadata, and the ids of older PyLate releases. They are opened read-only."""
 
 from __future__ import annotations
 
@@ -15,36 +15,41 @@ from late_interaction.reading import open_regular
 
 __all__ = ["metadata_rows", "stored_pairs"]
 
-NUMBER = "_subset_"  # fast-plaid's column of the passage's number
-HIDDEN = 6  # place of what table_xinfo says of computed columns
-STEPS = 1 << 20  # of SQLite's machine, between two looks at how many there were
-STEPS_PER_BYTE = 16  # of the file; a damaged one can send a query round for ever
+NUMBER = "_subset_"  # fast-plaid's column with the passage's number
+HIDDEN = 6  # place of table_xinfo's flag for computed columns
+STEPS = 1 << 20  # SQLite's virtual instructions between two checks of their number
+STEPS_PER_BYTE = 16  # per byte of the file; in a damaged one a query may never end
 
 
 def metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number of each passage that has metadata, ascending, and its fields.
+    """Yield the number of each passage that has metadata, ascending, and its fields.
 
-    Raises: LocalIndexError naming the file where it is no database of fast-plaid.
+    Raises:
+        LocalIndexError: if the file is not a fast-plaid database; the message names it.
     """
     with _opened(path, "METADATA") as database:
         cursor = database.execute(f'SELECT * FROM METADATA ORDER BY "{NUMBER}"')  # noqa: S608  # a constant
         names = [column[0] for column in cursor.description]
         if NUMBER not in names:
-            raise LocalIndexError(f"{path} is no metadata of fast-plaid: it has no column {NUMBER}")
+            raise LocalIndexError(f"{path} is not fast-plaid metadata: it has no column {NUMBER}")
         for row in cursor:
             fields = dict(zip(names, row, strict=True))
             number = fields.pop(NUMBER)
             if type(number) is not int:
-                raise LocalIndexError(f"{path} is damaged: {str(number)[:40]!r} is no number of a passage")
+                raise LocalIndexError(f"{path} is damaged: {str(number)[:40]!r} is not a passage number")
             yield number, fields
 
 
 def stored_pairs(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Keys and pickled values of a `SqliteDict`."""
+    """Yield keys and pickled values of a `SqliteDict`.
+
+    Raises:
+        LocalIndexError: if the file is not such a table; the message names it.
+    """
     with _opened(path, "unnamed") as database:
         for key, value in database.execute("SELECT key, value FROM unnamed"):
             if not isinstance(key, str) or not isinstance(value, bytes):
-                raise LocalIndexError(f"{path} is no table of ids")
+                raise LocalIndexError(f"{path} is not a table of ids")
             yield key, value
 
 
@@ -54,12 +59,14 @@ def _opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
         place = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        connection = sqlite3.connect(place, uri=True, check_same_thread=False)  # rows that nobody reads on end in any thread
+        connection = sqlite3.connect(
+            place, uri=True, check_same_thread=False
+        )  # rows that are not read to the end are closed in any thread
         with contextlib.closing(connection) as database:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA cell_size_check = ON")
             if any(column[HIDDEN] for column in database.execute(f'PRAGMA table_xinfo("{table}")')):
-                raise LocalIndexError(f"{path} is refused: a column of {table} is computed")
+                raise LocalIndexError(f"{path} is refused: table {table} has a computed column")
             database.set_authorizer(_only_reads)
             rounds = itertools.count(STEPS + size * STEPS_PER_BYTE, -STEPS)
             database.set_progress_handler(lambda: next(rounds) < 0, STEPS)
@@ -71,6 +78,6 @@ def _opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
 
 
 def _only_reads(action: int, _: str | None, __: str | None, ___: str | None, view: str | None) -> int:
-    """Columns of tables: no function, no recursion and no view, which may be in the schema and never end."""
+    """Allow only columns of tables: no function, recursion or view, which the schema may contain and which may never end."""
     plain = action == sqlite3.SQLITE_SELECT or (action == sqlite3.SQLITE_READ and view is None)
     return sqlite3.SQLITE_OK if plain else sqlite3.SQLITE_DENY

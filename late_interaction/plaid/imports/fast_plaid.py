@@ -1,7 +1,7 @@
-"""Indexes of fast-plaid and next-plaid, which have the same files: arrays and JSON.
+"""Indexes of fast-plaid and next-plaid, which share one set of files: arrays and JSON.
 
-The inverted lists and `merged_*` are derived; `embeddings.npy` and `buffer.npy` hold pickled objects, and nothing that is not
-in the chunks. None of them is read.
+The inverted lists and `merged_*` are derived. `embeddings.npy` and `buffer.npy` hold pickled objects, and nothing that the
+chunks lack. None of them is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ FAST_PLAID_FILES = (
 
 
 def open_fast_plaid(folder: Path) -> Peer:
-    """Raises: LocalIndexError naming the file that is missing or damaged."""
+    """Open an index of fast-plaid or next-plaid.
+
+    Raises:
+        LocalIndexError: if a file is missing or damaged; the message names it.
+    """
     metadata = read_json(folder / "metadata.json", dict)
     centroids = _array(folder / "centroids.npy", "f", 2)
     cutoffs, weights = (_array(folder / f"bucket_{name}.npy", "f", 1) for name in ("cutoffs", "weights"))
@@ -38,7 +42,7 @@ def open_fast_plaid(folder: Path) -> Peer:
 
 
 def _array(path: Path, kind: str, ndim: int) -> NDArray[Any]:
-    """A mapped array of real numbers "f", whole numbers "i" or bytes "u"."""
+    """Map an array of real numbers "f", whole numbers "i" or bytes "u"."""
     try:
         array = map_array(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Texts of a JSON list, one after the other: RAGatouille keeps a whole collection in one."""
+"""Read the texts of a JSON list one after another: RAGatouille keeps a whole collection in one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ __all__ = ["iterate_texts"]
 
 
 def iterate_texts(path: Path) -> Iterator[str]:
-    """Memory: the longest text and a block of a million characters.
+    """Yield the texts of a JSON list.
 
-    Raises: LocalIndexError naming the file where it is no list of texts.
+    Memory use is the longest text and a block of a million characters.
+
+    Raises:
+        LocalIndexError: if the file is not a list of texts; the message names it.
     """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             for text in array_elements(file.read):
                 if not isinstance(text, str):
-                    raise LocalIndexError(f"{path} holds {type(text).__name__}, a list of texts is wanted")
+                    raise LocalIndexError(f"{path} must be a list of strings, but it contains {type(text).__name__}")
                 yield text
     except (OSError, ValueError, RecursionError) as error:
-        raise LocalIndexError(f"{path} cannot be read as a list of texts ({error})") from None
+        raise LocalIndexError(f"{path} cannot be read as a list of strings ({error})") from None

@@ -1,4 +1,4 @@
-"""What every index that can be imported comes down to: a codebook, and chunks of passages with codes and packed residuals."""
+"""The common form of every importable index: a codebook, and chunks of passages with codes and packed residuals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from late_interaction.reading import read_regular
 __all__ = ["Chunk", "Peer", "chunk_lengths", "from_lowest_bit_first", "peer_codebook", "read_json", "whole_number"]
 
 BITS = (1, 2, 4)
-KEPT_OFF = 1e-3  # a centroid's length may be that far from one
+KEPT_OFF = 1e-3  # how far a centroid's length may be from one
 MENDED_OFF = 1e-2
 BLOCK_ROWS = 1 << 14
 MAX_CHUNKS = 1 << 20
@@ -28,14 +28,24 @@ MAX_JSON_BYTES = 1 << 30
 
 
 class Chunk(NamedTuple):
+    """Codes and residuals of a run of passages."""
+
     codes: NDArray[Any]  # [T], whole numbers
     residuals: NDArray[np.uint8]  # [T, dim * bits / 8], lowest bit of every bucket first
 
 
 @dataclass(frozen=True, eq=False)
 class Peer:
-    """unusable `[C]`: centroids that are not of length one, so that no vector may have them. lengths: rows of each passage,
-    chunk by chunk. chunk: reads one. gone: whether a passage without rows is one that was removed.
+    """An index of another engine.
+
+    Attributes:
+        name: name of the engine.
+        folder: the index.
+        codebook: its centroids and buckets.
+        unusable: `[C]`, centroids whose length is not one, so that no vector may have them.
+        lengths: rows of each passage, chunk by chunk.
+        chunk: reads one chunk.
+        gone: whether a passage without rows was removed.
     """
 
     name: str
@@ -48,15 +58,17 @@ class Peer:
 
     @property
     def living(self) -> Mask:
-        """Which passages are there `[n]`, by the peer's numbers."""
+        """Tell which passages exist, `[n]` by the peer's numbers."""
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
         return lengths > 0 if self.gone else np.ones(len(lengths), np.bool_)
 
     def encoded(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
-        """Codes `[t]` and payload `[t, residual_bytes]` of every living passage, in the peer's order, some 16,384 rows read at
-        a time.
+        """Yield codes `[t]` and payload `[t, residual_bytes]` of every living passage, in the peer's order.
 
-        Raises: LocalIndexError naming the chunk that does not fit the rest.
+        About 16,384 rows are read at a time.
+
+        Raises:
+            LocalIndexError: if a chunk does not fit the rest; the message names it.
         """
         for number, lengths in enumerate(self.lengths):
             chunk = self.chunk(number)
@@ -79,7 +91,7 @@ class Peer:
         if chunk.codes.shape != (rows,) or chunk.residuals.shape != (rows, width):
             raise LocalIndexError(
                 f"{self.folder} is damaged: chunk {number} has codes {chunk.codes.shape} and residuals "
-                f"{chunk.residuals.shape}, its passages have {rows} rows of {width} bytes"
+                f"{chunk.residuals.shape}, but its passages have {rows} rows of {width} bytes"
             )
 
     def _codes(self, number: int, codes: NDArray[Any]) -> NDArray[np.int32]:
@@ -89,28 +101,38 @@ class Peer:
             )
         checked = codes.astype(np.int32)
         if self.unusable[checked].any():
-            raise LocalIndexError(f"{self.folder}: a vector in chunk {number} has a centroid that is not of length one")
+            raise LocalIndexError(
+                f"{self.folder} cannot be imported: a vector in chunk {number} has a centroid whose length is not one"
+            )
         return checked
 
 
 def peer_codebook(
     where: Path, centroids: NDArray[Any], cutoffs: NDArray[Any], weights: NDArray[Any], bits: object
 ) -> tuple[Codebook, Mask]:
-    """The peer's codebook, its one set of buckets for every dimension, and which centroids `[C]` cannot be used.
+    """Return the peer's codebook, with its one set of buckets for every dimension, and which centroids `[C]` are unusable.
 
-    Centroids within 1e-3 of length one are taken as they are; half-precision numbers alone are less than 5e-4 off. Rows up to
-    1e-2 off are scaled to length one: decoded rows of their vectors then differ from the peer's by at most that share. What is
-    farther off, as the zero row of a cluster that got no vector, is scaled too, but no vector may have it.
+    Centroids within 1e-3 of length one are taken as they are; half precision alone causes less than 5e-4. Rows up to 1e-2
+    off are scaled to length one, and decoded vectors then differ from the peer's by at most that share. Rows farther off,
+    such as the zero row of an empty cluster, are scaled too, but no vector may have them.
 
-    Raises: LocalIndexError where bits are not 1, 2 or 4, or the arrays do not fit.
+    Args:
+        where: the index, for error messages.
+        centroids: `[C, d]`.
+        cutoffs: bucket boundaries.
+        weights: bucket values.
+        bits: bits per dimension.
+
+    Raises:
+        LocalIndexError: if bits are not 1, 2 or 4, or the arrays do not fit.
     """
     if type(bits) is not int or bits not in BITS:
-        raise LocalIndexError(f"{where} has {bits!r} bits a dimension; 1, 2 and 4 can be imported")
+        raise LocalIndexError(f"{where} has {bits!r} bits per dimension; only 1, 2 and 4 can be imported")
     if centroids.ndim != 2 or not centroids.size or cutoffs.shape != ((1 << bits) - 1,) or weights.shape != (1 << bits,):
         raise LocalIndexError(
             f"{where} is damaged: centroids {centroids.shape}, cutoffs {cutoffs.shape}, weights {weights.shape} for {bits} bits"
         )
-    with np.errstate(all="ignore"):  # values that overflow are found to be not finite, or not of length one
+    with np.errstate(all="ignore"):  # overflow shows as a value that is not finite, or a length that is not one
         rows, cut, weigh = (np.array(part, np.float32) for part in (centroids, cutoffs, weights))
         return _codebook(where, rows, cut, weigh, bits)
 
@@ -129,7 +151,7 @@ def _codebook(where: Path, rows: Matrix, cutoffs: Matrix, weights: Matrix, bits:
 
 
 def from_lowest_bit_first(residuals: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Packed residuals whose buckets have their lowest bit first, as the peers pack them, with the highest first."""
+    """Return packed residuals with the highest bit of a bucket first; the peers pack the lowest bit first."""
     if bits == 1:
         return residuals
     single = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // bits, bits)
@@ -139,7 +161,7 @@ def from_lowest_bit_first(residuals: NDArray[np.uint8], bits: int) -> NDArray[np
 
 
 def chunk_lengths(folder: Path, metadata: dict[str, Any]) -> tuple[NDArray[np.int64], ...]:
-    """Rows of each passage for each chunk: `doclens.N.json` of `num_chunks` chunks."""
+    """Return the rows of each passage for each chunk: `doclens.N.json` of `num_chunks` chunks."""
     count = whole_number(folder / "metadata.json", metadata, "num_chunks")
     if not 1 <= count <= MAX_CHUNKS:
         raise LocalIndexError(f"{folder / 'metadata.json'} is damaged: num_chunks is {count}")
@@ -148,13 +170,17 @@ def chunk_lengths(folder: Path, metadata: dict[str, Any]) -> tuple[NDArray[np.in
         path = folder / f"doclens.{number}.json"
         lengths = read_json(path, list)
         if not all(type(length) is int and 0 <= length < 1 << 31 for length in lengths):
-            raise LocalIndexError(f"{path} is damaged: it is no list of lengths")
+            raise LocalIndexError(f"{path} is damaged: it is not a list of lengths")
         found.append(np.array(lengths, np.int64))
     return tuple(found)
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """Raises: LocalIndexError naming the file where it is missing, no JSON, or no `kind` at its top."""
+    """Read a JSON file whose top-level value is of type `kind`.
+
+    Raises:
+        LocalIndexError: if the file is missing, not JSON, or has another type; the message names it.
+    """
     try:
         data = json.loads(read_regular(path, MAX_JSON_BYTES))
     except FileNotFoundError:
@@ -162,11 +188,16 @@ def read_json(path: Path, kind: type) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise LocalIndexError(f"{path} cannot be read ({error})") from None
     if not isinstance(data, kind):
-        raise LocalIndexError(f"{path} is damaged: its top is {type(data).__name__}, not {kind.__name__}")
+        raise LocalIndexError(f"{path} is damaged: its top-level value is {type(data).__name__}, not {kind.__name__}")
     return data
 
 
 def whole_number(path: Path, data: dict[str, Any], name: str) -> int:
+    """Return the whole number called `name` of a JSON object.
+
+    Raises:
+        LocalIndexError: if it is not a whole number; the message names the file.
+    """
     value = data.get(name)
     if type(value) is not int:
         raise LocalIndexError(f"{path} is damaged: {name} is {str(value)[:40]!r}, not a whole number")

@@ -1,5 +1,7 @@
-"""A pickle machine for tables of tensors and ids. It has the opcodes that such tables need and no other: none that imports,
-calls or builds an object. What a name means, and what may be called, its caller says.
+"""Interpret pickles that hold tables of tensors and ids.
+
+Only the opcodes that such tables need are supported: none imports, calls or builds an object. The caller decides what a
+name means, and what may be called.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["BROKEN", "Name", "RefusedPickle", "read_pickle"]
 
-MAX_CONTAINERS = 1 << 16  # an empty list takes a byte in the file and sixty in memory
-BROKEN = (ValueError, TypeError, LookupError, ArithmeticError)  # what a damaged pickle ends in
+MAX_CONTAINERS = 1 << 16  # an empty list takes one byte in the file and sixty in memory
+BROKEN = (ValueError, TypeError, LookupError, ArithmeticError)  # errors that a damaged pickle causes
 
 
 class RefusedPickle(ValueError):
@@ -20,7 +22,7 @@ class RefusedPickle(ValueError):
 
 
 class Name(NamedTuple):
-    """What a pickle names, as a text: nothing is looked up."""
+    """A global name in a pickle, as text; it is not looked up."""
 
     module: str
     name: str
@@ -34,17 +36,22 @@ def read_pickle(
     known: Mapping[Name, Callable[..., object] | None] | None = None,
     persistent: Callable[[object], object] | None = None,
 ) -> object:
-    """What the pickle holds: numbers, texts, tuples, lists, dicts, and what the functions of `known` give for their arguments.
+    """Return the content of a pickle: numbers, texts, tuples, lists, dicts, and results of the functions in `known`.
 
-    known: names that it may have, with the function of those that may be called. persistent: gives the object of a reference.
+    Args:
+        data: the pickle.
+        known: names that it may have, with the function for those that may be called.
+        persistent: returns the object of a persistent id.
 
-    Raises: RefusedPickle where it has anything else; one of BROKEN where it is damaged.
+    Raises:
+        RefusedPickle: if it contains anything else.
+        Exception: one of BROKEN, if it is damaged.
     """
     return _Machine(known or {}, persistent).run(data)
 
 
 class _Machine:
-    """marks: the stacks below the last marks."""
+    """The state of the interpreter. marks: the stacks below the last marks."""
 
     def __init__(
         self, known: Mapping[Name, Callable[..., object] | None], persistent: Callable[[object], object] | None
@@ -68,7 +75,7 @@ class _Machine:
                 _STEPS[opcode.name](self, argument)
             else:
                 raise RefusedPickle(f"it has the pickle opcode {opcode.name}")
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
 
     def _container(self, found: Any) -> None:
         self._left -= 1
@@ -77,7 +84,7 @@ class _Machine:
         self._stack.append(found)
 
     def _marked(self) -> list[Any]:
-        """What was put on the stack since the last mark."""
+        """Return what was pushed since the last mark."""
         found, self._stack = self._stack, self._marks.pop()
         return found
 
@@ -114,7 +121,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         if len(self._stack) < count:
-            raise ValueError("its stack is too short")
+            raise ValueError("its stack is empty too early")
         parts = self._stack[-count:]
         del self._stack[-count:]
         self._container(tuple(parts))
@@ -127,7 +134,7 @@ class _Machine:
 
     def _extend(self, values: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise ValueError("it adds to what is no list")
+            raise ValueError("it appends to something that is not a list")
         self._stack[-1].extend(values)
 
     def set_item(self, _: object) -> None:
@@ -140,10 +147,10 @@ class _Machine:
     def _set(self, pairs: list[Any]) -> None:
         table = self._stack[-1]
         if type(table) is not dict:
-            raise ValueError("it sets an item of what is no table")
+            raise ValueError("it sets an item of something that is not a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if type(key) not in (int, str):  # a tuple of tuples of tuples could take for ever to hash
-                raise ValueError("a key of a table is no number and no text")
+                raise ValueError("a dict key is neither a number nor a text")
             table[key] = value
 
     def name(self, text: str) -> None:
@@ -155,19 +162,19 @@ class _Machine:
 
     def _named(self, name: Name) -> None:
         if name not in self._known:
-            raise RefusedPickle(f"it names {str(name)[:80]}")
+            raise RefusedPickle(f"it refers to {str(name)[:80]}")
         self._stack.append(name)
 
     def call(self, _: object) -> None:
         arguments, name = self._stack.pop(), self._stack.pop()
         function = self._known.get(name) if type(name) is Name else None
         if function is None or type(arguments) is not tuple:
-            raise RefusedPickle("it calls what is no function")
+            raise RefusedPickle("it calls something that is not a function")
         self._stack.append(function(*arguments))
 
     def refer(self, _: object) -> None:
         if self._persistent is None:
-            raise RefusedPickle("it refers to something outside itself")
+            raise RefusedPickle("it refers to an object outside itself")
         self._stack.append(self._persistent(self._stack.pop()))
 
 

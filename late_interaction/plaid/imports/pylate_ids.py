@@ -1,5 +1,6 @@
-"""PyLate's table of document ids: a pickled dict, or in older releases a SqliteDict with a pickled text in every row. Both are
-read without running anything that is in them.
+"""PyLate's table of document ids: a pickled dict, or in older releases a SqliteDict with a pickled text in every row.
+
+Both are read without executing anything in them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ MAX_BYTES = 1 << 31
 
 
 def pylate_ids(folder: Path) -> dict[int, str] | None:
-    """Document id by the number of the passage; None where PyLate did not make this index.
+    """Return the document id by passage number; None if PyLate did not make this index.
 
-    Raises: LocalIndexError naming the file where it holds anything else.
+    Raises:
+        LocalIndexError: if the file holds anything else; the message names it.
     """
     for place in (folder, folder.parent) if folder.name == "fast_plaid_index" else (folder,):
         if (path := place / f"{TABLE}.pkl").is_file():
@@ -33,7 +35,7 @@ def pylate_ids(folder: Path) -> dict[int, str] | None:
 
 def _checked(path: Path, found: object) -> dict[int, str]:
     if not isinstance(found, dict) or not all(type(pid) is int and type(id_) is str for pid, id_ in found.items()):
-        raise LocalIndexError(f"{path} is no table of passage numbers and document ids")
+        raise LocalIndexError(f"{path} is not a table of passage numbers and document ids")
     return found
 
 
@@ -43,11 +45,11 @@ def _from_pickle(path: Path) -> object:
     except OSError as error:
         raise LocalIndexError(f"{path} cannot be read ({error.strerror or error})") from None
     except ValueError as error:
-        raise LocalIndexError(f"{path} is no table of ids: {error}") from None
+        raise LocalIndexError(f"{path} is not a table of ids: {error}") from None
 
 
 def _plain(path: Path, data: bytes) -> object:
-    """Numbers, texts and containers alone: a pickle that names anything is refused."""
+    """Read numbers, texts and containers only: a pickle that refers to any name is refused."""
     try:
         return read_pickle(data)
     except RefusedPickle as error:

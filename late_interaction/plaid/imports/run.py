@@ -46,19 +46,28 @@ def import_index(
     documents: Iterable[Document] | None = None,
     progress: CountReport | None = None,
 ) -> LocalIndex:
-    """Makes a local index at `target` of the one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid has at
-    `source`: codec residual, with the peer's centroids as its codebook, so that vectors decode to what the peer decodes them
-    to. The peer's one set of buckets serves every dimension. Passages that the peer removed are left out.
+    """Import the index that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid has at `source`.
 
-    bundle: of the checkpoint that the peer used; it encodes queries, and documents that are added. documents: one for each
-    passage, in the peer's order; iterated more than once. Without, ids, texts and metadata come from RAGatouille's or PyLate's
-    files or fast-plaid's metadata; where there are none, ids are the peer's numbers and texts are empty. Metadata types are
-    inferred. progress: called with passages done and all passages.
+    The result has codec residual with the peer's centroids as its codebook, so vectors decode to the same values. The
+    peer's one set of buckets serves every dimension. Passages that the peer removed are left out. Nothing in `source` is
+    executed or changed. Memory use is about 16,384 rows, the metadata, the ids, and 24 bytes per passage.
 
-    Nothing in `source` is run or changed. Memory: some 16,384 rows, the metadata, ids, and 24 bytes a passage.
+    Args:
+        source: folder of the peer's index.
+        target: folder of the new index.
+        bundle: export of the checkpoint that the peer used; it encodes queries, and documents that are added later.
+        documents: one for each passage, in the peer's order; iterated more than once. By default ids, texts and metadata
+            come from RAGatouille's or PyLate's files or fast-plaid's metadata; without these, ids are the peer's numbers
+            and texts are empty. Metadata types are inferred.
+        progress: called with the number of passages done and in total.
 
-    Raises: LocalIndexError where `source` is no such index, damaged, refused or does not fit the bundle, or `target` is there;
-    MetadataError where a field has values of several types. Nothing is left at `target` then.
+    Returns:
+        the new index, opened.
+
+    Raises:
+        LocalIndexError: if `source` is not such an index, is damaged, refused or does not fit the bundle, or `target`
+            exists; nothing is left at `target`.
+        MetadataError: if a field has values of several types; nothing is left at `target`.
     """
     folder, root = Path(source), Path(target)
     check_free(root)
@@ -80,7 +89,7 @@ def maker_of(folder: Path) -> str | None:
 
 def _open(folder: Path) -> Peer:
     if not folder.is_dir():
-        raise LocalIndexError(f"no folder {folder}: give the folder of an index")
+        raise LocalIndexError(f"folder {folder} does not exist; give the folder of an index")
     if (folder / PYLATE_FOLDER).is_dir():
         folder = folder / PYLATE_FOLDER
     there = {path.name for path in folder.iterdir()}
@@ -91,28 +100,28 @@ def _open(folder: Path) -> Peer:
             if not peer.living.any() or not sum(int(lengths.sum()) for lengths in peer.lengths):
                 raise LocalIndexError(f"{folder} has no passages")
             return peer
-    shown = "; ".join(f"for one of {name} it lacks {', '.join(missing)}" for name, missing, _ in layouts)
-    raise LocalIndexError(f"{folder} is no index that can be imported: {shown}")
+    shown = "; ".join(f"as a {name} index it lacks {', '.join(missing)}" for name, missing, _ in layouts)
+    raise LocalIndexError(f"{folder} is not an index that can be imported: {shown}")
 
 
 def _check_bundle(peer: Peer, bundle: Bundle) -> None:
     book = peer.codebook
     if book.dim != bundle.manifest.dim:
         raise LocalIndexError(
-            f"{peer.folder} has vectors of {book.dim} dimensions, the bundle {bundle.path} of {bundle.manifest.dim}: "
-            "give the bundle of the checkpoint that the index was made with"
+            f"{peer.folder} has vectors of {book.dim} dimensions, but bundle {bundle.path} has "
+            f"{bundle.manifest.dim}; give the bundle of the checkpoint that the index was made with"
         )
     if bundle.manifest.dense:
         names = ", ".join(sorted(bundle.manifest.dense))
         raise LocalIndexError(
-            f"the bundle {bundle.path} has dense models ({names}), whose vectors {peer.folder} does not have: give a bundle "
-            "without them, or feed the documents"
+            f"bundle {bundle.path} has dense models ({names}), but {peer.folder} has no vectors of them; give a "
+            f"bundle without them, or feed the documents"
         )
     own = bundle_codebook(bundle)
     if own is not None and own.bits != book.bits:
         raise LocalIndexError(
-            f"{peer.folder} has {book.bits} bits a dimension, the codebook of the bundle {bundle.path} {own.bits}: "
-            "give a bundle without a codebook"
+            f"{peer.folder} has {book.bits} bits per dimension, but the codebook of bundle {bundle.path} has "
+            f"{own.bits}; give a bundle without a codebook"
         )
 
 

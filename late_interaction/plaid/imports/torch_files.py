@@ -1,8 +1,8 @@
-"""Reads what `torch.save` wrote, without torch and without running anything that is in the file.
+"""Read files of `torch.save` without torch, and without executing anything in them.
 
 Such a file is a zip archive of uncompressed members: PREFIX/data.pkl, a pickle that names tensors, and PREFIX/data/N, their
-numbers. `archives.py` checks the one and `pickles.py` reads the other; this module says what the few names mean that tensors
-need, and that no tensor reaches beyond its numbers.
+numbers. `archives.py` checks the archive and `pickles.py` reads the pickle. This module interprets the few names that
+tensors need, and checks that no tensor reaches beyond its numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from late_interaction.reading import open_regular
 
 __all__ = ["read_tensor", "read_torch_file"]
 
-MAX_PICKLE_BYTES = 1 << 20  # of data.pkl: names and shapes only
+MAX_PICKLE_BYTES = 1 << 20  # of data.pkl, which has names and shapes only
 MAX_TENSORS = 16  # an index has two in one file; each may become a copy
 MAX_DIMENSIONS = 4
 BFLOAT16 = "bfloat16"
@@ -44,30 +44,37 @@ NO_HOOKS = Name("collections", "OrderedDict")  # which tensors name for their (n
 
 
 def read_tensor(path: Path, dtypes: str, ndim: int) -> NDArray[Any]:
-    """The one tensor of a file. dtypes: kinds of numbers as numpy names them: "f" real, "i" whole, "u" whole without sign.
+    """Read the only tensor of a file.
 
-    Raises: LocalIndexError naming the file where it holds anything else.
+    Args:
+        path: the file.
+        dtypes: kinds of numbers as numpy names them: "f" real, "i" whole, "u" unsigned whole.
+        ndim: number of dimensions.
+
+    Raises:
+        LocalIndexError: if the file holds anything else; the message names it.
     """
     found = read_torch_file(path)
     if not isinstance(found, np.ndarray) or found.dtype.kind not in dtypes or found.ndim != ndim:
         shown = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise LocalIndexError(f"{path} does not hold a tensor of {ndim} dimensions and kind {dtypes!r}, but {shown}")
+        raise LocalIndexError(f"{path} must hold a tensor of {ndim} dimensions and kind {dtypes!r}, but it holds {shown}")
     return found
 
 
 def read_torch_file(path: Path) -> object:
-    """What the file holds: tensors as arrays, mapped and not to be written to, in plain tuples, lists and dicts.
+    """Return what the file holds: tensors as read-only mapped arrays, in plain tuples, lists and dicts.
 
     Half and bfloat16 numbers become float32.
 
-    Raises: LocalIndexError naming the file: missing, damaged, of torch's format before 1.6, or with a name in it that is no
-    tensor's.
+    Raises:
+        LocalIndexError: if the file is missing, damaged, in torch's format before 1.6, or has a name that no tensor needs;
+            the message names the file.
     """
     try:
         with open_regular(path) as file:
             if file.read(4) != b"PK\x03\x04":
                 raise LocalIndexError(
-                    f"{path} is no file that torch 1.6 or newer wrote: load it with torch and save it again with torch.save"
+                    f"{path} was not written by torch 1.6 or newer; load it with torch and save it again with torch.save"
                 )
         with opened_archive(path) as archive:
             return _TorchFile(archive).load()
@@ -89,14 +96,14 @@ class _TorchFile:
         self._archive = archive
         pickles = [name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise ValueError("no file of torch.save: it has no PREFIX/data.pkl")
+            raise ValueError("it is not a file of torch.save: it has no PREFIX/data.pkl")
         self._prefix = pickles[0].removesuffix("data.pkl")
         self._tensors = 0
 
     def load(self) -> object:
         order = f"{self._prefix}byteorder"
         if order in self._archive.names and self._archive.read(order, 16) != b"little":
-            raise ValueError("it was written by a machine of another byte order")
+            raise ValueError("it was written on a machine with another byte order")
         data = self._archive.read(f"{self._prefix}data.pkl", MAX_PICKLE_BYTES)
         known: dict[Name, Callable[..., object] | None] = dict.fromkeys(STORAGES)
         known |= {REBUILD: self._tensor, NO_HOOKS: lambda: {}}
@@ -110,7 +117,7 @@ class _TorchFile:
     def _storage(self, reference: object) -> _Storage:
         if type(reference) is not tuple or len(reference) != 5:
             raise ValueError("a storage of unknown form")
-        word, kind, key, _, count = reference  # the fourth: the device it was on
+        word, kind, key, _, count = reference  # the fourth is the device it was on
         if (
             word != "storage"
             or type(kind) is not Name
@@ -125,17 +132,17 @@ class _TorchFile:
         if name not in self._archive.names:
             raise ValueError(f"it has no {name}")
         if (size := self._archive.size(name)) != count * stored.itemsize:
-            raise ValueError(f"{name} has {size} bytes, its {count} numbers take {count * stored.itemsize}")
+            raise ValueError(f"{name} has {size} bytes, but its {count} numbers take {count * stored.itemsize}")
         return _Storage(self._numbers(name, stored, count), dtype == BFLOAT16)
 
     @functools.cache  # noqa: B019  # of one file, for as long as it is read
     def _numbers(self, name: str, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-        """As they are in the file, mapped; their checksum is compared first."""
+        """Map the numbers of a storage; their checksum is compared first."""
         start = self._archive.place(name)
         return np.memmap(self._archive.path, dtype, "r", start, (count,)) if count else np.zeros(0, dtype)
 
     def _tensor(self, *arguments: object) -> NDArray[Any]:
-        """What torch._utils._rebuild_tensor_v2 makes."""
+        """Rebuild a tensor as torch._utils._rebuild_tensor_v2 does."""
         self._tensors += 1
         if self._tensors > MAX_TENSORS:
             raise RefusedPickle(f"it has more than {MAX_TENSORS} tensors")

@@ -1,8 +1,8 @@
-"""The first stage of a search: passages in the lists of the centroids nearest to each query row, by what these alone say.
+"""The first stage of a search: passages in the lists of the centroids nearest to each query row, ranked by these alone.
 
-A row that finds a passage counts the similarity of the nearest centroid that the two share; one that does not counts as much as
-a list farther down would (as XTR and WARP impute missing similarities: arXiv 2304.01982, 2501.17788; how far: lookup.py). No
-passage is read for that.
+A row that finds a passage counts the similarity of the nearest centroid that the two share. A row that does not find it
+counts as much as a list farther down would, as XTR and WARP impute missing similarities (arXiv 2304.01982, 2501.17788; how
+far: lookup.py). No passage is read for that.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from late_interaction.plaid.store.snapshot import Snapshot
 
 __all__ = ["MOST_LISTS", "STEPS", "Shortlist", "Work", "best_by_lists", "gathered"]
 
-STEPS = 1 << 16  # of a similarity, as a whole number, at most
-LARGEST_TOTAL = 1 << 30  # what no passage gains more than: times kernels.ROWS it passes for an int64
-MOST_LISTS = 256  # of a row, in a widened search; where more are needed, scoring all that is selected costs less
+STEPS = 1 << 16  # largest similarity as a whole number
+LARGEST_TOTAL = 1 << 30  # bound of a passage's gain; times kernels.ROWS it fits an int64
+MOST_LISTS = 256  # lists per row in a widened search; if more are needed, scoring the whole selection costs less
 
 
 @dataclass
 class Shortlist:
-    """What the first stage keeps: global places, best first, and their approximate scores."""
+    """What the first stage keeps.
+
+    Attributes:
+        places: global places, best first.
+        approximate: their approximate scores.
+        candidates: how many passages were considered.
+        widened: whether more lists were read than usual.
+    """
 
     places: Places
     approximate: Matrix
@@ -36,7 +43,13 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Work:
-    """Lists of each row, passages whose centroids are read, and those that are kept."""
+    """How much work a search does.
+
+    Attributes:
+        probes: lists per row.
+        read: passages whose centroids are read.
+        keep: passages that are kept.
+    """
 
     probes: int
     read: int
@@ -46,8 +59,10 @@ class Work:
 def best_by_lists(
     snapshot: Snapshot, Q: Matrix, masks: Sequence[Mask], selected: int, work: Work, lap: Callable[[str], None]
 ) -> Shortlist:
-    """The best of the `selected` passages of `masks` by the lists of each row of `Q [q, d]`. lap: called with the name of each
-    stage when it is done."""
+    """Return the best of the `selected` passages of `masks` by the lists of each row of `Q [q, d]`.
+
+    `lap` is called with the name of each stage when it is done.
+    """
     assert snapshot.codebook is not None
     lookup, wanted = snapshot.codebook.lookup, min(work.keep, selected)
     parts = lookup.parts(len(Q))
@@ -65,7 +80,7 @@ def best_by_lists(
         rest = np.setdiff1d(snapshot.places(masks), places, assume_unique=True)
         places, totals = np.concatenate([places, rest]), np.concatenate([totals, np.zeros(len(rest), np.int64)])
     candidates = len(places)
-    places = np.sort(places[_best(places, totals, max(work.keep, work.read))])  # in the order of the disk: a third less time
+    places = np.sort(places[_best(places, totals, max(work.keep, work.read))])  # in disk order, which takes a third less time
     lap("gather")
     tables = [looked] if looked is not None else (lookup.look(Q[part], probes) for part in parts)
     totals, scale, floor = _interaction(snapshot, tables, places)
@@ -75,8 +90,10 @@ def best_by_lists(
 
 
 def _interaction(snapshot: Snapshot, tables: Iterable[Looked], places: Places) -> tuple[I64, float, float]:
-    """Every row's best similarity among the centroids of each passage, summed: of those that were looked at, else its floor;
-    less the sum of all floors, which comes last, in steps of 1 / scale. tables: of the parts of a query."""
+    """Sum every row's best similarity among the compared centroids of each passage, else the row's floor.
+
+    The sum of all floors is subtracted, in steps of 1 / scale. tables: of the parts of a query.
+    """
     totals, scale, floor = np.zeros(len(places), np.int64), 0.0, 0.0
     for looked in tables:
         scale, floor = scale or looked.scale, floor + looked.floor
@@ -95,8 +112,10 @@ def _interaction_of(snapshot: Snapshot, looked: Looked, places: Places) -> I64:
 
 
 def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask], selected: int) -> tuple[Places, I64]:
-    """Those of the `selected` passages of `masks` that are in the lists, in no order, and what they gain by `gains [q, T]` of
-    the lists, in whole steps."""
+    """Return the `selected` passages of `masks` that are in the lists, in no order, and their gains.
+
+    `gains [q, T]` are those of the lists, in whole steps.
+    """
     postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
     room = min(postings, selected)
     table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)
@@ -116,7 +135,7 @@ def _postings(ivf_offsets: Places, lists: I32) -> int:
 
 
 def _best(places: Places, totals: I64, keep: int) -> Places:
-    """Of the `keep` largest totals, best first; of equal ones the lower place first."""
+    """Return the `keep` largest totals, best first; of equal ones the lower place first."""
     key = (totals << 32) - places  # unique, so that ties are broken by insertion order
     if keep < len(key):
         chosen = np.argpartition(key, len(key) - keep)[len(key) - keep :]

@@ -1,4 +1,4 @@
-"""Search by dense vectors: the passages with the greatest inner products, of those that a filter selects."""
+"""Search by dense vectors: of the selected passages, those with the greatest inner products."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def dense_search(
     ids: Iterable[str] | None = None,
     exact: bool = False,
 ) -> dict[str, float]:
-    """Ids and scores of the k best of the passages that are selected and have rows: best first, equal ones in order of
-    insertion. exact: none of the k is missed."""
+    """Return ids and scores of the k best of the selected passages that have rows.
+
+    The best come first, equal ones in order of insertion.
+    """
     found: list[Places] = []
     scores: list[Vector] = []
     for part, mask in zip(snapshot.living, snapshot.select(where, ids), strict=True):
@@ -46,7 +48,7 @@ def _named(snapshot: Snapshot, places: Places, scores: Vector) -> dict[str, floa
 
 
 def dense_scores(snapshot: Snapshot, name: str, vector: Vector, passage_ids: Sequence[str]) -> dict[str, float]:
-    """Inner products with the vectors of those passages; unknown ids are left out."""
+    """Return inner products with the vectors of those passages; unknown ids are left out."""
     named = {}
     for id_ in passage_ids:
         if (found := snapshot.find(id_)) is not None:

@@ -1,7 +1,7 @@
 """The compiled loop of a search's first stage.
 
-Shapes: q query rows, T lists of each. Every index that comes from a file is checked against its array, so that a damaged file
-cannot read foreign memory.
+Shapes: q query rows, T lists of each. Every index that comes from a file is checked against its array, so that a damaged
+file cannot read foreign memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from late_interaction.simd import prefetch, prefetch_cell, raise_bytes
 __all__ = ["ROWS", "approximate_scores", "gather"]
 
 BLOCK = 256  # codes of a passage at a time
-AHEAD = 8  # passages whose memory is asked for before it is read
+AHEAD = 8  # passages to prefetch
 LINE = 64  # bytes of a cache line
-ROWS = 1 << 32  # more than a query has rows: a total leaves them this room
+ROWS = 1 << 32  # more than a query has rows; the low part of a total
 _jit = compiler(__file__, simd.__file__)
-_SPREAD = 0x9E3779B97F4A7C15 >> 1  # of Fibonacci hashing
+_SPREAD = 0x9E3779B97F4A7C15 >> 1  # multiplier of Fibonacci hashing
 
 
 @_jit
@@ -32,18 +32,19 @@ def _slot(key: int, last: int) -> int:
 def gather(
     lists: I32, gains: I64, ivf_offsets: I64, ivf_passages: I32, selected: U8, base: int, table: I64, slots: I64, found: int
 ) -> int:
-    """Adds to each passage in the `lists [q, T]`, best first, the `gains [q, T]` of the first list of every row that has it.
+    """Add to each passage in the `lists [q, T]`, best first, the `gains [q, T]` of the first list of every row that has it.
 
-    The passages of a segment that are `selected [P]` go by their number plus `base` into `table [n, 2]`, n a power of two and
-    never full: the number, or -1 where it is free; and the total, times ROWS plus the row that was counted last. `slots` lists
-    the places that are taken, of which there are `found`; returns how many there are now.
+    The passages of a segment that are `selected [P]` go by their number plus `base` into the hash table `table [n, 2]`; n
+    is a power of two and the table is never full. A row of it is the number, or -1 if free, and the total times ROWS plus
+    the row that was counted last. `slots` lists the places taken, of which there are `found`. Returns how many there are
+    now.
     """
     last = table.shape[0] - 1
     for row in range(lists.shape[0]):
         for rank in range(lists.shape[1]):
             centroid, gain = lists[row, rank], gains[row, rank]
             if centroid < 0 or centroid + 1 >= ivf_offsets.shape[0]:
-                continue  # of a codebook that has grown since
+                continue  # the codebook has grown since
             passages = ivf_passages[max(0, ivf_offsets[centroid]) : min(ivf_offsets[centroid + 1], ivf_passages.shape[0])]
             for place in range(passages.shape[0]):
                 if place + AHEAD < passages.shape[0]:
@@ -67,7 +68,7 @@ def gather(
 
 @_jit
 def _places(codes: Codes, seen: U8, group_of: U16, shifts: I64, rows: int, out: I64) -> int:
-    """Rows of the table of those centroids that were looked at; returns how many. Bits of a million stay in the cache."""
+    """Write the table rows of the centroids that were compared; return how many. The bits of a million stay in the cache."""
     found = 0
     for row in range(codes.shape[0]):
         code = np.int64(codes[row])
@@ -82,7 +83,7 @@ def _places(codes: Codes, seen: U8, group_of: U16, shifts: I64, rows: int, out: 
 def approximate_scores(
     passages: I64, offsets: I64, codes: Codes, seen: U8, group_of: U16, shifts: I64, table: U8, out: I64
 ) -> None:
-    """Centroid interaction: `out[p]` = sum over the columns of the table of the largest value among p's codes."""
+    """Compute centroid interaction: `out[p]` = sum over the table's columns of the largest value among p's codes."""
     last = codes.shape[0]
     best, places = np.empty(table.shape[1], np.uint8), np.empty(BLOCK, np.int64)
     most = np.empty(table.shape[1], np.uint8)

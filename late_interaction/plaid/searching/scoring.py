@@ -1,12 +1,12 @@
-"""Stages 4 and 5 of a search: MaxSim of given passages in sixteen-bit products with a bound of their error, and in float32.
+"""Stages 4 and 5 of a search: MaxSim of given passages in sixteen-bit products with an error bound, and in float32.
 
-The bound. A query row q is read as q' = q + e and a stored vector x as x' = x + f, so that a product is off by
+The bound. A query row q is read as q' = q + e and a stored vector x as x' = x + f, so a product is off by
 
     |<q', x'> - <q, x>| = |<e, x'> + <q, f>| <= |e| |x'| + |q| |f|
 
-The largest of a row's products is off by no more than one of them may be, and a score by the sum over the rows. |e| is
+The largest of a row's products is off by no more than any single one may be, and a score by the sum over the rows. |e| is
 measured for every query (int16_scoring.py), |f| on the tables of the codec and each passage's vectors (codecs.py). Sums of
-products are exact; what float32 arithmetic adds on either side is at most (d + q + 16) 2^-23 |q| |x'| a row.
+products are exact; float32 arithmetic adds at most (d + q + 16) 2^-23 |q| |x'| per row on either side.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ BLOCK_ROWS = 1 << 13  # float32 vectors held at a time: 4 MiB at 128 dimensions
 
 
 def bounded_scores(snapshot: Snapshot, query: Query16, places: Places, *, refined: bool) -> tuple[Matrix, Matrix]:
-    """MaxSim of the passages at global `places`, ascending, and how far `exact_scores` may be from it, both `[n]`; -inf without
-    rows.
+    """Return MaxSim of the passages at global `places`, ascending, and its possible distance from `exact_scores`, both `[n]`.
 
-    refined: from the int8 rows where the index keeps them; else from the codec's vectors, where the bound is of those.
+    Passages without rows score -inf. refined: from the int8 rows if the index keeps them; otherwise from the codec's
+    vectors, to which the bound then applies.
     """
     scores = np.full(len(places), -np.inf, np.float32)
     errors = np.zeros(len(places), np.float32)
@@ -48,7 +48,7 @@ def bounded_scores(snapshot: Snapshot, query: Query16, places: Places, *, refine
 
 
 def within(scores: Matrix, errors: Matrix, k: int) -> Places:
-    """Places, ascending, of all that may be among the k best: k scores are at least `least`, and no other can reach it."""
+    """Return all places, ascending, that may be among the k best: k scores are at least `least`, and no other can reach it."""
     if len(scores) <= k:
         return np.arange(len(scores))
     sure = scores - errors
@@ -57,8 +57,10 @@ def within(scores: Matrix, errors: Matrix, k: int) -> Places:
 
 
 def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places) -> Matrix:
-    """MaxSim `[n]` in float32 of the passages at global `places` over their stored vectors: the int8 rows where the index keeps
-    them, else the decoded ones; -inf without rows."""
+    """Return MaxSim `[n]` in float32 of the passages at global `places`; -inf without rows.
+
+    The stored vectors are the int8 rows if the index keeps them, else the decoded ones.
+    """
     scores = np.empty(len(places), np.float32)
     order = np.argsort(places, kind="stable")
     bases = [part.base for part in snapshot.living]
@@ -75,7 +77,7 @@ def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places) -> Matrix:
 
 
 def _blocks(lengths: Places) -> Iterator[slice]:
-    """Runs of passages of some `BLOCK_ROWS` rows together, one at least."""
+    """Yield runs of passages of about `BLOCK_ROWS` rows together, at least one."""
     ends = np.cumsum(lengths)
     first = 0
     while first < len(lengths):

@@ -1,18 +1,18 @@
 """Search in a snapshot, after PLAID, XTR and WARP (arXiv 2205.09707, 2304.01982, 2501.17788), with k hits guaranteed.
 
-    1. centroids    the nearest of each query row, and the similarities of all that were looked at (lookup.py)
-    2. gather       passages in the lists of the nearest, by the similarities of these centroids
-    3. interaction  every row's best similarity among all centroids of a passage that were looked at, summed; the best are kept
-                    (2 and 3 in candidates.py)
-    4. rerank       MaxSim over their stored vectors, in 16-bit products, best first, until no other can be among the k best
-    5. last         all of those that may be among the best, again in float32 (scoring.py, stages 4 and 5)
+1. centroids    the nearest of each query row, and the similarities of all that were compared (lookup.py)
+2. gather       passages in the lists of the nearest, by the similarities of these centroids
+3. interaction  every row's best similarity among all compared centroids of a passage, summed; the best are kept
+                (2 and 3 in candidates.py)
+4. rerank       MaxSim over their stored vectors, in 16-bit products, best first, until no other can be among the k best
+5. last         all of those that may be among the best, again in float32 (scoring.py, stages 4 and 5)
 
-Stored vectors are int8 rows where the index keeps them (`refine`), else what the codec decodes to. With int8 rows stage 4 reads
-the codec's all the same, and stage 5 the rows of three times k. Filters select before stage 1, and a small selection goes
-straight to stage 4, which then reads what stage 5 reads, so that nothing is lost: that is also what `exact` asks for.
+Stored vectors are int8 rows if the index keeps them (`refine`), else decoded ones. With int8 rows stage 4 still reads the
+codec's vectors, and stage 5 the int8 rows of three times k. Filters select before stage 1. A small selection skips to stage
+4, which then reads what stage 5 reads, so that nothing is lost; `exact` does the same.
 
-That no other passage can be among the k best is an estimate: stage 4 measures by how much MaxSim passes what stage 3 said of a
-passage, and ends where the most that was seen so far, and a standard deviation more, would not lift the next one.
+That no other passage can be among the k best is an estimate: stage 4 measures by how much MaxSim exceeds the score of stage
+3, and stops when the largest excess seen so far, plus a standard deviation, would not lift the next passage.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = ["search", "search_selected"]
 
-POSTINGS = 900  # passages that a row's lists have together, in one index: recall depends on that (docs/performance/notes.md)
+POSTINGS = 900  # passages in all lists of a row, in one index; recall depends on it (docs/performance/notes.md)
 LEAST_PROBES, MOST_PROBES = 4, 64
-RERANKED_ROWS = 24_576  # token vectors that are reranked: many short passages, or few long ones
-READ_CODES = 200_000  # centroids of passages that are read: many short passages, or few long ones
+RERANKED_ROWS = 24_576  # token vectors to rerank: many short passages, or few long ones
+READ_CODES = 200_000  # passage centroids to read: many short passages, or few long ones
 LEAST_RERANK, MOST_RERANK = 64, 512
 RERANK_PER_HIT = 3
-LAST_PER_HIT = 3  # hits of the codec that are scored again from int8 rows, which know better
-BLOCK = 32  # passages reranked before it is asked whether the next may be among the best
-MOST_WIDENED = 8  # times the lists, where a filter leaves little of each
+LAST_PER_HIT = 3  # times k: the codec's hits that are scored again from the more accurate int8 rows
+BLOCK = 32  # passages reranked between two checks whether the next may be among the best
+MOST_WIDENED = 8  # times the lists, if a filter leaves little of each
 FEW_ROWS = 4_096  # token vectors that cost less to score than to look up
 
 
@@ -56,7 +56,7 @@ def search(
     settings: SearchSettings | None = None,
     exact: bool = False,
 ) -> LocalResult:
-    """The k best selected passages for `Q [q, d]`, as ScaledQuery has it; fewer only where fewer are selected and have rows."""
+    """Return the k best selected passages for `Q [q, d]` of a ScaledQuery; fewer only if fewer are selected and have rows."""
     start = time.perf_counter()
     masks = snapshot.select(where, ids)
     seconds = {"select": time.perf_counter() - start}
@@ -73,7 +73,7 @@ def search_selected(
     settings: SearchSettings | None = None,
     exact: bool = False,
 ) -> LocalResult:
-    """As `search` among the passages of `masks`, as `Snapshot.select` makes them: many queries may share them."""
+    """Search among the passages of `masks`, made by `Snapshot.select`: many queries may share them."""
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     selected = sum(int(np.count_nonzero(mask)) for mask in masks)
@@ -107,19 +107,19 @@ def search_selected(
 
 @dataclass(frozen=True)
 class _Reranked:
-    """Global places, their MaxSim in 16-bit products, and how far it may be off."""
+    """Global places, their MaxSim in 16-bit products, and its error bound."""
 
     places: Places
     scores: Matrix
     errors: Matrix
 
     def best(self, k: int, more: int | None) -> Places:
-        """Of these, all that may be among the k best; or the `more` best."""
+        """Return all of these that may be among the k best, or the `more` best."""
         return within(self.scores, self.errors, k) if more is None else np.lexsort((self.places, -self.scores))[:more]
 
 
 def _reranked(snapshot: Snapshot, query: Query16, shortlist: Shortlist, k: int) -> _Reranked:
-    """The shortlist from its best on, as far as what comes may be among the k best."""
+    """Rerank the shortlist from its best on, as far as the next may be among the k best."""
     places, approximate = shortlist.places, shortlist.approximate
     scores, errors = np.empty(len(places), np.float32), np.empty(len(places), np.float32)
     done = 0
@@ -148,11 +148,11 @@ class _Clock:
 
 
 def _effort(snapshot: Snapshot, settings: SearchSettings, k: int) -> tuple[int, int]:
-    """probes, rerank: of the settings, else what the index was tuned to at about this size, else the defaults for its size."""
+    """Choose probes and rerank: from the settings, else from tuning at about this size, else the defaults for the size."""
     tuned = snapshot.version.effort
     probes, rerank = settings.probes, settings.rerank
     if probes is None and tuned is not None:
-        probes = tuned.probes or MOST_LISTS  # 0, of an earlier release: all centroids
+        probes = tuned.probes or MOST_LISTS  # 0 comes from an earlier release: all centroids
     if probes is None:
         probes = min(max(LEAST_PROBES, int(np.ceil(POSTINGS / max(1, snapshot.mean_list)))), MOST_PROBES)
     if rerank is None:
@@ -165,24 +165,24 @@ def _default_rerank(snapshot: Snapshot) -> int:
 
 
 def _passages_of(snapshot: Snapshot, rows: int) -> int:
-    """Passages that have so many token vectors together."""
+    """Return how many passages have so many token vectors together."""
     return rows * snapshot.version.passages // max(1, snapshot.version.token_vectors)
 
 
 def _outgrown(snapshot: Snapshot, settings: SearchSettings | None) -> bool:
-    """Whether the index was tuned, and has outgrown that effort, which this search would have taken."""
+    """Tell whether the index has outgrown its tuned effort, which this search would have used."""
     asks = settings is None or settings.probes is None or settings.rerank is None
     return asks and snapshot.version.tuned is not None and snapshot.version.effort is None
 
 
 def _lists(probes: int, snapshot: Snapshot, selected: int) -> int:
-    """Of each row: more where a filter leaves little of each."""
+    """Return the lists per row: more if a filter leaves little of each."""
     return min(MOST_LISTS, probes * max(1, min(MOST_WIDENED, snapshot.rows // max(1, selected))))
 
 
 def _few_rows(snapshot: Snapshot, masks: Sequence[Mask], selected: int) -> bool:
-    """Whether the selected passages have so few vectors that scoring them all costs less than choosing from them."""
-    if selected > FEW_ROWS:  # each has one at least, and the lengths of all need not be looked at
+    """Tell whether scoring all selected passages costs less than choosing from them."""
+    if selected > FEW_ROWS:  # each has at least one, so the lengths need not be read
         return False
     rows = 0
     for part, mask in zip(snapshot.living, masks, strict=True):

@@ -1,4 +1,4 @@
-"""The least effort of a search that finds a share of the exact top k, measured on the index itself."""
+"""Find the least effort that finds a share of the exact top k, measured on the index itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ RERANKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4
 
 
 def find_effort(ask: SearchWith, queries: Sequence[Matrix], k: int, recall: float, token_vectors: int) -> Tuned:
-    """The cheapest of some hundred pairs of probes and rerank whose mean recall@k over `queries`, a `[q, d]` each, is `recall`.
+    """Return the cheapest of about a hundred pairs of probes and rerank whose mean recall@k reaches `recall`.
 
-    ask: the k best for a query with such settings, or with None by exact search. token_vectors: of the index.
+    Args:
+        ask: returns the k best for a query with given settings; with None by exact search.
+        queries: query rows `[q, d]` of each query.
+        k: how many hits count.
+        recall: share of the exact top k to find.
+        token_vectors: of the index.
 
-    Raises: UsageError where recall is not within 0 and 1, no query has rows and hits, or no effort reaches the recall.
+    Raises:
+        UsageError: if recall is not within 0 and 1, no query has rows and hits, or no effort reaches the recall.
     """
     exact = [(Q, _ids(ask(Q, None))) for Q in queries]
     asked = [(Q, ids) for Q, ids in exact if ids]
@@ -35,7 +41,7 @@ def find_effort(ask: SearchWith, queries: Sequence[Matrix], k: int, recall: floa
     ladders = [[SearchSettings(probes, rerank) for rerank in RERANKS if rerank >= k] for probes in PROBES]
     best = least_effort(ladders, answers, [ids for _, ids in asked], recall).best
     if best is None:
-        raise UsageError(f"no effort of this index reaches recall {recall}: search with exact=True")
+        raise UsageError(f"no effort reaches recall {recall} on this index; search with exact=True")
     probes, rerank = best.effort.probes, best.effort.rerank
     assert probes is not None and rerank is not None
     return Tuned(probes, rerank, round(best.recall, 6), k, len(asked), token_vectors)

@@ -1,4 +1,4 @@
-"""An index of several shards on one machine: ordinary local indexes, a worker process each, and a router that merges."""
+"""An index of several shards on one machine: ordinary local indexes, one worker process each, and a router that merges."""
 
 from late_interaction.plaid.shards.index import ShardedIndex
 from late_interaction.plaid.shards.layout import Sharding

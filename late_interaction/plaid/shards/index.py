@@ -1,4 +1,4 @@
-"""An index of several shards: one folder with SHARDS.json and a local index for each shard (docs/reference/index-format.md)."""
+"""An index of several shards: one folder with SHARDS.json and a local index per shard. See docs/reference/index-format.md."""
 
 from __future__ import annotations
 
@@ -52,10 +52,14 @@ WORKER = "late_interaction.plaid.shards.worker"
 
 
 class ShardedIndex:
-    """A reader of one version of every shard, which `refresh` moves to the newest. Use `create` or `open`, and `close`.
+    """A reader of one version of every shard; `refresh` moves it to the newest.
 
-    Searches run in one worker process for each shard, started by the first search. A version that was pruned before all
-    processes had opened it cannot be read: then the reader moves to the newest by itself.
+    Create one with `create` or `open`, and `close` it. Searches run in one worker process per shard, started by the first
+    search. A version that was pruned before all processes had opened it cannot be read; the reader then moves to the newest
+    by itself.
+
+    Attributes:
+        path: the folder.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class ShardedIndex:
         launch: Callable[[int], Worker] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """launch: starts the worker of a shard, by default a process. Raises: as `open`."""
+        """Read the state of every shard. launch: starts the worker of a shard, by default a process."""
         self.path = path
         self.settings = settings or ShardSettings()
         self._shards = OpenedStates(path)
@@ -87,10 +91,19 @@ class ShardedIndex:
         storage: Storage | None = None,
         settings: ShardSettings | None = None,
     ) -> ShardedIndex:
-        """Makes an empty index of shards, each with the bundle (one copy on disk, where the file system has hard links).
+        """Create an empty index of shards, each with the bundle (one copy on disk, if the file system has hard links).
 
-        Raises: LocalIndexError where `path` is there and not an empty folder. UsageError as LocalIndex.create, or where the
-        schema does not have the field that decides.
+        Args:
+            path: the folder.
+            bundle: encodes its queries and documents.
+            schema: its metadata fields.
+            sharding: how it is sharded.
+            storage: codec, bits and int8 rows.
+            settings: settings of the router.
+
+        Raises:
+            LocalIndexError: if `path` exists and is not an empty folder.
+            UsageError: as in `LocalIndex.create`, or if the schema lacks the sharding field.
         """
         root, form = Path(path), storage or Storage()
         sharding.check(schema)
@@ -106,9 +119,14 @@ class ShardedIndex:
 
     @classmethod
     def open(cls, path: str | Path, settings: ShardSettings | None = None) -> ShardedIndex:
-        """Reads which version of every shard counts; a shard that cannot be read is missing from answers.
+        """Read which version of every shard is current; a shard that cannot be read is missing from answers.
 
-        Raises: LocalIndexError where SHARDS.json is damaged, no shard can be read, or they do not belong together.
+        Args:
+            path: the folder.
+            settings: settings of the router.
+
+        Raises:
+            LocalIndexError: if SHARDS.json is damaged, no shard can be read, or they do not belong together.
         """
         return cls(Path(path), settings)
 
@@ -119,16 +137,19 @@ class ShardedIndex:
         self.close()
 
     def close(self) -> None:
-        """Ends the workers; the end of the process does, too."""
+        """Stop the workers, which also stop when the process ends."""
         self._router.close()
 
     def refresh(self) -> bool:
-        """Moves to the newest version that all shards have; whether anything has changed."""
+        """Move to the newest version that all shards have; return whether anything has changed."""
         return self._shards.refresh()
 
     def pinned(self, *, timeout: float | None = None) -> ShardedIndex:
-        """A reader of the same versions, asking the same workers, that `refresh` of this one does not move. timeout: seconds
-        that shards have for a query of it, in place of those of the settings."""
+        """Return a reader of the same versions and workers that `refresh` of this one does not move.
+
+        Args:
+            timeout: seconds that shards have for a query; None for those of the settings.
+        """
         pinned = copy.copy(self)
         if timeout is not None:
             pinned.settings = replace(self.settings, timeout=timeout)
@@ -136,17 +157,28 @@ class ShardedIndex:
         return pinned
 
     def writer(self, *, resume: bool = False) -> ShardedWriter:
-        """As LocalIndex.writer. Raises: LocalIndexError where a shard is missing or another writer has the index."""
+        """Open the only writer.
+
+        Args:
+            resume: take up what an interrupted writer had made durable.
+
+        Raises:
+            LocalIndexError: if a shard is missing or another writer has the index.
+        """
         return ShardedWriter(self._shards, resume=resume)
 
     def planned(self, *, resume: bool = False) -> Planned:
-        """As LocalIndex.planned. Raises: LocalIndexError where a shard cannot be read, or the log of one is damaged."""
+        """Return what `passages_of` of a writer would see, without opening one.
+
+        Raises:
+            LocalIndexError: if a shard cannot be read, or the log of one is damaged.
+        """
         parts = [reader.planned(resume=resume) for reader in self._all_readers().values()]
         return lambda document_id: {id_: digest for part in parts for id_, digest in part(document_id).items()}
 
     @property
     def bundle(self) -> Bundle:
-        """The copy of the first shard that can be read. Raises: as LocalIndex.bundle."""
+        """Return the bundle of the first shard that can be read."""
         first, known = first_readable(self._states), self._bundle
         wanted = first.opened[1].bundle
         if known is None or known.sha256 != wanted:
@@ -155,7 +187,7 @@ class ShardedIndex:
 
     @property
     def sharding(self) -> Sharding:
-        """Into how many shards the index is cut, and by what."""
+        """Return how the index is sharded."""
         return self._shards.sharding
 
     @property
@@ -168,40 +200,44 @@ class ShardedIndex:
 
     @property
     def schema(self) -> MetadataSchema:
+        """Return the metadata fields."""
         return self._form.schema
 
     @property
     def codec(self) -> str:
+        """Return the name of the codec."""
         return self._form.codec
 
     @property
     def bits(self) -> int | None:
-        """As LocalIndex.bits."""
+        """Return the bits per dimension of a residual; None for codecs without residuals."""
         return self._form.residual_bits
 
     @property
     def codebook(self) -> Codebook | None:
-        """That of all shards that can be read; None where each has trained its own, or before the first vector is committed."""
+        """Return the codebook of all readable shards; None if each has its own, or before the first commit."""
         books = {book.sha256: book for reader in self.readers().values() if (book := reader.codebook) is not None}
         return next(iter(books.values())) if len(books) == 1 else None
 
     @property
     def drift(self) -> float | None:
-        """As LocalIndex.drift, of the shard that has drifted farthest."""
+        """Return the drift of the shard that has drifted farthest; see `LocalIndex.drift`."""
         drifts = [reader.drift for reader in self.readers().values() if reader.drift is not None]
         return max(drifts, key=lambda drift: math.inf if math.isnan(drift) else drift, default=None)
 
     @property
     def refine(self) -> bool:
+        """Tell whether int8 rows are kept."""
         return self._form.refine
 
     @property
     def dim(self) -> int:
+        """Return the dimensions of a token vector."""
         return self._form.dim
 
     @property
     def dense(self) -> Mapping[str, DenseForm]:
-        """As LocalIndex.dense."""
+        """Return the dense models of which each passage has a vector, by name."""
         return self._form.dense
 
     @property
@@ -212,52 +248,57 @@ class ShardedIndex:
 
     @property
     def version(self) -> int:
+        """Return the number of the open version."""
         return self._form.number
 
     @property
     def current(self) -> tuple[tuple[int, str] | None, ...]:
-        """As LocalIndex.current of each shard; None of one that cannot be read."""
+        """Return number and checksum of each shard's version; None for one that cannot be read."""
         return tuple(state.current for state in self._states)
 
     @property
     def effort(self) -> Tuned | None:
-        """As Version.effort of the first shard that can be read: all are tuned at once."""
+        """Return the tuned effort of the first readable shard: all are tuned together."""
         return self._form.effort
 
     def versions(self) -> list[ShardedVersion]:
-        """Those that all shards that can be read still have, oldest first; `rollback` of a writer goes to any of them."""
+        """Return the versions that all readable shards still have, oldest first; `rollback` can go to any of them."""
         return self._shards.versions()
 
     @property
     def passages(self) -> int:
-        """Of the shards that can be read."""
+        """Return the number of passages of the readable shards."""
         return sum(state.passages for state in self._states)
 
     @property
     def token_vectors(self) -> int:
+        """Return the number of token vectors of the readable shards."""
         return sum(version.token_vectors for state in self._states if (version := state.version) is not None)
 
     @property
     def bytes_per_token(self) -> float:
-        """As LocalIndex.bytes_per_token, of the shards that can be read."""
+        """Return the stored bytes per token vector of the readable shards."""
         snapshots = [reader.snapshot for reader in self.readers().values()]
         stored = sum(entry.token_vectors for snapshot in snapshots for entry in snapshot.version.segments)
         return sum(snapshot.stored_bytes() for snapshot in snapshots) / stored if stored else 0.0
 
     @property
     def documents(self) -> int:
-        """Of the shards that can be read; a document whose passages have several keys counts in each of their shards."""
+        """Return the number of documents of the readable shards.
+
+        A document whose passages have several keys counts in each of their shards.
+        """
         return sum(reader.documents for reader in self.readers().values())
 
     @property
     def missing(self) -> dict[int, str]:
-        """The shards that cannot be read, and why; of those whose files are damaged, since `readers` was asked."""
+        """Return the shards that cannot be read, and why; those with damaged files are known once `readers` was called."""
         damaged = {} if self._opened is None else self._opened.damaged
         return OpenedShards(self._states, {}, damaged, gone=False).missing
 
     @property
     def readable(self) -> ShardCoverage:
-        """How much of the index the shards have that are not `missing`."""
+        """Return how much of the index the readable shards have."""
         return ShardCoverage.of([state.size for state in self._states], self.missing)
 
     def search(
@@ -270,12 +311,14 @@ class ShardedIndex:
         settings: SearchSettings | None = None,
         exact: bool = False,
     ) -> LocalResult:
-        """As LocalIndex.search, of the shards that answer in time: `coverage` and `missing` of the result tell.
+        """Search the shards that answer in time; `coverage` and `missing` of the result tell which.
 
-        Equal scores: those of a lower shard first, within a shard in order of insertion. Effort (`settings`, or a shard's
-        default for its size) is each shard's own.
+        Equal scores: those of a lower shard come first, within a shard in order of insertion. Effort (`settings`, or a
+        shard's default for its size) applies to each shard. Arguments are those of `LocalIndex.search`.
 
-        Raises: UsageError as LocalIndex.search; LocalIndexError where no shard answers or, with `require_full`, not all do.
+        Raises:
+            UsageError: as in `LocalIndex.search`.
+            LocalIndexError: if no shard answers or, with `require_full`, not all do.
         """
         return self.search_many([Q], k, where=where, ids=ids, settings=settings, exact=exact)[0]
 
@@ -290,8 +333,10 @@ class ShardedIndex:
         exact: bool = False,
         threads: int | None = None,
     ) -> list[LocalResult]:
-        """As `search` for each of `queries`, sent at once; the time that the shards have grows with their number. threads: of
-        all shards together."""
+        """Run `search` for each of `queries`, sent at once.
+
+        The time that the shards have grows with the number of queries. `threads` is the total over all shards.
+        """
         k = checked_count("k", k)
         count = self._threads if threads is None else max(1, checked_count("threads", threads) // self.sharding.count)
         if not queries:
@@ -307,12 +352,12 @@ class ShardedIndex:
         return [merged([results[i] for results in answered.values()], k, coverage, seconds) for i in range(len(queries))]
 
     def scores(self, Q: Matrix, passage_ids: Sequence[str]) -> LocalScores:
-        """As LocalIndex.scores, of the shards that answer in time."""
+        """Return `LocalIndex.scores` of the shards that answer in time."""
         bodies, coverage = self._ask({"do": "score", "ids": list(passage_ids)}, [Q])
         return LocalScores(_ordered(bodies, passage_ids), coverage.share, coverage.missing)
 
     def score(self, Q: Matrix, passage_ids: Sequence[str]) -> dict[str, float]:
-        """As LocalIndex.score; passages of shards that do not answer are left out, as unknown ones are."""
+        """Return `LocalIndex.score`; passages of shards that do not answer are left out, like unknown ones."""
         return dict(self.scores(Q, passage_ids).scores)
 
     def dense_search(
@@ -325,7 +370,7 @@ class ShardedIndex:
         ids: Iterable[str] | None = None,
         exact: bool = False,
     ) -> LocalScores:
-        """As LocalIndex.dense_search, of the shards that answer in time; equal scores as `search` has them."""
+        """Return `LocalIndex.dense_search` of the shards that answer in time; equal scores are ordered as in `search`."""
         k, wanted = checked_count("k", k), None if ids is None else list(ids)
         body = {"do": "dense", "name": name, "k": k, "where": filter_to_json(where), "ids": wanted, "exact": exact}
         bodies, coverage = self._ask_dense(body, name, vector)
@@ -334,30 +379,30 @@ class ShardedIndex:
         return LocalScores(dict(best), coverage.share, coverage.missing)
 
     def dense_scores(self, name: str, vector: Vector, passage_ids: Sequence[str]) -> LocalScores:
-        """As LocalIndex.dense_scores, of the shards that answer in time."""
+        """Return `LocalIndex.dense_scores` of the shards that answer in time."""
         bodies, coverage = self._ask_dense({"do": "dense_scores", "name": name, "ids": list(passage_ids)}, name, vector)
         return LocalScores(_ordered(bodies, passage_ids), coverage.share, coverage.missing)
 
     def dense_vectors(self, passage_ids: Iterable[str]) -> dict[str, dict[str, Vector]]:
-        """As LocalIndex.dense_vectors, of the shards that can be read."""
+        """Return `LocalIndex.dense_vectors` of the shards that can be read."""
         wanted = list(passage_ids)
         parts = [reader.dense_vectors(wanted) for reader in self.readers().values()]
         return {id_: part[id_] for id_ in wanted for part in parts if id_ in part}
 
     def _ask_dense(self, body: Mapping[str, Any], name: str, vector: Vector) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
-        checked = dense_query(vector, name, self._form.row_sets)  # refused here, not by the workers
+        checked = dense_query(vector, name, self._form.row_sets)  # rejected here, not by the workers
         return self._ask_shards(body, checked.astype("<f4").tobytes(), 1)
 
     def _ask(self, body: Mapping[str, Any], queries: Sequence[Matrix]) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
         for Q in queries:
-            ScaledQuery.of(Q, self.dim)  # refused here, not by the workers
+            ScaledQuery.of(Q, self.dim)  # rejected here, not by the workers
         rows = b"".join(np.asarray(Q, "<f4").tobytes() for Q in queries)
         return self._ask_shards({**body, "rows": [len(Q) for Q in queries]}, rows, len(queries))
 
     def _ask_shards(
         self, body: Mapping[str, Any], rows: bytes, queries: int
     ) -> tuple[dict[int, dict[str, Any]], ShardCoverage]:
-        """Answers by shard, in order, and how much of the index they cover."""
+        """Return the answers by shard, in order, and how much of the index they cover."""
         while True:
             states = self._states
             requests = {n: ({**body, "version": state.current}, rows) for n, state in enumerate(states) if state.current}
@@ -371,17 +416,26 @@ class ShardedIndex:
         return dict(sorted(answers.bodies.items())), coverage
 
     def passage(self, passage_id: str) -> Passage | None:
+        """Return the passage of that id; None if there is none."""
         return next((found for reader in self.readers().values() if (found := reader.passage(passage_id)) is not None), None)
 
     def vectors(self, passage_id: str) -> Matrix:
-        """Decoded unit rows `[t, d]`. Raises: LocalIndexError where there is no such passage."""
+        """Return the stored unit rows `[t, d]` of a passage.
+
+        Raises:
+            LocalIndexError: if there is no such passage.
+        """
         for reader in self.readers().values():
             if reader.passage(passage_id) is not None:
                 return reader.vectors(passage_id)
         raise LocalIndexError(f"{self.path} has no passage {passage_id!r}")
 
     def passages_of(self, document_ids: Iterable[str], where: Filter | None = None) -> dict[str, tuple[Passage, ...]]:
-        """As LocalIndex.passages_of. Raises: LocalIndexError where a shard cannot be read."""
+        """Return the passages of those documents by document id.
+
+        Raises:
+            LocalIndexError: if a shard cannot be read.
+        """
         ids = list(document_ids)
         passages: dict[str, tuple[Passage, ...]] = {}
         for reader in self._all_readers().values():
@@ -390,31 +444,38 @@ class ShardedIndex:
         return passages
 
     def documents_with(self, where: Filter | None) -> Iterator[str]:
-        """As LocalIndex.documents_with. Raises: LocalIndexError where a shard cannot be read."""
+        """Yield the document id of each passage that the filter selects.
+
+        Raises:
+            LocalIndexError: if a shard cannot be read.
+        """
         for reader in self._all_readers().values():
             yield from reader.documents_with(where)
 
     def _all_readers(self) -> Mapping[int, LocalIndex]:
-        """Raises: LocalIndexError where a shard cannot be read."""
+        """Return all readers; LocalIndexError if a shard cannot be read."""
         opened = self._open_shards()
         for shard, why in opened.missing.items():
             raise LocalIndexError(f"{self.path}: shard-{shard} cannot be read: {why}")
         return opened.readers
 
     def selected(self, where: Filter | None, ids: Iterable[str] | None = None) -> Mask:
-        """As LocalIndex.selected."""
+        """Tell which living passages are selected; see `LocalIndex.selected`."""
         wanted = None if ids is None else list(ids)
         parts = (reader.selected(where, wanted) for reader in self.readers().values())
         return np.concatenate([np.zeros(0, np.bool_), *parts])
 
     def iter_passages(self) -> Iterator[Passage]:
-        """Living passages shard by shard, of those that can be read."""
+        """Yield living passages shard by shard, of those that can be read."""
         for reader in self.readers().values():
             yield from reader.iter_passages()
 
     def readers(self) -> Mapping[int, LocalIndex]:
-        """Readers in this process of the shards that can be read, at their versions; the workers have their own. `missing`
-        names the others. Each is opened once for a version, for all threads and `pinned` readers."""
+        """Return readers in this process of the readable shards, at their versions.
+
+        The workers have their own readers. `missing` names the other shards. Each shard is opened once per version, for all
+        threads and `pinned` readers.
+        """
         return self._open_shards().readers
 
     def _open_shards(self) -> OpenedShards:
@@ -426,29 +487,33 @@ class ShardedIndex:
         return opened
 
     def _moved_from(self, states: Sequence[ShardState]) -> bool:
-        """Whether there is something newer; another thread may have taken it up already."""
+        """Tell whether there is a newer version; another thread may have taken it up already."""
         bundle = self._form.bundle
         self.refresh()
         if self._form.bundle != bundle:
-            raise LocalIndexError(f"{self.path} was replaced by an index of another bundle while it was asked: ask again")
+            raise LocalIndexError(f"{self.path} was replaced by an index with another bundle during the search; search again")
         return self._states is not states
 
     def verify(self) -> None:
-        """Reads every file of every shard, and checks that each passage is in the shard where it belongs.
+        """Read every file of every shard, and check that each passage is in its own shard.
 
-        Raises: LocalIndexError naming the first file whose checksum differs, the shard that is missing, or the passage.
+        Raises:
+            LocalIndexError: if a checksum differs, a shard is missing, or a passage is in the wrong shard; the message
+                names the first.
         """
         read_intent(self.path)
         for shard, reader in self._all_readers().items():
             reader.verify()
             for passage in reader.iter_passages():
                 if self.sharding.of_passage(passage, self.schema) != shard:
-                    raise LocalIndexError(f"{self.path} is damaged: passage {passage.id!r} does not belong into shard-{shard}")
+                    raise LocalIndexError(f"{self.path} is damaged: passage {passage.id!r} does not belong in shard-{shard}")
 
     def tune(self, queries: Sequence[Matrix], *, recall: float, k: int = 10) -> Tuned:
-        """As LocalIndex.tune: every shard takes the effort with which their merged answers have the recall.
+        """Tune like `LocalIndex.tune`: every shard takes the effort with which the merged answers reach the recall.
 
-        Raises: as LocalIndex.tune; LocalIndexError where a shard does not answer.
+        Raises:
+            UsageError: as in `LocalIndex.tune`.
+            LocalIndexError: if a shard does not answer, or another writer has the index.
         """
         rows, k = [ScaledQuery.of(Q, self.dim).rows for Q in queries], checked_count("k", k)
         with self.writer() as writer:
@@ -469,13 +534,13 @@ class ShardedIndex:
 
 
 def _ordered(bodies: Mapping[int, dict[str, Any]], passage_ids: Sequence[str]) -> dict[str, float]:
-    """Scores of all answers, in the order of the ids."""
+    """Return the scores of all answers, in the order of the ids."""
     scores = {id_: score for body in bodies.values() for id_, score in body["scores"].items()}
     return {id_: scores[id_] for id_ in passage_ids if id_ in scores}
 
 
 def _share_bundle(first: Path, other: Path) -> None:
-    """The files of `other`'s bundle become those of `first`'s, where the file system has hard links."""
+    """Hard-link the files of `other`'s bundle to those of `first`'s, if the file system has hard links."""
     if first == other:
         return
     with contextlib.suppress(OSError):

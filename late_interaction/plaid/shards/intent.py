@@ -1,4 +1,4 @@
-"""COMMITTING: what all shards are being brought to, so that the next writer can finish what an interrupted one began."""
+"""COMMITTING: the step that all shards are taking, so that the next writer can finish what an interrupted one began."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ COMMITTING = "COMMITTING"
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Every shard gets the version `version` by the same step.
+    """The step that brings every shard to the version `version`.
 
-    to: the version whose passages it has again. tuned: for each shard, the effort that its searches take. fields: metadata
-    fields that it has from then on, with their types. Where there is none of these, it commits what its log holds, with `name`
-    and `compact`.
+    Without `to`, `tuned` and `fields`, the step commits what each shard's log holds, with `name` and `compact`.
+
+    Attributes:
+        version: number of the new version.
+        name: its name.
+        compact: whether shards are compacted.
+        to: the version whose passages are restored; None otherwise.
+        tuned: for each shard, the new effort of its searches.
+        fields: metadata fields that are added, with their types.
     """
 
     version: int
@@ -37,18 +43,26 @@ class Intent:
 
 
 def write_intent(root: Path, intent: Intent) -> None:
-    """Raises: LocalIndexError where the disk refuses."""
+    """Write COMMITTING.
+
+    Raises:
+        LocalIndexError: if it cannot be written.
+    """
     data = dataclasses.asdict(intent)
     if intent.tuned is not None:
         data["tuned"] = [dataclasses.asdict(tuned) for tuned in intent.tuned]
     try:
         atomic_write(root / COMMITTING, (json.dumps(sealed(data)) + "\n").encode())
     except OSError as error:
-        raise LocalIndexError(f"{root} cannot be written: {error}") from None
+        raise LocalIndexError(f"cannot write to {root}: {error}") from None
 
 
 def read_intent(root: Path) -> Intent | None:
-    """None where no step is under way or was interrupted. Raises: LocalIndexError where the file is damaged."""
+    """Read COMMITTING; None if no step is under way or interrupted.
+
+    Raises:
+        LocalIndexError: if the file is damaged.
+    """
     try:
         text = (root / COMMITTING).read_bytes()
     except FileNotFoundError:
@@ -60,16 +74,20 @@ def read_intent(root: Path) -> Intent | None:
 
 
 def remove_half_written(root: Path) -> None:
-    """What a writer that was killed has left of one. Only for the writer."""
+    """Remove what a killed writer has left of the file. Only for the writer."""
     with contextlib.suppress(OSError):
         for path in root.glob(f".{COMMITTING}.*"):
             path.unlink(missing_ok=True)
 
 
 def remove_intent(root: Path) -> None:
-    """Raises: LocalIndexError where the disk refuses."""
+    """Remove COMMITTING.
+
+    Raises:
+        LocalIndexError: if it cannot be removed.
+    """
     try:
         (root / COMMITTING).unlink()
         fsync_folder(root)
     except OSError as error:
-        raise LocalIndexError(f"{root} cannot be written: {error}") from None
+        raise LocalIndexError(f"cannot write to {root}: {error}") from None

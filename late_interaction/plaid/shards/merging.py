@@ -1,4 +1,4 @@
-"""One answer of the answers of several shards."""
+"""Merge the answers of several shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["merged"]
 
 
 def merged(results: Sequence[LocalResult], k: int, coverage: ShardCoverage, seconds: float) -> LocalResult:
-    """The k best hits of `results`, which are in the order of the shards; equal scores stay in that order.
+    """Return the k best hits of `results`, which are in the order of the shards; equal scores stay in that order.
 
     The seconds of a stage are those of the slowest shard.
     """

@@ -1,4 +1,4 @@
-"""One version of one shard, opened by its number and checksum; and of all shards, kept for the threads of a process."""
+"""Open versions of shards by number and checksum, and keep them for the threads of a process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ __all__ = ["OpenedShards", "ShardReaders", "VersionGone", "open_at"]
 
 
 class VersionGone(LocalIndexError):
-    """The version was pruned before this process had it open."""
+    """The version was pruned before this process had opened it."""
 
 
 def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> LocalIndex:
-    """`before`, where it is that version; else a reader that takes over the files it has open.
+    """Return `before` if it is at that version, else a reader that reuses its open files.
 
-    Raises: VersionGone; LocalIndexError where the version is damaged.
+    Raises:
+        VersionGone: if the version was pruned.
+        LocalIndexError: if the version is damaged.
     """
     if before is not None and before.current == current:
         return before
@@ -39,8 +41,14 @@ def open_at(root: Path, current: tuple[int, str], before: LocalIndex | None) -> 
 
 @dataclass(frozen=True)
 class OpenedShards:
-    """Readers of the shards of `states` that can be read. damaged: why the files of others cannot. gone: whether the version of
-    one of those was pruned."""
+    """Readers of the shards that can be read.
+
+    Attributes:
+        states: the state of every shard.
+        readers: reader by shard.
+        damaged: why the files of others cannot be read.
+        gone: whether the version of one of those was pruned.
+    """
 
     states: Sequence[ShardState]
     readers: Mapping[int, LocalIndex]
@@ -49,19 +57,19 @@ class OpenedShards:
 
     @property
     def missing(self) -> dict[int, str]:
-        """The shards without a reader, and why."""
+        """Return the shards without a reader, and why."""
         return {**self.damaged, **{shard: state.error for shard, state in enumerate(self.states) if state.error}}
 
 
 class ShardReaders:
-    """Keeps what was opened last, so that a shard is opened once for each of its versions, however many threads ask."""
+    """Keeps what was opened last, so that each version of a shard is opened once for all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept = OpenedShards((), {}, {}, False)
 
     def at(self, states: Sequence[ShardState]) -> OpenedShards:
-        """Readers at those versions. What was damaged is tried again each time."""
+        """Return readers at those versions. Damaged shards are tried again each time."""
         with self._lock:
             if self._kept.states is not states or self._kept.damaged:
                 self._kept = self._opened(states)

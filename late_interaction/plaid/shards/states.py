@@ -1,4 +1,4 @@
-"""Which version of every shard counts, and which shards cannot be read."""
+"""Which version of every shard is current, and which shards cannot be read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ Current: TypeAlias = tuple[int, str]  # number and checksum of a version
 
 @dataclass(frozen=True)
 class ShardState:
-    """current, version: as read, or None with `error`, why not. size: passages when it was last read, or None."""
+    """The state of a shard.
+
+    Attributes:
+        path: its folder.
+        current: number and checksum of its version; None if it cannot be read.
+        version: that version; None if it cannot be read.
+        size: passages when it was last read, or None.
+        error: why it cannot be read.
+    """
 
     path: Path
     current: Current | None
@@ -30,15 +38,18 @@ class ShardState:
 
     @property
     def opened(self) -> tuple[Current, Version]:
+        """Return number, checksum and version of a shard that can be read."""
         assert self.current is not None and self.version is not None
         return self.current, self.version
 
     @property
     def number(self) -> int | None:
+        """Return the number of its version; None if it cannot be read."""
         return None if self.version is None else self.version.number
 
     @property
     def passages(self) -> int:
+        """Return its number of passages; 0 if it cannot be read."""
         return 0 if self.version is None else self.version.passages
 
 
@@ -54,16 +65,20 @@ class ShardedVersion:
 
     @classmethod
     def of(cls, versions: Sequence[Version]) -> ShardedVersion:
-        """versions: of each shard."""
+        """Combine the version of each shard."""
         passages, vectors = sum(v.passages for v in versions), sum(v.token_vectors for v in versions)
         return cls(versions[0].number, versions[0].name, versions[0].created, passages, vectors)
 
 
 class OpenedStates:
-    """The state of every shard that is open: `refresh` moves to the newest version that all have."""
+    """The open state of every shard; `refresh` moves to the newest version that all have."""
 
     def __init__(self, root: Path) -> None:
-        """Raises: LocalIndexError where SHARDS.json is damaged, no shard can be read, or they do not belong together."""
+        """Read the state of every shard.
+
+        Raises:
+            LocalIndexError: if SHARDS.json is damaged, no shard can be read, or they do not belong together.
+        """
         self.path = root
         self.sharding = read_sharding(root)
         self.states = read_states(root, self.sharding.count, ())
@@ -71,11 +86,11 @@ class OpenedStates:
 
     @property
     def form(self) -> Version:
-        """The version of the first shard that can be read, in whatever is the same in all."""
+        """Return the version of the first readable shard, for what is the same in all."""
         return first_readable(self.states).opened[1]
 
     def refresh(self) -> bool:
-        """Whether anything has changed."""
+        """Move to the newest version; return whether anything has changed."""
         found = read_states(self.path, self.sharding.count, self.states)
         if found == self.states:
             return False
@@ -83,7 +98,7 @@ class OpenedStates:
         return True
 
     def versions(self) -> list[ShardedVersion]:
-        """Those that all shards that can be read still have, oldest first."""
+        """Return the versions that all readable shards still have, oldest first."""
         known = [known_versions(state.path) for state in self.states if state.version is not None]
         by_number = [{version.number: version for version in versions} for versions in known]
         found = [[versions[first.number] for versions in by_number if first.number in versions] for first in known[0]]
@@ -91,12 +106,18 @@ class OpenedStates:
 
 
 def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[ShardState, ...]:
-    """All shards at the newest version that all have: those that are ahead, because a commit is under way or was interrupted,
-    at an older one. A shard that is behind what the others still have is missing.
+    """Return all shards at the newest version that all have.
 
-    before: as they were, of which those that did not change are taken over.
+    Shards that are ahead, because a commit is under way or was interrupted, are read at an older version. A shard that is
+    behind what the others still have counts as missing.
 
-    Raises: LocalIndexError where the index is gone, or shards do not belong together.
+    Args:
+        root: the index.
+        count: number of shards.
+        before: their former states; those that did not change are reused.
+
+    Raises:
+        LocalIndexError: if the index is gone, or shards do not belong together.
     """
     check_is_folder(root)
     paths = [shard_path(root, n) for n in range(count)]
@@ -114,12 +135,16 @@ def read_states(root: Path, count: int, before: Sequence[ShardState]) -> tuple[S
     readable = [state for state in states if state.version is not None]
     for state in readable:
         if _form(state) != _form(readable[0]):
-            raise LocalIndexError(f"{root} is damaged: {state.path.name} was made in another way than {readable[0].path.name}")
+            raise LocalIndexError(f"{root} is damaged: {state.path.name} has other settings than {readable[0].path.name}")
     return states
 
 
 def first_readable(states: Sequence[ShardState]) -> ShardState:
-    """Raises: LocalIndexError, the first shard's, where none can be read."""
+    """Return the first shard that can be read.
+
+    Raises:
+        LocalIndexError: the first shard's, if none can be read.
+    """
     for state in states:
         if state.version is not None:
             return state
@@ -127,7 +152,7 @@ def first_readable(states: Sequence[ShardState]) -> ShardState:
 
 
 def _newest(path: Path) -> Current | str:
-    """The version that counts in a shard, or why that cannot be read."""
+    """Return the current version of a shard, or why it cannot be read."""
     if not path.is_dir():
         return f"{path.parent} is damaged: {path.name} is missing"
     try:
@@ -141,19 +166,19 @@ def _has(path: Path, newest: Current | str, number: int) -> bool:
 
 
 def _state(path: Path, newest: Current | str, number: int, before: ShardState | None) -> ShardState:
-    """The shard at that version, which is the newest or an older one."""
+    """Return the shard at that version, which is the newest or an older one."""
     size = None if before is None else before.size
     if isinstance(newest, str):
         return ShardState(path, None, None, size, newest)
     if newest[0] < number:
-        return ShardState(path, None, None, size, f"{path} is at version {newest[0]}, other shards at {number}")
+        return ShardState(path, None, None, size, f"{path} is at version {newest[0]}, but other shards are at {number}")
     if before is not None and before.number == number and (newest[0] > number or before.current == newest):
         return before
     try:
         digest = newest[1] if newest[0] == number else sha256_file(version_path(path, number))
         version = read_version(path, number, digest)
     except FileNotFoundError:
-        return ShardState(path, None, None, size, f"{path} has no version {number}, at which other shards are")
+        return ShardState(path, None, None, size, f"{path} lacks version {number}, which other shards have")
     except (LocalIndexError, OSError) as error:
         return ShardState(path, None, None, size, str(error))
     return ShardState(path, (number, digest), version, version.passages)

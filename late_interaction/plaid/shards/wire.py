@@ -12,6 +12,7 @@ __all__ = ["filter_from_json", "filter_to_json", "result_from_json", "result_to_
 
 
 def filter_to_json(where: Filter | None) -> list[Any] | None:
+    """Return the filter as JSON values."""
     match where:
         case None:
             return None
@@ -32,6 +33,7 @@ def filter_to_json(where: Filter | None) -> list[Any] | None:
 
 
 def filter_from_json(data: list[Any] | None) -> Filter | None:
+    """Parse the output of `filter_to_json`."""
     return None if data is None else _filter(data)
 
 
@@ -49,14 +51,17 @@ def _filter(data: list[Any]) -> Filter:
 
 
 def settings_to_json(settings: SearchSettings | None) -> list[int | None] | None:
+    """Return the settings as JSON values."""
     return None if settings is None else [settings.probes, settings.rerank]
 
 
 def settings_from_json(data: list[int | None] | None) -> SearchSettings | None:
+    """Parse the output of `settings_to_json`."""
     return None if data is None else SearchSettings(*data)
 
 
 def result_to_json(result: LocalResult) -> dict[str, Any]:
+    """Return the result as JSON values."""
     hits = []
     for hit in result.hits:
         p = hit.passage
@@ -72,5 +77,6 @@ def result_to_json(result: LocalResult) -> dict[str, Any]:
 
 
 def result_from_json(data: dict[str, Any]) -> LocalResult:
+    """Parse the output of `result_to_json`."""
     hits = [LocalHit(Passage(*fields), score, approximate) for *fields, score, approximate in data["hits"]]
     return LocalResult(hits, data["candidates"], data["reranked"], data["widened"], data["seconds"], data["outgrown"])

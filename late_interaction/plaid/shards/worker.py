@@ -1,6 +1,6 @@
 """The process of one shard: reads requests from the socket that is its standard input, and answers them in order.
 
-It ends when the socket does, which is when the router closes it or its process ends, however that ends.
+It ends when the socket is closed, by the router or because the router's process ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shard:
         self._index: LocalIndex | None = None
 
     def answer(self, request: Frame) -> dict[str, Any]:
-        """`error` in the answer is one line for the user; `gone`: that its version is."""
+        """Answer a request. In the answer, `error` is one line for the user; `gone` says that its version was pruned."""
         try:
             number, digest = request.body["version"]
             self._index = open_at(self._root, (number, digest), self._index)
@@ -77,7 +77,7 @@ class Shard:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`arguments`: the shard's folder; default those of the process."""
+    """Serve the shard whose folder is the argument; by default that of the process."""
     (root,) = sys.argv[1:] if arguments is None else arguments
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
         serve(Shard(Path(root)).answer, connection)

@@ -1,8 +1,8 @@
-"""The one writer of an index of shards: a writer for each, and steps that are finished even if a crash interrupts them.
+"""The only writer of an index of shards: one writer per shard, and steps that are finished even after a crash.
 
-All shards have the same version number. A step (commit, rollback, tuning) gives each the next one, one after the other;
-COMMITTING says which step it is until the last has it. Where that file is still there, the next writer does the same for the
-shards that are behind: a step comes whole or not at all. Readers take the version that all have.
+All shards have the same version number. A step (commit, rollback, tuning) gives each the next number, one after the other;
+COMMITTING records the step until the last shard has it. If that file still exists, the next writer repeats the step for the
+shards that are behind, so a step is applied wholly or not at all. Readers take the version that all have.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ __all__ = ["ShardedWriter"]
 
 
 class ShardedWriter:
-    """As IndexWriter; use it as a context manager."""
+    """The writer of an index of shards; use it as a context manager. `IndexWriter` documents each method."""
 
     def __init__(self, states: OpenedStates, *, resume: bool) -> None:
-        """Raises: LocalIndexError where a shard is missing or damaged, or another writer has the index."""
+        """Open a writer for each shard.
+
+        Raises:
+            LocalIndexError: if a shard is missing or damaged, or another writer has the index.
+        """
         self._states = states
         self._root = states.path
         with contextlib.ExitStack() as opening:
@@ -59,7 +63,9 @@ class ShardedWriter:
         numbers = {shard.version for shard in self._shards}
         if len(numbers) > 1 if intent is None else not numbers <= {intent.version - 1, intent.version}:
             found = ", ".join(str(shard.version) for shard in self._shards)
-            raise LocalIndexError(f"{self._root}: its shards are at versions {found}: restore all of them from one copy")
+            raise LocalIndexError(
+                f"{self._root}: its shards are at different versions ({found}); restore all of them from one copy"
+            )
 
     def __enter__(self) -> ShardedWriter:
         return self
@@ -69,30 +75,30 @@ class ShardedWriter:
 
     @property
     def pending(self) -> Mapping[str, int]:
-        """As IndexWriter.pending, of all shards."""
+        """Count the changes of all shards that are not committed."""
         return {id_: rows for writer in self._writers for id_, rows in writer.pending.items()}
 
     @property
     def changed(self) -> bool:
-        """As IndexWriter.changed, of any shard."""
+        """Tell whether any shard has changes to commit."""
         return any(writer.changed for writer in self._writers)
 
     @property
     def left_over(self) -> bool:
-        """As IndexWriter.left_over, of any shard."""
+        """Tell whether an interrupted run left changes in any shard."""
         return any(writer.left_over for writer in self._writers)
 
     def check_name(self, name: str) -> None:
-        """As IndexWriter.check_name, in all shards."""
+        """Raise if a version of a shard cannot have that name."""
         for writer in self._writers:
             writer.check_name(name)
 
     def has(self, passage_id: str) -> bool:
-        """As IndexWriter.has, in any shard."""
+        """Tell whether any shard has the passage."""
         return any(writer.has(passage_id) for writer in self._writers)
 
     def check_usable(self) -> None:
-        """As IndexWriter.check_usable, or where a step failed when some shards had made it."""
+        """Raise if a shard's writer cannot continue, or a step failed after some shards had taken it."""
         self._check_finished()
         if self.left_over:
             raise left_over_error(self._root)
@@ -100,25 +106,31 @@ class ShardedWriter:
     def _check_finished(self) -> None:
         if self._unfinished is not None:
             number = self._unfinished.version
-            raise LocalIndexError(f"{self._root}: some shards are at version {number}, others not yet: commit them first")
+            raise LocalIndexError(f"{self._root}: some shards are at version {number}, others not yet; commit first")
 
     def discard(self) -> None:
-        """As IndexWriter.discard."""
+        """Drop the changes that are not committed."""
         self._check_finished()
         for writer in self._writers:
             writer.discard()
 
     def passages_of(self, document_id: str) -> Mapping[str, str]:
-        """As IndexWriter.passages_of."""
+        """Return the digest of each passage of a document."""
         return {
             id_: digest for writer in self._writers_of(document_id) for id_, digest in writer.passages_of(document_id).items()
         }
 
     def update_metadata(self, document_id: str, metadata: Mapping[str, object]) -> int:
-        """As IndexWriter.update_metadata. Raises also: UsageError where a field is the one that decides on the shard."""
+        """Change metadata of a document.
+
+        Raises:
+            UsageError: if a field is the one that assigns passages to shards.
+        """
         self.check_usable()
         if (field := self._states.sharding.field) is not None and field in metadata:
-            raise UsageError(f"metadata field {field!r} decides on the shard of a passage: feed the whole document instead")
+            raise UsageError(
+                f"metadata field {field!r} assigns passages to shards, so it cannot be updated alone; feed the whole document"
+            )
         return sum(writer.update_metadata(document_id, metadata) for writer in self._writers_of(document_id))
 
     def put(
@@ -128,7 +140,7 @@ class ShardedWriter:
         token_ids: TokenIds | None = None,
         dense: Mapping[str, Vector] | None = None,
     ) -> None:
-        """As IndexWriter.put, into the shard of the passage; where its key has changed, it leaves the shard where it was."""
+        """Insert or replace a passage in its shard; if its key has changed, it leaves the former shard."""
         self.check_usable()
         sharding = self._states.sharding
         passage = passage.checked()
@@ -138,11 +150,11 @@ class ShardedWriter:
             self._remove(passage.id, but=home)
 
     def takes_codes_of(self, codebook: Codebook) -> bool:
-        """As IndexWriter.takes_codes_of, of all shards."""
+        """Tell whether all shards accept codes of that codebook."""
         return all(writer.takes_codes_of(codebook) for writer in self._writers)
 
     def put_encoded(self, passage: Passage, encoded: Packed, dense: Mapping[str, Vector] | None = None) -> None:
-        """As IndexWriter.put_encoded, into the shard of the passage."""
+        """Insert or replace a passage with its codes and residuals in its shard."""
         self.check_usable()
         sharding = self._states.sharding
         home = sharding.of_passage(passage, self._states.form.schema)
@@ -151,7 +163,7 @@ class ShardedWriter:
             self._remove(passage.id, but=home)
 
     def delete_document(self, document_id: str) -> int:
-        """As IndexWriter.delete_document; where metadata decides, all shards are asked."""
+        """Delete a document; if metadata assign shards, from all shards."""
         self.check_usable()
         document_id = checked_id(document_id, "document id")
         return sum(writer.delete_document(document_id) for writer in self._writers_of(document_id))
@@ -161,7 +173,7 @@ class ShardedWriter:
         return self._writers if home is None else [self._writers[home]]
 
     def delete_passage(self, passage_id: str) -> int:
-        """Deletes one passage; 1, or 0 where there was none."""
+        """Delete a passage; return 1, or 0 if there was none."""
         self.check_usable()
         return self._remove(passage_id)
 
@@ -170,15 +182,15 @@ class ShardedWriter:
         return sum(writer.delete_passage(passage_id) for writer in having)
 
     def flush(self) -> None:
-        """What was put and deleted so far survives a crash (for `resume=True`); searches do not see it before `commit`."""
+        """Make the changes so far durable for `resume=True`; searches do not see them before `commit`."""
         for writer in self._writers:
             writer.flush()
 
     def commit(self, name: str = "", *, compact: bool = False, always: bool = False) -> CommitSummary:
-        """As IndexWriter.commit for every shard, one after the other.
+        """Commit every shard, one after the other.
 
-        A crash or an error in between leaves some shards committed, and readers at the version before; the next writer, or this
-        one's next commit, commits the others first.
+        After a crash or an error in between, some shards are committed, and readers stay at the version before; the next
+        writer, or the next commit of this one, commits the others first.
         """
         start = time.perf_counter()
         unfinished = self._unfinished
@@ -192,11 +204,11 @@ class ShardedWriter:
             self._bring_all(Intent(self._next_number(), name, compact))
         else:
             for writer in self._writers:
-                writer.commit()  # makes no version, but forgets puts that were deleted again
+                writer.commit()  # makes no version, but drops puts that were deleted again
         return self._done(start)
 
     def rollback(self, to: int | str) -> CommitSummary:
-        """As IndexWriter.rollback, in all shards; nothing is changed where a file of the version is damaged in one."""
+        """Restore an older version in all shards; nothing changes if one of its files is damaged."""
         start = time.perf_counter()
         self.check_usable()
         chosen = version_named(self._root, self._states.versions(), to)
@@ -206,11 +218,11 @@ class ShardedWriter:
         return self._done(start)
 
     def store_tuned(self, tuned: Tuned) -> CommitSummary:
-        """As IndexWriter.store_tuned, in all shards, each with its own number of token vectors, but at least the mean."""
+        """Store the effort in all shards, each with its own number of token vectors, but at least the mean."""
         start = time.perf_counter()
         self.check_usable()
         if self.changed:
-            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before tuning")
+            raise UsageError(f"{self._root} has uncommitted changes; commit or discard them before tuning")
         sizes = [shard.token_vectors for shard in self._shards]
         mean = sum(sizes) // len(sizes)
         of_shards = tuple(dataclasses.replace(tuned, token_vectors=max(size, mean)) for size in sizes)
@@ -218,17 +230,17 @@ class ShardedWriter:
         return self._done(start)
 
     def add_fields(self, further: MetadataSchema) -> CommitSummary:
-        """As IndexWriter.add_fields, in all shards."""
+        """Add metadata fields in all shards."""
         start = time.perf_counter()
         self.check_usable()
         if self.changed:
-            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
+            raise UsageError(f"{self._root} has uncommitted changes; commit or discard them before adding fields")
         if further.fields.items() - self._states.form.schema.fields.items():
             self._bring_all(Intent(self._next_number(), fields=further.to_json()))
         return self._done(start)
 
     def prune(self, keep: int = 1) -> list[int]:
-        """As IndexWriter.prune, in all shards."""
+        """Remove old versions of all shards; return their numbers."""
         self._check_finished()
         return sorted(set().union(*(writer.prune(keep) for writer in self._writers)))
 
@@ -241,13 +253,13 @@ class ShardedWriter:
         try:
             self._finish()
         except Exception:
-            if all(shard.version < intent.version for shard in self._shards):  # as if nothing had been begun
+            if all(shard.version < intent.version for shard in self._shards):  # undo the step
                 remove_intent(self._root)
                 self._unfinished = None
             raise
 
     def _finish(self) -> None:
-        """Brings the shards that are behind to where the others are."""
+        """Bring the shards that are behind to where the others are."""
         intent = self._unfinished
         if intent is None:
             return
@@ -268,8 +280,10 @@ class ShardedWriter:
         self._unfinished = None
 
     def _codebook(self) -> Codebook | None:
-        """Of the first shard that has one, so that a shard without takes up the same: scores can be compared, and a copy keeps
-        codes and residuals as they are."""
+        """Return the codebook of the first shard that has one.
+
+        A shard without one takes up the same, so that scores can be compared and a copy keeps codes and residuals.
+        """
         return next((shard.codebook for shard in self._shards if shard.codebook is not None), None)
 
     def _done(self, start: float) -> CommitSummary:

@@ -1,12 +1,13 @@
-"""How a segment stores its token vectors. Every vector also has a code, its centroid, whatever the codec: the first stages of
-a search work on codes alone.
+"""How a segment stores its token vectors.
 
-    residual   1, 2 or 4 bits per dimension around the centroid (late_interaction.codebook)
-    binary     one bit per dimension, cut at the bundle's thresholds or at 0 (late_interaction.thresholds)
-    float32    the vectors themselves
+Every vector also has a code, its centroid, with any codec: the first stages of a search work on codes alone.
 
-Scoring works on sixteen-bit copies, off by less than .001 for a query row of length one, and says by how much at most: hits
-are scored again in float32. Beside the codec there may be int8 rows (`Refined`).
+residual   1, 2 or 4 bits per dimension around the centroid (late_interaction.codebook)
+binary     one bit per dimension, cut at the bundle's thresholds or at 0 (late_interaction.thresholds)
+float32    the vectors themselves
+
+Scoring uses sixteen-bit copies, off by less than .001 for a query row of length one, and returns an error bound: hits are
+scored again in float32. There may be int8 rows beside the codec's (`Refined`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from late_interaction.thresholds import Thresholds
 __all__ = ["CODECS", "Binary", "Codec", "CodecKind", "Float32", "Refined", "Residual"]
 
 Payload = NDArray[Any]
-LARGEST_NORM = 46_000  # its square passes for an int32
+LARGEST_NORM = 46_000  # its square fits an int32
 LARGEST_CELL = 32_000
 
 
@@ -42,24 +43,31 @@ class Stored(Protocol):
 
 
 class Codec(Protocol):
-    """`payload [n, width]` of n vectors, of the type that CodecKind.row names."""
+    """How vectors become rows of `payload [n, width]`, of the type that `CodecKind.row` names."""
 
-    def encode(self, vectors: Matrix, codes: Codes) -> Payload: ...
+    def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        """Return the payload of `vectors [n, d]` with `codes [n]`."""
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
-        """`[n, d]`."""
+        """Return vectors `[n, d]`."""
         ...
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
-        """MaxSim of `passages [p]` of a segment, and how far that of the decoded vectors may be from it, both `[p]`; -inf
-        without rows."""
+        """Return MaxSim of `passages [p]` of a segment, and its distance bound from that of the decoded vectors, both `[p]`.
+
+        Passages without rows score -inf.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class CodecKind:
-    """open: the codec of a codebook, or of the bundle's thresholds. row: type and width of a payload row of so many bits a
-    dimension, and dimensions."""
+    """A kind of codec.
+
+    Attributes:
+        open: makes the codec from a codebook or from the bundle's thresholds.
+        row: type and width of a payload row, by bits per dimension and dimensions.
+    """
 
     open: Callable[[Codebook, Callable[[], Thresholds]], Codec]
     row: Callable[[int, int], tuple[str, int]]
@@ -67,10 +75,12 @@ class CodecKind:
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """What turns a payload byte into sixteen-bit cells: `base [C, d] * times` of each code, `cells [bytes, 256, d per byte]`
-    seen as int32, `unit` of a cell; `normalise`: whether rows are scaled to length one. shared: the buckets of all dimensions
-    have the same values but for a factor, so that `table [2, 16]`, low and high bytes, and `spread [d]` say what `cells` says.
-    size, error: greatest length of a row before it is scaled, and of its distance to what it was rounded to.
+    """Turns a payload byte into sixteen-bit cells.
+
+    `base [C, d] * times` of each code; `cells [bytes, 256, d per byte]` seen as int32; `unit` of a cell; `normalise`:
+    whether rows are scaled to length one. shared: the buckets of all dimensions are equal up to a factor, so that `table
+    [2, 16]`, low and high bytes, and `spread [d]` express what `cells` does. size, error: the greatest length of a row
+    before it is scaled, and its greatest rounding error.
     """
 
     base: NDArray[Any]
@@ -87,7 +97,7 @@ class _Tables:
 
     @classmethod
     def of(cls, base: NDArray[Any], unit: float, weights: Matrix, bits: int, normalise: bool) -> _Tables:
-        """base: float32, or int8 times a unit. weights: `[d, 2^bits]`."""
+        """Make the tables. base: float32, or int8 times a unit. weights: `[d, 2^bits]`."""
         dim = len(weights)
         per_byte = 8 // bits
         width = -(-dim // per_byte)
@@ -132,28 +142,28 @@ class _Tables:
 
 
 def _extent(base: NDArray[Any], unit: float) -> tuple[float, float, int]:
-    """Greatest length of a row, or a bound of it, and greatest cell; times its unit."""
-    if base.dtype == np.int8:  # unit rows, each cell off by half a unit at most
+    """Return the greatest length of a row, or a bound of it, and the greatest cell; times its unit."""
+    if base.dtype == np.int8:  # unit rows, each cell off by at most half a unit
         return 1 + unit * np.sqrt(base.shape[1]) / 2, 127 * unit, 1
     return float(np.linalg.norm(base, axis=1).max(initial=0)), float(np.abs(base).max(initial=0)), 1
 
 
 def _padded(base: NDArray[Any], scale: float, width: int) -> NDArray[Any]:
-    """int8 rows as they are, others rounded to sixteen bits, with zeros past their own width."""
+    """Return int8 rows as they are, others rounded to sixteen bits; cells past their own width are zero."""
     if base.dtype != np.int8:
         return sixteen_bits(base, scale, width)
     return base if base.shape[1] == width else np.pad(base, ((0, 0), (0, width - base.shape[1])))
 
 
 def _products(table: NDArray[np.uint8], spread: NDArray[np.int16], bits: int) -> NDArray[np.int32]:
-    """Cells `[d, 2^bits]` as `expand_shared` makes them: products of words and spreads, divided by 2^15 and rounded."""
+    """Return cells `[d, 2^bits]` as `expand_shared` computes them: word times spread, divided by 2^15 and rounded."""
     words = np.ascontiguousarray(table.T).view("<i2")[: 1 << bits, 0].astype(np.int32)
     cells: NDArray[np.int32] = (np.outer(spread.astype(np.int32), words) + (1 << 14)) >> 15
     return cells
 
 
 def _shared_tables(weights: Matrix, scale: float, bits: int) -> tuple[bool, NDArray[np.uint8], NDArray[np.int16]]:
-    """Whether `weights [d, 2^bits]` are one row of buckets times a factor for each dimension, and the tables if so."""
+    """Tell whether `weights [d, 2^bits]` are one row of buckets times a factor per dimension; return the tables if so."""
     largest = np.abs(weights).max(axis=1)
     row = weights[largest.argmax()] / max(float(largest.max()), 1e-30)
     dim = len(weights)
@@ -167,13 +177,17 @@ def _shared_tables(weights: Matrix, scale: float, bits: int) -> tuple[bool, NDAr
 
 
 class Residual:
+    """The codec `residual`; see `Codec`."""
+
     def __init__(self, codebook: Codebook) -> None:
         self.codebook = codebook
 
     def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        """Return the payload of `vectors [n, d]` with `codes [n]`."""
         return self.codebook.encode_residuals(vectors, codes)
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        """Return vectors `[n, d]`."""
         return self.codebook.decoded(codes, payload)
 
     @functools.cached_property
@@ -181,17 +195,22 @@ class Residual:
         return _Tables.of(self.codebook.cells, self.codebook.unit, self.codebook.weights, self.codebook.bits, True)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        """Return MaxSim and its bound; see `Codec.score`."""
         return self._tables.score(query, passages, stored)
 
 
 class Binary:
+    """The codec `binary`; see `Codec`."""
+
     def __init__(self, thresholds: Thresholds) -> None:
         self.thresholds = thresholds
 
     def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        """Return the payload of `vectors [n, d]`."""
         return self.thresholds.encode(vectors)
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        """Return vectors `[n, d]`."""
         return self.thresholds.decode(np.ascontiguousarray(payload))
 
     @functools.cached_property
@@ -201,17 +220,23 @@ class Binary:
         return _Tables.of(nowhere, 1.0, np.stack([cuts - spread, cuts + spread], axis=1), 1, False)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        """Return MaxSim and its bound; see `Codec.score`."""
         return self._tables.score(query, passages, stored)
 
 
 class Float32:
+    """The codec `float32`; see `Codec`."""
+
     def encode(self, vectors: Matrix, codes: Codes) -> Payload:
+        """Return the payload of `vectors [n, d]`."""
         return vectors
 
     def decode(self, codes: Codes, payload: Payload) -> Matrix:
+        """Return vectors `[n, d]`."""
         return np.array(payload, np.float32)
 
     def score(self, query: Query16, passages: Places, stored: Stored) -> tuple[Matrix, Matrix]:
+        """Return MaxSim and its bound; see `Codec.score`."""
         dim = stored.payload.shape[1]
         out, longest = np.empty(len(passages), np.float32), np.zeros(len(passages), np.float32)
         rows = query.padded(padded_width(dim))
@@ -224,13 +249,13 @@ class Refined:
     """int8 rows beside the codec's, each a unit vector times 127 / its largest cell; a row of zeros stays one."""
 
     def decode(self, rows: NDArray[np.int8]) -> Matrix:
-        """`[n, d]`."""
+        """Return vectors `[n, d]`."""
         vectors = rows.astype(np.float32)
         unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
         return unit
 
     def score(self, query: Query16, passages: Places, offsets: Places, rows: NDArray[np.int8]) -> tuple[Matrix, Matrix]:
-        """As `Codec.score`; the rows are read as they are, so that only the query is rounded."""
+        """Return MaxSim and its bound like `Codec.score`; the rows are read as they are, so only the query is rounded."""
         out: Matrix = np.empty(len(passages), np.float32)
         cells = query.padded(padded_width(rows.shape[1]))
         kernels.maxsim_bytes(passages, offsets, rows, cells, np.float32(query.unit), out)

@@ -1,8 +1,8 @@
 """Metadata of a segment as typed columns, and filters evaluated on them.
 
-Every field has `present [n]`; numbers and booleans have `values [n]`; texts have `values [n]`, ids into a sorted list of
-words; lists have `offsets [n + 1]` into the values of all. A missing value compares to nothing, and so does an empty list:
-`$exists` is false for it, as on Vespa.
+Every field has `present [n]`. Numbers and booleans have `values [n]`; texts have `values [n]`, ids into a sorted list of
+words; lists have `offsets [n + 1]` into the values of all. A missing value matches no comparison, and neither does an empty
+list: `$exists` is false for it, as on Vespa.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DTYPES = {
     FieldType.DOUBLE: "<f8",
     FieldType.BOOL: "|b1",
     FieldType.STRING: "<i4",
-}  # of a list: that of its elements
+}  # for a list, the type of its elements
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -46,7 +46,15 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One field of n passages. `words`: sorted distinct texts; `offsets` only for lists."""
+    """One field of n passages.
+
+    Attributes:
+        type: type of the field, or of a list's elements.
+        present: `[n]`, which passages have a value.
+        values: `[n]`, the values; of a list, those of all passages.
+        words: sorted distinct texts, for fields of text.
+        offsets: `[n + 1]`, for lists only.
+    """
 
     type: FieldType
     present: Mask
@@ -55,6 +63,7 @@ class Column:
     offsets: NDArray[np.int64] | None = None
 
     def value(self, row: int) -> Value:
+        """Return the value of a passage."""
         if not self.present[row]:
             return None
         if self.offsets is not None:
@@ -66,18 +75,18 @@ class Column:
         return plain
 
     def has_any(self, wanted: Sequence[object]) -> Mask:
-        """Rows whose value is, or whose list contains, one of `wanted`."""
+        """Tell which rows' value is, or whose list contains, one of `wanted`."""
         if self.type.element is FieldType.STRING:
             places = [place for word in wanted if (place := self._place_of(str(word))) is not None]
             return self._rows(np.isin(self.values, np.array(places, np.int32)))
         return self._rows(np.isin(self.values, np.array(wanted, self.values.dtype)))
 
     def within(self, op: str, bound: int | float) -> Mask:
-        """Rows whose value is, or whose list has an element that is, `op` `bound`."""
+        """Tell which rows' value, or an element of whose list, is `op` `bound`."""
         return self._rows(_COMPARE[op](self.values, self.values.dtype.type(bound)))
 
     def _rows(self, found: Mask) -> Mask:
-        """Rows with one of the found values."""
+        """Tell which rows have one of the found values."""
         if self.offsets is None:
             return found & self.present
         count = np.concatenate([[0], np.cumsum(found)])
@@ -96,13 +105,14 @@ class Column:
         return low if low < len(self.words) and self.words[low] == word else None
 
     def exists(self) -> Mask:
+        """Tell which rows have a value."""
         if self.offsets is None:
             return np.asarray(self.present)
         filled: Mask = self.present & (np.diff(self.offsets) > 0)
         return filled
 
     def select(self, rows: NDArray[np.int64]) -> Column:
-        """The column of `rows` only, in their order."""
+        """Return the column of `rows` only, in their order."""
         if self.offsets is None:
             return Column(self.type, self.present[rows], self.values[rows], self.words)
         sizes = np.diff(self.offsets)[rows]
@@ -115,7 +125,7 @@ SegmentColumns = Mapping[str, Column]
 
 
 def column_of(type_: FieldType, values: Sequence[Value]) -> Column:
-    """A column in memory from one value per passage; None where there is none."""
+    """Make a column in memory from one value per passage; None for no value."""
     present = np.array([value is not None for value in values], np.bool_)
     lists: list[list[Any]] = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
     words: list[str] = []
@@ -136,7 +146,7 @@ def _sorted_words(words: Any) -> list[str]:
 
 
 def join_columns(parts: Sequence[Column]) -> Column:
-    """The columns of one field, one after the other (at least one)."""
+    """Join the columns of one field, one after the other (at least one)."""
     type_ = parts[0].type
     present = np.concatenate([part.present for part in parts])
     words: list[str] = []
@@ -152,20 +162,20 @@ def join_columns(parts: Sequence[Column]) -> Column:
 
 
 def _join_words(parts: Sequence[Column]) -> tuple[list[str], NDArray[np.int32]]:
-    """The words of all, and the values as places in them."""
+    """Return the words of all, and the values as places in them."""
     used = [np.unique(part.values[part.values >= 0]) for part in parts]
     words = _sorted_words(part.words[int(i)] for part, places in zip(parts, used, strict=True) for i in places)
     place = {word: i for i, word in enumerate(words)}
     values = []
     for part, places in zip(parts, used, strict=True):
-        moved = np.full(len(part.words) + 1, -1, np.int32)  # the last one is where -1, no value, points to
+        moved = np.full(len(part.words) + 1, -1, np.int32)  # the last one is for -1, no value
         moved[places] = [place[part.words[int(i)]] for i in places]
         values.append(moved[part.values])
     return words, np.concatenate(values)
 
 
 def write_columns(folder: Path, schema: MetadataSchema, columns: SegmentColumns) -> dict[str, FileEntry]:
-    """Files `field-N.*.npy`, N the field's place in the schema (names may hold anything)."""
+    """Write files `field-N.*.npy`; N is the field's place in the schema, as names may hold anything."""
     files: dict[str, FileEntry] = {}
     for number, name in enumerate(schema.fields):
         column = columns[name]
@@ -186,12 +196,17 @@ def write_columns(folder: Path, schema: MetadataSchema, columns: SegmentColumns)
 
 
 def open_columns(root: Path, schema: MetadataSchema, files: Mapping[str, FileEntry], passages: int) -> dict[str, Column]:
-    """Raises: LocalIndexError naming the file that is missing or does not fit the others."""
+    """Open the columns.
+
+    Raises:
+        LocalIndexError: if a file is missing or does not fit the others; the message names it.
+    """
     columns: dict[str, Column] = {}
     for number, (name, type_) in enumerate(schema.fields.items()):
         stem = f"field-{number}"
 
         def load(part: str, dtype: str, stem: str = stem) -> NDArray[Any]:
+            """Open one array."""
             return open_array(root, f"{stem}.{part}.npy", files[f"{stem}.{part}.npy"], dtype)
 
         present, values = load("present", "|b1"), load("values", _DTYPES[type_.element])
@@ -206,7 +221,7 @@ def open_columns(root: Path, schema: MetadataSchema, files: Mapping[str, FileEnt
 
 
 def evaluate(where: Filter, columns: SegmentColumns, passages: int) -> Mask:
-    """Which of the passages the filter selects, `[passages]`."""
+    """Tell which of the passages the filter selects, `[passages]`."""
     match where:
         case And(parts):
             mask = np.ones(passages, np.bool_)

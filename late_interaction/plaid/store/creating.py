@@ -1,4 +1,4 @@
-"""A new index appears in its place whole, and never in the place of another."""
+"""Create an index so that it appears in its place complete, and never in the place of another."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ __all__ = ["check_free", "folder_of_ours_around", "new_index"]
 
 
 def check_free(root: Path) -> None:
-    """Raises: LocalIndexError where `root` is there and not an empty folder, or would lie in another index or a bundle."""
+    """Check that an index can be created at `root`.
+
+    Raises:
+        LocalIndexError: if `root` exists and is not an empty folder, or lies in another index or a bundle.
+    """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise LocalIndexError(f"{root} exists and is not an empty folder: give another place for the index")
+        raise LocalIndexError(f"{root} exists and is not an empty folder; choose another folder for the index")
     if holder := folder_of_ours_around(root):
-        raise LocalIndexError(f"{root} would lie in the {holder}: give another place for the index")
+        raise LocalIndexError(f"{root} lies inside {holder}; choose another folder for the index")
 
 
 def folder_of_ours_around(path: Path) -> str:
-    """The index or bundle that `path` would lie in, as `index FOLDER`; '' where there is none."""
+    """Return the index or bundle that contains `path`, as `index FOLDER`; '' if there is none."""
     for folder in Path(os.path.realpath(path)).parents:
         if (folder / "SHARDS.json").is_file() or ((folder / "CURRENT").is_file() and (folder / "versions").is_dir()):
             return f"index {folder}"
@@ -34,11 +38,13 @@ def folder_of_ours_around(path: Path) -> str:
 
 @contextlib.contextmanager
 def new_index(root: Path) -> Iterator[Path]:
-    """Yields a folder beside `root` that takes its place when the block ends well. Of several processes that make an index
-    there, one does.
+    """Yield a folder beside `root` that takes its place if the block succeeds.
 
-    Raises: LocalIndexError where `root` is there and not an empty folder, another process was first, or the disk refuses;
-    nothing is left then.
+    If several processes create an index there, one succeeds.
+
+    Raises:
+        LocalIndexError: if `root` exists and is not an empty folder, another process was first, or the disk refuses;
+            nothing is left then.
     """
     check_free(root)
     try:
@@ -48,4 +54,4 @@ def new_index(root: Path) -> Iterator[Path]:
         check_free(root)
         if not isinstance(error, OSError):
             raise
-        raise LocalIndexError(f"{root} cannot be made, nothing was written: {error}") from None
+        raise LocalIndexError(f"cannot create {root}, nothing was written: {error}") from None

@@ -1,8 +1,7 @@
-"""Dense vectors of a segment: one of each passage for each dense model of the index, beside its token vectors.
+"""Dense vectors of a segment: one per passage for each dense model of the index, beside its token vectors.
 
-dense-NAME.npy [n, d]         int8: each vector times 127 / its largest cell, rounded
-dense-NAME.scales.npy [n]     float32: what gives a row the length that its vector had
-dense-NAME.links.npy [n, 32]  int32: a graph of the rows (nearest.py), of LINKED_FROM or more where faiss was installed
+dense-NAME.npy [n, d]       int8: each vector times 127 / its largest cell, rounded
+dense-NAME.scales.npy [n]   float32: restores the length that a vector had
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from late_interaction.plaid.types import DenseForm
 __all__ = ["DenseRows", "DenseWriter", "dense_stem", "joined", "lacks_links", "open_dense", "open_rows", "parted"]
 
 DenseForms = Mapping[str, DenseForm]
-TINY = 1e-20  # largest cell of a vector that becomes zeros
+TINY = 1e-20  # a vector whose largest cell is below this becomes zeros
 
 
 @dataclass(frozen=True, eq=False)
 class DenseRows:
-    """Of one model: `rows [n, d]` times `scales [n]`."""
+    """Vectors of one model: `rows [n, d]` times `scales [n]`."""
 
     rows: I8
     scales: F32
     links: I32 | None = None
 
     def vectors(self, places: Places | slice) -> Matrix:
-        """`[p, d]`."""
+        """Return vectors `[p, d]` at `places [p]`."""
         found: Matrix = self.rows[places].astype(np.float32) * self.scales[places][:, None]
         return found
 
     def scores(self, vector: Vector, places: Places) -> Vector:
-        """Inner products `[p]` of `vector [d]` with the vectors at `places`, which are all there."""
+        """Return inner products `[p]` of `vector [d]` with the vectors at `places`, all of which exist."""
         out: Vector = np.empty(len(places), np.float32)
         nearest.dot_bytes(self.rows, self.scales, places, vector, out)
         return out
@@ -54,7 +53,7 @@ class DenseRows:
 
 
 class DenseWriter:
-    """Writes the files of one model: `row_files(stem)`."""
+    """Writes the files of one model."""
 
     def __init__(self, folder: Path, stem: str, dim: int) -> None:
         self._folder, self._stem, self._names = folder, stem, row_files(stem)
@@ -63,25 +62,28 @@ class DenseWriter:
         self._count = 0
 
     def append(self, vectors: Matrix) -> None:
+        """Append vectors `[n, d]`."""
         largest = np.abs(vectors).max(axis=1, keepdims=True, initial=TINY)
         rows = np.rint(vectors * (127 / largest)).astype(np.int8)
         lengths = np.maximum(np.linalg.norm(rows.astype(np.float32), axis=1), 1)
         self.append_rows(DenseRows(rows, (np.linalg.norm(vectors, axis=1) / lengths).astype(np.float32)), slice(None))
 
     def append_rows(self, stored: DenseRows, places: slice) -> None:
-        """As they are stored in another segment."""
+        """Copy rows as another segment stores them."""
         scales = stored.scales[places]
         self._rows.append(stored.rows[places])
         self._scales.append(scales)
         self._count += len(scales)
 
     def close(self) -> dict[str, FileEntry]:
+        """Finish the files and return their sizes and checksums."""
         files = dict(zip(self._names, (self._rows.close(), self._scales.close()), strict=False))
         if can_link() and lacks_links(files, self._stem, self._count):
             files |= write_links(self._folder / self._names[0])
         return files
 
     def abandon(self) -> None:
+        """Close the files without finishing them."""
         self._rows.abandon()
         self._scales.abandon()
 
@@ -114,16 +116,21 @@ def open_rows(folder: Path, stem: str, files: Mapping[str, FileEntry], count: in
 
 
 def open_dense(folder: Path, files: Mapping[str, FileEntry], forms: DenseForms, passages: int) -> dict[str, DenseRows]:
-    """By model. Raises: as `open_rows`."""
+    """Open the files of all models.
+
+    Raises:
+        LocalIndexError: if a file does not fit; the message names it.
+        KeyError: if a file is not listed.
+    """
     return {name: open_rows(folder, dense_stem(name), files, passages, form.dim) for name, form in forms.items()}
 
 
 def joined(vectors: Mapping[str, Vector], forms: DenseForms) -> Vector:
-    """The vectors of all models one after the other, in the order of `forms`."""
+    """Concatenate the vectors of all models, in the order of `forms`."""
     return np.concatenate([np.zeros(0, np.float32), *(vectors[name] for name in forms)])
 
 
 def parted(vectors: Matrix, forms: DenseForms) -> dict[str, Matrix]:
-    """By model, of rows as `joined` makes them."""
+    """Split rows made by `joined` into one matrix per model."""
     edges = np.cumsum([form.dim for form in forms.values()])[:-1]
     return dict(zip(forms, np.split(vectors, edges, axis=-1), strict=True)) if forms else {}

@@ -1,6 +1,7 @@
-"""The versions that an index still has: listed, checked, pruned, and cleared of what commits that did not end have left.
+"""The versions that an index still has: list, check and prune them, and remove what unfinished commits have left.
 
-A version is removed file of versions/ first, so that a reader that misses one of its files can tell pruning from damage.
+A version is removed starting with its file in versions/, so that a reader that misses another of its files can tell pruning
+from damage.
 """
 
 from __future__ import annotations
@@ -31,36 +32,46 @@ Checked = set[tuple[str, str]]  # name and sha256 of files
 
 
 def known_versions(root: Path) -> list[Version]:
-    """The committed versions that are still there, oldest first.
+    """Return the committed versions that still exist, oldest first.
 
-    Raises: LocalIndexError naming the file of a version that cannot be read.
+    Raises:
+        LocalIndexError: if the file of a version cannot be read; the message names it.
     """
     current, _ = read_current(root)
     found = []
     for number in _numbers(root):
         if number > current:
-            continue  # of a commit that did not end, or has ended since
+            continue  # of an unfinished commit, or one that has finished since
         try:
             found.append(read_version(root, number))
         except LocalIndexError as error:
             if not version_path(root, number).exists():
                 continue  # pruned since
-            raise LocalIndexError(f"{error}: restore versions/{number}.json, or delete it to give that version up") from None
+            raise LocalIndexError(f"{error}; restore versions/{number}.json, or delete it to give up that version") from None
     return found
 
 
 class Numbered(Protocol):
+    """Anything with the number and name of a version."""
+
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Return its number."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return its name, or an empty text."""
 
 
 AnyVersion = TypeVar("AnyVersion", bound=Numbered)
 
 
 def version_named(root: Path, known: Sequence[AnyVersion], to: int | str) -> AnyVersion:
-    """That of `known` with the number or name `to`. Raises: LocalIndexError naming those that are there."""
+    """Return the version in `known` with the number or name `to`.
+
+    Raises:
+        LocalIndexError: if there is none; the message names those that exist.
+    """
     found = [version for version in known if to in (version.number, version.name) and to != ""]
     if not found:
         names = ", ".join(f"{v.number} ({v.name})" if v.name else str(v.number) for v in known)
@@ -69,9 +80,10 @@ def version_named(root: Path, known: Sequence[AnyVersion], to: int | str) -> Any
 
 
 def check_version(root: Path, version: Version, checked: Checked | None = None) -> None:
-    """Compares the checksum of every file of the version that is not among `checked`, and adds it there.
+    """Compare the checksum of every file of the version that is not in `checked`, and add it there.
 
-    Raises: LocalIndexError naming the first file that is missing or was changed.
+    Raises:
+        LocalIndexError: if a file is missing or changed; the message names the first.
     """
     checked = set() if checked is None else checked
     for named in version.files():
@@ -81,9 +93,10 @@ def check_version(root: Path, version: Version, checked: Checked | None = None) 
 
 
 def verify_versions(root: Path) -> None:
-    """Reads every file of every version. Versions that a writer prunes meanwhile are left out.
+    """Read every file of every version. Versions that a writer prunes meanwhile are skipped.
 
-    Raises: LocalIndexError naming the first file that is missing or was changed.
+    Raises:
+        LocalIndexError: if a file is missing or changed; the message names the first.
     """
     checked: Checked = set()
     while True:
@@ -107,10 +120,10 @@ def _check_unless_pruned(root: Path, version: Version, checked: Checked) -> None
 
 
 def remove_unused(root: Path, known: Sequence[Version], current: Version, keep: int = KEPT_VERSIONS) -> list[int]:
-    """Removes all versions of `known` but the newest `keep`, those that have a name and the current one, and the files that
-    none of those needs; the numbers of the versions removed.
+    """Remove all versions except the newest `keep`, named ones and the current one; return the numbers removed.
 
-    Readers that have mapped removed files keep them. What cannot be removed is left for the next time.
+    Files that no remaining version needs are removed too. Readers that have mapped them keep them. What cannot be removed
+    is left for the next time.
     """
     kept = {current.number, *(v.number for v in known if v.name), *sorted(v.number for v in known)[-keep:]}
     needed: set[str] = set()
@@ -140,9 +153,10 @@ def _remove_others(root: Path, folder: str, needed: set[str]) -> None:
 
 
 def remove_uncommitted(root: Path) -> None:
-    """Removes what commits that did not end have written to versions/. Only for the writer.
+    """Remove what unfinished commits have written to versions/. Only for the writer.
 
-    Raises: LocalIndexError where the disk refuses.
+    Raises:
+        LocalIndexError: if the disk refuses.
     """
     current, _ = read_current(root)
     for number in _numbers(root):
@@ -151,13 +165,15 @@ def remove_uncommitted(root: Path) -> None:
                 version_path(root, number).unlink(missing_ok=True)
             except OSError as error:
                 raise LocalIndexError(
-                    f"{root}: versions/{number}.json was not committed and cannot be removed: {error}"
+                    f"{root}: versions/{number}.json was never committed but cannot be removed: {error}"
                 ) from None
 
 
 def remove_leftovers(root: Path) -> None:
-    """Removes what a writer that was killed has left: versions that were not committed, temporary files, and staging folders
-    beside the index. Only for the writer."""
+    """Remove what a killed writer has left. Only for the writer.
+
+    These are versions that were not committed, temporary files, and staging folders beside the index.
+    """
     remove_uncommitted(root)
     with contextlib.suppress(OSError):
         for pattern in (f".{CURRENT}.*", "versions/.*.json.*", "codebooks/.*.npz.*", "pending/.log.*"):

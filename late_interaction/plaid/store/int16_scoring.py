@@ -1,4 +1,4 @@
-"""Sixteen-bit copies of query rows, in the order that the kernels read them."""
+"""Sixteen-bit copies of query rows, in the order in which the kernels read them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ LARGEST = 32_767
 
 
 def padded_width(dim: int) -> int:
-    """Cells of a row: whole registers."""
+    """Return the cells of a row, rounded up to whole registers."""
     return -(-dim // CELLS) * CELLS
 
 
 def sixteen_bits(rows: Matrix, scale: float, width: int) -> NDArray[np.int16]:
-    """`rows * scale` rounded, `[n, width]`; cells past their own width are 0."""
+    """Return `rows * scale` rounded, `[n, width]`; cells past their own width are 0."""
     out = np.zeros((len(rows), width), np.int16)
     np.clip(np.rint(rows * np.float32(scale)), -LARGEST, LARGEST, out=out[:, : rows.shape[1]], casting="unsafe")
     return out
 
 
 class Query16:
-    """`Q [q, d]` scaled by its longest row, so that no sum of products with a vector of length 2^15 passes 31 bits.
+    """`Q [q, d]` scaled by its longest row, so that no sum of products with a vector of length 2^15 exceeds 31 bits.
 
-    error, length: sums of the rows' distances to what they were rounded to, and of their lengths.
+    Attributes:
+        error: sum of the rows' rounding errors.
+        length: sum of the rows' lengths.
     """
 
     def __init__(self, Q: Matrix) -> None:
@@ -43,13 +45,15 @@ class Query16:
         self._by_width: dict[int, NDArray[np.int16]] = {}
 
     def bound(self, sizes: Matrix, errors: Matrix) -> Matrix:
-        """How far scores `[p]` may be off where no vector as read is longer than `sizes [p]`, or off by more than `errors [p]`
-        (scoring.py)."""
+        """Return how far scores `[p]` may be off.
+
+        The bound holds if no vector as read is longer than `sizes [p]` or off by more than `errors [p]` (scoring.py).
+        """
         found: Matrix = self.error * sizes + self.length * (errors + self._rounding * sizes)
         return found
 
     def padded(self, width: int) -> NDArray[np.int16]:
-        """`[groups, width / 2, 16, 2]`: for each pair of dimensions the sixteen rows of a group; rows past the last are 0."""
+        """Return `[groups, width / 2, 16, 2]`: for each pair of dimensions the sixteen rows of a group; missing rows are 0."""
         if (known := self._by_width.get(width)) is not None:
             return known
         rows = np.zeros((self.groups * GROUP, width), np.int16)

@@ -1,7 +1,7 @@
 """Compiled loops over what segments store: MaxSim of codecs, products with centroids, inverted lists.
 
-Shapes: n token vectors of d dimensions, C centroids, q query rows in G groups of 16 (simd.py), P passages.
-Every index that comes from a file is checked against its array, so that a damaged file cannot read foreign memory.
+Shapes: n token vectors of d dimensions, C centroids, q query rows in G groups of 16 (simd.py), P passages. Every index that
+comes from a file is checked against its array, so that a damaged file cannot read foreign memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _fast = compiler(__file__, simd.__file__, fastmath=FAST)
 
 @_fast
 def _expand(residual: U8, cells: I32, bits: int, out: I32) -> None:
-    """Cells of every byte, two to an int32, into `out [width / 2]`."""
+    """Write the cells of every byte, two to an int32, into `out [width / 2]`."""
     if bits == 4:
         for b in range(residual.shape[0]):
             out[b] = cells[b, residual[b], 0]
@@ -42,7 +42,7 @@ def _expand(residual: U8, cells: I32, bits: int, out: I32) -> None:
 
 @_fast
 def _best_of_block(vectors: I16, scales: F32, count: int, query: I16, sums: I32, best: F32) -> None:
-    """Raises `best [G, 16]` to the similarities of `count` vectors; there is room for three more."""
+    """Raise `best [G, 16]` to the similarities of `count` vectors; there is room for three more."""
     filled = count
     while filled % TOKENS:
         vectors[filled] = vectors[count - 1]
@@ -60,7 +60,7 @@ def _best_of_block(vectors: I16, scales: F32, count: int, query: I16, sums: I32,
 
 @_fast
 def _block(query: I16) -> tuple[I16, F32, I32, F32]:
-    """Arrays for a block of vectors: cells, scales, the products of a few of them, the best of all."""
+    """Allocate arrays for a block of vectors: cells, scales, the products of a few of them, the best of all."""
     groups, pairs = query.shape[:2]
     sums = np.empty((TOKENS, GROUP), np.int32)
     return np.zeros((BLOCK, 2 * pairs), np.int16), np.empty(BLOCK, np.float32), sums, np.empty((groups, GROUP), np.float32)
@@ -94,9 +94,11 @@ def maxsim_cells(
     out: F32,
     shortest: F32,
 ) -> None:
-    """MaxSim `out [p]` of `passages`, whose rows are `base[code] * times + cells[byte]`, or where `shared` the same by
-    `table[bucket] * spread`; -inf without rows. base: int8 or int16. `shortest [p]`: the least length of those rows, where they
-    are normalised."""
+    """Compute MaxSim `out [p]` of `passages` from codes and payload; -inf without rows.
+
+    Rows are `base[code] * times + cells[byte]`, or if `shared` the same by `table[bucket] * spread`. base: int8 or int16.
+    If rows are normalised, `shortest [p]` gets the least length of each passage's rows.
+    """
     last = codes.shape[0]
     top = base.shape[0] - 1
     vectors, scales, sums, best = _block(query)
@@ -135,7 +137,7 @@ def maxsim_cells(
 
 @_fast
 def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float, out: F32, longest: F32) -> None:
-    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]`; -inf without rows. `longest [p]`: of them."""
+    """Compute MaxSim `out [p]` of `passages` with vectors `rows [n, d]`; -inf without rows. `longest [p]`: their length."""
     last, dim = rows.shape
     vectors, scales, sums, best = _block(query)
     for p in range(passages.shape[0]):
@@ -165,7 +167,7 @@ def maxsim_rows(passages: I64, offsets: I64, rows: F32, query: I16, unit: float,
 
 @_fast
 def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float, out: F32) -> None:
-    """MaxSim `out [p]` of `passages`, whose vectors are `rows [n, d]` divided by their lengths; -inf without rows."""
+    """Compute MaxSim `out [p]` of `passages` with vectors `rows [n, d]` divided by their lengths; -inf without rows."""
     last, dim = rows.shape
     vectors, scales, sums, best = _block(query)
     for p in range(passages.shape[0]):
@@ -189,7 +191,11 @@ def maxsim_bytes(passages: I64, offsets: I64, rows: I8, query: I16, unit: float,
 
 @_jit
 def fill_ivf(codes: Codes, offsets: I64, ivf_offsets: I64, ivf_passages: I32, count_only: bool) -> None:
-    """First call (count_only): `ivf_offsets [C+1]`, zeroed, gets the lengths' running sum. Second: `ivf_passages` too."""
+    """Fill the inverted lists in two calls.
+
+    The first (count_only) writes the running sum of the lengths to the zeroed `ivf_offsets [C+1]`, the second also
+    `ivf_passages`.
+    """
     centroids = ivf_offsets.shape[0] - 1
     seen = np.full(centroids, -1, np.int64)
     place = ivf_offsets.copy()

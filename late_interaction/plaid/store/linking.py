@@ -1,10 +1,10 @@
-"""Builds the links of int8 rows (nearest.py): HNSW by faiss, in a process of its own.
+"""Build the links of int8 rows (nearest.py): HNSW by faiss, in its own process.
 
-Of its own, because faiss brings an OpenMP library, and two of those in one process (torch has another) end it on macOS; and so
-that what the build takes of memory is given back.
+faiss brings an OpenMP library, and two of those in one process (torch has another) end it on macOS; the process also
+returns the memory of the build.
 
-The graph is that of the rows' directions, by Euclidean distance, and products are what a search along it compares. Where rows
-have other lengths, that found more than graphs by inner product, and than rows with a cell added that makes all equally long.
+The graph links the rows' directions by Euclidean distance; a search along it compares products. If rows have different
+lengths, this found more than graphs by inner product, and more than rows with an extra cell that makes them equally long.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from late_interaction.workers.process import WorkerProcess
 
 __all__ = ["can_link", "main", "row_files", "write_links"]
 
-EXPANSION = 80  # rows that are looked at for the links of a new one: faiss's efConstruction
-BLOCK = 1 << 14  # rows that are added or sent at a time
+EXPANSION = 80  # rows considered for the links of a new one: faiss's efConstruction
+BLOCK = 1 << 14  # rows added or sent at a time
 
 
 def can_link() -> bool:
-    """Whether faiss is installed."""
+    """Tell whether faiss is installed."""
     return find_spec("faiss") is not None
 
 
 def row_files(stem: str) -> tuple[str, str, str]:
-    """Names of the files of a segment's rows: rows, scales, links."""
+    """Return the names of the files of a segment's rows: rows, scales, links."""
     return f"{stem}.npy", f"{stem}.scales.npy", f"{stem}.links.npy"
 
 
 def write_links(rows: Path) -> dict[str, FileEntry]:
-    """Writes the links `[n, LINKS]` of the vectors in the files `row_files(rows)`, beside them.
+    """Write the links `[n, LINKS]` of the vectors in the files `row_files(rows)`, beside them.
 
-    Raises: LocalIndexError where the process that builds them ends early.
+    Raises:
+        LocalIndexError: if the process that builds them ends early.
     """
     _, _, name = row_files(rows.stem)
     lacking = len(np.load(rows, mmap_mode="r", allow_pickle=False))
@@ -61,8 +62,8 @@ def write_links(rows: Path) -> dict[str, FileEntry]:
             lacking -= len(links)
         if lacking:
             raise LocalIndexError(
-                f"{rows.parent}: the process that links dense vectors ended early: commit again with more memory free, or "
-                "uninstall faiss-cpu, and searches compare all vectors"
+                f"{rows.parent}: the process that links dense vectors ended early; commit again with more memory "
+                f"free, or uninstall faiss-cpu to search without links"
             )
         return {name: writer.close()}
     finally:
@@ -71,7 +72,7 @@ def write_links(rows: Path) -> dict[str, FileEntry]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Of the process. arguments: the file of rows."""
+    """Run the process. arguments: the file of rows."""
     rows = np.load(arguments[0], mmap_mode="r", allow_pickle=False)
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
         for links in _links(rows):
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _links(rows: I8) -> Iterator[I32]:
-    """Of block after block of the rows."""
+    """Yield the links block by block."""
     with required("hnsw", "a graph of dense vectors"):
         import faiss
     parent = os.getppid()
@@ -98,7 +99,7 @@ def _links(rows: I8) -> Iterator[I32]:
 
 
 def _directions(rows: I8) -> Iterator[Matrix]:
-    """Blocks of the rows, all as long as the shortest, in whole numbers."""
+    """Yield blocks of the rows as whole numbers, all as long as the shortest."""
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     lengths = [np.linalg.norm(block.astype(np.float32), axis=1, keepdims=True) for block in blocks]
     shortest = min((block[block > 0].min() for block in lengths if block.any()), default=1)

@@ -1,8 +1,8 @@
-"""The nearest of int8 rows by inner product: all that are selected are compared, or the links of a graph are followed.
+"""Find the nearest of int8 rows by inner product, by comparing all selected rows or by following the links of a graph.
 
-Shapes: n rows of d dimensions, each times a scale of its own; LINKS other rows that a search goes on to from each, -1 where it
-has fewer. The links are the lowest layer of an HNSW graph (arXiv 1603.09320), which faiss builds (`linking.py`); following them
-is a loop over mapped arrays here, so that a reader needs neither faiss nor another copy of the rows, and a filter is a mask.
+Shapes: n rows of d dimensions, each times its own scale; LINKS other rows that a search visits from each, -1 if it has
+fewer. The links are the lowest layer of an HNSW graph (arXiv 1603.09320), which faiss builds (`linking.py`). Following them
+is a loop over mapped arrays here, so a reader needs neither faiss nor another copy of the rows, and a filter is a mask.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from late_interaction.simd import prefetch
 __all__ = ["LINKED_FROM", "LINKS", "best_of", "dot_bytes", "nearest"]
 
 LINKS = 32  # of a row
-LINKED_FROM = 1 << 18  # rows of a segment from which on links are built
-STARTS = 512  # rows that a search along the links begins with
-WIDTH = 2  # times the rows that are asked for: how many of the best a search holds on to
+LINKED_FROM = 1 << 18  # least rows of a segment with links
+STARTS = 512  # rows that a search along the links starts from
+WIDTH = 2  # times the rows requested: how many of the best a search keeps
 LEAST_WIDTH = 100
-PAYS = 100  # links are followed where selected^2 > PAYS * width * n: else comparing all that are selected takes less time
+PAYS = 100  # links are followed if selected^2 > PAYS * width * n; otherwise comparing all selected rows takes less time
 
 _fast = compiler(__file__, simd.__file__, fastmath=FAST)
 
@@ -32,9 +32,11 @@ _fast = compiler(__file__, simd.__file__, fastmath=FAST)
 def nearest(
     rows: I8, scales: F32, links: I32 | None, vector: Vector, k: int, selected: Mask, *, exact: bool = False
 ) -> tuple[Places, Vector]:
-    """Places of the k rows with the greatest inner products with `vector [d]` among those `selected [n]`, and these products:
-    best first, equal ones by place, all k where so many are selected. With links, and unless `exact`, others may take the place
-    of a few of the k."""
+    """Return places and products of the k rows with the greatest inner products with `vector [d]` among `selected [n]`.
+
+    The best come first, equal ones by place. There are k if at least k rows are selected. With links, and unless `exact`, a
+    few of the k may be replaced by others.
+    """
     count = int(np.count_nonzero(selected))
     width = max(LEAST_WIDTH, WIDTH * k)
     if links is not None and not exact and count * count > PAYS * width * len(selected):
@@ -51,7 +53,7 @@ def nearest(
 
 
 def best_of(places: Places, products: Vector, k: int) -> Places:
-    """Which of them are the k best, best first; equal ones by their places."""
+    """Return which of them are the k best, best first; equal ones by their places."""
     chosen = np.arange(len(products))
     if len(products) > k:
         chosen = np.flatnonzero(products >= np.partition(products, len(products) - k)[len(products) - k])
@@ -70,7 +72,10 @@ def _product(row: I8, scale: np.float32, query: F32) -> np.float32:
 
 @_fast
 def dot_bytes(rows: I8, scales: F32, places: I64, query: F32, out: F32) -> None:
-    """Inner products `out [p]` of `query [d]` with the `rows [n, d]` at `places`, times their scales; 0 past the last row."""
+    """Compute inner products `out [p]` of `query [d]` with the `rows [n, d]` at `places`, times their scales.
+
+    Places past the last row give 0.
+    """
     for p in range(places.shape[0]):
         place = places[p]
         out[p] = _product(rows[place], scales[place], query) if 0 <= place < rows.shape[0] else np.float32(0)
@@ -78,8 +83,10 @@ def dot_bytes(rows: I8, scales: F32, places: I64, query: F32, out: F32) -> None:
 
 @_fast
 def _unseen(links: I32, seen: NDArray[np.uint64], n: int, out: I64) -> int:
-    """Marks those of a row's `links` as seen that were not, and writes them to `out`; how many they are. Links that lead out of
-    the array, of a damaged file, are left out."""
+    """Mark the unseen ones of a row's `links` as seen, write them to `out`, and return their number.
+
+    Links that lead out of the array, in a damaged file, are ignored.
+    """
     count = 0
     for j in range(links.shape[0]):
         place = np.int64(links[j])
@@ -95,8 +102,10 @@ def _unseen(links: I32, seen: NDArray[np.uint64], n: int, out: I64) -> int:
 
 @_fast
 def _follow(rows: I8, scales: F32, links: I32, starts: I32, selected: U8, query: F32, width: int) -> tuple[I64, F32]:
-    """Places and products of the `width` best selected rows that are reached from `starts`, in no order. Rows that are not
-    selected are passed through."""
+    """Return places and products of the `width` best selected rows reachable from `starts`, in no order.
+
+    Rows that are not selected are passed through.
+    """
     n = rows.shape[0]
     seen = np.zeros(n // 64 + 1, np.uint64)
     todo = [(np.float32(0), np.int64(0)) for _ in range(0)]  # the best first

@@ -1,13 +1,13 @@
-"""One immutable segment: passages in order of insertion, their codes and residuals, and the ways to find them.
+"""One immutable segment: passages in order of insertion, their codes and residuals, and the tables to find them.
 
 offsets [n + 1]            rows of passage p are offsets[p] .. offsets[p + 1]
 codes [T], payload [T, b]  what the codec stores of each vector
-refine [T, d]              int8, only where the index keeps it: the vector's direction, for the last step of a search
+refine [T, d]              int8, only if the index keeps it: the vector's direction, for the last step of a search
 ivf_offsets [C + 1], ivf_passages    for every centroid the passages that have it, ascending, each once
 ids, documents, titles, texts, digests    texts, one per passage
 *_hashes (ascending), *_rows         where an id is
 dense-*                    of the dense models (dense.py)
-words_*                    for BM25 (words.py); absent where an earlier release wrote the segment
+words_*                    for BM25 (words.py); missing if an earlier release wrote the segment
 """
 
 from __future__ import annotations
@@ -38,14 +38,20 @@ CODE_DTYPES = ("<u2", "<i4")
 
 
 def codes_dtype(centroids: int) -> str:
-    """Two bytes a code as long as they are enough."""
+    """Return the type of codes: two bytes if they suffice."""
     return CODE_DTYPES[0] if centroids <= 1 << 16 else CODE_DTYPES[1]
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadForm:
-    """Type and width of a row of `payload`; `refine`: width of a row of `refine`, or 0. dense: what
-    has a vector of each passage, as Version.row_sets."""
+    """The form of a segment's rows.
+
+    Attributes:
+        dtype: type of `payload`.
+        width: width of a row of `payload`.
+        refine: width of a row of `refine`, or 0.
+        dense: models with a vector of each passage.
+    """
 
     dtype: str
     width: int
@@ -54,10 +60,14 @@ class PayloadForm:
 
 
 class Segment:
-    """An opened segment; all files are mapped, so that it stays readable when a commit has removed it."""
+    """An opened segment. All files are mapped, so it stays readable after a commit has removed it."""
 
     def __init__(self, root: Path, entry: SegmentEntry, schema: MetadataSchema, form: PayloadForm) -> None:
-        """Raises: LocalIndexError naming the file that is missing, of another size, or does not fit the others."""
+        """Map the files.
+
+        Raises:
+            LocalIndexError: if a file is missing, has another size, or does not fit the others; the message names it.
+        """
         self.entry = entry
         folder = root / "segments" / entry.name
         self._folder = folder
@@ -82,7 +92,7 @@ class Segment:
             self.dense: dict[str, DenseRows] = open_dense(folder, files, form.dense, entry.passages)
             self.columns: dict[str, Column] = open_columns(folder, schema, files, entry.passages)
         except KeyError as error:
-            raise LocalIndexError(f"{folder} is damaged: its version lists no {error}") from None
+            raise LocalIndexError(f"{folder} is damaged: its version does not list {error}") from None
         self._check(form)
 
     def _open(self, name: str, dtype: str, *, bulk: bool = False) -> NDArray[Any]:
@@ -97,7 +107,11 @@ class Segment:
 
     @functools.cached_property
     def words(self) -> SegmentWords:
-        """For BM25; counted here where the segment was written without. Raises: LocalIndexError where a text is damaged."""
+        """Return the words for BM25, counted now if the segment was written without.
+
+        Raises:
+            LocalIndexError: if a text is damaged.
+        """
         if self._written_words is not None:
             return self._written_words
         return word_run([passage_text(title, text) for title, text in zip(self.titles, self.texts, strict=True)])
@@ -132,26 +146,27 @@ class Segment:
 
     @property
     def passages(self) -> int:
+        """Return the number of passages."""
         return self.entry.passages
 
     def lengths(self) -> NDArray[np.int64]:
-        """Rows of every passage `[n]`."""
+        """Return the rows of every passage `[n]`."""
         return np.diff(self.offsets)
 
     def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of the passages `rows [n]`."""
+        """Return the rows of the passages `rows [n]`."""
         lengths: NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]
         return lengths
 
     def find(self, passage_id: str) -> int | None:
-        """Row of the passage of that id, deleted or not; ids are unique within a segment."""
+        """Return the row of the passage of that id, deleted or not; ids are unique within a segment."""
         for row in self._rows_of(string_hash(passage_id), self.id_hashes, self.id_rows):
             if self.ids[row] == passage_id:
                 return row
         return None
 
     def find_document(self, document_id: str) -> list[int]:
-        """Rows of all passages of that document, ascending."""
+        """Return the rows of all passages of that document, ascending."""
         rows = self._rows_of(string_hash(document_id), self.document_hashes, self.document_rows)
         return sorted(row for row in rows if self.documents[row] == document_id)
 
@@ -163,11 +178,12 @@ class Segment:
         return found
 
     def dense_of(self, row: int) -> Vector:
-        """The vectors of a passage of all row sets, one after the other."""
+        """Return a passage's vectors of all dense models, one after the other."""
         parts = [dense.vectors(slice(row, row + 1))[0] for dense in self.dense.values()]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def passage(self, row: int) -> Passage:
+        """Return the passage at a row."""
         metadata = {name: value for name, column in self.columns.items() if (value := column.value(row)) is not None}
         texts = (self.ids[row], self.documents[row], self.titles[row], self.texts[row])
         return Passage(*texts, metadata, self.digests[row])

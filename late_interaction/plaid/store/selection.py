@@ -1,4 +1,4 @@
-"""Many ids at once, looked up in the tables of hashes of a segment."""
+"""Look up many ids at once in the hash tables of a segment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WantedIds:
         self._blob = np.frombuffer(b"".join(encoded), np.uint8)
 
     def document_rows(self, segment: Segment) -> Places:
-        """Rows of the passages of those documents, deleted ones too, in no order."""
+        """Return the rows of those documents' passages, deleted ones too, in no order."""
         first = np.searchsorted(segment.document_hashes, self._hashes, "left")
         counts = np.searchsorted(segment.document_hashes, self._hashes, "right") - first
         which = np.repeat(np.arange(len(counts)), counts)
@@ -34,9 +34,9 @@ class WantedIds:
         return rows[self._equal(which, segment.documents, rows)]
 
     def _equal(self, which: Places, texts: Strings, rows: Places) -> Mask:
-        """Whether each of the ids `which [n]` is the text of `rows [n]`: two ids may share a hash."""
+        """Tell whether each of the ids `which [n]` is the text of `rows [n]`: two ids may share a hash."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(texts):
-            raise LocalIndexError("the index is damaged: a table of ids names a passage that is not there")
+            raise LocalIndexError("the index is damaged: a table of ids refers to a passage that does not exist")
         starts, sizes = texts.offsets[rows], self._sizes[which]
         equal: Mask = texts.offsets[rows + 1] - starts == sizes
         starts, sizes, which = starts[equal], sizes[equal], which[equal]
@@ -49,7 +49,7 @@ class WantedIds:
 
 
 def ranges(starts: Places, lengths: Places) -> Places:
-    """`start .. start + length` of each, one after the other."""
+    """Return `start .. start + length` of each, one after the other."""
     before = np.cumsum(lengths) - lengths
     found: Places = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
     return found

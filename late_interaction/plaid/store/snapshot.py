@@ -1,4 +1,4 @@
-"""One version of an index, opened: segments with what is alive in them, and the codebook. Never changes."""
+"""One open version of an index: segments with their living passages, and the codebook. It never changes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ from late_interaction.thresholds import Thresholds, plain_thresholds
 
 __all__ = ["Living", "Snapshot"]
 
-CHECKED_BYTES = 1 << 24  # of a codebook whose checksum is compared when it is opened; a larger one is mapped, not read
+CHECKED_BYTES = 1 << 24  # a codebook up to this size has its checksum compared on opening; a larger one is mapped, not read
 
 
 @dataclass(frozen=True, eq=False)
 class Living:
-    """A segment and which of its passages are alive, `mask [n]`; `base`: how many passages lie in segments before it."""
+    """A segment and its living passages.
+
+    Attributes:
+        segment: the segment.
+        mask: `[n]`, which passages are alive.
+        base: how many passages are in segments before it.
+    """
 
     segment: Segment
     mask: Mask
@@ -41,12 +47,18 @@ class Living:
 
 
 class Snapshot:
-    """`living`: the segments in order of insertion. `codebook`: None as long as no vector was committed."""
+    """An open version.
+
+    Attributes:
+        living: the segments in order of insertion.
+        codebook: None until a vector is committed.
+    """
 
     def __init__(self, root: Path, version: Version, before: Snapshot | None = None) -> None:
-        """Opens all files of the version, taking segments and codebook that `before` has open already.
+        """Open all files of the version, reusing segments and codebook that `before` has open.
 
-        Raises: LocalIndexError naming the file that is missing or damaged.
+        Raises:
+            LocalIndexError: if a file is missing or damaged; the message names it.
         """
         self.version = version
         dtype, width = CODECS[version.codec].row(version.bits, version.dim)
@@ -64,7 +76,7 @@ class Snapshot:
             living.append(Living(segment, _living_mask(root, entry), base))
             base += entry.passages
         self.living: tuple[Living, ...] = tuple(living)
-        self.rows = base  # passages, deleted ones too
+        self.rows = base  # passages, including deleted ones
 
     def _open_codebook(self, root: Path, before: Snapshot | None) -> Codebook | None:
         named = self.version.codebook
@@ -89,11 +101,15 @@ class Snapshot:
         centroids = self.codebook.size
         # a codebook only grows, so that older segments may know fewer centroids
         if not 1 < len(segment.ivf_offsets) <= centroids + 1 or segment.codes.dtype.str != codes_dtype(centroids):
-            raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was not made with its codebook")
+            raise LocalIndexError(f"{root} is damaged: segment {segment.entry.name} was made with another codebook")
 
     @functools.cached_property
     def codec(self) -> Codec:
-        """Raises: LocalIndexError where the index has no vector yet, or a damaged bundle."""
+        """Return the codec.
+
+        Raises:
+            LocalIndexError: if the index has no vector yet, or a damaged bundle.
+        """
         if self.codebook is None:
             raise LocalIndexError(f"{self._root} has no vectors yet")
         version = self.version
@@ -101,23 +117,23 @@ class Snapshot:
 
     @functools.cached_property
     def mean_list(self) -> float:
-        """Passages in the list of a centroid."""
+        """Return the mean number of passages in a centroid's list."""
         assert self.codebook is not None
         return sum(len(part.segment.ivf_passages) for part in self.living) / self.codebook.size
 
     def vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
-        """Decoded vectors `rows` of a segment, `[n, d]`."""
+        """Return the decoded vectors `rows` of a segment, `[n, d]`."""
         segment = part.segment
         return self.codec.decode(segment.codes[rows], segment.payload[rows])
 
     def best_vectors(self, part: Living, rows: slice | NDArray[np.int64]) -> Matrix:
-        """As `vectors`, but from the rows kept for refining where there are any."""
+        """Return vectors like `vectors`, from the int8 rows if there are any."""
         if part.segment.refine is None:
             return self.vectors(part, rows)
         return Refined().decode(part.segment.refine[rows])
 
     def dense_bytes(self, name: str) -> int:
-        """Bytes of the vectors of a dense model, or of ONE_VECTOR, and their graphs, deleted passages included."""
+        """Return the bytes of a dense model's vectors, including deleted passages."""
         names = row_files(dense_stem(name))
         return sum(entry.files[file].bytes for entry in self.version.segments for file in names if file in entry.files)
 
@@ -132,7 +148,7 @@ class Snapshot:
         return sum(entry.passages for entry in segments if lacks_links(entry.files, dense_stem(name), entry.passages))
 
     def find(self, passage_id: str) -> tuple[Living, int] | None:
-        """The living passage of that id: its segment and its row there."""
+        """Return segment and row of the living passage of that id; None if there is none."""
         for part in reversed(self.living):
             row = part.segment.find(passage_id)
             if row is not None and part.mask[row]:
@@ -140,18 +156,19 @@ class Snapshot:
         return None
 
     def at(self, place: int) -> tuple[Living, int]:
-        """Segment and row of the passage at a global place."""
+        """Return segment and row of the passage at a global place."""
         bases = [part.base for part in self.living]
         part = self.living[int(np.searchsorted(bases, place, "right")) - 1]
         return part, place - part.base
 
     def iter_passages(self) -> Iterator[Passage]:
+        """Yield the living passages."""
         for part in self.living:
             for row in np.flatnonzero(part.mask).tolist():
                 yield part.segment.passage(row)
 
     def select(self, where: Filter | None, ids: Iterable[str] | None = None) -> list[Mask]:
-        """Per segment the living passages that have rows, that the filter selects, and that are of the documents `ids`."""
+        """Return per segment the living passages with rows that the filter selects, of the documents `ids`."""
         wanted = None if ids is None else WantedIds(ids)
         masks: list[Mask] = []
         for part, findable in zip(self.living, self._findable, strict=True):
@@ -166,7 +183,7 @@ class Snapshot:
         return masks
 
     def places(self, masks: Iterable[Mask]) -> Places:
-        """Global places of the passages of `masks`, as `select` makes them, ascending."""
+        """Return the global places of the passages of `masks`, made by `select`, ascending."""
         return np.concatenate([part.base + np.flatnonzero(mask) for part, mask in zip(self.living, masks, strict=True)])
 
     @functools.cached_property
@@ -175,31 +192,39 @@ class Snapshot:
 
     @functools.cached_property
     def documents(self) -> int:
-        """Distinct documents with a living passage."""
+        """Return the number of documents with a living passage."""
         hashes = [p.segment.document_hashes[p.mask[p.segment.document_rows]] for p in self.living]
         return len(np.unique(np.concatenate(hashes))) if hashes else 0
 
     def stored_bytes(self) -> int:
-        """Bytes of codes, payload, inverted lists and rows for refining, deleted passages included."""
+        """Return the bytes of codes, payload, inverted lists and int8 rows, including deleted passages."""
         names = ("codes.npy", "payload.npy", "refine.npy", "ivf_offsets.npy", "ivf_passages.npy")
         return sum(entry.files[name].bytes for entry in self.version.segments for name in names if name in entry.files)
 
 
 def index_thresholds(root: Path, dim: int, sha256: str) -> Thresholds:
-    """Where codec binary cuts: at the thresholds of the index's bundle, which has that checksum, or at 0.
+    """Return the thresholds of codec binary: those of the index's bundle, or 0.
 
-    Raises: LocalIndexError where they are damaged, or are of an index that has taken this one's place.
+    Args:
+        root: the index.
+        dim: dimensions of a token vector.
+        sha256: checksum of its bundle.
+
+    Raises:
+        LocalIndexError: if they are damaged, or belong to an index that has replaced this one.
     """
     try:
         bundle = Bundle.open(root / "bundle", verify=False)
         if bundle.sha256 != sha256:
-            raise LocalIndexError(f"{root} is damaged, or another index has just taken its place: it has another bundle")
+            raise LocalIndexError(f"{root} is damaged or was just replaced: it has another bundle")
         name = bundle.manifest.codebooks.get("binary")
         found = plain_thresholds(dim) if name is None else Thresholds.load(bundle.file(name))
     except BundleError as error:
         raise LocalIndexError(f"{root} is damaged: {error}") from None
     if found.dim != dim:
-        raise LocalIndexError(f"{root} is damaged: thresholds of its bundle have {found.dim} dimensions, the index {dim}")
+        raise LocalIndexError(
+            f"{root} is damaged: the thresholds of its bundle have {found.dim} dimensions, but the index has {dim}"
+        )
     return found
 
 

@@ -24,17 +24,23 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00"
     rb"\{'descr': '([<|](?:f[248]|[iu][1248]|b1))', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,9}))?\), \} *\n"
 )
-IN_MEMORY_BYTES = 1 << 16  # smaller files are read: a mapping would cost a file descriptor and a page each
+IN_MEMORY_BYTES = 1 << 16  # smaller files are read: a mapping costs a file descriptor and a page
 
 
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Of a .npy file of format 1.0."""
+    """Return the header of a .npy file of format 1.0."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}"
     return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.encode().ljust(HEADER_BYTES - 11) + b"\n"
 
 
 class ArrayWriter:
-    """Appends blocks to `NAME.npy`, whose length need not be known before. `row_shape`: shape of one row, () for 1-D."""
+    """Appends blocks to `NAME.npy`, whose length need not be known before.
+
+    Args:
+        path: the file.
+        dtype: type of its cells.
+        row_shape: shape of one row, () for 1-D.
+    """
 
     def __init__(self, path: Path, dtype: str, row_shape: tuple[int, ...] = ()) -> None:
         self._path = path
@@ -45,15 +51,16 @@ class ArrayWriter:
         self._file.write(b" " * HEADER_BYTES)
 
     def append(self, block: NDArray[Any]) -> None:
+        """Append a block of rows."""
         block = np.ascontiguousarray(block, self._dtype)
         if block.shape[1:] != self._row_shape:
-            raise ValueError(f"{self._path.name}: rows of shape {block.shape[1:]}, not {self._row_shape}")
+            raise ValueError(f"{self._path.name}: rows must have shape {self._row_shape}, got {block.shape[1:]}")
         self._rows += len(block)
         if block.size:
             self._file.write(block.data)
 
     def close(self) -> FileEntry:
-        """Writes the header, makes everything durable, and returns size and checksum."""
+        """Write the header, make everything durable, and return size and checksum."""
         shape = (self._rows, *self._row_shape)
         self._file.seek(0)
         self._file.write(_header(self._dtype.str, shape))
@@ -63,10 +70,12 @@ class ArrayWriter:
         return FileEntry(sha256_file(self._path), self._path.stat().st_size)
 
     def abandon(self) -> None:
+        """Close the file without finishing it."""
         self._file.close()
 
 
 def write_array(path: Path, array: NDArray[Any]) -> FileEntry:
+    """Write an array, and return size and checksum of the file."""
     writer = ArrayWriter(path, array.dtype.newbyteorder("<").str, array.shape[1:])
     try:
         writer.append(array)
@@ -76,9 +85,10 @@ def write_array(path: Path, array: NDArray[Any]) -> FileEntry:
 
 
 def check_file(root: Path, name: str, entry: FileEntry, *, checksum: bool = False) -> Path:
-    """The path of a listed file.
+    """Return the path of a listed file.
 
-    Raises: LocalIndexError naming the file where it is missing or of another size, or, with `checksum`, changed.
+    Raises:
+        LocalIndexError: if the file is missing, has another size or, with `checksum`, has changed; the message names it.
     """
     try:
         path = safe_join(root, name)
@@ -87,21 +97,24 @@ def check_file(root: Path, name: str, entry: FileEntry, *, checksum: bool = Fals
     try:
         size = path.stat().st_size
         digest = sha256_file(path) if checksum and size == entry.bytes else entry.sha256
-    except OSError:  # a writer may remove it between the two
+    except OSError:  # a writer may remove it between the two calls
         raise LocalIndexError(f"{root} is damaged: {name} is missing") from None
     if size != entry.bytes:
-        raise LocalIndexError(f"{root} is damaged: {name} has {size} bytes, it was written with {entry.bytes}")
+        raise LocalIndexError(f"{root} is damaged: {name} has {size} bytes, but was written with {entry.bytes}")
     if digest != entry.sha256:
-        raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+        raise LocalIndexError(f"{root} is damaged: {name} has changed (its checksum differs)")
     return path
 
 
 def open_array(
     root: Path, name: str, entry: FileEntry, dtype: str | Sequence[str], ndim: int = 1, *, bulk: bool = False
 ) -> NDArray[Any]:
-    """The array, read-only; mapped unless it is small. Its checksum is compared unless it is large and `bulk`.
+    """Open an array read-only; mapped unless it is small.
 
-    Raises: LocalIndexError naming the file where size, type, shape or content is not what was written.
+    Its checksum is compared unless it is large and `bulk`.
+
+    Raises:
+        LocalIndexError: if size, type, shape or content differ from what was written; the message names the file.
     """
     small = entry.bytes <= IN_MEMORY_BYTES
     path = check_file(root, name, entry, checksum=not small and not bulk)
@@ -109,7 +122,7 @@ def open_array(
         data = path.read_bytes() if small else b""
         head = data[:HEADER_BYTES] if small else _first_bytes(path)
         if small and hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+            raise LocalIndexError(f"{root} is damaged: {name} has changed (its checksum differs)")
         stored_type, shape = _read_header(head, entry.bytes)
         if small:
             array = np.frombuffer(data, stored_type, offset=HEADER_BYTES).reshape(shape)
@@ -130,13 +143,14 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _read_header(head: bytes, size: int) -> tuple[str, tuple[int, ...]]:
-    """Type and shape of an array file of `size` bytes that begins with `head`.
+    """Parse type and shape of an array file of `size` bytes that begins with `head`.
 
-    Raises: ValueError where ArrayWriter would not have written that.
+    Raises:
+        ValueError: if ArrayWriter would not have written that.
     """
     match = _HEADER.fullmatch(head)
     if match is None:
-        raise ValueError("its header was changed")
+        raise ValueError("its header has changed")
     dtype, shape = match[1].decode(), tuple(int(group) for group in match.groups()[1:] if group is not None)
     if head != _header(dtype, shape) or HEADER_BYTES + math.prod(shape) * np.dtype(dtype).itemsize != size:
         raise ValueError("its header does not fit its size")
@@ -144,7 +158,7 @@ def _read_header(head: bytes, size: int) -> tuple[str, tuple[int, ...]]:
 
 
 class StringsWriter:
-    """Texts one after the other in `NAME.npy` (UTF-8) with `NAME.offsets.npy [n + 1]`."""
+    """Writes texts one after the other to `NAME.npy` (UTF-8), with `NAME.offsets.npy [n + 1]`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._name = name
@@ -154,19 +168,23 @@ class StringsWriter:
         self._end = 0
 
     def append(self, texts: Sequence[str]) -> None:
+        """Append texts."""
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
         self.append_encoded(np.frombuffer(b"".join(encoded), np.uint8), sizes)
 
     def append_encoded(self, blob: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
+        """Append texts that are encoded already."""
         self._blob.append(blob)
         self._offsets.append(self._end + np.cumsum(sizes))
         self._end += int(sizes.sum())
 
     def close(self) -> dict[str, FileEntry]:
+        """Finish the files and return their sizes and checksums."""
         return {f"{self._name}.npy": self._blob.close(), f"{self._name}.offsets.npy": self._offsets.close()}
 
     def abandon(self) -> None:
+        """Close the files without finishing them."""
         self._blob.abandon()
         self._offsets.abandon()
 
@@ -185,7 +203,11 @@ class Strings:
         return len(self.offsets) - 1
 
     def __getitem__(self, place: int) -> str:
-        """Raises: LocalIndexError where the bytes are no text."""
+        """Return a text.
+
+        Raises:
+            LocalIndexError: if the bytes are not text.
+        """
         try:
             start, stop = int(self.offsets[place]), int(self.offsets[place + 1])
             if not 0 <= start <= stop <= len(self.blob):
@@ -199,10 +221,11 @@ class Strings:
 
 
 def string_hash(text: str) -> int:
-    """64 bits of BLAKE2b of the UTF-8 text: how ids are looked up (the id itself is compared then)."""
+    """Return 64 bits of BLAKE2b of the UTF-8 text: ids are looked up by it and then compared."""
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def hash_all(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the hash of each text."""
     return np.array([string_hash(text) for text in texts], np.uint64)

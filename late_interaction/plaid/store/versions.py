@@ -1,7 +1,7 @@
-"""Versions of an index: `versions/N.json` lists the files of one version, `CURRENT` names the version that counts.
+"""Versions of an index: `versions/N.json` lists the files of one version, `CURRENT` names the current version.
 
-CURRENT holds the number and the sha256 of that version's file, so that a version is read whole or not at all. Every version's
-file also begins with the sha256 of the rest of it, for the versions that CURRENT does not name.
+CURRENT holds the number and the sha256 of that version's file, so that a version is read whole or not at all. Every
+version's file also begins with the sha256 of its own remainder, for the versions that CURRENT does not name.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 4
-WITH_DENSE = 5  # of an index with dense vectors: earlier releases would not see that they lack them
+WITH_DENSE = 5  # of an index with dense vectors, so that earlier releases refuse it
 WITH_ONE_VECTOR = 6  # of an index with one vector a passage for candidates pooled: likewise
 CURRENT = "CURRENT"
-TUNED_UP_TO = 2  # times the token vectors that an index was tuned with: past that its effort finds less
+TUNED_UP_TO = 2  # times the token vectors at tuning; beyond that the effort finds less
 _CURRENT = re.compile(rb"([0-9]{1,18}) ([0-9a-f]{64})\n")
-_HEAD = b'{\n "sha256": "%b",\n'  # of a version's file; what follows is a JSON object without its first line, "{"
+_HEAD = b'{\n "sha256": "%b",\n'  # start of a version's file; a JSON object without its first line, "{", follows
 
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file of the index by its path below the index folder."""
+    """A file of the index, by its path below the index folder."""
 
     name: str
     entry: FileEntry
@@ -73,7 +73,12 @@ class SegmentEntry:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How near vectors were to their centroids when the codebook was taken up: `mean`, and `low`, the lowest 5 % quantile."""
+    """How near vectors were to their centroids when the codebook was taken up.
+
+    Attributes:
+        mean: mean similarity.
+        low: the lowest 5 % quantile.
+    """
 
     mean: float
     low: float
@@ -81,8 +86,16 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The least effort that found the share `recall` of the exact top `k` in `queries` queries, when the index had so many
-    `token_vectors`."""
+    """The least effort that reached a recall in a measurement.
+
+    Attributes:
+        probes: centroids per query row.
+        rerank: passages reranked.
+        recall: share of the exact top `k` that it found.
+        k: how many hits counted.
+        queries: number of queries.
+        token_vectors: size of the index at the time.
+    """
 
     probes: Count
     rerank: Count
@@ -94,10 +107,24 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """codec, bits, refine: how vectors are stored (codecs.py); bits: of the codebook. trained_on: token vectors that the index
-    had when its codebook was trained; 0 where the bundle brought it. fit: of the codebook. tuned: effort of a search that names
-    none. name: given by the user; a named version is kept. created: seconds since 1970. dense: dense models, by name.
-    one_vector: what candidates `pooled` search.
+    """The content of a version's file.
+
+    Attributes:
+        number: its number.
+        bits: bits of the codebook.
+        dim: dimensions of a token vector.
+        schema: metadata fields.
+        bundle: checksum of the bundle.
+        codec: how vectors are stored (codecs.py).
+        refine: whether int8 rows are kept.
+        codebook: its file; None before the first vector.
+        segments: the segments.
+        trained_on: token vectors in the index when its codebook was trained; 0 if the bundle brought it.
+        fit: fit of the codebook.
+        tuned: effort of a search that names none.
+        name: given by the user; a named version is never pruned.
+        created: seconds since 1970.
+        dense: dense models, by name.
     """
 
     number: Count
@@ -119,15 +146,17 @@ class Version:
 
     @property
     def passages(self) -> int:
+        """Return the number of living passages."""
         return sum(s.passages - s.deleted_passages for s in self.segments)
 
     @property
     def token_vectors(self) -> int:
+        """Return the number of living token vectors."""
         return sum(s.token_vectors - s.deleted_vectors for s in self.segments)
 
     @property
     def drift(self) -> float | None:
-        """As LocalIndex.drift."""
+        """Return the drift; see `LocalIndex.drift`."""
         stored = sum(segment.token_vectors for segment in self.segments)
         if self.fit is None or not stored:
             return None
@@ -135,7 +164,7 @@ class Version:
 
     @property
     def dense_width(self) -> int:
-        """Numbers of the dense vectors that a passage has."""
+        """Return the total dimensions of a passage's dense vectors."""
         return sum(form.dim for form in self.dense.values())
 
     @property
@@ -146,17 +175,18 @@ class Version:
 
     @property
     def residual_bits(self) -> int | None:
-        """None of codecs without residuals, whose codebook has `bits` all the same."""
+        """Return the bits of a residual; None for codecs without residuals, whose codebook has `bits` anyway."""
         return self.bits if self.codec == "residual" else None
 
     @property
     def effort(self) -> Tuned | None:
-        """What the index was tuned to, unless it has more than twice the token vectors by now."""
+        """Return the tuned effort; None if the index now has more than twice the token vectors."""
         if self.tuned is None or self.token_vectors > TUNED_UP_TO * self.tuned.token_vectors:
             return None
         return self.tuned
 
     def to_json(self) -> bytes:
+        """Return the content of the version's file."""
         data = {
             "format_version": _format_version(self.dense, self.one_vector),
             "version": self.number,
@@ -193,14 +223,18 @@ class Version:
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Version:
-        """Raises: LocalIndexError on an unknown format version, or anything that is not as `to_json` has written it."""
+        """Parse a version's file.
+
+        Raises:
+            LocalIndexError: if the format version is unknown, or the content is not what `to_json` writes.
+        """
         data = parse(text, LocalIndexError, where)
         known = _format_version(data.get("dense"), data.get("one_vector"))
         if (found := data.pop("format_version", None)) != known:
-            raise LocalIndexError(f"{where}: format version {found!r:.60} unknown, this release reads {known}")
+            raise LocalIndexError(f"{where}: format version {found!r:.60} is unknown; this release reads {known}")
         size = len(_HEAD % (b"0" * 64))
         if text[:size] != _head(b"{\n" + text[size:]):
-            raise LocalIndexError(f"{where} was changed (its checksum differs)")
+            raise LocalIndexError(f"{where} has changed (its checksum differs)")
         try:
             del data["sha256"]
             data |= {"number": data.pop("version"), "schema": MetadataSchema.from_json(data["schema"])}
@@ -210,13 +244,13 @@ class Version:
             raise LocalIndexError(f"{where} is damaged ({type(error).__name__}: {error})") from None
         version = read(cls, data, LocalIndexError, f"{where} is damaged")
         if version.codec not in CODECS:
-            raise LocalIndexError(f"{where} is damaged (codec {version.codec[:40]!r} is none of {', '.join(CODECS)})")
+            raise LocalIndexError(f"{where} is damaged (codec {version.codec[:40]!r} is not one of {', '.join(CODECS)})")
         for name in version.dense:
             check_dense_name(name, LocalIndexError, f"{where} is damaged")
         return version
 
     def files(self) -> Iterator[NamedFile]:
-        """Every file that this version needs, its own and the bundle's apart."""
+        """Yield every file that this version needs, except its own and the bundle's."""
         if self.codebook is not None:
             yield self.codebook
         for segment in self.segments:
@@ -231,7 +265,7 @@ def _format_version(dense: object, one_vector: object) -> int:
 
 
 def _head(text: bytes) -> bytes:
-    """The first lines of a version's file whose object alone is `text`."""
+    """Return the first lines of a version's file whose object is `text`."""
     return _HEAD % hashlib.sha256(text).hexdigest().encode()
 
 
@@ -244,44 +278,56 @@ def _named(data: Any) -> dict[str, object] | None:
 
 
 def now() -> int:
-    """Seconds since 1970, or SOURCE_DATE_EPOCH where it is set, so that a build can be repeated byte for byte."""
+    """Return seconds since 1970, or SOURCE_DATE_EPOCH if it is set, so that builds are reproducible byte for byte."""
     return int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
 
 
 def check_is_folder(root: Path) -> None:
-    """Raises: LocalIndexError where nothing or a file is at the place of an index."""
+    """Check that `root` is a folder.
+
+    Raises:
+        LocalIndexError: if it does not exist or is a file.
+    """
     if root.is_dir():
         return
     if root.exists():
         raise LocalIndexError(f"{root} is a file, not the folder of an index")
-    raise LocalIndexError(f"no index at {root}: make one with `colbert-vespa feed ... --to {root}`")
+    raise LocalIndexError(f"no index at {root}; create one with `colbert-vespa feed ... --to {root}`")
 
 
 def read_current(root: Path) -> tuple[int, str]:
-    """Number and sha256 of the version that counts.
+    """Return number and sha256 of the current version.
 
-    Raises: LocalIndexError where the folder is no index or CURRENT is damaged.
+    Raises:
+        LocalIndexError: if the folder is not an index or CURRENT is damaged.
     """
     check_is_folder(root)
     try:
         match = _CURRENT.fullmatch((root / CURRENT).read_bytes())
     except FileNotFoundError:
-        raise LocalIndexError(f"{root} is no index (it has no {CURRENT} file)") from None
+        raise LocalIndexError(f"{root} is not an index (it has no {CURRENT} file)") from None
     except OSError as error:
         raise LocalIndexError(f"{root} is damaged: {CURRENT} cannot be read ({error})") from None
     if match is None:
-        raise LocalIndexError(f"{root} is damaged: {CURRENT} names no version")
+        raise LocalIndexError(f"{root} is damaged: {CURRENT} does not name a version")
     return int(match[1]), match[2].decode()
 
 
 def version_path(root: Path, number: int) -> Path:
+    """Return the path of a version's file."""
     return root / "versions" / f"{number}.json"
 
 
 def read_version(root: Path, number: int, digest: str | None = None) -> Version:
-    """digest: sha256 of its file, as CURRENT has it.
+    """Read a version.
 
-    Raises: LocalIndexError naming the version's file where it is missing, changed or of an unknown format.
+    Args:
+        root: the index.
+        number: its number.
+        digest: sha256 of its file, as in CURRENT.
+
+    Raises:
+        LocalIndexError: if the file is missing, changed or of an unknown format; the message names it.
     """
     name = f"versions/{number}.json"
     try:
@@ -291,15 +337,15 @@ def read_version(root: Path, number: int, digest: str | None = None) -> Version:
     except OSError as error:
         raise LocalIndexError(f"{root} is damaged: {name} cannot be read ({error})") from None
     if digest is not None and hashlib.sha256(text).hexdigest() != digest:
-        raise LocalIndexError(f"{root} is damaged: {name} was changed (its checksum differs)")
+        raise LocalIndexError(f"{root} is damaged: {name} has changed (its checksum differs)")
     version = Version.from_json(text, f"{root}/{name}")
     if version.number != number:
-        raise LocalIndexError(f"{root} is damaged: {name} is that of version {version.number}")
+        raise LocalIndexError(f"{root} is damaged: {name} belongs to version {version.number}")
     return version
 
 
 def publish(root: Path, version: Version) -> str:
-    """Makes `version`, whose files are all durable, the one that counts, and returns the sha256 that CURRENT has of it.
+    """Make `version`, whose files are all durable, the current one; return the sha256 recorded in CURRENT.
 
     A crash leaves the old version or this one; so does an OSError.
     """

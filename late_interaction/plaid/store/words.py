@@ -1,11 +1,12 @@
-"""Words of a segment's passages, written with it, so that BM25 over an index is never built when it is asked.
+"""Words of a segment's passages, written with it, so that BM25 needs no building at search time.
 
-words_hashes [V]       of every word its hash (storage.string_hash), ascending; words are not kept themselves
-words_starts [V + 1]   where the postings of each begin
-words_postings [P, 2]  of each word the passages that have it, ascending, and how often each has it
-words_lengths [n]      how many words a passage has
+    words_hashes [V]       hash of every word (storage.string_hash), ascending; words themselves are not kept
+    words_starts [V + 1]   where the postings of each begin
+    words_postings [P, 2]  of each word the passages that have it, ascending, and how often each has it
+    words_lengths [n]      number of words of each passage
 
-A score depends on all living passages of an index (how many have a word, how long they are), so it is computed when asked.
+A score depends on all living passages of an index (how many have a word, how long they are), so it is computed at search
+time.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from late_interaction.plaid.store.storage import ArrayWriter, hash_all, write_ar
 __all__ = ["SegmentWords", "WordsWriter", "best_by_words", "word_run", "word_scores"]
 
 F64 = NDArray[np.float64]
-RUN_CHARACTERS = 1 << 22  # of texts whose words are counted at a time
-BLOCK_POSTINGS = 1 << 21  # postings that are merged at a time: some 100 MiB with what sorting takes
+RUN_CHARACTERS = 1 << 22  # characters of texts whose words are counted at a time
+BLOCK_POSTINGS = 1 << 21  # postings that are merged at a time: about 100 MiB with the memory for sorting
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentWords:
-    """As the files, opened or in memory. where: their folder."""
+    """The arrays, mapped or in memory. where: their folder."""
 
     hashes: NDArray[np.uint64]
     starts: I64
@@ -42,29 +43,41 @@ class SegmentWords:
     where: str = ""
 
     def check(self, passages: int) -> None:
-        """Raises: LocalIndexError where the arrays do not fit each other."""
+        """Check the arrays.
+
+        Raises:
+            LocalIndexError: if they do not fit each other.
+        """
         starts = self.starts
         whole = len(starts) == len(self.hashes) + 1 and starts[0] == 0 and starts[-1] == len(self.postings)
         if not whole or (starts[1:] < starts[:-1]).any() or self.postings.shape[1] != 2 or len(self.lengths) != passages:
             raise LocalIndexError(f"{self.where} is damaged: its words do not fit its passages")
 
     def of(self, key: np.uint64) -> NDArray[np.int32]:
-        """Postings of the word of that hash. Raises: LocalIndexError where they name passages that are not there."""
+        """Return the postings of the word of that hash.
+
+        Raises:
+            LocalIndexError: if they refer to passages that do not exist.
+        """
         place = int(np.searchsorted(self.hashes, key))
         if place == len(self.hashes) or self.hashes[place] != key:
             return self.postings[:0]
         return self.between(place, place + 1)
 
     def between(self, first: int, last: int) -> NDArray[np.int32]:
-        """Postings of the words from place `first` to before `last`. Raises: as `of`."""
+        """Return the postings of the words from place `first` to before `last`.
+
+        Raises:
+            LocalIndexError: as in `of`.
+        """
         found = self.postings[int(self.starts[first]) : int(self.starts[last])]
         if len(found) and not 0 <= found[:, 0].min() <= found[:, 0].max() < len(self.lengths):
-            raise LocalIndexError(f"{self.where} is damaged: words_postings.npy names passages that are not there")
+            raise LocalIndexError(f"{self.where} is damaged: words_postings.npy refers to passages that do not exist")
         return found
 
 
 def word_run(texts: Sequence[str]) -> SegmentWords:
-    """Words of these texts, counted."""
+    """Count the words of these texts."""
     from late_interaction.bm25 import word_counts
 
     counted, vocabulary = word_counts(texts)
@@ -78,15 +91,17 @@ def word_run(texts: Sequence[str]) -> SegmentWords:
 
 
 def _grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], I64, NDArray[np.intp]]:
-    """Distinct keys, where each begins, and the order in which equal ones stand together and stay as they were."""
+    """Return distinct keys, where each begins, and the order in which equal ones stand together, stably."""
     order = np.argsort(keys, kind="stable")
     hashes, counts = np.unique(keys, return_counts=True)
     return hashes, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), order
 
 
 class WordsWriter:
-    """Takes texts, or words of older segments, and writes the files of a segment. Memory: one run, one block, and 4 bytes a
-    passage; runs wait in a file without a name."""
+    """Takes texts, or words of older segments, and writes the files of a segment.
+
+    Memory use is one run, one block, and 4 bytes per passage; runs wait in an unnamed file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -96,13 +111,14 @@ class WordsWriter:
         self._spilled: IO[bytes] | None = None
 
     def append(self, texts: Sequence[str]) -> None:
+        """Append texts."""
         self._texts += texts
         self._characters += sum(map(len, texts))
         if self._characters >= RUN_CHARACTERS:
             self._end_run()
 
     def append_words(self, words: SegmentWords, living: Mask) -> None:
-        """Those of the passages of an older segment that are living."""
+        """Append the words of the living passages of an older segment."""
         self._end_run()
         self._runs.append((words, living))
 
@@ -125,7 +141,7 @@ class WordsWriter:
         return SegmentWords(mapped(run.hashes), mapped(run.starts), mapped(run.postings), run.lengths)
 
     def close(self) -> dict[str, FileEntry]:
-        """Writes the files and makes them durable; by name what they are."""
+        """Write the files, make them durable, and return their entries by name."""
         self._end_run()
         lengths = [words.lengths if living is None else words.lengths[living] for words, living in self._runs]
         postings = ArrayWriter(self._folder / "words_postings.npy", "<i4", (2,))
@@ -148,7 +164,7 @@ class WordsWriter:
         return files | {f"{name}.npy": write_array(self._folder / f"{name}.npy", array) for name, array in arrays.items()}
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
-        """Keys and postings of one range of hashes after the other, each in the order of the runs."""
+        """Yield keys and postings of one range of hashes after the other, each in the order of the runs."""
         total = sum(len(words.postings) for words, _ in self._runs)
         parts = max(1, -(-total // BLOCK_POSTINGS))
         edges = [np.uint64((place << 64) // parts) for place in range(parts)]
@@ -171,13 +187,16 @@ class WordsWriter:
             yield np.concatenate(keys), np.concatenate(blocks)
 
     def abandon(self) -> None:
+        """Close the files without finishing them."""
         if self._spilled is not None:
             self._spilled.close()
 
 
 def word_scores(parts: Sequence[tuple[SegmentWords, Mask]], text: str) -> list[F64]:
-    """BM25 scores of all passages of several segments, each with which of its passages are living: 0 without a word of `text`.
-    What is not living counts nowhere."""
+    """Return BM25 scores of all passages of several segments; 0 without a word of `text`.
+
+    `parts` are the segments, each with its living passages. Other passages do not count.
+    """
     from late_interaction.bm25 import K1, B, word_counts
 
     (asked,), vocabulary = word_counts([text])
@@ -197,8 +216,11 @@ def word_scores(parts: Sequence[tuple[SegmentWords, Mask]], text: str) -> list[F
 
 
 def best_by_words(scores: Sequence[F64], allowed: Sequence[Mask], count: int) -> tuple[I64, F64]:
-    """Places in the rows of all segments, one after the other, of the best `count` allowed passages that have a word, and their
-    scores: best first, equal ones as they stand. scores: of `word_scores`."""
+    """Return places and scores of the best `count` allowed passages that have a word.
+
+    Places count through the rows of all segments. The best come first, equal ones in their order. scores: from
+    `word_scores`.
+    """
     parts = [np.where(mask, part, 0.0) for part, mask in zip(scores, allowed, strict=True)]
     every = np.concatenate([np.zeros(0), *parts])
     places = np.flatnonzero(every)

@@ -1,1 +1,1 @@
-"""The one writer: pending changes, codebook training, segments, commits."""
+"""The writer: pending changes, codebook training, segments, commits."""

@@ -1,4 +1,4 @@
-"""Writes segments: from passages with vectors, or from the living passages of older segments."""
+"""Write segments from passages with vectors, or from the living passages of older segments."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["Rows", "build_encoded_segment", "build_segment", "merge_segments"]
 
 BLOCK_ROWS = 1 << 14  # token vectors encoded at a time: 8 MiB at 128 dimensions
 TEXTS = ("ids", "documents", "titles", "texts", "digests")
-Rows = TypeVar("Rows", TokenVectors, Packed)  # what a passage has: vectors with ids, or codes and residuals
+Rows = TypeVar("Rows", TokenVectors, Packed)  # rows of a passage: vectors with ids, or codes and residuals
 
 
 class _SegmentWriter:
-    """Appends passages to the files of `segments/NAME`; what an earlier crash left there is removed."""
+    """Appends passages to the files of `segments/NAME`; leftovers of an earlier crash there are removed."""
 
     def __init__(self, root: Path, name: str, codebook: Codebook | None, form: PayloadForm) -> None:
         self.folder = root / "segments" / name
@@ -65,7 +65,7 @@ class _SegmentWriter:
             dense.abandon()
 
     def append_dense(self, vectors: Sequence[Vector]) -> None:
-        """Of one passage after the other, as `joined` makes them."""
+        """Append the dense vectors of one passage after the other, made by `joined`."""
         for name, rows in parted(np.stack(vectors), self._forms).items():
             self.dense[name].append(rows)
 
@@ -111,10 +111,10 @@ def build_segment(
     form: PayloadForm,
     items: Iterable[tuple[Passage, TokenVectors, Vector]],
 ) -> SegmentEntry:
-    """A segment of `items` (passages, rows, dense vectors as `joined` makes them), encoded block by block. Memory: one block,
-    28 bytes a passage, and the metadata columns.
+    """Write a segment of `items` (passages, rows, dense vectors made by `joined`), encoded block by block.
 
-    codebook, codec: None only where no passage has a row.
+    Memory use is one block, 28 bytes per passage, and the metadata columns. codebook, codec: None only if no passage has a
+    row.
     """
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
@@ -137,7 +137,10 @@ def build_encoded_segment(
     form: PayloadForm,
     items: Iterable[tuple[Passage, Packed, Vector]],
 ) -> SegmentEntry:
-    """A segment of passages that are encoded already, by codec residual with `codebook`. No int8 rows. Memory: as above."""
+    """Write a segment of passages that are encoded already, by codec residual with `codebook`, without int8 rows.
+
+    Memory use is that of `build_segment`.
+    """
     writer = _SegmentWriter(root, name, codebook, form)
     metadata: dict[str, list[Value]] = {field: [] for field in schema.fields}
     try:
@@ -178,7 +181,7 @@ def _append_passages(
 
 
 def _unzipped(block: Sequence[tuple[Passage, Rows, Vector]]) -> tuple[list[Passage], list[int], list[Vector]]:
-    """Passages, how many rows each has, and dense vectors."""
+    """Return passages, the number of rows of each, and dense vectors."""
     return [item[0] for item in block], [len(item[1][0]) for item in block], [item[2] for item in block]
 
 
@@ -218,9 +221,10 @@ def merge_segments(
     parts: Sequence[tuple[Segment, Mask]],
     changed: Sequence[Passage] | None = None,
 ) -> SegmentEntry:
-    """One segment of the passages of `parts` whose mask is set, in order; codes are copied, nothing is encoded again.
+    """Write one segment of the passages of `parts` whose mask is set, in order.
 
-    changed: those passages, where their metadata and digests, or the fields that there are, differ from what the parts say.
+    Codes are copied; nothing is encoded again. changed: the passages whose metadata, digests or set of fields differ from
+    the parts'.
     """
     writer = _SegmentWriter(root, name, codebook, form)
     selected: dict[str, list[Column]] = {field: [] for field in schema.fields}
@@ -269,6 +273,6 @@ def _texts(segment: Segment) -> Iterator[tuple[str, Strings]]:
 
 
 def _runs(mask: Mask) -> list[tuple[int, int]]:
-    """First and one-past-last place of every run of set places."""
+    """Yield first and one-past-last place of every run of set places."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]

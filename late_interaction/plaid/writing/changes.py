@@ -1,4 +1,4 @@
-"""What a writer was given since the last commit, by id. Texts and vectors are in the log (pending.py)."""
+"""The changes that a writer has received since the last commit, by id. Texts and vectors are in the log (pending.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Put:
 
 
 class Changes:
-    """Changes to the passages of `snapshot`. Memory: some 500 bytes a passage put."""
+    """Changes to the passages of `snapshot`. Memory use is about 500 bytes per passage put."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -36,40 +36,41 @@ class Changes:
 
     @property
     def puts(self) -> Mapping[str, int]:
-        """Ids of the passages put, with their number of rows."""
+        """Return ids of the passages put, with their number of rows."""
         return {id_: put.rows for id_, put in self._puts.items()}
 
     @property
     def places(self) -> list[int]:
-        """Where in the log the passages are that were put, in order of their last put."""
+        """Return the log places of the passages put, in order of their last put."""
         return [put.place for put in self._puts.values()]
 
     @property
     def encoded(self) -> set[int]:
-        """Those of `places` where codes and residuals are, instead of vectors."""
+        """Return the `places` that hold codes and residuals instead of vectors."""
         return {put.place for put in self._puts.values() if put.encoded}
 
     @property
     def rows(self) -> int:
+        """Return the number of rows of the passages put."""
         return sum(put.rows for put in self._puts.values())
 
     def removed(self, segment: str) -> list[int]:
-        """Rows of the segment that are deleted or replaced, ascending."""
+        """Return the rows of the segment that are deleted or replaced, ascending."""
         return sorted(self._removed.get(segment, ()))
 
     def has(self, passage_id: str) -> bool:
-        """Whether a passage of that id is there once these changes are made."""
+        """Tell whether a passage of that id exists after these changes."""
         if passage_id in self._puts:
             return True
         found = self._snapshot.find(passage_id)
         return found is not None and found[1] not in self._removed.get(found[0].segment.entry.name, ())
 
     def updates(self, segment: str) -> dict[int, int]:
-        """Rows of the segment whose metadata change, ascending, and where in the log the passages are as they shall be."""
+        """Return the rows of the segment whose metadata change, ascending, and the log place of their new metadata."""
         return dict(sorted(self._updates.get(segment, {}).items()))
 
     def passages_of(self, document_id: str) -> dict[str, str]:
-        """Ids of the passages that the document has once these changes are made, and their digests."""
+        """Return the ids of the document's passages after these changes, and their digests."""
         found = {id_: self._puts[id_].digest for id_ in self._by_document.get(document_id, ())}
         for segment, row in self._rows_of(document_id):
             updated = row in self._updates.get(segment.entry.name, ())
@@ -77,7 +78,10 @@ class Changes:
         return found
 
     def place_of(self, passage_id: str) -> tuple[int | None, tuple[Segment, int] | None]:
-        """Where a passage is: in the log, with its vectors or with other metadata; or, and, in a segment's row."""
+        """Return where a passage is: its place in the log and its segment and row, each None if it is not there.
+
+        A passage in a segment has a place in the log if its metadata change.
+        """
         if (put := self._puts.get(passage_id)) is not None:
             return put.place, None
         found = self._snapshot.find(passage_id)
@@ -87,7 +91,7 @@ class Changes:
         return self._updates.get(segment.entry.name, {}).get(row), (segment, row)
 
     def note(self, record: LogRecord) -> None:
-        """A record of the log, as whoever wrote it has noted it."""
+        """Record a record of the log."""
         if record.kind in (PUT, PUT_ENCODED):
             encoded = record.kind == PUT_ENCODED
             self.put(record.id, record.document_id, record.place, record.rows, record.digest, encoded=encoded)
@@ -99,19 +103,20 @@ class Changes:
             self.remove_passage(record.id)
 
     def put(self, passage_id: str, document_id: str, place: int, rows: int, digest: str, *, encoded: bool = False) -> None:
+        """Record a put."""
         self.remove_passage(passage_id)
         self._puts[passage_id] = _Put(place, rows, document_id, digest, encoded)
         self._by_document.setdefault(document_id, {})[passage_id] = None
 
     def update(self, passage_id: str, place: int) -> None:
-        """A committed passage gets the metadata at `place` of the log. It must be there."""
+        """Give a committed passage, which must exist, the metadata at `place` of the log."""
         _, committed = self.place_of(passage_id)
         if committed is not None:
             segment, row = committed
             self._updates.setdefault(segment.entry.name, {})[row] = place
 
     def remove_passage(self, passage_id: str) -> int:
-        """1, or 0 where there was no such passage."""
+        """Remove a passage; return 1, or 0 if there was none."""
         put = self._puts.pop(passage_id, None)
         if put is not None:
             del self._by_document[put.document_id][passage_id]
@@ -120,7 +125,7 @@ class Changes:
         return 0 if found is None else self._remove_row(found[0].segment, found[1])
 
     def remove_document(self, document_id: str) -> int:
-        """How many passages it had."""
+        """Remove a document; return how many passages it had."""
         pending = self._by_document.pop(document_id, {})
         for passage_id in pending:
             del self._puts[passage_id]
@@ -130,7 +135,7 @@ class Changes:
         return count
 
     def _rows_of(self, document_id: str) -> Iterator[tuple[Segment, int]]:
-        """The committed passages of the document that these changes leave."""
+        """Return the committed passages of the document that these changes leave."""
         for part in self._snapshot.living:
             removed = self._removed.get(part.segment.entry.name, ())
             for row in part.segment.find_document(document_id):

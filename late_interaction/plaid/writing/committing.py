@@ -1,4 +1,4 @@
-"""What a commit writes: the segments of a new version, from what waits in the log and what is stored already."""
+"""Write the segments of a new version, from the log and from what is stored already."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ["Commit", "Uncommitted", "code_bytes", "merged_from", "packed_rows"]
 
 MAX_SEGMENTS = 8
 ENCODED_AT_ONCE = 256  # passages as one vector each
-OUTGROWN = 8  # times the vectors that the codebook was trained on: then it is trained anew
+OUTGROWN = 8  # the codebook is retrained at this multiple of the vectors it was trained on
 COMPACTED = 2  # the same, where the index is compacted
-DRIFTED = 0.03  # drift from which on a compaction trains a codebook
+DRIFTED = 0.03  # drift from which a compaction trains a codebook
 
 
 def code_bytes(codebook: Codebook) -> int:
-    """Of a code and its residual in the log."""
+    """Return the bytes of a code and its residual in the log."""
     return 4 + codebook.residual_bytes
 
 
 def packed_rows(encoded: Packed, dim: int) -> Matrix:
-    """Codes and residuals in the place of vectors `[t, dim]`, for the log."""
+    """Pack codes and residuals into rows like vectors `[t, dim]`, for the log."""
     codes, residuals = encoded
     rows = np.zeros((len(codes), 4 * dim), np.uint8)
     rows[:, :4] = codes.astype("<i4")[:, None].view(np.uint8)
@@ -53,8 +53,10 @@ def packed_rows(encoded: Packed, dim: int) -> Matrix:
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What waits for a commit. adopted: codebook that an index without one takes up: of the codes among it, or of the other
-    shards."""
+    """The changes that wait for a commit.
+
+    adopted: codebook that an index without one takes up, from the codes in the log or from the other shards.
+    """
 
     opened: OpenedVersion
     log: PendingLog
@@ -62,38 +64,40 @@ class Uncommitted:
     adopted: Codebook | None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
-        """Passages and vectors, with the ids of their rows, at those places of the log; codes and residuals are decoded."""
+        """Yield passages and vectors, with the ids of their rows, at those log places; codes and residuals are decoded."""
         encoded = self.changes.encoded
         for place, (passage, rows, dense) in zip(places, self.log.read(places), strict=True):
             yield passage, (self.codebook().decode(*self._unpacked(rows[0])), None) if place in encoded else rows, dense
 
     def read_encoded(self) -> Iterator[tuple[Passage, Packed, Vector]]:
-        """Passages with codes and residuals."""
+        """Yield passages with codes and residuals."""
         places = [place for place in self.changes.places if place in self.changes.encoded]
         return ((passage, self._unpacked(rows), dense) for passage, (rows, _), dense in self.log.read(places))
 
     def _unpacked(self, rows: Matrix) -> Packed:
-        """Of `packed_rows`. Raises: LocalIndexError where they name centroids that are not there."""
+        """Unpack `packed_rows`; LocalIndexError if they name centroids that do not exist."""
         book, root = self.codebook(), self.opened.path
         data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 4 * self.opened.version.dim)
         codes = np.ascontiguousarray(data[:, :4]).view("<i4")[:, 0].astype(np.int32)
         if len(codes) and not 0 <= codes.min() <= codes.max() < book.size:
-            raise LocalIndexError(f"{root}: codes that wait for a commit are of another codebook: discard them")
+            raise LocalIndexError(
+                f"{root}: the uncommitted codes belong to another codebook; drop them with `colbert-vespa index discard {root}`"
+            )
         return codes, np.ascontiguousarray(data[:, 4 : code_bytes(book)])
 
     def codebook(self) -> Codebook:
-        """Of the codes that wait."""
+        """Return the codebook of the codes in the log."""
         book, root = self.opened.snapshot.codebook or self.adopted, self.opened.path
         if book is None:
             raise LocalIndexError(
-                f"{root}: an interrupted copy has left codes without their codebook: go on with that copy (--resume), or "
-                f"drop them with `colbert-vespa index discard {root}`"
+                f"{root}: an interrupted copy has left codes without their codebook; continue that copy with "
+                f"--resume, or drop them with `colbert-vespa index discard {root}`"
             )
         return book
 
 
 class Commit:
-    """Writes the segments of the next version; publishing it is the writer's."""
+    """Writes the segments of the next version; the writer publishes it."""
 
     def __init__(self, uncommitted: Uncommitted) -> None:
         self._uncommitted = uncommitted
@@ -104,14 +108,14 @@ class Commit:
         self._number = self._snapshot.version.number + 1
 
     def write(self, *, compact: bool) -> Version:
-        """compact: as IndexWriter.commit."""
+        """Write the segments. compact: as in `IndexWriter.commit`."""
         old, rows = self._snapshot.version, self._changes.rows
         taken = self._taken() or (self._adopted(rows) if self._adopts(rows) else None)
         total = self._living_rows() + rows
         if (taken is None or self._snapshot.codebook is not None) and self._trains(rows, total, compact):
             taken = take_codebook(self._root, self._opened.bundle, old.bits, _vectors(self._everything()), total)
             segments = self._built(self._everything(), taken)
-            if segments:  # drift is counted from all vectors, not from the sample that k-means saw
+            if segments:  # drift is measured on all vectors, not on the sample that k-means saw
                 taken = dataclasses.replace(taken, fit=Fit(segments[-1].fit, taken.fit.low))
         else:
             segments, taken = self._appended(taken, rows)
@@ -125,7 +129,7 @@ class Commit:
         return self._merged(version, merged_from(sizes)) if len(segments) > MAX_SEGMENTS else version
 
     def _taken(self) -> Taken | None:
-        """The codebook that the index has."""
+        """Return the codebook that the index has."""
         version = self._snapshot.version
         if self._snapshot.codebook is None or version.codebook is None or version.fit is None:
             return None
@@ -135,14 +139,17 @@ class Commit:
         return bool(self._changes.encoded) or (rows > 0 and self._uncommitted.adopted is not None)
 
     def _adopted(self, rows: int) -> Taken:
-        """A codebook that was trained elsewhere, for an index without one."""
+        """Return a codebook that was trained elsewhere, for an index without one."""
         codebook, vectors = self._uncommitted.codebook(), _vectors(self._uncommitted.read(self._changes.places))
         sample = sample_of(vectors, min(rows, FIT_VECTORS), rows, codebook.dim)
         return adopt(self._root, codebook, 0 if bundle_codebook(self._opened.bundle) is not None else rows, sample)
 
     def _trains(self, rows: int, total: int, compact: bool) -> bool:
-        """Whether this commit of `rows` vectors trains a codebook: the first, or where the last was trained on far fewer. A
-        compaction to `total` vectors does so earlier, but not each time: decoded vectors lose a little when encoded again."""
+        """Tell whether this commit of `rows` vectors trains a codebook.
+
+        The first commit does, and one whose codebook was trained on far fewer vectors. A compaction to `total` vectors does
+        so earlier, but not each time: decoded vectors lose a little when they are encoded again.
+        """
         version = self._snapshot.version
         trained_on, drift = version.trained_on, version.drift
         if rows and (self._snapshot.codebook is None or (trained_on > 0 and total >= OUTGROWN * trained_on)):
@@ -151,7 +158,7 @@ class Commit:
         return compact and trained_on > 0 and total > 0 and (drifted or total >= COMPACTED * trained_on)
 
     def _living_rows(self) -> int:
-        """Token vectors of the committed passages that this commit leaves alive."""
+        """Count the token vectors of committed passages that this commit leaves alive."""
         rows = self._snapshot.version.token_vectors
         for part in self._snapshot.living:
             removed = self._changes.removed(part.segment.entry.name)
@@ -159,7 +166,7 @@ class Commit:
         return rows
 
     def _everything(self) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
-        """Living passages with their decoded vectors, the ids that their centroids belong to, then what waits in the log."""
+        """Yield living passages with decoded vectors and the ids that their centroids belong to, then those in the log."""
         for part in self._snapshot.living:
             living = part.mask.copy()
             living[self._changes.removed(part.segment.entry.name)] = False
@@ -177,7 +184,7 @@ class Commit:
         yield from self._with_one_vector(self._uncommitted.read(self._changes.places))
 
     def _appended(self, taken: Taken | None, rows: int) -> tuple[list[SegmentEntry], Taken | None]:
-        """The segments that stay, and those of what is new; the codebook may have grown for it."""
+        """Keep the old segments and add one of the new passages; the codebook may have grown for it."""
         log, encoded = self._uncommitted.log, self._changes.encoded
         entries = [self._with_deletions(part.segment, part.mask) for part in self._snapshot.living]
         fsync_folder(self._root / "deletions")
@@ -207,7 +214,7 @@ class Commit:
                 yield passage, rows, np.concatenate([dense, vector])
 
     def _built(self, items: Iterator[tuple[Passage, TokenVectors, Vector]], taken: Taken | None) -> list[SegmentEntry]:
-        """A segment of those passages; none where there are none."""
+        """Write a segment of those passages; none if there are none."""
         old, codec = self._snapshot.version, None
         first = next(items, None)
         if first is None:
@@ -220,7 +227,7 @@ class Commit:
         return [build_segment(self._root, str(self._number), *fields, passages)]
 
     def _updated(self, taken: Taken | None) -> list[SegmentEntry]:
-        """A segment of the passages whose metadata change, with their vectors as they are stored. Memory: their metadata."""
+        """Write a segment of the passages whose metadata change, with their stored vectors. Memory use is their metadata."""
         parts: list[tuple[Segment, Mask]] = []
         places: list[int] = []
         for part in self._snapshot.living:
@@ -250,7 +257,7 @@ class Commit:
         return dataclasses.replace(entry, deleted=file, deleted_passages=len(rows), deleted_vectors=vectors)
 
     def _merged(self, version: Version, first: int) -> Version:
-        """The segments from the `first` on become one."""
+        """Merge the segments from the `first` on into one."""
         snapshot = Snapshot(self._root, version, self._snapshot)
         parts = [(part.segment, part.mask) for part in snapshot.living[first:]]
         fields = (version.schema, snapshot.codebook, snapshot.form)
@@ -272,11 +279,11 @@ def _gains_links(segment: SegmentEntry, dense: Iterable[str]) -> bool:
 
 
 def merged_from(sizes: Sequence[int]) -> int:
-    """Place of the first of the segments that a merge makes one: the last two, and those before them as long as each is no
-    larger than all behind it.
+    """Return the place of the first segment to merge.
 
-    So a passage that is written again comes into a segment of at least twice the size, and all commits together write each
-    passage some four times for 1,000 commits of one size, and eight for 10,000.
+    The last two are merged, and those before as long as each is no larger than all after it. So a passage that is written
+    again goes into a segment of at least twice the size, and each passage is written about four times in 1,000 commits of
+    one size, and eight times in 10,000.
     """
     first = max(0, len(sizes) - 2)
     total = sum(sizes[first:])

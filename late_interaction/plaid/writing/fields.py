@@ -1,4 +1,4 @@
-"""Metadata fields that an index gets later: its passages have no value in them."""
+"""Add metadata fields to an index; its passages have no value in them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ __all__ = ["widened"]
 
 
 def widened(root: Path, snapshot: Snapshot, number: int, further: MetadataSchema) -> Version:
-    """The version `number` of the same passages, in one segment whose columns are the snapshot's and `further`. Vectors are
-    copied as they are stored. Memory: the metadata of all passages.
+    """Return version `number` of the same passages, in one segment with the snapshot's columns and `further`.
 
-    Raises: MetadataError where a field is there with another type.
+    Vectors are copied as stored. Memory use is the metadata of all passages.
+
+    Raises:
+        MetadataError: if a field exists with another type.
     """
     old = snapshot.version
     for name, type_ in further.fields.items():
         if (there := old.schema.fields.get(name, type_)) is not type_:
-            raise MetadataError(f"metadata field {name!r} is {there.value} in {root}, so it cannot become {type_.value}")
+            raise MetadataError(f"metadata field {name!r} in {root} has type {there.value} and cannot change to {type_.value}")
     schema = MetadataSchema(dict(sorted({**old.schema.fields, **further.fields}.items())))
     parts = [(part.segment, part.mask) for part in snapshot.living if part.mask.any()]
     kept = [Passage("", "", "", "", p.metadata, p.digest) for p in snapshot.iter_passages()]

@@ -1,16 +1,16 @@
-"""What a writer was given since the last commit: one file, `pending/log`, that only grows.
+"""The log of a writer's changes since the last commit: one file, `pending/log`, that only grows.
 
-    8 bytes   "CVPEND03"; an older log, "CVPEND02", has no ids: it is read too, and goes on as it is
+    8 bytes   "CVPEND03"; an older log, "CVPEND02", has no ids: it is read too, and continued as it is
     8 bytes   the version that the writer started from
     4 bytes   crc32 of these
     2 x 12    how many bytes of the file are durable (int64) and the crc32 of that; written in turn, so that one is whole
     records   header 24 bytes (kind, rows, bytes of JSON, crc32 of all that follows), JSON padded to 4 bytes,
-              float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, filled up with zeros.
-              Where the ids of the rows are known, 256 is added to the kind, and int32 ids [rows] follow. Where the index
+              float32 rows [rows, dim]; of a put of codes and residuals each row is the bytes of both, zero-padded.
+              If the ids of the rows are known, 256 is added to the kind, and int32 ids [rows] follow. If the index
               has dense models, 512 is added to that of a put, and float32 [width] follows: the vectors of all models
 
-A record counts once it is whole and its checksum fits. Behind the durable bytes, whatever comes after the first that is not is
-what a crash has torn, and cut off; among them it is damage, and an error.
+A record counts if it is complete and its checksum fits. After the durable bytes, everything from the first broken record on
+was torn by a crash and is cut off; a broken record within the durable bytes is damage, and an error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DURABLE = struct.Struct("<qI")
 FIRST = _START.size + 2 * _DURABLE.size  # place of the first record
 _HEADER = struct.Struct("<4sIQII")
 _MARK = b"REC\n"
-_HAS_IDS, _HAS_DENSE = 1 << 8, 1 << 9  # of the kind in a record
+_HAS_IDS, _HAS_DENSE = 1 << 8, 1 << 9  # flags of the kind in a record
 _FLAGS = _HAS_IDS | _HAS_DENSE
 NO_DENSE = np.zeros(0, np.float32)
 _PASSAGE = msgspec.json.Decoder(tuple[str, str, str, str, dict[str, Any], str])
@@ -52,8 +52,17 @@ BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """Of a put and an update: ids, `rows` (an update has none) and digest; of a removal: `id`, of what is removed. It lies at
-    `place` to `end` of the log."""
+    """A put, an update or a removal.
+
+    Attributes:
+        kind: which of these.
+        id: the passage's id; of a removal, the id removed.
+        document_id: the document's id.
+        place: where the record starts.
+        end: where it ends.
+        rows: number of rows; an update has none.
+        digest: digest of a put or an update.
+    """
 
     kind: int
     id: str
@@ -67,11 +76,11 @@ class LogRecord:
 class PendingLog:
     """The log of one index folder, for one writer. No file is touched before the first `append`.
 
-    Records wait in a buffer until they are written, so that a disk that refuses leaves the file whole and the buffer as it was.
+    Records wait in a buffer until they are written, so that a disk error leaves both file and buffer unchanged.
     """
 
     def __init__(self, root: Path, dim: int, base: int, dense: int = 0) -> None:
-        """base: version that the writer starts from. dense: numbers of the dense vectors that every put has."""
+        """Prepare a log. base: version that the writer starts from. dense: total dimensions of a put's dense vectors."""
         self.folder = root / "pending"
         self._path = self.folder / "log"
         self._dim = dim
@@ -85,21 +94,26 @@ class PendingLog:
 
     @property
     def left_over(self) -> bool:
-        """Whether an interrupted run of this version has left a record, or a log that is damaged."""
+        """Tell whether an interrupted run of this version has left a record, or a damaged log."""
         try:
             return next(self.records(), None) is not None
         except LocalIndexError:
             return True
 
     def check(self) -> None:
-        """Reads all that an interrupted run of this version has made durable. Raises: LocalIndexError where that is damaged."""
+        """Read everything that an interrupted run of this version made durable.
+
+        Raises:
+            LocalIndexError: if that is damaged.
+        """
         for _ in self.records():
             pass
 
     def resume(self) -> Iterator[LogRecord]:
-        """The whole records that an interrupted run of this version left; when all are read, new ones follow them.
+        """Yield the complete records that an interrupted run of this version left; new ones follow them.
 
-        Raises: LocalIndexError where the log is damaged, or the disk refuses.
+        Raises:
+            LocalIndexError: if the log is damaged, or the disk refuses.
         """
         end = 0
         for record in self.records():
@@ -113,7 +127,7 @@ class PendingLog:
                 self._make_durable()
 
     def restart(self, base: int) -> None:
-        """Forgets everything; the next commit will be based on version `base`."""
+        """Forget everything; the next commit is based on version `base`."""
         self._close()
         with self._named_errors():
             self._path.unlink(missing_ok=True)
@@ -129,9 +143,17 @@ class PendingLog:
         rows: TokenVectors | None = None,
         dense: Vector = NO_DENSE,
     ) -> int:
-        """Where the record starts. dense: of a put, the vectors of all dense models, one after the other.
+        """Append a record, and return where it starts.
 
-        Raises: LocalIndexError where the disk refuses; the log is as it was then.
+        Args:
+            kind: what it is.
+            id_: the id.
+            passage: the passage of a put or an update.
+            rows: rows of a put.
+            dense: a put's vectors of all dense models, one after the other.
+
+        Raises:
+            LocalIndexError: if the disk refuses; the log is unchanged then.
         """
         if self._broken:
             raise LocalIndexError(self._broken)
@@ -150,7 +172,11 @@ class PendingLog:
         return place
 
     def flush(self) -> None:
-        """Everything appended is durable when this returns. Raises: LocalIndexError where the disk refuses."""
+        """Make everything appended durable.
+
+        Raises:
+            LocalIndexError: if the disk refuses.
+        """
         if self._broken:
             raise LocalIndexError(self._broken)
         if self._descriptor is None:
@@ -158,12 +184,12 @@ class PendingLog:
         self._drain()
         try:
             self._make_durable()
-        except OSError as error:  # what the system then knows of the file need not be what the disk has
-            self._broken = f"{self._path} could not be made durable ({error}): go on with a new writer, from what was flushed"
+        except OSError as error:  # the system's cached state may then differ from the disk
+            self._broken = f"{self._path} could not be made durable ({error}); open a new writer"
             raise LocalIndexError(self._broken) from None
 
     def close(self) -> None:
-        """Leaves what was flushed, and no file where nothing was."""
+        """Close the log; what was flushed stays, and no file stays if nothing was."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
@@ -181,12 +207,12 @@ class PendingLog:
     def _start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         fsync_folder(self.folder.parent)
-        atomic_write(self._path, _start_of(self._base) + 2 * _durable(FIRST))  # so that one with half a beginning is damaged
+        atomic_write(self._path, _start_of(self._base) + 2 * _durable(FIRST))  # so a log with half a header counts as damaged
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         self._written = FIRST
 
     def _make_durable(self) -> None:
-        """The records first, then their number of bytes, so that this is never more than the disk has."""
+        """Sync the records first, then their number of bytes, so that this never exceeds what the disk has."""
         assert self._descriptor is not None
         if self._written == self._flushed:
             return
@@ -197,7 +223,7 @@ class PendingLog:
         self._flushed = self._written
 
     def _drain(self) -> None:
-        """Writes the buffer; if the disk refuses, the file ends where it ended and the buffer is kept."""
+        """Write the buffer; if the disk refuses, the file keeps its length and the buffer is kept."""
         assert self._descriptor is not None
         left, place = memoryview(self._buffer), self._written
         try:
@@ -207,7 +233,7 @@ class PendingLog:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._written)
-            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
+            raise LocalIndexError(f"cannot write to {self._path}: {error}") from None
         finally:
             left.release()
         self._written = place
@@ -218,10 +244,10 @@ class PendingLog:
         try:
             yield
         except OSError as error:
-            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
+            raise LocalIndexError(f"cannot write to {self._path}: {error}") from None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
-        """Passage, rows and dense vectors of the puts and updates at `places`. Call `flush` before."""
+        """Yield passage, rows and dense vectors of the puts and updates at `places`. Call `flush` before."""
         if not places:
             return
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
@@ -233,9 +259,10 @@ class PendingLog:
                 yield read[1], read[2], read[3]
 
     def records(self) -> Iterator[LogRecord]:
-        """The whole records of a log that belongs to this version; none where there is no such log.
+        """Yield the complete records of a log of this version; none if there is no such log.
 
-        Raises: LocalIndexError where the beginning is damaged, or a record that was durable.
+        Raises:
+            LocalIndexError: if the header or a durable record is damaged.
         """
         try:
             file = self._path.open("rb", buffering=BUFFER_BYTES)
@@ -262,13 +289,12 @@ class PendingLog:
     def _damage(self, place: int) -> LocalIndexError:
         root = self.folder.parent
         return LocalIndexError(
-            f"{self._path} is damaged at byte {place}, what it holds was never committed: drop it with "
+            f"{self._path} is damaged at byte {place}; its changes were never committed: drop them with "
             f"`colbert-vespa index discard {root}` and feed again"
         )
 
     def _next(self, file: BinaryIO, place: int) -> tuple[LogRecord, Passage | None, TokenVectors, Vector] | None:
-        """The record at the file's position, which is `place`, with passage, rows and dense vectors; None where it is not
-        whole."""
+        """Read the record at the file's position, `place`, with passage, rows and dense vectors; None if it is incomplete."""
         header = file.read(_HEADER.size)
         if len(header) != _HEADER.size:
             return None
@@ -321,7 +347,7 @@ def _start_of(base: int, magic: bytes = MAGIC) -> bytes:
 
 
 def _base_of(start: bytes) -> int | None:
-    """The version that a log with this beginning is based on; None where it is damaged."""
+    """Return the version that a log with this header is based on; None if it is damaged."""
     if len(start) != FIRST:
         return None
     base: int = _START.unpack_from(start)[1]
@@ -333,7 +359,7 @@ def _durable(length: int) -> bytes:
 
 
 def _length_of(start: bytes, place: int) -> int | None:
-    """Durable bytes as the first or second note of them says; None where that is not whole."""
+    """Return the durable bytes in the first or second note; None if that is incomplete."""
     note = start[_START.size + place * _DURABLE.size :][: _DURABLE.size]
     if len(note) != _DURABLE.size:
         return None

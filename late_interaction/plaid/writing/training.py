@@ -1,4 +1,4 @@
-"""The codebook of an index: taken from its bundle or trained on its vectors, and grown where new vectors lie far from it."""
+"""The codebook of an index: taken from its bundle or trained on its vectors, and grown if new vectors lie far from it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,28 @@ from late_interaction.token_ids import UNKNOWN
 
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
-SAMPLE_VECTORS = 1 << 18  # that a codebook is trained on, where that is enough for its centroids: 128 MiB at 128 dimensions
-LEAST_PER_CENTROID = 17  # vectors of the sample: 16 to train on, and those held out
-HALF_ABOVE = 1 << 19  # vectors of a sample that is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
-MOST_VECTORS = 1 << 22  # of a sample: 1 GiB at 128 dimensions
+SAMPLE_VECTORS = 1 << 18  # vectors to train on, if they suffice for the centroids: 128 MiB at 128 dimensions
+LEAST_PER_CENTROID = 17  # vectors of the sample per centroid: 16 to train on, and those held out
+HALF_ABOVE = 1 << 19  # a larger sample is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
+MOST_VECTORS = 1 << 22  # most vectors of a sample: 1 GiB at 128 dimensions
 FIT_VECTORS = 1 << 14
 GROW_VECTORS = 1 << 16
 PER_CENTROID = 32
-LOW = 0.05  # share of the vectors that lie farther from their centroids than `Fit.low`
-DRIFTED = 3  # times that share among new vectors: then they get centroids of their own
+LOW = 0.05  # share of the vectors that are farther from their centroids than `Fit.low`
+DRIFTED = 3  # new vectors get their own centroids at this multiple of that share
 TWO_BYTES = 1 << 16  # centroids that a code of two bytes can name
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A codebook with its file in the index. trained_on: token vectors there were; 0 where the bundle brought it."""
+    """A codebook with its file in the index.
+
+    Attributes:
+        codebook: the codebook.
+        named: its file.
+        trained_on: token vectors at the time; 0 if the bundle brought it.
+        fit: its fit.
+    """
 
     codebook: Codebook
     named: NamedFile
@@ -44,8 +51,10 @@ class Taken:
 
 
 def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[TokenVectors], total: int) -> Taken:
-    """The bundle's codebook, or one trained on a sample of the `total` rows of `vectors`: 262,144 at most, or where it has more
-    than 15,420 centroids, 17 for each, and 4,194,304 at most."""
+    """Return the bundle's codebook, or one trained on a sample of the `total` rows of `vectors`.
+
+    The sample has at most 262,144 rows or, for more than 15,420 centroids, 17 per centroid and at most 4,194,304.
+    """
     codebook, trained_on = bundle_codebook(bundle), 0
     count = min(total, FIT_VECTORS)
     if codebook is None:
@@ -59,12 +68,12 @@ def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Token
 
 
 def adopt(root: Path, codebook: Codebook, trained_on: int, sample: TokenVectors) -> Taken:
-    """A codebook that was trained elsewhere, on `trained_on` token vectors as near to it as `sample`."""
+    """Take up a codebook that was trained elsewhere, on `trained_on` token vectors with the fit of `sample`."""
     return Taken(codebook, _saved(root, codebook), trained_on, _fit(codebook, sample))
 
 
 def grow(root: Path, taken: Taken, vectors: Iterable[TokenVectors], total: int) -> Taken:
-    """With more centroids where many of the `total` rows of `vectors` lie far from all; else `taken` as it is.
+    """Add centroids if many of the `total` rows of `vectors` lie far from all; else return `taken` unchanged.
 
     A codebook of the bundle never changes: Vespa has the same.
     """
@@ -82,8 +91,11 @@ def grow(root: Path, taken: Taken, vectors: Iterable[TokenVectors], total: int) 
 
 
 def sample_of(vectors: Iterable[TokenVectors], count: int, total: int, dim: int) -> tuple[NDArray[Any], TokenIds | None]:
-    """`[count, dim]` of the `total` rows of `vectors`, in their order, and the ids of these: one at random of each of `count`
-    runs of one length, so that no table of all rows is held. float16 for a sample of more than 524,288."""
+    """Return a sample `[count, dim]` of the `total` rows of `vectors`, in their order, and the ids of these.
+
+    One row is taken at random from each of `count` runs of equal length, so that no table of all rows is held. A sample of
+    more than 524,288 is float16.
+    """
     edges = np.arange(count + 1) * total // max(1, count)
     chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
     sample = np.empty((count, dim), np.float16 if count > HALF_ABOVE else np.float32)
@@ -101,16 +113,20 @@ def sample_of(vectors: Iterable[TokenVectors], count: int, total: int, dim: int)
 
 
 def bundle_codebook(bundle: Bundle) -> Codebook | None:
-    """The bundle's codebook `residual`, or None.
+    """Return the bundle's codebook `residual`, or None.
 
-    Raises: BundleError where it is damaged or of another width than the model.
+    Raises:
+        BundleError: if it is damaged or has another width than the model.
     """
     name = bundle.manifest.codebooks.get(CODEBOOK)
     if name is None:
         return None
     codebook = Codebook.load(bundle.file(name))
     if codebook.dim != bundle.manifest.dim:
-        raise BundleError(f"{bundle.path}: {name} has {codebook.dim} dimensions, the model {bundle.manifest.dim}")
+        raise BundleError(
+            f"{bundle.path}: {name} has {codebook.dim} dimensions, but the model has "
+            f"{bundle.manifest.dim}; export the bundle again"
+        )
     return codebook
 
 

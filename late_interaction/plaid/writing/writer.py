@@ -1,4 +1,4 @@
-"""The one writer of an index: puts and deletions are logged, and a commit makes all of them searchable at once."""
+"""The writer of an index: puts and deletions are logged, and a commit makes all of them searchable at once."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ __all__ = ["IndexWriter", "left_over_error"]
 
 
 class IndexWriter:
-    """Use as a context manager; leaving it without `commit` keeps what was flushed for a writer with `resume=True`.
+    """The only writer of an index; use it as a context manager.
 
-    Where an interrupted run has left changes and this writer does not resume them, they stay as they are, and whatever would
-    make them worthless is refused until `discard`.
+    Leaving the context without `commit` keeps what was flushed for a writer with `resume=True`. If an interrupted run has
+    left changes and this writer does not resume them, they stay, and any operation that would invalidate them is refused
+    until `discard`.
     """
 
     def __init__(self, opened: OpenedVersion, *, resume: bool) -> None:
@@ -82,9 +83,9 @@ class IndexWriter:
 
     def _fresh_start(self) -> None:
         try:
-            fsync_folder(self._root)  # CURRENT may have been replaced by a writer that failed to make it durable
+            fsync_folder(self._root)  # a writer may have replaced CURRENT but failed to make it durable
         except OSError as error:
-            raise LocalIndexError(f"{self._root} cannot be written: {error}") from None
+            raise LocalIndexError(f"cannot write to {self._root}: {error}") from None
         remove_leftovers(self._root)
         self._opened.refresh()
 
@@ -98,33 +99,38 @@ class IndexWriter:
 
     @property
     def pending(self) -> Mapping[str, int]:
-        """Ids of the passages that wait for the commit, those of a resumed run included, with their number of rows."""
+        """Return the uncommitted passages' ids with their number of rows, including those of a resumed run."""
         return self._changes.puts
 
     @property
     def changed(self) -> bool:
-        """Whether the next commit makes a version."""
+        """Tell whether the next commit makes a version."""
         return bool(self._changes)
 
     @property
     def left_over(self) -> bool:
-        """Whether an interrupted run has left changes that this writer neither took up nor dropped."""
+        """Tell whether an interrupted run has left changes that this writer neither took up nor dropped."""
         return self._left_over
 
     def check_usable(self) -> None:
-        """Raises: UsageError on a closed writer; LocalIndexError where an interrupted run has left changes."""
+        """Check that the writer can continue.
+
+        Raises:
+            UsageError: if the writer is closed.
+            LocalIndexError: if an interrupted run has left changes.
+        """
         self._check_open()
         if self._left_over:
             raise left_over_error(self._root)
 
     def _check_open(self) -> None:
         if not self._lock.held:
-            raise UsageError(f"this writer of {self._root} is closed, or belongs to the parent process: open another")
+            raise UsageError(f"this writer of {self._root} is closed, or belongs to the parent process; open another")
         if self._unusable:
             raise LocalIndexError(self._unusable)
 
     def discard(self) -> None:
-        """Drops everything since the last commit, what an interrupted run has left included."""
+        """Drop everything since the last commit, including what an interrupted run has left."""
         self._check_open()
         self._start_over()
 
@@ -134,11 +140,11 @@ class IndexWriter:
         self._left_over = False
 
     def has(self, passage_id: str) -> bool:
-        """Whether the next commit leaves or makes a passage of that id."""
+        """Tell whether a passage of that id exists after the next commit."""
         return self._changes.has(passage_id)
 
     def passages_of(self, document_id: str) -> Mapping[str, str]:
-        """Ids of the passages that the document has after the next commit, and their digests."""
+        """Return the ids of the document's passages after the next commit, and their digests."""
         return self._changes.passages_of(document_id)
 
     def put(
@@ -148,15 +154,22 @@ class IndexWriter:
         token_ids: TokenIds | None = None,
         dense: Mapping[str, Vector] | None = None,
     ) -> None:
-        """Adds `passage` with `vectors [t, d]`, or replaces the one of that id. Rows have length 1, give or take 0.01; codec
-        float32 takes any that are shorter than 1,000, and scores their inner products.
+        """Insert or replace a passage.
 
-        token_ids: `[t]`, the vocabulary id of each row, -1 where it is not known; None where none is. dense: `[dim]` of each
-        dense model that the index has, by name.
+        If an error is raised, the index is unchanged.
 
-        Raises: UsageError where an id or text cannot be one, the vectors have another width or length or are not finite,
-        token_ids are not one for each row, or a dense vector is missing; MetadataError where the metadata does not fit the
-        schema; LocalIndexError where the disk refuses. The index stays as it was.
+        Args:
+            passage: the passage.
+            vectors: `[t, d]`, rows of length 1 within 0.01; codec float32 accepts any shorter than 1,000, and scores their
+                inner products.
+            token_ids: `[t]`, the vocabulary id of each row, -1 if unknown; None if none is known.
+            dense: `[dim]` of each dense model that the index has, by name.
+
+        Raises:
+            UsageError: if an id or text is not valid, the vectors have another width or length or are not finite, token_ids
+                are not one per row, or a dense vector is missing.
+            MetadataError: if the metadata do not fit the schema.
+            LocalIndexError: if the disk refuses.
         """
         self.check_usable()
         rows = document_rows(passage.id, vectors, self._opened.version.dim, self._opened.version.codec)
@@ -171,8 +184,10 @@ class IndexWriter:
         return joined(checked_dense(passage_id, dense, forms), forms)
 
     def takes_codes_of(self, codebook: Codebook) -> bool:
-        """Whether `put_encoded` takes codes and residuals of that codebook: an index without vectors takes up the codebook
-        itself, unless its bundle has another."""
+        """Tell whether `put_encoded` accepts codes and residuals of that codebook.
+
+        An index without vectors takes up the codebook itself, unless its bundle has another.
+        """
         version = self._opened.version
         fits = (codebook.bits, codebook.dim) == (version.residual_bits, version.dim) and not version.refine
         if not fits or code_bytes(codebook) > 4 * version.dim:
@@ -184,12 +199,14 @@ class IndexWriter:
         return True
 
     def adopt(self, codebook: Codebook) -> None:
-        """Takes up a codebook in the next commit that brings vectors, if the index has none, instead of training one."""
+        """Take up a codebook in the next commit that brings vectors, if the index has none, instead of training one."""
         self._adopted = codebook
 
     def put_encoded(self, passage: Passage, encoded: Packed, dense: Mapping[str, Vector] | None = None) -> None:
-        """As `put`, of codes `[t]` and residuals `[t, bytes]` of a codebook that `takes_codes_of` has agreed to: they are
-        stored as they are."""
+        """Insert or replace a passage with codes `[t]` and residuals `[t, bytes]`, which are stored as they are.
+
+        `takes_codes_of` must have accepted their codebook. Errors are those of `put`.
+        """
         self.check_usable()
         rows, of_models = packed_rows(encoded, self._opened.version.dim), self._joined(passage.id, dense)
         passage = dataclasses.replace(passage.checked(), metadata=self._opened.version.schema.check(passage.metadata))
@@ -197,17 +214,23 @@ class IndexWriter:
         self._changes.put(passage.id, passage.document_id, place, len(rows), passage.digest, encoded=True)
 
     def delete_document(self, document_id: str) -> int:
-        """Deletes all passages of the document, those put since the last commit included; how many there were."""
+        """Delete all passages of the document, including those put since the last commit; return how many there were."""
         self.check_usable()
         document_id = checked_id(document_id, "document id")
         self._log.append(REMOVE_DOCUMENT, document_id)
         return self._changes.remove_document(document_id)
 
     def update_metadata(self, document_id: str, metadata: Mapping[str, object]) -> int:
-        """Sets the fields given, and takes away those given as None, of all passages of the document; how many it has. Their
-        vectors stay as they are stored; their digests become empty, as they are no longer those of what was fed.
+        """Set the given fields of all passages of the document, and remove those given as None.
 
-        Raises: MetadataError where a value does not fit the schema; LocalIndexError where the disk refuses.
+        Their stored vectors stay; their digests become empty, as they no longer match what was fed.
+
+        Returns:
+            how many passages the document has.
+
+        Raises:
+            MetadataError: if a value does not fit the schema.
+            LocalIndexError: if the disk refuses.
         """
         self.check_usable()
         checked = self._opened.version.schema.check(metadata)
@@ -235,29 +258,32 @@ class IndexWriter:
             self._changes.update(new.id, self._log.append(UPDATE, new.id, new))
 
     def delete_passage(self, passage_id: str) -> int:
-        """Deletes one passage; 1, or 0 where there was none."""
+        """Delete one passage; return 1, or 0 if there was none."""
         self.check_usable()
         passage_id = checked_id(passage_id, "passage id")
         self._log.append(REMOVE_PASSAGE, passage_id)
         return self._changes.remove_passage(passage_id)
 
     def flush(self) -> None:
-        """What was put and deleted so far survives a crash (for `resume=True`); searches do not see it before `commit`."""
+        """Make the changes so far durable for `resume=True`; searches do not see them before `commit`."""
         self._check_open()
         self._log.flush()
 
     def commit(self, name: str = "", *, compact: bool = False, always: bool = False) -> CommitSummary:
-        """Makes everything since the last commit searchable, atomically and durably.
+        """Make everything since the last commit searchable, atomically and durably.
 
-        name: keeps this version from being pruned; there may be nothing new to commit. compact: one segment without what was
-        deleted. Its vectors stay as they are stored, unless a new codebook is worth it: where the index has twice the vectors
-        that its own was trained on, or their drift is .03. One that the bundle brought stays. always: makes a version though
-        there is nothing new.
+        A crash before the end leaves the old version and what was flushed; readers see the new version after `refresh`.
 
-        A crash before the end leaves the old version and what was flushed; readers see the new version at `refresh`.
+        Args:
+            name: a name that keeps this version from being pruned; the commit may then be empty.
+            compact: write one segment without deleted passages. Its vectors stay as stored, unless a new codebook is worth
+                it: if the index has twice the vectors that its own was trained on, or a drift of .03. A codebook from the
+                bundle stays.
+            always: make a version even if nothing is new.
 
-        Raises: LocalIndexError where the disk refuses, saying which version stands. UsageError on a name that is taken or a
-        number.
+        Raises:
+            LocalIndexError: if the disk refuses; the message says which version is current.
+            UsageError: if the name is taken or is a number.
         """
         start = time.perf_counter()
         self._check_open()
@@ -268,9 +294,12 @@ class IndexWriter:
         return self._done(start)
 
     def rollback(self, to: int | str) -> CommitSummary:
-        """Makes a new version with the passages of version `to`, a number or a name; what was not committed is dropped.
+        """Make a new version with the passages of version `to`, a number or a name.
 
-        Raises: LocalIndexError where there is no such version, naming those that are there, or a file of it is damaged.
+        Uncommitted changes are dropped.
+
+        Raises:
+            LocalIndexError: if there is no such version (the message names those that exist), or a file of it is damaged.
         """
         start = time.perf_counter()
         self.check_usable()
@@ -280,49 +309,56 @@ class IndexWriter:
         return self._done(start)
 
     def store_tuned(self, tuned: Tuned) -> CommitSummary:
-        """A new version, the same but for the effort that searches take by default.
+        """Make a version that differs only in the default effort of searches.
 
-        Raises: UsageError where something waits for a commit.
+        Raises:
+            UsageError: if there are uncommitted changes.
         """
         start = time.perf_counter()
         self.check_usable()
         if self._changes:
-            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before tuning")
+            raise UsageError(f"{self._root} has uncommitted changes; commit or discard them before tuning")
         old = self._opened.version
         number = self._next_number()
         self._publish(lambda: dataclasses.replace(old, tuned=tuned, name="", number=number, created=now()))
         return self._done(start)
 
     def add_fields(self, further: MetadataSchema) -> CommitSummary:
-        """A new version that has these metadata fields too; those that are there already change nothing.
+        """Make a version that also has these metadata fields; fields that exist already are ignored.
 
-        Raises: UsageError where something waits for a commit; MetadataError where a field is there with another type.
+        Raises:
+            UsageError: if there are uncommitted changes.
+            MetadataError: if a field exists with another type.
         """
         start = time.perf_counter()
         self.check_usable()
         if self._changes:
-            raise UsageError(f"{self._root} has changes that wait for a commit: commit or discard them before adding fields")
+            raise UsageError(f"{self._root} has uncommitted changes; commit or discard them before adding fields")
         snapshot, number = self._opened.snapshot, self._next_number()
         if further.fields.items() - snapshot.version.schema.fields.items():
             self._publish(lambda: widened(self._root, snapshot, number, further))
         return self._done(start)
 
     def prune(self, keep: int = 1) -> list[int]:
-        """Removes all versions but the newest `keep`, the current and the named ones; the numbers of those removed."""
+        """Remove all versions except the newest `keep`, the current and the named ones; return the numbers removed."""
         self._check_open()
         if keep < 1:
             raise UsageError(f"keep must be at least 1, got {keep}")
         return remove_unused(self._root, known_versions(self._root), self._opened.version, keep)
 
     def check_name(self, name: str) -> None:
-        """Raises: UsageError where no version can have that name."""
+        """Check the name of a version.
+
+        Raises:
+            UsageError: if no version can have that name.
+        """
         if name.isdecimal():
             raise UsageError(f"a version's name cannot be a number, got {name!r}")
         if name and any(version.name == name for version in known_versions(self._root)):
-            raise UsageError(f"{self._root} has a version named {name!r} already: give another name")
+            raise UsageError(f"{self._root} already has a version named {name!r}; choose another name")
 
     def _publish(self, make: Callable[[], Version]) -> None:
-        """The version that `make` writes becomes the one that counts, once it is known to open."""
+        """Make the version that `make` writes the current one, once it is known to open."""
         self.check_usable()
         remove_uncommitted(self._root)
         known, old = known_versions(self._root), self._opened.snapshot
@@ -336,15 +372,15 @@ class IndexWriter:
         remove_unused(self._root, [*known, version], version)
 
     def _after_failure(self, old: Version, error: OSError) -> str:
-        """What to say of a commit that the disk refused, when it has been cleared away as far as may be."""
+        """Return the error of a commit that the disk refused, after cleaning up as far as possible."""
         if read_current(self._root)[0] == old.number:
             remove_uncommitted(self._root)
-            return f"{self._root}: commit failed, version {old.number} stands ({error})"
+            return f"{self._root}: the commit failed, and version {old.number} is still current ({error})"
         self._opened.refresh()
         number = self._opened.version.number
         self._unusable = (
-            f"{self._root}: version {number} is in place, but the disk refused to make that durable ({error}): "
-            f"a power failure may bring back version {old.number}; open a new writer"
+            f"{self._root}: version {number} is current, but could not be made durable ({error}); a power failure "
+            f"may bring back version {old.number}; open a new writer"
         )
         return self._unusable
 
@@ -362,7 +398,8 @@ class IndexWriter:
 
 
 def left_over_error(root: Path) -> LocalIndexError:
+    """Return the error about changes of an interrupted run."""
     return LocalIndexError(
-        f"{root} has changes of an interrupted run that are not committed: go on with "
-        f"`colbert-vespa feed ... --to {root} --resume`, or drop them with `colbert-vespa index discard {root}`"
+        f"{root} has uncommitted changes of an interrupted run; continue with `colbert-vespa feed ... --to {root} "
+        f"--resume`, or drop them with `colbert-vespa index discard {root}`"
     )
