@@ -39,7 +39,7 @@ def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only:
         return minilm_folder()
     if path.exists() or not _HUB_NAME.fullmatch(str(name)):
         raise CheckpointError(
-            f"no folder {name}: give a checkpoint folder, {MINILM}, or a hub name like colbert-ir/colbertv2.0"
+            f"folder {name} does not exist; give a checkpoint folder, {MINILM}, or a hub name like colbert-ir/colbertv2.0"
         )
     import huggingface_hub
     from huggingface_hub import errors

@@ -112,7 +112,10 @@ class LocalSearch:
         return at_once(lambda: self._search(query, options, deadline))
 
     def search_many(self, queries: Sequence[EncodedQuery], options: SearchOptions, deadline: float) -> Plan[list[SearchResult]]:
-        """Plan several searches on all cores; with shards, one query after another, as their processes already use all cores."""
+        """Plan several searches on all cores.
+
+        With shards, one query runs after another, because their processes already use all cores.
+        """
         threads = 1 if self.index.sharding else min(cores(), len(queries))
 
         def search() -> list[SearchResult]:

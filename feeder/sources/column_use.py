@@ -75,7 +75,7 @@ class ColumnUse:
         free = [name for name in self._seen if name not in self._columns.title and name != (self._columns.id or "id")]
         likely = [name for like in (*self._columns.text, *_LIKE_TEXT) for name in free if _bare(name) == _bare(like)]
         if likely:
-            return f"; there is {likely[0]!r}: --column {shlex.quote(f'text={likely[0]}')}"
+            return f"; to use {likely[0]!r}, add --column {shlex.quote(f'text={likely[0]}')}"
         return f"; columns: {', '.join(list(self._seen)[:10])}"
 
 

@@ -176,7 +176,7 @@ def id_of(record: SourceRecord, where: str, column: str = "") -> str:
         if raw is None and not column:
             names = ", ".join(map(str, record))[:200] or "none"
             hint = f"; its columns: {names}; --column id=NAME says which has it, --column id=@row numbers the rows"
-            hint = f"; there is {like!r}: --column {shlex.quote(f'id={like}')}" if like else hint
+            hint = f"; to use {like!r}, add --column {shlex.quote(f'id={like}')}" if like else hint
         raise CollectionError(
             f'{where} has no id; every record needs a non-empty "{column or "id"}"{"" if column else " (or _id)"}{hint}'
         )

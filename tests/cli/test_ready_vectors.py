@@ -43,7 +43,7 @@ def test_from_vectors_to_hits(run):
     assert code == 0 and re.search(r"query rows: 0\.9\d+(, [01]\.\d+){4}\n", out), out
     assert "query word" not in out
     code, _, err = run("search", "words", "--from", "index")
-    assert code == 2 and "has no model to encode it with" in err
+    assert code == 2 and "has no model to encode it" in err
     code, _, err = run("search", "--from", "index")
     assert code == 2 and "--vectors FILE" in err
     code, _, err = run("search", "--vectors", "pages.npz", "--from", "index")

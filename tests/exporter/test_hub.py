@@ -167,7 +167,7 @@ def test_models_that_are_not_there(hub, token):
 
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "/nowhere/at/all", "../x/y"])
 def test_names_that_are_neither_are_not_asked_for(hub, name):
-    assert refusal(name).startswith(f"no folder {name}: ")
+    assert refusal(name).startswith(f"folder {name} does not exist")
     assert hub.asked == []
 
 

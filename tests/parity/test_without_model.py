@@ -114,5 +114,5 @@ def test_weights_are_fitted_to_queries_that_bring_rows(tmp_path, index, bundle, 
 
 
 def test_what_needs_a_model_says_so(index):
-    with Client(index) as client, pytest.raises(UsageError, match="has no model to encode it with"):
+    with Client(index) as client, pytest.raises(UsageError, match="has no model to encode it"):
         _ = client.encoder

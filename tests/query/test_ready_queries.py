@@ -55,7 +55,7 @@ def test_a_text_is_refused_in_one_line(client):
     ):
         with pytest.raises(UsageError, match="the bundle has no model to encode it"):
             call()
-    with pytest.raises(UsageError, match="the bundle has no model to encode it with"):
+    with pytest.raises(UsageError, match="the bundle has no model to encode it"):
         client.rerank("red pear", ["red"])
 
 
