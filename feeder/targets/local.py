@@ -202,7 +202,6 @@ class LocalTarget:
 
     def statistics(self) -> None:
         """Return None: nothing goes over a network."""
-        return None
 
     def finish(self) -> Finished:
         """Commit, and return the version."""
