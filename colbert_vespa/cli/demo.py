@@ -34,6 +34,7 @@ from late_interaction.plaid.shards.layout import is_index_folder
 from late_interaction.vector_cache import CachedEncoder, VectorCache
 from query import Client
 from vespa_app import build_package, check_package, default_settings
+from vespa_app.deploying.targets import start_command
 
 __all__ = ["run_demo"]
 
@@ -209,9 +210,12 @@ def _known_items(
 
 def _print_next(out: Output, folder: Path, source: Path) -> None:
     command = shutil.which("colbert-vespa") or os.path.relpath(Path(sys.executable).with_name("colbert-vespa"))
-    vespa = "http://localhost:8080"
+    vespa, bundle = "http://localhost:8080", folder / "bundle"
+    out.heading("Next: your own documents, a file or a folder")
+    out.command(f"{command} feed DOCUMENTS --bundle {bundle} --to index --split sentences")
+    out.command(f'{command} search "your question" --from index')
     out.heading("Next: the same data on Vespa")
-    out.command("docker compose up -d --wait")
+    out.command(start_command())
     out.command(f"{command} deploy {folder / 'package'} --target docker")
-    out.command(f"{command} feed {source} --bundle {folder / 'bundle'} --to {vespa}")
+    out.command(f"{command} feed {source} --bundle {bundle} --to {vespa}")
     out.command(f'{command} search "your question" --from {vespa}')

@@ -31,6 +31,7 @@ Row = tuple[str, str, str]  # name, state, what was found and what to do
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[([^\]]*)\])?[^;]*(?:;(.*))?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 DOCKER_S = 10.0
+MOST_NAMED = 3  # missing packages of an extra
 
 
 def extras_of(requirements: list[str]) -> dict[str, set[str]]:
@@ -107,7 +108,8 @@ def _system() -> Iterator[Row]:
 def _extras() -> Iterator[Row]:
     for extra, packages in extras_of(distribution(DISTRIBUTION).requires or []).items():
         if absent := missing_packages(packages):
-            yield extra, MISSING, f"{', '.join(absent)}: pip install '{DISTRIBUTION}[{extra}]'"
+            few = f" (lacks {', '.join(absent)})" if len(absent) < len(packages) and len(absent) <= MOST_NAMED else ""
+            yield extra, MISSING, f"pip install '{DISTRIBUTION}[{extra}]'{few}"
         else:
             yield extra, OK, "installed"
 
@@ -120,7 +122,7 @@ def _devices() -> Iterator[Row]:
         if name in there:
             yield name, OK, f"provider {kind.providers[0]} is installed"
         elif not kind.system or kind.system == sys.platform:
-            yield name, MISSING, f"pip install {kind.package} in place of the installed onnxruntime, if you have such a device"
+            yield name, MISSING, f"if you have one: pip install {kind.package}, without onnxruntime"
     if (flags := processor_flags()) and flags.isdisjoint({"avx512_vnni", "avx_vnni"}):
         yield "int8", WARNING, "this processor has no VNNI: int8 graphs are about as fast as fp32"
 
@@ -130,9 +132,9 @@ def _docker() -> Iterator[Row]:
     if tool is None:
         yield "docker", MISSING, "install docker with the compose plugin to run Vespa on this machine"
         return
-    for name, arguments in {
-        "engine": ("version", "--format", "{{.Server.Version}}"),
-        "compose": ("compose", "version"),
+    for name, (arguments, advice) in {
+        "engine": (("version", "--format", "{{.Server.Version}}"), "start docker"),
+        "compose": (("compose", "version"), "install docker's compose plugin"),
     }.items():
         try:
             done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=DOCKER_S, check=False)
@@ -140,7 +142,8 @@ def _docker() -> Iterator[Row]:
             yield name, WARNING, f"docker {arguments[0]} does not answer ({type(error).__name__}): is the engine running?"
             continue
         lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["no output"]
-        yield name, OK if done.returncode == 0 else WARNING, lines[0][:200]
+        works = done.returncode == 0
+        yield name, OK if works else WARNING, lines[0][:200] + ("" if works else f"; {advice}")
 
 
 def _answers(at: str, timeout: float) -> Iterator[Row]:
@@ -160,7 +163,7 @@ def _credentials() -> Iterator[Row]:
     """Names of files, never what is in them."""
     for name in ("COLBERT_VESPA_CERT", "COLBERT_VESPA_KEY", "COLBERT_VESPA_TOKEN_FILE"):
         if (value := os.environ.get(name)) is None:
-            yield name, OK, "not set (needed for Vespa Cloud and secured endpoints only)"
+            yield name, OK, "not set (for Vespa Cloud, secured endpoints)"
         elif os.access(value, os.R_OK):
             yield name, OK, "names a file that can be read"
         else:

@@ -83,8 +83,12 @@ def write_package(
         }
     )
     ours = next(index for index in package.description.all if index.bundle_sha256 == bundle.sha256)
-    for difference in ours.embedder_differences:
-        out.say(f"Vespa's embedder makes other vectors than the bundle's encoder: {difference}")
+    if ours.embedder_differences:
+        out.say(
+            "note: feed and search encode with the bundle. Vespa's own embedder, for clients without it, encodes otherwise:"
+        )
+        for difference in ours.embedder_differences:
+            out.say(f"  {difference}")
     result: dict[str, object] = {"package": str(output), "codec": chosen.codec, "candidates": list(chosen.candidates),
             "metadata": chosen.metadata.to_json(), "indexes": list(package.description.schemas),
             "embedder_differences": list(ours.embedder_differences)}  # fmt: skip

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import pytest
 from serving import made
 
 from colbert_vespa.cli.commands import main
-from colbert_vespa.cli.doctor_command import extras_of, missing_packages
+from colbert_vespa.cli.doctor_command import _extras, extras_of, missing_packages
 
 REQUIREMENTS = [
     "numpy>=1.26",
@@ -80,7 +81,19 @@ def test_docker_that_does_not_run_is_a_warning(run, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     found = run("--from", "http://127.0.0.1:9")["docker"]
     assert (found["compose"]["state"], found["engine"]["state"]) == ("ok", "warning")
-    assert found["engine"]["says"] == "cannot connect to the engine"
+    assert found["engine"]["says"].startswith("cannot connect to the engine; ")
+
+
+def test_an_extra_that_is_missing_is_a_line_with_its_command(monkeypatch):
+    monkeypatch.setattr("colbert_vespa.cli.doctor_command.distribution", lambda name: SimpleNamespace(requires=REQUIREMENTS))
+    absent = {"numba"}
+    monkeypatch.setattr("colbert_vespa.cli.doctor_command.missing_packages", lambda packages: sorted(packages & absent))
+    rows = {name: (state, says) for name, state, says in _extras()}
+    assert rows["feed"] == ("ok", "installed")
+    assert rows["local"] == ("missing", "pip install 'colbert-vespa[local]' (lacks numba)")
+    absent |= {"scipy", "pycurl", "httpx"}
+    rows = {name: says for name, _, says in _extras()}
+    assert rows["all"] == "pip install 'colbert-vespa[all]'"
 
 
 def test_shells_complete_commands():

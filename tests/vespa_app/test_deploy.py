@@ -95,9 +95,13 @@ def test_nobody_answers(app):
     assert "docker" not in str(caught.value)
 
 
-def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch):
+def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch, tmp_path):
     for module in ("targets", "config_server"):
         monkeypatch.setattr(f"vespa_app.deploying.{module}.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VespaUnreachable, match="docker run .* vespaengine/vespa"):
+        deploy(app, "docker", query_url="http://127.0.0.1:9")
+    (tmp_path / "docker-compose.yml").touch()
     with pytest.raises(VespaUnreachable, match="docker compose up -d --wait"):
         deploy(app, "docker", query_url="http://127.0.0.1:9")
 

@@ -11,7 +11,7 @@ import httpx
 
 from late_interaction.errors import VespaRefused, VespaUnreachable
 from vespa_app.deploying.serving import DeployReport, Poll, wait_until_serving
-from vespa_app.deploying.targets import DOCKER_CONFIG_URL
+from vespa_app.deploying.targets import DOCKER_CONFIG_URL, start_command
 from vespa_app.package.zips import zip_folder
 from vespa_app.running.http import answer_json, connect, mapped_errors
 
@@ -49,7 +49,7 @@ class ConfigServer:
         except VespaUnreachable as error:
             if self._config_url != DOCKER_CONFIG_URL:
                 raise
-            raise VespaUnreachable(f"{error} Start it with: docker compose up -d --wait", error.status) from None
+            raise VespaUnreachable(f"{error} Start it with: {start_command()}", error.status) from None
         return self._wait(answer)
 
     def _activate(self, more: Mapping[str, bytes]) -> dict[str, Any]:

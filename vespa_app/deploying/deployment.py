@@ -60,7 +60,7 @@ def deploy(
         config_url, answers = choose_urls(target, query_url)
         check_named(target, query_url)
         if query_url is None:
-            poll.say(f"the application answers at {answers}, the usual port; --query-url names another")
+            poll.say(f"queries go to {answers}, the usual port; --query-url names another")
         place = ConfigServer(folder, config_url, answers, poll, transport)
     running = read_running(place.running_urls(), transport)
     stale = documents_to_feed(running, description, allowed=REFEED in allow)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 
 from late_interaction.errors import UsageError
@@ -17,11 +19,14 @@ __all__ = [
     "check_target",
     "choose_timeout",
     "choose_urls",
+    "start_command",
 ]
 
 CLOUD_TARGETS = {"cloud": "dev", "cloud-prod": "prod"}  # --target -> environment
 CONFIG_PORT = 19071
 DOCKER_CONFIG_URL = f"http://localhost:{CONFIG_PORT}"
+_COMPOSE = "docker compose up -d --wait"
+_RUN = f"docker run -d -p 127.0.0.1:{QUERY_PORT}:{QUERY_PORT} -p 127.0.0.1:{CONFIG_PORT}:{CONFIG_PORT} vespaengine/vespa:8"
 # nodes are allocated first, and production goes through the tests and one region after the other
 _TIMEOUTS_S = {"cloud": 1800.0, "cloud-prod": 7200.0}
 _TIMEOUT_S = 300.0
@@ -70,3 +75,8 @@ def check_named(target: str, query_url: str | None) -> None:
 
 def _text(address: httpx.URL) -> str:
     return str(address).rstrip("/")
+
+
+def start_command() -> str:
+    """What starts Vespa on this machine: docker compose where its file is in the current folder, as in a checkout."""
+    return _COMPOSE if Path("docker-compose.yml").is_file() else _RUN
