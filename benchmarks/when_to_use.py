@@ -1,17 +1,18 @@
 """Late interaction beside BM25 and dense vectors on judged collections: tables of the documentation.
 
     python -m benchmarks.when_to_use [--quick] [--json] [--collection NAME]... [--plots DIR] [--keep DIR]
-        [--work DIR] [--page docs/explanation/when-to-use.md]
+        [--work DIR] [--queries 300] [--page docs/explanation/when-to-use.md]
 
 Each collection is exported, fed and searched as a user would do it: a bundle with token vectors and a dense model, one local
 index of it, and the table of `evaluate --compare` with 200 candidates reranked. The dense model is MiniLM as it was trained;
 late interaction is the same MiniLM with a projection that was fitted to the collection's texts, never trained. Below that the
 same search over smaller token vectors, and the cost of a cross-encoder of MiniLM's size as the last stage: there is no trained
 one on the package index, so its quality is left out. Bytes are of what a search reads, without texts. Latency is of a
-search of 100 hits, encoding of the query left out, one query at a time.
+search of 100 hits, encoding of the query left out, one query at a time; it is shown where the machine did nothing else.
 
 --work: folder of bundles and indexes, made once. --keep: folder of results; what it has is not measured again. --plots: also
-measure the trade-offs, over 100 queries where there are more than 2,000 passages. --quick: cranfield alone, 50 queries.
+measure the trade-offs, over 100 queries where there are more than 2,000 passages. --queries: of a collection at most so many, a
+seeded sample. --quick: cranfield alone, 50 queries.
 """
 
 from __future__ import annotations
@@ -72,11 +73,11 @@ class Made:
     index: Path
 
 
-def made(name: str, work: Path, *, quick: bool) -> Made:
+def made(name: str, work: Path, queries: int | None) -> Made:
     """Exports and feeds what is not in the folder `work` yet."""
     benched = open_collection(name)
     read = read_collection(COLLECTIONS[name].data)
-    judged = Judged.of(name, benched.documents, read.queries, read.qrels, QUICK_QUERIES if quick else None)
+    judged = Judged.of(name, benched.documents, read.queries, read.qrels, queries)
     bundle, index = work / f"{name}.bundle", work / f"{name}.index"
     if not bundle.is_dir():
         export(benched.bundle.path, bundle, ExportOptions(dense={DENSE: minilm_folder()}, quantize=("int8",)))
@@ -102,18 +103,18 @@ def bytes_by_score(index: Path, passages: int) -> dict[str, float]:
     return {name: size / passages for name, size in sizes.items()}
 
 
-def measure(name: str, work: Path, *, quick: bool, plots: Path | None) -> dict[str, Any]:
-    source = made(name, work, quick=quick)
+def measure(name: str, work: Path, *, queries: int | None, plots: Path | None) -> dict[str, Any]:
+    source = made(name, work, queries)
     benched, judged = source.benched, source.judged
     sizes = bytes_by_score(source.index, len(judged.documents))
     with Client(source.index) as client:
         source = replace(source, judged=with_vectors(client, judged))
         report = measure_ways(client, judged, EvaluationSettings(rerank=RERANK))
-        crossed = crossed_ms(client, judged, work)
+        crossed = crossed_ratio(client, judged, work)
     rows = [row_of(row, sum(sizes[score] for score in row.scores)) for row in report.rows]
     rows += [smaller_row(source, report, *how) for how in SMALLER]
     if plots is not None:
-        large = len(judged.documents) > LARGE and not quick
+        large = len(judged.documents) > LARGE and len(judged.queries) > LARGE_QUERIES
         read = read_collection(COLLECTIONS[name].data)
         asked = Judged.of(name, benched.documents, read.queries, read.qrels, LARGE_QUERIES) if large else judged
         plots.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def measure(name: str, work: Path, *, quick: bool, plots: Path | None) -> dict[s
     tokens = np.mean([len(D) for D in benched.encoder.encode_documents(texts_of(benched)[:200])])
     return {
         "collection": name, "passages": report.passages, "queries": report.queries, "tokens_per_passage": float(tokens),
-        "measured": f"{time.strftime('%Y-%m-%d')}, load {load()}", "rows": rows, "cross_encoder_ms": crossed,
+        "measured": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[2], "rows": rows, "cross_encoder_ratio": crossed,
         "fitted": None if report.fitted is None else report.fitted.to_json(),
     }  # fmt: skip
 
@@ -134,7 +135,7 @@ def row_of(row: MeasuredWay, size: float, name: str = "") -> dict[str, Any]:
     """p: of nDCG@10 to each single score, by randomisation."""
     chances = {other: found[METRICS[0].key].randomisation for other, found in row.differences.items()}
     return {
-        "way": name or row.name, "single": row.single, "fused": "by" in row.name or row.name == "fitted", **row.metrics,
+        "way": name or row.name, "single": row.single, "fused": not row.single and "->" not in row.name, **row.metrics,
         "p": chances, "bytes_per_passage": size, "p50_ms": row.latency_ms["p50"],
     }  # fmt: skip
 
@@ -153,8 +154,9 @@ def smaller_row(source: Made, report: WaysReport, label: str, storage: Storage, 
     return row_of(measure_rankings(name, (MAXSIM,), rankings_of(asked.run), singles, asked.seconds, judged, METRICS), size)
 
 
-def crossed_ms(client: Client, judged: Judged, work: Path) -> float:
-    """What a cross-encoder of MiniLM's size adds to a query, p50: with a head of random weights, as cost is all that counts."""
+def crossed_ratio(client: Client, judged: Judged, work: Path) -> float:
+    """Time that a cross-encoder of MiniLM's size adds to a search, over that of the search, p50. Its head has random weights:
+    cost is all that counts."""
     folder = work / "cross-encoder"
     if not folder.is_dir():
         import torch
@@ -166,16 +168,18 @@ def crossed_ms(client: Client, judged: Judged, work: Path) -> float:
             AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1).save_pretrained(scratch)
             AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
             export_cross_encoder(scratch, folder, ExportOptions(quantize=("int8",)))
-    seconds = []
+    ratios = []
     for query in judged.queries[:CROSSED_QUERIES]:
         start = time.perf_counter()
-        client.search(query.text, 10)
+        client.search(query.text, 10, candidates="bm25+dense", rerank=RERANK)
         plain = time.perf_counter()
-        found = client.search(query.text, 10, rerank_with=folder, rerank_with_top=CROSSED, timeout=600)
+        found = client.search(
+            query.text, 10, candidates="bm25+dense", rerank=RERANK, rerank_with=folder, rerank_with_top=CROSSED, timeout=600
+        )
         if not found.reranked_with:
             raise RuntimeError("; ".join(found.notes))
-        seconds.append(time.perf_counter() - plain - (plain - start))
-    return 1000 * percentile(seconds, 0.5)
+        ratios.append((time.perf_counter() - plain) / (plain - start) - 1)
+    return percentile(ratios, 0.5)
 
 
 def findings(result: dict[str, Any]) -> list[str]:
@@ -189,7 +193,7 @@ def findings(result: dict[str, Any]) -> list[str]:
     lines = [
         f"Best fusion: {best['way']}, nDCG@10 {others}.",
         f"`dense -> {MAXSIM}` has {kept:.3f} of the nDCG@10 of `{MAXSIM}`.",
-        f"A cross-encoder over the best {CROSSED} adds {result['cross_encoder_ms']:,.0f} ms to a query.",
+        f"A cross-encoder over the best {CROSSED} takes {result['cross_encoder_ratio']:.0f} times the search before it.",
     ]
     if result["fitted"] is not None:
         way = result["fitted"]["fitted"]
@@ -199,27 +203,29 @@ def findings(result: dict[str, Any]) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown, as the page has it; the best of each measure is bold."""
+    """Markdown, as the page has it; the best of each measure is bold. Milliseconds only where the machine was idle."""
+    timed = result["load"] < (os.cpu_count() or 1)
     head = (
         f"{result['collection']}, {result['passages']:,} passages of {result['tokens_per_passage']:.0f} token vectors, "
         f"{result['queries']:,} queries ({result['measured']}):\n"
     )
-    names = [*COLUMNS.values(), *(f"p to {name}" for name in SINGLES), "B a passage", "p50 ms"]
+    names = [*COLUMNS.values(), *(f"p to {name}" for name in SINGLES), "B a passage", *(["p50 ms"] if timed else [])]
     lines = [head, f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     most = {key: max(row[key] for row in result["rows"]) for key in COLUMNS}
     for row in result["rows"]:
         quality = [f"**{row[key]:.3f}**" if row[key] == most[key] else f"{row[key]:.3f}" for key in COLUMNS]
         chances = [f"{row['p'][name]:.3f}" if row["p"].get(name) is not None else "" for name in SINGLES]
-        cells = [f"`{row['way']}`", *quality, *chances, f"{row['bytes_per_passage']:,.0f}", f"{row['p50_ms']:.1f}"]
+        costs = [f"{row['bytes_per_passage']:,.0f}", *([f"{row['p50_ms']:.1f}"] if timed else [])]
+        cells = [f"`{row['way']}`", *quality, *chances, *costs]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", " ".join(findings(result))])
 
 
-def write_page(page: Path, results: Sequence[dict[str, Any]], plots: Path, *, quick: bool) -> None:
+def write_page(page: Path, results: Sequence[dict[str, Any]], plots: Path, queries: int | None) -> None:
     """Replaces what is between the marks."""
     text = page.read_text(encoding="utf-8")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    parts = [f"`python -m benchmarks.when_to_use{' --quick' if quick else ''}`:"]
+    parts = [f"`python -m benchmarks.when_to_use{f' --queries {queries}' if queries else ''}`:"]
     for result in results:
         parts.append(table(result))
         plot = plots / f"tradeoffs-{result['collection']}.svg"
@@ -228,14 +234,10 @@ def write_page(page: Path, results: Sequence[dict[str, Any]], plots: Path, *, qu
     page.write_text("\n\n".join([before + MARKS[0], *parts, MARKS[1] + after]), encoding="utf-8")
 
 
-def load() -> str:
-    """Of the last 15 minutes, and the cores: what milliseconds are worth."""
-    return f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="cranfield, fewer queries")
+    parser.add_argument("--queries", type=int, help="of each collection at most so many")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
     parser.add_argument("--collection", action="append", choices=list(COLLECTIONS), help="default: the three that are judged")
     parser.add_argument("--page", type=Path, help="put the tables between this page's marks")
@@ -246,11 +248,12 @@ def main() -> None:
     out = sys.stderr if arguments.json else sys.stdout
     names = arguments.collection or (["cranfield"] if arguments.quick else ["cranfield", "scifact", "medquad-test"])
     arguments.work.mkdir(parents=True, exist_ok=True)
+    queries = QUICK_QUERIES if arguments.quick else arguments.queries
     results = []
     for name in names:
         kept = None if arguments.keep is None else arguments.keep / f"{name}.json"
         if kept is None or not kept.exists():
-            results.append(measure(name, arguments.work, quick=arguments.quick, plots=arguments.plots))
+            results.append(measure(name, arguments.work, queries=queries, plots=arguments.plots))
         else:
             results.append(json.loads(kept.read_text(encoding="utf-8")))
         if kept is not None:
@@ -258,7 +261,7 @@ def main() -> None:
             kept.write_text(json.dumps(results[-1]), encoding="utf-8")
         print(table(results[-1]) + "\n", file=out, flush=True)
     if arguments.page:
-        write_page(arguments.page, results, arguments.plots or Path("docs/images"), quick=arguments.quick)
+        write_page(arguments.page, results, arguments.plots or Path("docs/images"), queries)
     if arguments.json:
         print(json.dumps({"collections": results}))
 

@@ -31,7 +31,7 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 SHARES = 10  # weights are tenths, and add up to 1
 FOLDS, LEAST_QUERIES, SEED = 5, 20, 13
 CHANCE = 0.05
-DEPTH = 200  # hits of a query whose scores are recorded
+DEPTH = 200  # passages of a query whose scores are recorded
 
 RecordedScores = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Query id -> name of the score (maxsim, bm25, dense) -> document id -> score."""
@@ -72,12 +72,15 @@ class FittedWeights:
 
 
 def record_scores(client: Client, judged: Judged, now: Way, step: StepReport, *, dense: str | None = None) -> RecordedScores:
-    """What each of the scores named in `now` gives to the hits of every query. dense: name of the dense model."""
+    """What each of the scores named in `now` gives to the hits of every query. dense: name of the dense model.
+
+    No more is found than by a search, because the least score found is what `sum` scales by.
+    """
     recorded: dict[str, dict[str, dict[str, float]]] = {}
     alike = dict.fromkeys(now.weights, 1.0)
     for place, query in enumerate(judged.queries):
         found = client.search(
-            query.asked, DEPTH, candidates="hybrid", weights=alike, fusion=now.fusion, rerank=DEPTH, group=True, dense=dense
+            query.asked, DEPTH, candidates="hybrid", weights=alike, fusion=now.fusion, rerank=DEPTH, dense=dense
         )
         own: dict[str, dict[str, float]] = {name: {} for name in alike}
         for hit in found.hits:

@@ -11,13 +11,14 @@ import pytest
 from filter_model import matches, random_filter
 from vespa_bundles import WITHOUT_DENSE
 
+from colbert_vespa.evaluation.ways import ways_of
 from feeder import FeedOptions, start_feed
 from late_interaction.documents import Document, passage_text
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.metrics import overlap_at_k
-from query import explain
+from query import Client, explain
 from vespa_app import build_package
 from vespa_app.deploying import deploy
 from vespa_app.running import Application
@@ -182,6 +183,14 @@ def test_the_command_line_on_the_node(world, cli):
     assert answer["recall_at_10"] >= 0.9
     assert answer["passages"] == len(world.documents)
     assert set(answer["baselines"]["bm25"]) >= {"ndcg_at_10"}
+
+
+def test_every_way_to_search_the_node_is_compared(world, cli):
+    done = cli("evaluate", "--from", world.url, "--collection", str(world.collection), "--compare", "--queries", "5", "--json")
+    report = json.loads(done.stdout.splitlines()[-1])
+    with Client(world.url, world.bundle) as client:
+        assert [row["name"] for row in report["rows"]] == [way.name for way in ways_of(client.strategies)]
+    assert all(row["metrics"]["ndcg_at_10"] > 0 for row in report["rows"])
 
 
 def test_the_least_effort_for_a_recall_goal_on_the_node(world, cli, tmp_path):

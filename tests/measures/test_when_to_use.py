@@ -21,8 +21,8 @@ def row(way, ndcg, size, *, fused=False, **p):
 
 RESULT = {
     "collection": "cranfield", "passages": 1398, "queries": 225, "tokens_per_passage": 193.4,
-    "measured": "today, load 1.0 on 2 cores",
-    "cross_encoder_ms": 1234.5, "fitted": {"fitted": {"weights": {"bm25": 0.3, "dense": 0.7}, "fusion": "sum"}},
+    "measured": "today", "load": 0.5,
+    "cross_encoder_ratio": 41.7, "fitted": {"fitted": {"weights": {"bm25": 0.3, "dense": 0.7}, "fusion": "sum"}},
     "rows": [
         row("bm25", 0.385, 590), row("dense", 0.4, 388), row("maxsim", 0.397, 12237),
         row("dense -> maxsim", 0.3965, 12625, bm25=0.2, dense=0.5, maxsim=0.9),
@@ -37,6 +37,7 @@ def test_the_table_has_a_line_for_each_way_and_the_best_is_bold():
     assert lines[0].startswith("cranfield, 1,398 passages of 193 token vectors, 225 queries (today")
     assert lines[2].count("|") == lines[3].count("|") == lines[4].count("|")
     assert "| `bm25` | 0.385 | 0.285 | **0.515** |  |  |  | 590 | 2.2 |" in lines
+    assert "p50 ms" in lines[2] and "p50 ms" not in table(RESULT | {"load": 100.0})
     assert "| `bm25+dense by rrf` | **0.435** | **0.335** | 0.465 | 0.000 | 0.000 | 0.003 | 978 | 2.2 |" in lines
 
 
@@ -47,7 +48,7 @@ def test_the_findings_are_those_of_the_goals():
         "+0.038 to maxsim (p 0.0034)."
     )
     assert weights == "Weights fitted to all queries: sum, bm25 0.3, dense 0.7."
-    assert "has 0.999 of the nDCG@10" in kept and "adds 1,234 ms" in crossed
+    assert "has 0.999 of the nDCG@10" in kept and "takes 42 times" in crossed
     assert len(findings(RESULT | {"fitted": None})) == 3
 
 
@@ -58,10 +59,11 @@ def test_a_page_keeps_what_is_outside_the_marks(tmp_path):
     (plots / "tradeoffs-cranfield.svg").write_text("<svg/>")
     page.write_text(f"before\n\n{MARKS[0]}\n\nold\n\n{MARKS[1]}\n\nafter\n")
     for _ in range(2):
-        write_page(page, [RESULT, RESULT | {"collection": "scifact"}], plots, quick=False)
+        write_page(page, [RESULT, RESULT | {"collection": "scifact"}], plots, 300)
         text = page.read_text()
         assert text.startswith("before\n\n") and text.endswith(f"{MARKS[1]}\n\nafter\n")
         assert table(RESULT) in text and "old" not in text and text.count(MARKS[0]) == 1
+        assert "when_to_use --queries 300" in text
         assert "(../images/tradeoffs-cranfield.svg)" in text and "tradeoffs-scifact" not in text
 
 
