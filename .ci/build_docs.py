@@ -22,6 +22,7 @@ import reference
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, WORK, SITE = ROOT / "docs", ROOT / ".cache" / "site", ROOT / "site"
 MADE = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 TAKEN_IN = {"CONTRIBUTING.md": "contributing/index.md", "CHANGELOG.md": "changelog.md"}
 LOADED = {"script": "src", "img": "src", "source": "src", "iframe": "src", "object": "data"}
@@ -99,7 +100,7 @@ def build(work: Path, site: Path) -> list[str]:
     stage(work)
     generator = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(generator, cwd=work, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    found = [done.stdout] if done.returncode else faults(work / "html")
+    found = [COLOUR.sub("", done.stdout)] if done.returncode else faults(work / "html")
     if not found:
         shutil.rmtree(site, ignore_errors=True)
         shutil.copytree(work / "html", site)

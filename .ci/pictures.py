@@ -26,8 +26,8 @@ PASSAGES = (
 )
 SHOWN = 40  # numbers of a vector that are drawn
 SCHEMES = {
-    "light": {"text": "#1b1f24", "faint": "#8a929c", "paper": "#ffffff", "high": (196, 90, 17), "low": (40, 96, 166)},
-    "dark": {"text": "#e2e4e9", "faint": "#8f97a3", "paper": "#1e2129", "high": (255, 168, 92), "low": (110, 170, 255)},
+    "light": {"text": "#1b1f24", "faint": "#8a929c", "high": (196, 90, 17), "low": (40, 96, 166)},
+    "dark": {"text": "#e2e4e9", "faint": "#8f97a3", "high": (255, 168, 92), "low": (110, 170, 255)},
 }
 STYLE = 'font-family="system-ui, sans-serif" font-size="13"'
 
@@ -82,8 +82,7 @@ class Picture:
 
     def svg(self, width: float, height: float, says: str) -> str:
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" {STYLE}>'
-        paper = f'<rect width="{width:g}" height="{height:g}" fill="{self.colours["paper"]}"/>'
-        return "\n".join([head, f"<title>{escape(says)}</title>", paper, *self.parts, "</svg>", ""])
+        return "\n".join([head, f"<title>{escape(says)}</title>", *self.parts, "</svg>", ""])
 
 
 def one_vector(scheme: str, query: Text, passages: list[Text]) -> str:
