@@ -1,4 +1,4 @@
-"""Settings and bundle -> Vespa application package; deploy it; read back what is deployed."""
+"""Generate a Vespa application package from settings and a bundle, deploy it, and read back what is deployed."""
 
 from __future__ import annotations
 

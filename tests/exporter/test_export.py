@@ -222,7 +222,7 @@ def test_weights_past_the_limit_go_into_a_second_file_that_is_checked_too(tmp_pa
     assert data.stat().st_size > 10_000
     Bundle.open(tmp_path / "bundle")
     data.write_bytes(data.read_bytes()[:-1] + b"x")
-    with pytest.raises(BundleError, match="model.onnx.data was changed"):
+    with pytest.raises(BundleError, match="model.onnx.data has changed"):
         Bundle.open(tmp_path / "bundle")
 
 

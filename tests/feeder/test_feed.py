@@ -193,7 +193,7 @@ def test_a_server_that_is_no_vespa_is_named(vespa, tiny_bundle, tmp_path):
     with pytest.raises(VespaRefused, match="colbert-vespa deploy"), start_feed([DOCUMENTS], options):
         pass
     vespa.faults["current"] = ["garbage"]
-    with pytest.raises(VespaRefused, match="no JSON"), start_feed([DOCUMENTS], options):
+    with pytest.raises(VespaRefused, match="did not return JSON"), start_feed([DOCUMENTS], options):
         pass
 
 

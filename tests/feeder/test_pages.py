@@ -370,7 +370,7 @@ def test_bad_files_stop_a_folder_unless_they_may_be_skipped(tmp_path):
     documents, notes = noted(tmp_path, skip_bad=True)
     assert [d.id for d in documents] == ["a.txt", "1", "5", "e.md", "2", "4"]
     assert [note.partition(":")[0] for note in notes] == [
-        "2 files skipped, from where they cannot be read",
+        "2 files skipped from where they cannot be read",
         "3 records skipped",
     ]
     assert (

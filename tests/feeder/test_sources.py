@@ -266,8 +266,8 @@ def test_feed_settings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[colums]\n", "setting colums: unknown"),
-        ("[columns]\nbody = 1\n", r"setting columns\.body: unknown"),
+        ("[colums]\n", "setting colums: is unknown"),
+        ("[columns]\nbody = 1\n", r"setting columns\.body: is unknown"),
         ("[columns]\nid = 1\n", r"columns\.id: must be str"),
         ("[columns]\ntext = [1]\n", r"columns\.text\[0\]: must be str"),
         ("[columns]\nmetadata = 'x'\n", r"columns\.metadata: must be a list"),

@@ -190,7 +190,7 @@ def test_in_mode_streaming_the_group_is_in_the_path_and_a_new_group_replaces_the
     target.put([encoded("a", 2, metadata={"lang": "en"}), encoded("b", 1)])
     failures = outcomes(target)
     assert failures["a"] is None
-    assert "names the document's group" in failures["b"].message
+    assert "determines the document's group" in failures["b"].message
     assert sorted(vespa.documents) == ["en/a#0", "en/a#1"]
     assert target.stored(["a"]) == {"a": StoredDigest("D1", ("a#0", "a#1"))}
     target.put([encoded("a", 1, metadata={"lang": "de"}, stale=["a#1"])])

@@ -316,7 +316,7 @@ def test_streaming_mode_reads_one_group(hosts):
         assert hits
         assert {hit.id for hit in hits} <= inside
     assert {h.id for h in retriever.search("file", 400, where={"module": "pathlib"}, candidates="exhaustive").hits} == inside
-    with pytest.raises(UsageError, match="streams one group a query"):
+    with pytest.raises(UsageError, match="streams one group per query"):
         retriever.search("file")
     gone = next(iter(sorted(inside)))
     options = FeedOptions(

@@ -126,7 +126,7 @@ def test_the_files_byte_for_byte(tmp_path, made, text):
         (lambda data: None, "cannot be read"),
         (lambda data: "{", "is not JSON"),
         (lambda data: "[]", "is not a JSON object"),
-        (lambda data: json.dumps({**data, "format": "other"}), "format 'other' unknown"),
+        (lambda data: json.dumps({**data, "format": "other"}), "format 'other' is unknown"),
         (lambda data: json.dumps({**data, "version": 2}), "version 2 .* reads 1"),
         (lambda data: json.dumps({**data, "bundle": None, "k": None, "lengths": "x", "canaries": 7}), "holds no"),
         (lambda data: json.dumps({name: data[name] for name in ("format", "version")}), "holds no"),

@@ -137,7 +137,7 @@ def test_pylates_ids_from_its_pickled_table(bundle, tmp_path: Path) -> None:
     table.write_bytes(pickle.dumps({0: 1}))
     refused(tmp_path / "pylate", bundle, tmp_path, "not a table of passage numbers")
     table.write_bytes(pickle.dumps(os.system))
-    refused(tmp_path / "pylate", bundle, tmp_path, "refused: it names posix.system")
+    refused(tmp_path / "pylate", bundle, tmp_path, "refused: it refers to posix.system")
 
 
 def test_pylates_ids_from_its_older_database(copy, bundle, tmp_path: Path) -> None:
@@ -416,12 +416,12 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Call(Named("os", "system"), "touch {ran}"), "refused: it names os.system, which no tensor needs"),
-        (Call(Named("posix", "system"), "touch {ran}"), "refused: it names posix.system"),
-        (Call(Named("builtins", "eval"), "open('{ran}', 'w')"), "refused: it names builtins.eval"),
-        (Call(Named("builtins", "getattr"), Named("torch", "FloatStorage"), "_dtype"), "it names builtins.getattr"),
-        (Call(Named("torch", "load"), "x"), "it names torch.load"),
-        (Named("torch._utils", "_rebuild_tensor_v2.__class__"), "it names torch._utils._rebuild_tensor_v2.__class__"),
+        (Call(Named("os", "system"), "touch {ran}"), "refused: it refers to os.system, which no tensor needs"),
+        (Call(Named("posix", "system"), "touch {ran}"), "refused: it refers to posix.system"),
+        (Call(Named("builtins", "eval"), "open('{ran}', 'w')"), "refused: it refers to builtins.eval"),
+        (Call(Named("builtins", "getattr"), Named("torch", "FloatStorage"), "_dtype"), "it refers to builtins.getattr"),
+        (Call(Named("torch", "load"), "x"), "it refers to torch.load"),
+        (Named("torch._utils", "_rebuild_tensor_v2.__class__"), "it refers to torch._utils._rebuild_tensor_v2.__class__"),
         (Call(Named("torch", "FloatStorage"), 3), "refused: it calls something that is not a function"),
         (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1), "ValueError"),
         (Call(Named("torch._utils", "_rebuild_tensor_v2"), 1, 0, (1,), (1,)), "a tensor of unknown form"),
@@ -438,13 +438,13 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
         (tensor("FloatStorage", "0", "2", 0, (1,), (1,)), "a storage of unknown form"),
         (tensor("FloatStorage", "../0", 2, 0, (1,), (1,)), "it has no archive/data/../0"),
         (tensor("FloatStorage", "9", 2, 0, (1,), (1,)), "it has no archive/data/9"),
-        (tensor("ComplexStorage", "0", 2, 0, (1,), (1,)), "it names torch.ComplexStorage"),
+        (tensor("ComplexStorage", "0", 2, 0, (1,), (1,)), "it refers to torch.ComplexStorage"),
         (b"", "is damaged: data.pkl"),
         (b"\xff.", "is damaged: data.pkl"),
         (b"\x8a\x04\xff\xff\xff\x7f.", "must hold a tensor"),
-        (b"cposix\nsystem\n(S'touch x'\ntR.", "it names posix.system"),
+        (b"cposix\nsystem\n(S'touch x'\ntR.", "it refers to posix.system"),
         (b"(X\x01\x00\x00\x00xiposix\nsystem\n.", "it has the pickle opcode INST"),
-        (b"(cposix\nsystem\no.", "it names posix.system"),
+        (b"(cposix\nsystem\no.", "it refers to posix.system"),
         (b"(c" + b"torch\nFloatStorage\no.", "it has the pickle opcode OBJ"),
         (b")" + b"ctorch\nFloatStorage\n\x81.", "it has the pickle opcode NEWOBJ"),
         (b"\x82\x01.", "it has the pickle opcode EXT1"),
@@ -453,8 +453,8 @@ def test_tensors_of_every_type_and_shape(tmp_path: Path) -> None:
         (b"]r\xff\xff\xff\x7f.", "must hold a tensor"),
         (b"}" + b"N" + b"\x85" * 1000 + b"Ns.", "a dict key is neither"),
         (b"]" * (1 << 17) + b".", "more than 65536 lists"),
-        (b"\x8c\x05posix\x8c\x06system\x93.", "it names posix.system"),
-        (b"(c__main__\nX\n}b.", "it names __main__.X"),
+        (b"\x8c\x05posix\x8c\x06system\x93.", "it refers to posix.system"),
+        (b"(c__main__\nX\n}b.", "it refers to __main__.X"),
         (b"ctorch\nFloatStorage\n}\x8c\x06_dtype\x8c\x01Osb.", "refused: it has the pickle opcode BUILD"),
         (b"ctorch\nFloatStorage\nN}\x8c\x06_dtype\x8c\x01Os\x86b.", "refused: it has the pickle opcode BUILD"),
     ],

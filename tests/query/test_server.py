@@ -147,7 +147,7 @@ async def test_stages_come_in_order(url):
 def test_errors_are_those_of_an_index(client, url, local, bundle):
     with pytest.raises(FilterError, match="nothing"):
         client.search(QUERY, where={"nothing": 1})
-    with pytest.raises(UsageError, match="candidates 'nearest' unknown"):
+    with pytest.raises(UsageError, match="candidates 'nearest' are unknown"):
         client.search(QUERY, candidates="nearest")
     with pytest.raises(UsageError, match="does not hand out its bundle"):
         _ = client.bundle

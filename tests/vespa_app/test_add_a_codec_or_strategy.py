@@ -119,9 +119,9 @@ def test_settings_know_both(bundle):
     for change, message in (
         ({"dim": 15}, "codec: halves packs 2 dimensions"),
         ({"layout": "chunks", "candidates": ("length",)}, "layout: chunks cannot have candidates 'length'"),
-        ({"drop_limits": {"length": {"global": 1}}}, "drop_limits.length: 'global' unknown"),
-        ({"thresholds": True}, "thresholds: is of codec binary alone"),
-        ({"metadata": type(SETTINGS.metadata).from_json({"row_count": "long"})}, "metadata.row_count: the name is taken"),
+        ({"drop_limits": {"length": {"global": 1}}}, "drop_limits.length: 'global' is unknown"),
+        ({"thresholds": True}, "thresholds: applies only to codec binary"),
+        ({"metadata": type(SETTINGS.metadata).from_json({"row_count": "long"})}, "metadata.row_count: the name is used"),
     ):
         with pytest.raises(SettingsError, match=message):
             check_settings(dataclasses.replace(SETTINGS, **change))

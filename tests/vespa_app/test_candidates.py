@@ -274,7 +274,7 @@ def test_each_codec_and_strategy_has_its_own_ceiling():
     for codec, strategy in (("binary", "centroid"), ("residual", "pooled"), ("bfloat16", "bm25")):
         best = EFFORTS[codec, strategy][-1]
         assert effort_for(best.recall, codec, strategy) == best
-        with pytest.raises(SettingsError, match=rf"more than was measured of candidates {strategy} with codec {codec}"):
+        with pytest.raises(SettingsError, match=rf"what was measured for candidates {strategy} with codec {codec}"):
             effort_for(best.recall + 0.001, codec, strategy)
 
 
@@ -322,7 +322,7 @@ def test_the_command_line_takes_the_recall_goal(cli, tmp_path):
     done = cli("app", str(bundle), "-o", str(tmp_path / "b"), "--recall", "0.95", "--settings", settings, code=2)
     assert "effort (probes, rerank)" in " ".join(done.stderr.split())
     done = cli("app", str(bundle), "-o", str(tmp_path / "c"), "--recall", "0.95", "--codec", "binary", code=1)
-    assert "more than was measured of candidates centroid with codec binary (0.76)" in " ".join(done.stderr.split())
+    assert "measured for candidates centroid with codec binary (0.76)" in " ".join(done.stderr.split())
 
 
 def test_what_is_known_of_a_strategy_stands_in_its_own_file():
@@ -334,7 +334,7 @@ def test_what_is_known_of_a_strategy_stands_in_its_own_file():
         assert needed <= {"dense", *(name for other in STRATEGIES.values() for name in other.own_fields)}
         assert set(strategy.own_fields) <= needed
     for name in ("centroids", "pooled", "token_bits", "codes", "dense"):
-        with pytest.raises(SettingsError, match=f"setting metadata.{name}: the name is taken"):
+        with pytest.raises(SettingsError, match=f"setting metadata.{name}: th(e|is) name is used"):
             check_settings(dataclasses.replace(SETTINGS, metadata=MetadataSchema({name: FieldType.STRING})))
 
 

@@ -41,7 +41,7 @@ def test_a_missing_file_is_named(package, tmp_path, name):
 
 def test_what_is_no_package(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(SettingsError, match="no application package"):
+        with pytest.raises(SettingsError, match="not an application package"):
             check_package(folder)
 
 

@@ -102,10 +102,10 @@ def test_residual_needs_the_codebook_that_the_settings_name():
     with pytest.raises(SettingsError, match="needs a codebook"):
         codec.encode(rows(1, 16))
     settings = AppSettings(dim=16, query_rows=8, codec="residual", residual_bits=2)
-    assert [*codec.codebook_faults(settings, books(16))] == [("residual_bits", "is 2, and the bundle's codebook has 4")]
+    assert [*codec.codebook_faults(settings, books(16))] == [("residual_bits", "is 2, but the bundle's codebook has 4")]
     settings = AppSettings(dim=16, query_rows=8, codec="binary", thresholds=True)
     ((name, what),) = CODECS["binary"].codebook_faults(settings, NO_CODEBOOKS)
-    assert name == "thresholds" and what.startswith("is true, and the bundle has none")
+    assert name == "thresholds" and what.startswith("is true, but the bundle has no thresholds")
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -131,7 +131,7 @@ def test_document_v1_answers_are_read(name):
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 def test_what_is_no_tensor_is_refused(codec):
-    with pytest.raises(SettingsError, match="no tensor"):
+    with pytest.raises(SettingsError, match="not a tensor"):
         codec.decode({VECTORS: {"type": "tensor", "values": [1, 2]}}, books(8))
     for bad in (np.zeros(8, np.float32), np.full((1, 8), np.nan, np.float32)):
         with pytest.raises(ValueError, match="finite"):

@@ -68,7 +68,7 @@ def test_other_thresholds_are_a_new_feed(bundle, write):
     file = new / "colbert-vespa.json"
     file.write_text(file.read_text().replace('"thresholds": false', '"thresholds": true'))
     assert [(kind, allow, what[:25]) for kind, allow, what in ours(old, new)] == [
-        ("refeed", "refeed", "thresholds false -> true:")
+        ("refeed", "refeed", "thresholds false -> true,")
     ]
 
 
@@ -81,8 +81,8 @@ def test_another_namespace_is_a_new_feed(bundle, write):
 def test_an_embedder_that_goes_breaks_queries(bundle, write):
     with_it, without = write(bundle, "old", embedder=True), write(bundle, "new")
     name = f"colbert_{bundle.sha256[:8]}"
-    assert ours(with_it, without) == [("breaks", "", f"{name} is gone: a query with embed({name}, ...) is refused")]
-    assert ours(without, with_it) == [("live", "", f"may say embed({name}, ...)")]
+    assert ours(with_it, without) == [("breaks", "", f"{name} is removed: a query with embed({name}, ...) is refused")]
+    assert ours(without, with_it) == [("live", "", f"queries may use embed({name}, ...)")]
     exact = write(bundle, "exact", embedder=True, precision="fp32")
     assert [kind for kind, _, _ in ours(with_it, exact)] == ["breaks", "live"]
     assert (exact / f"embedder/colbert_{bundle.sha256[:8]}_fp32.onnx").is_file()
@@ -93,8 +93,8 @@ def test_a_strategy_that_needs_a_new_field_is_a_new_feed(bundle, write):
     [(kind, allow, what), *others] = ours(old, write(bundle, "new", candidates=("hybrid", "bm25")))
     assert (kind, allow) == ("refeed", "")  # what is stored means what it did
     assert what.startswith("candidates hybrid need pooled")
-    gone = "candidates centroid of passage: a query that names it is refused"
-    assert others == [("breaks", "", gone), ("live", "", "candidates auto of passage take hybrid first, no longer centroid")]
+    gone = "candidates centroid of passage is removed: a query that names it is refused"
+    assert others == [("breaks", "", gone), ("live", "", "candidates auto of passage now prefer hybrid instead of centroid")]
     less = ours(old, write(bundle, "less", candidates=("centroid",)))
     assert less == [("breaks", "", gone.replace("centroid", "hybrid"))]
     more = ours(old, write(bundle, "more", candidates=("hybrid", "centroid", "token")))
@@ -111,5 +111,5 @@ def test_added_candidates_need_a_feed_where_they_have_fields(bundle, tmp_path):
 def test_what_is_no_package(bundle, tmp_path):
     good = build_package(bundle, AppSettings(dim=16, query_rows=8)).write(tmp_path / "good")
     for pair in ((tmp_path, good), (good, tmp_path / "absent")):
-        with pytest.raises(SettingsError, match="no application package"):
+        with pytest.raises(SettingsError, match="not an application package"):
             package_changes(*pair)

@@ -74,7 +74,7 @@ def test_products_keep_their_length():
         ({"dense": unit(7)}, "angular", "must be 8 finite numbers, got shape \\[7\\]"),
         ({"dense": unit(8) * np.nan}, "angular", "must be 8 finite numbers"),
         ({"dense": 3 * unit(8)}, "prenormalized-angular", "length 3, .* set it to angular or dotproduct"),
-        ({"dense": 0 * unit(8)}, "angular", "length 0, and no angle"),
+        ({"dense": 0 * unit(8)}, "angular", "length 0"),
     ],
 )
 def test_a_vector_that_does_not_fit_is_refused(given, distance, why):
@@ -122,7 +122,7 @@ def test_joined_candidates_match_what_either_finds():
     assert parts.yql_where == f"({words.yql_where} or {near.yql_where})" and parts.profile == "joined_dense"
     assert {parts.parameters[f"input.query(by_{name})"] for name in ("bm25", "dense")} == {1.0}
     assert strategy_of("bm25+centroid").query(request()).profile == "joined"
-    with pytest.raises(UsageError, match="token join no others"):
+    with pytest.raises(UsageError, match="token cannot be combined"):
         strategy_of("token+dense").query(request())
 
 
@@ -150,32 +150,32 @@ def test_hybrid_asks_for_what_has_a_weight(weights, profile, asked):
     ("change", "why"),
     [
         ({"dense": {}}, "candidates: dense needs a dense model"),
-        ({"candidates": ("centroid",)}, "dense.dense: no candidates ask it"),
+        ({"candidates": ("centroid",)}, "dense.dense: no candidates use it"),
         ({"candidates": ("centroid+exhaustive",)}, "candidates: centroid\\+exhaustive: \\+ joins no 'exhaustive'"),
         ({"candidates": ("dense+dense",)}, "joins a strategy with itself"),
-        ({"candidates": ("dense+near",)}, "'near' unknown"),
+        ({"candidates": ("dense+near",)}, "'near' is unknown"),
         ({"dense": {"Dense": DenseSettings(8)}}, "dense.Dense: the name must be"),
         ({"dense": {"x_explained": DenseSettings(8)}}, "dense.x_explained: the name must"),
         ({"dense": {"dense": DenseSettings(0)}}, "dense.dense.dim: must be from 1"),
         ({"dense": {"dense": DenseSettings(8, links=1)}}, "dense.dense.links: must be from 2"),
-        ({"dense": {"dense": DenseSettings(8, cells="half")}}, "dense.dense.cells: 'half' unknown"),
-        ({"dense": {"dense": DenseSettings(8, distance="euclidean")}}, "dense.dense.distance: 'euclidean' unknown"),
+        ({"dense": {"dense": DenseSettings(8, cells="half")}}, "dense.dense.cells: 'half' is unknown"),
+        ({"dense": {"dense": DenseSettings(8, distance="euclidean")}}, "dense.dense.distance: 'euclidean' is unknown"),
         ({"dense": {"dense": DenseSettings(9, cells="bits")}}, "dense.dense.cells: bits packs 8"),
         (
             {"dense": {"dense": DenseSettings(8, cells="int8", distance="dotproduct")}},
-            "dense.dense.cells: int8 keeps no length",
+            "dense.dense.cells: int8",
         ),
-        ({"fusion": "max"}, "fusion: 'max' unknown; known: rrf, sum"),
-        ({"weights": {"words": 1.0}}, "weights: 'words' unknown"),
+        ({"fusion": "max"}, "fusion: 'max' is unknown; known: rrf, sum"),
+        ({"weights": {"words": 1.0}}, "weights: 'words' is unknown"),
         ({"weights": {"bm25": -1.0}}, "weights.bm25: must be a number"),
         ({"weights": {"bm25": 1e300}}, "weights.bm25: must be a number from 0 to 1,000,000"),
         ({"weights": {"bm25": 0.0}}, "weights: all are 0"),
         ({"dense": {}, "candidates": ("hybrid",)}, "weights.dense: there is no dense model"),
         ({"layout": "chunks", "candidates": ("dense",)}, "layout: chunks cannot have candidates 'dense'"),
-        ({"layout": "chunks", "candidates": ("hybrid",)}, "layout: chunks stores no dense vectors"),
+        ({"layout": "chunks", "candidates": ("hybrid",)}, "layout: chunks cannot store dense vectors"),
         ({"mode": "streaming", "candidates": ("bm25+dense",)}, "mode: streaming .* 'dense'"),
         ({"encoding": "embedder", "candidates": ("bm25+dense",)}, "encoding: embedder .* 'dense'"),
-        ({"metadata": MetadataSchema.from_json({"dense_e5": "long"})}, "metadata.dense_e5: the name is taken"),
+        ({"metadata": MetadataSchema.from_json({"dense_e5": "long"})}, "metadata.dense_e5: the name is used"),
     ],
 )
 def test_settings_that_cannot_work_are_named(change, why):
@@ -188,7 +188,7 @@ def test_a_bundle_must_have_the_model(tmp_path):
     bundle = small_bundle(tmp_path / "bundle", dim=4, dense={"dense": 8})
     for change, why in (
         ({"dense": DENSE}, "dense.e5: .* has no dense model of that name; it has: dense"),
-        ({"dense": {"dense": DenseSettings(9)}}, "dense.dense.dim: is 9, and the vectors of .* have 8"),
+        ({"dense": {"dense": DenseSettings(9)}}, "dense.dense.dim: is 9, but the vectors of .* have 8"),
     ):
         with pytest.raises(SettingsError, match=why):
             build_package(bundle, dataclasses.replace(SETTINGS, **change))
@@ -216,16 +216,17 @@ def test_another_dense_model_means_a_refeed(tmp_path):
     other = dataclasses.replace(SETTINGS, dense={**DENSE, "dense": DenseSettings(8, cells="float")})
     reasons = list(stale_documents(old, Description(other, bundle.sha256, None)))
     assert reasons == [
-        "dense model dense 8 bfloat16 prenormalized-angular -> 8 float prenormalized-angular: its stored vectors mean others"
+        "dense model dense 8 bfloat16 prenormalized-angular -> 8 float prenormalized-angular, which changes the "
+        "meaning of its stored vectors"
     ]
     graph = dataclasses.replace(SETTINGS, dense={**DENSE, "dense": DenseSettings(8, links=32)})
     assert list(stale_documents(old, Description(graph, bundle.sha256, None))) == []
     one = dataclasses.replace(SETTINGS, dense={"dense": DENSE["dense"]})
     before, after = (build_package(bundle, own).write(tmp_path / str(n)) for n, own in enumerate((one, SETTINGS)))
     kinds = {(change.kind, change.what) for change in package_changes(before, after)}
-    assert ("refeed", "candidates dense need dense_e5, and find only documents that are fed from now on") in kinds
+    assert ("refeed", "candidates dense need dense_e5, and will find only documents fed after the change") in kinds
     back = {(change.kind, change.what) for change in package_changes(after, before)}
-    assert ("breaks", "dense model e5 of passage: a query that names it is refused") in back
+    assert ("breaks", "dense model e5 of passage is removed: a query that names it is refused") in back
 
 
 def test_other_weights_are_no_package_without_changes(tmp_path):
@@ -235,7 +236,7 @@ def test_other_weights_are_no_package_without_changes(tmp_path):
     (change,) = [change for change in package_changes(before, after) if change.where == "queries"]
     assert (change.kind, change.vespa) == ("live", False)
     was = f"{SETTINGS.fusion} of bm25 0.5, dense 1 -> {other.fusion} of bm25 2"
-    assert change.what == f"hybrid of passage, where a query does not say: {was}"
+    assert change.what == f"defaults of hybrid in passage: {was}"
 
 
 def test_a_plan_counts_each_model():
@@ -243,7 +244,7 @@ def test_a_plan_counts_each_model():
     assert plan.value("dense vector and HNSW") == 2 * 8 + 2 * 16 * 4 + 12
     assert plan.value("dense_e5 vector and HNSW") == 2 + 2 * 8 * 4 + 12
     assert plan.value("query, bm25+dense") > plan.value("query, hybrid") > 0
-    with pytest.raises(SettingsError, match="candidates 'token' unknown|candidates"):
+    with pytest.raises(SettingsError, match="candidates 'token' are unknown|candidates"):
         make_plan(PlanRequest(1e6, 80, candidates=("bm25+token",)))
 
 
@@ -258,7 +259,7 @@ def test_the_application_has_weights_and_fusion_of_its_own():
     assert index.dense_needed(SearchOptions(candidates="hybrid", dense="e5")) == {"e5": 16}
     assert index.dense_needed(SearchOptions()) == {"dense": 8}  # the first of its candidates
     assert index.dense_needed(SearchOptions(candidates="centroid")) == {}
-    with pytest.raises(UsageError, match="dense model 'bge' unknown at http://node#passage; it has: dense, e5"):
+    with pytest.raises(UsageError, match="dense model 'bge' is unknown at http://node#passage; it has: dense, e5"):
         index.dense_needed(SearchOptions(candidates="dense", dense="bge"))
 
 

@@ -110,7 +110,7 @@ def test_targets_and_folders_that_are_none(app, tmp_path):
     for target in ("dokcer", "localhost:19071"):
         with pytest.raises(UsageError, match="deploy target"):
             deploy(app, target)
-    with pytest.raises(SettingsError, match="no application package"):
+    with pytest.raises(SettingsError, match="not an application package"):
         deploy(tmp_path, "docker")
 
 
@@ -282,7 +282,7 @@ def test_no_command_takes_a_credential():
 
 @pytest.mark.parametrize("target", ["cloud", "cloud-prod"])
 def test_allowed_changes_travel_to_the_cloud_too(cloud, cloud_app, credentials, target):
-    with pytest.raises(UsageError, match="'nonsense' is no change"):
+    with pytest.raises(UsageError, match="'nonsense' is not a change"):
         deploy(cloud_app, target, allow=("nonsense",))
     assert cloud.sent == []
     deploy(cloud_app, target, allow=("field-type-change", "refeed"))
@@ -313,14 +313,14 @@ def test_every_region_of_production_gets_the_description(cloud, regions_app, cre
 
 
 def test_a_region_that_is_not_up_is_named(cloud, regions_app, credentials):
-    with pytest.raises(VespaUnreachable, match="build 3 is not up in aws-eu-west-1a:"):
+    with pytest.raises(VespaUnreachable, match="build 3 is not up in aws-eu-west-1a"):
         deploy(regions_app, "cloud-prod")
 
 
 def test_a_build_that_is_late_names_its_jobs(cloud, regions_app, credentials):
     jobs = [{"jobName": "system-test", "runStatus": "success"}, {"jobName": "staging-test", "runStatus": "running"}]
     cloud.late, cloud.build = True, {"status": "deploying", "jobs": jobs}
-    with pytest.raises(VespaUnreachable, match=r"after 7200 s: waiting for staging-test \(running\); it goes on"):
+    with pytest.raises(VespaUnreachable, match=r"after 7200 s: waiting for staging-test \(running\); it continues"):
         deploy(regions_app, "cloud-prod")
     cloud.build = {"status": "deploying"}
     with pytest.raises(VespaUnreachable, match="after 60 s: waiting for its first job"):
@@ -343,7 +343,7 @@ def test_packages_go_where_they_were_made_for(app, cloud_app, tmp_path):
         (cloud_app, "http://127.0.0.1:9", None, r"has a table \[cloud\]"),
         (hosts, "cloud", None, r"has a table \[cluster\]"),
         (hosts, "cloud-prod", None, r"has a table \[cluster\]"),
-        (cloud_app, "cloud", "http://h:8080", "--query-url is not for --target cloud:"),
+        (cloud_app, "cloud", "http://h:8080", "--query-url does not apply to --target cloud"),
     ):
         for act in (deploy, plan_shipment):
             with pytest.raises(UsageError, match=message):
@@ -351,7 +351,7 @@ def test_packages_go_where_they_were_made_for(app, cloud_app, tmp_path):
 
 
 def test_production_needs_regions(cloud, app, credentials):
-    with pytest.raises(UsageError, match=r"no deployment.xml: name regions in \[cloud\]"):
+    with pytest.raises(UsageError, match=r"no deployment.xml; list regions in \[cloud\]"):
         deploy(app, "cloud-prod")
 
 
@@ -372,7 +372,7 @@ def test_a_dry_run_sends_nothing_and_shows_what_would_be_sent(app, cloud_app, cl
     assert "prepareandactivate" in cli("deploy", str(app), "--dry-run").stdout.replace("\n", "")
     with pytest.raises(UsageError, match="deploy target"):
         plan_shipment(app, "dokcer")
-    with pytest.raises(UsageError, match="no change that is refused otherwise; known: access-control.*refeed"):
+    with pytest.raises(UsageError, match="not a known change; known: access-control.*refeed"):
         plan_shipment(app, "docker", allow=("everything",))
 
 

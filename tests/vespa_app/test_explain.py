@@ -71,9 +71,9 @@ def test_where_vespas_embedder_differs_is_said(bundles, cli, tmp_path):
     differences = package.description.embedder_differences
     assert differences
     text = readme(package)
-    assert f"`colbert_{plain.sha256[:8]}` makes other vectors than the bundle's encoder:" in text
+    assert f"`colbert_{plain.sha256[:8]}` makes vectors that differ from those of the bundle's encoder:" in text
     assert all(f"- {difference}\n" in text for difference in differences)
-    assert "makes other vectors" not in readme(build_package(plain, dataclasses.replace(BASE, embedder=False)))
+    assert "makes vectors that differ" not in readme(build_package(plain, dataclasses.replace(BASE, embedder=False)))
     assert f"- {build_package(trained, BASE).description.embedder_differences[0]}" in readme(build_package(trained, BASE))
     settings = tmp_path / "app.toml"
     settings.write_text(BASE.to_toml())

@@ -120,7 +120,7 @@ def test_the_description_says_what_the_application_is(bundle, tmp_path):
     assert said["bundle_sha256"] == bundle.sha256
     assert said["codebook_sha256"] == bundle.manifest.files["codebooks/residual.npz"].sha256
     assert said["settings"]["candidates"] == ["centroid"]
-    assert said["embedder_differences"] == ["document: Vespa drops punctuation before encoding, the bundle after"]
+    assert said["embedder_differences"] == ["document: Vespa drops punctuation before encoding, but the bundle after"]
 
 
 def test_defaults_follow_the_bundle(bundle, tmp_path):

@@ -43,14 +43,14 @@ def test_a_streaming_query_reads_the_one_group_of_its_filter():
         {"$or": [{"owner": "ann"}, {"year": 1}]},
         {"$not": {"owner": "ann"}},
     ):
-        with pytest.raises(UsageError, match="streams one group a query"):
+        with pytest.raises(UsageError, match="streams one group per query"):
             ask(STREAMING, where)
 
 
 def test_paths_hold_ids_and_groups_of_any_kind():
     assert document_path(PLAIN, "a/b#0", {}) == "/document/v1/colbert/passage/docid/a%2Fb%230"
     assert document_path(STREAMING, "x#0", {"owner": "ann/é"}) == "/document/v1/colbert/passage/group/ann%2F%C3%A9/x%230"
-    with pytest.raises(MetadataError, match="it names the document's group"):
+    with pytest.raises(MetadataError, match="it determines the document's group"):
         document_path(STREAMING, "x#0", {})
 
 

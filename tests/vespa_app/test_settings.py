@@ -52,15 +52,15 @@ def test_toml_round_trip(tmp_path_factory, settings):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "setting codecs: unknown"),
+        ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "setting codecs: is unknown"),
         ("dim = 16", "setting query_rows: is missing"),
         ("dim = '16'\nquery_rows = 8", "setting dim: must be int"),
         ("dim = true\nquery_rows = 8", "setting dim: must be int"),
         ("dim = 16\nquery_rows = 8\ncandidates = 'bm25'", "setting candidates: must be a list, got str"),
         ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 'date'", "metadata type unknown"),
         ("dim = 16\nquery_rows = 8\n[metadata]\nyear = 5", "setting metadata: must be a table"),
-        ("dim = = 16", "not TOML"),
-        ("dim = 16\nquery_rows = 8\n[cluster]\nhosts = ['a']", "setting cluster.hosts: unknown"),
+        ("dim = = 16", "not valid TOML"),
+        ("dim = 16\nquery_rows = 8\n[cluster]\nhosts = ['a']", "setting cluster.hosts: is unknown"),
         ("dim = 16\nquery_rows = 8\n[cluster]\ngroups = '2'", "setting cluster.groups: must be int"),
         ("dim = 16\nquery_rows = 8\n[cluster]\ncontent = [1]", "setting cluster.content\\[0\\]: must be str, got int"),
         ("dim = 16\nquery_rows = 8\n[cloud]\ncontent_nodes = 2", "setting cloud.content_nodes: must be a list, got int"),
@@ -76,7 +76,7 @@ def test_toml_that_is_refused(tmp_path, text, message):
 
 
 def test_toml_that_cannot_be_read(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="cannot read"):
         AppSettings.from_toml(tmp_path / "absent.toml")
 
 
@@ -87,11 +87,11 @@ def with_metadata(*names):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codec": "zip"}, "codec: 'zip' unknown; known: float32, bfloat16, binary"),
+        ({"codec": "zip"}, "codec: 'zip' is unknown; known: float32, bfloat16, binary"),
         ({"candidates": ()}, "candidates: is empty"),
-        ({"candidates": ("bm25", "magic")}, "candidates: 'magic' unknown"),
-        ({"candidates": ("bm25", "bm25")}, "names 'bm25' twice"),
-        ({"codec": "binary", "dim": 20}, "packs 8 dimensions into a byte, and the vectors have 20"),
+        ({"candidates": ("bm25", "magic")}, "candidates: 'magic' is unknown"),
+        ({"candidates": ("bm25", "bm25")}, "'bm25' twice"),
+        ({"codec": "binary", "dim": 20}, "packs 8 dimensions into a byte, but the vectors have 20"),
         ({"dim": 0}, "dim: must be from 1"),
         ({"dim": 10_000}, "dim: must be from 1 to 4096"),
         ({"rerank": 0}, "rerank: must be"),
@@ -102,7 +102,7 @@ def with_metadata(*names):
         ({"schema": "string"}, "reserved by Vespa"),
         *(({"schema": name}, f"setting schema: '{name}': the name is reserved") for name in ("content", "id", "not", "now")),
         ({"paged": True, "candidates": ("token",)}, "setting paged: candidates token keep an HNSW graph"),
-        ({"schema": "colbert_application"}, "taken by the application's description"),
+        ({"schema": "colbert_application"}, "used by the application's description"),
         ({"namespace": "a:b"}, "setting namespace: 'a:b'"),
         (with_metadata("and"), "setting metadata.and: the name is reserved"),
         (with_metadata("Index"), "setting metadata.Index: the name is reserved"),
@@ -111,29 +111,29 @@ def with_metadata(*names):
         (with_metadata("_hidden"), "ASCII letter"),
         (with_metadata("größe"), "ASCII letter"),
         (with_metadata("a} field b"), "ASCII letter"),
-        (with_metadata("text"), "taken by a field of every application"),
-        (with_metadata("Title"), "taken by a field of every application"),
-        (with_metadata("pooled"), "taken by"),
-        (with_metadata("year", "Year"), "taken by metadata field 'year'"),
-        ({"layout": "pages"}, "layout: 'pages' unknown; known: passages, chunks"),
+        (with_metadata("text"), "used by a field of every application"),
+        (with_metadata("Title"), "used by a field of every application"),
+        (with_metadata("pooled"), "used by"),
+        (with_metadata("year", "Year"), "used by metadata field 'year'"),
+        ({"layout": "pages"}, "layout: 'pages' is unknown; known: passages, chunks"),
         ({"encoding": "embedder", "candidates": ("pooled",)}, "embedder leaves no client vectors for candidates 'pooled'"),
         ({"encoding": "embedder", "candidates": ("bm25",), "embedder": False}, "setting embedder is false"),
         (
             {"encoding": "embedder", "candidates": ("bm25",), "codec": "binary", "thresholds": True},
-            "Vespa's embedder cuts bits at 0, and setting thresholds is true",
+            "Vespa's embedder cuts bits at 0, but setting thresholds is true",
         ),
         ({"encoding": "embedder", "candidates": ("bm25",), "codec": "residual"}, "embedder cannot make codec 'residual'"),
         ({"layout": "chunks", "codec": "residual"}, "chunks cannot store codec 'residual'"),
         ({"layout": "chunks", "candidates": ("token",)}, "chunks cannot have candidates 'token'"),
-        ({"mode": "streaming", "candidates": ("pooled",)}, "keeps no index for candidates 'pooled'"),
-        ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is no metadata field"),
-        ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is no metadata field"),
-        ({"group_field": "kind"}, "group_field: is for mode streaming alone"),
-        ({"indexes": {"notes": {"dim": 8}}}, "setting indexes.notes.dim: unknown"),
+        ({"mode": "streaming", "candidates": ("pooled",)}, "has no index for candidates 'pooled'"),
+        ({"mode": "streaming", "candidates": ("bm25",)}, "group_field: '' is not a metadata field"),
+        ({"mode": "streaming", "candidates": ("bm25",), "group_field": "tags"}, "group_field: 'tags' is not a metadata field"),
+        ({"group_field": "kind"}, "group_field: applies only to mode streaming"),
+        ({"indexes": {"notes": {"dim": 8}}}, "setting indexes.notes.dim: is unknown"),
         ({"indexes": {"notes": {"codec": 1}}}, "setting indexes.notes.codec: must be str"),
-        ({"indexes": {"notes": {"codec": "zip"}}}, "^setting indexes.notes.codec: 'zip' unknown"),
+        ({"indexes": {"notes": {"codec": "zip"}}}, "^setting indexes.notes.codec: 'zip' is unknown"),
         ({"indexes": {"Notes": {}}}, "^setting indexes.Notes: 'Notes'"),
-        ({"indexes": {"passage": {}}}, "indexes.passage: the name is taken"),
+        ({"indexes": {"passage": {}}}, "indexes.passage: the name is used"),
     ],
 )
 def test_settings_that_are_refused(change, message):
@@ -145,8 +145,8 @@ def test_settings_that_are_refused(change, message):
     ("table", "message"),
     [
         ("codec = 1", "setting indexes.notes.codec: must be str"),
-        ("codec = 'zip'", "setting indexes.notes.codec: 'zip' unknown"),
-        ("colour = 1", "setting indexes.notes.colour: unknown"),
+        ("codec = 'zip'", "setting indexes.notes.codec: 'zip' is unknown"),
+        ("colour = 1", "setting indexes.notes.colour: is unknown"),
     ],
 )
 def test_an_error_in_a_further_index_names_its_table_and_the_file(tmp_path, table, message):
@@ -205,8 +205,8 @@ def test_a_further_index_inherits_the_limits_of_the_candidates_it_has():
         ({"keep_rank_count": 100}, "keep_rank_count: must be 0 or from rerank"),
         ({"keep_rank_count": -1}, "keep_rank_count: must be"),
         ({"drop_limits": {"bm26": {"first": 1}}}, "drop_limits.bm26: these candidates are not in setting candidates"),
-        ({"drop_limits": {"bm25": {"global": 1}}}, "drop_limits.bm25: 'global' unknown; known: first, second"),
-        ({"drop_limits": {"exhaustive": {"second": 1}}}, "drop_limits.exhaustive: 'second' unknown; known: first"),
+        ({"drop_limits": {"bm25": {"global": 1}}}, "drop_limits.bm25: 'global' is unknown; known: first, second"),
+        ({"drop_limits": {"exhaustive": {"second": 1}}}, "drop_limits.exhaustive: 'second' is unknown; known: first"),
         (
             {"candidates": ("bm25+centroid", "dense"), "drop_limits": {"bm25+centroid": {"second": 1}}},
             "drop_limits.bm25\\+centroid: joined candidates have no limits",
@@ -223,7 +223,7 @@ def test_limits_that_make_no_sense(change, message):
 def test_a_bundle_without_a_model_says_what_it_cannot_be_for(tmp_path):
     bundle = ready_bundle(tmp_path / "bundle")
     assert check_bundle(bundle, default_settings(bundle, MetadataSchema({}))) is None
-    with pytest.raises(SettingsError, match="setting embedder: .* has no model for Vespa's embedder: set embedder = false"):
+    with pytest.raises(SettingsError, match="setting embedder: .* has no model for Vespa's embedder"):
         check_bundle(bundle, AppSettings(dim=16, query_rows=32))
     raw = ready_bundle(tmp_path / "raw", normalized=False)
     fitting = default_settings(raw, MetadataSchema({}))

@@ -34,7 +34,7 @@ def test_new_strategies_are_no_hindrance(write):
 
 def test_another_index_is_refused_before_anything_is_sent(write, bundle, tmp_path):
     old, new = write("old"), write("new", schema="other")
-    fault = "tests/staging-setup/feed.json feeds index other, and the running application has passage"
+    fault = "tests/staging-setup/feed.json feeds index other, but the running application has passage"
     assert staging_fault(new, check_package(old)) == fault
     assert fault in [change.what for change in package_changes(old, new) if change.kind == "breaks"]
     with pytest.raises(UsageError, match=f"nothing was sent: {fault}.*app --beside"):
@@ -49,9 +49,7 @@ def test_a_field_that_was_added_by_hand_is_named(write):
     test = json.loads(file.read_text())
     test["steps"][0]["request"]["body"]["fields"]["colour"] = "red"
     file.write_text(json.dumps(test))
-    assert "feeds field colour, which index passage of the running application has not" in staging_fault(
-        new, check_package(old)
-    )
+    assert "feeds field colour, which index passage of the running application lacks" in staging_fault(new, check_package(old))
     for text in ("no JSON", "[]", '{"steps": [{"request": {"uri": "/", "body": {"fields": {}}}}]}'):
         file.write_text(text)
         assert staging_fault(new, check_package(old)) is None

@@ -29,7 +29,7 @@ def packages(tmp_path):
 def test_another_bundle_over_a_running_index_is_refused_before_anything_is_sent(server, packages):
     deploy_to(server, packages[0])
     server.package = b""
-    with pytest.raises(UsageError, match=r"running index passage mean nothing: another bundle.*--beside OLD.*--allow refeed"):
+    with pytest.raises(UsageError, match=r"running index passage: another bundle.*--beside OLD.*--allow refeed"):
         deploy_to(server, packages[1])
     assert server.package == b""
     said = []

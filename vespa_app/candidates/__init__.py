@@ -34,14 +34,16 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def strategy_of(candidates: str) -> Strategy:
-    """Of a name, or several joined by `+`."""
+    """Return the strategy of a name, or of several joined by `+`."""
     parts = parts_of(candidates)
     return STRATEGIES[candidates] if len(parts) == 1 else JoinedCandidates(parts)
 
 
 def strategies_of(settings: AppSettings) -> list[Strategy]:
-    """All that an index has fields and rank profiles of: those that its candidates name, alone or joined, and where several can
-    be joined, what joins them."""
+    """Return all strategies that an index has fields and rank profiles for.
+
+    These are the ones that its candidates name, alone or joined, and if several can be joined, the one that joins them.
+    """
     names = dict.fromkeys(part for candidates in settings.candidates for part in parts_of(candidates))
     joined = [JoinedCandidates()] if len(joined_parts(settings)) > 1 else []
     return [*(STRATEGIES[name] for name in names), *joined]

@@ -1,9 +1,9 @@
-"""What a candidate strategy is: schema fields, rank profiles, what a document carries, what a query asks.
+"""The interface of a candidate strategy: schema fields, rank profiles, what a document carries, what a query requests.
 
 Rank profiles inherit `late_interaction` (schema.py), which declares query(qt) and the function `max_sim`. The relevance of
-every hit is its MaxSim (in `hybrid` the fused score) as long as a query asks for no more hits than it reranks. Match features
-explain it: `firstPhase` is what the first phase gave it, `words` its BM25, `dense_similarity` that of a dense model, `max_sim`
-its MaxSim where that is not the score. Of every profile there is a twin, `NAME_explained`, whose match feature
+every hit is its MaxSim (in `hybrid` the fused score) as long as a query requests no more hits than it reranks. Match
+features explain it: `firstPhase` is the score of the first phase, `words` its BM25, `dense_similarity` that of a dense
+model, `max_sim` its MaxSim if that is not the score. Every profile has a variant `NAME_explained`, whose match feature
 `best_similarities` is what each query row found in the passage.
 """
 
@@ -56,8 +56,8 @@ Parameter: TypeAlias = str | int | float | bool | Mapping[str, object]
 BASE_PROFILE = "late_interaction"
 MAXSIM = "max_sim"
 BEST = "best_similarities"  # function and match feature: tensor(qt{})
-EXPLAINED = "_explained"  # ending of the profiles that have it
-CANDIDATE_SCORE = "firstPhase"  # match feature: what the first phase gave a hit
+EXPLAINED = "_explained"  # suffix of the profiles that have it
+CANDIDATE_SCORE = "firstPhase"  # match feature: the score of the first phase
 
 
 class Centroids(Protocol):
@@ -65,22 +65,30 @@ class Centroids(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of centroids."""
+        """Return the number of centroids."""
         ...
 
     @property
-    def lookup(self) -> Lookup: ...
+    def lookup(self) -> Lookup:
+        """Return a lookup of the centroids nearest to rows."""
 
     def assign_near(self, vectors: Matrix, token_ids: TokenIds | None = None) -> NDArray[np.integer]:
-        """A near centroid of each row: `[t, d]` -> `[t]`. token_ids: as Codebook."""
+        """Return a near centroid of each row: `[t, d]` -> `[t]`. token_ids: as in Codebook."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """What document_fields may need besides the vectors: what the bundle has, the settings, the centroid of each row and its
-    vocabulary id where they are known, the vector of each dense model by name, and the encoding of candidates pooled where the
-    bundle has parameters of it."""
+    """What `document_fields` may need besides the vectors.
+
+    Attributes:
+        codebook: the bundle's, if it has one.
+        thresholds: the bundle's, if it has some.
+        settings: settings of the application.
+        codes: centroid of each row, if known.
+        token_ids: vocabulary id of each row, if known.
+        dense: vector of each dense model by name.
+    """
 
     codebook: Centroids | None = None
     thresholds: Thresholds | None = None
@@ -93,10 +101,20 @@ class DocumentContext:
 
 @dataclass(frozen=True)
 class StrategyRequest:
-    """One query. rows: `[q, d]` float32. text: of the query where there is one. rerank: how many candidates get a MaxSim score
-    at most, in the whole cluster. codebook, thresholds, one_vector: of the bundle, for strategies that need them.
-    weights, fusion: of the strategy that fuses scores, by name, each weight above 0. model, dense: name of the dense
-    model that is asked, and its vector of the query."""
+    """One query.
+
+    Attributes:
+        rows: `[q, d]` float32.
+        text: the query's text, if there is one.
+        rerank: most candidates that get a MaxSim score, in the whole cluster.
+        settings: settings of the application.
+        codebook: the bundle's, for strategies that need it.
+        thresholds: the bundle's, for strategies that need them.
+        weights: weights of fused scores by name, each above 0.
+        fusion: how scores are fused.
+        model: name of the dense model that is used.
+        dense: its vector of the query.
+    """
 
     rows: Matrix
     text: str | None
@@ -112,20 +130,31 @@ class StrategyRequest:
 
     @functools.cached_property
     def lists(self) -> tuple[I32, Matrix, Matrix]:
-        """Ids, similarities and gains `[q, probes]` of the centroids near each row, as Lookup.lists has them, looked up once
-        however many parts of a query need them. Raises: SettingsError where there is no codebook."""
+        """Return ids, similarities and gains `[q, probes]` of the centroids near each row, as in `Lookup.lists`.
+
+        They are computed once for all parts of a query.
+
+        Raises:
+            SettingsError: if there is no codebook.
+        """
         codebook = codebook_of(self.codebook)
         return codebook.lookup.lists(self.rows, min(self.settings.probes, codebook.size))
 
     @property
     def targets(self) -> int:
-        """Candidates that HNSW and BM25 are asked for: never fewer than are reranked."""
+        """Return how many candidates HNSW and BM25 must find: never fewer than are reranked."""
         return max(self.rerank, self.settings.target_hits)
 
 
 @dataclass(frozen=True)
 class QueryParts:
-    """yql_where: what to match, in parentheses. parameters: of the query request. profile: the rank profile."""
+    """The parts of a query that a strategy decides.
+
+    Attributes:
+        yql_where: what to match, in parentheses.
+        parameters: of the query request.
+        profile: the rank profile.
+    """
 
     yql_where: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -133,12 +162,16 @@ class QueryParts:
 
 
 class Strategy(abc.ABC):
-    """How candidates are found, as a strategy without fields of its own does it; others say what differs.
+    """How candidates are found. The base class is a strategy without its own fields; others override what differs.
 
-    about: what its rank profiles are for, in one line of the package's README. own_fields: names of the schema fields that are
-    its, whatever the settings; no metadata field may have them. of_vectors: its documents carry something that the client makes
-    of their token vectors. of_chunks: it finds documents of layout `chunks`. phases: of its rank profile, whose hits a limit
-    may drop.
+    Attributes:
+        name: its name.
+        about: purpose of its rank profiles, in one line of the package's README.
+        own_fields: names of the schema fields that belong to it with any settings; no metadata field may have them.
+        needs_codebook: whether it needs the bundle's codebook.
+        of_vectors: its documents carry something that the client makes from their token vectors.
+        of_chunks: it finds documents of layout `chunks`.
+        phases: phases of its rank profile whose hits a limit may drop.
     """
 
     name: str
@@ -150,41 +183,41 @@ class Strategy(abc.ABC):
     phases: tuple[str, ...] = ("first", "second")
 
     def fields(self, settings: AppSettings) -> str:
-        """Schema fields of this strategy, indented for the document block; may be empty."""
+        """Return the schema fields of this strategy, indented for the document block; may be empty."""
         return ""
 
     def vectors_lines(self, settings: AppSettings) -> str:
-        """Lines of this strategy in the field `vectors`; may be empty."""
+        """Return the lines of this strategy in the field `vectors`; may be empty."""
         return ""
 
     @abc.abstractmethod
     def profile(self, settings: AppSettings) -> str:
-        """The rank profiles of this strategy: its own name, and others that begin with it."""
+        """Return the rank profiles of this strategy: its own name, and others that begin with it."""
 
     def explained(self, settings: AppSettings) -> str:
-        """Their twins that explain the scores."""
+        """Return the variants of the profiles that explain the scores."""
         return explained_profile(self.name)
 
     def faults(self, settings: AppSettings) -> Iterator[str]:
-        """What settings lack that have it among their candidates."""
+        """Yield what is missing in settings that have it among their candidates."""
         yield from ()
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        """What the feeder adds to each document. vectors: `[t, d]`."""
+        """Return what the feeder adds to each document. vectors: `[t, d]`."""
         return {}
 
     @abc.abstractmethod
     def query(self, request: StrategyRequest) -> QueryParts:
-        """What a request asks for."""
+        """Return the parts of a query."""
 
 
 def declared_fields(strategy: Strategy, settings: AppSettings) -> frozenset[str]:
-    """Names of the schema fields that a strategy needs with these settings, its own or another's."""
+    """Return the names of the schema fields that a strategy needs with these settings, its own or another's."""
     return frozenset(re.findall(r"^ *field (\w+) ", strategy.fields(settings), re.MULTILINE))
 
 
 def explained_profile(name: str, more_features: str = "") -> str:
-    """The twin of a profile that says what each query row found."""
+    """Return the variant of a profile that reports what each query row found."""
     return f"""\
     rank-profile {name}{EXPLAINED} inherits {name} {{
         match-features: {CANDIDATE_SCORE} {BEST}{more_features}
@@ -193,14 +226,20 @@ def explained_profile(name: str, more_features: str = "") -> str:
 
 
 def codebook_of(codebook: Centroids | None) -> Centroids:
-    """Raises: SettingsError where there is none."""
+    """Return the codebook.
+
+    Raises:
+        SettingsError: if there is none.
+    """
     if codebook is None:
-        raise SettingsError("candidates centroid need a codebook: export the bundle with --sample, then `colbert-vespa app`")
+        raise SettingsError(
+            "candidates centroid need a codebook; export the bundle with --sample, then run `colbert-vespa app`"
+        )
     return codebook
 
 
 def first_phase(settings: AppSettings, name: str, expression: str) -> str:
-    """Of candidates `name`."""
+    """Return the first phase of candidates `name`."""
     kept = f"            total-keep-rank-count: {settings.keep_rank_count}\n" if settings.keep_rank_count else ""
     return f"""\
         first-phase {{
@@ -210,13 +249,13 @@ def first_phase(settings: AppSettings, name: str, expression: str) -> str:
 
 
 def drop_limit(settings: AppSettings, name: str, phase: str) -> str:
-    """The line of a phase that makes no hit of what scores no more; may be empty."""
+    """Return the line of a phase that drops hits with too low a score; may be empty."""
     limit = settings.drop_limits.get(name, {}).get(phase)
     return "" if limit is None else f"            rank-score-drop-limit: {float(limit)!r}\n"
 
 
 def second_phase(settings: AppSettings, name: str) -> str:
-    """The profile of candidates `name` that reranks ends so. The count is overridden by each query."""
+    """Return the second phase of candidates `name`, which reranks. Each query overrides the count."""
     return f"""\
         second-phase {{
 {drop_limit(settings, name, "second")}            total-rerank-count: {settings.rerank}
@@ -226,24 +265,24 @@ def second_phase(settings: AppSettings, name: str) -> str:
 
 
 def rerank_parameters(request: StrategyRequest) -> dict[str, Parameter]:
-    """query(qt) of a query that has rows, and how many candidates of the whole cluster get a MaxSim score."""
+    """Return query(qt) of a query with rows, and how many candidates of the whole cluster get a MaxSim score."""
     rows: dict[str, Parameter] = {"input.query(qt)": tensor_hex(request.rows)} if len(request.rows) else {}
     return rows | {"ranking.secondPhase.totalRerankCount": request.rerank}
 
 
 def tensor_hex(rows: Matrix) -> dict[str, object]:
-    """`[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
+    """Return `[q, d]` as a value of tensor<float>(qt{}, x[d]): labels are row numbers, cells big-endian hex."""
     text, width = vector_hex(rows), 8 * rows.shape[1]
     return {str(number): text[number * width : (number + 1) * width] for number in range(len(rows))}
 
 
 def vector_hex(vector: Matrix) -> str:
-    """`[d]` as the cells of tensor<float>(x[d]): big-endian hex."""
+    """Return `[d]` as the cells of tensor<float>(x[d]): big-endian hex."""
     return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
 
 
 def hnsw_lines(links: int, explore: int, distance: str) -> str:
-    """A field's HNSW graph, indented for it."""
+    """Return the lines of a field's HNSW graph, indented for it."""
     return f"""\
             attribute {{
                 distance-metric: {distance}

@@ -27,19 +27,22 @@ WORDS_FUNCTION = f"""\
 
 
 def words(request: StrategyRequest) -> str:
-    """Matches the query text, which travels as the parameter `text`: it is never part of the YQL.
+    """Return a clause that matches the query text, which is sent as the parameter `text`, never as part of the YQL.
 
-    `and !(false)` makes a text without words match nothing; alone it would be an error.
+    `and !(false)` makes a text without words match nothing; by itself it would be an error.
     """
     return f'(({{grammar:"tokenize",targetHits:{request.targets},defaultIndex:"default"}}userInput(@text)) and !(false))'
 
 
 class Bm25Candidates(Strategy):
+    """The strategy `bm25`."""
+
     name = "bm25"
     about = "candidates that share words with the query; MaxSim over the best"
     of_vectors = False
 
     def profile(self, settings: AppSettings) -> str:
+        """Return its rank profile."""
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
 {WORDS_FUNCTION}{first_phase(settings, self.name, WORDS)}{second_phase(settings, self.name)}\
@@ -48,9 +51,11 @@ class Bm25Candidates(Strategy):
 """
 
     def explained(self, settings: AppSettings) -> str:
+        """Return the variant that explains the scores."""
         return explained_profile(self.name, f" {WORDS}")
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         if request.text is None:
             raise UsageError("candidates bm25 need a query text")
         return QueryParts(words(request), rerank_parameters(request) | {"text": request.text}, self.name)

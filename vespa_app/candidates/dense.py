@@ -1,9 +1,9 @@
-"""Candidates `dense`: the nearest by the vector of a dense model of the bundle, one a passage, in an HNSW graph.
+"""Candidates `dense`: the nearest passages by a vector of a dense model of the bundle, one per passage, in an HNSW graph.
 
-Each model has a field and a rank profile of its own: `dense` for the model of that name, `dense_NAME` for others. The first
-score is the cosine of query and passage, or their product (distance dotproduct), computed for whatever another strategy finds
-too. Cells `int8` keep a vector's direction, each scaled to its own largest cell; of `bits`, HNSW compares bits with bits, and
-the score compares the query's floats with bits that stand for 1 and -1.
+Each model has its own field and rank profile: `dense` for the model of that name, `dense_NAME` for others. The first score
+is the cosine of query and passage, or their product (distance dotproduct), also computed for passages that another strategy
+finds. Cells `int8` keep a vector's direction, each scaled to its own largest cell. With `bits`, HNSW compares bits with
+bits, and the score compares the query's floats with bits that stand for 1 and -1.
 """
 
 from __future__ import annotations
@@ -62,20 +62,24 @@ CELLS: Mapping[str, tuple[str, int]] = {  # Vespa's cells, and how many dimensio
     "bits": ("int8", 8),
 }
 _BYTES = {"float": 4, "bfloat16": 2, "int8": 1}
-_METRICS = {"int8": "angular", "bits": "hamming"}  # of cells that are not the model's own numbers
+_METRICS = {"int8": "angular", "bits": "hamming"}  # for cells that are not the model's own numbers
 _LENGTH_TOLERANCE = 0.01
 _LARGEST = 127  # of int8
 
 
 class DenseCandidates(Strategy):
+    """The strategy `dense`."""
+
     name = "dense"
     about = "candidates near the query by a dense model (HNSW); MaxSim over the best"
     of_chunks = False
 
     def fields(self, settings: AppSettings) -> str:
+        """Return a field per dense model."""
         return "".join(_field(model, own) for model, own in settings.dense.items())
 
     def profile(self, settings: AppSettings) -> str:
+        """Return a rank profile per dense model."""
         return "".join(self._profile(settings, model) for model in settings.dense)
 
     def _profile(self, settings: AppSettings, model: str) -> str:
@@ -87,14 +91,20 @@ class DenseCandidates(Strategy):
 """
 
     def explained(self, settings: AppSettings) -> str:
+        """Return the variants that explain the scores."""
         return "".join(explained_profile(dense_field(model), f" {DENSE}") for model in settings.dense)
 
     def faults(self, settings: AppSettings) -> Iterator[str]:
+        """Yield what is missing in the settings."""
         if not settings.dense:
-            yield f"{self.name} needs a dense model: a table [dense.NAME], of a bundle exported with --dense"
+            yield f"{self.name} needs a dense model: add a table [dense.NAME], for a bundle exported with --dense"
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
-        """Raises: MetadataError where a vector is missing or not as the settings have it."""
+        """Return a document's vectors.
+
+        Raises:
+            MetadataError: if a vector is missing or does not fit the settings.
+        """
         models = context.settings.dense if context.settings else {}
         return {
             dense_field(model): {"values": encoded_dense(_checked(context.dense, model, own), own)}
@@ -102,17 +112,18 @@ class DenseCandidates(Strategy):
         }
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         parameters = rerank_parameters(request) | dense_parameters(request)
         return QueryParts(nearest_dense(request), parameters, dense_field(request.model))
 
 
 def dense_field(model: str) -> str:
-    """The schema field of a model, and the name of its rank profile."""
+    """Return the schema field of a model, which is also the name of its rank profile."""
     return DEFAULT_MODEL if model == DEFAULT_MODEL else f"{DEFAULT_MODEL}_{model}"
 
 
 def dense_input(model: str) -> str:
-    """The query input with a model's vector of floats."""
+    """Return the query input with a model's vector of floats."""
     return f"q_{dense_field(model)}"
 
 
@@ -121,13 +132,13 @@ def _bits_input(model: str) -> str:
 
 
 def input_sizes(settings: AppSettings) -> dict[str, int]:
-    """Of the query inputs of dense models, by name."""
+    """Return the sizes of the query inputs of dense models, by name."""
     floats = {dense_input(model): own.dim for model, own in settings.dense.items()}
     return floats | {_bits_input(model): own.dim // 8 for model, own in settings.dense.items() if own.cells == "bits"}
 
 
 def dense_type(own: DenseSettings) -> str:
-    """Of a model's field."""
+    """Return the tensor type of a model's field."""
     cells, packed = CELLS[own.cells]
     return f"tensor<{cells}>(x[{own.dim // packed}])"
 
@@ -142,7 +153,7 @@ def _field(model: str, own: DenseSettings) -> str:
 
 
 def dense_declarations(settings: AppSettings, model: str, more_inputs: str = "") -> str:
-    """Inputs of a rank profile that asks a model, and the function of its score."""
+    """Return the inputs of a rank profile that uses a model, and the function of its score."""
     own = settings.dense[model]
     bits = f"            query({_bits_input(model)}) {dense_type(own)}\n" if own.cells == "bits" else ""
     return f"""\
@@ -165,13 +176,18 @@ def _score(model: str, own: DenseSettings) -> str:
 
 
 def nearest_dense(request: StrategyRequest) -> str:
+    """Return the nearest-neighbour clause."""
     own = request.settings.dense[request.model]
     name = (_bits_input if own.cells == "bits" else dense_input)(request.model)
     return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({dense_field(request.model)}, {name}))"
 
 
 def dense_parameters(request: StrategyRequest) -> dict[str, Parameter]:
-    """Raises: UsageError without the query's vector."""
+    """Return the parameters of a query with a dense vector.
+
+    Raises:
+        UsageError: if the query has no vector.
+    """
     if request.dense is None or request.model not in request.settings.dense:
         raise UsageError("candidates dense need the query's vector of a dense model")
     own = request.settings.dense[request.model]
@@ -183,7 +199,7 @@ def dense_parameters(request: StrategyRequest) -> dict[str, Parameter]:
 
 
 def encoded_dense(vector: Vector, own: DenseSettings) -> str:
-    """`[dim]` as the cells of its field, in hex."""
+    """Return `[dim]` as the cells of its field, in hex."""
     row = np.asarray(vector, np.float32) if own.distance == "dotproduct" else _unit(vector)
     if own.cells == "bits":
         return np.packbits(row > 0).tobytes().hex()
@@ -196,7 +212,12 @@ def encoded_dense(vector: Vector, own: DenseSettings) -> str:
 
 
 def decoded_dense(cells: object, own: DenseSettings) -> Vector:
-    """`[dim]` of what a field holds: hex, or a list of numbers. Raises: ValueError, TypeError."""
+    """Return `[dim]` from the content of a field: hex, or a list of numbers.
+
+    Raises:
+        ValueError: if it has another size.
+        TypeError: if it is neither.
+    """
     raw: NDArray[Any]
     if not isinstance(cells, str):
         raw = np.asarray(cells, np.float32 if own.cells in ("float", "bfloat16") else np.int8)
@@ -212,13 +233,17 @@ def decoded_dense(cells: object, own: DenseSettings) -> Vector:
 
 
 def bytes_of(own: DenseSettings) -> float:
-    """Of a stored vector."""
+    """Return the bytes of a stored vector."""
     cells, packed = CELLS[own.cells]
     return own.dim / packed * _BYTES[cells]
 
 
 def check_dense(given: Mapping[str, Vector], settings: AppSettings) -> None:
-    """Of a passage. Raises: MetadataError where a vector is missing or not as the settings have it."""
+    """Check the dense vectors of a passage.
+
+    Raises:
+        MetadataError: if a vector is missing or does not fit the settings.
+    """
     for model, own in settings.dense.items():
         _checked(given, model, own)
 
@@ -233,11 +258,13 @@ def _checked(given: Mapping[str, Vector], model: str, own: DenseSettings) -> Vec
     length = float(np.linalg.norm(vector))
     if own.distance == "prenormalized-angular" and not abs(length - 1) <= _LENGTH_TOLERANCE:
         raise MetadataError(
-            f"the vector of dense model {model!r} has length {length:.4g}, and dense.{model}.distance is for length 1: "
-            "set it to angular or dotproduct"
+            f"the vector of dense model {model!r} has length {length:.4g}, but dense.{model}.distance needs length "
+            f"1; set it to angular or dotproduct"
         )
     if own.distance == "angular" and not length > 0:
-        raise MetadataError(f"the vector of dense model {model!r} has length 0, and no angle: leave the document out")
+        raise MetadataError(
+            f"the vector of dense model {model!r} has length 0, so it has no angle; remove the document or its vector"
+        )
     return vector
 
 

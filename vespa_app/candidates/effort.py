@@ -1,8 +1,9 @@
-"""How hard to look for a recall goal, and with which codec, from what was measured (performance/notes.md, benchmarks/vespa.py).
+"""The effort and codec needed for a recall goal, from measurements (performance/notes.md, benchmarks/vespa.py).
 
-Each pair of codec and strategy has its own ceiling: what the codec has lost, no effort finds. `centroid` is of a codebook as
-`export --documents` makes it for that many passages, counted from float32 vectors (benchmarks/centroids.py). Of bfloat16 it is
-.002 less, of residual and binary that times what the codec finds by `exhaustive`: within .005 of what a node found, or below.
+Each pair of codec and strategy has its own ceiling: no effort finds what the codec has lost. `centroid` assumes a codebook
+made by `export --documents` for that many passages, counted from float32 vectors (benchmarks/centroids.py). bfloat16
+reaches .002 less; residual and binary reach that times what the codec finds by `exhaustive`: within .005 of what a node
+found, or below.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from vespa_app.settings import AppSettings
 __all__ = ["EFFORTS", "MeasuredEffort", "codec_for", "effort_for"]
 
 _PROBES, _RERANK = AppSettings.probes, AppSettings.rerank
-_BITS = 4  # of residual, in all that was measured
+_BITS = 4  # residual bits in all measurements
 
 
 @dataclass(frozen=True)
 class MeasuredEffort:
-    """recall: share of the exact top 10 that was found, among 60,000 passages. probes, rerank: the settings
-    that found it; a strategy that has no use for one leaves it as it is."""
+    """A measured effort.
+
+    Attributes:
+        recall: share of the exact top 10 that was found, among 60,000 passages.
+        probes: the setting that found it; unchanged for a strategy that does not use it.
+        rerank: the setting that found it.
+    """
 
     recall: float
     probes: int = _PROBES
     rerank: int = _RERANK
 
 
-# by codec and strategy, least effort first. hybrid is ordered by another score, and has no recall of MaxSim's order
+# by codec and strategy, least effort first. hybrid is ordered by another score, so its recall of MaxSim's order is undefined
 EFFORTS: Mapping[tuple[str, str], tuple[MeasuredEffort, ...]] = {
     ("float32", "centroid"): (
         MeasuredEffort(0.961, 16, 200),
@@ -80,9 +86,10 @@ EFFORTS: Mapping[tuple[str, str], tuple[MeasuredEffort, ...]] = {
 
 
 def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> MeasuredEffort:
-    """The least effort that found so much. bits: of codec residual.
+    """Return the least effort that reached this recall. bits: of codec residual.
 
-    Raises: SettingsError where none did, or the pair was not measured; it names the best that was.
+    Raises:
+        SettingsError: if none did, or the pair was not measured; the message names the best that was.
     """
     _check(recall)
     measured = _measured(codec, strategy, bits)
@@ -92,20 +99,21 @@ def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> M
     if not measured:
         what = f"{codec} of {bits} bits" if codec == "residual" and bits != _BITS else codec
         raise SettingsError(
-            f"recall {recall:g}: candidates {strategy} with codec {what} were not measured; {_best(strategy)}; "
-            "leave --recall out, and set probes and rerank"
+            f"recall {recall:g}: candidates {strategy} with codec {what} were not measured; {_best(strategy)}; omit "
+            f"--recall, and set probes and rerank"
         )
     found = max(effort.recall for effort in measured)
     raise SettingsError(
-        f"recall {recall:g} is more than was measured of candidates {strategy} with codec {codec} ({found:g}); "
+        f"recall {recall:g} exceeds what was measured for candidates {strategy} with codec {codec} ({found:g}); "
         f"{_best(strategy)}"
     )
 
 
 def codec_for(recall: float, strategy: str, dim: int, bits: int | None) -> str:
-    """The codec of the least memory that reaches the goal. bits: of the bundle's codebook; None where it has none.
+    """Return the codec of the least memory that reaches the goal. bits: of the bundle's codebook; None if it has none.
 
-    Raises: SettingsError where none does.
+    Raises:
+        SettingsError: if none does.
     """
     _check(recall)
     able = (name for name, codec in CODECS.items() if not (codec.needs_codebook and bits is None))
@@ -126,7 +134,7 @@ def _check(recall: float) -> None:
 
 
 def _best(strategy: str) -> str:
-    """The best that was measured: of this strategy, or where it was not, of all that keep an index."""
+    """Return the best measurement: of this strategy or, if it was not measured, of all that keep an index."""
     pairs = [pair for pair in EFFORTS if pair[1] == strategy] or [pair for pair in EFFORTS if pair[1] != "exhaustive"]
     effort, codec, name = max(((EFFORTS[pair][-1], *pair) for pair in pairs), key=lambda found: found[0].recall)
     text = f"the best measured is {effort.recall:g}, of {name} with codec {codec}"

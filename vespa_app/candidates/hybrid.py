@@ -1,10 +1,10 @@
-"""Candidates `hybrid`: what MaxSim's own candidates (`centroid`, or `pooled` in an application without it), words and a dense
-model find, ordered by their scores fused: those that a query gives a weight.
+"""Candidates `hybrid`: found by MaxSim's own candidates, words and a dense model, and ordered by fused scores.
 
-The fusion is made over the whole cluster's candidates, in the global phase, and is the score of a hit: by `rrf` the sum of
-weight / (60 + rank) in each order, by `sum` that of weight * (score - least) / (greatest - least). A passage without a word of
-the query is in no order of words. The match features `max_sim`, `words` and `dense_similarity` have the scores. Profile `fused`
-is for queries that give MaxSim no weight, and computes none.
+MaxSim's own candidates are `centroid`, or `pooled` in an application without it. Only scores to which a query gives a
+weight take part. Scores are fused over the whole cluster's candidates, in the global phase, and the result is the score of
+a hit: by `rrf` the sum of weight / (60 + rank) in each order, by `sum` that of weight * (score - least) / (greatest -
+least). A passage without a word of the query has no rank by words. The match features `max_sim`, `words` and
+`dense_similarity` have the scores. Profile `fused` is for queries that give MaxSim no weight, and computes none.
 """
 
 from __future__ import annotations
@@ -32,33 +32,40 @@ from vespa_app.settings import AppSettings
 __all__ = ["FUSED", "HybridCandidates"]
 
 FUSED = "fused"
-FOUND = "words_found"  # function: BM25, and without a word what normalize_linear leaves out
+FOUND = "words_found"  # function: BM25, and without a match a value that normalize_linear ignores
 NO_SCORE = "-1e300"
-BY_SUM = "by_sum"  # input of a query
+BY_SUM = "by_sum"  # query input
 _SCORES = {"maxsim": MAXSIM, "bm25": WORDS, "dense": DENSE}
 
 
 class HybridCandidates(Strategy):
+    """The strategy `hybrid`."""
+
     name = "hybrid"
     about = "candidates of several kinds, their scores fused"
     phases = ("first", "second", "global")
 
     def fields(self, settings: AppSettings) -> str:
+        """Return its fields."""
         return JOINABLE[_meaning(settings)].fields(settings) + DenseCandidates().fields(settings)
 
     def profile(self, settings: AppSettings) -> str:
+        """Return its rank profiles."""
         return "".join(_profile(settings, *kind) for kind in _kinds(settings))
 
     def explained(self, settings: AppSettings) -> str:
+        """Return the variants that explain the scores."""
         return "".join(explained_profile(profile_name(*kind), _features(*kind)) for kind in _kinds(settings))
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
+        """Return what the feeder adds to each document."""
         if context.settings is None:
             return {}
         dense = DenseCandidates().document_fields(vectors, context)
         return JOINABLE[_meaning(context.settings)].document_fields(vectors, context) | dense
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         weights = {name: weight for name, weight in request.weights.items() if weight > 0}
         if not weights:
             raise UsageError("candidates hybrid need a weight above 0")
@@ -79,7 +86,7 @@ class HybridCandidates(Strategy):
 
 
 def _kinds(settings: AppSettings) -> list[tuple[str, str]]:
-    """Names and dense models of the profiles."""
+    """Yield names and dense models of the profiles."""
     return [(name, model) for name in ("hybrid", FUSED) for model in models_of(settings)]
 
 
@@ -131,5 +138,5 @@ def _weight(score: str) -> str:
 
 
 def _meaning(settings: AppSettings) -> str:
-    """The strategy that finds what MaxSim ranks."""
+    """Return the strategy that finds what MaxSim ranks."""
     return "centroid" if "centroid" in settings.candidates else "pooled"

@@ -1,8 +1,8 @@
-"""What several strategies find together: the scores of each on one scale, from 0 to 1, so that what any of them finds may be
-reranked.
+"""What several strategies find together, with the scores of each on one scale from 0 to 1, so that any find may be reranked.
 
-Candidates such as `bm25+dense` are ranked by MaxSim, with the profile `joined`; `hybrid` fuses the scores themselves. Both have
-profiles for the search with each dense model, as only that one's vector comes with a query: NAME_dense, NAME_dense_MODEL.
+Candidates such as `bm25+dense` are ranked by MaxSim, with the profile `joined`; `hybrid` fuses the scores themselves. Both
+have profiles for the search with each dense model, because a query carries the vector of only one: NAME_dense,
+NAME_dense_MODEL.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 JOINABLE: dict[str, Strategy] = {
     strategy.name: strategy for strategy in (CentroidCandidates(), PooledCandidates(), Bm25Candidates(), DenseCandidates())
 }
-HALF = 10  # a BM25 score that counts half of the most
+HALF = 10  # the BM25 score that counts half of the maximum
 _SCALED = {  # each from 0 to 1
     "centroid": f"{CENTROID_SCORE} * query(scale)",
     "bm25": f"{WORDS} / ({WORDS} + {HALF})",
@@ -55,7 +55,7 @@ _SCALED = {  # each from 0 to 1
 
 @dataclass(frozen=True)
 class JoinedCandidates(Strategy):
-    """parts: of a query; none where the package is made."""
+    """Candidates of several strategies. parts: of a query; none while the package is generated."""
 
     parts: tuple[str, ...] = ()
     name = "joined"
@@ -63,6 +63,7 @@ class JoinedCandidates(Strategy):
     phases = ()
 
     def profile(self, settings: AppSettings) -> str:
+        """Return its rank profiles."""
         return "".join(self._profile(settings, model) for model in models_of(settings))
 
     def _profile(self, settings: AppSettings, model: str) -> str:
@@ -78,30 +79,32 @@ class JoinedCandidates(Strategy):
 """
 
     def explained(self, settings: AppSettings) -> str:
+        """Return the variants that explain the scores."""
         return "".join(
             explained_profile(profile_name(self.name, model), features(_finders(settings, model)))
             for model in models_of(settings)
         )
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         where, parameters = found_by(request, self.parts)
         parameters |= {f"input.query({_flag(name)})": 1.0 for name in self.parts}
         return QueryParts(where, parameters, profile_name(self.name, request.model if "dense" in self.parts else ""))
 
 
 def joined_parts(settings: AppSettings) -> tuple[str, ...]:
-    """Strategies of the settings that others may be joined with."""
+    """Return the strategies of the settings that can be joined."""
     singles = dict.fromkeys(part for name in settings.candidates for part in parts_of(name))
     return tuple(name for name in JOINABLE if name in singles)
 
 
 def models_of(settings: AppSettings) -> tuple[str, ...]:
-    """Of the searches that a profile may be for: one without a dense model, as '', and one with each."""
+    """Return the dense models that a profile may be for: '' for none, and each model."""
     return ("", *settings.dense)
 
 
 def declarations(settings: AppSettings, finders: Sequence[str], model: str, more_inputs: str) -> str:
-    """Inputs and functions of a profile that joins those."""
+    """Return inputs and functions of a profile that joins those strategies."""
     inputs = more_inputs
     if "centroid" in finders:
         inputs += "            query(scale) double: 0.0\n"
@@ -114,12 +117,12 @@ def declarations(settings: AppSettings, finders: Sequence[str], model: str, more
 
 
 def features(finders: Sequence[str]) -> str:
-    """Match features of a profile that joins those, each with a blank before it."""
+    """Return the match features of a profile that joins those strategies, each preceded by a space."""
     return "".join(f" {feature}" for name, feature in (("bm25", WORDS), ("dense", DENSE)) if name in finders)
 
 
 def scaled(name: str, settings: AppSettings, model: str) -> str:
-    """The score of a strategy, from 0 to 1."""
+    """Return the score of a strategy, from 0 to 1."""
     if name == "pooled":
         return scaled_pooled(settings)
     if name != "dense":
@@ -128,10 +131,14 @@ def scaled(name: str, settings: AppSettings, model: str) -> str:
 
 
 def found_by(request: StrategyRequest, finders: Sequence[str]) -> tuple[str, dict[str, Parameter]]:
-    """What a query matches that asks those, and its parameters. Raises: UsageError where a strategy joins no others."""
+    """Return what a query with those strategies matches, and its parameters.
+
+    Raises:
+        UsageError: if a strategy cannot be joined.
+    """
     for name in finders:
         if name not in JOINABLE:
-            raise UsageError(f"candidates {name} join no others; known: {', '.join(JOINABLE)}")
+            raise UsageError(f"candidates {name} cannot be combined with others; known: {', '.join(JOINABLE)}")
     parts = [JOINABLE[name].query(request) for name in finders]
     parameters = rerank_parameters(request)
     for part in parts:
@@ -151,5 +158,5 @@ def _flag(name: str) -> str:
 
 
 def profile_name(name: str, model: str) -> str:
-    """Of the profile of candidates `name` for a search with a dense model; '' for one without."""
+    """Return the profile of candidates `name` for a search with a dense model; '' for one without."""
     return f"{name}_{dense_field(model)}" if model else name

@@ -1,8 +1,8 @@
-"""Candidates `pooled`: one vector per passage in an HNSW graph, the normalised mean of its token vectors or another encoding
-(late_interaction.one_vector).
+"""Candidates `pooled`: one vector per passage in an HNSW graph.
 
-Vespa compares a query with a field in the cells of the field, and cuts what is no whole number there. So the query of an int8
-field is int8 too, and where lengths count, query(qp_unit) takes the product of cells back to that of vectors.
+The vector is the normalised mean of the passage's token vectors or another encoding (late_interaction.one_vector). Vespa
+compares a query with a field in the cells of the field, and truncates what is not a whole number there. So the query of an
+int8 field is int8 too, and if lengths count, query(qp_unit) scales the product of cells back to that of vectors.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ _LARGEST = 127  # of int8
 
 
 class PooledCandidates(Strategy):
+    """The strategy `pooled`."""
+
     name = "pooled"
     about = "candidates near the query in one vector per passage (HNSW); MaxSim over the best"
     own_fields = (FIELD,)
 
     def fields(self, settings: AppSettings) -> str:
+        """Return the field of the pooled vector."""
         return f"""\
         field {FIELD} type {pooled_type(settings)} {{
             indexing: attribute | index
@@ -61,6 +64,7 @@ class PooledCandidates(Strategy):
 """
 
     def profile(self, settings: AppSettings) -> str:
+        """Return its rank profile."""
         return f"""\
     rank-profile {self.name} inherits {BASE_PROFILE} {{
         inputs {{
@@ -69,11 +73,13 @@ class PooledCandidates(Strategy):
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
+        """Return the pooled vector of a document."""
         own = context.settings.one_vector if context.settings else MEAN_VECTOR
         encoding = encoding_of(own, vectors.shape[1], context.one_vector)
         return {FIELD: {"values": _stored(encoding.passage(vectors), encoding, own.cells)}}
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         settings = request.settings
         own, name = settings.one_vector, _input(settings)
         encoding = encoding_of(own, settings.dim, request.one_vector)
@@ -102,11 +108,12 @@ def encoding_of(own: OneVectorSettings, dim: int, fitted: OneVector | None) -> O
 
 
 def pooled_type(settings: AppSettings) -> str:
+    """Return the tensor type of the field."""
     return f"tensor<{settings.one_vector.cells}>(x[{_dim(settings)}])"
 
 
 def pooled_input_sizes(settings: AppSettings) -> dict[str, int]:
-    """Dimensions of the query input, by name."""
+    """Return the dimensions of the query input, by name."""
     return {_input(settings): _dim(settings)}
 
 

@@ -1,7 +1,7 @@
 """Candidates `token`: the nearest token vectors of each query row, in an HNSW graph over all rows of all passages.
 
-Codecs float32 and bfloat16 are searched by angle and binary by hamming distance, all in the field `vectors` itself; residual
-has no distance of its own, and its rows are searched by bits in the field `token_bits`. A passage's first score is the sum of
+Codecs float32 and bfloat16 are searched by angle and binary by hamming distance, all in the field `vectors` itself.
+residual has no distance, and its rows are searched by bits in the field `token_bits`. A passage's first score is the sum of
 the similarities that its rows were found with; a query row that found nothing in it counts as much as MISSING.
 """
 
@@ -34,12 +34,15 @@ MISSING = 0.6  # closeness of a cosine of 1/3: below what an HNSW search of a hu
 
 
 class TokenCandidates(Strategy):
+    """The strategy `token`."""
+
     name = "token"
     about = "candidates with token vectors near the query's rows (HNSW); MaxSim over the best"
     own_fields = (BITS_FIELD,)
     of_chunks = False  # HNSW over rows takes one mapped dimension
 
     def fields(self, settings: AppSettings) -> str:
+        """Return the field of bits, for codecs without their own distance."""
         if CODECS[settings.codec].distance:
             return ""
         return f"""\
@@ -49,9 +52,11 @@ class TokenCandidates(Strategy):
 """
 
     def vectors_lines(self, settings: AppSettings) -> str:
+        """Return the lines of the HNSW graph in the field `vectors`."""
         return _index(settings) if CODECS[settings.codec].distance else ""
 
     def profile(self, settings: AppSettings) -> str:
+        """Return its rank profile."""
         cells = "float" if _floats(settings) else "int8"
         width = settings.dim if _floats(settings) else settings.dim // 8
         names = [_row_name(settings, row) for row in range(settings.query_rows)]
@@ -65,17 +70,19 @@ class TokenCandidates(Strategy):
 """
 
     def document_fields(self, vectors: Matrix, context: DocumentContext) -> dict[str, object]:
+        """Return the bits of a document's rows, if the field needs them."""
         if context.settings is None or CODECS[context.settings.codec].distance:
             return {}
         packed = (context.thresholds or plain_thresholds(vectors.shape[1])).encode(vectors)
         return {BITS_FIELD: blocks(packed)}
 
     def query(self, request: StrategyRequest) -> QueryParts:
+        """Return the parts of a query."""
         settings = request.settings
         if len(request.rows) > settings.query_rows:
             raise UsageError(
-                f"the query has {len(request.rows)} rows, and the application's candidates {self.name!r} take "
-                f"{settings.query_rows}: choose other candidates, or raise setting query_rows"
+                f"the query has {len(request.rows)} rows, but candidates {self.name!r} of the application take "
+                f"{settings.query_rows}; choose other candidates, or raise setting query_rows"
             )
         parameters: dict[str, Parameter] = rerank_parameters(request)
         field = VECTORS if CODECS[settings.codec].distance else BITS_FIELD
@@ -97,12 +104,15 @@ def _floats(settings: AppSettings) -> bool:
 
 
 def _row_name(settings: AppSettings, row: int) -> str:
-    """Of a query row's input. Vespa types inputs over all schemas of an application, so floats and bits have names apart."""
+    """Return the name of a query row's input.
+
+    Vespa types inputs over all schemas of an application, so floats and bits have different names.
+    """
     return f"{'t' if _floats(settings) else 'b'}{row}"
 
 
 def _floor(settings: AppSettings) -> float:
-    """Closeness is 1 / (1 + distance): of 1 - cosine, or of the number of bits that differ."""
+    """Return the least closeness, which is 1 / (1 + distance): of 1 - cosine, or of the number of bits that differ."""
     return MISSING if _floats(settings) else round(1 / (1 + settings.dim * 0.4), 6)
 
 

@@ -1,5 +1,7 @@
-"""The weighted sets that ask for the lists of each query row, as text. Compiled loops: building a request has to stay
-well under a millisecond (benchmarks/query.py)."""
+"""Weighted sets that select the lists of each query row, as text, by compiled loops.
+
+Building a request must stay well under a millisecond (benchmarks/query.py).
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ with required("local", "a compiled loop"):
 
 __all__ = ["weighted_sets"]
 
-_DIGITS = 19  # of the greatest long
+_DIGITS = 19  # digits of the greatest long
 
 
 def weighted_sets(ids: I32, weights: I64) -> list[str]:
-    """`{id:weight,...}` of each row of two `[q, M]`, all numbers at least 0."""
+    """Return `{id:weight,...}` of each row of two `[q, M]`, all numbers at least 0."""
     text = np.empty((len(ids), ids.shape[1] * 2 * (_DIGITS + 1) + 1), np.uint8)
     ends = np.empty(len(ids), np.int64)
     _write(ids, weights, text, ends)
@@ -27,7 +29,7 @@ def weighted_sets(ids: I32, weights: I64) -> list[str]:
 
 @numba.njit("int64(int64, uint8[::1], int64)", cache=True, nogil=True)
 def _write_number(number: int, text: NDArray[np.uint8], place: int) -> int:
-    """Returns the place behind it."""
+    """Write a number; return the place after it."""
     end, rest = place + 1, number
     while rest > 9:
         rest //= 10

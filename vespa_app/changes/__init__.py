@@ -1,4 +1,4 @@
-"""What Vespa, and stored documents, make of a new package; a new bundle beside the old one."""
+"""What a new package means for Vespa and for stored documents; a new bundle beside the old one."""
 
 from __future__ import annotations
 

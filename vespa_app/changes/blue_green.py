@@ -1,9 +1,9 @@
-"""A new model or codebook beside the old one: the package of the application that runs, and one more index, fed from the new
-bundle. Both answer until the switch; nothing that runs is changed.
+"""A new model or codebook beside the old one: the package of the running application plus an index fed from the new bundle.
 
-The new index is the old one's name with a version: passage, passage_v2, passage_v3. Constants and embedders carry the name of
-their index or bundle, so that none of the old files is replaced. Where the old package has the new index already, made of the
-same bundle with the same settings, the switch is to that one.
+Both indexes answer until the switch; nothing that runs is changed. The new index has the old one's name with a version:
+passage, passage_v2, passage_v3. Constants and embedders carry the name of their index or bundle, so none of the old files
+is replaced. If the old package already has the new index, made from the same bundle with the same settings, the switch goes
+to that one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,22 @@ from vespa_app.settings import AppSettings
 __all__ = ["BlueGreenPackage", "build_beside", "next_version"]
 
 _OF_THE_INDEXES = ("schemas/", f"{EMBEDDER_FOLDER}/", "codebooks/")
-# settings that say where an application runs: they follow the new ones in every index
+# settings of where an application runs, taken from the new settings in every index
 _OF_THE_PLACE = ("name", "cluster", "cloud", "allow", "jvm_heap_mb")
-# and those in which the same index may differ besides
+# other settings in which the same index may differ
 _NOT_OF_AN_INDEX = (*_OF_THE_PLACE, "schema", "indexes")
 _VERSION = re.compile(r"(.*)_v(\d+)")
 
 
 @dataclass(frozen=True)
 class BlueGreenPackage:
-    """new: names of the new bundle's indexes, the main one first. old: of all others."""
+    """A package with old and new indexes.
+
+    Attributes:
+        package: the package.
+        new: names of the new bundle's indexes, the main one first.
+        old: names of all other indexes.
+    """
 
     package: Package
     new: tuple[str, ...]
@@ -44,7 +50,7 @@ class BlueGreenPackage:
 
 
 def next_version(name: str, taken: Collection[str]) -> str:
-    """`name` itself where it is free, else the next version of it."""
+    """Return `name` if it is free, else its next version."""
     match = _VERSION.fullmatch(name)
     stem, number = (match[1], int(match[2])) if match else (name, 1)
     while name in taken:
@@ -54,15 +60,23 @@ def next_version(name: str, taken: Collection[str]) -> str:
 
 
 def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, switch: bool) -> BlueGreenPackage:
-    """The package in `old` with the indexes of `settings` beside its own, under new names. switch: queries that name no index
-    go to the new one, instead of the old.
+    """Return the package in `old` plus the indexes of `settings`, under new names.
 
-    Raises: SettingsError where `old` is no package, the two cannot run in one application, or `old` has the new indexes and
-    there is no switch to make.
+    Args:
+        bundle: the new bundle.
+        settings: settings of the new indexes.
+        old: folder of the running package.
+        switch: queries that name no index go to the new one instead of the old.
+
+    Raises:
+        SettingsError: if `old` is not a package, the two cannot run in one application, or `old` already has the new
+            indexes and no switch is requested.
     """
     running = check_package(old)
     if running.settings.mode != settings.mode:
-        raise SettingsError(f"setting mode: {old} is of mode {running.settings.mode}, and one application has one mode")
+        raise SettingsError(
+            f"setting mode: {old} has mode {running.settings.mode}, and an application has only one mode; keep it"
+        )
     if running.settings.namespace != settings.namespace:
         raise SettingsError(f"setting namespace: {old} has {running.settings.namespace!r}; keep it")
     names = _names(bundle, settings, running, old, switch=switch)
@@ -83,16 +97,16 @@ def build_beside(bundle: Bundle, settings: AppSettings, old: str | Path, *, swit
 
 
 def _names(bundle: Bundle, settings: AppSettings, running: Description, old: str | Path, *, switch: bool) -> dict[str, str]:
-    """Name of each index in the settings -> its name beside the others: of the same index, where it is there already."""
+    """Map each index in the settings to its name beside the others, which is its own if it already exists."""
     wanted = settings.index_settings
     same = {name: name_beside for name, own in wanted.items() if (name_beside := _same_index(bundle, own, running))}
     if not same:
         return _new_names(wanted, running.schemas)
     first = next(iter(same.values()))
     if len(same) < len(wanted):
-        raise SettingsError(f"{old} has {first} of this bundle with these settings already: leave it out of the settings")
+        raise SettingsError(f"{old} has {first} of this bundle with these settings already; remove it from the settings")
     if not switch:
-        raise SettingsError(f"{old} has {first} of this bundle with these settings already: --switch makes it the default")
+        raise SettingsError(f"{old} has {first} of this bundle with these settings already; make it the default with --switch")
     return same
 
 
@@ -119,7 +133,7 @@ def _renamed(settings: AppSettings, names: Mapping[str, str]) -> AppSettings:
 
 
 def _placed(index: Description, settings: AppSettings) -> Description:
-    """What is of the whole application follows the new settings."""
+    """Apply what belongs to the whole application from the new settings."""
     places = {name: getattr(settings, name) for name in _OF_THE_PLACE}
     return dataclasses.replace(index, settings=dataclasses.replace(index.settings, **places, indexes={}))
 
@@ -133,7 +147,7 @@ def _index_files(package: Package) -> dict[str, bytes | Path]:
 
 
 def _old_components(old: Path) -> list[ET.Element]:
-    """The embedders of the old indexes, each named after its bundle."""
+    """Return the embedders of the old indexes, each named after its bundle."""
     services = ET.fromstring((old / "services.xml").read_bytes())  # noqa: S314 - the package has passed our checks
     return [component for component in services.iter("component") if component.get("type") == EMBEDDER_TYPE]
 

@@ -1,18 +1,17 @@
-"""What deploying a package over another one does: Vespa's own rules for fields and services, and ours for models.
+"""What deploying a package over another one does: Vespa's rules for fields and services, and our rules for models.
 
 Kinds, from harmless to costly:
 
     live      takes effect at once
     restart   Vespa asks for a restart of the named services before it takes effect
-    reindex   Vespa indexes its documents again (it does so by itself, once told to)
-    refeed    documents must be fed again before the change means anything
+    reindex   Vespa indexes its documents again (by itself, once triggered)
+    refeed    documents must be fed again before the change has an effect
     breaks    requests that were answered are refused from now on, or Vespa Cloud's tests fail
-    refused   Vespa takes the change only with the named override (`deploy --allow ID`)
+    refused   Vespa accepts the change only with the named override (`deploy --allow ID`)
 
-`deploy` refuses a refeed that Vespa does not ask for, unless it is allowed as `refeed`, where stored documents mean something
-else; where they only lack a field, it goes on.
-
-tests/vespa/test_changes_model.py compares this with Vespa's own config model.
+`deploy` refuses a refeed that Vespa does not ask for if stored documents change their meaning, unless it is allowed as
+`refeed`; if they only lack a field, it continues. tests/vespa/test_changes_model.py compares this with Vespa's own config
+model.
 """
 
 from __future__ import annotations
@@ -42,8 +41,15 @@ _RESTARTING = ("attribute", "dictionary", "rank", "match")
 
 @dataclass(frozen=True)
 class Change:
-    """what: in words. where: schema and field, or services. allow: name of the override without which it is refused.
-    vespa: whether Vespa itself asks for it; the rest is what this project knows of its own fields."""
+    """One change.
+
+    Attributes:
+        kind: see above.
+        where: schema and field, or services.
+        what: description.
+        allow: name of the override without which it is refused.
+        vespa: whether Vespa itself asks for it; the rest is known from this project's own fields.
+    """
 
     kind: str
     where: str
@@ -52,13 +58,15 @@ class Change:
     vespa: bool = True
 
     def to_json(self) -> dict[str, object]:
+        """Return the change as JSON values."""
         return asdict(self)
 
 
 def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
-    """Both are package folders. Empty where nothing changes.
+    """Compare two package folders; empty if nothing changes.
 
-    Raises: SettingsError where a folder is no package.
+    Raises:
+        SettingsError: if a folder is not a package.
     """
     before, after = check_package(old), check_package(new)
     changes: list[Change] = []
@@ -75,7 +83,7 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
         changes += _schema_changes(name, _schema(old, name), _schema(new, name))
         changes += _query_changes(running[name].settings, index.settings)
     if before.settings.schema != after.settings.schema and after.settings.schema in running:
-        changes.append(Change("live", after.settings.schema, "becomes the index that is asked by default", vespa=False))
+        changes.append(Change("live", after.settings.schema, "becomes the default index", vespa=False))
     if before.settings.mode != after.settings.mode:
         what = f"mode {before.settings.mode} -> {after.settings.mode}"
         for name in (*(name for name in deployed if name in running), DESCRIPTION_SCHEMA):
@@ -89,7 +97,7 @@ def package_changes(old: str | Path, new: str | Path) -> tuple[Change, ...]:
 
 
 def _document_changes(old: Description, new: Description) -> Iterator[Change]:
-    """Of what Vespa does not see: what the documents that are there mean, and which fields they lack."""
+    """Yield what Vespa does not see: changed meaning of existing documents, and fields that they lack."""
     name = new.settings.schema
     for reason in stale_documents(old, new):
         yield Change("refeed", name, reason, REFEED, vespa=False)
@@ -97,26 +105,29 @@ def _document_changes(old: Description, new: Description) -> Iterator[Change]:
     for candidates, fields in _needed(new.settings).items():
         lacking = sorted(fields - frozenset().union(*before.values()))
         if lacking:
-            what = f"candidates {candidates} need {', '.join(lacking)}, and find only documents that are fed from now on"
+            what = f"candidates {candidates} need {', '.join(lacking)}, and will find only documents fed after the change"
             yield Change("refeed", name, what, vespa=False)
 
 
 def _query_changes(old: AppSettings, new: AppSettings) -> Iterator[Change]:
-    """What the same queries get from now on."""
+    """Yield what changes for the same queries."""
     before, after = (dict.fromkeys(part for each in own.candidates for part in parts_of(each)) for own in (old, new))
     for what, names, kept in (("candidates", before, after), ("dense model", old.dense, new.dense)):
         for gone in names:
             if gone not in kept:
                 yield Change(
-                    "breaks", "queries", f"{what} {gone} of {new.schema}: a query that names it is refused", vespa=False
+                    "breaks",
+                    "queries",
+                    f"{what} {gone} of {new.schema} is removed: a query that names it is refused",
+                    vespa=False,
                 )
     if old.candidates[0] != new.candidates[0]:
-        what = f"candidates auto of {new.schema} take {new.candidates[0]} first, no longer {old.candidates[0]}"
+        what = f"candidates auto of {new.schema} now prefer {new.candidates[0]} instead of {old.candidates[0]}"
         yield Change("live", "queries", what, vespa=False)
     ways = [(own.fusion, own.weights or DEFAULT_WEIGHTS) for own in (old, new)]
     if ways[0] != ways[1] and "hybrid" in before and "hybrid" in after:
         was, now = (f"{fusion} of " + ", ".join(f"{name} {weight:g}" for name, weight in by.items()) for fusion, by in ways)
-        yield Change("live", "queries", f"hybrid of {new.schema}, where a query does not say: {was} -> {now}", vespa=False)
+        yield Change("live", "queries", f"defaults of hybrid in {new.schema}: {was} -> {now}", vespa=False)
 
 
 def _needed(settings: AppSettings) -> dict[str, frozenset[str]]:
@@ -129,7 +140,7 @@ def _schema(folder: str | Path, name: str) -> Block:
 
 
 def _fields(schema: Block) -> dict[str, tuple[str, Block]]:
-    """Name -> type and block."""
+    """Map name to type and block."""
     blocks = [*(field for document in schema.named("document") for field in document.named("field")), *schema.named("field")]
     words = ((block.head.split(maxsplit=3), block) for block in blocks)
     return {parts[1]: (parts[3], block) for parts, block in words}
@@ -141,11 +152,9 @@ def _schema_changes(name: str, old: Block, new: Block) -> Iterator[Change]:
     for field in sorted(set(before) - set(after)):
         yield Change("live", f"{name}.{field}", "the field and its values are dropped")
     for field in sorted(set(after) - set(before)):
-        yield Change("live", f"{name}.{field}", "a new field, without a value in documents that are there")
+        yield Change("live", f"{name}.{field}", "a new field, without a value in existing documents")
         if after[field][0] == "position" or field in synthetic:
-            yield Change(
-                "reindex", f"{name}.{field}", "Vespa makes it of other fields, for documents that are there by indexing"
-            )
+            yield Change("reindex", f"{name}.{field}", "Vespa makes it from other fields, for existing documents by reindexing")
     for field in after:
         if field in before:
             yield from _field_changes(f"{name}.{field}", before[field], after[field])
@@ -161,19 +170,19 @@ def _field_changes(where: str, old: tuple[str, Block], new: tuple[str, Block]) -
         yield Change("refeed", where, what)
     was, is_ = (_indexing(block, type_) for type_, block in (old, new))
     if was != is_ or ("index" in is_ and old[0] != new[0] and "tensor" not in new[0]):
-        what = f"indexing {' | '.join(was)} -> {' | '.join(is_)}" if was != is_ else "its texts are indexed in another way"
+        what = f"indexing {' | '.join(was)} -> {' | '.join(is_)}" if was != is_ else "its texts are indexed differently"
         yield Change("refused", where, what, "indexing-change")
         yield Change("reindex", where, what)
     yield from _hnsw_changes(where, old[1], new[1])
     paged = [any("paged" in line for line in _lines(block)) for _, block in (old, new)]
     if paged == [True, False]:
-        yield Change("refused", where, "no longer paged: its memory must be there at once", "paged-setting-removal")
+        yield Change("refused", where, "no longer paged: its memory is needed at once", "paged-setting-removal")
     if _attribute(old[1]) != _attribute(new[1]):
         yield Change("restart", where, "settings of the attribute")
 
 
 def _indexing(block: Block, type_: str) -> list[str]:
-    """Without the HNSW graph of a tensor, which Vespa builds of what is stored when it starts."""
+    """Return the indexing settings without the HNSW graph of a tensor, which Vespa builds from stored values at start."""
     braced = [inner.head + str(inner.lines) for inner in block.blocks if inner.head.startswith("indexing:")]
     text = " ".join([block.value("indexing") or "", *braced, *(line for line in block.lines if line.startswith("|"))])
     parts = [part.strip() for part in text.split("|") if part.strip()]

@@ -13,7 +13,7 @@ _RESOURCES = ("vcpu", "memory", "disk")
 
 
 def service_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str, str]]:
-    """kind, where, what, and the name of the override that it needs or ""; of two package folders."""
+    """Yield kind, where, what, and the override needed or "", for two package folders."""
     before, after = _services(old), _services(new)
     yield from _process_changes(before, after)
     yield from _copies(before, after)
@@ -30,12 +30,12 @@ def service_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str, str]]
 
 
 def embedder_changes(old: Path, new: Path) -> Iterator[tuple[str, str, str]]:
-    """kind, where and what, of requests that name an embedder; of two package folders."""
+    """Yield kind, where and what for requests that name an embedder, for two package folders."""
     was, is_ = (_names(_services(folder), "container/component") for folder in (old, new))
     for name in sorted(was - is_):
-        yield "breaks", "queries", f"{name} is gone: a query with embed({name}, ...) is refused"
+        yield "breaks", "queries", f"{name} is removed: a query with embed({name}, ...) is refused"
     for name in sorted(is_ - was):
-        yield "live", "queries", f"may say embed({name}, ...)"
+        yield "live", "queries", f"queries may use embed({name}, ...)"
 
 
 def _services(folder: Path) -> ET.Element:
@@ -63,11 +63,11 @@ def _process_changes(before: ET.Element, after: ET.Element) -> Iterator[tuple[st
         what = f"other services run beside it on {', '.join(sorted(moved))}, so its ports change"
         yield "restart", "content nodes", what, ""
     if any(("content" in parts[host]) for parts in roles[:1] for host in parts) and _hosts(before) != _hosts(after):
-        yield "live", "content nodes", "documents are redistributed over other hosts or groups", ""
+        yield "live", "content nodes", "documents are redistributed across hosts or groups", ""
 
 
 def _roles(root: ET.Element) -> dict[str, set[str]]:
-    """Host alias -> kinds of services on it."""
+    """Map host alias to the kinds of services on it."""
     roles: dict[str, set[str]] = {}
     for kind, path in (("config", "admin//configserver"), ("container", "container//node"), ("content", "content//node")):
         for element in root.iterfind(path):
@@ -95,11 +95,11 @@ def _limits(before: ET.Element, after: ET.Element) -> Iterator[tuple[str, str, s
     for name in ("memory", "disk"):
         was, is_ = (root.findtext(f"content/tuning/resource-limits/{name}") or "Vespa's own" for root in (before, after))
         if was != is_:
-            yield "live", "content nodes", f"takes no more documents above a share of {name} of {was} -> {is_}", ""
+            yield "live", "content nodes", f"stops accepting documents above a share of {name} of {was} -> {is_}", ""
 
 
 def _resource_changes(cluster: str, before: ET.Element, after: ET.Element) -> Iterator[tuple[str, str, str, str]]:
-    """On Vespa Cloud, where nodes have resources."""
+    """Yield changes on Vespa Cloud, where nodes have resources."""
     old, new = (root.find(f"{cluster}/nodes") for root in (before, after))
     if old is None or new is None or old.find("resources") is None or new.find("resources") is None:
         return
@@ -107,7 +107,7 @@ def _resource_changes(cluster: str, before: ET.Element, after: ET.Element) -> It
         was, is_ = _totals(old), _totals(new)
         shrunk = [name for name in was if 2 * is_[name] < was[name]]
         if shrunk:
-            what = f"less than half of the {', '.join(shrunk)} is left"
+            what = f"less than half of the {', '.join(shrunk)} remains"
             yield "refused", f"{cluster} nodes", what, "resources-reduction"
         yield "live", f"{cluster} nodes", "Vespa Cloud moves the cluster to the new nodes, one after the other", ""
 
@@ -121,6 +121,6 @@ def _totals(nodes: ET.Element) -> dict[str, float]:
 
 
 def _least(text: str) -> float:
-    """Of a number or a range, with or without a unit: `[2, 4]`, `16Gb`."""
+    """Return the least of a number or a range, with or without a unit: `[2, 4]`, `16Gb`."""
     match = re.search(r"[\d.]+", text)
     return float(match[0]) if match else 0.0

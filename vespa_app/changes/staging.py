@@ -1,4 +1,4 @@
-"""Whether Vespa Cloud's staging can succeed: its setup is run on the application that is in production."""
+"""Check whether Vespa Cloud's staging can succeed: its setup runs on the application in production."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ __all__ = ["check_staging", "staging_fault"]
 
 
 def staging_fault(folder: str | Path, running: Description) -> str | None:
-    """What the package in `folder` feeds in staging-setup, and the running application cannot take; None where it can."""
+    """Return what the package feeds in staging-setup but the running application cannot accept; None if it can."""
     indexes = {index.settings.schema: _fields(index.settings) for index in running.all}
     for file in sorted((Path(folder) / "tests" / "staging-setup").glob("*.json")):
         for schema, fields in _fed(file):
             where = f"tests/staging-setup/{file.name} feeds"
             if schema not in indexes:
-                return f"{where} index {schema}, and the running application has {', '.join(indexes)}"
+                return f"{where} index {schema}, but the running application has {', '.join(indexes)}"
             if unknown := sorted(fields - indexes[schema]):
-                return f"{where} field {unknown[0]}, which index {schema} of the running application has not"
+                return f"{where} field {unknown[0]}, which index {schema} of the running application lacks"
     return None
 
 
 def check_staging(folder: Path, running: Iterable[Description | SettingsError]) -> None:
-    """For a deployment to production. Raises: UsageError on what an application that runs cannot take."""
+    """Check a deployment to production.
+
+    Raises:
+        UsageError: if a running application cannot accept the staging documents.
+    """
     for described in running:
         if isinstance(described, Description) and (fault := staging_fault(folder, described)):
             raise UsageError(
@@ -48,7 +52,7 @@ def _fields(settings: AppSettings) -> frozenset[str]:
 
 
 def _fed(file: Path) -> list[tuple[str, frozenset[str]]]:
-    """Schema and names of the fields of every document that the file feeds; files of another form are Vespa's to judge."""
+    """Yield schema and field names of every document that the file feeds; files of another form are left to Vespa."""
     try:
         steps: list[Any] = json.loads(file.read_text(encoding="utf-8"))["steps"]
         requests = [step["request"] for step in steps]
@@ -58,5 +62,5 @@ def _fed(file: Path) -> list[tuple[str, frozenset[str]]]:
 
 
 def _schema(uri: str) -> str:
-    """Of `/document/v1/NAMESPACE/SCHEMA/...`."""
+    """Return the schema of `/document/v1/NAMESPACE/SCHEMA/...`."""
     return uri.split("/")[4]

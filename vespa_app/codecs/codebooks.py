@@ -1,5 +1,7 @@
-"""What a bundle holds for Vespa: a codebook of centroids and residual buckets, a smaller one for codec residual where
-that one is too large for the constants of a package, thresholds of bits, the encoding of passages as one vector."""
+"""What a bundle holds for Vespa: a codebook, a smaller one for codec residual, thresholds of bits.
+
+The smaller one exists if the codebook is too large for the constants of a package.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ __all__ = [
     "codebook_sha256",
 ]
 
-THRESHOLDS = "binary"  # the bundle's thresholds of the codec binary
+THRESHOLDS = "binary"  # the bundle's thresholds of codec binary
 
 
 @dataclass(frozen=True)
 class Codebooks:
-    """None where the bundle has none, or none is asked for. codebook: of candidates. residual: of codec residual, the same one
-    unless the bundle has a smaller one."""
+    """The codebooks of a bundle; None for each that it lacks or that is not requested.
+
+    Attributes:
+        codebook: for candidates.
+        thresholds: for codec binary.
+        small: for codec residual, if the codebook is too large.
+    """
 
     codebook: Codebook | None = None
     thresholds: Thresholds | None = None
@@ -35,6 +42,7 @@ class Codebooks:
 
     @property
     def residual(self) -> Codebook | None:
+        """Return the codebook of codec residual: the small one if the bundle has it."""
         return self.small or self.codebook
 
 
@@ -42,9 +50,10 @@ NO_CODEBOOKS = Codebooks()
 
 
 def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool = True, encoding: str = "") -> Codebooks:
-    """The codebooks that a bundle has, of those asked for. encoding: of passages as one vector; empty for none.
+    """Return the requested codebooks of a bundle.
 
-    Raises: BundleError where one is damaged, or parameters of the encoding are missing.
+    Raises:
+        BundleError: if one is damaged.
     """
     books: dict[str, Codebook | Thresholds] = {}
     kinds = ((CODEBOOK, codebook, _load_codebook), (SMALL_CODEBOOK, codebook, _load_codebook))
@@ -56,7 +65,7 @@ def bundle_codebooks(bundle: Bundle, *, codebook: bool = True, thresholds: bool 
     return Codebooks(books.get(CODEBOOK), books.get(THRESHOLDS), books.get(SMALL_CODEBOOK), found)  # type: ignore[arg-type]
 
 
-# sha256 is part of the key: a codebook that was trained again is read again
+# sha256 is part of the key, so a retrained codebook is read again
 @functools.lru_cache(maxsize=4)
 def _load_codebook(file: Path, sha256: str) -> Codebook:
     return Codebook.load(file)
@@ -68,6 +77,6 @@ def _load_thresholds(file: Path, sha256: str) -> Thresholds:
 
 
 def codebook_sha256(bundle: Bundle) -> str | None:
-    """Of the codebook whose centroids are used."""
+    """Return the checksum of the codebook whose centroids are used."""
     file = bundle.manifest.codebooks.get(CODEBOOK)
     return bundle.manifest.files[file].sha256 if file else None

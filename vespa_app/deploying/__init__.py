@@ -1,4 +1,4 @@
-"""A package to docker, a config server or Vespa Cloud, and waiting until it serves."""
+"""Deploy a package to docker, a config server or Vespa Cloud, and wait until it serves."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Vespa Cloud's dev and prod zones, through pyvespa. Names and credentials come from the environment, never from the command
-line, and are never shown:
+"""Vespa Cloud's dev and prod zones, through pyvespa.
 
-COLBERT_VESPA_TENANT          the tenant's name
-COLBERT_VESPA_API_KEY_FILE    file with the control plane's API key; without it the login of `vespa auth login` is used
-COLBERT_VESPA_CERT, _KEY      files with the data plane's certificate and key, as `vespa auth cert` makes them
+Names and credentials come from the environment, never from the command line, and are never shown:
+
+    COLBERT_VESPA_TENANT          the tenant's name
+    COLBERT_VESPA_API_KEY_FILE    file with the control plane's API key; by default the login of `vespa auth login` is used
+    COLBERT_VESPA_CERT, _KEY      files with the data plane's certificate and key, made by `vespa auth cert`
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SECRETS = ("COLBERT_VESPA_API_KEY_FILE", "COLBERT_VESPA_CERT", "COLBERT_VESPA_K
 
 @dataclass(frozen=True)
 class _Access:
-    """Files with what lets one in. api_key: None for the login of `vespa auth login`."""
+    """Files with credentials. api_key: None for the login of `vespa auth login`."""
 
     tenant: str
     certificate: Path
@@ -46,19 +47,23 @@ class _Access:
 
 
 def cloud_path(tenant: str, application: str, environment: str) -> str:
-    """Where a package is sent to."""
+    """Return where a package is sent."""
     root = f"/application/v4/tenant/{tenant}/application/{application}"
     return f"{root}/submit/" if environment == "prod" else f"{root}/instance/{INSTANCE}/deploy/dev-{DEV_REGION}"
 
 
 class CloudZone:
-    """One environment ("dev" or "prod") of an application. What pyvespa prints, with paths of credentials, is not shown."""
+    """One environment ("dev" or "prod") of an application. Output of pyvespa, with paths of credentials, is not shown."""
 
     def __init__(self, folder: Path, application: str, environment: str, poll: Poll) -> None:
-        """Raises: UsageError where the tenant or a credential is missing, or the package is not made for prod."""
+        """Check tenant, credentials and package.
+
+        Raises:
+            UsageError: if the tenant or a credential is missing, or the package is not made for prod.
+        """
         self._access = _access()
         if environment == "prod" and not (folder / DEPLOYMENT_FILE).is_file():
-            raise UsageError(f"{folder} has no {DEPLOYMENT_FILE}: name regions in [cloud] of app.toml, and generate it again")
+            raise UsageError(f"{folder} has no {DEPLOYMENT_FILE}; list regions in [cloud] of app.toml, and generate it again")
         self._folder = folder
         self._application = application
         self._environment = environment
@@ -66,7 +71,7 @@ class CloudZone:
         self._start = poll.clock()
 
     def running_urls(self) -> tuple[str, ...]:
-        """Where the application answers now; empty where it is not deployed yet."""
+        """Return where the application answers now; empty if it is not deployed yet."""
         try:
             with self._pyvespa() as cloud:
                 regions = (DEV_REGION,) if self._environment == "dev" else tuple(cloud.get_prod_regions(INSTANCE))
@@ -75,10 +80,11 @@ class CloudZone:
             return ()
 
     def deploy(self, more: Mapping[str, bytes]) -> DeployReport:
-        """Sends the package with `more` files of it, and waits until it takes documents: in prod through the tests and every
-        region of deployment.xml.
+        """Send the package plus `more` files, and wait until it accepts documents: in prod through the tests and every region.
 
-        Raises: VespaRefused with the Cloud's message, VespaUnreachable naming what is not up in time.
+        Raises:
+            VespaRefused: with the message of Vespa Cloud.
+            VespaUnreachable: if something is not up in time; the message names it.
         """
         name, tenant = self._application, self._access.tenant
         self._poll.say(f"deploying {name} to {self._environment} of Vespa Cloud tenant {tenant}")
@@ -109,7 +115,7 @@ class CloudZone:
         wanted = _regions(prepared / DEPLOYMENT_FILE)
         missing = [region for region in wanted if region not in cloud.get_prod_regions(INSTANCE)]
         if missing:
-            raise VespaUnreachable(f"build {build} is not up in {', '.join(missing)}: Vespa Cloud's console says why")
+            raise VespaUnreachable(f"build {build} is not up in {', '.join(missing)}; see Vespa Cloud's console")
         return {region: self._endpoint(cloud, region) for region in wanted}
 
     def _wait_for_build(self, cloud: Any, build: int) -> None:
@@ -120,10 +126,11 @@ class CloudZone:
             jobs = cloud.check_production_build_status(build, quiet=True).get("jobs", ())
             late = [f"{job['jobName']} ({job['runStatus']})" for job in jobs if job["runStatus"] != "success"]
             raise VespaUnreachable(
-                f"build {build} is not in production after {seconds:.0f} s: waiting for {', '.join(late) or 'its first job'}; "
-                "it goes on by itself; deploy again when it is through, or give --timeout more seconds"
+                f"build {build} is not in production after {seconds:.0f} s: waiting for "
+                f"{', '.join(late) or 'its first job'}; it continues by itself; deploy again when it is done, or "
+                f"raise --timeout"
             ) from None
-        # a package that is there already may still lack its description: a deployment was interrupted
+        # a deployed package may still lack its description if a deployment was interrupted
         if not done and cloud.check_production_build_status(build, quiet=True).get("skipReason") != "no-changes":
             raise VespaRefused(f"Vespa Cloud finished build {build} without deploying it: a later build has taken its place")
 
@@ -133,7 +140,7 @@ class CloudZone:
 
     @contextlib.contextmanager
     def _pyvespa(self) -> Iterator[Any]:
-        """pyvespa's client. What it raises is an error of ours."""
+        """Return pyvespa's client; its errors become ours."""
         quiet = io.StringIO()
         try:
             with contextlib.redirect_stdout(quiet):
@@ -143,11 +150,11 @@ class CloudZone:
         except (ConnectionError, TimeoutError) as error:
             raise VespaUnreachable(f"Vespa Cloud does not answer: {_scrubbed(error)}") from None
         except Exception as error:  # noqa: BLE001 - pyvespa lets through whatever its libraries raise
-            raise VespaRefused(f"Vespa Cloud did not take the application: {_scrubbed(error)}") from None
+            raise VespaRefused(f"Vespa Cloud rejected the application: {_scrubbed(error)}") from None
 
 
 def cloud_files() -> dict[str, bytes]:
-    """What `deploy` adds to a package: the certificate of those who may feed and search; empty where none is named."""
+    """Return what `deploy` adds to a package: the certificate of those who may feed and search; empty if none is set."""
     certificate = os.environ.get("COLBERT_VESPA_CERT")
     return {CLIENTS_FILE: Path(certificate).read_bytes()} if certificate and Path(certificate).is_file() else {}
 
@@ -175,7 +182,7 @@ def _credential(variable: str, advice: str) -> Path:
 
 
 def _connect(access: _Access, application: str, folder: Path, output: io.StringIO) -> Any:
-    """pyvespa's client with our credentials and our zip; it neither logs in nor makes a key pair by itself."""
+    """Return pyvespa's client with our credentials and our zip; it neither logs in nor makes a key pair by itself."""
     with required("cloud", "Vespa Cloud"):
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
@@ -191,7 +198,7 @@ def _connect(access: _Access, application: str, folder: Path, output: io.StringI
             return False
 
         def _vespa_auth_login(self) -> None:
-            raise UsageError("target cloud needs COLBERT_VESPA_API_KEY_FILE, or a login: run `vespa auth login`")
+            raise UsageError("target cloud needs COLBERT_VESPA_API_KEY_FILE, or a login; run `vespa auth login`")
 
         def read_app_package_from_disk(self, application_root: Path) -> bytes:
             return zip_folder(application_root)
@@ -203,7 +210,7 @@ def _connect(access: _Access, application: str, folder: Path, output: io.StringI
 
 
 def _scrubbed(error: Exception) -> str:
-    """The message without anything that lets one in, or says where that lies."""
+    """Return the message without credentials or their locations."""
     text = " ".join(str(error).split())
     for variable in _SECRETS:
         if value := os.environ.get(variable):

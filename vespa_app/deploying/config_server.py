@@ -1,5 +1,8 @@
-"""Deploying to a config server: prepareandactivate, wait until every service runs the new generation, until the query port is
-up and the content cluster takes a document; that document is the application's description."""
+"""Deploy to a config server.
+
+Call prepareandactivate, wait until every service runs the new generation, until the query port is up and the content
+cluster accepts a document; that document is the application's description.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ _QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
 
 
 class ConfigServer:
+    """A config server."""
+
     def __init__(
         self, folder: Path, config_url: str, query_url: str, poll: Poll, transport: httpx.BaseTransport | None
     ) -> None:
@@ -37,12 +42,15 @@ class ConfigServer:
         self._start = poll.clock()
 
     def running_urls(self) -> tuple[str, ...]:
+        """Return where the application answers."""
         return (self._query_url,)
 
     def deploy(self, more: Mapping[str, bytes]) -> DeployReport:
-        """Sends the package and `more` files of it, and waits until it serves.
+        """Send the package plus `more` files, and wait until it serves.
 
-        Raises: VespaRefused, VespaUnreachable naming the services that are not up in time.
+        Raises:
+            VespaRefused: with Vespa's message.
+            VespaUnreachable: if services are not up in time; the message names them.
         """
         try:
             answer = self._activate(more)
@@ -60,7 +68,7 @@ class ConfigServer:
             response = client.post(SESSION_PATH, content=body, headers=headers)
         answer = answer_json(response)
         if not str(answer.get("session-id", "")).isdigit():
-            raise VespaRefused(f"{self._config_url} is no Vespa config server: it answered {str(answer)[:100]}")
+            raise VespaRefused(f"{self._config_url} is not a Vespa config server: it answered {str(answer)[:100]}")
         return answer
 
     def _wait(self, answer: dict[str, Any]) -> DeployReport:

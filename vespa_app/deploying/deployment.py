@@ -1,6 +1,6 @@
-"""Deploying a package: to a config server of one's own (docker compose or any URL), or to Vespa Cloud.
+"""Deploy a package to a config server (docker compose or any URL) or to Vespa Cloud.
 
-A package under which the documents of the running application would mean nothing is refused before anything is sent.
+A package that would invalidate the documents of the running application is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -36,17 +36,29 @@ def deploy(
     sleep: Callable[[float], None] = time.sleep,
     transport: httpx.BaseTransport | None = None,
 ) -> DeployReport:
-    """Deploys and waits until the application serves.
+    """Deploy a package and wait until the application serves.
 
-    target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server; query_url: of that server's
-    container, by default port 8080 of the same host where the target has the usual port 19071. timeout in seconds, for
-    everything after Vespa has accepted the package; by default what suits the target. allow: Vespa's names of changes that
-    it refuses unless told, such as field-type-change, allowed for this deployment alone; and `refeed`, for a package under
-    which the documents that the running application holds mean nothing.
+    Args:
+        package_folder: the package.
+        target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server.
+        query_url: URL of that server's container; by default port 8080 of the same host if the target has the usual port
+            19071.
+        timeout: seconds for everything after Vespa has accepted the package; by default what suits the target.
+        allow: Vespa's names of changes that it refuses by default, such as field-type-change, allowed for this deployment
+            only; and `refeed`, for a package that invalidates the documents of the running application.
+        progress: called with a line before each step.
+        clock: for tests.
+        sleep: for tests.
+        transport: for tests.
 
-    Raises: SettingsError where the folder is no package, VespaRefused with Vespa's message, VespaUnreachable where nothing
-    answers or services do not come up in time, UsageError on an unknown target, a package made for another, or one that
-    makes documents meaningless.
+    Returns:
+        where the application answers, and what remains to be done.
+
+    Raises:
+        SettingsError: if the folder is not a package.
+        VespaRefused: with Vespa's message.
+        VespaUnreachable: if nothing answers or services do not come up in time.
+        UsageError: if the target is unknown, or the package is made for another target or invalidates documents.
     """
     folder = Path(package_folder)
     poll = Poll(choose_timeout(target, timeout), progress or _silent, clock, sleep)

@@ -1,4 +1,4 @@
-"""Waiting until a deployed application serves, with clock and sleep as parameters."""
+"""Wait until a deployed application serves, with clock and sleep as parameters."""
 
 from __future__ import annotations
 
@@ -21,9 +21,18 @@ PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class DeployReport:
-    """query_url: where to feed and search. regions: of Vespa Cloud, each with its own. warnings: of Vespa's deploy log.
-    restart, reindex, refeed: Vespa's messages about what the change needs, and ours. seconds: until the application took a
-    document."""
+    """The outcome of a deployment.
+
+    Attributes:
+        query_url: where to feed and search.
+        generation: Vespa's generation of the package.
+        seconds: until the application accepted a document.
+        warnings: warnings in Vespa's deploy log.
+        restart: Vespa's messages about services to restart.
+        reindex: Vespa's messages about reindexing.
+        refeed: messages about documents to feed again, Vespa's and ours.
+        regions: query URL of each region of Vespa Cloud.
+    """
 
     query_url: str
     generation: int
@@ -35,12 +44,13 @@ class DeployReport:
     regions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Poll:
-    """Asks again until something is done or `timeout` seconds have passed. say: told what is waited for, once each."""
+    """Polls until something is done or `timeout` seconds have passed. say: called with what is waited for, once each."""
 
     timeout: float
     say: Progress
@@ -48,9 +58,10 @@ class Poll:
     sleep: Callable[[float], None] = time.sleep
 
     def until(self, done: Callable[[], bool], waiting: Callable[[], str], deadline: float) -> None:
-        """Errors of Vespa count as not done: what starts answers 404 and 5xx, or not at all.
+        """Poll until `done`. Errors of Vespa count as not done: a starting service answers 404 and 5xx, or not at all.
 
-        Raises: VespaUnreachable naming what is not up.
+        Raises:
+            VespaUnreachable: if it is not up in time; the message names it.
         """
         said = ""
         while True:
@@ -61,9 +72,7 @@ class Poll:
             except VespaError as error:
                 reason = f" ({error})"
             if self.clock() >= deadline:
-                raise VespaUnreachable(
-                    f"not up after {self.timeout:.0f} s: waiting for {waiting()}{reason}; Vespa's log says why"
-                )
+                raise VespaUnreachable(f"not up after {self.timeout:.0f} s: waiting for {waiting()}{reason}; see Vespa's log")
             if waiting() != said:
                 said = waiting()
                 self.say(f"waiting for {said}")
@@ -73,13 +82,17 @@ class Poll:
 def wait_until_serving(
     folder: Path, query_url: str, place: str, poll: Poll, deadline: float, transport: httpx.BaseTransport | None = None
 ) -> None:
-    """Polls until the package's description, written as a document, is read back. place: what is waited for, in words.
+    """Poll until the package's description, written as a document, is read back.
 
-    Raises: VespaUnreachable.
+    place: what is waited for.
+
+    Raises:
+        VespaUnreachable: if it is not up in time.
     """
     body = description_document((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
 
     def serving() -> bool:
+        """Tell whether the description can be read."""
         with connect(query_url, timeout=10.0, connections=1, transport=transport) as client, mapped_errors(query_url):
             check(client.get("/ApplicationStatus"))
             check(client.post(DESCRIPTION_PATH, content=body, headers={"Content-Type": "application/json"}))

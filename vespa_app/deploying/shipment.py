@@ -29,9 +29,16 @@ _TOKEN = ("COLBERT_VESPA_TOKEN_FILE", "COLBERT_VESPA_CERT", "COLBERT_VESPA_KEY")
 
 @dataclass(frozen=True)
 class Shipment:
-    """files: path in the package -> bytes. zip_bytes: what travels. session_url: what it is sent to. query_url: where the
-    application answers then; "" where Vespa Cloud decides. credentials: variables of the environment -> whether they are
-    set, never their values."""
+    """What a deployment would send.
+
+    Attributes:
+        target: the target.
+        session_url: where it is sent.
+        query_url: where the application answers then; "" if Vespa Cloud decides.
+        files: bytes by path in the package.
+        zip_bytes: size of what is sent.
+        credentials: environment variables and whether they are set, never their values.
+    """
 
     target: str
     session_url: str
@@ -41,13 +48,22 @@ class Shipment:
     credentials: Mapping[str, bool]
 
     def to_json(self) -> dict[str, object]:
+        """Return the shipment as JSON values."""
         return asdict(self)
 
 
 def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = None, allow: Collection[str] = ()) -> Shipment:
-    """Checks the package, and sends nothing.
+    """Check the package without sending anything.
 
-    Raises: SettingsError where the folder is no package, UsageError on an unknown target.
+    Args:
+        folder: the package.
+        target: as in `deploy`.
+        query_url: as in `deploy`.
+        allow: as in `deploy`.
+
+    Raises:
+        SettingsError: if the folder is not a package.
+        UsageError: if the target is unknown.
     """
     root = Path(folder)
     description = check_package(root)
@@ -75,13 +91,14 @@ def plan_shipment(folder: str | Path, target: str, *, query_url: str | None = No
 
 
 def overriding(description: Description, allow: Collection[str]) -> dict[str, bytes]:
-    """The package's file of overrides with `allow` in it, valid for today; tomorrow too, for clocks of other time zones.
+    """Return the package's file of overrides plus `allow`, valid for today and, for clocks in other time zones, tomorrow.
 
-    Raises: UsageError on a change that is not known.
+    Raises:
+        UsageError: if a change is unknown.
     """
     known = {*CHANGES, REFEED}
     if unknown := sorted(set(allow) - known):
-        raise UsageError(f"--allow {unknown[0]!r} is no change that is refused otherwise; known: {', '.join(sorted(known))}")
+        raise UsageError(f"--allow {unknown[0]!r} is not a known change; known: {', '.join(sorted(known))}")
     until = (datetime.now(timezone.utc).date() + timedelta(days=1)).isoformat()
     of_vespa = [name for name in allow if name != REFEED]
     days = {**description.settings.allow, **dict.fromkeys(of_vespa, until)}

@@ -1,4 +1,4 @@
-"""Settings and bundle -> the files of an application package; both are checked."""
+"""Generate and check the files of an application package from settings and bundle."""
 
 from __future__ import annotations
 

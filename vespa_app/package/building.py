@@ -1,4 +1,4 @@
-"""An application package: bundle and settings in, files out."""
+"""Build an application package: bundle and settings in, files out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OWN_FILES = re.compile(
     r"(services|hosts|deployment|validation-overrides)\.xml|app\.toml|colbert-vespa\.json|README\.md|schemas/\w+\.sd"
     r"|search/query-profiles/default\.xml|codebooks/\w+\.tbf|embedder/\w+\.(onnx|tokenizer\.json)"
     r"|tests/(system-test|staging-setup|staging-test)/[\w-]+\.json"
-)  # of a package
+)  # limit of a package
 
 __all__ = [
     "Package",
@@ -52,23 +52,38 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Package:
-    """files: path inside the package -> its bytes, or the file to copy. description: what the application says of itself."""
+    """An application package.
+
+    Attributes:
+        files: path inside the package -> its bytes, or the file to copy.
+        description: what the application reports about itself.
+    """
 
     files: Mapping[str, bytes | Path]
     description: Description
 
     def explained(self, query_url: str | None = None) -> Package:
-        """With a README.md that says what each file, field and rank profile is for. query_url: of its commands; default: where
-        the settings say that it runs."""
+        """Return the package plus a README.md on the purpose of each file, field and rank profile.
+
+        Args:
+            query_url: URL in its commands; by default where the settings say that it runs.
+        """
         texts = {name: content for name, content in self.files.items() if name.startswith("schemas/")}
         schemas = {Path(name).stem: _text(content) for name, content in texts.items()}
         text = explain_package(self.files, schemas, self.description, query_url)
         return Package({**self.files, README: text.encode()}, self.description)
 
     def write(self, folder: str | Path) -> Path:
-        """Writes the package as `folder`, in place of an older one of ours; never half-written.
+        """Write the package as `folder`, replacing an older one of ours; never half-written.
 
-        Raises: UsageError where something else is there, or the older one has files that no package of ours has.
+        Args:
+            folder: the folder.
+
+        Returns:
+            the folder.
+
+        Raises:
+            UsageError: if anything else exists there, or the older one has files that no package of ours has.
         """
         target = Path(folder)
         with replace_folder(target, owned=is_package_folder) as staging:
@@ -84,7 +99,7 @@ class Package:
 
 
 def is_package_folder(folder: Path) -> bool:
-    """Whether `folder` is a package of ours, known by its description, and holds nothing else: one that may be replaced."""
+    """Tell whether `folder` is a package of ours, known by its description, and nothing else, so that it may be replaced."""
     try:
         described = json.loads((folder / DESCRIPTION_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -105,13 +120,21 @@ def default_settings(
     candidates: tuple[str, ...] = (),
     recall: float | None = None,
 ) -> AppSettings:
-    """What suits the bundle: the candidates that were measured to find enough, else `centroid` where it has a codebook, else
-    `pooled`, with the encoding that is fitted or the mean; where it has dense models, also `dense` and `hybrid`, which fuses
-    all scores. recall: share of the exact top 10 that the first of the candidates should find; it chooses effort, and the codec
-    where none is given (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings, or the effort that
-    was measured.
+    """Return settings that suit the bundle.
 
-    `build_package` judges the result. Raises: SettingsError where the goal was never reached.
+    Candidates are `centroid` if it has a codebook, else `pooled`; with dense models also `dense` and `hybrid`, which fuses
+    all scores. `build_package` checks the result.
+
+    Args:
+        bundle: the bundle.
+        metadata: metadata fields.
+        codec: the codec; None to choose one.
+        candidates: the candidates; None to choose them.
+        recall: share of the exact top 10 that the first of the candidates should find; it determines effort, and the codec
+            if none is given (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
+
+    Raises:
+        SettingsError: if the goal was never reached.
     """
     books = bundle_codebooks(bundle)
     more = ("dense", "hybrid") if bundle.manifest.dense else ()
@@ -156,9 +179,14 @@ def _one_vector(bundle: Bundle, settings: AppSettings) -> OneVectorSettings:
 
 
 def build_package(bundle: Bundle, settings: AppSettings) -> Package:
-    """Everything Vespa needs, in memory but for the model.
+    """Return everything Vespa needs, in memory except for the model.
 
-    Raises: SettingsError where settings and bundle do not fit, or Vespa would refuse the result.
+    Args:
+        bundle: the bundle.
+        settings: settings of the application.
+
+    Raises:
+        SettingsError: if settings and bundle do not fit, or Vespa would refuse the result.
     """
     check_new_settings(settings)
     check_bundle(bundle, settings)
@@ -192,8 +220,11 @@ def complete(
     components: Iterable[ET.Element],
     settings: AppSettings,
 ) -> Package:
-    """`files` of the indexes, and what an application has once: services, description, where it runs. Vespa discourages
-    indexed and streaming documents in one cluster, so the description's is of the same mode. settings: that were given."""
+    """Add to the `files` of the indexes what an application has once: services, description, where it runs.
+
+    Vespa discourages indexed and streaming documents in one cluster, so the description has the same mode. settings: as
+    given.
+    """
     threads = max(index.settings.search_threads for index in main.all)
     services = services_xml(settings, {**modes, DESCRIPTION_SCHEMA: settings.mode}, threads, components)
     texts = {
@@ -220,7 +251,7 @@ def _constants(bundle: Bundle, settings: AppSettings) -> dict[str, bytes | Path]
 
 
 def embedder_components(bundle: Bundle, settings: AppSettings) -> list[ET.Element]:
-    """One for all indexes of the bundle: a package carries a model once."""
+    """Return one embedder for all indexes of the bundle: a package carries a model once."""
     return [embedder_component(bundle, embedder_of(bundle.sha256, settings))] if settings.embedder else []
 
 

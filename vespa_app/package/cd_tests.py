@@ -1,9 +1,9 @@
 """Tests that Vespa Cloud runs before it lets a package into production: Vespa's basic HTTP tests, which feed and query.
 
 system-test: on an empty application, two passages are fed, and a query finds the right one first. staging-setup and
-staging-test: what was fed before an upgrade is found after it. Vespa Cloud runs staging-setup on the application that is in
-production, so it feeds only fields that every application of ours has, and staging-test asks for nothing else
-(staging.py checks it). `vespa test` runs the same files against any application.
+staging-test: what was fed before an upgrade is found after it. Vespa Cloud runs staging-setup on the application in
+production, so it feeds only fields that every application of ours has, and staging-test requests nothing else (staging.py
+checks it). `vespa test` runs the same files against any application.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _GROUP = "cdtest"
 
 
 def _ends(dim: int) -> Matrix:
-    """`[2, dim]`: a vector and its opposite, which stay apart whatever a codec makes of them."""
+    """Return `[2, dim]`: a vector and its opposite, which stay apart with any codec."""
     one = np.full((1, dim), dim**-0.5, np.float32)
     return np.concatenate([one, -one])
 
 
 def _ends_codebook(dim: int) -> Codebook:
-    """Stands in for the bundle's: the vectors of the tests are the centroids."""
+    """Replaces the bundle's codebook: the vectors of the tests are the centroids."""
     return Codebook(_ends(dim), np.zeros((dim, 1), np.float32), np.zeros((dim, 2), np.float32), bits=1)
 
 
 def cd_tests(description: Description, books: Codebooks = NO_CODEBOOKS) -> dict[str, str]:
-    """Path in the package -> content. books: of the bundle, where the codec needs them."""
+    """Return the content of each test file by path. books: of the bundle, if the codec needs them."""
     settings = description.settings
     feeding = [_feed(settings, id_, books) for id_ in _TEXTS]
     optional = {name for strategy in STRATEGIES.values() for name in strategy.own_fields} | set(
@@ -65,7 +65,7 @@ def cd_tests(description: Description, books: Codebooks = NO_CODEBOOKS) -> dict[
 
 
 def _without(feeding: dict[str, Any], optional: Collection[str]) -> dict[str, Any]:
-    """Without the fields that an application has or has not."""
+    """Remove fields that an application may or may not have."""
     fields = {name: value for name, value in feeding["request"]["body"]["fields"].items() if name not in optional}
     return {**feeding, "request": {**feeding["request"], "body": {"fields": fields}}}
 
@@ -76,7 +76,7 @@ def _test(name: str, steps: list[dict[str, Any]]) -> str:
 
 
 def _metadata(settings: AppSettings) -> dict[str, Value]:
-    """The group, where there are groups; else nothing is needed."""
+    """Return the group, if there are groups; nothing else is needed."""
     return {settings.group_field: _GROUP} if settings.mode == "streaming" else {}
 
 
@@ -95,7 +95,7 @@ def _feed(settings: AppSettings, id_: str, books: Codebooks) -> dict[str, Any]:
 
 
 def _dense(settings: AppSettings, place: int) -> dict[str, Vector]:
-    """Of each dense model one end of an axis."""
+    """Return one end of an axis for each dense model."""
     return {model: np.eye(1, own.dim, place % own.dim, dtype=np.float32)[0] for model, own in settings.dense.items()}
 
 
@@ -115,7 +115,7 @@ def _ask(description: Description, books: Codebooks, candidates: str) -> dict[st
 
 
 def _look_up(settings: AppSettings) -> dict[str, Any]:
-    """By its id, where no rank profile would do without the fields of a strategy."""
+    """Return a query by id, if every rank profile needs the fields of a strategy."""
     body = query_body(settings, f'document_id contains "{next(iter(_TEXTS))}"', BASE_PROFILE, 1)
     return _finding("the passage about threads is there", settings, body)
 

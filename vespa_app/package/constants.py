@@ -4,7 +4,7 @@
     0x01                        cells are float
     mapped dimensions           count, then each name
     indexed dimensions          count, then each name and size
-    subspaces                   count, where a dimension is mapped; each is its labels, then its cells, big-endian
+    subspaces                   count, if a dimension is mapped; each is its labels, then its cells, big-endian
 
 Numbers are one byte below 128, else four bytes with the top bit set; texts are their length and their bytes.
 """
@@ -23,18 +23,19 @@ _TYPE = re.compile(r"tensor<float>\((?:(\w+)\{\}, )?(\w+)\[(\d+)\]\)")
 
 
 def constant_path(schema: str, name: str) -> str:
-    """Where a package keeps a constant of a schema."""
+    """Return where a package keeps a constant of a schema."""
     return f"codebooks/{schema}_{name}.tbf"
 
 
 def tensor_file(type_: str, cells: Matrix) -> bytes:
-    """`tensor<float>(x[d])` from `[d]`, or `tensor<float>(c{}, x[d])` from `[C, d]` with row numbers as labels.
+    """Return `tensor<float>(x[d])` from `[d]`, or `tensor<float>(c{}, x[d])` from `[C, d]` with row numbers as labels.
 
-    Raises: ValueError on another type, or cells of another shape.
+    Raises:
+        ValueError: if the type is another, or the cells have another shape.
     """
     match = _TYPE.fullmatch(type_)
     if match is None or cells.ndim != (2 if match[1] else 1) or cells.shape[-1] != int(match[3]):
-        raise ValueError(f"{type_} cannot be made of cells of shape {list(cells.shape)}")
+        raise ValueError(f"{type_} cannot be made from cells of shape {list(cells.shape)}")
     data = np.ascontiguousarray(cells, ">f4")
     parts = [b"\x07\x01", _number(1) + _text(match[1]) if match[1] else _number(0)]
     parts += [_number(1), _text(match[2]), _number(int(match[3]))]

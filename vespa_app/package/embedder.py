@@ -13,6 +13,7 @@ __all__ = ["embedder_component", "embedder_differences"]
 
 
 def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
+    """Return the component in services.xml."""
     manifest = bundle.manifest
     start, end = _special_ids(bundle.file("tokenizer.json"))
     component = ET.Element("component", id=embedder.id, type=EMBEDDER_TYPE)
@@ -29,7 +30,7 @@ def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
         "transformer-pad-token": manifest.pad_id,
         "query-token-id": manifest.query.marker_id,
         "document-token-id": manifest.document.marker_id,
-        # Vespa's word for it: whether rows of padding are emitted
+        # Vespa's name for it: whether rows of padding are emitted
         "attend-to-expansion-tokens": None if expansion else "false",
     }
     for tag, value in values.items():
@@ -39,35 +40,35 @@ def embedder_component(bundle: Bundle, embedder: Embedder) -> ET.Element:
 
 
 def _special_ids(tokenizer_file: Path) -> tuple[int, int]:
-    """Ids put before and after every text: [CLS] and [SEP], <s> and </s>."""
+    """Return the ids put before and after every text: [CLS] and [SEP], <s> and </s>."""
     from tokenizers import Tokenizer
 
     ids = Tokenizer.from_file(str(tokenizer_file)).encode("", add_special_tokens=True).ids
     if len(ids) < 2:
-        raise BundleError(f"{tokenizer_file} puts no start and end tokens around a text, as Vespa's colbert-embedder does")
+        raise BundleError(f"{tokenizer_file} does not put start and end tokens around a text, as Vespa's colbert-embedder does")
     return ids[0], ids[-1]
 
 
 def embedder_differences(bundle: Bundle) -> tuple[str, ...]:
-    """Where Vespa's colbert-embedder cannot do what the bundle's rules say, so that its vectors differ from ours."""
+    """Return where Vespa's colbert-embedder cannot follow the bundle's rules, so that its vectors differ from ours."""
     manifest = bundle.manifest
     differences = []
     for side, rules in (("query", manifest.query), ("document", manifest.document)):
         differences += _side_differences(side, rules)
     expansion = manifest.query.expansion
     if expansion is not None and expansion.attend:
-        differences.append("query: the bundle's encoder attends to the mask tokens, Vespa's does not")
+        differences.append("query: the bundle's encoder attends to the mask tokens, but Vespa's does not")
     if manifest.document.skip_ids:
-        differences.append("document: Vespa drops punctuation before encoding, the bundle after")
+        differences.append("document: Vespa drops punctuation before encoding, but the bundle after")
     if manifest.pooling is not None:
-        differences.append("document: the bundle pools rows, Vespa does not")
+        differences.append("document: the bundle pools rows, but Vespa does not")
     return tuple(differences)
 
 
 def _side_differences(side: str, rules: SideRules) -> list[str]:
     differences = []
     if rules.marker_id is None:
-        differences.append(f"{side}: Vespa inserts a marker token, the bundle has none")
+        differences.append(f"{side}: Vespa inserts a marker token, but the bundle has none")
     if rules.prompt:
-        differences.append(f"{side}: Vespa knows no prompt, the bundle has {rules.prompt!r}")
+        differences.append(f"{side}: Vespa does not support prompts, but the bundle has {rules.prompt!r}")
     return differences

@@ -16,7 +16,7 @@ from vespa_app.settings import AppSettings
 
 __all__ = ["schema_text"]
 
-_PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them in its own way, or not at all
+_PLAIN = (FieldType.BOOL.value, FieldType.POSITION.value)  # Vespa indexes them differently, or not at all
 _FIELD = re.compile(r"^(?=        field )", re.MULTILINE)
 # equality of texts is exact: no lower-casing, no splitting into words
 _EXACT = """\
@@ -32,7 +32,7 @@ _EXACT = """\
 
 
 def schema_text(settings: AppSettings, embedder_id: str = "") -> str:
-    """embedder_id: of Vespa's embedder, where it makes the vectors (setting encoding)."""
+    """Return the schema. embedder_id: Vespa's embedder, if it makes the vectors (setting encoding)."""
     name = settings.schema
     by_embedder = settings.encoding == "embedder"
     codec = CODECS[settings.codec]
@@ -86,12 +86,12 @@ def _text(name: str, type_: str) -> str:
 
 
 def _outdented(field: str) -> str:
-    """A field that the schema makes stands beside the document block."""
+    """Return a field that the schema makes, which is placed beside the document block."""
     return "".join(line[4:] for line in field.splitlines(keepends=True))
 
 
 def _vectors(settings: AppSettings, indexing: str) -> str:
-    """In the field `vectors`, and not in those that a codec has besides, strategies may keep an index."""
+    """Return the field `vectors`; strategies may keep an index in it, but not in a codec's other fields."""
     lines = "".join(strategy.vectors_lines(settings) for strategy in strategies_of(settings))
     return _tensor(VECTORS, vectors_type(settings), indexing + (" | index" if lines else ""), settings, lines)
 

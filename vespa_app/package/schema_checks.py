@@ -38,21 +38,29 @@ class _Field:
 
 @dataclass
 class _Profile:
-    """With what it inherits."""
+    """A rank profile with what it inherits."""
 
     inputs: dict[str, str] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
 
 
 def check_schema_text(text: str, name: str, threads: int, settings: AppSettings | None, where: str) -> None:
-    """threads: of services.xml. settings: of the application, for its main schema.
+    """Check a schema.
 
-    Raises: SettingsError naming `where`, the block and the fault.
+    Args:
+        text: the schema.
+        name: its name.
+        threads: as in services.xml.
+        settings: settings of the index.
+        where: the file, for error messages.
+
+    Raises:
+        SettingsError: if something is wrong; the message names `where`, the block and the fault.
     """
     schemas = list(read_blocks(text, where).named("schema"))
     documents = [document for schema in schemas for document in schema.named("document")]
     if [block.head.split()[1:2] for block in (*schemas, *documents)] != [[name], [name]]:
-        raise SettingsError(f"{where}: must hold schema {name} with document {name}")
+        raise SettingsError(f"{where}: must contain schema {name} with document {name}")
     fields = _fields([*documents[0].named("field"), *schemas[0].named("field")], where)
     if settings is not None:
         _check_fit(fields, settings, where)
@@ -70,7 +78,7 @@ def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
     for block in blocks:
         match = re.fullmatch(r"field (\S+) type (.+)", block.head)
         if match is None:
-            raise SettingsError(f"{where}: {block.head!r} is no field")
+            raise SettingsError(f"{where}: {block.head!r} is not a field")
         name, type_ = match[1], match[2]
         if fault := field_fault(name):
             raise SettingsError(f"{where}: field {name!r}: {fault}")
@@ -86,7 +94,7 @@ def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
 
 
 def _braced_indexing(block: Block) -> str:
-    """An indexing statement with braces in it (for_each) is read as a block, and its rest as a line."""
+    """An indexing statement with braces (for_each) is read as a block, and its rest as a line."""
     parts = [inner.head for inner in block.blocks if inner.head.startswith("indexing:")]
     return " ".join([*parts, *(line for line in block.lines if line.startswith("|"))])
 
@@ -97,10 +105,10 @@ def _check_type(type_: str, where: str) -> None:
     tensor = _TENSOR.fullmatch(type_)
     if tensor is None:
         raise SettingsError(
-            f"{where}: type {type_!r} unknown; known: {', '.join(sorted(_PLAIN_TYPES))}, tensor<cells>(dimensions)"
+            f"{where}: type {type_!r} is unknown; known: {', '.join(sorted(_PLAIN_TYPES))}, tensor<cells>(dimensions)"
         )
     if (tensor[1] or "double") not in _CELLS:
-        raise SettingsError(f"{where}: cell type {tensor[1]!r} unknown; known: {', '.join(_CELLS)}")
+        raise SettingsError(f"{where}: cell type {tensor[1]!r} is unknown; known: {', '.join(_CELLS)}")
     dimensions = [_DIMENSION.fullmatch(part.strip()) for part in tensor[2].split(",")]
     names = [dimension[1] for dimension in dimensions if dimension]
     if len(names) != len(dimensions) or len(set(names)) != len(names) or any(d and d[2] == "0" for d in dimensions):
@@ -114,14 +122,14 @@ def _check_fit(fields: dict[str, _Field], settings: AppSettings, where: str) -> 
     for model, own in settings.dense.items():
         name, type_ = dense_field(model), dense_type(own)
         if name not in fields or fields[name].type.replace(" ", "") != type_:
-            raise SettingsError(f"{where}: field {name} must be there with type {type_}, as setting dense.{model} says")
+            raise SettingsError(f"{where}: field {name} must exist with type {type_}, as in setting dense.{model}")
     (pooled,) = PooledCandidates.own_fields
     if needed_encoding(settings) and (pooled not in fields or fields[pooled].type.replace(" ", "") != pooled_type(settings)):
         what = f"must be there with type {pooled_type(settings)}, as setting one_vector says"
         raise SettingsError(f"{where}: field {pooled} {what}")
     for name, type_ in settings.metadata.fields.items():
         if name not in fields or fields[name].type != type_.vespa:
-            raise SettingsError(f"{where}: field {name} must be there with type {type_.vespa}, as the settings say")
+            raise SettingsError(f"{where}: field {name} must exist with type {type_.vespa}, as in the settings")
 
 
 def _profile(words: list[str], profiles: dict[str, _Profile], where: str) -> _Profile:
@@ -142,7 +150,7 @@ def _check_profile(
         for line in inputs.lines:
             match = re.match(r"query\((\w+)\)(?:\s*(?::\s*)?(tensor[^\s(]*\([^)]*\)(?=\s|:|$)|double))?", line)
             if match is None:
-                raise SettingsError(f"{where}: {line!r} is no input")
+                raise SettingsError(f"{where}: {line!r} is not an input")
             _check_input(match[1], match[2] or "double", settings, where)
             profile.inputs[match[1]] = match[2] or "double"
     functions = [*block.named("function"), *block.named("macro")]
@@ -157,7 +165,7 @@ def _check_profile(
         _check_expression(feature, profile, fields, f"{where}: match-features")
     wanted = int(block.value("num-threads-per-search") or 1)
     if wanted > threads:
-        raise SettingsError(f"{where}: num-threads-per-search is {wanted}, and persearch in services.xml only {threads}")
+        raise SettingsError(f"{where}: num-threads-per-search is {wanted}, but persearch in services.xml only {threads}")
 
 
 def _check_input(name: str, type_: str, settings: AppSettings | None, where: str) -> None:
@@ -171,7 +179,7 @@ def _check_input(name: str, type_: str, settings: AppSettings | None, where: str
     width = sizes_by_name.get(name, settings.dim // 8 if "int8" in type_ else settings.dim)
     if sizes - {str(width)}:
         dim = 8 * width if "int8" in type_ else width
-        raise SettingsError(f"{where}: input query({name}) has {type_}, and its vectors have {dim} dimensions")
+        raise SettingsError(f"{where}: input query({name}) has {type_}, but its vectors have {dim} dimensions")
 
 
 def _check_expression(expression: str, profile: _Profile, fields: dict[str, _Field], where: str) -> None:
@@ -184,10 +192,10 @@ def _check_expression(expression: str, profile: _Profile, fields: dict[str, _Fie
             continue
         declared = fields.get(name)
         if declared is None:
-            raise SettingsError(f"{where}: {feature}({name}) names no field of the schema")
+            raise SettingsError(f"{where}: {feature}({name}) does not name a field of the schema")
         if feature == "bm25" and not declared.bm25:
             raise SettingsError(f"{where}: bm25({name}) needs `index: enable-bm25` in field {name}")
         if feature != "bm25" and "attribute" not in declared.indexing:
             raise SettingsError(f"{where}: {feature}({name}) needs `indexing: attribute` in field {name}")
     if _NAME.fullmatch(expression) and expression not in profile.functions and expression not in _BARE_FEATURES:
-        raise SettingsError(f"{where}: {expression!r} is no function of the profile")
+        raise SettingsError(f"{where}: {expression!r} is not a function of the profile")

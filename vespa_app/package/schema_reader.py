@@ -1,7 +1,7 @@
-"""Reads the parts of a schema file that our checks look at: blocks and their lines, as a tree.
+"""Read the parts of a schema file that our checks need: blocks and their lines, as a tree.
 
-Not Vespa's grammar: what stands in braces is a block, but for the `{}` of a tensor's dimension, which follows its name at
-once, and a slice like `{p:1}`.
+This is not Vespa's grammar: what is in braces is a block, except the `{}` of a tensor's dimension, which follows its name
+directly, and a slice such as `{p:1}`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ _COMMENT = re.compile(r"#[^\n]*")
 
 @dataclass
 class Block:
-    """head: what stands before the brace. lines: statements. blocks: what is nested."""
+    """A block.
+
+    Attributes:
+        head: the text before the brace.
+        lines: statements.
+        blocks: nested blocks.
+    """
 
     head: str
     lines: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
     def named(self, kind: str) -> Iterator[Block]:
-        """Direct children whose head starts with the word `kind`."""
+        """Yield direct children whose head starts with the word `kind`."""
         return (block for block in self.blocks if block.head.split()[:1] == [kind])
 
     def value(self, key: str) -> str | None:
-        """The rest of the line `key: ...`."""
+        """Return the rest of the line `key: ...`."""
         for line in self.lines:
             name, colon, rest = line.partition(":")
             if colon and name.strip() == key:
@@ -39,7 +45,11 @@ class Block:
 
 
 def read_blocks(text: str, where: str) -> Block:
-    """Raises: SettingsError where braces do not match."""
+    """Parse a schema.
+
+    Raises:
+        SettingsError: if braces do not match.
+    """
     root = Block("")
     stack = [root]
     pending = ""
@@ -54,7 +64,7 @@ def read_blocks(text: str, where: str) -> Block:
             pending = ""
             stack.pop()
             if not stack:
-                raise SettingsError(f"{where}: a closing brace too many")
+                raise SettingsError(f"{where}: there is one closing brace too many")
         elif part.startswith("{") and pending[-1:].strip():
             pending += part if ":" in part else "{}"  # a tensor's dimension, or a slice of it
         elif part.startswith("{"):

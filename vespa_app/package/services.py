@@ -1,5 +1,7 @@
-"""services.xml, hosts.xml and deployment.xml: one stateless and one content cluster, on one node, on hosts of one's own, or
-on Vespa Cloud."""
+"""services.xml, hosts.xml and deployment.xml: one stateless and one content cluster.
+
+They run on one node, on your own hosts, or on Vespa Cloud.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,20 @@ __all__ = [
 ]
 
 CONTENT_CLUSTER = "content"
-CLIENTS_FILE = "security/clients.pem"  # certificates that may feed and query on Vespa Cloud; put there by `deploy`
+CLIENTS_FILE = "security/clients.pem"  # certificates of clients that may feed and query on Vespa Cloud; added by `deploy`
 
 
 def services_xml(
     settings: AppSettings, documents: Mapping[str, str], threads: int, components: Iterable[ET.Element] = ()
 ) -> str:
-    """documents: schema -> mode ("index" or "streaming"). threads: that one query may use on a content node, at most.
-    components: of the container, such as embedders."""
+    """Return services.xml.
+
+    Args:
+        settings: settings of the application.
+        documents: schema -> mode ("index" or "streaming").
+        threads: most threads of one query on a content node.
+        components: components of the container, such as embedders.
+    """
     root = ET.Element("services", version="1.0")
     cluster = settings.cluster
     if cluster.content:
@@ -42,7 +50,7 @@ def services_xml(
     content = ET.SubElement(root, "content", id=CONTENT_CLUSTER, version="1.0")
     ET.SubElement(content, "min-redundancy").text = str(_redundancy(settings))
     groups = settings.cloud.groups if settings.cloud is not None else settings.cluster.groups
-    if groups == 2:  # or one group would have to carry all load while the other is taken down as a whole
+    if groups == 2:  # otherwise one group would carry all load while the other is down as a whole
         ET.SubElement(content, "coverage-policy").text = "node"
     listed = ET.SubElement(content, "documents")
     for schema, mode in documents.items():
@@ -60,12 +68,13 @@ def services_xml(
 
 
 def xml_text(root: ET.Element) -> str:
+    """Return the XML as text."""
     ET.indent(root, "    ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _path(parent: ET.Element, path: str) -> ET.Element:
-    """The element there, made where it is not."""
+    """Return the element at a path, created if missing."""
     for tag in path.split("/"):
         found = parent.find(tag)
         parent = ET.SubElement(parent, tag) if found is None else found
@@ -131,7 +140,7 @@ def _node_list(parent: ET.Element, hosts: Mapping[int, str]) -> ET.Element:
 
 
 def _range(values: tuple[float, ...], unit: str = "") -> str:
-    """One number, or Vespa's own form of a range: [least, most]."""
+    """Return one number, or Vespa's form of a range: [least, most]."""
     texts = [f"{value:g}{unit}" for value in values]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
@@ -153,6 +162,7 @@ def _clients(cloud: CloudSettings) -> ET.Element:
 
 
 def hosts_xml(cluster: ClusterSettings) -> str:
+    """Return hosts.xml."""
     root = ET.Element("hosts")
     for name in cluster.hosts:
         ET.SubElement(ET.SubElement(root, "host", name=name), "alias").text = host_alias(name)
@@ -160,6 +170,7 @@ def hosts_xml(cluster: ClusterSettings) -> str:
 
 
 def deployment_xml(cloud: CloudSettings) -> str:
+    """Return deployment.xml."""
     root = ET.Element("deployment", version="1.0")
     prod = ET.SubElement(root, "prod")
     for region in cloud.regions:
@@ -168,7 +179,10 @@ def deployment_xml(cloud: CloudSettings) -> str:
 
 
 def overrides_xml(allow: Mapping[str, str]) -> str:
-    """allow: Vespa's name of a change -> the last day on which it is allowed, as 2026-12-24."""
+    """Return the validation overrides.
+
+    allow: Vespa's name of a change -> the last day on which it is allowed, as 2026-12-24.
+    """
     root = ET.Element("validation-overrides")
     for name, day in allow.items():
         ET.SubElement(root, "allow", until=day).text = name

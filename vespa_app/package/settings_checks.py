@@ -1,7 +1,7 @@
-"""Whether settings make an application that Vespa takes. Every setting is judged here and nowhere else, in one pass.
+"""Check whether settings make an application that Vespa accepts. Every setting is checked here and nowhere else, in one pass.
 
 A fault is a setting, with its table, and what is wrong with it; the first one is raised, as `setting cluster.groups: is 3`.
-Later rules count on earlier ones, so only the first fault is looked at.
+Later rules rely on earlier ones, so only the first fault is reported.
 """
 
 from __future__ import annotations
@@ -58,12 +58,19 @@ _DENSE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 LONGEST_ALLOWANCE_DAYS = 30
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
-_TOKEN_VALUE = "vespa_cloud_"  # values begin so  # noqa: S105
+_TOKEN_VALUE = "vespa_cloud_"  # prefix of values  # noqa: S105
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def read_settings(path: str | Path) -> AppSettings:
-    """app.toml, checked. Raises: SettingsError naming the file, and the table and key in it."""
+    """Read and check app.toml.
+
+    Args:
+        path: the file.
+
+    Raises:
+        SettingsError: if the file or a key is not valid; the message names it.
+    """
     settings = AppSettings.from_toml(path)
     try:
         check_settings(settings)
@@ -73,15 +80,27 @@ def read_settings(path: str | Path) -> AppSettings:
 
 
 def check_settings(settings: AppSettings, today: datetime.date | None = None) -> None:
-    """Raises: SettingsError naming the setting that Vespa, or we, would refuse."""
+    """Check settings.
+
+    Args:
+        settings: the settings.
+        today: the current day.
+
+    Raises:
+        SettingsError: if Vespa, or we, would refuse a setting; the message names it.
+    """
     _raise_first(_faults(settings, today or _today()))
 
 
 def check_new_settings(settings: AppSettings) -> None:
-    """For a package that is about to be made: as check_settings, and [allow] has no day that is past."""
+    """Check settings of a package to be generated, like `check_settings`; [allow] must not have a past day.
+
+    Raises:
+        SettingsError: if a setting is not valid; the message names it.
+    """
     now = _today().isoformat()
     past = (
-        (f"allow.{name}", f"{day} is past, and allows nothing; take it out, or give a later day")
+        (f"allow.{name}", f"{day} is in the past; remove it, or give a later day")
         for name, day in settings.allow.items()
         if day < now
     )
@@ -89,7 +108,11 @@ def check_new_settings(settings: AppSettings) -> None:
 
 
 def check_bundle(bundle: Bundle, settings: AppSettings) -> None:
-    """Raises: SettingsError naming the setting that does not fit the bundle."""
+    """Check that settings fit the bundle.
+
+    Raises:
+        SettingsError: if a setting does not fit; the message names it.
+    """
     indexes = settings.index_settings.values()
     _raise_first(itertools.chain.from_iterable(_of_index(settings, own, _bundle_faults(bundle, own)) for own in indexes))
 
@@ -114,7 +137,7 @@ def _faults(settings: AppSettings, today: datetime.date) -> Iterator[Fault]:
 
 
 def _of_index(settings: AppSettings, own: AppSettings, faults: Iterable[Fault]) -> Iterator[Fault]:
-    """Those of a further index with its table; its own name is that of the table."""
+    """Yield the faults of a further index with its table; its own name is that of the table."""
     table = "" if own.schema == settings.schema else f"indexes.{own.schema}"
     for name, what in faults:
         yield (f"{table}.{name}" if name != "schema" else table) if table else name, what
@@ -124,7 +147,7 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
     if fault := schema_fault(settings.schema):
         yield "schema", fault
     if settings.schema == DESCRIPTION_SCHEMA:
-        yield "schema", f"{settings.schema!r}: the name is taken by the application's description"
+        yield "schema", f"{settings.schema!r}: this name is used by the application's description; choose another"
     for name, (least, most) in LIMITS.items():
         value = getattr(settings, name)
         if type(value) is not int or not least <= value <= most:
@@ -135,7 +158,7 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
     for position, name in enumerate(settings.candidates):
         yield from _candidate_faults(name)
         if name in settings.candidates[:position]:
-            yield "candidates", f"names {name!r} twice"
+            yield "candidates", f"contains {name!r} twice"
     yield from _dense_faults(settings)
     yield from _one_vector_faults(settings)
     yield from _fusion_faults(settings)
@@ -146,12 +169,12 @@ def _index_faults(settings: AppSettings) -> Iterator[Fault]:
     yield from _mode_faults(settings)
     if settings.cloud is not None and settings.search_threads > settings.cloud.content_vcpu[0]:
         vcpu = settings.cloud.content_vcpu[0]
-        yield "search_threads", f"is {settings.search_threads}, and a content node has cloud.content_vcpu {vcpu:g}: take fewer"
+        yield "search_threads", f"is {settings.search_threads}, but a content node has cloud.content_vcpu {vcpu:g}; use fewer"
 
 
 def _choice_faults(setting: str, value: str, known: Collection[str]) -> Iterator[Fault]:
     if value not in known:
-        yield setting, f"{value!r} unknown; known: {', '.join(known)}"
+        yield setting, f"{value!r} is unknown; known: {', '.join(known)}"
 
 
 def _candidate_faults(name: str) -> Iterator[Fault]:
@@ -170,16 +193,19 @@ def _dense_faults(settings: AppSettings) -> Iterator[Fault]:
     for name, own in settings.dense.items():
         key = f"dense.{name}"
         if not _DENSE_NAME.fullmatch(name) or name.endswith("explained"):
-            yield key, "the name must be a lower-case letter, then at most 30 of a-z, 0-9 and _, and not end in explained"
+            yield key, "the name must be a lower-case letter, then at most 30 of a-z, 0-9 and _, and must not end in explained"
         if not any(asks_dense(candidates) for candidates in settings.candidates):
-            yield key, "no candidates ask it: add dense or hybrid to setting candidates, or leave it out"
+            yield key, "no candidates use it; add dense or hybrid to setting candidates, or remove it"
         yield from _dense_number_faults(key, own)
         yield from _choice_faults(f"{key}.cells", own.cells, CELLS)
         yield from _choice_faults(f"{key}.distance", own.distance, DISTANCES)
         if own.dim % CELLS[own.cells][1]:
-            yield f"{key}.cells", f"bits packs 8 dimensions into a byte, and the vectors have {own.dim}"
+            yield f"{key}.cells", f"bits packs 8 dimensions into a byte, but the vectors have {own.dim}"
         if own.cells in ("int8", "bits") and own.distance == "dotproduct":
-            yield f"{key}.cells", f"{own.cells} keeps no length, which distance dotproduct needs: take float or bfloat16"
+            yield (
+                f"{key}.cells",
+                f"{own.cells} does not keep the length, which distance dotproduct needs; use float or bfloat16",
+            )
 
 
 def _dense_number_faults(key: str, own: DenseSettings) -> Iterator[Fault]:
@@ -210,24 +236,26 @@ def _fusion_faults(settings: AppSettings) -> Iterator[Fault]:
         if type(weight) not in (int, float) or not 0 <= weight <= MOST_WEIGHT:
             yield f"weights.{name}", f"must be a number from 0 to {MOST_WEIGHT:,.0f}, got {weight!r}"
     if settings.weights and not any(settings.weights.values()):
-        yield "weights", "all are 0: leave the table out, or give one above 0"
+        yield "weights", "all are 0; remove the table, or give one above 0"
     if settings.weights.get("dense") and not settings.dense and "hybrid" in settings.candidates:
-        yield "weights.dense", "there is no dense model: a table [dense.NAME] is missing"
+        yield "weights.dense", "there is no dense model; add a table [dense.NAME]"
 
 
 def _codec_faults(settings: AppSettings) -> Iterator[Fault]:
     yield from _choice_faults("codec", settings.codec, CODECS)
     codec = CODECS[settings.codec]
     if settings.dim % codec.dims_per_cell:
-        what = f"{codec.name} packs {codec.dims_per_cell} dimensions into a byte, and the vectors have {settings.dim}"
+        what = f"{codec.name} packs {codec.dims_per_cell} dimensions into a byte, but the vectors have {settings.dim}"
         yield "codec", what
     if settings.residual_bits not in BITS:
         yield "residual_bits", f"must be 1, 2 or 4, got {settings.residual_bits!r}"
     if settings.thresholds and not codec.takes_thresholds:
         able = ", ".join(name for name, other in CODECS.items() if other.takes_thresholds)
-        yield "thresholds", f"is of codec {able} alone, and codec is {settings.codec}"
-    if settings.paged and "token" in settings.candidates and codec.distance:  # or its rows' bits are kept apart
-        yield "paged", "candidates token keep an HNSW graph over the vectors, which must be in memory then"
+        yield "thresholds", f"applies only to codec {able}, but codec is {settings.codec}"
+    if (
+        settings.paged and "token" in settings.candidates and codec.distance
+    ):  # otherwise its rows' bits are kept in another field
+        yield "paged", "candidates token keep an HNSW graph over the vectors, which must then be in memory"
 
 
 def _drop_limit_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -242,7 +270,7 @@ def _drop_limit_faults(settings: AppSettings) -> Iterator[Fault]:
             if phases := strategy_of(name).phases:
                 yield from _choice_faults(f"drop_limits.{name}", phase, phases)
             else:
-                yield f"drop_limits.{name}", "joined candidates have no limits: leave the table out"
+                yield f"drop_limits.{name}", "joined candidates have no limits; remove the table"
             if type(limit) not in (int, float) or not math.isfinite(limit):
                 yield f"drop_limits.{name}.{phase}", f"must be a number, got {limit!r}"
 
@@ -255,7 +283,7 @@ def _metadata_faults(settings: AppSettings) -> Iterator[Fault]:
         if fault := field_fault(name):
             yield f"metadata.{name}", fault
         if other := taken.get(name.lower()):
-            yield f"metadata.{name}", f"the name is taken by {other} (case does not count); rename it"
+            yield f"metadata.{name}", f"the name is used by {other} (case is ignored); rename it"
         taken[name.lower()] = f"metadata field {name!r}"
 
 
@@ -267,7 +295,7 @@ def _layout_faults(settings: AppSettings) -> Iterator[Fault]:
         yield from _only("layout", "chunks cannot store codec", (settings.codec,), codecs)
         yield from _only("layout", "chunks cannot have candidates", _singles(settings), strategies)
         if settings.dense:
-            yield "layout", "chunks stores no dense vectors, which are one a passage: leave [dense] out, or take passages"
+            yield "layout", "chunks cannot store dense vectors, one per passage; remove [dense], or use passages"
 
 
 def _encoding_faults(settings: AppSettings) -> Iterator[Fault]:
@@ -275,9 +303,9 @@ def _encoding_faults(settings: AppSettings) -> Iterator[Fault]:
     if settings.encoding != "embedder":
         return
     if not settings.embedder:
-        yield "encoding", "embedder makes vectors in Vespa, and setting embedder is false"
+        yield "encoding", "embedder makes vectors in Vespa, but setting embedder is false"
     if settings.thresholds:
-        yield "encoding", "Vespa's embedder cuts bits at 0, and setting thresholds is true"
+        yield "encoding", "Vespa's embedder cuts bits at 0, but setting thresholds is true"
     codecs = [name for name, codec in CODECS.items() if codec.embeddable]
     yield from _only("encoding", "Vespa's embedder cannot make codec", (settings.codec,), codecs)
     yield from _only("encoding", "embedder leaves no client vectors for candidates", _singles(settings), _without_index())
@@ -287,48 +315,48 @@ def _mode_faults(settings: AppSettings) -> Iterator[Fault]:
     yield from _choice_faults("mode", settings.mode, MODES)
     if settings.mode != "streaming":
         if settings.group_field:
-            yield "group_field", "is for mode streaming alone: set mode, or leave group_field out"
+            yield "group_field", "applies only to mode streaming; set mode, or remove group_field"
         return
-    what = "streaming reads a whole group and keeps no index for candidates"
+    what = "streaming reads a whole group and has no index for candidates"
     yield from _only("mode", what, _singles(settings), _without_index())
     if settings.metadata.fields.get(settings.group_field) is not FieldType.STRING:
-        what = f"{settings.group_field!r} is no metadata field of type string, and mode streaming needs one"
+        what = f"{settings.group_field!r} is not a metadata field of type string, which mode streaming needs"
         yield "group_field", what
 
 
 def _singles(settings: AppSettings) -> list[str]:
-    """Strategies of the candidates, each by itself."""
+    """Return the strategies of the candidates, each by itself."""
     return [part for candidates in settings.candidates for part in parts_of(candidates)]
 
 
 def _without_index() -> list[str]:
-    """Strategies whose documents carry nothing that is made from token vectors."""
+    """Return strategies whose documents carry nothing made from token vectors."""
     return [name for name, strategy in STRATEGIES.items() if not strategy.of_vectors]
 
 
 def _only(setting: str, what: str, given: Iterable[str], known: Collection[str]) -> Iterator[Fault]:
     for value in given:
         if value not in known:
-            yield setting, f"{what} {value!r}; it takes: {', '.join(known)}"
+            yield setting, f"{what} {value!r}; known: {', '.join(known)}"
 
 
 def _place_faults(settings: AppSettings, today: datetime.date) -> Iterator[Fault]:
-    """Where an application runs: hosts of one's own, Vespa Cloud; and changes that are allowed there."""
+    """Yield faults of where an application runs (your own hosts, Vespa Cloud) and of the allowed changes."""
     if settings.cloud is not None and settings.cluster != ClusterSettings():
-        yield "cluster", "[cluster] and [cloud] exclude each other: hosts of your own, or Vespa Cloud's"
+        yield "cluster", "[cluster] and [cloud] exclude each other; use your own hosts or Vespa Cloud"
     yield from _cluster_faults(settings.cluster)
     if settings.cloud is not None:
         yield from _cloud_faults(settings.cloud)
     for name, day in settings.allow.items():
         if name not in CHANGES:
-            yield "allow", f"{name!r} is no change that Vespa knows; known: {', '.join(sorted(CHANGES))}"
+            yield "allow", f"{name!r} is not a change known to Vespa; known: {', '.join(sorted(CHANGES))}"
         try:
             until = datetime.datetime.strptime(day, "%Y-%m-%d").date()
         except ValueError:
             yield f"allow.{name}", f"must be a day such as 2026-12-24, got {day!r}"
         else:
             if (until - today).days > LONGEST_ALLOWANCE_DAYS:
-                yield f"allow.{name}", f"is {day}: Vespa takes at most {LONGEST_ALLOWANCE_DAYS} days ahead"
+                yield f"allow.{name}", f"is {day}, but Vespa accepts at most {LONGEST_ALLOWANCE_DAYS} days ahead"
 
 
 def _cluster_faults(cluster: ClusterSettings) -> Iterator[Fault]:
@@ -336,65 +364,65 @@ def _cluster_faults(cluster: ClusterSettings) -> Iterator[Fault]:
         hosts = getattr(cluster, kind)
         for host in hosts:
             if not _HOST.fullmatch(host):
-                yield f"cluster.{kind}", f"{host!r} is no host name"
+                yield f"cluster.{kind}", f"{host!r} is not a host name"
         if len(set(hosts)) != len(hosts):
-            yield f"cluster.{kind}", "names a host twice"
+            yield f"cluster.{kind}", "contains a host twice"
     yield from _host_faults(cluster.hosts)
     for name in ("memory_limit", "disk_limit"):
         limit, (least, most) = getattr(cluster, name), LIMIT_RANGE
         if limit and not least <= limit <= most:
             yield f"cluster.{name}", f"must be from {least} to {most}, or 0 for Vespa's own, got {limit:g}"
     if cluster.hosts and not cluster.content:
-        yield "cluster.content", "is empty: name the hosts that hold the documents"
+        yield "cluster.content", "is empty; list the hosts that store the documents"
     if len(cluster.config) % 2 == 0 and cluster.config:
-        yield "cluster.config", f"names {len(cluster.config)} hosts: config servers need an odd number"
+        yield "cluster.config", f"lists {len(cluster.config)} hosts, but config servers need an odd number"
     if cluster.content:
         yield from _group_faults(cluster, len(cluster.content))
 
 
 def _group_faults(cluster: ClusterSettings, nodes: int) -> Iterator[Fault]:
     if not 1 <= cluster.groups <= nodes or nodes % cluster.groups:
-        yield "cluster.groups", f"is {cluster.groups}, and {nodes} content hosts make no such equal groups"
+        yield "cluster.groups", f"is {cluster.groups}, but {nodes} content hosts cannot be split into that many equal groups"
     yield from _copy_faults("cluster", cluster.redundancy, cluster.groups, nodes)
     copies = cluster.searchable_copies
     if not 1 <= copies <= cluster.redundancy:
         yield "cluster.searchable_copies", f"must be from 1 to redundancy ({cluster.redundancy}), got {copies}"
     if copies % cluster.groups:
-        yield "cluster.searchable_copies", f"is {copies}, and each of {cluster.groups} groups needs as many"
+        yield "cluster.searchable_copies", f"is {copies}, but each of {cluster.groups} groups needs equally many"
 
 
 def _host_faults(hosts: Iterable[str]) -> Iterator[Fault]:
-    """Host names have no case, and each needs an alias of its own."""
+    """Yield faults of host names, which are case-insensitive; each needs its own alias."""
     seen: dict[str, str] = {}
     for host in hosts:
         for name in dict.fromkeys((host.lower(), host_alias(host).lower())):
             if (other := seen.setdefault(name, host)) != host:
-                yield "cluster", f"names {other!r} and {host!r}, which Vespa cannot tell apart: give one name"
+                yield "cluster", f"contains {other!r} and {host!r}, which Vespa cannot tell apart; use one name"
 
 
 def _copy_faults(table: str, redundancy: int, groups: int, nodes: float) -> Iterator[Fault]:
     if not 1 <= redundancy <= nodes:
         yield f"{table}.redundancy", f"must be from 1 to the content nodes ({nodes:g}), got {redundancy}"
     if groups > 1 and (redundancy < groups or redundancy % groups):
-        what = f"is {redundancy}, and each of {groups} groups has whole copies: take a multiple of it"
+        what = f"is {redundancy}, but each of {groups} groups has whole copies; use a multiple of it"
         yield f"{table}.redundancy", what
 
 
 def _cloud_faults(cloud: CloudSettings) -> Iterator[Fault]:
     for region in cloud.regions:
         if not _REGION.fullmatch(region):
-            yield "cloud.regions", f"{region!r} is no region of Vespa Cloud, such as aws-us-east-1c"
+            yield "cloud.regions", f"{region!r} is not a region of Vespa Cloud, such as aws-us-east-1c"
     if len(set(cloud.regions)) != len(cloud.regions):
-        yield "cloud.regions", "names a region twice"
+        yield "cloud.regions", "contains a region twice"
     for name in ("read_tokens", "write_tokens"):
         for token in getattr(cloud, name):
             if not _TOKEN.fullmatch(token) or token.lower().startswith(_TOKEN_VALUE):
-                yield f"cloud.{name}", "wanted names of tokens (letters, digits, _ and -), never their values"
+                yield f"cloud.{name}", "must be names of tokens (letters, digits, _ and -), never their values"
     for kind in ("container", "content"):
         for what in ("nodes", "vcpu", "memory_gb", "disk_gb"):
             yield from _range_faults(f"cloud.{kind}_{what}", getattr(cloud, f"{kind}_{what}"), whole=what == "nodes")
     if cloud.groups < 1 or any(count % cloud.groups for count in cloud.content_nodes):
-        yield "cloud.groups", f"is {cloud.groups}, and cloud.content_nodes make no such equal groups"
+        yield "cloud.groups", f"is {cloud.groups}, but cloud.content_nodes cannot be split into that many equal groups"
     yield from _copy_faults("cloud", cloud.redundancy, cloud.groups, cloud.content_nodes[0])
     if cloud.regions and cloud.redundancy < 2:
         yield "cloud.redundancy", "must be at least 2 in production (cloud.regions)"
@@ -410,23 +438,23 @@ def _range_faults(name: str, values: tuple[float, ...], *, whole: bool) -> Itera
 
 
 def _ready_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
-    """Of vectors that are made elsewhere: bits hold directions alone, and HNSW compares rows by angle."""
+    """Yield faults of vectors that are made elsewhere: bits keep only directions, and HNSW compares rows by angle."""
     if settings.embedder and not bundle.encodes:
-        yield "embedder", f"{bundle.path} has no model for Vespa's embedder: set embedder = false"
+        yield "embedder", f"{bundle.path} has no model for Vespa's embedder; set embedder = false"
     if bundle.manifest.normalized:
         return
     if settings.codec not in ("float32", "bfloat16"):
-        yield "codec", f"is {settings.codec}, and rows of {bundle.path} are not normalised: choose float32 or bfloat16"
+        yield "codec", f"is {settings.codec}, but rows of {bundle.path} are not normalised; choose float32 or bfloat16"
     if "token" in _singles(settings):
-        yield "candidates", f"token finds rows by angle, and those of {bundle.path} are not normalised: choose others"
+        yield "candidates", f"token finds rows by angle, but those of {bundle.path} are not normalised; choose others"
 
 
 def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
     manifest = bundle.manifest
     if settings.dim != manifest.dim:
-        yield "dim", f"is {settings.dim}, and the vectors of {bundle.path} have {manifest.dim}"
+        yield "dim", f"is {settings.dim}, but the vectors of {bundle.path} have {manifest.dim}"
     if settings.query_rows < manifest.query.length:
-        yield "query_rows", f"is {settings.query_rows}, and {bundle.path} makes {manifest.query.length}"
+        yield "query_rows", f"is {settings.query_rows}, but {bundle.path} makes {manifest.query.length}"
     if settings.precision and settings.precision not in manifest.models:
         known = ", ".join(manifest.models)
         yield "precision", f"{bundle.path} has no model {settings.precision!r}; it has: {known}"
@@ -438,13 +466,16 @@ def _bundle_faults(bundle: Bundle, settings: AppSettings) -> Iterator[Fault]:
     for name, own in settings.dense.items():
         if name not in manifest.dense:
             known = ", ".join(manifest.dense) or "none"
-            yield f"dense.{name}", f"{bundle.path} has no dense model of that name; it has: {known}. `export --dense` adds one"
+            yield (
+                f"dense.{name}",
+                f"{bundle.path} has no dense model of that name; it has: {known}; add one with `export --dense`",
+            )
         elif own.dim != manifest.dense[name].dim:
-            yield f"dense.{name}.dim", f"is {own.dim}, and the vectors of {bundle.path} have {manifest.dense[name].dim}"
+            yield f"dense.{name}.dim", f"is {own.dim}, but the vectors of {bundle.path} have {manifest.dense[name].dim}"
     if CODEBOOK not in manifest.codebooks:
         for name in _singles(settings):
             if STRATEGIES[name].needs_codebook:
-                what = f"{name} needs a codebook, and {bundle.path} has none"
+                what = f"{name} needs a codebook, but {bundle.path} has none"
                 yield "candidates", f"{what}; export it with --sample, or choose other candidates"
 
 

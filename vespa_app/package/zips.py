@@ -1,4 +1,4 @@
-"""Zip files that are the same bytes for the same content."""
+"""Zip files with the same bytes for the same content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def zip_folder(folder: str | Path, more: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
-    """Everything in `folder` but what is hidden, and `more`."""
+    """Zip everything in `folder` that is not hidden, and `more`."""
     files: dict[str, bytes | Path] = {**visible_files(folder), **more}
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -30,12 +30,15 @@ def zip_folder(folder: str | Path, more: Mapping[str, bytes] = MappingProxyType(
 
 
 def visible_files(folder: str | Path) -> dict[str, Path]:
-    """Path in a package -> its file, but what is hidden. Raises: SettingsError where one is a link to outside of the folder,
-    whose content would be sent along."""
+    """Map path in a package to its file, except hidden ones.
+
+    Raises:
+        SettingsError: if a file is a link to outside the folder, whose content would be sent along.
+    """
     root = Path(folder)
     files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     visible = {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.split("/"))}
     for name, path in visible.items():
         if not path.resolve().is_relative_to(root.resolve()):
-            raise SettingsError(f"{root}: {name} is a link to a file outside of the package: put the file in its place")
+            raise SettingsError(f"{root}: {name} is a link to a file outside the package; replace it with the file")
     return visible

@@ -1,8 +1,8 @@
-"""What an application needs: memory, disk, nodes, and an estimate of what a query costs. Every figure carries its formula and
-where the numbers in it come from.
+"""What an application needs: memory, disk, nodes, and an estimate of query cost.
 
-Memory decides: token vectors, the candidate structures and the ids are attributes, which Vespa keeps in memory. Times are
-those of the project's measurements on 2 cores, scaled by work; they say which setting costs what, not what your machine does.
+Every figure carries its formula and the sources of its numbers. Memory decides: token vectors, the candidate structures and
+the ids are attributes, which Vespa keeps in memory. Times are those of the project's measurements on 2 cores, scaled by
+work; they show which setting costs what, not what your machine does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long it takes to fill an application: encoding by machines of a known rate, and what its nodes take in."""
+"""How long it takes to fill an application: encoding by machines of a known rate, and what its nodes can ingest."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vespa_app.planning.request import GB, Figure, PlanRequest
 
 __all__ = ["filling_figures"]
 
-TAKEN = "docs/performance, Feeding: what a warm node of 2 cores took of passages of 100 binary rows; HNSW of tokens takes more"
-GIVEN = "the rate is yours (--encode-rate): tokens_per_s of a feed's summary, times the pooling"
-HEX = "vectors are sent as hexadecimal, two characters a byte; gzip takes off about half"
+TAKEN = "docs/performance, Feeding: rate of a warm node of 2 cores for passages of 100 binary rows; HNSW of tokens takes more"
+GIVEN = "your rate (--encode-rate): tokens_per_s of a feed's summary, times the pooling"
+HEX = "vectors are sent as hexadecimal, two characters per byte; gzip saves about half"
 OPERATIONS_PER_S = 1_091.0  # of a content node
 HOUR_S = 3600
 
 
 def filling_figures(request: PlanRequest, passages: Sequence[PassageBytes], nodes: int) -> list[Figure]:
-    """Of the main index, where the rate of a machine is known. nodes: of content."""
+    """Return the figures of the main index, if the rate of a machine is known. nodes: of content."""
     rate, documents = request.encode_rate, request.documents
     if not rate:
         return []

@@ -14,11 +14,13 @@ from vespa_app.settings import DenseSettings
 
 __all__ = ["Cluster", "PassageBytes", "cluster_of", "passage_bytes"]
 
-CODEC = "the codec itself (TensorCodec.bytes_per_token; a test compares it with what the codec encodes)"
-NODE = "bytes that a real node says its attributes use: 23,553 passages, 1.13M token vectors (tests/vespa_app/test_plan.py)"
+CODEC = "the codec itself (TensorCodec.bytes_per_token; a test compares it with encoded vectors)"
+NODE = "attribute memory reported by a real node: 23,553 passages, 1.13M token vectors (tests/vespa_app/test_plan.py)"
 GROWTH = "proton's allocation growfactor 0.2"
-LIMITS = "Vespa's feed block: 80 % of memory, 75 % of disk, or what [cluster] says (services.xml, resource-limits)"
-STORED = "Vespa's document store keeps what was fed, about what attributes hold; a flush writes a file before it drops the old"
+LIMITS = "Vespa's feed block: 80 % of memory, 75 % of disk, or the values in [cluster] (services.xml, resource-limits)"
+STORED = (
+    "Vespa's document store keeps what was fed, about as much as the attributes; a flush writes a file before it drops the old"
+)
 
 META_STORE_B, ID_B, FIELD_B = 45, 50, 16
 TENSOR_B = 43  # of each tensor field of a document, whatever it holds
@@ -32,26 +34,34 @@ TEXT_STORED, TEXT_INDEX = 0.5, 0.5  # of the text's bytes: compressed in the doc
 
 @dataclass(frozen=True)
 class PassageBytes:
-    """figures: what one passage of one index takes, token vectors first. paged: these lie on disk."""
+    """Memory of one passage.
+
+    Attributes:
+        figures: what one passage of one index takes, token vectors first.
+        paged: the vectors are on disk.
+    """
 
     figures: tuple[Figure, ...]
     paged: bool
 
     @property
     def in_memory(self) -> tuple[Figure, ...]:
+        """Return the figures that are in memory."""
         return self.figures[1:] if self.paged else self.figures
 
     @property
     def memory(self) -> float:
+        """Return the bytes in memory."""
         return sum(figure.value for figure in self.in_memory)
 
     @property
     def all(self) -> float:
+        """Return all bytes."""
         return sum(figure.value for figure in self.figures)
 
 
 def passage_bytes(request: PlanRequest, prefix: str = "") -> PassageBytes:
-    """On a node that has a searchable copy. prefix: of the figures' names."""
+    """Return the bytes of a passage on a node with a searchable copy. prefix: of the figures' names."""
     stored = request.stored
     figures = [_vectors(request)]
     if request.token_bits:
@@ -93,7 +103,7 @@ def _dense(name: str, own: DenseSettings) -> Figure:
 
 
 def _bookkeeping(request: PlanRequest) -> Figure:
-    """Of a document; with layout chunks its passages share it."""
+    """Return the bookkeeping of a document; with layout chunks its passages share it."""
     share = request.passages_per_document if request.layout == "chunks" else 1.0
     tensors = 1 + len(CODECS[request.codec].own_fields) + request.token_bits + len(request.dense)
     each = META_STORE_B + 2 * (ID_B + request.id_bytes) + FIELD_B * (request.fields + 1) + tensors * TENSOR_B
@@ -107,8 +117,14 @@ def _bookkeeping(request: PlanRequest) -> Figure:
 
 @dataclass(frozen=True)
 class Cluster:
-    """figures: of the whole. nodes: of content. full: passages that a node scores when its memory is full, or all that a
-    group of the fewest nodes leaves to each; it never falls as documents grow."""
+    """The cluster that a plan needs.
+
+    Attributes:
+        figures: of the whole cluster.
+        nodes: content nodes.
+        full: passages that a node scores when its memory is full, or all that a group of the fewest nodes leaves to each;
+            it never falls as documents grow.
+    """
 
     figures: tuple[Figure, ...]
     nodes: int
@@ -116,7 +132,7 @@ class Cluster:
 
 
 def cluster_of(request: PlanRequest, passages: Sequence[PassageBytes]) -> Cluster:
-    """passages: of each index; every index holds as many."""
+    """Return the cluster. passages: of each index; every index has as many."""
     memory_b, disk_b = sum(p.memory for p in passages), sum(p.all for p in passages)
     copies, redundancy, documents = request.searchable_copies, request.redundancy, request.documents
     memory = documents * memory_b * copies * GROWTH_FACTOR / GB

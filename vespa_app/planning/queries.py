@@ -1,7 +1,7 @@
 """Milliseconds of a query by each strategy: its first stage, and MaxSim of what it reranks.
 
-The node that is counted is a full one, and the whole rerank count is charged to it: what more nodes save by sharing it is left
-out, because the slowest of them decides. So an estimate never falls as documents grow.
+The estimate is for a full node, and the whole rerank count is charged to it. Savings from more nodes that share the work
+are ignored, because the slowest node decides. So an estimate never falls as documents grow.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TOKENS_PER_S = 2.1e6
 MEASURED_ROWS, MEASURED_DIM = 32, 128  # of the measurement
 DECODING_US = {1: 0.4, 2: 0.67, 4: 2.3}  # of a token vector of 128 dimensions, whatever the query
 CENTROID_BASE_MS, POSTINGS_PER_S = 11.5, 7.8e6
-LONGER = 1.9  # postings of the lists that a row asks for, over the average number of token vectors of a list; k-means: .9
+LONGER = 1.9  # postings of a row's lists, relative to the average number of token vectors of a list; k-means: .9
 POOLED_BASE_MS, POOLED_PASSAGES = 3.5, 5183
 BM25_BASE_MS, BM25_PASSAGES = 8.0, 60_000
 TOKEN_ROW_MS, TOKEN_VECTORS = 1.2, 98_000
@@ -56,7 +56,7 @@ class _Stage:
 
 
 def query_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -> Figure:
-    """here: passages that one node scores. prefix: of the figure's name."""
+    """Return the cost of a query. here: passages that one node scores. prefix: of the figure's name."""
     if name == "exhaustive":
         stages = [_maxsim(request, here, f"{here:.4g} passages")]
     elif name == "hybrid" and request.weights and "maxsim" not in request.weights:
@@ -104,8 +104,11 @@ def _centroid(request: PlanRequest, here: float) -> _Stage:
 
 
 def _list_length(request: PlanRequest, vectors: float, count: int) -> float:
-    """Token vectors of one centroid. The exporter's number of centroids doubles in steps, so that the lists are longest just
-    before a step: the longest of any collection up to this size."""
+    """Return the token vectors of one centroid.
+
+    The exporter's number of centroids doubles in steps, so lists are longest just before a step: this is the longest of any
+    collection up to this size.
+    """
     if request.centroids:
         return vectors / count
     return max(vectors / count, min(count / 128, 2 * LIST_LENGTH), 2 * MIN_PER_CENTROID)

@@ -1,4 +1,4 @@
-"""What a plan is asked for, the numbers that make no sense, and the figures that answer."""
+"""What a plan is for, the checks of its numbers, and the figures of a plan."""
 
 from __future__ import annotations
 
@@ -24,12 +24,20 @@ MOST = 1e15
 GB = 1e9
 _MAY_BE_ZERO = ("centroids", "fields", "text_bytes", "id_bytes", "queries_per_second", "encode_rate", "container_nodes")
 _RANGES = {**LIMITS, "memory_limit": LIMIT_RANGE, "disk_limit": LIMIT_RANGE}
-_SETTING_OF = {"threads": "search_threads"}  # names of app.toml where they differ
+_SETTING_OF = {"threads": "search_threads"}  # names in app.toml that differ
 
 
 @dataclass(frozen=True)
 class Figure:
-    """`value` in `unit`, how it was got (with the numbers put in), and where these are from."""
+    """One figure of a plan.
+
+    Attributes:
+        name: its name.
+        value: in `unit`.
+        unit: its unit.
+        formula: how it was computed, with the numbers.
+        source: where the numbers come from.
+    """
 
     name: str
     value: float
@@ -40,16 +48,42 @@ class Figure:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """documents: passages. tokens: token vectors of each before pooling. pooling: so many token vectors become one. copies:
-    redundancy and those of them that are searchable, in the whole cluster. groups: of nodes, each with a whole copy.
-    node_memory_gb, threads: of a content node, and of it for one query. centroids: of the codebook; 0 for what the
-    exporter makes of such documents. residual_bits: of that codec. paged: token vectors lie on disk. fields: metadata
-    fields. text_bytes, id_bytes: of a passage. layout, passages_per_document: with layout chunks, passages share a
-    document. queries_per_second: 0 for no advice on groups. encode_rate: token vectors, before pooling, that one machine
-    makes a second; 0 for no figure of its time. container_nodes: 0 for what copies and queries ask for. jvm_heap_mb,
-    embedder: of a container. memory_limit, disk_limit: the share of a content node that may be full. dense: models by
-    name. one_vector: of candidates pooled. weights: scores that hybrid joins; empty for maxsim and bm25. indexes:
-    further ones of the application, by name, each with as many passages.
+    """What a plan is for.
+
+    Attributes:
+        documents: number of passages.
+        tokens: token vectors of each before pooling.
+        dim: dimensions of a token vector.
+        codec: the codec.
+        candidates: the candidates.
+        pooling: so many token vectors become one.
+        redundancy: copies in the whole cluster.
+        searchable_copies: how many of them are searchable.
+        groups: groups of nodes, each with a whole copy.
+        node_memory_gb: memory of a content node in GB.
+        threads: threads of a content node for one query.
+        query_rows: rows of a query.
+        rerank: candidates that get a MaxSim score.
+        probes: centroids per query row.
+        hnsw_links: links of an HNSW node.
+        centroids: centroids of the codebook; 0 for what the exporter makes for such documents.
+        residual_bits: bits of codec residual.
+        paged: token vectors are on disk.
+        fields: number of metadata fields.
+        text_bytes: bytes of a passage's text.
+        id_bytes: bytes of a passage's id.
+        layout: layout of documents.
+        passages_per_document: with layout chunks, passages that share a document.
+        queries_per_second: queries to serve; 0 for no advice on groups.
+        encode_rate: token vectors, before pooling, that one machine makes per second; 0 for no figure of its time.
+        container_nodes: containers; 0 for what copies and queries need.
+        jvm_heap_mb: heap of a container in MB.
+        embedder: whether containers encode.
+        memory_limit: share of a content node's memory that may be used.
+        disk_limit: share of a content node's disk that may be used.
+        dense: dense models by name.
+        weights: scores that hybrid joins; empty for maxsim and bm25.
+        indexes: further indexes of the application, by name, each with as many passages.
     """
 
     documents: float
@@ -89,7 +123,13 @@ class PlanRequest:
 
     @classmethod
     def of(cls, settings: AppSettings, documents: float, tokens: float) -> PlanRequest:
-        """What `settings` say of the application and of where it runs."""
+        """Make a request from the settings of an application and of where it runs.
+
+        Args:
+            settings: the settings.
+            documents: number of passages.
+            tokens: token vectors of each.
+        """
         place = settings.cloud or settings.cluster
         runs = settings.cloud is not None or bool(settings.cluster.content)
         redundancy = place.redundancy if runs else 1
@@ -120,8 +160,7 @@ class PlanRequest:
         )  # fmt: skip
 
     def with_bundle(self, bundle: Bundle) -> PlanRequest:
-        """dim, rows of a query and pooling of the bundle, and whether it has a model; centroids and bits of its codebook, where
-        it has one."""
+        """Return the request with the bundle's dim, query rows, pooling and codebook."""
         manifest = bundle.manifest
         pooling = float(manifest.pooling.factor) if manifest.pooling else 1.0
         embedder = self.embedder and bundle.encodes
@@ -136,36 +175,41 @@ class PlanRequest:
 
     @property
     def stored(self) -> float:
-        """Token vectors of a passage that are kept."""
+        """Return the token vectors of a passage that are kept."""
         return max(1.0, self.tokens / self.pooling)
 
     def centroid_count(self, passages: float) -> int:
-        """Of the codebook: what is given, or what the exporter trains for so many passages (`export --documents`)."""
+        """Return the number of centroids: as given, or what the exporter trains for so many passages (`export --documents`)."""
         vectors = int(passages * self.stored)
         return self.centroids or trained_centroids(vectors, default_centroids(vectors))
 
     @property
     def by_pooled(self) -> bool:
-        """Whether the schema has the pooled vector: `hybrid` takes it where there is no `centroid`."""
+        """Tell whether the schema has the pooled vector: `hybrid` uses it if there is no `centroid`."""
         return "pooled" in self.singles or ("hybrid" in self.candidates and "centroid" not in self.singles)
 
     @property
     def by_centroid(self) -> bool:
+        """Tell whether the schema has centroid ids."""
         return "centroid" in self.singles
 
     @property
     def singles(self) -> tuple[str, ...]:
-        """Strategies of the candidates, each by itself."""
+        """Return the strategies of the candidates, each by itself."""
         return tuple(dict.fromkeys(part for candidates in self.candidates for part in parts_of(candidates)))
 
     @property
     def token_bits(self) -> bool:
-        """Whether rows are kept once more as bits, for `token` over a codec that has no distance."""
+        """Tell whether rows are also kept as bits, for `token` over a codec without a distance."""
         return "token" in self.candidates and not CODECS[self.codec].distance
 
 
 def check_request(request: PlanRequest) -> None:
-    """Raises: SettingsError naming the number or name that makes no sense."""
+    """Check the numbers.
+
+    Raises:
+        SettingsError: if a number or name is not valid; the message names it.
+    """
     _check_index(request)
     for name, own in request.indexes:
         _check_index(own, f"indexes.{name}.")
@@ -185,14 +229,14 @@ def _check_index(request: PlanRequest, prefix: str = "") -> None:
         if type(value) in (int, float):
             _check_number(prefix, field.name, value)
     if request.codec not in CODECS:
-        raise SettingsError(f"plan: {prefix}codec {request.codec!r} unknown; known: {', '.join(CODECS)}")
+        raise SettingsError(f"plan: {prefix}codec {request.codec!r} is unknown; known: {', '.join(CODECS)}")
     if request.dim % (packed := CODECS[request.codec].dims_per_cell):
         raise SettingsError(f"plan: {prefix}codec {request.codec} packs {packed} dimensions into a byte, not {request.dim}")
     for name in request.singles:
         if name not in STRATEGIES or (name not in JOINABLE and name not in request.candidates):
-            raise SettingsError(f"plan: {prefix}candidates {name!r} unknown; known: {', '.join(STRATEGIES)}")
+            raise SettingsError(f"plan: {prefix}candidates {name!r} are unknown; known: {', '.join(STRATEGIES)}")
     if request.layout not in LAYOUTS:
-        raise SettingsError(f"plan: {prefix}layout {request.layout!r} unknown; known: {', '.join(LAYOUTS)}")
+        raise SettingsError(f"plan: {prefix}layout {request.layout!r} is unknown; known: {', '.join(LAYOUTS)}")
     if request.residual_bits not in BITS:
         raise SettingsError(f"plan: {prefix}residual_bits must be 1, 2 or 4, got {request.residual_bits}")
     if request.centroids > MAX_CENTROIDS:

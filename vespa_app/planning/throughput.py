@@ -10,7 +10,7 @@ from vespa_app.planning.request import GB, Figure, PlanRequest
 
 __all__ = ["VCPU_BUSY", "container_figures", "content_vcpu", "groups_figure"]
 
-BUSY = "assumed: processors are 60 % busy at the peak, so that queries do not wait for each other"
+BUSY = "assumed: processors are 60 % busy at peak, so that queries do not wait for each other"
 ENCODED = "docs/performance, one int8 query 1.8 ms at most; 615 MB RSS of a container with the int8 embedder"
 VCPU_BUSY = 0.6
 ENCODING_MS = 1.8
@@ -19,12 +19,12 @@ CONTAINER_VCPU = 2.0
 
 
 def content_vcpu(request: PlanRequest) -> float:
-    """Of a content node on Vespa Cloud: two queries at a time."""
+    """Return the vCPU of a content node on Vespa Cloud: two queries at a time."""
     return float(max(2, 2 * request.threads))
 
 
 def groups_figure(request: PlanRequest, here: float) -> Figure:
-    """Groups of nodes that answer so many queries by the first strategy; a query keeps one group busy."""
+    """Return the groups of nodes that serve so many queries by the first strategy; a query keeps one group busy."""
     name = request.candidates[0]
     work = query_cost(replace(request, threads=1), name, here).value
     vcpu = content_vcpu(request)
@@ -37,6 +37,7 @@ def groups_figure(request: PlanRequest, here: float) -> Figure:
 
 
 def container_figures(request: PlanRequest) -> list[Figure]:
+    """Return the figures of containers."""
     encoding = ENCODING_MS if request.embedder else 0.0
     busy = request.queries_per_second * encoding / 1000 / (CONTAINER_VCPU * VCPU_BUSY)
     least = 2 if request.redundancy > 1 else 1

@@ -1,4 +1,4 @@
-"""What a running application is to those who feed and ask it: its description, documents, requests, connections."""
+"""A running application as seen by feeder and query client: its description, documents, requests, connections."""
 
 from __future__ import annotations
 

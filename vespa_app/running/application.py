@@ -32,46 +32,63 @@ __all__ = ["Application", "Unit"]
 
 @dataclass(frozen=True)
 class Application:
-    """url: of the query port. description: what the application says about itself."""
+    """A deployed application.
+
+    Attributes:
+        url: URL of the query port.
+        description: what the application reports about itself.
+    """
 
     url: str
     description: Description
 
     @classmethod
     def read(cls, url: str | VespaUrl, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Application:
-        """url: `http(s)://host:port`, and `#NAME` for another index of the application than its first.
+        """Read the description of a deployed application.
 
-        Raises: VespaUnreachable, VespaRefused where no application of ours is deployed there, SettingsError, UsageError
-        where it has no such index.
+        Args:
+            url: `http(s)://host:port`, and `#NAME` for an index of the application other than its first.
+            timeout: seconds.
+            transport: for tests.
+
+        Raises:
+            VespaUnreachable: if nothing answers.
+            VespaRefused: if no application of ours is deployed there.
+            SettingsError: if its description cannot be read.
+            UsageError: if it has no such index.
         """
         place = vespa_url(url) if isinstance(url, str) else url
         description = read_description(place.url, timeout=timeout, transport=transport)
         return cls(place.url, description.index(place.index or description.settings.schema))
 
     def choose_bundle(self, given: Bundle | None) -> Bundle:
-        """`given`, or the application's own bundle where it is known on this machine.
+        """Return `given`, or the application's own bundle if it is known on this machine.
 
-        Raises: BundleError where it is another than the application was generated from, or none is known.
+        Raises:
+            BundleError: if it is not the one the application was generated from, or none is known.
         """
         wanted = self.description.bundle_sha256
         bundle = given if given is not None else find_bundle(wanted)
         if bundle.sha256 != wanted:
             raise BundleError(
                 f"{bundle.path} is not the bundle that the application at {self.url} was generated from "
-                f"(checksum {bundle.sha256[:12]}, not {wanted[:12]}): name that one, or deploy this one's package"
+                f"(checksum {bundle.sha256[:12]}, not {wanted[:12]}); give that bundle, or deploy the package of this one"
             )
         return bundle
 
     @property
     def settings(self) -> AppSettings:
+        """Return the settings of the index."""
         return self.description.settings
 
     @property
     def bundle_sha256(self) -> str:
+        """Return the checksum of the index's bundle."""
         return self.description.bundle_sha256
 
     @property
     def needs_codebook(self) -> bool:
+        """Tell whether codec or candidates need the codebook."""
         return self._has_lists or CODECS[self.settings.codec].needs_codebook
 
     @property
@@ -79,8 +96,7 @@ class Application:
         return any(strategy.needs_codebook for strategy in strategies_of(self.settings))
 
     def digest_basis(self, bundle: Bundle) -> str:
-        """Names all that what is stored of a document depends on, besides its content. The bundle's checksum covers its
-        codebooks."""
+        """Return what stored documents depend on besides their content. The bundle's checksum covers its codebooks."""
         settings = self.settings
         names = sorted(strategy.name for strategy in strategies_of(settings) if strategy.name in STRATEGIES)
         fields = {name: sorted(declared_fields(STRATEGIES[name], settings)) for name in names}
@@ -93,11 +109,20 @@ class Application:
     def units(
         self, documents: Sequence[Unit], bundle: Bundle, dense: Sequence[Sequence[Mapping[str, Vector]]] = ()
     ) -> list[list[dict[str, object]]]:
-        """The fields of what Vespa stores of each document: one of its documents for each passage, in layout `chunks` one for
-        all. Codes are assigned to the rows of all at once, which takes a tenth of the time. dense: of each passage of each
-        document, its vector by name of each dense model; empty where the application has none.
+        """Return the fields of Vespa's documents: one per passage, or in layout `chunks` one per document.
 
-        Raises: MetadataError, SettingsError as document_fields; ValueError where vectors are no finite `[t, d]`.
+        Codes are assigned to the rows of all documents at once, which takes a tenth of the time.
+
+        Args:
+            documents: passages and rows of each document.
+            bundle: the bundle.
+            dense: for each passage of each document, its vector by name of each dense model; empty if the application has
+                none.
+
+        Raises:
+            MetadataError: as in `document_fields`.
+            SettingsError: as in `document_fields`.
+            ValueError: if vectors are not a finite `[t, d]`.
         """
         chunked = self.settings.layout == "chunks"
         parts = [[unit] if chunked else [((p,), (rows,)) for p, rows in zip(*unit, strict=True)] for unit in documents]
@@ -114,18 +139,24 @@ class Application:
         ]
 
     def books(self, bundle: Bundle) -> Codebooks:
-        """Those of the bundle's codebooks that the application uses. Raises: BundleError where it lacks one."""
+        """Return the codebooks of the bundle that the application uses.
+
+        Raises:
+            BundleError: if the bundle lacks one.
+        """
         settings = self.settings
         books = bundle_codebooks(
             bundle, codebook=self.needs_codebook, thresholds=settings.thresholds, encoding=needed_encoding(settings)
         )
         if (self.needs_codebook and books.codebook is None) or (settings.thresholds and books.thresholds is None):
-            raise BundleError(f"{bundle.path} has no codebook, and the application needs one: use the bundle it was made of")
+            raise BundleError(
+                f"{bundle.path} has no codebook, but the application needs one; use the bundle it was generated from"
+            )
         return books
 
 
 def _codes(codebook: Codebook | None, parts: Sequence[TokenVectors]) -> Sequence[I32 | None]:
-    """Of the rows of each part; None where there is no codebook."""
+    """Return the codes of the rows of each part; None if there is no codebook."""
     if codebook is None or not parts:
         return [None] * len(parts)
     ends = np.cumsum([len(vectors) for vectors, _ in parts])[:-1]

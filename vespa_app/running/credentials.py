@@ -1,11 +1,11 @@
-"""What lets one into Vespa, from the environment only, and never shown:
+"""Credentials for Vespa, from the environment only, and never shown.
 
-COLBERT_VESPA_CERT, COLBERT_VESPA_KEY    paths of PEM files, mutual TLS
-COLBERT_VESPA_TOKEN_FILE                 path of a file with a bearer token in its one line
+    COLBERT_VESPA_CERT, COLBERT_VESPA_KEY    paths of PEM files, mutual TLS
+    COLBERT_VESPA_TOKEN_FILE                 path of a file with a bearer token in its only line
 
-and into a server of `colbert-vespa serve`:
+And for a server of `colbert-vespa serve`:
 
-COLBERT_VESPA_API_KEY                    a key of its own; without it the token file's line is the key
+    COLBERT_VESPA_API_KEY                    its own key; by default the key is in the token file
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NOT_LET_IN = (401, 403)
-RENEW = "renew the token or the certificate, or have it let you in"
+RENEW = "renew the token or the certificate, or ask for access"
 
 CURL_CREDENTIALS = '--cert "$COLBERT_VESPA_CERT" --key "$COLBERT_VESPA_KEY"'
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -42,7 +42,14 @@ _TOKEN_FILE = "COLBERT_VESPA_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """What the TLS of another library than Python's is given. authorities: of the other side's certificates."""
+    """Files for the TLS of a library other than Python's.
+
+    Attributes:
+        certificate: our certificate.
+        key: our key.
+        authorities_file: authorities that verify the other side.
+        authorities_folder: authorities that verify the other side.
+    """
 
     certificate: str | None
     key: str | None
@@ -51,7 +58,11 @@ class TlsFiles:
 
 
 def tls_files() -> TlsFiles:
-    """The files that tls_context uses. Raises: UsageError where ours cannot be read."""
+    """Return the files that `tls_context` uses.
+
+    Raises:
+        UsageError: if ours cannot be read.
+    """
     tls_context()
     certificate = os.environ.get("COLBERT_VESPA_CERT") or None
     paths = ssl.get_default_verify_paths()
@@ -59,7 +70,11 @@ def tls_files() -> TlsFiles:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Certificates of the other side are always verified. Raises: UsageError where ours cannot be read."""
+    """Return a TLS context that always verifies the other side.
+
+    Raises:
+        UsageError: if our files cannot be read.
+    """
     context = ssl.create_default_context()
     certificate, key = os.environ.get("COLBERT_VESPA_CERT"), os.environ.get("COLBERT_VESPA_KEY")
     if certificate or key:
@@ -71,12 +86,16 @@ def tls_context() -> ssl.SSLContext:
 
 
 def is_local(address: httpx.URL) -> bool:
-    """Whether what is sent there stays on this machine."""
+    """Tell whether requests to the address stay on this machine."""
     return address.host in _LOCAL_HOSTS
 
 
 def token_header(address: httpx.URL) -> dict[str, str]:
-    """Empty without a token. Raises: UsageError where its file has none, or it would be readable on the way to `address`."""
+    """Return the header with the token; empty without one.
+
+    Raises:
+        UsageError: if the file has no token, or it would be sent to `address` unencrypted.
+    """
     file = os.environ.get(_TOKEN_FILE)
     if not file:
         return {}
@@ -84,7 +103,11 @@ def token_header(address: httpx.URL) -> dict[str, str]:
 
 
 def key_header(address: httpx.URL) -> dict[str, str]:
-    """Of a server of ours. Empty without a key. Raises: UsageError as token_header."""
+    """Return the header with the key of our server; empty without one.
+
+    Raises:
+        UsageError: as in `token_header`.
+    """
     key = os.environ.get(_API_KEY, "").strip()
     if not key:
         return token_header(address)
@@ -94,7 +117,7 @@ def key_header(address: httpx.URL) -> dict[str, str]:
 
 
 def _bearer(secret: str, what: str, address: httpx.URL) -> dict[str, str]:
-    """Raises: UsageError where it would be readable on the way."""
+    """Return the header; UsageError if it would be sent unencrypted."""
     if address.scheme != "https" and not is_local(address):
         raise UsageError(f"{address.host}: {what} is sent over https only; use https://, or unset it")
     return {"Authorization": f"Bearer {secret}"}
@@ -104,9 +127,9 @@ def _token(file: Path) -> str:
     try:
         lines = file.read_bytes().removesuffix(b"\n").removesuffix(b"\r").split(b"\n")
     except OSError as error:
-        raise UsageError(f"{_TOKEN_FILE} {file} cannot be read: {error.strerror}") from None
+        raise UsageError(f"cannot read {_TOKEN_FILE} {file}: {error.strerror}") from None
     if len(lines) != 1 or not lines[0].strip():
-        raise UsageError(f"{_TOKEN_FILE} {file} must hold one line, the token, and nothing else")
+        raise UsageError(f"{_TOKEN_FILE} {file} must contain one line, the token, and nothing else")
     if not all(0x21 <= byte <= 0x7E for byte in lines[0]):
-        raise UsageError(f"{_TOKEN_FILE} {file} must hold a token of printable ASCII without spaces")
+        raise UsageError(f"{_TOKEN_FILE} {file} must contain a token of printable ASCII without spaces")
     return lines[0].decode("ascii")

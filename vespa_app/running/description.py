@@ -1,4 +1,4 @@
-"""What an application says about itself: one document in a schema of its own, readable at the query port."""
+"""The description of an application: one document in its own schema, readable at the query port."""
 
 from __future__ import annotations
 
@@ -31,16 +31,23 @@ DESCRIPTION_VERSION = 2  # its indexes have the field digest
 DESCRIPTION_FILE = "colbert-vespa.json"  # in the package
 DESCRIPTION_SCHEMA = "colbert_application"
 _FIELD = "description"
-# the namespace is fixed: a reader does not know the settings yet
+# the namespace is fixed, because a reader does not know the settings yet
 DESCRIPTION_PATH = f"/document/v1/colbert_vespa/{DESCRIPTION_SCHEMA}/docid/current"
 
 
 @dataclass(frozen=True)
 class Description:
-    """bundle_sha256: of the bundle that made the package. codebook_sha256: of its centroids, None without.
-    embedder_differences: where Vespa's own embedder cannot follow the bundle's rules. joins: whether its rank profiles join
-    candidates and fuse scores as queries say; those of earlier releases fuse ranks of MaxSim and BM25 alone. beside: the
-    application's further indexes, each with settings and bundle of its own; empty in theirs."""
+    """The description of an application.
+
+    Attributes:
+        settings: settings of the index.
+        bundle_sha256: checksum of the bundle that the package was generated from.
+        codebook_sha256: checksum of its centroids; None without.
+        embedder_differences: where Vespa's own embedder cannot follow the bundle's rules.
+        joins: whether its rank profiles can join candidates and fuse scores; those of earlier releases only fuse ranks of
+            MaxSim and BM25.
+        beside: the application's further indexes, each with its own settings and bundle; empty in theirs.
+    """
 
     settings: AppSettings
     bundle_sha256: str
@@ -51,21 +58,27 @@ class Description:
 
     @property
     def all(self) -> tuple[Description, ...]:
-        """Of every index, the one that is asked by default first."""
+        """Return the descriptions of all indexes, the default one first."""
         return (dataclasses.replace(self, beside=()), *self.beside)
 
     @property
     def schemas(self) -> tuple[str, ...]:
+        """Return the names of all indexes."""
         return tuple(index.settings.schema for index in self.all)
 
     def index(self, name: str) -> Description:
-        """Raises: UsageError where the application has no index `name`."""
+        """Return the description of an index.
+
+        Raises:
+            UsageError: if the application has no index `name`.
+        """
         for index in self.all:
             if index.settings.schema == name:
                 return index
         raise UsageError(f"the application has no index {name!r}; it has: {', '.join(self.schemas)}")
 
     def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON values."""
         own = {
             "version": DESCRIPTION_VERSION,
             "settings": self.settings.to_json(),
@@ -78,7 +91,11 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Description:
-        """Raises: SettingsError where the text is no description of a version known here."""
+        """Parse a description.
+
+        Raises:
+            SettingsError: if the text is not a description of a known version.
+        """
         where = f"{where}: description of a colbert-vespa application"
         stored = read(_Stored, parse(text, SettingsError, where, version=DESCRIPTION_VERSION), SettingsError, where)
         return dataclasses.replace(cls._of(stored, where), beside=tuple(cls._of(index, where) for index in stored.beside))
@@ -91,7 +108,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredIndex:
-    """As `to_json` has it."""
+    """The form of an index in `to_json`."""
 
     settings: Mapping[str, Any]
     bundle_sha256: str
@@ -107,6 +124,7 @@ class _Stored(_StoredIndex):
 
 
 def description_schema() -> str:
+    """Return the schema of the description."""
     return f"""\
 schema {DESCRIPTION_SCHEMA} {{
     document {DESCRIPTION_SCHEMA} {{
@@ -119,19 +137,23 @@ schema {DESCRIPTION_SCHEMA} {{
 
 
 def description_document(text: str) -> bytes:
-    """The body of the put that stores the description."""
+    """Return the body of the put that stores the description."""
     return json.dumps({"fields": {_FIELD: text}}).encode()
 
 
 def read_description(query_url: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> Description:
-    """The description of the application behind a query port.
+    """Read the description of the application behind a query port.
 
-    Raises: VespaUnreachable, VespaBusy, VespaRefused where it has none, SettingsError where it is not readable here;
-    ServerAnswered.
+    Raises:
+        VespaUnreachable: if nothing answers.
+        VespaBusy: if Vespa asks to wait.
+        VespaRefused: if the application has no description.
+        SettingsError: if the description cannot be read by this release.
+        ServerAnswered: if a server of ours answers.
     """
     with connect(query_url, timeout=timeout, transport=transport) as client, mapped_errors(query_url):
         response = client.get(DESCRIPTION_PATH)
-    advice = f"{query_url} holds no colbert-vespa application: deploy one with `colbert-vespa deploy`"
+    advice = f"{query_url} has no colbert-vespa application; deploy one with `colbert-vespa deploy`"
     check_not_server(response)
     if response.status_code in (400, 404):
         raise VespaRefused(advice, response.status_code)

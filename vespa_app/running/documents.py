@@ -1,4 +1,4 @@
-"""A passage, or in layout `chunks` a document with its passages, as the fields of a document of Vespa."""
+"""Convert a passage, or in layout `chunks` a document with its passages, to the fields of a Vespa document."""
 
 from __future__ import annotations
 
@@ -28,13 +28,23 @@ def document_fields(
     residual_codes: I32 | None = None,
     dense: Mapping[str, Vector] | None = None,
 ) -> dict[str, object]:
-    """The fields for document/v1 of one passage, or in layout `chunks` of all passages of a document, with title and metadata
-    of the first. vectors: `[t, d]` float32 of each passage. codes, token_ids, residual_codes: of all their rows, where they
-    are known; codes are those of candidates, residual_codes those of codec residual. dense: the passage's vector by name of
-    each dense model.
+    """Return the document/v1 fields of one passage, or in layout `chunks` of all passages of a document.
 
-    Raises: MetadataError on metadata or a dense vector that does not fit the settings, SettingsError where a codebook is
-    needed.
+    Title and metadata are those of the first passage.
+
+    Args:
+        passages: the passages.
+        vectors: `[t, d]` float32 of each passage.
+        settings: settings of the index.
+        books: codebooks of the bundle.
+        codes: centroids of all rows for candidates, if known.
+        token_ids: vocabulary ids of all rows, if known.
+        residual_codes: centroids of all rows for codec residual, if known.
+        dense: the passage's vector by name of each dense model.
+
+    Raises:
+        MetadataError: if metadata or a dense vector do not fit the settings.
+        SettingsError: if a codebook is needed.
     """
     first, codec, chunked = passages[0], CODECS[settings.codec], settings.layout == "chunks"
     rows = np.concatenate(vectors) if len(vectors) > 1 else vectors[0]
@@ -58,7 +68,7 @@ def document_fields(
 
 
 def sent_metadata(metadata: Mapping[str, Value], settings: AppSettings) -> dict[str, object]:
-    """Positions in degrees; all else as it is kept."""
+    """Return positions in degrees, and everything else as stored."""
     shown = settings.metadata.shown(metadata)
     types = settings.metadata.fields
     return {name: shown[name] if types[name] is FieldType.POSITION else value for name, value in metadata.items()}

@@ -1,4 +1,4 @@
-"""The one boundary between httpx and our error tree: connections to Vespa, and its answers as errors of ours."""
+"""The boundary between httpx and our error tree: connections to Vespa, and its answers as our errors."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
 
 BUSY = (429, 503, 507)
 MAX_MESSAGE = 500
-MOST_BYTES = 1 << 30  # of an answer, unpacked
+MOST_BYTES = 1 << 30  # uncompressed bytes of an answer
 
 
 class _Client(httpx.Client):
-    """Answers are read no further than a limit."""
+    """A client that reads answers only up to a limit."""
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         response = super().send(request, stream=True, **options)
@@ -49,10 +49,16 @@ class _Client(httpx.Client):
 def connect(
     url: str, *, timeout: float = 30.0, connections: int = 16, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    """A pooled client for one Vespa endpoint. `timeout` in seconds, for each of connect, read and write.
+    """Return a pooled client for one Vespa endpoint.
 
-    Raises: UsageError on an address that is no http(s) URL or has a password in it, or credentials or a proxy that cannot be
-    used.
+    Args:
+        url: the endpoint.
+        timeout: seconds, for each of connect, read and write.
+        connections: most connections.
+        transport: for tests.
+
+    Raises:
+        UsageError: if the address is not an http(s) URL or has a password in it, or credentials or a proxy cannot be used.
     """
     parsed = parse_address(url)
     headers, verify = token_header(parsed), tls_context() if parsed.scheme == "https" else True
@@ -62,30 +68,35 @@ def connect(
             base_url=parsed, timeout=timeout, headers=headers, verify=verify, limits=limits, transport=transport,
             http2=parsed.scheme == "https",
         )  # fmt: skip
-    except (ValueError, ImportError, httpx.InvalidURL):  # what they say may have a password in it
+    except (ValueError, ImportError, httpx.InvalidURL):  # the variables may contain a password
         raise UsageError(
-            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: wanted http://host:port; correct it, "
-            f"or put {parsed.host} into NO_PROXY"
+            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; set it to http://host:port, "
+            f"or add {parsed.host} to NO_PROXY"
         ) from None
 
 
 def parse_address(url: str, name: str = "") -> httpx.URL:
-    """Of a server, without the name of an index. name: of the setting or option that it comes from.
+    """Return the URL of a server, without the name of an index.
 
-    Raises: UsageError where it is not an http(s) URL with a host, or has a user, password, path or index in it.
+    Args:
+        url: the address.
+        name: the setting or option that it comes from.
+
+    Raises:
+        UsageError: if it is not an http(s) URL with a host, or has a user, password, path or index.
     """
     said = f"{name}: " if name else ""
     place = vespa_url(url, name)
     if place.index:
-        raise UsageError(f"{said}{url!r} names an index, where the URL of a server is needed: leave #{place.index} out")
+        raise UsageError(f"{said}{url!r} names an index, but the URL of a server is needed; remove #{place.index}")
     try:
         return httpx.URL(place.url)
     except (httpx.InvalidURL, ValueError):
-        raise UsageError(f"{said}{url!r} is not an address: write http(s)://host:port") from None
+        raise UsageError(f"{said}{url!r} is not an address; write http(s)://host:port") from None
 
 
 class Body:
-    """What is unpacked of an answer, block by block, and no more than any answer of Vespa has."""
+    """Collects an answer block by block, up to the size of any answer of Vespa."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -93,36 +104,40 @@ class Body:
         self._left = MOST_BYTES
 
     def add(self, block: bytes) -> None:
-        """Raises: VespaRefused past the limit."""
+        """Add a block.
+
+        Raises:
+            VespaRefused: if the limit is exceeded.
+        """
         self._left -= len(block)
         if self._left < 0:
-            raise VespaRefused(f"{self._where} answered more than {MOST_BYTES >> 20} MiB: is that a Vespa endpoint?")
+            raise VespaRefused(f"{self._where} returned more than {MOST_BYTES >> 20} MiB; check that it is a Vespa endpoint")
         self._blocks.append(block)
 
     def of(self, response: httpx.Response) -> httpx.Response:
-        """The answer, with this body."""
+        """Return the answer with this body."""
         response._content = b"".join(self._blocks)
         return response
 
 
 @contextlib.contextmanager
 def mapped_errors(url: object, what: str = "Vespa") -> Iterator[None]:
-    """httpx's errors as VespaUnreachable or VespaTimeout, naming `url`. what: is asked there."""
+    """Turn httpx's errors into VespaUnreachable or VespaTimeout that name `url`. what: what the request goes to."""
     try:
         yield
     except httpx.TimeoutException:
-        raise VespaTimeout(f"{url} did not answer in time: is {what} up and not overloaded?") from None
+        raise VespaTimeout(f"{url} did not answer in time; check that {what} is up and not overloaded") from None
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
         reason = str(error) or type(error).__name__
-        raise VespaUnreachable(f"{url} does not answer ({reason}): is {what} up at that address?") from None
+        raise VespaUnreachable(f"{url} does not answer ({reason}); check that {what} is up at that address") from None
 
 
 class ServerAnswered(VespaRefused):
-    """A server of `colbert-vespa serve` is at an address where Vespa was looked for."""
+    """A server of `colbert-vespa serve` answered where Vespa was expected."""
 
 
 def check_not_server(response: httpx.Response) -> None:
-    """A server of ours knows none of Vespa's paths, and says so in its own way. Raises: ServerAnswered."""
+    """Raise ServerAnswered if a server of ours answered, which has none of Vespa's paths."""
     if response.is_success or response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
         return
     try:
@@ -131,13 +146,18 @@ def check_not_server(response: httpx.Response) -> None:
         return
     if isinstance(body, dict) and str(body.get("type")).startswith(PREFIX):
         where = str(response.url.copy_with(raw_path=b"/")).rstrip("/")
-        advice = "which can be searched; here Vespa's own address is needed"
+        advice = "which can only be searched; use Vespa's own address here"
         raise ServerAnswered(f"{where} is a server of `colbert-vespa serve`, {advice}", response.status_code)
 
 
 def check(response: httpx.Response) -> httpx.Response:
-    """Raises: VespaBusy on 429, 503 and 507, VespaRefused on any other error status, with Vespa's own message; ServerAnswered
-    where it is not Vespa's."""
+    """Return the answer if it is not an error.
+
+    Raises:
+        VespaBusy: on 429, 503 and 507.
+        VespaRefused: on any other error status, with Vespa's own message.
+        ServerAnswered: if it is not Vespa's.
+    """
     if response.is_success:
         return response
     check_not_server(response)
@@ -148,18 +168,26 @@ def check(response: httpx.Response) -> httpx.Response:
 
 
 def answer_json(response: httpx.Response) -> dict[str, Any]:
-    """The checked answer's JSON object. Raises: VespaRefused where it is none."""
+    """Return the checked answer's JSON object.
+
+    Raises:
+        VespaRefused: if it is not one.
+    """
     try:
         body = json.loads(check(response).content)
     except (ValueError, RecursionError):
-        raise VespaRefused(f"{response.url} answered no JSON: is that a Vespa endpoint?", response.status_code) from None
+        raise VespaRefused(
+            f"{response.url} did not return JSON; check that it is a Vespa endpoint", response.status_code
+        ) from None
     if not isinstance(body, dict):
-        raise VespaRefused(f"{response.url} answered no JSON object: is that a Vespa endpoint?", response.status_code)
+        raise VespaRefused(
+            f"{response.url} did not return a JSON object; check that it is a Vespa endpoint", response.status_code
+        )
     return body
 
 
 def message_of(response: httpx.Response) -> str:
-    """Vespa's message in an error body, whatever API it came from."""
+    """Return Vespa's message in an error body of any of its APIs."""
     try:
         body = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -168,7 +196,7 @@ def message_of(response: httpx.Response) -> str:
 
 
 def error_text(body: Mapping[str, Any]) -> str:
-    """document/v1 and the config server say `message`; search answers `root.errors`."""
+    """Return the error text: `message` in document/v1 and the config server, `root.errors` in search."""
     root = body.get("root")
     errors = root.get("errors") if isinstance(root, dict) else None
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):

@@ -1,10 +1,10 @@
 """How a document is laid out in Vespa: its token vectors, its id, and who makes the vectors.
 
-layout `passages`: a passage is a document; vectors are tensor(dt{}, x[d]). layout `chunks`: a document holds all its passages;
-`text` is a list, vectors are tensor(chunk{}, dt{}, x[d]), and the score is that of the best chunk. The engine fuses MaxSim
-only over two dimensions, so chunks cost more per token vector.
+layout `passages`: a passage is a document; vectors are tensor(dt{}, x[d]). layout `chunks`: a document holds all its
+passages; `text` is a list, vectors are tensor(chunk{}, dt{}, x[d]), and the score is that of the best chunk. The engine
+fuses MaxSim only over two dimensions, so chunks cost more per token vector.
 
-mode `streaming`: no index is kept; a query reads one group, which is part of the document's id.
+mode `streaming`: there is no index; a query reads one group, which is part of the document's id.
 """
 
 from __future__ import annotations
@@ -34,13 +34,19 @@ __all__ = [
 CHUNK = "chunk"
 EMBEDDER_ID = "colbert"
 EMBEDDER_TYPE = "colbert-embedder"
-# not models/: Vespa imports whatever is there for ranking too, which takes a config server several times the model's size
+# not models/: Vespa would also import it for ranking, which takes several times the model's size on a config server
 EMBEDDER_FOLDER = "embedder"
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """id: by which schemas and queries name it. model, tokenizer: paths in the package."""
+    """Vespa's embedder.
+
+    Attributes:
+        id: the name by which schemas and queries refer to it.
+        model: path in the package.
+        tokenizer: path in the package.
+    """
 
     id: str
     model: str
@@ -48,8 +54,10 @@ class Embedder:
 
 
 def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
-    """Named after the bundle, and the precision of its model where the settings name one: another model is another component
-    with files of its own, and its vectors never meet those of this one."""
+    """Return the embedder, named after the bundle, and the precision if the settings name one.
+
+    So another model is another component with its own files, and vectors of two models never meet.
+    """
     version = bundle_sha256[:8]
     model = f"{version}_{settings.precision.replace('-', '_')}" if settings.precision else version
     name = f"{EMBEDDER_ID}_{model}"
@@ -57,26 +65,26 @@ def embedder_of(bundle_sha256: str, settings: AppSettings) -> Embedder:
 
 
 def vectors_type(settings: AppSettings) -> str:
-    """The tensor type of the field `vectors`."""
+    """Return the tensor type of the field `vectors`."""
     plain = CODECS[settings.codec].field_type(settings)
     return plain.replace("(dt{}", f"({CHUNK}{{}}, dt{{}}") if settings.layout == "chunks" else plain
 
 
 def maxsim(settings: AppSettings) -> str:
-    """The MaxSim expression of a document: of its passage, or of the best of its chunks."""
+    """Return the MaxSim expression of a document: of its passage, or of the best of its chunks."""
     expression = CODECS[settings.codec].maxsim(settings)
     return f"reduce({expression}, max, {CHUNK})" if settings.layout == "chunks" else expression
 
 
 def embedded(settings: AppSettings, embedder_id: str) -> str:
-    """The indexing expression by which Vespa makes the vectors of title and text."""
+    """Return the indexing expression by which Vespa makes the vectors of title and text."""
     if settings.layout == "chunks":
         return f'input text | for_each {{ (input title || "") . " " . _ }} | embed {embedder_id} {CHUNK} | attribute'
     return f'(input title || "") . " " . (input text || "") | embed {embedder_id} | attribute'
 
 
 def chunked_blocks(chunks: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Encoded chunks, each `{"blocks": {row: cells}}`, as one value of a tensor with a chunk dimension."""
+    """Return encoded chunks, each `{"blocks": {row: cells}}`, as one value of a tensor with a chunk dimension."""
     blocks = []
     for number, chunk in enumerate(chunks):
         rows = chunk["blocks"]
@@ -86,19 +94,20 @@ def chunked_blocks(chunks: Sequence[Mapping[str, object]]) -> dict[str, object]:
 
 
 def document_path(settings: AppSettings, document_id: str, metadata: Mapping[str, object]) -> str:
-    """Path of a document in document/v1. In mode streaming the group is part of it.
+    """Return the document/v1 path of a document. In mode streaming the group is part of it.
 
-    Raises: MetadataError where the group is missing.
+    Raises:
+        MetadataError: if the group is missing.
     """
     everything, place = documents_path(settings), "docid"
     if settings.mode == "streaming":
         group = metadata.get(settings.group_field)
         if not isinstance(group, str) or not group:
-            raise MetadataError(f"metadata field {settings.group_field!r} is empty, and it names the document's group")
+            raise MetadataError(f"metadata field {settings.group_field!r} is empty, but it determines the document's group")
         place = f"group/{quote(group, safe='')}"
     return f"{everything.removesuffix('docid')}{place}/{quote(document_id, safe='')}"
 
 
 def documents_path(settings: AppSettings) -> str:
-    """Path of all documents of the index, of all groups too."""
+    """Return the path of all documents of the index, in all groups."""
     return f"/document/v1/{quote(settings.namespace, safe='')}/{settings.schema}/docid"

@@ -13,7 +13,7 @@ __all__ = ["encoded_by_vespa", "layout_parameters", "query_body", "read_group"]
 
 
 def query_body(settings: AppSettings, where: str, profile: str, hits: int) -> dict[str, Parameter]:
-    """What every request to /search/ has. `where` is YQL in which nothing from a user stands unescaped.
+    """Return what every request to /search/ has. `where` is YQL in which everything from a user is escaped.
 
     The index is named twice: Vespa types the query's tensors before it reads the YQL, and indexes of one application may
     differ in their dim.
@@ -23,21 +23,22 @@ def query_body(settings: AppSettings, where: str, profile: str, hits: int) -> di
 
 
 def encoded_by_vespa(description: Description, text: str) -> dict[str, Parameter]:
-    """The query's rows as Vespa's colbert-embedder makes them."""
+    """Return the query's rows as Vespa's colbert-embedder makes them."""
     embedder = embedder_of(description.bundle_sha256, description.settings).id
     return {"text": text, "input.query(qt)": f"embed({embedder}, @text)"}
 
 
 def layout_parameters(description: Description, text: str | None, where: Filter | None) -> dict[str, Parameter]:
-    """Parameters that come after, and win over, those of the strategy.
+    """Return parameters that follow, and override, those of the strategy.
 
-    Raises: UsageError where Vespa encodes queries and there is no text, or a streaming query names no group.
+    Raises:
+        UsageError: if Vespa encodes queries and there is no text, or a streaming query names no group.
     """
     settings = description.settings
     parameters: dict[str, Parameter] = {}
     if settings.encoding == "embedder":
         if text is None:
-            raise UsageError("this index is encoded by Vespa: give the query as text, not ready rows")
+            raise UsageError("this index is encoded by Vespa; give the query as text, not as ready-made rows")
         parameters |= encoded_by_vespa(description, text)
     if settings.mode == "streaming":
         parameters["streaming.groupname"] = read_group(settings.group_field, where)
@@ -45,12 +46,13 @@ def layout_parameters(description: Description, text: str | None, where: Filter 
 
 
 def read_group(field: str, where: Filter | None) -> str:
-    """The one group that a filter selects: every query of mode streaming reads one.
+    """Return the single group that a filter selects: every query of mode streaming reads one.
 
-    Raises: UsageError where it selects none, or several.
+    Raises:
+        UsageError: if it selects none, or several.
     """
     parts = where.parts if isinstance(where, And) else (where,)
     values = {part.values for part in parts if isinstance(part, In) and part.field == field}
     if len(values) != 1 or len(chosen := next(iter(values))) != 1:
-        raise UsageError(f'this index streams one group a query: name it in the filter, as {{"{field}": "..."}}')
+        raise UsageError(f'this index streams one group per query; name it in the filter, as {{"{field}": "..."}}')
     return str(chosen[0])

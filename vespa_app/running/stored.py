@@ -1,4 +1,4 @@
-"""What Vespa has stored of a document as passages and vectors again: the way back of `documents.document_fields`."""
+"""Convert Vespa's stored documents back to passages and vectors: the inverse of `documents.document_fields`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,14 @@ __all__ = ["StoredPassage", "stored_field_set", "stored_passages"]
 
 @dataclass(frozen=True, slots=True)
 class StoredPassage:
-    """vectors: `[t, d]` as the codec decodes them. packed: what codec residual has stored of them. dense: vectors by name
-    of the dense models, as their cells have them."""
+    """A stored passage.
+
+    Attributes:
+        passage: the passage.
+        vectors: `[t, d]` as the codec decodes them.
+        packed: codes and residuals, if the codec is residual.
+        dense: vectors by name of the dense models, as decoded from their cells.
+    """
 
     passage: Passage
     vectors: Matrix
@@ -33,15 +39,17 @@ class StoredPassage:
 
 
 def stored_field_set(settings: AppSettings) -> str:
-    """The fields that `stored_passages` reads, as document/v1 takes them."""
+    """Return the fields that `stored_passages` reads, in document/v1's form."""
     own = ("id", "document_id", "title", "text", PRESENT, DIGEST, VECTORS, *CODECS[settings.codec].more_fields(settings))
     return f"{settings.schema}:{','.join((*own, *map(dense_field, settings.dense), *settings.metadata.fields))}"
 
 
 def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> list[StoredPassage]:
-    """The passages of one document of Vespa: one, or in layout `chunks` all, with title and metadata of the first.
+    """Return the passages of one Vespa document: one, or in layout `chunks` all, with title and metadata of the first.
 
-    Raises: VespaRefused where the fields are not those of a passage; MetadataError.
+    Raises:
+        VespaRefused: if the fields are not those of a passage.
+        MetadataError: if metadata do not fit.
     """
     try:
         document_id, digest = str(fields["document_id"]), str(fields.get(DIGEST, ""))
@@ -58,7 +66,7 @@ def stored_passages(fields: Mapping[str, Any], settings: AppSettings, books: Cod
             for n, (part, own) in enumerate(zip(text, chunks, strict=True))
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VespaRefused(f"document {str(fields.get('id', ''))!r} is not as the feeder writes them: {error}") from None
+        raise VespaRefused(f"document {str(fields.get('id', ''))!r} was not written by the feeder: {error}") from None
 
 
 def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings, books: Codebooks) -> StoredPassage:
@@ -78,7 +86,7 @@ def _decoded(passage: Passage, fields: Mapping[str, Any], settings: AppSettings,
 
 
 def _metadata(fields: Mapping[str, Any], settings: AppSettings) -> dict[str, Value]:
-    """Of the fields that are marked as present; Vespa leaves out a text that is empty."""
+    """Return the fields that are marked as present; Vespa leaves out an empty text."""
     metadata: dict[str, Value] = {}
     present = set(fields.get(PRESENT, ()))
     for name, type_ in settings.metadata.fields.items():
@@ -94,7 +102,7 @@ def _place(value: Mapping[str, Any]) -> Value:
 
 
 def _chunks(value: Mapping[str, Any], count: int) -> list[dict[str, object]]:
-    """A tensor with a chunk dimension as one tensor of rows for each chunk."""
+    """Split a tensor with a chunk dimension into one tensor of rows per chunk."""
     chunks: list[dict[str, object]] = [{} for _ in range(count)]
     for block in value.get("blocks", ()):
         address = block["address"]

@@ -1,5 +1,7 @@
-"""What a user sets: app.toml with its tables, and names that Vespa takes. Whether settings can work is judged in
-vespa_app.package.settings_checks, which knows the tables of codecs and strategies."""
+"""What a user sets: app.toml with its tables, and names that Vespa accepts.
+
+vespa_app.package.settings_checks decides whether settings can work, because it knows the tables of codecs and strategies.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of an application: one frozen object, and the same as app.toml:
+"""The settings of an application: one frozen object, with the same content as app.toml.
 
     name = "colbert"
     dim = 128
@@ -50,19 +50,19 @@ __all__ = [
 LAYOUTS = ("passages", "chunks")
 MODES = ("index", "streaming")
 ENCODINGS = ("client", "embedder")
-SCORES = ("maxsim", "bm25", "dense")  # that candidates hybrid join
+SCORES = ("maxsim", "bm25", "dense")  # scores that candidates hybrid join
 FUSIONS = ("rrf", "sum")
-MOST_WEIGHT = 1e6  # far from where sums of float32 end
+MOST_WEIGHT = 1e6  # far below the largest float32
 DEFAULT_WEIGHTS: Mapping[str, float] = {"maxsim": 1.0, "bm25": 1.0}
-# what a further index may have of its own; all else is of the whole application
+# settings that a further index may have itself; all others apply to the whole application
 INDEX_SETTINGS = (
     "metadata", "codec", "residual_bits", "thresholds", "paged", "candidates", "rerank", "probes", "target_hits",
     "token_hits", "hnsw_links", "hnsw_explore", "search_threads", "layout", "group_field", "encoding", "keep_rank_count",
     "drop_limits", "dense", "one_vector", "weights", "fusion",
 )  # fmt: skip
 _TABLES = ("metadata", "dense", "one_vector", "weights", "drop_limits", "cluster", "cloud", "indexes", "allow")
-QUERY_PORT = 8080  # of a container, unless told otherwise
-MAX_HITS = 10_000  # that one query may ask for; Vespa's own default is 400
+QUERY_PORT = 8080  # default of a container
+MAX_HITS = 10_000  # hits that one query may request; Vespa's default is 400
 LIMITS = {
     "dim": (1, 4096),
     "query_rows": (1, 1024),
@@ -80,12 +80,12 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 
 
 def parts_of(candidates: str) -> tuple[str, ...]:
-    """The strategies that candidates such as `bm25+dense` join."""
+    """Return the strategies that candidates such as `bm25+dense` join."""
     return tuple(candidates.split("+"))
 
 
 def asks_dense(candidates: str) -> bool:
-    """Whether documents need dense vectors for them, where there are dense models."""
+    """Tell whether documents need dense vectors for these candidates, if there are dense models."""
     return not {"dense", "hybrid"}.isdisjoint(parts_of(candidates))
 
 
@@ -93,21 +93,45 @@ def asks_dense(candidates: str) -> bool:
 class AppSettings:
     """What the generator, the feeder and the query side must agree on.
 
-    dim, query_rows: of the bundle. residual_bits: of the bundle's codebook, for codec residual. thresholds: codec binary cuts
-    at the bundle's thresholds instead of 0. paged: token vectors lie on disk, and are read through the page cache.
-    rerank: candidates of the whole cluster that get a MaxSim score. probes: centroids per query row. target_hits: candidates
-    that HNSW and BM25 are asked for; token_hits: the same for each query row, by candidates token. search_threads: per query
-    and node.
-    keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer than
-    are reranked. drop_limits: by candidates, then by phase (first, second, global): what scores no more is no hit. dense: by
-    name of a dense model of the bundle. one_vector: of candidates pooled. weights, fusion: of candidates hybrid, where a query
-    gives none: by scores (maxsim, bm25, dense; empty for maxsim and bm25, 1 each), and `rrf` (ranks) or `sum` (scores from 0 to
-    1).
-    embedder: also configure Vespa's colbert-embedder with the bundle's model of `precision` ("" for the bundle's default).
-    jvm_heap_mb: of the container. layout: each passage a document of its own with its parent's id ("passages"), or all
-    passages of a document in one with a chunk dimension ("chunks"). mode: "index", or "streaming" for personal data, where
-    every query reads one group, named by the metadata field group_field. encoding: token vectors come from the client, or
-    Vespa's colbert-embedder makes them ("embedder").
+    Attributes:
+        dim: dimensions of the bundle's token vectors.
+        query_rows: rows of a query.
+        metadata: metadata fields.
+        name: name of the application.
+        schema: name of the main index.
+        namespace: namespace of document ids.
+        codec: how token vectors are stored.
+        residual_bits: bits of the bundle's codebook, for codec residual.
+        thresholds: codec binary cuts at the bundle's thresholds instead of 0.
+        paged: token vectors are on disk, and read through the page cache.
+        candidates: strategies; the first is the default.
+        rerank: candidates of the whole cluster that get a MaxSim score.
+        probes: centroids per query row.
+        target_hits: candidates that HNSW and BM25 must find.
+        token_hits: the same for each query row, for candidates token.
+        hnsw_links: links of an HNSW node.
+        hnsw_explore: neighbours explored at insert.
+        search_threads: threads per query and node.
+        keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer
+            than are reranked.
+        drop_limits: by candidates, then by phase (first, second, global), the score at or below which a passage is not a
+            hit.
+        dense: dense models of the bundle by name.
+        weights: of candidates hybrid, if a query gives none: by scores (maxsim, bm25, dense); empty for maxsim and bm25, 1
+            each.
+        fusion: of candidates hybrid, if a query gives none: `rrf` (ranks) or `sum` (scores from 0 to 1).
+        embedder: also configure Vespa's colbert-embedder with the bundle's model.
+        precision: precision of that model, "" for the bundle's default.
+        jvm_heap_mb: heap of the container in MB.
+        layout: "passages" for one Vespa document per passage, with its parent's id; "chunks" for one per document, with a
+            chunk dimension.
+        mode: "index", or "streaming" for personal data, where every query reads one group.
+        group_field: the metadata field that names the group in mode streaming.
+        encoding: "client" if token vectors come from the client, "embedder" if Vespa's colbert-embedder makes them.
+        cluster: your own hosts.
+        cloud: Vespa Cloud.
+        indexes: further indexes by name.
+        allow: changes that Vespa refuses by default, each with the last day on which it is allowed.
     """
 
     dim: int
@@ -147,7 +171,7 @@ class AppSettings:
     allow: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Tables that say nothing are left out."""
+        """Return the settings as JSON values, without empty tables."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data |= {"metadata": self.metadata.to_json(), "candidates": list(self.candidates)}
         tables: dict[str, Any] = {"cluster": section_json(self.cluster), "allow": dict(self.allow)}
@@ -162,16 +186,17 @@ class AppSettings:
 
     @property
     def index_settings(self) -> dict[str, AppSettings]:
-        """The settings of each index (schema) by its name, the main one first.
+        """Return the settings of each index (schema) by its name, the main one first.
 
-        Raises: SettingsError naming the table and key of an index that has a setting it cannot have.
+        Raises:
+            SettingsError: if an index has a setting that it cannot have; the message names table and key.
         """
         by_name = {self.schema: self}
         for name, own in self.indexes.items():
             if name == self.schema:
-                raise setting_error(f"indexes.{name}", "the name is taken by the main index (setting schema)")
+                raise setting_error(f"indexes.{name}", "the name is used by the main index (setting schema); choose another")
             if unknown := sorted(set(own) - set(INDEX_SETTINGS)):
-                raise setting_error(f"indexes.{name}.{unknown[0]}", f"unknown; known: {', '.join(INDEX_SETTINGS)}")
+                raise setting_error(f"indexes.{name}.{unknown[0]}", f"is unknown; known: {', '.join(INDEX_SETTINGS)}")
             merged = {**self.to_json(), **own, "schema": name, "indexes": {}}
             if "drop_limits" not in own:
                 kept = {key: dict(limits) for key, limits in self.drop_limits.items() if key in merged["candidates"]}
@@ -183,9 +208,15 @@ class AppSettings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "", table: str = "") -> AppSettings:
-        """where: the file. table: of a further index.
+        """Parse the output of `to_json`.
 
-        Raises: SettingsError naming the key that is unknown, missing or of a wrong type.
+        Args:
+            data: the object.
+            where: the file.
+            table: table of a further index.
+
+        Raises:
+            SettingsError: if a key is unknown, missing or of a wrong type; the message names it.
         """
         values = {**data, "metadata": _schema(data.get("metadata", {}), where, table)}
         if isinstance(allow := data.get("allow"), Mapping):
@@ -193,6 +224,7 @@ class AppSettings:
         return read(cls, values, SettingsError, where, noun="setting", path=table)
 
     def to_toml(self) -> str:
+        """Return the settings as app.toml."""
         data = self.to_json()
         lines = [f"{name} = {toml_value(value)}" for name, value in sorted(data.items()) if name not in _TABLES]
         for name in _TABLES:
@@ -202,13 +234,17 @@ class AppSettings:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> AppSettings:
-        """Raises: SettingsError naming the file and the line or key."""
+        """Read app.toml.
+
+        Raises:
+            SettingsError: if the file is not valid; the message names the file and the line or key.
+        """
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"settings {path} cannot be read: {error}") from None
+            raise SettingsError(f"cannot read settings {path}: {error}") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"settings {path} are not TOML: {error}") from None
+            raise SettingsError(f"settings {path} are not valid TOML: {error}") from None
         return cls.from_json(data, str(path))
 
 

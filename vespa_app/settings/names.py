@@ -1,5 +1,7 @@
-"""Names that Vespa takes, and its names of changes. The reserved words were found by trying 340 names on Vespa's config model
-and on a running node."""
+"""Names that Vespa accepts, and its names of changes.
+
+The reserved words were found by trying 340 names on Vespa's config model and on a running node.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,13 @@ _SCHEMA_WORDS = """
 _QUERY_WORDS = "all and as asc contains default each false from in null or timeout true"
 _TYPE_WORDS = "array bool byte document double float int long map predicate raw string tensor uri weightedset"
 
-RESERVED_BY_SCHEMAS = frozenset(_SCHEMA_WORDS.split())  # refused as field names when the package is deployed, in any case
-RESERVED_BY_QUERIES = frozenset(_QUERY_WORDS.split())  # deployed, but no query can name them
+RESERVED_BY_SCHEMAS = frozenset(_SCHEMA_WORDS.split())  # refused as field names at deployment, in upper or lower case
+RESERVED_BY_QUERIES = frozenset(_QUERY_WORDS.split())  # deployed, but queries cannot name them
 _TYPE_NAMES = frozenset(_TYPE_WORDS.split())
-# as schemas only: Vespa's ReservedDocumentTypeNameValidator and its selections; `content` is the cluster, which queries and
+# for schemas only: Vespa's ReservedDocumentTypeNameValidator and its selections; `content` is the cluster, which queries and
 # selections can name too
 _DOCUMENT_WORDS = frozenset(("content", "id", "not", "now"))
-# names of changes that Vespa refuses unless an override allows them: com.yahoo.config.application.api.ValidationId
+# names of changes that Vespa refuses without an override: com.yahoo.config.application.api.ValidationId
 _CHANGES = """
     access-control certificate-removal cluster-size-reduction content-cluster-removal content-type-removal
     data-plane-token-removal deployment-removal field-type-change global-document-change global-endpoint-change
@@ -46,32 +48,33 @@ _XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def field_fault(name: str) -> str:
-    """Why a field cannot have that name; empty where it can, as of all functions here."""
+    """Return why a field cannot have that name, or an empty text; so do all functions here."""
     if not _FIELD.fullmatch(name):
-        return "Vespa's field names are an ASCII letter, then letters, digits and _"
+        return "a field name must be an ASCII letter, then letters, digits and _"
     reserved = name.lower() in RESERVED_BY_SCHEMAS or name.lower() in RESERVED_BY_QUERIES
     return "the name is reserved by Vespa; rename the field" if reserved else ""
 
 
 def schema_fault(name: str) -> str:
+    """Return why a schema cannot have that name, or an empty text."""
     if not _SCHEMA.fullmatch(name):
         return f"{name!r} must be a lower-case letter, then lower-case letters, digits and _"
     reserved = name in RESERVED_BY_SCHEMAS | RESERVED_BY_QUERIES | _TYPE_NAMES | _DOCUMENT_WORDS
-    return f"{name!r}: the name is reserved by Vespa; take another" if reserved else ""
+    return f"{name!r}: the name is reserved by Vespa; choose another" if reserved else ""
 
 
 def namespace_fault(name: str) -> str:
-    """Of document ids."""
+    """Return why document ids cannot have that namespace, or an empty text."""
     return "" if _NAMESPACE.fullmatch(name) else f"{name!r} must be letters, digits and _ . -"
 
 
 def application_fault(name: str) -> str:
-    """On Vespa Cloud."""
+    """Return why an application on Vespa Cloud cannot have that name, or an empty text."""
     if _APPLICATION.fullmatch(name):
         return ""
     return f"{name!r} must be a lower-case letter, then at most 19 lower-case letters and digits"
 
 
 def host_alias(host: str) -> str:
-    """Aliases are XML names: an address like 10.0.0.1 is none."""
+    """Return the alias of a host. Aliases are XML names, which an address like 10.0.0.1 is not."""
     return host if _XML_NAME.fullmatch(host) else f"host-{host}"

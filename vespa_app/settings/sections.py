@@ -1,25 +1,22 @@
-"""The tables of app.toml: where an application runs. Each is one frozen object, read with the same care as the top level:
+"""The tables of app.toml about where an application runs and about dense models.
 
-[cluster]                                   hosts of one's own
-config = ["node1"]
-container = ["node1", "node2"]
-content = ["node1", "node2", "node3"]
-redundancy = 2
+Each is one frozen object, checked as strictly as the top level:
 
-[cloud]                                     Vespa Cloud, dev and prod
-regions = ["aws-us-east-1c"]
-content_nodes = [2, 4]                      one number, or the least and the most (autoscaling)
+    [cluster]                                   your own hosts
+    config = ["node1"]
+    container = ["node1", "node2"]
+    content = ["node1", "node2", "node3"]
+    redundancy = 2
 
-and of the vectors of a dense model beside the token vectors:
+    [cloud]                                     Vespa Cloud, dev and prod
+    regions = ["aws-us-east-1c"]
+    content_nodes = [2, 4]                      one number, or the least and the most (autoscaling)
 
-[dense.NAME]
-dim = 384
-cells = "bfloat16"
+The vectors of a dense model beside the token vectors:
 
-[one_vector]                                that candidates pooled search
-encoding = "lemur"
-dim = 512
-cells = "int8"
+    [dense.NAME]
+    dim = 384
+    cells = "bfloat16"
 """
 
 from __future__ import annotations
@@ -47,18 +44,25 @@ __all__ = [
     "toml_value",
 ]
 
-LIMIT_RANGE = (0.1, 0.98)  # of a node, that may be full
-MOST_NODES = 1000  # of a cluster on Vespa Cloud
+LIMIT_RANGE = (0.1, 0.98)  # share of a node that may be used
+MOST_NODES = 1000  # most nodes of a cluster on Vespa Cloud
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _Section = TypeVar("_Section")
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """config, container, content: host names of each kind; one host may be of all three. Without content hosts the
-    application runs on one node. groups: of content hosts, each of which has a whole copy. redundancy: copies of each
-    document in the whole cluster. searchable_copies: of them, those that are indexed and ready to answer. memory_limit,
-    disk_limit: the share of a content node above which Vespa takes no more documents, also of one node; 0 for Vespa's own.
+    """Your own hosts.
+
+    Attributes:
+        config: config servers.
+        container: containers; a host may have several roles.
+        content: content nodes; without any, the application runs on one node.
+        groups: groups of content hosts, each with a whole copy.
+        redundancy: copies of each document in the whole cluster.
+        searchable_copies: how many of them are indexed and ready to answer.
+        memory_limit: share of a content node's memory above which Vespa accepts no more documents; 0 for Vespa's own.
+        disk_limit: the same for disk.
     """
 
     config: tuple[str, ...] = ()
@@ -72,23 +76,38 @@ class ClusterSettings:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Each host once, in the order of first mention."""
+        """Return each host once, in the order of first mention."""
         return tuple(dict.fromkeys((*self.config, *self.container, *self.content)))
 
     @property
     def config_hosts(self) -> tuple[str, ...]:
+        """Return the hosts of config servers."""
         return self.config or self.hosts[:1]
 
     @property
     def container_hosts(self) -> tuple[str, ...]:
+        """Return the hosts of containers."""
         return self.container or self.hosts[:1]
 
 
 @dataclass(frozen=True)
 class CloudSettings:
-    """regions: of prod, in the order of deployment; the dev zone needs none. Lists of numbers have one, or the least and the
-    most between which Vespa Cloud scales. read_tokens, write_tokens: names (never values) of tokens of the tenant; a client
-    certificate always may read and write.
+    """Vespa Cloud. Lists of numbers have one number, or the least and the most between which Vespa Cloud scales.
+
+    Attributes:
+        regions: regions of prod, in the order of deployment; the dev zone needs none.
+        container_nodes: number of containers.
+        container_vcpu: vCPU of a container.
+        container_memory_gb: memory of a container in GB.
+        container_disk_gb: disk of a container in GB.
+        content_nodes: number of content nodes.
+        content_vcpu: vCPU of a content node.
+        content_memory_gb: memory of a content node in GB.
+        content_disk_gb: disk of a content node in GB.
+        groups: groups of content nodes.
+        redundancy: copies of each document.
+        read_tokens: names (never values) of the tenant's tokens that may read.
+        write_tokens: names of tokens that may write; a client certificate may always do both.
     """
 
     regions: tuple[str, ...] = ()
@@ -108,9 +127,15 @@ class CloudSettings:
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """One vector a passage, of a dense model of the bundle. cells: `float` or `bfloat16`; `int8` (one byte a dimension) and
-    `bits` (one bit) keep its direction, roughly. distance: how the model compares vectors, `prenormalized-angular` (of
-    length 1, as most are), `angular` or `dotproduct`. links, explore: of the HNSW graph.
+    """One vector per passage from a dense model of the bundle.
+
+    Attributes:
+        dim: its dimensions.
+        cells: `float` or `bfloat16`; `int8` (one byte per dimension) and `bits` (one bit) keep roughly its direction.
+        distance: how the model compares vectors: `prenormalized-angular` (of length 1, as most are), `angular` or
+            `dotproduct`.
+        links: links of the HNSW graph.
+        explore: neighbours explored at insert.
     """
 
     dim: int
@@ -122,9 +147,12 @@ class DenseSettings:
 
 @dataclass(frozen=True)
 class OneVectorSettings:
-    """The vector of each passage that candidates `pooled` search. encoding: `mean` of the token vectors, or one whose fitted
-    parameters the bundle has (late_interaction.one_vector). dim: of that one; 0 for as many as token vectors have. cells:
-    `float`, `bfloat16` or `int8`.
+    """The vector of each passage that candidates `pooled` search.
+
+    Attributes:
+        encoding: `mean` of the token vectors, or one whose fitted parameters the bundle has (late_interaction.one_vector).
+        dim: its dimensions; 0 for as many as token vectors have.
+        cells: `float`, `bfloat16` or `int8`.
     """
 
     encoding: str = "mean"
@@ -136,12 +164,12 @@ MEAN_VECTOR = OneVectorSettings()
 
 
 def setting_error(key: str, what: str, where: str = "") -> SettingsError:
-    """In the one form that all have: the file, where there is one, the setting with its table, and what is wrong."""
+    """Return an error in the common form: the file, if there is one, the setting with its table, and what is wrong."""
     return SettingsError(f"{where}: setting {key}: {what}" if where else f"setting {key}: {what}")
 
 
 def section_json(section: object) -> dict[str, Any]:
-    """What differs from the default, with tuples as lists."""
+    """Return what differs from the default, with tuples as lists."""
     assert dataclasses.is_dataclass(section)
     values = {f.name: (getattr(section, f.name), f.default) for f in dataclasses.fields(section)}
     return {
@@ -152,7 +180,7 @@ def section_json(section: object) -> dict[str, Any]:
 
 
 def toml_table(name: str, data: Mapping[str, Any]) -> list[str]:
-    """Lines of the table `name` and of the tables in it."""
+    """Return the lines of the table `name` and of its nested tables."""
     plain = {key: value for key, value in data.items() if not isinstance(value, Mapping)}
     lines = ["", f"[{name}]", *(f"{_key(key)} = {toml_value(value)}" for key, value in plain.items())]
     for key, value in data.items():
@@ -166,5 +194,5 @@ def _key(name: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """TOML's basic strings, numbers, booleans and arrays are JSON's, but for DEL."""
+    """Return a TOML value: basic strings, numbers, booleans and arrays are JSON's, except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
