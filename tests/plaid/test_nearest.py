@@ -32,6 +32,7 @@ def stored(request):
 @pytest.fixture(autouse=True)
 def always_linked(monkeypatch):
     monkeypatch.setattr(nearest, "PAYS", 0)
+    monkeypatch.setattr(nearest, "LEAST_WIDTH", 100)
     monkeypatch.setattr(nearest, "STARTS", 8)
 
 

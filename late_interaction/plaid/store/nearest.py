@@ -22,9 +22,9 @@ __all__ = ["LINKED_FROM", "LINKS", "best_of", "dot_bytes", "nearest"]
 LINKS = 32  # of a row
 LINKED_FROM = 1 << 18  # least rows of a segment with links
 STARTS = 512  # rows that a search along the links starts from
-WIDTH = 2  # times the rows requested: how many of the best a search keeps
-LEAST_WIDTH = 100
-PAYS = 100  # links are followed if selected^2 > PAYS * width * n; otherwise comparing all selected rows takes less time
+WIDTH = 4  # times the rows requested: how many of the best a search keeps
+LEAST_WIDTH = 400
+PAYS = 50  # links are followed if selected^2 > PAYS * width * n; otherwise comparing all selected rows takes less time
 
 _fast = compiler(__file__, simd.__file__, fastmath=FAST)
 
