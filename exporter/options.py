@@ -90,6 +90,8 @@ class ExportOptions:
             raise UsageError(f"--centroids must be from 1 to {MAX_CENTROIDS:,}, got {self.centroids}")
         for name in {**self.dense, **self.dense_dims}:
             check_dense_name(name, UsageError)
+            if name.endswith("explained"):
+                raise UsageError(f"dense model {name!r} must not end in explained: Vespa's rank profiles do")
         if unknown := sorted(set(self.dense_dims) - set(self.dense)):
             raise UsageError(f"--dense-dim names {unknown[0]}, but no --dense does")
         if self.documents is not None and not 1 <= self.documents <= MOST_DOCUMENTS:

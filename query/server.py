@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from late_interaction.bundle import Bundle
 from late_interaction.documents import Document, Passage, passage_text
 from late_interaction.errors import LocalIndexError, UsageError, VespaBusy, VespaRefused, VespaUnreachable
 from late_interaction.metadata import MetadataSchema
+from late_interaction.ready_rows import packed_array
 from query.backend import SearchIndex, Where, check_query, ready_query
 from query.options import SearchOptions
 from query.plans import Plan, ServerQuery, VespaAnswer, together
@@ -177,9 +177,7 @@ class ServerIndex:
             kind = VespaUnreachable if self._facts.backend == "vespa" else LocalIndexError
             raise kind(f"{self.address}: {self._facts.error}")
         if isinstance(query, QueryVectors):
-            if query.text is None and not query.dense:
-                return ready_query(query, self._facts.dim)
-            raise UsageError(f"{self.address} is a server, which takes either a text or ready-made rows; give one of them")
+            return ready_query(query, self._facts.dim)
         checked = check_query(query, self._facts.dim)
         if isinstance(checked, str):
             return EncodedQuery(np.zeros((0, self._facts.dim), np.float32), checked)
@@ -221,7 +219,7 @@ class ServerIndex:
 
     def score(self, query: EncodedQuery, passage_ids: Sequence[str], deadline: float) -> Plan[ById[float]]:
         """Plan MaxSim with stored passages."""
-        asked = {"query": query.text} if query.text is not None else {"rows": _query(query)}
+        asked: dict[str, object] = _named(query)
         asks = [{**asked, "ids": list(part)} for part in _parts(passage_ids)]
         answers = yield from self._ask(self._path("score"), asks, deadline)
         scores: dict[str, float] = {}
@@ -270,7 +268,7 @@ class ServerIndex:
                 f"{self.address} reranks texts only, but document {ready!r} has vectors; remove them, or feed the "
                 f"document there"
             )
-        asked: dict[str, object] = {"query": query.text} if query.text is not None else {"rows": _query(query)}
+        asked: dict[str, object] = _named(query)
         asked |= {"index": self.name, "explain": explain}
         parts = _parts(documents)
         texts = [[passage_text(d.title, d.text) for d in part] for part in parts]
@@ -339,11 +337,19 @@ def _options(options: SearchOptions) -> dict[str, object]:
 
 
 def _query(query: EncodedQuery) -> str | dict[str, object]:
-    """Return the query as in a request."""
-    if query.text is not None:
-        return query.text
-    data = base64.b64encode(query.rows.astype("<f4").tobytes()).decode("ascii")
-    return {"base64": data, "dtype": "float32", "shape": list(query.rows.shape)}
+    """Return the query as an item of a request with several."""
+    if not query.ready:
+        return query.text or ""
+    rows = packed_array(query.rows)
+    if query.text is None and not query.dense:
+        return rows
+    return {"rows": rows, "dense": {name: packed_array(vector) for name, vector in query.dense.items()}, "text": query.text}
+
+
+def _named(query: EncodedQuery) -> dict[str, object]:
+    """Return the query as the fields of a request with one."""
+    asked = _query(query)
+    return {"rows" if isinstance(asked, dict) and "base64" in asked else "query": asked}
 
 
 def _parts(items: Sequence[T]) -> list[Sequence[T]]:

@@ -78,6 +78,10 @@ def export_bundle(
             "--bits, --centroids and --documents are of the codebook, which --sample trains: give a sample of your documents"
         )
     check_folder(output, owned=is_bundle_folder)
+    if output.exists() and Path(checkpoint).exists() and output.samefile(checkpoint):
+        out.say(
+            f"{output} gets the dense models in its own place: its checksum changes, and indexes made with it keep their copy"
+        )
     sized = options.centroids or options.documents
     texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE, columns) if sample else None
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))

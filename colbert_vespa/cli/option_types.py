@@ -195,9 +195,11 @@ def _shown(given: object) -> str:
 
 def weights_of(given: Sequence[str] | None) -> dict[str, float] | None:
     """Of `--weight`. Raises: UsageError."""
-    found = {}
+    found: dict[str, float] = {}
     for item in given or ():
         name, _, value = item.partition("=")
+        if name in found:
+            raise UsageError(f"--weight {name} comes twice: give it once")
         try:
             found[name] = float(value)
         except ValueError:

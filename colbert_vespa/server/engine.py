@@ -31,7 +31,7 @@ from late_interaction.devices import CPU, Device
 from late_interaction.documents import Document, Passage
 from late_interaction.encoder import check_finite
 from late_interaction.errors import UsageError
-from query.backend import SearchIndex, Where, check_query
+from query.backend import SearchIndex, Where, check_query, ready_query
 from query.core import Core
 from query.exchange import AsyncExchange
 from query.merging import check_comparable
@@ -39,7 +39,7 @@ from query.options import AUTO, ClientSettings, Names, SearchOptions, check_docu
 from query.plans import Plan, VespaAnswer, step
 from query.reranking import reranked
 from query.server import ServerIndex
-from query.types import ById, EncodedQuery, Hit, Ids, Query, SearchResult
+from query.types import ById, EncodedQuery, Hit, Ids, Query, QueryVectors, SearchResult
 
 __all__ = ["Engine", "Opened"]
 
@@ -162,17 +162,17 @@ class Engine:
         """Texts together with those of other requests. Raises: UsageError on a query that is blank or of another shape."""
         check_comparable(opened.indexes)
         bundle = opened.indexes[0].bundle
-        checked = [check_query(query, bundle.manifest.dim) for query in queries]
+        dim = bundle.manifest.dim
+        checked = [ready_query(q, dim) if isinstance(q, QueryVectors) else check_query(q, dim) for q in queries]
         start = time.perf_counter()
         texts = [query for query in checked if isinstance(query, str)] if bundle.encodes else []
         work = asyncio.gather(*map(self._gathering(bundle), dict.fromkeys(texts)))
         rows = dict(zip(dict.fromkeys(texts), await within(opened.until - self.clock(), work), strict=True)) if texts else {}
         took = time.perf_counter() - start
-        none = np.zeros((0, bundle.manifest.dim), np.float32)
-        return [
-            EncodedQuery(rows.get(q, none), q, took) if isinstance(q, str) else EncodedQuery(q, None, ready=True)
-            for q in checked
-        ]
+        none = np.zeros((0, dim), np.float32)
+        made = {text: EncodedQuery(rows.get(text, none), text, took) for text in checked if isinstance(text, str)}
+        own = [made[query] if isinstance(query, str) else query for query in checked]
+        return [query if isinstance(query, EncodedQuery) else EncodedQuery(query, None, ready=True) for query in own]
 
     def _gathering(self, bundle: Bundle) -> Gathering[str, Matrix]:
         if bundle.sha256 not in self._queries:

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from late_interaction.array_types import Matrix
 from late_interaction.errors import UsageError
+from late_interaction.ready_rows import array_of
 from query.options import Names, SearchOptions
-from query.types import Explanation, Hit, Match, Query, SearchResult
+from query.types import Explanation, Hit, Match, Query, QueryVectors, SearchResult
 from vespa_app.settings.application_settings import MAX_HITS
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "VectorsAnswer",
     "VectorsBody",
     "WrittenAnswer",
+    "dense_of",
     "hit_json",
     "result_json",
     "rows_of",
@@ -73,6 +75,21 @@ class RowsBody(StrictModel):
     base64: str
     dtype: Literal["float16", "float32"] = "float32"
     shape: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class VectorBody(RowsBody):
+    """A vector of a dense model, `[dim]`, or one of each passage `[passages, dim]`."""
+
+    shape: Annotated[list[int], Field(min_length=1, max_length=2)]
+
+
+DenseVectors: TypeAlias = dict[str, VectorBody | Row | list[Row]]  # by name of the dense model
+
+
+def dense_of(given: DenseVectors) -> dict[str, Matrix]:
+    """Raises: UsageError where bytes and shape do not fit."""
+    arrays = {name: one.model_dump() if isinstance(one, VectorBody) else one for name, one in given.items()}
+    return {name: array_of(one, f"the vector of dense model {name!r}") for name, one in arrays.items()}
 
 
 def rows_of(given: RowsBody | list[Row]) -> Matrix:
@@ -115,21 +132,41 @@ class OptionsBody(StrictModel):
         return SearchOptions(**{**given, **chosen})
 
 
-class ByText(OptionsBody):
-    """One query: a text, or ready rows."""
+class QueryBody(StrictModel):
+    """A query that is encoded already. rows: its token vectors. dense: vectors by name of the dense models that a search asks.
+    text: for candidates that match words."""
 
-    query: str | None = None
+    rows: RowsBody | list[Row]
+    dense: DenseVectors = {}
+    text: str | None = None
+
+    def ready(self) -> QueryVectors:
+        """Raises: UsageError."""
+        return QueryVectors(rows_of(self.rows), dense_of(self.dense), self.text)
+
+
+class ByText(OptionsBody):
+    """One query: a text, ready rows, or all that is made of a text."""
+
+    query: str | QueryBody | None = None
     rows: RowsBody | list[Row] | None = None
 
     def one(self) -> Query:
         """Raises: UsageError unless it is one of the two."""
         if (self.query is None) == (self.rows is None):
             raise UsageError("give either query, a text, or rows")
-        return self.query if self.query is not None else rows_of(self.rows)  # type: ignore[arg-type]
+        return _asked(self.query) if self.query is not None else rows_of(self.rows)  # type: ignore[arg-type]
+
+
+def _asked(given: str | RowsBody | list[Row] | QueryBody) -> Query:
+    """Raises: UsageError."""
+    if isinstance(given, QueryBody):
+        return given.ready()
+    return given if isinstance(given, str) else rows_of(given)
 
 
 class SearchBody(ByText):
-    queries: list[str | RowsBody | list[Row]] | None = None
+    queries: list[str | RowsBody | list[Row] | QueryBody] | None = None
 
     def all(self) -> list[Query]:
         """Raises: UsageError."""
@@ -137,7 +174,7 @@ class SearchBody(ByText):
             return [self.one()]
         if self.query is not None or self.rows is not None:
             raise UsageError("give query, rows or queries, not several of them")
-        return [query if isinstance(query, str) else rows_of(query) for query in self.queries]
+        return list(map(_asked, self.queries))
 
 
 class RerankBody(ByText):
@@ -217,12 +254,13 @@ class PassagesBody(StrictModel):
 
 class DocumentBody(StrictModel):
     """A document without its id, which is in the address. vectors: token vectors that were made elsewhere, of its passage or of
-    each of them."""
+    each of them. dense: vectors that were made elsewhere, by name of the dense model."""
 
     title: str = ""
     text: str = ""
     metadata: dict[str, Any] = {}
     vectors: RowsBody | list[Row] | list[RowsBody] | None = None
+    dense: DenseVectors = {}
 
     def matrices(self) -> tuple[Matrix, ...] | list[Matrix]:
         """Rows of each passage; none where the model makes them. Raises: UsageError."""

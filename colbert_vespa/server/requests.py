@@ -14,6 +14,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from colbert_vespa.server.access import ADMIN, READ, WRITE, Access
 from colbert_vespa.server.engine import Engine
 from late_interaction.errors import UsageError
+from query.types import QueryVectors
 
 __all__ = [
     "Administers",
@@ -152,7 +153,8 @@ def check_sizes(engine: Engine, *, texts: tuple[object, ...] = (), many: int = 0
     limits = engine.settings
     if many > limits.max_batch:
         raise UsageError(f"at most {limits.max_batch} at once, got {many}: send several requests")
-    for text in texts:
+    for given in texts:
+        text = given.text if isinstance(given, QueryVectors) else given
         if isinstance(text, str) and len(text) > limits.max_text:
             raise UsageError(f"a text of at most {limits.max_text:,} characters, got {len(text):,}")
     for count in counts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-from feeder.sources.records import ColumnMapping, SourceRecord
+from feeder.sources.records import DENSE, ColumnMapping, SourceRecord
 from feeder.sources.report import Note
 
 __all__ = ["NO_TEXT_COLUMN", "ColumnUse"]
@@ -57,7 +57,7 @@ class ColumnUse:
         if missing := [name for name in dict.fromkeys(asked) if name not in self._seen]:
             shown = tuple(self._hinted(name) for name in missing)
             yield Note("missing_columns", "columns in the settings that no record has", len(missing), shown)
-        kept = {columns.id or "id", "_id", "metadata", columns.vectors, *columns.dense.values()}
+        kept = {columns.id or "id", "_id", "metadata", columns.vectors, DENSE, *columns.dense.values()}
         kept |= {*columns.title, *columns.text, *(columns.metadata or ())}
         unused = tuple(name for name in self._seen if name not in kept)
         if columns.metadata is not None and unused:

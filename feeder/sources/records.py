@@ -55,7 +55,8 @@ class ColumnMapping:
         metadata: columns that are kept as metadata; None for all others, and the members of a column `metadata`.
         names: another name for a metadata column.
         vectors: column of token vectors that were made elsewhere; empty for none.
-        dense: by dense model, the column of its vectors; a column `dense` of objects has them by name.
+        dense: by dense model, the column of its vectors; a column `dense` of objects has them by name,
+            one of numbers those of the model `dense`.
     """
 
     id: str = ""
@@ -144,10 +145,10 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
             f"{where} has no column {column!r} for the id; it has: {', '.join(map(str, record))[:200] or 'none'}"
         )
     used = {column} if column else {"id", "_id"}
-    inner = record.get(DENSE)
     used |= {*columns.title, *columns.text, columns.vectors, "metadata", *columns.dense.values()}
-    metadata = _metadata(record, where, columns, used | ({DENSE} if isinstance(inner, Mapping) else set()))
-    dense = {model: given for model, given in inner.items() if given is not None} if isinstance(inner, Mapping) else {}
+    inner = {} if DENSE in used or DENSE in (columns.metadata or ()) else _dense_of(record.get(DENSE))
+    metadata = _metadata(record, where, columns, used | ({DENSE} if inner else set()))
+    dense = {model: given for model, given in inner.items() if given is not None}
     dense |= {model: record[name] for model, name in columns.dense.items() if record.get(name) is not None}
     title = "\n\n".join(part for name in columns.title if (part := text_of(record, name, where)).strip())
     text = "\n\n".join(part for name in columns.text if (part := text_of(record, name, where)))
@@ -161,6 +162,16 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
         return Document(id_, title, text, metadata, dense, vectors)  # type: ignore[arg-type]  # made plain there
     except (UsageError, MetadataError) as error:
         raise CollectionError(f"{where}: {error}") from None
+
+
+def _dense_of(given: object) -> Mapping[str, object]:
+    """Return vectors by dense model; numbers without a name belong to the model `dense`."""
+    if isinstance(given, Mapping):
+        return given
+    rows = given if isinstance(given, (list, tuple)) else ()
+    numbers = [number for row in rows for number in (row if isinstance(row, (list, tuple)) else [row])]
+    real = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    return {DENSE: given} if numbers and real else {}
 
 
 def id_of(record: SourceRecord, where: str, column: str = "") -> str:

@@ -61,7 +61,9 @@ class LocalTarget:
         if is_there(path):
             index = open_index(path)
             if bundle is not None and bundle.sha256 != index.bundle.sha256:
-                raise LocalIndexError(f"{path} was built with another bundle; omit --bundle, or feed into a new folder")
+                raise LocalIndexError(
+                    f"{path} was built with another bundle; use a new folder (a feed without --bundle takes the index's own)"
+                )
             _check_storage(index, storage)
             _check_sharding(index, sharding)
         elif not create:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ pytest.importorskip("sentence_transformers", reason="the export extra is not ins
 import checkpoints
 from dense_bundles import made_bundle
 
+from colbert_vespa.cli.commands import main
 from colbert_vespa.cli.exporting import dense_counts, dense_values
+from colbert_vespa.cli.option_types import weights_of
 from exporter import ExportOptions, export
 from late_interaction.bundle import Bundle, DensePart
 from late_interaction.dense import DenseEncoder
@@ -154,3 +157,21 @@ def test_options_name_models():
             dense_counts([wrong], "--dense-dim")
     with pytest.raises(UsageError, match="--dense-dim names y"):
         ExportOptions(dense={"x": "m"}, dense_dims={"y": 3})
+    with pytest.raises(UsageError, match="'e5_explained'"):
+        ExportOptions(dense={"e5_explained": "m"})
+    assert weights_of(["bm25=0.5", "dense=1"]) == {"bm25": 0.5, "dense": 1.0}
+    with pytest.raises(UsageError, match="bm25"):
+        weights_of(["bm25=0.5", "bm25=1"])
+
+
+def test_adding_to_a_bundle_in_its_own_place_is_said(made, tmp_path, capsys):
+    shutil.copytree(made.path, tmp_path / "own")
+    place = str(tmp_path / "own")
+    with pytest.raises(SystemExit) as ended:
+        main(["export", place, "-o", place, "--dense", "x=ready-made", "--dense-dim", "x=7"])
+    assert not ended.value.code
+    assert "in its own place" in " ".join(capsys.readouterr().out.split())
+    assert list(Bundle.open(tmp_path / "own").manifest.dense) == ["x"]
+    with pytest.raises(SystemExit):
+        main(["export", place, "-o", str(tmp_path / "b"), "--dense", "y=ready-made", "--dense-dim", "y=7"])
+    assert "in its own place" not in capsys.readouterr().out

@@ -280,6 +280,32 @@ def test_standard_input_that_is_closed_is_told(monkeypatch):
         open_sources(["-"])
 
 
+@pytest.mark.parametrize("given", [[0.5, 1], [[0.5, 1], [1, 0]]])
+def test_a_dense_vector_without_a_name_is_that_of_the_model_dense(tmp_path, given):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"id": "a", "text": "one", "dense": given, "year": 1999}) + "\n")
+    (document,) = read(file)
+    assert (list(document.dense), dict(document.metadata)) == (["dense"], {"year": 1999})
+    assert document.dense["dense"].tolist() == given
+    (document,) = read(file, SourceSettings(columns=ColumnMapping(dense={"small": "dense"})))
+    assert list(document.dense) == ["small"]
+    if given[0] == 0.5:
+        (document,) = read(file, SourceSettings(columns=ColumnMapping(metadata=("dense",))))
+        assert (document.dense, list(document.metadata["dense"])) == ({}, given)
+
+
+@pytest.mark.parametrize("given", [["thick", "heavy"], "thick", 7, True, [True]])
+def test_a_column_dense_of_something_else_is_metadata(tmp_path, given):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"id": "a", "text": "one", "dense": given}) + "\n")
+    try:
+        (document,) = read(file)
+    except CollectionError:
+        assert given == [True]  # lists of metadata hold texts or numbers
+    else:
+        assert not document.dense and document.metadata["dense"] == given
+
+
 def test_a_dense_vector_that_is_null_is_left_out(tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_text(

@@ -87,7 +87,7 @@ def test_every_option_means_the_same(client, here):
                 np.testing.assert_allclose(mine.explanation.similarities, other.explanation.similarities, atol=1e-6)
 
 
-def test_ready_rows_are_taken_in_any_form_that_has_nothing_else(client, url, here, bundle, tmp_path, capsys):
+def test_ready_rows_are_taken_in_any_form(client, url, here, bundle, tmp_path, capsys):
     rows = Encoder(bundle).encode_queries([QUERY])[0]
     wanted = plain(here.search(rows, 3))
     for query in (rows, QueryVectors(rows), QueryVectors(rows.ravel())):
@@ -96,9 +96,11 @@ def test_ready_rows_are_taken_in_any_form_that_has_nothing_else(client, url, her
     with pytest.raises(SystemExit) as ended:
         main(["search", "--vectors", str(tmp_path / "query.npz"), "--from", f"{url}#animals", "-k", "3"])
     assert not ended.value.code, capsys.readouterr().err
-    for more in (QueryVectors(rows, text="words"), QueryVectors(rows, {"dense": [1.0]})):
-        with pytest.raises(UsageError, match="either a text or ready-made rows"):
-            client.search(more, 3)
+    for more in (QueryVectors(rows, text=QUERY), QueryVectors(rows, {"unused": [1.0]})):
+        assert plain(client.search(more, 3)) == wanted
+    words = QueryVectors(rows, text=QUERY)
+    assert plain(client.search(words, 3, candidates="bm25")) == plain(here.search(words, 3, candidates="bm25"))
+    assert client.score(words, ["cat#0"]) == pytest.approx(here.score(words, ["cat#0"]), abs=1e-4)
 
 
 def test_the_client_says_what_is_served(client, url, here):

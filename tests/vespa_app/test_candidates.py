@@ -256,6 +256,12 @@ def test_residual_says_where_a_bundle_lacks_the_smaller_codebook(tmp_path, monke
     build_package(bundle, default_settings(bundle, MetadataSchema({}), codec="bfloat16"))
 
 
+@pytest.mark.parametrize("strategy", ["dense", "bm25+dense"])
+def test_a_recall_goal_of_dense_candidates_is_measured_on_the_index(strategy):
+    with pytest.raises(SettingsError, match="evaluate --recall"):
+        effort_for(0.9, "bfloat16", strategy)
+
+
 def test_a_recall_goal_sets_how_hard_to_look(tmp_path):
     def reranked(goal):
         return effort_for(goal, "bfloat16", "centroid").rerank

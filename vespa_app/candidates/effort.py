@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from late_interaction.errors import SettingsError
 from vespa_app.codecs import CODECS
 from vespa_app.settings import AppSettings
+from vespa_app.settings.application_settings import parts_of
 
 __all__ = ["EFFORTS", "MeasuredEffort", "codec_for", "effort_for"]
 
@@ -92,6 +93,11 @@ def effort_for(recall: float, codec: str, strategy: str, bits: int = _BITS) -> M
         SettingsError: if none did, or the pair was not measured; the message names the best that was.
     """
     _check(recall)
+    if "dense" in parts_of(strategy):
+        raise SettingsError(
+            f"recall {recall:g}: what candidates {strategy} find depends on the dense model: leave --recall out; "
+            "`evaluate --recall` measures it on the deployed index, and names rerank"
+        )
     measured = _measured(codec, strategy, bits)
     for effort in measured:
         if recall <= effort.recall:

@@ -12,7 +12,15 @@ from fastapi.responses import StreamingResponse
 from colbert_vespa.server.access import Access
 from colbert_vespa.server.answers import NDJSON, answer, line, responses
 from colbert_vespa.server.errors import Refusal
-from colbert_vespa.server.models import DeletedAnswer, DocumentAnswer, DocumentBody, DocumentsAnswer, TaskStarted, WrittenAnswer
+from colbert_vespa.server.models import (
+    DeletedAnswer,
+    DocumentAnswer,
+    DocumentBody,
+    DocumentsAnswer,
+    TaskStarted,
+    WrittenAnswer,
+    dense_of,
+)
 from colbert_vespa.server.requests import Asked, Patience, Reads, StrictRoute, Timeout, Writes, check_sizes, strict_json
 from colbert_vespa.server.writing import Fate, Writing
 from colbert_vespa.store import whole_document, whole_metadata
@@ -36,6 +44,7 @@ class _DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
     text: str = ""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     vectors: Any = None
+    dense: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @router.get("", responses=responses(DocumentsAnswer), operation_id="get_documents")
@@ -58,8 +67,8 @@ async def put_documents(
     name: str, request: Request, engine: Asked, access: Writes,
     wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
 ) -> Response:  # fmt: skip
-    """Many documents, one JSON object a line: id, title, text, metadata, vectors. Answered with a line of outcome for each,
-    when it is durable; with wait=false, with a task."""
+    """Many documents, one JSON object a line: id, title, text, metadata, vectors, dense. Answered with a line of outcome for
+    each, when it is durable; with wait=false, with a task."""
     _check_type(request, NDJSON)
     lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
     engine.catalog.only(access, name)
@@ -110,7 +119,7 @@ def _read(text: bytes, place: int) -> Document | Fate:
     try:
         body = msgspec.convert(strict_json(text), _DocumentLine)
         id_ = body.id if isinstance(body.id, str) else str(body.id)
-        return Document(id_, body.title, body.text, body.metadata, vectors=body.vectors)
+        return Document(id_, body.title, body.text, body.metadata, body.dense, body.vectors)
     except (ValueError, msgspec.ValidationError) as error:
         return Fate(id_, 422, f"line {place}: {error}")
     except ColbertVespaError as error:
@@ -150,7 +159,7 @@ async def put_document(
     patience: Patience,
 ) -> Response:
     """Put one document in place of any of its id. Answered when it is durable and can be found."""
-    document = Document(checked_id(id), body.title, body.text, body.metadata, vectors=body.matrices())
+    document = Document(checked_id(id), body.title, body.text, body.metadata, dense_of(body.dense), body.matrices())
     return _only((await request.app.state.writing.put(access, name, [document], patience))[0])
 
 
