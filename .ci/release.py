@@ -2,8 +2,8 @@
 
 sdist and wheel are built into dist/, their contents are checked, and the wheel is installed into empty environments: without
 extras, where the command line starts and torch is absent; with the extra `demo`, where the demo runs; and with `local`, `feed`
-and `serve`, where the demo's index is searched and served, again without torch. Sizes and times are printed and compared with
-limits.
+and `serve`, where the demo's index is searched and served, again without torch. Sizes and times (of the import: processor time)
+are printed and compared with limits and with what README.md states.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATED = {  # what the README says, by figure
     "base MB": r"packages: (\d+) MB, no torch",
     "limit base MB": r"below (\d+) MB",
     "limit install s": r"installs in (\d+) s",
-    "limit import s": r"starts in (\d+) s",
+    "limit import s": r"starts in (\d+) s of processor time",
 }
 STATED_WITHIN = 0.1  # of the size that is measured
 MB = 1 << 20
@@ -96,7 +96,7 @@ def tried(uv: str, wheel: Path, scratch: Path) -> dict[str, float]:
     """Figures of the wheel's environments. Exits where something does not work."""
     base, install_s = environment(uv, scratch / "base", wheel)
     size = sum(file.stat().st_size for file in (scratch / "base").rglob("*") if file.is_file() and not file.is_symlink()) / MB
-    code = "import time; t = time.perf_counter(); import colbert_vespa.cli.commands; print(time.perf_counter() - t)"
+    code = "import time; t = time.process_time(); import colbert_vespa.cli.commands; print(time.process_time() - t)"
     run(base / "python", "-c", code)  # compiles
     import_s = float(run(base / "python", "-c", code))
     run(base / "colbert-vespa", "doctor", "--json")
