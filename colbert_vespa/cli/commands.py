@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from colbert_vespa.cli.candidates_command import candidates
 from colbert_vespa.cli.console import INTERRUPTED, Output, drop_unwritten, output_lost, prepare_streams, print_error
 from colbert_vespa.cli.doctor_command import doctor
 from colbert_vespa.cli.evaluate_commands import evaluate, parity
@@ -96,6 +97,6 @@ app.command()(demo)
 app.command()(export)
 app.command()(bundle)
 app.command("app")(make_app)
-for command in (deploy, plan, feed, search, evaluate, train, parity, doctor):
+for command in (candidates, deploy, plan, feed, search, evaluate, train, parity, doctor):
     app.command()(command)
 app.command(cls=ServeCommand)(serve)

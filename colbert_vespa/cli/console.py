@@ -21,6 +21,7 @@ from colbert_vespa.cli.terminal import Terminal
 from late_interaction.json_values import finite_json
 
 if TYPE_CHECKING:
+    from colbert_vespa.evaluation.candidates import CandidateReport
     from colbert_vespa.evaluation.evaluating import Evaluation
     from colbert_vespa.evaluation.parity.run import ParityReport
     from colbert_vespa.evaluation.recall import RecallReport
@@ -294,6 +295,26 @@ class Output:
             self.say(f"{effort.strategy} reaches {report.goal.recall:.3g} with rerank {effort.rerank}{probes}")
         if not report.chosen:
             self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
+
+    def candidates(self, report: CandidateReport) -> None:
+        """A line for each way: bytes of a passage, recall among so many candidates, and the work at the first that reaches the
+        goal, in million multiply-adds; the cheapest is bold."""
+        reranks = list(dict.fromkeys(point.rerank for point in report.points))
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column(f"recall@{report.goal.k} among")
+        for name in ("B", *(f"{rerank:,}" for rerank in reranks), "work"):
+            table.add_column(name, justify="right")
+        for way, points in report.ways.items():
+            least, found = report.least(way), {point.rerank: point.recall for point in points}
+            cells = [f"{found[rerank]:.3f}" if rerank in found else "" for rerank in reranks]
+            work = f"{least.work / 1e6:,.1f}" if least is not None else "-"
+            best = report.best is not None and way == report.best.way
+            table.add_row(way, f"{report.bytes[way]:,.0f}", *cells, work, style="bold green" if best else None)
+        self.console.print(table)
+        self.say(
+            f"{report.passages:,} passages, {report.queries} queries; B: bytes a passage beside its token vectors; work: "
+            f"million multiply-adds of a query that reaches {report.goal.recall:g}. More passages need more candidates"
+        )
 
     def parity(self, report: ParityReport) -> None:
         """A line for each comparison; below it what fails and the worst cases."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.source_options import with_columns
+from colbert_vespa.evaluation.recall import RecallGoal
 from exporter import ExportOptions, export, export_cross_encoder
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
@@ -71,8 +73,12 @@ def export_bundle(
     options: ExportOptions,
     sample: Path | None,
     columns: Sequence[str] | None = None,
+    goal: RecallGoal | None = None,
 ) -> dict[str, object]:
-    """`sample`: a source of documents; the options' own sample is made from it. columns: its columns, ROLE=COLUMN each."""
+    """`sample`: a source of documents; the options' own sample is made from it. columns: its columns, ROLE=COLUMN each. goal:
+    candidates are measured on the sample, and the cheapest that reaches it is chosen."""
+    if goal is not None and not sample:
+        raise UsageError("--candidates-goal is measured on --sample: give a sample of your documents")
     if not sample and (options.bits or options.centroids or options.documents):
         raise UsageError(
             "--bits, --centroids and --documents are of the codebook, which --sample trains: give a sample of your documents"
@@ -84,7 +90,7 @@ def export_bundle(
         )
     sized = options.centroids or options.documents
     texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE, columns) if sample else None
-    bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts))
+    bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts), goal)
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
     return {"bundle": str(output), "sha256": bundle.sha256, **report.to_json()}
@@ -106,8 +112,10 @@ def export_reranker(
     return {"cross_encoder": str(output), **report.to_json()}
 
 
-def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: ExportOptions) -> tuple[Bundle, ExportReport]:
-    """Exports, and trains the codebook on the sample; `output` appears only when both are done."""
+def make_bundle(
+    out: Output, checkpoint: str | Path, output: Path, options: ExportOptions, goal: RecallGoal | None = None
+) -> tuple[Bundle, ExportReport]:
+    """Exports, trains the codebook on the sample, with a goal chooses candidates; `output` appears only when all is done."""
     texts = options.sample
     with replace_folder(output, owned=is_bundle_folder) as staging:
         report = export(checkpoint, staging / "bundle", options, progress=out.say)
@@ -122,6 +130,8 @@ def make_bundle(out: Output, checkpoint: str | Path, output: Path, options: Expo
                     bundle, taught, encoder, bits=options.bits or DEFAULT_BITS, centroids=options.centroids,
                     documents=options.documents, progress=lambda done, total: step("codebook", done, total),
                 )  # fmt: skip
+            if goal is not None:
+                record_choice(out, Bundle.open(staging / "bundle", verify=False), texts, ChoiceOptions(goal))
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()

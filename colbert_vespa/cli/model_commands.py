@@ -62,6 +62,10 @@ def export(
         float | None,
         typer.Option("--documents", help="How many to size the codebook for; default: the sample.", parser=real(1, 1e15)),
     ] = None,
+    candidates_goal: Annotated[
+        str | None,
+        typer.Option("--candidates-goal", help="As recall@10=0.98: measure candidates on the sample, keep the cheapest."),
+    ] = None,
     dim: Annotated[
         int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.", parser=COUNT)
     ] = None,
@@ -103,6 +107,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into a bundle, verified against torch."""
     from colbert_vespa.cli.exporting import dense_counts, dense_values, export_bundle, export_reranker
+    from colbert_vespa.evaluation.recall import parse_goal
     from exporter import ExportOptions
     from late_interaction.bundle import Pooling
 
@@ -117,7 +122,11 @@ def export(
     out = Output(json_output=json_output)
     if column and sample is None:
         raise UsageError("--column is of the documents that --sample names: give --sample")
-    out.result((export_reranker if cross_encoder else export_bundle)(out, checkpoint, output, options, sample, column))
+    if cross_encoder:
+        out.result(export_reranker(out, checkpoint, output, options, sample, column))
+        return
+    goal = None if candidates_goal is None else parse_goal(candidates_goal)
+    out.result(export_bundle(out, checkpoint, output, options, sample, column, goal))
 
 
 def bundle(

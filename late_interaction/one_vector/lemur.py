@@ -85,6 +85,8 @@ class Lemur(OneVector):
         """As OneVector.fit; dim is 512 where it is not given."""
         passages = [np.asarray(rows, np.float32) for rows in sample if len(rows)]
         total = sum(len(rows) for rows in passages)
+        if not 1 <= dim <= MAX_DIM:
+            raise BundleError(f"encoding lemur has from 1 to {MAX_DIM} dimensions, got {dim}")
         if len(passages) < MIN_PASSAGES or total < MIN_ROWS * dim:
             raise BundleError(
                 f"the sample has {len(passages)} passages with {total} token vectors, and encoding lemur of {dim} dimensions "

@@ -19,12 +19,13 @@ ON_DEVICES = ("export", "feed", "search", "evaluate", "train", "parity", "serve"
 ZERO = {
     "export --pool-protected", "export --least-fp32", "export --least-quantized", "plan --text-bytes", "feed --workers",
     "search --offset", "evaluate --recall-queries", "train --negatives", "train --margin", "train --keep-start", "train --seed",
+    "candidates --seed",
     "train --hold-out", "serve --port", "serve --max-waiting", "serve --settle",
     *(f"{command} --device-id" for command in ON_DEVICES),
 }  # fmt: skip
 MINUS_ONE = {"export --least-fp32", "export --least-quantized", "train --margin"}
 TEXTS = {
-    "bundle --source",
+    "bundle --source", "candidates --goal", "export --candidates-goal",
     "export --quantize", "export --dense-dim", "export --rules", "export --query-length", "export --pool-method",
     "export --revision", "app --codec", "app --candidates", "deploy --target", "deploy --query-url", "deploy --allow",
     "plan --codec", "plan --candidates", "feed --split", "feed --codec", "feed --shard-by", "search --candidates",

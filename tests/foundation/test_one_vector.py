@@ -113,6 +113,12 @@ def test_a_sample_that_is_too_small_or_all_alike_is_refused(few):
         Lemur.fit(few, dim=64)
 
 
+@pytest.mark.parametrize("dim", [0, 5000])
+def test_dimensions_out_of_range_are_refused(dim):
+    with pytest.raises(BundleError, match="from 1 to 4096"):
+        Lemur.fit(passages(20), dim=dim)
+
+
 def test_a_file_holds_all_of_it(lemur, tmp_path):
     lemur.save(tmp_path / "lemur.npz")
     read = Lemur.load(tmp_path / "lemur.npz")
