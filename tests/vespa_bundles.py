@@ -104,7 +104,8 @@ def small_lemur(dim: int = 16, size: int = 8) -> Lemur:
         return np.ones(shape, np.float32)
 
     network = Network(np.eye(dim, size, dtype=np.float32), 0 * ones(size), ones(size), 0 * ones(size))
-    return Lemur(network, np.eye(dim, dtype=np.float32), np.eye(size, dim, dtype=np.float32), 0 * ones(size), 1 / 64)
+    turn, rows, solution = np.eye(size), np.eye(dim), np.eye(size, dim)
+    return Lemur(network, *(array.astype(np.float32) for array in (turn, rows, solution)), 0 * ones(size), 1 / 64)
 
 
 def with_lemur(bundle: Bundle, size: int = 8, measured: MeasuredCandidates | None = None) -> Bundle:

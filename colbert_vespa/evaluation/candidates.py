@@ -26,7 +26,7 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.one_vector import MEAN, OneVector
 from late_interaction.progress import CountReport, StepReport
 from vespa_app.candidates.centroid import list_weights
-from vespa_app.candidates.pooled import one_vector_bytes
+from vespa_app.candidates.pooled import WIDER, one_vector_bytes
 from vespa_app.planning.memory import ENTRY_B, HNSW_NODE_B, LINK_B, POSTING_B
 from vespa_app.planning.queries import MEASURED_DIM, MEASURED_ROWS, POSTINGS_PER_S, TOKENS_PER_S
 from vespa_app.settings import MEAN_VECTOR, AppSettings, OneVectorSettings
@@ -143,7 +143,7 @@ def measure_candidates(
     for name, encoding in encodings.items():
         stored = stored_cells(passages, encoding, partial(say, name))
         scores = np.stack([encoding.query(rows) for rows in queries]) @ stored.T
-        points += _points(name, scores, exact, maxsim, partial(_hnsw_work, encoding.dim))
+        points += _points(name, scores, exact, maxsim, partial(_hnsw_work, encoding))
         sizes[name] = one_vector_bytes(_settings(encoding), encoding.dim) + 2 * AppSettings.hnsw_links * LINK_B + HNSW_NODE_B
     if codebook is not None:
         lists = _Lists.of(passages, codebook, say)
@@ -187,8 +187,9 @@ def stored_cells(passages: Sequence[Matrix], encoding: OneVector, progress: Coun
     return cells
 
 
-def _hnsw_work(dim: int, rerank: int) -> float:
-    return LOOKED_AT * max(rerank, AppSettings.target_hits) * (dim + FETCHED)
+def _hnsw_work(encoding: OneVector, rerank: int) -> float:
+    targets = max(AppSettings.target_hits, rerank * (1 if encoding.normalized else WIDER))
+    return LOOKED_AT * targets * (encoding.dim + FETCHED)
 
 
 def _constant(work: float) -> Work:

@@ -76,6 +76,15 @@ def test_blocks_make_no_difference(monkeypatch):
     np.testing.assert_allclose(best_products(stored, rows), whole, atol=1e-6)
 
 
+def test_distances_are_those_of_scores_over_the_fitted_rows(lemur):
+    """So that passages near each other are found by the same queries, which an HNSW graph counts on."""
+    vectors = lemur.passages(passages(40, seed=11))
+    scores = np.stack([lemur.query(row[None]) for row in lemur.rows]) @ vectors.T
+    apart = np.linalg.norm(vectors[1:] - vectors[:-1], axis=1)
+    by_score = np.sqrt(np.mean((scores[:, 1:] - scores[:, :-1]) ** 2, axis=0))
+    np.testing.assert_allclose(apart, by_score, rtol=0.02)
+
+
 def test_cells_of_one_byte_hold_nearly_all_numbers(lemur):
     cells = lemur.passages(passages()) / lemur.unit
     assert np.mean(np.abs(cells) > 127) < 0.002 and np.abs(cells).max() > 100
@@ -131,7 +140,8 @@ def test_a_file_holds_all_of_it(lemur, tmp_path):
 
 FAULTS = {
     "weights": lambda array: array[:, 1:], "bias": lambda array: array * np.nan, "gain": lambda array: array.astype(np.float64),
-    "shift": lambda array: array[None], "rows": lambda array: array[:0], "solution": lambda array: array[:, :-1],
+    "shift": lambda array: array[None], "turn": lambda array: array[1:],
+    "rows": lambda array: array[:0], "solution": lambda array: array[:, :-1],
     "centre": lambda array: array[:-1], "unit": lambda array: np.float64(0),
 }  # fmt: skip
 

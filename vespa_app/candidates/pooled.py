@@ -32,6 +32,7 @@ from vespa_app.settings import MEAN_VECTOR, AppSettings, OneVectorSettings
 
 __all__ = [
     "ONE_VECTOR_CELLS",
+    "WIDER",
     "PooledCandidates",
     "encoding_of",
     "one_vector_bytes",
@@ -45,6 +46,7 @@ __all__ = [
 FIELD = "pooled"
 UNIT = "qp_unit"
 ONE_VECTOR_CELLS: Mapping[str, int] = {"float": 4, "bfloat16": 2, "int8": 1}  # and their bytes
+WIDER = 2  # times the passages to rerank that HNSW looks for by inner product, or it misses some (docs/performance)
 _LARGEST = 127  # of int8
 
 
@@ -92,7 +94,8 @@ class PooledCandidates(Strategy):
                 parameters[f"input.query({UNIT})"] = step * encoding.unit
         else:
             parameters[f"input.query({name})"] = {"values": vector_hex(vector)}
-        return QueryParts(f"({{totalTargetHits:{request.targets}}}nearestNeighbor({FIELD}, {name}))", parameters, self.name)
+        targets = request.targets if encoding.normalized else max(request.targets, WIDER * request.rerank)
+        return QueryParts(f"({{totalTargetHits:{targets}}}nearestNeighbor({FIELD}, {name}))", parameters, self.name)
 
 
 def encoding_of(own: OneVectorSettings, dim: int, fitted: OneVector | None) -> OneVector:
