@@ -287,9 +287,9 @@ class _Dense(Protocol):
 def _dense_model(client: Client, settings: EvaluationSettings, *, whole_corpus: bool) -> _Dense | None:
     """The one that was named, or else the bundle's, if the whole corpus may be encoded; None where the bundle has none."""
     if settings.dense is not None:
-        from exporter.torch_dense import TorchDense
+        from exporter.dense_baseline import DenseBaseline
 
-        return TorchDense(settings.dense)
+        return DenseBaseline(settings.dense)
     models = dense_encoders(client.bundle) if whole_corpus else {}
     return models.get(DENSE) or next(iter(models.values()), None)
 

@@ -17,8 +17,8 @@ from colbert_vespa.evaluation.metrics import Rankings, ndcg_at_k, recall_at_k, r
 from colbert_vespa.evaluation.runs import rankings_of
 from colbert_vespa.evaluation.significance import paired
 from colbert_vespa.training.data import TrainingData
+from exporter.dense_baseline import DenseBaseline
 from exporter.quiet import quiet
-from exporter.torch_dense import TorchDense
 from late_interaction.documents import Document, passage_text
 from late_interaction.errors import ColbertVespaError
 from late_interaction.maxsim import maxsim_many
@@ -122,8 +122,8 @@ def model_rankings(
 
 
 def dense_rankings(checkpoint: str | Path, judged: Judged) -> dict[str, list[str]]:
-    """The best 100 by cosine of a dense encoder. Raises: as TorchDense."""
-    encoder = TorchDense(checkpoint)
+    """The best 100 by inner product of a dense encoder. Raises: as DenseBaseline."""
+    encoder = DenseBaseline(checkpoint)
     D = encoder.encode_documents([passage_text(d.title, d.text) for d in judged.documents])
     Q = encoder.encode_queries([q.text for q in judged.queries])
     return rankings_of(dense_run(judged.documents, judged.queries, D, Q, DEPTH))
