@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from page_browser import chromium, visit
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("zensical", reason="the site's generator needs Python 3.11")
@@ -17,9 +18,22 @@ def site_builder():
         yield importlib.import_module("build_docs")
 
 
-def test_the_site_builds_without_a_warning(site_builder, tmp_path):
-    assert site_builder.build(tmp_path / "work", tmp_path / "site") == []
-    assert (tmp_path / "site" / "index.html").is_file()
+@pytest.fixture(scope="module")
+def built(site_builder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    assert site_builder.build(folder / "work", folder / "site") == []
+    return folder / "site"
+
+
+def test_the_site_builds_without_a_warning_and_is_searched_from_disk(built):
+    with chromium() as browser, visit(browser) as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((built / "index.html").as_uri())
+        page.locator(".md-search__button").first.click()
+        page.get_by_placeholder("Search").fill("canaries")
+        page.locator("a", has_text="monitor canaries").first.wait_for()
+        assert [url for url in asked if url.startswith("http")] == []
 
 
 def test_every_page_is_in_the_navigation():
