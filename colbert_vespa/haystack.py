@@ -155,8 +155,8 @@ def where_of(filters: dict[str, Any] | None) -> dict[str, Any]:
         joined = {"$or" if operator == "OR" else "$and": parts}
         return {"$not": joined} if operator == "NOT" else joined
     if operator not in _COMPARISONS or not isinstance(filters.get("field"), str) or "value" not in filters:
-        wanted = "wanted are field, operator and value, or operator and conditions"
-        raise FilterError(f"no filter of Haystack: {str(filters)[:80]}; {wanted}")
+        wanted = "give field, operator and value, or operator and conditions"
+        raise FilterError(f"not a Haystack filter: {str(filters)[:80]}; {wanted}")
     field, value = filters["field"].removeprefix("meta."), filters["value"]
     if value is None and operator in ("==", "!="):
         return {field: {"$exists": operator == "!="}}

@@ -124,8 +124,7 @@ class DocumentStore:
                 raise self.refusal(f"document {id_!r} could not be deleted: {why}")
             if not outcome.succeeded:
                 raise self.refusal(
-                    f"{len(ids)} documents that the filter selects cannot be found to delete them, such as {ids[0]!r}: "
-                    "try again"
+                    f"{len(ids)} documents that the filter selects cannot be found for deletion, such as {ids[0]!r}; try again"
                 )
 
     def refusal(self, message: str) -> ColbertVespaError:
@@ -142,7 +141,7 @@ class DocumentStore:
 
         assert isinstance(self._place, Path)
         if self._bundle is None:
-            raise UsageError(f"no index at {self.address}: name the bundle to make one with (bundle=...)")
+            raise UsageError(f"no index at {self.address}; give the bundle to create one with (bundle=...)")
         fields = dict((self._fields or _inferred(documents)).fields)
         LocalIndex.create(self._place, bundle=self._bundle, schema=MetadataSchema({**fields, METADATA_JSON: FieldType.STRING}))
         self._client = Client(self._place, device=self._device)

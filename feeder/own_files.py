@@ -38,7 +38,7 @@ def check_own_file(path: Path, kind: str) -> None:
         if known is False:
             raise UsageError(f"{path} is not a file of {kind}, so it is not overwritten; choose another file")
     except OSError as error:
-        raise CollectionError(f"cannot read file of {kind} {path} ({error.strerror}); choose another file") from None
+        raise CollectionError(f"file of {kind} {path} cannot be read ({error.strerror}); choose another file") from None
 
 
 def check_appendable(*paths: Path) -> None:
@@ -51,7 +51,7 @@ def check_appendable(*paths: Path) -> None:
         try:
             check_writable(path.parent)
         except OSError as error:
-            raise CollectionError(f"cannot write {path} ({error.strerror}); choose another file") from None
+            raise CollectionError(f"{path} cannot be written ({error.strerror}); choose another file") from None
 
 
 def _is_of(start: bytes, kind: str) -> bool:
@@ -130,5 +130,5 @@ class AppendedFile:
 
     def _error(self, error: OSError) -> CollectionError:
         return CollectionError(
-            f"cannot write {self._what} {self._path} ({error.strerror}); fix the disk, then run again with --resume"
+            f"{self._what} {self._path} cannot be written ({error.strerror}); fix the disk, then run again with --resume"
         )

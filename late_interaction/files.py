@@ -234,7 +234,7 @@ def check_writable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         tempfile.TemporaryFile(dir=nearest).close()  # /proc and similar file systems claim to be writable
     except OSError as error:
-        raise PermissionError(errno.EACCES, f"cannot write to folder {nearest}: {error.strerror}", str(folder)) from None
+        raise PermissionError(errno.EACCES, f"folder {nearest} cannot be written: {error.strerror}", str(folder)) from None
 
 
 def check_apart(written: Sequence[tuple[str, Path]], read: Sequence[tuple[str, Path]]) -> None:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = app(arguments, standalone_mode=False)
         if not status and output_lost():
-            print_error("standard output is closed: what was to be printed there is lost")
+            print_error("standard output is closed, so the output is lost")
             status = 1
         sys.exit(status)
     except ColbertVespaError as error:

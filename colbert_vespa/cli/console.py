@@ -181,7 +181,7 @@ class Output:
         if report.vespa_rules:
             rules = report.vespa_rules
             self.say(
-                f"Vespa's rules against the trained ones: same ids {rules.ids_equal:.0%}, top-10 {rules.top10:.3f}, "
+                f"Vespa's rules compared with the trained ones: same ids {rules.ids_equal:.0%}, top-10 {rules.top10:.3f}, "
                 f"tau {rules.tau:.3f}"
             )
         for name, dense in report.dense.items():
@@ -203,7 +203,7 @@ class Output:
         self.console.print(table)
 
     def _ids(self, report: ExportReport | DenseReport) -> None:
-        self.say(f"token ids as sentence-transformers has them: {report.ids_equal:.0%} of {report.texts} texts")
+        self.say(f"token ids equal to those of sentence-transformers: {report.ids_equal:.0%} of {report.texts} texts")
         for difference in report.differences:
             self.say(f"  {difference}")
 
@@ -240,7 +240,7 @@ class Output:
             table.add_row("latency p50 / p95 ms", "{p50:.1f} / {p95:.1f}".format(**evaluation.latency_ms))
         self.console.print(table)
         if evaluation.baselines:
-            self.say("in brackets: p of the difference to the first column, by randomisation")
+            self.say("in parentheses: p of the difference to the first column, by randomisation")
 
     def ways(self, report: WaysReport) -> None:
         """A line for each way to search, the best one bold; then what the table says."""
@@ -259,13 +259,13 @@ class Output:
         if report.fitted is not None:
             fitted = report.fitted.fitted
             weights = ", ".join(f"{name} {weight:g}" for name, weight in fitted.weights.items())
-            self.say(f"fitted: each query with weights that the other queries chose; of all: {fitted.fusion}, {weights}")
+            self.say(f"fitted: each query with weights fitted to the other queries; all queries: {fitted.fusion}, {weights}")
 
     def tradeoffs(self, found: Tradeoffs) -> None:
         """A line for each index and candidates; those that no other dominates are bold."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column(f"{found.collection}: {found.passages:,} passages, {found.queries:,} queries")
-        for name in ("pooled by", "candidates", "nDCG@10", "B a passage", "build s", "p50 ms", "p95 ms"):
+        for name in ("pooled by", "candidates", "nDCG@10", "B per passage", "build s", "p50 ms", "p95 ms"):
             table.add_column(name, justify="right")
         for p in found.points:
             sizes = f"{p.ndcg_at_10:.3f}", f"{p.bytes_per_passage:,.0f}", f"{p.build_s:.1f}"
@@ -364,9 +364,9 @@ class Output:
     def feed_summary(self, summary: FeedSummary, verb: str = "fed", *, whole: bool = False) -> None:
         """whole: documents were not split, and `--split` would."""
         if summary.outcome == "dry run":
-            unchanged = f"{summary.already_there} are there as they are"
+            unchanged = f"{summary.already_there} are there unchanged"
             if summary.operation == "delete":
-                unchanged = f"{summary.absent} are not there"
+                unchanged = f"{summary.absent} do not exist"
             self.say(f"dry run: {summary.pending} of {summary.documents} documents would be {verb}, {unchanged}")
             self._feed_notes(summary)
             return
@@ -382,19 +382,22 @@ class Output:
                 f"  {summary.skipped_blank} blank documents skipped: {_named(summary.skipped_blank_ids, summary.skipped_blank)}"
             )
         if summary.removed_blank:
-            self.say(f"  {summary.removed_blank} of them had a text before, which is removed")
+            self.say(f"  {summary.removed_blank} of them had a text before, which was removed")
         if summary.absent:
-            self.say(f"  {summary.absent} ids were not there: {_named(summary.absent_ids, summary.absent)}")
+            self.say(f"  {summary.absent} ids did not exist: {_named(summary.absent_ids, summary.absent)}")
         if summary.duplicates:
             self.say(f"  {summary.duplicates} lines had an id that came again later; the last one counts")
         self._feed_notes(summary)
         if summary.truncated:
-            hint = ": --split sentences, or markdown, makes passages of them" if whole else ""
-            self.say(f"  {summary.truncated} documents are longer than the model reads; their ends are not indexed{hint}")
+            hint = "; split them into passages with --split sentences or markdown" if whole else ""
+            self.say(f"  {summary.truncated} documents exceed the model's length, so their ends are not indexed{hint}")
         if summary.dead_lettered:
-            self.say(f"  {summary.dead_lettered} documents were refused: feed --retry {summary.dead_letter_file}")
+            self.say(
+                f"  {summary.dead_lettered} documents were refused; feed them again with feed --retry "
+                f"{summary.dead_letter_file}"
+            )
         if summary.outcome in ("interrupted", "failed"):
-            self.say(f"  {summary.outcome}: {summary.pending} documents are still to come, --resume goes on")
+            self.say(f"  {summary.outcome}: {summary.pending} documents are pending; continue with --resume")
 
     def _feed_notes(self, summary: FeedSummary) -> None:
         for note in summary.notes:

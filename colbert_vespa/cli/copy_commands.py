@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["add_copy_commands"]
 
 Merge = Annotated[
-    bool, typer.Option("--merge", help="Into an index that has documents: those of one id are replaced, the others stay.")
+    bool,
+    typer.Option(
+        "--merge", help="Copy into an index that has documents; those with the same id are replaced, the others stay."
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Of the Vespa application, where this machine does not know it.", parser=path)
+    Path | None,
+    typer.Option("--bundle", help="Bundle of the Vespa application, if it is not known on this machine.", parser=path),
 ]
 Codec = Annotated[
-    str | None, typer.Option("--codec", help="Of a new local index; default: one that keeps the vectors as they are.")
+    str | None, typer.Option("--codec", help="Codec of a new local index; default: one that keeps the vectors unchanged.")
 ]
 Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))]
 Refine = Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows.")]
@@ -60,7 +64,7 @@ def pull(
     url: Annotated[
         str, typer.Argument(help="URL of a deployed application, with #NAME for one of its indexes.", parser=address)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to create.", parser=folder_to_write)],
     bundle: BundleFolder = None,
     codec: Codec = None,
     bits: Bits = None,
@@ -80,7 +84,7 @@ def pull(
 
 def backup(
     address: Annotated[str, typer.Argument(help="Local index folder, or URL of an application.", parser=address)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Backup folder to make.", parser=folder_to_write)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Backup folder to create.", parser=folder_to_write)],
     bundle: BundleFolder = None,
     resume: Resume = False,
     json_output: Json = False,
@@ -93,7 +97,7 @@ def backup(
 
 def restore(
     folder: Annotated[Path, typer.Argument(help="Backup folder.", parser=path)],
-    to: Annotated[str, typer.Option("--to", help="Local index to make, or URL of an application.", parser=address)],
+    to: Annotated[str, typer.Option("--to", help="Local index to create, or URL of an application.", parser=address)],
     codec: Codec = None,
     bits: Bits = None,
     refine: Refine = False,
@@ -111,7 +115,7 @@ def restore(
 
 def _check_url(address: str, command: str) -> None:
     if isinstance(locate(address), Path):
-        raise UsageError(f"{address!r} is not a URL of a Vespa application, and index {command} needs one")
+        raise UsageError(f"{address!r} is not the URL of a Vespa application, which index {command} needs")
 
 
 def _bundle(path: Path | None) -> Bundle | None:
@@ -133,5 +137,5 @@ def _run(json_output: bool, copy: Callable[[CountReport], CopySummary]) -> None:
         out.say(note)
     out.result(summary.to_json())
     if summary.outcome == "interrupted":
-        out.say("interrupted: --resume goes on")
+        out.say("interrupted; continue with --resume")
         raise typer.Exit(INTERRUPTED)

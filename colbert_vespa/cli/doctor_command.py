@@ -102,7 +102,7 @@ def _system() -> Iterator[Row]:
     if os.access(folder if folder.exists() else folder.parent, os.W_OK):
         yield "cache", OK, f"{folder}, {bundles} bundles known"
     else:
-        yield "cache", WARNING, f"{folder} cannot be written: set XDG_CACHE_HOME to a folder that can"
+        yield "cache", WARNING, f"{folder} cannot be written; set XDG_CACHE_HOME to a writable folder"
 
 
 def _extras() -> Iterator[Row]:
@@ -139,7 +139,11 @@ def _docker() -> Iterator[Row]:
         try:
             done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=DOCKER_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            yield name, WARNING, f"docker {arguments[0]} does not answer ({type(error).__name__}): is the engine running?"
+            yield (
+                name,
+                WARNING,
+                (f"docker {arguments[0]} does not answer ({type(error).__name__}); check that the engine is running"),
+            )
             continue
         lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["no output"]
         works = done.returncode == 0

@@ -58,7 +58,7 @@ def evaluate(
         Path | None, typer.Option("--collection", help="Folder with corpus, queries and qrels.", parser=path)
     ] = None,
     qrels: Annotated[
-        Path | None, typer.Option("--qrels", help="Judgements of TREC or BEIR instead of the folder's.", parser=path)
+        Path | None, typer.Option("--qrels", help="TREC or BEIR judgements to use instead of the folder's.", parser=path)
     ] = None,
     candidates: Candidates = "auto",
     rerank: Rerank = None,
@@ -67,12 +67,14 @@ def evaluate(
     dense_model: DenseModel = None,
     rerank_with: RerankWith = None,
     rerank_with_top: RerankTop = None,
-    queries: Annotated[int | None, typer.Option("--queries", help="A seeded sample of so many queries.", parser=COUNT)] = None,
+    queries: Annotated[
+        int | None, typer.Option("--queries", help="Use a seeded sample of this many queries.", parser=COUNT)
+    ] = None,
     recall_queries: Annotated[
         int, typer.Option("--recall-queries", help="Queries compared with exact MaxSim.", parser=NUMBER)
     ] = 300,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="One more, as ndcg@20 or map@1000. Several times.")
+        list[str] | None, typer.Option("--metric", help="Additional metric, such as ndcg@20 or map@1000. Repeatable.")
     ] = None,
     dense: Annotated[
         str | None,
@@ -88,22 +90,24 @@ def evaluate(
         bool, typer.Option("--recall", help="Measure candidates and hits against exhaustive MaxSim: the whole curve.")
     ] = False,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Search in all ways: by each score, as candidates of MaxSim, and fused.")
+        bool, typer.Option("--compare", help="Search in every way: by each score, as candidates of MaxSim, and fused.")
     ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the weights of candidates hybrid to the judgements, cross-validated.")
     ] = False,
     settings_file: Annotated[
         Path | None,
-        typer.Option("--settings", help="With --fit: app.toml that gets the weights, if the gain is no chance.", parser=path),
+        typer.Option(
+            "--settings", help="With --fit: app.toml to receive the weights, if the gain is significant.", parser=path
+        ),
     ] = None,
-    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: what to reach, as recall@10=0.98.")] = None,
+    goal: Annotated[str | None, typer.Option("--goal", help="With --recall: the goal, such as recall@10=0.98.")] = None,
     tradeoffs: Annotated[
         bool,
         typer.Option("--tradeoffs", help="Quality, bytes and latency over codecs, pooling and candidates; needs --bundle."),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Of --recall or --tradeoffs: write it as .png or .svg.", parser=PLOT)
+        Path | None, typer.Option("--plot", help="Write the plot of --recall or --tradeoffs as .png or .svg.", parser=PLOT)
     ] = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
@@ -134,11 +138,11 @@ def evaluate(
         _check_compare(settings, no_search or fit or run is not None)
     if tradeoffs:
         if collection is None or bundle is None or address is not None:
-            raise UsageError("--tradeoffs builds indexes of its own: give --bundle and --collection, and no --from")
+            raise UsageError("--tradeoffs builds its own indexes; give --bundle and --collection, and omit --from")
         _show_tradeoffs(out, _tradeoff_encoder(bundle, on), Judged.read(collection, qrels, queries), plot)
     elif address is not None and not recall and Path(address).is_file():
         if qrels is None:
-            raise UsageError(f"{address} is a run: give the judgements with --qrels FILE")
+            raise UsageError(f"{address} is a TREC run; give its judgements with --qrels FILE")
         _show_evaluation(out, evaluate_run(Path(address), qrels, settings), run)
     elif address is None or collection is None:
         raise UsageError("give --from ADDRESS and --collection DIR; or --from RUN with --qrels FILE; or --tradeoffs")
@@ -165,40 +169,38 @@ def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
 
     opened = Bundle.open(bundle)
     if not opened.encodes:
-        raise UsageError(f"--tradeoffs encodes the collection, and {bundle} has no model: compare indexes with --recall")
+        raise UsageError(f"--tradeoffs encodes the collection, but {bundle} has no model; compare indexes with --recall")
     return Encoder(opened, device=device)
 
 
 def _check_modes(settings: EvaluationSettings, by_maxsim: bool, fit: bool, settings_file: Path | None) -> None:
     """Raises: UsageError on options of another mode. by_maxsim: --recall or --tradeoffs."""
     if settings.cross_encoded and by_maxsim:
-        raise UsageError("--recall and --tradeoffs compare with MaxSim: leave out --rerank-with and --rerank-top")
+        raise UsageError("--recall and --tradeoffs compare with MaxSim; omit --rerank-with and --rerank-top")
     if settings_file is not None and not fit:
-        raise UsageError("--settings goes with --fit")
+        raise UsageError("--settings works only with --fit")
 
 
 def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
     """Raises: UsageError on what --fit would leave out of account."""
     if settings.cross_encoded:
-        raise UsageError("--fit fuses the scores that a cross-encoder comes after: leave out --rerank-with and --rerank-top")
+        raise UsageError("--fit fuses scores before the cross-encoder; omit --rerank-with and --rerank-top")
     if no_search:
-        raise UsageError(
-            "--fit asks an index for its scores: leave out --recall, --goal, --plot and --tradeoffs, and give no run"
-        )
+        raise UsageError("--fit needs an index's scores; omit --recall, --goal, --plot and --tradeoffs, and give no run")
     if settings.candidates not in ("auto", "hybrid"):
-        raise UsageError(f"--fit asks candidates hybrid: leave out --candidates {settings.candidates}")
+        raise UsageError(f"--fit uses candidates hybrid; omit --candidates {settings.candidates}")
     if settings.weights and len(settings.weights) < 2:
-        raise UsageError("--fit weighs scores against each other: give --weight for two of them or more, or for none")
+        raise UsageError("--fit weighs scores against each other; give --weight for at least two of them, or for none")
 
 
 def _check_compare(settings: EvaluationSettings, other: bool) -> None:
     """Raises: UsageError on what --compare does not read."""
     if other:
-        raise UsageError("--compare is a table of its own: leave out --fit, --run, --recall, --goal, --plot and --tradeoffs")
+        raise UsageError("--compare is a separate report; omit --fit, --run, --recall, --goal, --plot and --tradeoffs")
     chosen = (settings.candidates != "auto", settings.weights, settings.fusion, settings.dense, settings.baseline)
     if any(chosen) or settings.cross_encoded:
         raise UsageError(
-            "--compare searches in every way: leave out --candidates, --weight, --fusion, --dense, --baseline, --rerank-with "
+            "--compare searches in every way; omit --candidates, --weight, --fusion, --dense, --baseline, --rerank-with "
             "and --rerank-top"
         )
 
@@ -227,14 +229,14 @@ def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSett
     chance = found.difference.randomisation
     out.say(f"fitted on {found.queries} queries: fusion {found.fitted.fusion}, weights {weights}")
     out.say(
-        f"{metric.name}@{metric.k} of held-out queries: {found.held_out:.4f}, with the weights so far {found.before:.4f} "
+        f"{metric.name}@{metric.k} of held-out queries: {found.held_out:.4f}, with the current weights {found.before:.4f} "
         f"(difference {found.difference.difference:+.4f}, p {'unknown' if chance is None else f'{chance:.3f}'})"
     )
     if not found.recommended:
-        out.say("the gain is within chance: keep the weights, or judge more queries")
+        out.say("the gain is not significant; keep the weights, or judge more queries")
     elif settings is not None:
         write_weights(settings, found.fitted)
-        out.say(f"written to {settings}: generate the application again and deploy it")
+        out.say(f"written to {settings}; generate the application again and deploy it")
     out.result(found.to_json())
 
 
@@ -289,24 +291,25 @@ def _show_tradeoffs(out: Output, encoder: Encoder, judged: Judged, plot: Path | 
 def parity(
     bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder.", parser=path)],
     address: Annotated[
-        list[str] | None, typer.Option("--from", help="Local index folder or Vespa URL. Several times.", parser=address)
+        list[str] | None, typer.Option("--from", help="Local index folder or Vespa URL. Repeatable.", parser=address)
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="What the bundle was exported from: torch.", parser=checkpoint)
+        str | None,
+        typer.Option("--checkpoint", help="Checkpoint that the bundle was exported from, run by torch.", parser=checkpoint),
     ] = None,
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Folder whose queries and documents are asked.", parser=path)
+        Path | None, typer.Option("--collection", help="Folder with the queries and documents to use.", parser=path)
     ] = None,
     documents: Annotated[Path | None, typer.Option("--documents", help="Source of documents.", parser=path)] = None,
     queries: Annotated[Path | None, typer.Option("--queries", help="Source whose texts are queries.", parser=path)] = None,
     sample: Annotated[int, typer.Option("--sample", help="Documents of the sample.", parser=COUNT)] = 100,
     query_sample: Annotated[int, typer.Option("--query-sample", help="Queries of the sample.", parser=COUNT)] = 30,
-    k: Annotated[int, typer.Option("-k", help="Hits whose overlap counts.", parser=COUNT)] = 10,
+    k: Annotated[int, typer.Option("-k", help="Hits whose overlap is measured.", parser=COUNT)] = 10,
     threshold: Annotated[
-        list[str] | None, typer.Option("--threshold", help="Instead of the default, as codec.mean_cosine=0.98. Several times.")
+        list[str] | None, typer.Option("--threshold", help="Override a default, such as codec.mean_cosine=0.98. Repeatable.")
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.", parser=JUNIT)] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page.", parser=PAGE)] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report.", parser=PAGE)] = None,
     device: DeviceOption = "auto",
     device_id: DeviceNumber = None,
     json_output: Json = False,

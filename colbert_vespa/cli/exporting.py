@@ -35,7 +35,7 @@ def sample_texts(source: str, most: int = MAX_SAMPLE, columns: Sequence[str] | N
     settings = with_columns(SourceSettings(ColumnMapping(id=ROW)), columns)
     texts = [passage_text(d.title, d.text) for d in islice(open_sources([source], settings)[0], most) if not d.blank]
     if not texts:
-        raise UsageError(f"{source} has no document with text: a sample is some of the documents to be indexed")
+        raise UsageError(f"{source} has no document with text; give some of the documents to be indexed")
     return texts
 
 
@@ -49,7 +49,9 @@ def dense_values(given: Iterable[str], option: str) -> dict[str, str]:
         named = re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", item, re.DOTALL)
         name, value = (named[1], named[2]) if named else (DENSE, item)
         if name in found:
-            raise UsageError(f"{option} comes twice for the dense model {name!r}: name each, as {option} NAME={value[:40]}")
+            raise UsageError(
+                f"{option} is given twice for the dense model {name!r}; name each, as in {option} NAME={value[:40]}"
+            )
         found[name] = value
     return found
 
@@ -81,7 +83,7 @@ def export_bundle(
         raise UsageError("--candidates-goal is measured on --sample: give a sample of your documents")
     if not sample and (options.bits or options.centroids or options.documents):
         raise UsageError(
-            "--bits, --centroids and --documents are of the codebook, which --sample trains: give a sample of your documents"
+            "--bits, --centroids and --documents apply to the codebook, which --sample trains; give a sample of your documents"
         )
     check_folder(output, owned=is_bundle_folder)
     if output.exists() and Path(checkpoint).exists() and output.samefile(checkpoint):

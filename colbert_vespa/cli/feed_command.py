@@ -53,25 +53,25 @@ def feed(
     ] = None,
     column: Columns = None,
     type_: FieldTypes = None,
-    split: Annotated[str | None, typer.Option("--split", help="Passages of a document: none, sentences or markdown.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="How documents are split into passages: none, sentences or markdown.")
+    ] = None,
     retry: Annotated[Path | None, typer.Option("--retry", help="Feed a dead-letter file again.", parser=path)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed already brought.")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete these ids instead; a .txt file has one a line.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Change the metadata given, and nothing else.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; write nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what an interrupted feed has already sent.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete these ids instead; a .txt file has one per line.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Change only the given metadata.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be sent; write nothing.")] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip and report files and records that cannot be read.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only so many documents.", parser=COUNT)] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", help="Documents a second at most.", parser=real(0, above=True))
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Most documents to feed.", parser=COUNT)] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Most documents per second.", parser=real(0, above=True))] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Encoding processes; default: one for each core.", parser=whole(0, 1024))
+        int | None, typer.Option("--workers", help="Encoding processes; default: one per core.", parser=whole(0, 1024))
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", help="Folder of vectors, so that no text is encoded twice.", parser=folder_to_write),
+        typer.Option("--cache", help="Folder that caches vectors, so that no text is encoded twice.", parser=folder_to_write),
     ] = None,
     journal: Annotated[
         Path | None, typer.Option("--journal", help="Journal file; default: in the user's cache.", parser=file_to_write)
@@ -84,19 +84,24 @@ def feed(
         int | None,
         typer.Option("--metrics", help="Serve Prometheus metrics on this port of localhost while it runs.", parser=PORT),
     ] = None,
-    codec: Annotated[str | None, typer.Option("--codec", help="Of a new local index: residual, binary or float32.")] = None,
-    bits: Annotated[
-        int | None, typer.Option("--bits", help="Of codec residual: 1, 2 or 4 per dimension.", parser=whole(1, 4))
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Codec of a new local index: residual, binary or float32.")
     ] = None,
-    refine: Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows for its best hits.")] = False,
+    bits: Annotated[
+        int | None, typer.Option("--bits", help="Bits per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))
+    ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Also keep int8 rows in a new local index, to score its best hits.")
+    ] = False,
     shards: Annotated[
-        int | None, typer.Option("--shards", help="A new local index has so many, a process each.", parser=whole(1, 64))
+        int | None,
+        typer.Option("--shards", help="Number of shards of a new local index, one process each.", parser=whole(1, 64)),
     ] = None,
     shard_by: Annotated[
-        str | None, typer.Option("--shard-by", help="Metadata field that decides on the shard; default: the id.")
+        str | None, typer.Option("--shard-by", help="Metadata field that assigns the shard; default: the id.")
     ] = None,
     add_fields: Annotated[
-        bool, typer.Option("--add-fields", help="Add metadata fields that the documents have and the local index does not.")
+        bool, typer.Option("--add-fields", help="Add the documents' metadata fields that the local index lacks.")
     ] = False,
     device: DeviceOption = "auto",
     device_id: DeviceNumber = None,
@@ -113,7 +118,9 @@ def feed(
 
     out = Output(json_output=json_output)
     if (retry is None) == (not sources) or (delete and update) or (retry is not None and (delete or update)):
-        raise UsageError("give sources or --retry FILE, and --delete or --update or neither; a retry knows what it was")
+        raise UsageError(
+            "give sources, optionally with --delete or --update, or --retry FILE by itself; a retry repeats its own operation"
+        )
     how = FeedSettings() if settings is None else read_feed_settings(settings)
     splitting = how.splitting if split is None else dataclasses.replace(how.splitting, method=split)
     opening = open_id_lists if delete else open_sources
@@ -128,7 +135,7 @@ def feed(
     key = hashlib.sha256(json.dumps([str(place), operation, places]).encode()).hexdigest()[:16]
     storage = Storage.chosen(codec, bits, refine)
     if shard_by is not None and shards is None:
-        raise UsageError("--shard-by needs --shards: how many shards the new index shall have")
+        raise UsageError("--shard-by needs --shards, the number of shards of the new index")
     sharding = None
     if shards is not None:
         from late_interaction.plaid.shards import Sharding

@@ -61,7 +61,7 @@ def details(now: FeedProgress, before: FeedProgress) -> list[str]:
         f"  {rate['documents_per_s']:,.0f} documents/s, {rate['tokens_per_s']:,.0f} tokens/s, "
         f"{rate['mb_per_s']:.2f} MB/s of text"
     ]
-    under_way = f"  {now.in_flight:,} documents under way"
+    under_way = f"  {now.in_flight:,} documents in progress"
     if sent is None:
         return [*found, under_way, *_counted("refused", now.errors)]
     if before.sending is not None and seconds > 0:
@@ -70,8 +70,8 @@ def details(now: FeedProgress, before: FeedProgress) -> list[str]:
     if sent.latency_ms:
         under_way += f", p50 {sent.latency_ms['p50']:,.0f} ms"
     if sent.circuit != "closed":
-        found.append("  Vespa does not answer: one operation a second tries whether it is back")
-    return [*found, under_way, *_counted("sent again", sent.retries), *_counted("refused", now.errors)]
+        found.append("  Vespa does not answer; retrying one operation per second")
+    return [*found, under_way, *_counted("retried", sent.retries), *_counted("refused", now.errors)]
 
 
 def _counted(what: str, counts: Mapping[str, int]) -> list[str]:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["index_app", "question_lines"]
 
-index_app = typer.Typer(no_args_is_help=True, help="Versions, upkeep and tuning of a local index; copies and backups of any.")
+index_app = typer.Typer(
+    no_args_is_help=True, help="Versions, maintenance and tuning of a local index; copies and backups of any index."
+)
 add_copy_commands(index_app)
 Index = Annotated[Path, typer.Argument(help="Local index folder.", parser=path)]
 SEED = 7
@@ -49,7 +51,7 @@ def info(index: Index, json_output: Json = False) -> None:
     for name, dense in result.get("dense", {}).items():
         shown[f"dense model {name}"] = f"{dense['dim']} dimensions, {dense['bytes']:,} bytes{_graph(dense)}"
     if one := result.get("one_vector"):
-        shown["one vector a passage"] = f"encoding {one['encoding']}, {one['bytes']:,} bytes{_graph(one)}"
+        shown["one vector per passage"] = f"encoding {one['encoding']}, {one['bytes']:,} bytes{_graph(one)}"
     out.table(shown)
     for shard in result.get("shard_sizes", ()):
         out.say(f"shard-{shard['shard']}: {shard['error'] or str(shard['passages']) + ' passages'}")
@@ -61,7 +63,7 @@ def _graph(dense: Mapping[str, Any]) -> str:
     linked = f", {dense['linked']:,} vectors in an HNSW graph" if dense["linked"] else ""
     if not dense["unlinked"]:
         return linked
-    return f"{linked}, {dense['unlinked']:,} compared one by one: pip install 'colbert-vespa[hnsw]', then `index compact`"
+    return f"{linked}, {dense['unlinked']:,} compared one by one; pip install 'colbert-vespa[hnsw]', then `index compact`"
 
 
 @index_app.command("import")
@@ -69,13 +71,15 @@ def import_(
     source: Annotated[
         Path, typer.Argument(help="Folder of an index of colbert-ai, RAGatouille, PyLate or fast-plaid.", parser=path)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to make.", parser=folder_to_write)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Local index to create.", parser=folder_to_write)],
     bundle: Annotated[
-        Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was made with.", parser=path)
+        Path, typer.Option("--bundle", help="Bundle of the checkpoint that the index was built with.", parser=path)
     ],
     collection: Annotated[
         Path | None,
-        typer.Option("--collection", help="Its documents, one a line and in its order: .jsonl or ColBERT's .tsv.", parser=path),
+        typer.Option(
+            "--collection", help="Its documents, one per line and in its order: .jsonl or ColBERT's .tsv.", parser=path
+        ),
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -119,7 +123,9 @@ def versions(index: Index, json_output: Json = False) -> None:
 
 @index_app.command()
 def name(
-    index: Index, name: Annotated[str, typer.Argument(help="Kept under this name until pruned.")], json_output: Json = False
+    index: Index,
+    name: Annotated[str, typer.Argument(help="Name that keeps this version from being pruned.")],
+    json_output: Json = False,
 ) -> None:
     """Names what the index holds now, so that it is kept."""
     from late_interaction.plaid import open_index
@@ -145,7 +151,7 @@ def rollback(
     out = Output(json_output=json_output)
     with open_index(index).writer() as writer:
         summary = writer.rollback(int(to) if to.isdecimal() and len(to) < 19 else to)
-    out.say(f"version {summary.version} holds what version {to} held: {summary.passages} passages")
+    out.say(f"version {summary.version} has the content of version {to}: {summary.passages} passages")
     out.result({"version": summary.version, "passages": summary.passages})
 
 
@@ -153,7 +159,7 @@ def rollback(
 def prune(
     index: Index,
     keep: Annotated[
-        int, typer.Option("--keep", help="How many of the newest versions stay, besides the named ones.", parser=COUNT)
+        int, typer.Option("--keep", help="How many of the newest versions to keep, besides named ones.", parser=COUNT)
     ] = 1,
     json_output: Json = False,
 ) -> None:
@@ -176,7 +182,7 @@ def discard(index: Index, json_output: Json = False) -> None:
     opened = open_index(index)
     with opened.writer() as writer:
         writer.discard()
-    out.say(f"version {opened.version} stands; nothing waits for a commit")
+    out.say(f"version {opened.version} is current; there are no uncommitted changes")
     out.result({"version": opened.version})
 
 
@@ -214,8 +220,8 @@ def verify(index: Index, json_output: Json = False) -> None:
     opened = open_index(index)
     opened.verify()
     if opened.sharding is not None:
-        out.say(f"{opened.sharding}: every passage is where it belongs")
-    out.say(f"version {opened.version}: every file is as it was written")
+        out.say(f"{opened.sharding}: every passage is in its shard")
+    out.say(f"version {opened.version}: every file is unchanged")
     out.result({"version": opened.version, "ok": True})
 
 
@@ -224,11 +230,11 @@ def tune(
     index: Index,
     recall: Annotated[
         float,
-        typer.Option("--recall", help="Share of the exact top k that searches shall find.", parser=real(0, 1, above=True)),
+        typer.Option("--recall", help="Share of the exact top k that searches should find.", parser=real(0, 1, above=True)),
     ] = 0.98,
     k: Annotated[int, typer.Option("-k", help="Hits that are compared.", parser=COUNT)] = 10,
     queries: Annotated[
-        Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of 100 passages.", parser=path)
+        Path | None, typer.Option("--queries", help="Queries, one per line; default: beginnings of 100 passages.", parser=path)
     ] = None,
     json_output: Json = False,
 ) -> None:

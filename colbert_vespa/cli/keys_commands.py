@@ -15,7 +15,9 @@ from late_interaction.errors import FilterError, UsageError
 __all__ = ["keys_app"]
 
 keys_app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Keys of callers: made, listed, revoked. A running server sees it at once."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Create, list and revoke callers' keys. A running server picks up changes at once.",
 )
 File = Annotated[Path, typer.Option("--keys", help="File with the keys.", parser=path)]
 
@@ -23,16 +25,18 @@ File = Annotated[Path, typer.Option("--keys", help="File with the keys.", parser
 @keys_app.command()
 def make(
     file: File,
-    name: Annotated[str, typer.Option("--name", help="Whose it is, for the list.", parser=text)],
-    role: Annotated[str, typer.Option("--role", help="read, write (documents, too) or admin (metrics, too).")] = "read",
+    name: Annotated[str, typer.Option("--name", help="Name of its owner, for the list.", parser=text)],
+    role: Annotated[str, typer.Option("--role", help="read, write (also documents) or admin (also metrics).")] = "read",
     index: Annotated[
-        list[str] | None, typer.Option("--index", help="A served index that it may see; several times. Default: all.")
+        list[str] | None, typer.Option("--index", help="A served index that it may use. Repeatable. Default: all.")
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", help="A filter that is always added, in JSON: no others are seen or put.", parser=text),
+        typer.Option(
+            "--where", help="JSON filter that is always added: other documents can be neither read nor written.", parser=text
+        ),
     ] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Requests a second.", parser=real(0, 1e6, above=True))] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Requests per second.", parser=real(0, 1e6, above=True))] = None,
     json_output: Json = False,
 ) -> None:
     """Make a key. It is shown once, and kept nowhere."""
@@ -65,7 +69,7 @@ def list_(file: File, json_output: Json = False) -> None:
         found.append(row)
         limits = [f"indexes {', '.join(key.indexes)}"] if key.indexes is not None else []
         limits += [f"where {key.where}"] if key.where is not None else []
-        limits += [f"{key.rate:g} requests a second"] if key.rate is not None else []
+        limits += [f"{key.rate:g} requests per second"] if key.rate is not None else []
         state = "revoked" if key.revoked else key.role
         out.say(f"{key.id}  {state:7}  {made:%Y-%m-%d}  {key.name}" + (f"  ({'; '.join(limits)})" if limits else ""))
     out.result({"keys": found})
@@ -73,7 +77,7 @@ def list_(file: File, json_output: Json = False) -> None:
 
 @keys_app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of the key, as the list has it.", parser=text)],
+    key_id: Annotated[str, typer.Argument(help="Id of the key, as in the list.", parser=text)],
     file: File,
     json_output: Json = False,
 ) -> None:

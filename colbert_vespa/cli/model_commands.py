@@ -45,60 +45,66 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
     quantize: Annotated[
-        list[str] | None, typer.Option("--quantize", help="Also a smaller graph: int8, int8-tensor, fp16. Several times.")
+        list[str] | None, typer.Option("--quantize", help="Also write a smaller graph: int8, int8-tensor, fp16. Repeatable.")
     ] = None,
     sample: Annotated[
         Path | None,
-        typer.Option("--sample", help="Some of your documents, as feed takes them; trains the codebook.", parser=path),
+        typer.Option(
+            "--sample", help="Some of your documents, in any form that feed accepts; trains the codebook.", parser=path
+        ),
     ] = None,
     column: Columns = None,
     bits: Annotated[
-        int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
+        int | None,
+        typer.Option("--bits", help="Bits per dimension of the codebook: 1, 2 or 4; default: 4.", parser=whole(1, 4)),
     ] = None,
     centroids: Annotated[
-        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits --documents.", parser=COUNT)
+        int | None,
+        typer.Option("--centroids", help="Centroids of the codebook; default: what suits --documents.", parser=COUNT),
     ] = None,
     documents: Annotated[
         float | None,
-        typer.Option("--documents", help="How many to size the codebook for; default: the sample.", parser=real(1, 1e15)),
+        typer.Option(
+            "--documents", help="Number of documents to size the codebook for; default: the sample's.", parser=real(1, 1e15)
+        ),
     ] = None,
     candidates_goal: Annotated[
         str | None,
         typer.Option("--candidates-goal", help="As recall@10=0.98: measure candidates on the sample, keep the cheapest."),
     ] = None,
-    dim: Annotated[
-        int | None, typer.Option("--dim", help="Keep so many dimensions; of a plain encoder 128.", parser=COUNT)
-    ] = None,
-    rules: Annotated[str, typer.Option("--rules", help="Tokenization: trained, or vespa as its colbert-embedder.")] = "trained",
+    dim: Annotated[int | None, typer.Option("--dim", help="Dimensions to keep; 128 for a plain encoder.", parser=COUNT)] = None,
+    rules: Annotated[
+        str, typer.Option("--rules", help="Tokenization: trained, or vespa for that of Vespa's colbert-embedder.")
+    ] = "trained",
     query_length: Annotated[str | None, typer.Option("--query-length", help="Rows of a query, or auto.")] = None,
     document_length: Annotated[
-        int | None, typer.Option("--document-length", help="Rows of a document at most.", parser=COUNT)
+        int | None, typer.Option("--document-length", help="Most rows of a document.", parser=COUNT)
     ] = None,
     pool_factor: Annotated[
-        int, typer.Option("--pool-factor", help="Keep one document row of so many, 1 to 6.", parser=whole(1, 6))
+        int, typer.Option("--pool-factor", help="Keep one document row of this many, 1 to 6.", parser=whole(1, 6))
     ] = 1,
     pool_method: Annotated[str, typer.Option("--pool-method", help="hierarchical or sequential.")] = "hierarchical",
     pool_protected: Annotated[
-        int, typer.Option("--pool-protected", help="First rows that pooling leaves alone.", parser=NUMBER)
+        int, typer.Option("--pool-protected", help="Rows at the start that pooling leaves alone.", parser=NUMBER)
     ] = 1,
     dense: Annotated[
         list[str] | None,
         typer.Option("--dense", help="Dense model beside it: CHECKPOINT, NAME=CHECKPOINT, NAME=ready-made.", parser=checkpoint),
     ] = None,
     dense_dim: Annotated[
-        list[str] | None, typer.Option("--dense-dim", help="Keep so many dimensions of it: N, or NAME=N. Several times.")
+        list[str] | None, typer.Option("--dense-dim", help="Dimensions of it to keep: N, or NAME=N. Repeatable.")
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read tensors from pickled weights.")] = False,
     least_fp32: Annotated[
-        float, typer.Option("--least-fp32", help="Worst cosine with torch that fp32 may have.", parser=real(-1, 1))
+        float, typer.Option("--least-fp32", help="Lowest allowed cosine of fp32 with torch.", parser=real(-1, 1))
     ] = 0.9999,
     least_quantized: Annotated[
-        float, typer.Option("--least-quantized", help="Mean cosine of a quantized graph.", parser=real(-1, 1))
+        float, typer.Option("--least-quantized", help="Lowest allowed mean cosine of a quantized graph.", parser=real(-1, 1))
     ] = 0.99,
     cross_encoder: Annotated[
-        bool, typer.Option("--cross-encoder", help="Of a classifier with one label: what --rerank-with takes.")
+        bool, typer.Option("--cross-encoder", help="Export a classifier with one label, for --rerank-with.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Keep the bundle even if verification fails.")] = False,
     device: DeviceOption = "auto",
@@ -121,7 +127,7 @@ def export(
     )  # fmt: skip
     out = Output(json_output=json_output)
     if column and sample is None:
-        raise UsageError("--column is of the documents that --sample names: give --sample")
+        raise UsageError("--column applies to the documents of --sample; give --sample")
     if cross_encoder:
         out.result(export_reranker(out, checkpoint, output, options, sample, column))
         return
@@ -130,23 +136,24 @@ def export(
 
 
 def bundle(
-    dim: Annotated[int, typer.Option("--dim", help="Numbers of a row, up to 4,096.", parser=whole(1, 4096))],
+    dim: Annotated[int, typer.Option("--dim", help="Numbers per row, up to 4,096.", parser=whole(1, 4096))],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
     sample: Annotated[
         Path | None,
         typer.Option("--sample-vectors", help="Some of your documents with vectors; trains the codebook.", parser=path),
     ] = None,
     rows: Annotated[
-        int, typer.Option("--rows", help="Rows of a passage at most, as patches of a page.", parser=whole(4, 65_536))
+        int, typer.Option("--rows", help="Most rows of a passage, for example patches of a page.", parser=whole(4, 65_536))
     ] = 2048,
-    query_rows: Annotated[int, typer.Option("--query-rows", help="Rows of a query at most.", parser=whole(3, 1024))] = 64,
-    raw: Annotated[bool, typer.Option("--raw", help="Rows are not normalised: dot products as they are.")] = False,
+    query_rows: Annotated[int, typer.Option("--query-rows", help="Most rows of a query.", parser=whole(3, 1024))] = 64,
+    raw: Annotated[bool, typer.Option("--raw", help="Rows are not normalised; use plain dot products.")] = False,
     source: Annotated[str, typer.Option("--source", help="Name of the model that makes the vectors.")] = "ready vectors",
     bits: Annotated[
-        int | None, typer.Option("--bits", help="Of the codebook: 1, 2 or 4 a dimension; default: 4.", parser=whole(1, 4))
+        int | None,
+        typer.Option("--bits", help="Bits per dimension of the codebook: 1, 2 or 4; default: 4.", parser=whole(1, 4)),
     ] = None,
     centroids: Annotated[
-        int | None, typer.Option("--centroids", help="Of the codebook; default: as suits the sample.", parser=COUNT)
+        int | None, typer.Option("--centroids", help="Centroids of the codebook; default: what suits the sample.", parser=COUNT)
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -184,57 +191,61 @@ def train(
         typer.Option("--objective", help="contrastive, cached-contrastive, n-way, kl, margin-mse or colbertv2."),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Times through the data; default: 1.", parser=real(0, above=True))
+        float | None, typer.Option("--epochs", help="Passes over the data; default: 1.", parser=real(0, above=True))
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps at most.", parser=COUNT)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Queries of a step; default: 32.", parser=COUNT)
-    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Most steps.", parser=COUNT)] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Queries per step; default: 32.", parser=COUNT)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="At its highest; default: 3e-5.", parser=real(0, above=True))
+        float | None, typer.Option("--learning-rate", help="Peak learning rate; default: 3e-5.", parser=real(0, above=True))
     ] = None,
     document_length: Annotated[
-        int | None, typer.Option("--document-length", help="Tokens while training; 128.", parser=COUNT)
+        int | None,
+        typer.Option("--document-length", help="Most tokens of a document during training; default: 128.", parser=COUNT),
     ] = None,
     negatives: Annotated[
-        int | None, typer.Option("--negatives", help="Hard negatives of a query; default: 1.", parser=NUMBER)
+        int | None, typer.Option("--negatives", help="Hard negatives per query; default: 1.", parser=NUMBER)
     ] = None,
-    mine_by: Annotated[list[str] | None, typer.Option("--mine-by", help="bm25 or model; several times.")] = None,
+    mine_by: Annotated[
+        list[str] | None, typer.Option("--mine-by", help="How negatives are mined: bm25 or model. Repeatable.")
+    ] = None,
     first_rank: Annotated[
-        int | None, typer.Option("--first-rank", help="Negatives rank no better; default: 1.", parser=COUNT)
+        int | None, typer.Option("--first-rank", help="Best rank of a negative; default: 1.", parser=COUNT)
     ] = None,
     last_rank: Annotated[
-        int | None, typer.Option("--last-rank", help="Negatives rank no worse; default: 30.", parser=COUNT)
+        int | None, typer.Option("--last-rank", help="Worst rank of a negative; default: 30.", parser=COUNT)
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", help="A negative scores so much below the positive.", parser=real(-math.inf))
+        float | None,
+        typer.Option("--margin", help="Least distance of a negative's score below the positive's.", parser=real(-math.inf)),
     ] = None,
     ratio: Annotated[
         float | None,
-        typer.Option("--ratio", help="A negative has at most this share of the positive's score.", parser=real(0, above=True)),
+        typer.Option(
+            "--ratio", help="Largest share of the positive's score that a negative may have.", parser=real(0, above=True)
+        ),
     ] = None,
     remine: Annotated[bool, typer.Option("--remine", help="Mine again before each epoch.")] = False,
     keep_start: Annotated[
-        float | None, typer.Option("--keep-start", help="Share of the start's weights kept.", parser=real(0, 1))
+        float | None, typer.Option("--keep-start", help="Share of the initial weights to keep.", parser=real(0, 1))
     ] = None,
     pool_factor: Annotated[
         int | None, typer.Option("--pool-factor", help="Train through token pooling.", parser=whole(1, 6))
     ] = None,
     evaluate_every: Annotated[
-        int | None, typer.Option("--evaluate-every", help="Steps; default: a tenth of them.", parser=COUNT)
+        int | None, typer.Option("--evaluate-every", help="Warm-up steps; default: a tenth of all.", parser=COUNT)
     ] = None,
     patience: Annotated[
-        int | None, typer.Option("--patience", help="Stop after so many evaluations without gain.", parser=COUNT)
+        int | None, typer.Option("--patience", help="Stop after this many evaluations without gain.", parser=COUNT)
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
-    device: Annotated[str, typer.Option("--device", help="What trains: auto, cpu, cuda or rocm.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="Device for training: auto, cpu, cuda or rocm.")] = "auto",
     device_id: DeviceNumber = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.", parser=NUMBER)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of all random choices.", parser=NUMBER)] = None,
     documents: Annotated[
-        Path | None, typer.Option("--documents", help="Source of further texts to mine from.", parser=path)
+        Path | None, typer.Option("--documents", help="Source of additional texts to mine from.", parser=path)
     ] = None,
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Held out for evaluation and report.", parser=path)
+        Path | None, typer.Option("--collection", help="Collection held out for evaluation and report.", parser=path)
     ] = None,
     hold_out: Annotated[
         float, typer.Option("--hold-out", help="Share of queries held out; 0 for none.", parser=real(0, 1))
@@ -244,9 +255,7 @@ def train(
     ] = None,
     dense: Annotated[
         str | None,
-        typer.Option(
-            "--dense", help="Dense encoder to compare with; default: MiniLM where it is installed.", parser=checkpoint
-        ),
+        typer.Option("--dense", help="Dense encoder to compare with; default: MiniLM if it is installed.", parser=checkpoint),
     ] = None,
     layout: Annotated[
         str, typer.Option("--layout", help="sentence-transformers, pylate or stanford.")
@@ -255,9 +264,9 @@ def train(
         Path | None, typer.Option("--bundle", help="Also export the result to this folder.", parser=folder_to_write)
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the report's plot here as well, as .png or .svg.", parser=PLOT)
+        Path | None, typer.Option("--plot", help="Also write the report's plot here, as .png or .svg.", parser=PLOT)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run.")] = False,
     json_output: Json = False,
 ) -> None:
     """Train a checkpoint on examples or bare documents, with a before/after report."""

@@ -36,17 +36,17 @@ class _CheckByDefault(TyperGroup):
 monitor_app = typer.Typer(
     cls=_CheckByDefault,
     no_args_is_help=True,
-    help="Health, room, latency, canaries and drift: monitor ADDRESS. Exit code 1 where something is not fine.",
+    help="Health, room, latency, canaries and drift: monitor ADDRESS. Exit code 1 if anything is wrong.",
 )
 Address = Annotated[str, typer.Argument(help="Vespa URL, or local index folder.", parser=address)]
 Bundle = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; default: the index's, or one known here.", parser=path)
 ]
 Queries = Annotated[
-    Path | None, typer.Option("--queries", help="Questions, one a line; default: beginnings of passages.", parser=path)
+    Path | None, typer.Option("--queries", help="Queries, one per line; default: beginnings of passages.", parser=path)
 ]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that each answer may take.", parser=SECONDS)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a look, on a line of stdout.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Timeout of each request in seconds.", parser=SECONDS)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per check, on a line of stdout.")]
 
 
 @monitor_app.command(CHECK)
@@ -54,15 +54,15 @@ def check(
     address: Address,
     config: Annotated[
         list[str] | None,
-        typer.Option("--config", help="Config server's URL, once for each; default: port 19071 beside http://HOST:8080."),
+        typer.Option("--config", help="URL of a config server. Repeatable. Default: port 19071 beside http://HOST:8080."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
-    prometheus: Annotated[str | None, typer.Option("--prometheus", help="PORT or HOST:PORT where Prometheus asks.")] = None,
-    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.", parser=SECONDS)] = 30.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Check repeatedly, until Ctrl-C.")] = False,
+    prometheus: Annotated[str | None, typer.Option("--prometheus", help="PORT or HOST:PORT that Prometheus scrapes.")] = None,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between two checks.", parser=SECONDS)] = 30.0,
     canaries: Annotated[Path | None, typer.Option("--canaries", help="File of `monitor canaries`.", parser=path)] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="File of `monitor baseline`.", parser=path)] = None,
     p99: Annotated[
-        float, typer.Option("--p99", help="Milliseconds; slower queries are a warning.", parser=MILLISECONDS)
+        float, typer.Option("--p99", help="Milliseconds; slower queries cause a warning.", parser=MILLISECONDS)
     ] = 1000.0,
     bundle: Bundle = None,
     timeout: Timeout = 5.0,
@@ -88,8 +88,8 @@ def check(
         listen = parse_listen(prometheus)
     out = Output(json_output=json_output)
     if target.folder is None and not config:
-        asked = f"{target.config[0]} is asked, the usual port beside 8080" if target.config else "none is asked"
-        out.say(f"config server: {asked}; --config URL names one")
+        asked = f"{target.config[0]} is used, the usual port beside 8080" if target.config else "none is used"
+        out.say(f"config server: {asked}; set one with --config URL")
     with Monitor(target) as monitor:
         if watch or listen is not None:
             go_on(out, monitor, check_seconds("--interval", interval), show=watch, listen=listen)
@@ -126,7 +126,7 @@ def go_on(
             from colbert_vespa.monitor.exporter import serving
 
             exporter, url = stack.enter_context(serving(listen))
-            out.say(f"metrics at {url}, every {interval:g} s; Ctrl-C ends")
+            out.say(f"metrics at {url}, every {interval:g} s; press Ctrl-C to stop")
         live = None
         if show and out.console.is_terminal:
             # its redirection would take the JSON away from stdout
@@ -166,7 +166,7 @@ def canaries_(
     with Client(address, bundle, settings=ClientSettings(timeout=timeout)) as client:
         made = make_canaries(client, texts, k=k, candidates=candidates)
     made.write(output)
-    out.say(f"{len(made.canaries)} canaries in {output}: look at their hits, then colbert-vespa monitor {address} --canaries")
+    out.say(f"{len(made.canaries)} canaries in {output}; check their hits, then run colbert-vespa monitor {address} --canaries")
     out.result({"canaries": len(made.canaries), "file": str(output)})
 
 
@@ -197,7 +197,7 @@ def baseline_(
 @monitor_app.command("files")
 def files(
     output: Annotated[
-        Path, typer.Argument(help="Folder to write, as docker-compose.yml mounts it.", parser=folder_to_write)
+        Path, typer.Argument(help="Folder to write, mounted by docker-compose.yml.", parser=folder_to_write)
     ] = Path("monitoring"),
     p99: Annotated[
         float, typer.Option("--p99", help="Milliseconds; slower queries raise an alert.", parser=MILLISECONDS)

@@ -203,16 +203,20 @@ def weights_of(given: Sequence[str] | None) -> dict[str, float] | None:
         try:
             found[name] = float(value)
         except ValueError:
-            raise UsageError(f"--weight must be NAME=NUMBER, as bm25=0.5, got {item!r}") from None
+            raise UsageError(f"--weight must be NAME=NUMBER, such as bm25=0.5, got {item!r}") from None
     return found or None
 
 
-Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object on one line; all else goes to stderr.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="End stdout with one JSON object on one line; everything else goes to stderr.")
+]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", help="Bundle folder; default: the one of the index, or known for the application.", parser=path),
+    typer.Option(
+        "--bundle", help="Bundle folder; default: that of the index, or the one registered for the application.", parser=path
+    ),
 ]
-Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: as the index describes itself.")]
+Candidates = Annotated[str, typer.Option("--candidates", help="How candidates are found; auto: the index's preference.")]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -222,29 +226,34 @@ Columns = Annotated[
 ]  # fmt: skip
 FieldTypes = Annotated[
     list[str] | None,
-    typer.Option("--type", help="Type of a metadata field: published=timestamp. Several times.", parser=text),
+    typer.Option("--type", help="Type of a metadata field: published=timestamp. Repeatable.", parser=text),
 ]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", help="Seconds for a query, passed on to Vespa; default: 10.", parser=SECONDS)
 ]
-RequireFull = Annotated[bool, typer.Option("--require-full", help="An answer that lacks documents is an error.")]
+RequireFull = Annotated[bool, typer.Option("--require-full", help="Treat an answer that lacks documents as an error.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, tensorrt, rocm, coreml, openvino or directml: what runs the model.")
 ]
-DeviceNumber = Annotated[int | None, typer.Option("--device-id", help="Which of several devices.", parser=whole(0, 255))]
+DeviceNumber = Annotated[
+    int | None, typer.Option("--device-id", help="Number of the device, if there are several.", parser=whole(0, 255))
+]
 RerankWith = Annotated[
     Path | None,
-    typer.Option("--rerank-with", help="Folder of a cross-encoder, which puts the best hits in order.", parser=path),
+    typer.Option("--rerank-with", help="Folder of a cross-encoder, which orders the best hits.", parser=path),
 ]
 RerankTop = Annotated[
     int | None,
-    typer.Option("--rerank-top", help="Hits that it reads; default: 50. At a server: asks for its own.", parser=COUNT),
+    typer.Option(
+        "--rerank-top", help="Hits that the cross-encoder reads; default: 50. At a server: use the server's own.", parser=COUNT
+    ),
 ]
-Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get their MaxSim score.", parser=COUNT)]
+Rerank = Annotated[int | None, typer.Option("--rerank", help="How many candidates get a MaxSim score.", parser=COUNT)]
 Weight = Annotated[
-    list[str] | None, typer.Option("--weight", help="Of candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Several times.")
+    list[str] | None,
+    typer.Option("--weight", help="Weight of a score in candidates hybrid: maxsim=1.0, bm25=0.5, dense=1.0. Repeatable."),
 ]
-Fusion = Annotated[str | None, typer.Option("--fusion", help="How hybrid joins them: rrf (ranks) or sum (scores).")]
+Fusion = Annotated[str | None, typer.Option("--fusion", help="How hybrid fuses scores: rrf (ranks) or sum (scores).")]
 DenseModel = Annotated[
-    str | None, typer.Option("--dense-model", help="Dense model of the index, where it has several.", parser=text)
+    str | None, typer.Option("--dense-model", help="Dense model of the index, if it has several.", parser=text)
 ]

@@ -24,7 +24,7 @@ def app(
         Path | None, typer.Option("--settings", help="app.toml with the application's settings.", parser=path)
     ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
-    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="May be given several times.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="Repeatable.")] = None,
     sample: Annotated[
         list[str] | None,
         typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.", parser=source),
@@ -33,16 +33,16 @@ def app(
     type_: FieldTypes = None,
     recall: Annotated[
         float | None,
-        typer.Option("--recall", help="Share of the exact top 10 that candidates shall find.", parser=real(0, 1, above=True)),
+        typer.Option("--recall", help="Share of the exact top 10 that candidates should find.", parser=real(0, 1, above=True)),
     ] = None,
     diff: Annotated[
-        Path | None, typer.Option("--diff", help="Say what deploying over this package would do.", parser=path)
+        Path | None, typer.Option("--diff", help="Report what deploying over this package would do.", parser=path)
     ] = None,
     beside: Annotated[
         Path | None, typer.Option("--beside", help="Keep this package's indexes beside the new one.", parser=path)
     ] = None,
-    switch: Annotated[bool, typer.Option("--switch", help="With --beside: ask the new index by default.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Also write README.md: what each part is for.")] = False,
+    switch: Annotated[bool, typer.Option("--switch", help="With --beside: make the new index the default.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also write README.md, which explains each part.")] = False,
     json_output: Json = False,
 ) -> None:
     """Generate the Vespa application package of a bundle."""
@@ -52,7 +52,7 @@ def app(
 
     check_folder(output, owned=is_package_folder)
     if switch and not beside:
-        raise UsageError("--switch goes with --beside: name the package whose index is to be replaced")
+        raise UsageError("--switch works only with --beside; give the package whose index is to be replaced")
     opened = Bundle.open(bundle)
     chosen = chosen_settings(
         opened, settings, codec=codec, candidates=candidates or [], sample=sample or [], recall=recall, columns=column,
@@ -65,14 +65,18 @@ def app(
 def deploy(
     package: Annotated[Path, typer.Argument(help="Application package folder.", parser=path)],
     target: Annotated[str, typer.Option("--target", help="docker, cloud, cloud-prod, or the config server's URL.")] = "docker",
-    query_url: Annotated[str | None, typer.Option("--query-url", help="Where the application answers, if unusual.")] = None,
+    query_url: Annotated[
+        str | None, typer.Option("--query-url", help="URL of the application, if it is not the usual one.")
+    ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", help="Seconds to wait until every service is up; default: 300, cloud more.", parser=SECONDS),
+        typer.Option(
+            "--timeout", help="Seconds to wait until every service is up; default: 300, more for cloud.", parser=SECONDS
+        ),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", help="A change that is refused by default, such as field-type-change or refeed."),
+        typer.Option("--allow", help="Allow a change that is refused by default, such as field-type-change or refeed."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the package and show what would be sent.")] = False,
     json_output: Json = False,
@@ -88,16 +92,16 @@ def deploy(
 
 
 def plan(
-    documents: Annotated[float, typer.Option("--documents", help="Passages, as 1e9.", parser=real(1))],
-    tokens: Annotated[float, typer.Option("--tokens", help="Token vectors of a passage.", parser=real(1))],
+    documents: Annotated[float, typer.Option("--documents", help="Number of passages, such as 1e9.", parser=real(1))],
+    tokens: Annotated[float, typer.Option("--tokens", help="Token vectors per passage.", parser=real(1))],
     settings: Annotated[
-        Path | None, typer.Option("--settings", help="app.toml; options below win over it.", parser=path)
+        Path | None, typer.Option("--settings", help="app.toml; the options below override it.", parser=path)
     ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
-    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="May be given several times.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="Repeatable.")] = None,
     dim: Annotated[int | None, typer.Option("--dim", help="Dimensions of a token vector.", parser=COUNT)] = None,
     pooling: Annotated[
-        float | None, typer.Option("--pooling", help="So many token vectors become one.", parser=real(1))
+        float | None, typer.Option("--pooling", help="How many token vectors are pooled into one.", parser=real(1))
     ] = None,
     redundancy: Annotated[int | None, typer.Option("--redundancy", help="Copies of each passage.", parser=COUNT)] = None,
     groups: Annotated[
@@ -114,22 +118,24 @@ def plan(
     queries: Annotated[
         float | None,
         typer.Option(
-            "--queries-per-second", help="How many groups and containers so many queries need.", parser=real(0, above=True)
+            "--queries-per-second",
+            help="Queries per second: how many groups and containers they need.",
+            parser=real(0, above=True),
         ),
     ] = None,
     centroids: Annotated[
-        int | None, typer.Option("--centroids", help="Of the codebook; default: the bundle's.", parser=COUNT)
+        int | None, typer.Option("--centroids", help="Centroids of the codebook; default: the bundle's.", parser=COUNT)
     ] = None,
     encode_rate: Annotated[
         float | None,
         typer.Option(
             "--encode-rate",
-            help="Token vectors a second of one machine: also how long it takes to fill.",
+            help="Token vectors per second of one machine; adds how long filling takes.",
             parser=real(0, above=True),
         ),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="Bundle whose dimensions and codebook count.", parser=path)
+        Path | None, typer.Option("--bundle", help="Bundle whose dimensions and codebook are used.", parser=path)
     ] = None,
     json_output: Json = False,
 ) -> None:

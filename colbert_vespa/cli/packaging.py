@@ -41,12 +41,11 @@ def chosen_settings(
     if settings:
         if codec or candidates or sample or types or recall is not None:
             raise UsageError(
-                "--settings has codec, candidates, fields and effort (probes, rerank): "
-                "change them there, or leave --settings out"
+                "--settings has codec, candidates, fields and effort (probes, rerank); change them there, or omit --settings"
             )
         return read_settings(settings)
     if columns and not sample:
-        raise UsageError("--column is of the documents that --sample names: give --sample")
+        raise UsageError("--column applies to the documents of --sample; give --sample")
     sources = open_sources(sample, with_columns(SourceSettings(), columns))
     fields = survey((document for source in sources for document in source), types=field_types(types)).schema
     return default_settings(bundle, fields, codec=codec, candidates=tuple(candidates), recall=recall)
@@ -107,7 +106,7 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
         return
     out.changes(changes)
     if allow := dict.fromkeys(change.allow for change in changes if change.allow):
-        out.say("Vespa takes it only so:")
+        out.say("Vespa accepts it only with:")
         out.command(f"colbert-vespa deploy {output} " + " ".join(f"--allow {name}" for name in allow))
     if any(change.kind in ("refeed", "reindex") for change in changes):
         out.say("To keep answering from the old documents until the new ones are there:")
@@ -119,7 +118,7 @@ def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage,
     settings = f"--settings {output}/app.toml"
     described = pair.package.description
     asked, url = described.schemas[0], address_of(described.settings)
-    out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index ask {asked}:")
+    out.heading(f"{', '.join((*pair.old, *pair.new))} side by side; queries that name no index use {asked}:")
     out.command(f"colbert-vespa deploy {output}")
     if not switch:
         for new in pair.new:
@@ -128,7 +127,7 @@ def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage,
         out.say("then switch:")
         out.command(f"colbert-vespa app {bundle} -o SWITCHED {settings} --beside {output} --switch")
         out.command("colbert-vespa deploy SWITCHED")
-    out.say(f"to go back, deploy the package before; to drop {', '.join(pair.old)} for good:")
+    out.say(f"to go back, deploy the package before; to remove {', '.join(pair.old)} permanently:")
     out.command(f"colbert-vespa app {bundle} -o ALONE {settings}")
     out.command("colbert-vespa deploy ALONE --allow schema-removal")
 

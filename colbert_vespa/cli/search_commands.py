@@ -42,14 +42,12 @@ __all__ = ["search"]
 
 def search(
     address: Annotated[
-        list[str], typer.Option("--from", help="Local index folder or Vespa URL; several make one list.", parser=address)
+        list[str], typer.Option("--from", help="Local index folder or Vespa URL; hits of several are merged.", parser=address)
     ],
-    query: Annotated[str | None, typer.Argument(help="What to look for.", parser=text)] = None,
+    query: Annotated[str | None, typer.Argument(help="The query.", parser=text)] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(
-            "--vectors", help="File with the query's rows, made elsewhere: NPZ, safetensors, JSON, Parquet.", parser=path
-        ),
+        typer.Option("--vectors", help="File with ready-made query rows: NPZ, safetensors, JSON, Parquet.", parser=path),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Number of passages.", parser=COUNT)] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.', parser=text)] = None,
@@ -64,17 +62,17 @@ def search(
     ] = None,
     weight: Weight = None,
     fusion: Fusion = None,
-    dense: Annotated[str | None, typer.Option("--dense", help="Dense model, where the index has several.", parser=text)] = None,
-    scored: Annotated[str, typer.Option("--scored", help="MaxSim in the engine, or at the client.")] = "engine",
+    dense: Annotated[str | None, typer.Option("--dense", help="Dense model, if the index has several.", parser=text)] = None,
+    scored: Annotated[str, typer.Option("--scored", help="Where MaxSim is computed: engine or client.")] = "engine",
     rerank_with: RerankWith = None,
     rerank_with_top: RerankTop = None,
     timeout: Timeout = None,
     require_full: RequireFull = False,
     heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", help="Write words against words as an HTML page.", parser=PAGE)
+        Path | None, typer.Option("--heatmap", help="Write the word similarities as an HTML page.", parser=PAGE)
     ] = None,
-    group: Annotated[bool, typer.Option("--group", help="One hit a document: its best passage.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and what each stage took.")] = False,
+    group: Annotated[bool, typer.Option("--group", help="One hit per document: its best passage.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which words matched and how long each stage took.")] = False,
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
     device_id: DeviceNumber = None,
@@ -101,7 +99,7 @@ def search(
         out.explanation(result)
     if heatmap is not None:
         atomic_write(heatmap, heatmap_page(query or str(vectors), result).encode())
-        out.say(f"words against words: {heatmap}")
+        out.say(f"heatmap: {heatmap}")
     out.result({"from": address[0] if len(address) == 1 else address, **result.to_json()})
 
 
@@ -118,7 +116,7 @@ def _asked(text: str | None, vectors: Path | None) -> str | QueryVectors:
 
     found = list(itertools.islice(open_sources([str(vectors)])[0], 2))
     if len(found) != 1 or len(found[0].vectors) != 1:
-        raise UsageError(f"{vectors} must hold the rows of one query, and no others: an array [q, d]")
+        raise UsageError(f"{vectors} must contain the rows of exactly one query: an array [q, d]")
     return QueryVectors(np.asarray(found[0].vectors[0], np.float32), text=text or found[0].text or None)
 
 

@@ -47,47 +47,50 @@ def serve(
             help="Local index folder, or Vespa URL with #NAME for one of its indexes; NAME=ADDRESS names it.", parser=text
         ),
     ],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; without keys one of this machine.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; without keys it must be local.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 for any.", parser=whole(0, 65535))] = 8000,
     mcp: Annotated[bool, typer.Option("--mcp", help="Also serve agents at /mcp, with tools search and fetch.")] = False,
     stdio: Annotated[
         bool, typer.Option("--stdio", help="No HTTP: serve one agent over standard input and output, by MCP.")
     ] = False,
     keys: Annotated[
-        Path | None, typer.Option("--keys", help="File with callers' keys, as `serve keys make` writes it.", parser=path)
+        Path | None, typer.Option("--keys", help="File with callers' keys, written by `serve keys make`.", parser=path)
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file with certificates.", parser=path)] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file with their private key.", parser=path)] = None,
     cors: Annotated[
-        list[str] | None, typer.Option("--cors", help="Origin whose pages may read answers, as https://example.org.")
+        list[str] | None, typer.Option("--cors", help="Origin whose pages may read answers, such as https://example.org.")
     ] = None,
     trusted_proxy: Annotated[
-        list[str] | None, typer.Option("--trusted-proxy", help="Address of a proxy whose X-Forwarded headers count.")
+        list[str] | None, typer.Option("--trusted-proxy", help="Address of a proxy whose X-Forwarded headers are trusted.")
     ] = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, an object a line.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log as JSON, one object per line.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds of a request that names none.", parser=real(0, 3600, above=True))
+        float, typer.Option("--timeout", help="Default timeout of a request in seconds.", parser=real(0, 3600, above=True))
     ] = 10.0,
-    max_body: Annotated[int, typer.Option("--max-body", help="Bytes of a request's body.", parser=whole(1))] = 16 * 1024 * 1024,
-    max_k: Annotated[int, typer.Option("--max-k", help="Hits, and reranked candidates.", parser=whole(1, 10_000))] = 1_000,
-    max_text: Annotated[int, typer.Option("--max-text", help="Characters of a text.", parser=whole(1))] = 100_000,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Queries or texts of one request.", parser=whole(1))] = 256,
-    max_running: Annotated[int, typer.Option("--max-running", help="Requests at work at once.", parser=whole(1))] = 64,
+    max_body: Annotated[int, typer.Option("--max-body", help="Most bytes of a request's body.", parser=whole(1))] = 16
+    * 1024
+    * 1024,
+    max_k: Annotated[int, typer.Option("--max-k", help="Most hits and reranked candidates.", parser=whole(1, 10_000))] = 1_000,
+    max_text: Annotated[int, typer.Option("--max-text", help="Most characters of a text.", parser=whole(1))] = 100_000,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Most queries or texts in one request.", parser=whole(1))] = 256,
+    max_running: Annotated[int, typer.Option("--max-running", help="Most concurrent requests.", parser=whole(1))] = 64,
     max_waiting: Annotated[
-        int, typer.Option("--max-waiting", help="Requests that wait; more are answered 429.", parser=whole(0))
+        int, typer.Option("--max-waiting", help="Most waiting requests; more get status 429.", parser=whole(0))
     ] = 256,
     drain: Annotated[
-        float, typer.Option("--drain", help="Seconds that running requests have when the server stops.", parser=real(1, 3600))
+        float,
+        typer.Option("--drain", help="Seconds for running requests to finish when the server stops.", parser=real(1, 3600)),
     ] = 20.0,
     settle: Annotated[
-        float, typer.Option("--settle", help="Seconds of being not ready before it stops.", parser=real(0, 3600))
+        float, typer.Option("--settle", help="Seconds to report not ready before stopping.", parser=real(0, 3600))
     ] = 0.0,
     split: Annotated[
         str, typer.Option("--split", help="Passages of a document that is put: none, sentences or markdown.")
     ] = "none",
     candidates: Candidates = "auto",
     rerank_with: RerankWith = None,
-    url_field: Annotated[str, typer.Option("--url-field", help="Of MCP: metadata field with a document's URL.")] = "url",
+    url_field: Annotated[str, typer.Option("--url-field", help="For MCP: metadata field with a document's URL.")] = "url",
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
     device_id: DeviceNumber = None,
@@ -140,6 +143,6 @@ def _over_stdio(
     from query import Client
 
     if len(addresses) > 1:
-        raise UsageError("--stdio serves one index: give one address")
+        raise UsageError("--stdio serves one index; give one address")
     with Client(served_address(addresses[0]).address, bundle, device=device) as client:
         serve_mcp(build_server(client, candidates=candidates, url_field=url_field, timeout=timeout, rerank_with=rerank_with))

@@ -24,7 +24,7 @@ def with_columns(settings: SourceSettings, given: Sequence[str] | None) -> Sourc
         if role not in SINGLE + SEVERAL:
             raise UsageError(f"--column {role}={column}: {role!r} is unknown; known: {', '.join(SINGLE + SEVERAL)}")
         if role in SINGLE and role in found:
-            raise UsageError(f"--column {role} comes twice: {found[role][0]!r} and {column!r}")
+            raise UsageError(f"--column {role} is given twice: {found[role][0]!r} and {column!r}")
         found.setdefault(role, []).append(column)
     columns = {role: names[0] if role in SINGLE else tuple(names) for role, names in found.items()}
     return dataclasses.replace(settings, columns=dataclasses.replace(settings.columns, **columns))  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection
     """
     root = Path(folder)
     if not root.is_dir():
-        raise CollectionError(f"no folder {root}: {WANTED}")
+        raise CollectionError(f"folder {root} does not exist: {WANTED}")
     corpus = open_corpus(root, SourceSettings())
     queries = root / "queries.jsonl"
     own = (root / "qrels.tsv", *(root / f"qrels/{split}.tsv" for split in SPLITS))
@@ -118,7 +118,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
         relevance = _number(fields[-1])
         if len(fields) != 3 or relevance is None or not math.isfinite(relevance):
             raise CollectionError(
-                f"{path}:{number}: wanted query-id, document-id and relevance, separated by tabs, or TREC's four columns"
+                f"{path}:{number}: expected query-id, document-id and relevance, separated by tabs, or TREC's four columns"
             )
         judged.setdefault(fields[0], {})[fields[1]] = relevance
     return judged

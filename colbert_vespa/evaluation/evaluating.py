@@ -228,7 +228,7 @@ def asked_run(
             dense=settings.model, rerank_with=settings.rerank_with, rerank_with_top=settings.rerank_with_top,
         )  # fmt: skip
         if settings.cross_encoded and not found.reranked_with:
-            raise IncompleteAnswer(f"{'; '.join(found.notes)}: raise --timeout, or lower --rerank-top")
+            raise IncompleteAnswer(f"{'; '.join(found.notes)}; raise --timeout, or lower --rerank-top")
         return found
 
     search(judged.queries[0].asked, depth)  # loads and compiles
@@ -372,7 +372,9 @@ def _document_rows(client: Client, documents: Sequence[Document], encoder: Docum
     found = []
     for document in documents:
         if len(document.vectors) > 1:
-            raise CollectionError(f"document {document.id!r} has vectors of several passages: exact MaxSim is of one each")
+            raise CollectionError(
+                f"document {document.id!r} has vectors of several passages, but exact MaxSim needs one per document"
+            )
         try:
             found.append(rules.checked(document.vectors[0]) if document.vectors else next(encoded))
         except UsageError as error:

@@ -99,7 +99,7 @@ def fit_weights(recorded: RecordedScores, qrels: Qrels, now: Way, metric: Metric
     """
     queries = sorted(recorded)
     if len(queries) < LEAST_QUERIES:
-        raise CollectionError(f"{len(queries)} judged queries are too few to fit weights: at least {LEAST_QUERIES}")
+        raise CollectionError(f"{len(queries)} judged queries are too few to fit weights; give at least {LEAST_QUERIES}")
     ways = [now, *(way for way in _ways(list(now.weights)) if way != now)]
     values = np.stack([_values(recorded[query], qrels.get(query, {}), ways, metric) for query in queries], axis=1)
     held_out = np.empty(len(queries))
@@ -155,9 +155,9 @@ def write_weights(path: Path, way: Way) -> None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     if taken := [name for name in ("fusion", "weights") if name in before]:
-        raise SettingsError(f"{path} has {taken[0]!r} already: remove it, or take the fitted weights over by hand")
+        raise SettingsError(f"{path} already has {taken[0]!r}; remove it, or enter the fitted weights by hand")
     table = "".join(f"{name} = {weight:g}\n" for name, weight in way.weights.items())
     made = f'fusion = "{way.fusion}"\n{text}{"" if text.endswith(chr(10)) or not text else chr(10)}\n[weights]\n{table}'
     if tomllib.loads(made) != before | {"fusion": way.fusion, "weights": dict(way.weights)}:
-        raise SettingsError(f"{path} cannot take the weights as they are: write fusion and [weights] into it by hand")
+        raise SettingsError(f"{path} cannot be extended automatically; write fusion and [weights] into it by hand")
     atomic_write(path, made.encode())

@@ -91,9 +91,9 @@ def measure_recall(
     """
     say = step or (lambda _what, _done, _total: None)
     if EXACT not in client.strategies:
-        raise UsageError(f"recall is measured against candidates {EXACT}, and {client.address} has none: add them in app.toml")
+        raise UsageError(f"recall is measured against candidates {EXACT}, but {client.address} has none; add them in app.toml")
     if not queries:
-        raise UsageError("recall needs queries: the collection has none")
+        raise UsageError("recall needs queries, but the collection has none")
     chosen = list(strategies or (name for name in client.strategies if name not in (EXACT, "bm25", "hybrid")))
     truth, exact_ms, kept = [], [], []
     encoded = _encoded(client, queries)

@@ -30,13 +30,13 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
         if not fields:
             continue
         if len(fields) != _FIELDS or (score := _score(fields[4])) is None:
-            raise CollectionError(f"{path}:{number}: wanted query, Q0, document, rank, score and tag of a TREC run")
+            raise CollectionError(f"{path}:{number}: expected query, Q0, document, rank, score and tag of a TREC run")
         hits = found.setdefault(fields[0], {})
         if fields[2] in hits:
-            raise CollectionError(f"{path}:{number}: document {fields[2]} comes twice for query {fields[0]}")
+            raise CollectionError(f"{path}:{number}: document {fields[2]} occurs twice for query {fields[0]}")
         hits[fields[2]] = score
     if not found:
-        raise CollectionError(f"{path} is no TREC run: it has no line")
+        raise CollectionError(f"{path} is not a TREC run: it has no lines")
     return {query: sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True) for query, hits in found.items()}
 
 
@@ -60,7 +60,7 @@ def write_run(path: Path, run: Run, tag: str = TAG) -> None:
         for rank, (document, score) in enumerate(hits, start=1):
             for id_ in (query, document):
                 if any(sign in id_ for sign in BLANKS):
-                    raise UsageError(f"id {id_!r} has a blank in it, which a TREC run cannot hold")
+                    raise UsageError(f"id {id_!r} contains a space, which a TREC run cannot have")
             last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
             lines.append(f"{query} Q0 {document} {rank} {float(last)!r} {tag}\n")
     atomic_write(path, "".join(lines).encode())

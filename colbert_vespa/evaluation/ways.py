@@ -116,7 +116,7 @@ def measure_ways(client: Client, judged: Judged, settings: EvaluationSettings, *
     metric, depth = (*settings.metrics, *STANDARD)[0], max(m.k for m in metrics)
     rerank = max(RERANK, depth) if settings.rerank is None else settings.rerank
     if rerank < depth:
-        raise UsageError(f"--compare ranks {depth} hits by MaxSim, as deep as the metrics: give --rerank {depth} or more")
+        raise UsageError(f"--compare ranks {depth} hits by MaxSim, the depth of the metrics; give --rerank {depth} or more")
     judged = with_vectors(client, judged)
     ways = ways_of(client.strategies)
     rankings: dict[str, Rankings] = {}
@@ -173,7 +173,7 @@ def with_vectors(client: Client, judged: Judged) -> Judged:
     """
     texts = [query.text for query in judged.queries]
     if not all(text.strip() for text in texts):
-        raise UsageError("--compare asks bm25 and dense too, which need queries as text")
+        raise UsageError("--compare also uses bm25 and dense, which need queries as text")
     rows = [query.vectors for query in judged.queries]
     if any(own is None for own in rows):
         rows = list(client.encoder.encode_queries(texts))

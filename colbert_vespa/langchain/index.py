@@ -81,7 +81,7 @@ class ColbertDocumentIndex(DocumentIndex):
         """Raises: ValueError without ids; LocalIndexError, VespaError."""
         _check_no_options(kwargs)
         if ids is None:
-            raise ValueError("delete needs ids: nothing is deleted without")
+            raise ValueError("delete needs ids; without ids nothing is deleted")
         outcome = self.store.delete(ids)
         _log_failures(outcome.failed)
         return DeleteResponse(
@@ -154,7 +154,7 @@ class ColbertDocumentIndex(DocumentIndex):
 def _check_no_options(options: Mapping[str, object]) -> None:
     """Raises: UsageError where a call has options that nothing here knows."""
     if options:
-        raise UsageError(f"unknown: {', '.join(options)}; an index takes documents or ids alone")
+        raise UsageError(f"unknown options: {', '.join(options)}; an index accepts only documents or ids")
 
 
 def _log_failures(failed: Mapping[str, str]) -> None:

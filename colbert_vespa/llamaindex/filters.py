@@ -49,10 +49,12 @@ def _one(part: MetadataFilter, schema: MetadataSchema) -> dict[str, Any]:
     if operator in _SAME:
         return {key: {_SAME[operator]: value}}
     if operator not in _OF_LISTS:
-        raise FilterError(f"filter {operator.value} on {key!r}: an index selects by values, not by parts of a text")
+        raise FilterError(
+            f"filter {operator.value} on {key!r}is not supported: an index selects by values, not by parts of a text"
+        )
     field = schema.fields.get(key)
     if field is not None and not field.many:
-        raise FilterError(f"filter {operator.value} on {key!r} needs a list field, it is {field.value}")
+        raise FilterError(f"filter {operator.value} on {key!r} needs a list field, but the field is {field.value}")
     if operator is FilterOperator.CONTAINS:
         return {key: {"$eq": value}}
     values = value if isinstance(value, list) else [value]

@@ -47,7 +47,7 @@ class ColbertReranker(BaseNodePostprocessor):
 
     def _begun(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
         if query_bundle is None:
-            raise UsageError("nodes are reranked for a query: give query_bundle or query_str")
+            raise UsageError("reranking needs a query; give query_bundle or query_str")
         name = self.client.model
         _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.k, model_name=name))
         return query_bundle.query_str

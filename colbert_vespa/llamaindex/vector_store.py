@@ -96,7 +96,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         documents = [document_of(node) for node in nodes]
         outcome = self._store.put([document for document in documents if not document.blank])
         for id_, why in outcome.failed.items():
-            raise self._store.refusal(f"node {id_!r} was not taken: {why}")
+            raise self._store.refusal(f"node {id_!r} was rejected: {why}")
         return list(outcome.succeeded)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -114,7 +114,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Those that are named and that the filters select. Raises: UsageError where neither is given."""
         if node_ids is None and filters is None:
-            raise UsageError("delete_nodes needs node_ids or filters: clear() deletes all nodes")
+            raise UsageError("delete_nodes needs node_ids or filters; clear() deletes all nodes")
         where = self._where(filters)
         if node_ids is None:
             self._store.delete_where(where)
@@ -197,7 +197,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
             return {"k": query.similarity_top_k, "candidates": self.candidates}
         if query.mode not in _CANDIDATES:
             known = ", ".join(mode.value for mode in _CANDIDATES)
-            raise UsageError(f"mode {query.mode.value} is of single vectors; this store has: default, {known}")
+            raise UsageError(f"mode {query.mode.value} needs single vectors; this store supports: default, {known}")
         candidates = _CANDIDATES[query.mode]
         if candidates == "bm25":
             return {"k": query.sparse_top_k or query.similarity_top_k, "candidates": candidates}
@@ -207,7 +207,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
 
 def _text(query: VectorStoreQuery) -> str:
     if not query.query_str:
-        raise UsageError("a query is a text: one vector (query_embedding) cannot be compared with those of the tokens")
+        raise UsageError("a query must be text: a single vector (query_embedding) cannot be compared with token vectors")
     return query.query_str
 
 

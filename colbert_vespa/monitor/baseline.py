@@ -62,7 +62,7 @@ def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Pr
     """queries: default, beginnings of the sample. Raises: UsageError where the index is empty; ColbertVespaError."""
     passages, texts = sample_of(client.address, http)
     if not texts:
-        raise UsageError(f"{client.address} is empty: there is nothing to measure")
+        raise UsageError(f"{client.address} is empty, so there is nothing to measure")
     asked = tuple(queries) or tuple(beginnings(texts))
     tokenizing, encoder = client.encoder.tokenizing, client.encoder
     rows = tokenizing.documents(texts)
@@ -97,17 +97,17 @@ def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> f
 def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:
     """A row for each kind of drift. What moved beyond its limit is a warning: whether it is bad only its owner knows."""
     if before.bundle != now.bundle:
-        says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}: make it anew"
+        says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}; make it again"
         return Section((CheckRow(AREA, "baseline", WRONG, says),))
     lengths, scores = _distance(before.lengths, now.lengths), _distance(before.scores, now.scores)
     more_unknown = now.unknown - before.unknown
     rows = [
         _row("lengths", lengths, limits.distance, f"tokens of a passage, median {_median(before.lengths):.0f}, now "
-             f"{_median(now.lengths):.0f}; distance {lengths:.2f}", "other documents come in, or they are cut otherwise"),
+             f"{_median(now.lengths):.0f}; distance {lengths:.2f}", "new documents differ, or are split differently"),
         _row("scores", scores, limits.distance, f"of a query row, median {_median(before.scores):.3f}, now "
              f"{_median(now.scores):.3f}; distance {scores:.2f}", "other documents, encoder, codec or effort"),
         _row("unknown tokens", more_unknown, limits.unknown, f"{before.unknown:.2%} of the passages' tokens, now "
-             f"{now.unknown:.2%}", "a language or notation that the model does not know"),
+             f"{now.unknown:.2%}", "a language or notation unknown to the model"),
         _passages_row(before.passages, now.passages, limits),
     ]  # fmt: skip
     samples = {"lengths": lengths, "scores": scores, "unknown_tokens": more_unknown}
@@ -115,7 +115,7 @@ def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:
         lost = before.nearness - now.nearness
         samples["centroids"] = lost
         says = f"mean similarity with the nearest {before.nearness:.3f}, now {now.nearness:.3f}"
-        rows.append(_row("centroids", lost, limits.centroids, says, "train a codebook on today's documents, and feed anew"))
+        rows.append(_row("centroids", lost, limits.centroids, says, "train a codebook on current documents, and feed again"))
     return Section(tuple(rows), tuple(Sample("drift_distance", value, {"of": name}) for name, value in samples.items()))
 
 
@@ -130,7 +130,10 @@ def _passages_row(before: int, now: int, limits: WarningLimits) -> CheckRow:
         return CheckRow(AREA, "passages", WARNING, f"{says}: lost, or deleted")
     if not now <= limits.grown * before:
         return CheckRow(
-            AREA, "passages", WARNING, f"{says}: codebook and effort were chosen for fewer; tune, and make a baseline"
+            AREA,
+            "passages",
+            WARNING,
+            f"{says}: codebook and effort were chosen for fewer documents; tune, and make a new baseline",
         )
     return CheckRow(AREA, "passages", OK, says)
 

@@ -76,12 +76,12 @@ def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates:
     Raises: UsageError without a query, or where one finds nothing; VespaError, IncompleteAnswer where the index is not well.
     """
     if not queries:
-        raise UsageError("no query: the index is empty, or --queries names a file without one")
+        raise UsageError("no query: the index is empty, or the file of --queries has none")
     found = []
     for query in queries:
         result = client.search(query, k, candidates=candidates).check_full()
         if not result.hits:
-            raise UsageError(f"{query!r} finds nothing: leave it out")
+            raise UsageError(f"{query!r} matches nothing; remove it")
         found.append(Canary(query, tuple((hit.passage_id, round(hit.score, 4)) for hit in result.hits)))
     return Canaries(client.bundle.sha256, candidates, k, TOLERANCE, tuple(found))
 
@@ -89,7 +89,7 @@ def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates:
 def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
     """timeout: seconds for each query. Raises: UsageError where the index cannot be asked so."""
     if client.bundle.sha256 != canaries.bundle:
-        says = f"made with bundle {canaries.bundle[:8]}, the index has {client.bundle.sha256[:8]}: make them anew"
+        says = f"made with bundle {canaries.bundle[:8]}, the index has {client.bundle.sha256[:8]}; make them again"
         broken = Sample("canaries", float(len(canaries.canaries)), {"outcome": "broken"})
         return Section((CheckRow(AREA, "bundle", WRONG, says),), (broken,))
     rows, outcomes, seconds = [], Counter({"kept": 0, "broken": 0, "silent": 0}), []
@@ -109,7 +109,7 @@ def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
             rows.append(CheckRow(AREA, name, WRONG, why))
     whole = OK if outcomes["kept"] == len(canaries.canaries) else WRONG
     p50, most = (percentile(seconds, 0.5), max(seconds)) if seconds else (0.0, 0.0)
-    says = f"{outcomes['kept']} of {len(canaries.canaries)} answer as they did"
+    says = f"{outcomes['kept']} of {len(canaries.canaries)} answer as before"
     says += f"; p50 {1000 * p50:.0f} ms, slowest {1000 * most:.0f} ms" if seconds else ""
     samples = [Sample("canaries", float(count), {"outcome": outcome}) for outcome, count in outcomes.items()]
     samples += [Sample("canary_latency_seconds", value, {"quantile": q}) for q, value in (("0.5", p50), ("1", most))]
@@ -130,7 +130,7 @@ def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:
     floor = _floor(result.hits, len(canary.expected))
     lost = [(id_, was) for id_, was in canary.expected if id_ not in scores and not was <= floor + tolerance]
     if lost:
-        return f"{lost[0][0]} is not found any more{_more(lost)}: deleted, on a lost node, or missed by the candidates"
+        return f"{lost[0][0]} is no longer found{_more(lost)}: deleted, on a lost node, or missed by the candidates"
     return ""
 
 

@@ -46,7 +46,7 @@ class Watched:
         """Raises: UsageError on an address that is none, or credentials that cannot be used for one."""
         if self.folder is not None:
             if self.config:
-                raise UsageError("--config is of Vespa: a local index has no config server")
+                raise UsageError("--config applies to Vespa; a local index has no config server")
             return
         for parsed in (parse_address(self.url), *(parse_address(url, "--config") for url in self.config)):
             token_header(parsed)
@@ -182,4 +182,4 @@ def guarded(area: str, look: Callable[[], Section]) -> Section:
     except ColbertVespaError as error:
         return Section((CheckRow(area, "all", UNKNOWN, str(error)),))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Section((CheckRow(area, "all", UNKNOWN, f"an answer that is not as Vespa's are: {error!r}"),))
+        return Section((CheckRow(area, "all", UNKNOWN, f"an answer that is not Vespa's: {error!r}"),))

@@ -25,7 +25,7 @@ STATES = {"up": OK, "initializing": WARNING, "retired": WARNING, "maintenance": 
 def look_at_content(http: HttpClient, config_urls: Sequence[str], services: Sequence[Service]) -> Section:
     """Cluster controllers run beside the config servers; only one of them answers. Raises: UsageError."""
     ports = sorted({service.port for service in services if service.type == CONTROLLER})
-    said = [] if ports else ["no config server says where it is"]
+    said = [] if ports else ["no config server reports where it is"]
     for url in config_urls:
         for port in ports:
             place = str(httpx.URL(url).copy_with(port=port, path="/")).rstrip("/")

@@ -43,7 +43,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     """`PORT`, heard on this machine alone, or `HOST:PORT`. Raises: UsageError."""
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > LAST_PORT:
-        raise UsageError(f"--prometheus must be PORT or HOST:PORT, as 9108 or 0.0.0.0:9108, got {text!r}")
+        raise UsageError(f"--prometheus must be PORT or HOST:PORT, such as 9108 or 0.0.0.0:9108, got {text!r}")
     return host.strip("[]") or LOCAL, int(port)
 
 
@@ -56,7 +56,7 @@ def serving(listen: tuple[str, int]) -> Iterator[tuple[Exporter, str]]:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise UsageError(f"--prometheus {host}:{port} cannot be listened on: {error.strerror or error}") from None
+        raise UsageError(f"--prometheus {host}:{port} is not available: {error.strerror or error}") from None
     try:
         yield exporter, f"http://{host}:{server.server_port}/metrics"
     finally:

@@ -83,7 +83,9 @@ class HttpClient:
                     if self._clock() > until:
                         raise VespaTimeout(f"{url} did not answer in {limit:g} s")
                     if len(read) > MOST_BYTES:
-                        raise VespaRefused(f"{url} answered more than {MOST_BYTES >> 20} MiB: is that a Vespa endpoint?")
+                        raise VespaRefused(
+                            f"{url} returned more than {MOST_BYTES >> 20} MiB; check that it is a Vespa endpoint"
+                        )
             finally:
                 response.close()
         headers = {"Content-Type": response.headers.get("Content-Type", "")}

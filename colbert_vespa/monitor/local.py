@@ -29,7 +29,7 @@ def look_at_files(path: Path) -> Section:
         with open_index(path) as index:
             index.verify()
     except ColbertVespaError as error:
-        return Section((CheckRow(AREA, "files", WRONG, f"{error}: restore a backup, or roll back to a version that is whole"),))
+        return Section((CheckRow(AREA, "files", WRONG, f"{error}; restore a backup, or roll back to an intact version"),))
     return Section((CheckRow(AREA, "files", OK, "every checksum is right"),))
 
 

@@ -135,11 +135,11 @@ def _told(figures: Figures) -> CheckRow:
 def _room(name: str, figures: Figures, limits: WarningLimits) -> CheckRow:
     used, limit = figures.used[name], figures.limits.get(name)
     if not used:
-        return CheckRow("room", name, UNKNOWN, "no content node says how much it uses")
+        return CheckRow("room", name, UNKNOWN, "no content node reports its use")
     host, most = _worst(used)
     says = f"{most:.0%} used on {host}"
     if limit is None:
-        return CheckRow("room", name, UNKNOWN, f"{says}; the cluster controller does not say where feeding stops")
+        return CheckRow("room", name, UNKNOWN, f"{says}; the cluster controller does not report where feeding stops")
     says += f", feeding stops at {limit:.0%}"
     if not most < limit:
         return CheckRow("room", name, WRONG, says)
@@ -153,7 +153,7 @@ def _blocked(figures: Figures) -> bool:
 
 def _feeding(figures: Figures) -> CheckRow:
     if not figures.used and not figures.limits:
-        return CheckRow("room", "feeding", UNKNOWN, "no content node and no cluster controller tells")
+        return CheckRow("room", "feeding", UNKNOWN, "no content node or cluster controller reports it")
     if not _blocked(figures):
         return CheckRow("room", "feeding", OK, "open")
     where = f"content nodes above a limit: {figures.above_limit:.0f}" if figures.above_limit else ", ".join(figures.blocked_on)
@@ -165,7 +165,7 @@ def _feeding(figures: Figures) -> CheckRow:
 def _queries(figures: Figures, limits: WarningLimits) -> Iterator[CheckRow]:
     rate = sum(figures.queries.values())
     if not figures.queries:
-        yield CheckRow("queries", "rate", UNKNOWN, "no container tells")
+        yield CheckRow("queries", "rate", UNKNOWN, "no container reports it")
         return
     yield CheckRow("queries", "rate", OK, f"{rate:.2g} a second" if rate else "none in the last minute")
     slow = figures.latency_s["0.99"]

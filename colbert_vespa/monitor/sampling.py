@@ -64,7 +64,7 @@ def _texts(document: dict[str, Any], url: str) -> list[str]:
     """In layout `chunks` a document's text is the list of its passages."""
     fields = document.get("fields")
     if not isinstance(fields, dict):
-        raise VespaRefused(f"{url} visits documents without fields: is that a Vespa endpoint?")
+        raise VespaRefused(f"{url} returns documents without fields; check that it is a Vespa endpoint")
     text = fields.get("text", "")
     return [passage_text(str(fields.get("title", "")), part) for part in (text if isinstance(text, list) else [text])]
 

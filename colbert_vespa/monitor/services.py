@@ -51,14 +51,14 @@ def look_at_services(http: HttpClient, config_urls: Sequence[str]) -> tuple[Sect
         rows.append(row)
         serving = serving or (url if row.state == OK else "")
     if not serving:
-        rows.append(CheckRow(AREA, "hosts", UNKNOWN, "no config server answers, and only they know all services"))
+        rows.append(CheckRow(AREA, "hosts", UNKNOWN, "no config server answers, and only they list all services"))
         return Section(tuple(rows)), ()
     patience = max(1, int(http.timeout * 2 // 3))  # of the config server for each service; then it answers us
     try:
         answer = http.json(serving, CONVERGE_PATH, parameters={"timeout": str(patience)}, timeout=http.timeout * 2)
     except VespaRefused as error:
         missing = error.status == NO_SUCH_PATH
-        says = "nothing is deployed there: colbert-vespa deploy APP" if missing else str(error)
+        says = "nothing is deployed there; run colbert-vespa deploy APP" if missing else str(error)
         return Section((*rows, CheckRow(AREA, "hosts", WRONG if missing else UNKNOWN, says))), ()
     except VespaError as error:
         return Section((*rows, CheckRow(AREA, "hosts", UNKNOWN, str(error)))), ()
@@ -123,7 +123,7 @@ def service_rows(services: Sequence[Service], wanted: int) -> Section:
 def _host(host: str, services: Sequence[Service], wanted: int) -> CheckRow:
     down = [service for service in services if not service.up]
     if len(down) == len(services) and not any(service.answers for service in down):
-        return CheckRow(AREA, host, WRONG, f"none of its {len(services)} services answers: the host is down or cut off")
+        return CheckRow(AREA, host, WRONG, f"none of its {len(services)} services answers: the host is down or unreachable")
     if down:
         said = ", ".join(_unwell(service) for service in down)
         others = f"{len(services) - len(down)} other services of the host are up"

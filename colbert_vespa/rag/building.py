@@ -65,7 +65,7 @@ def build_index(
     Raises: ArgumentError, LocalIndexError, MetadataError, CollectionError.
     """
     if is_colbert_ai(path) and overwrite != "reuse":
-        raise LocalIndexError(f"{path} was written by RAGatouille and is not replaced: give another index_name, or remove it")
+        raise LocalIndexError(f"{path} was written by RAGatouille and is not replaced; choose another index_name, or remove it")
     if overwrite == "reuse" and is_there(path):
         if not is_colbert_ai(path):  # such an index is imported when it is searched
             open_index(path)
@@ -76,13 +76,13 @@ def build_index(
         _fed(documents, str(path), bundle, resume=True, device=device)
         return
     if overwrite in (False, "reuse") and is_there(path):
-        raise LocalIndexError(f"{path} exists: give another index_name, or overwrite_index=True to replace it")
+        raise LocalIndexError(f"{path} exists; choose another index_name, or use overwrite_index=True to replace it")
     check_replaceable(path)
     try:
         with replace_folder(path, owned=is_index_folder) as staging:
             _fed(documents, str(staging), bundle, device=device)
     except OSError as error:
-        raise LocalIndexError(f"{path} cannot be made: {error}") from None
+        raise LocalIndexError(f"cannot create {path}: {error}") from None
     register_bundle(open_index(path).bundle)  # the feed registered it where it was built
 
 

@@ -95,5 +95,5 @@ def checked_count(k: int) -> int:
 def checked_name(name: str) -> str:
     """Raises: ArgumentError unless it is the name of a folder in the folder of indexes."""
     if not isinstance(name, str) or not name or name.startswith(".") or any(sign in name for sign in "/\\\0#"):
-        raise ArgumentError(f"index_name {name!r} is no name: it has no / \\ # and does not begin with a dot")
+        raise ArgumentError(f"index_name {name!r} is not valid; it must not contain / \\ # or start with a dot")
     return name

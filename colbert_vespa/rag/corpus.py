@@ -81,7 +81,9 @@ class CorpusProcessor:
 def _split(documents: Sequence[str], document_ids: Sequence[str], chunk_size: int, counting: Counting) -> list[Piece]:
     tokens = chunk_size - len(counting.documents([""])[0].ids)
     if tokens < LEAST_TOKENS:
-        raise ArgumentError(f"passages of {chunk_size} tokens leave {tokens} for the text: {LEAST_TOKENS} are the least")
+        raise ArgumentError(
+            f"passages of {chunk_size} tokens leave {tokens} for the text, but at least {LEAST_TOKENS} are needed"
+        )
     splitting = Splitting("sentences", tokens, min(tokens // 4, MOST_OVERLAP))
     pieces: list[Piece] = []
     cuts = cut_documents([("", text) for text in documents], splitting, counting)
@@ -119,5 +121,5 @@ def _checked(made: Any, ids: list[str]) -> list[Piece]:
         if not isinstance(item, dict) or not isinstance(item.get("content"), str):
             raise ArgumentError(f"a passage is a dict of document_id and content, got {str(item)[:60]!r}")
         if item.get("document_id") not in known:
-            raise ArgumentError(f"a passage has the document_id {item.get('document_id')!r}, which no document has")
+            raise ArgumentError(f"a passage has the document_id {item.get('document_id')!r}, which does not exist")
     return [{"document_id": item["document_id"], "content": item["content"]} for item in found]

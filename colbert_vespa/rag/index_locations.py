@@ -66,7 +66,7 @@ class IndexLocation:
         if is_index(imported):
             return str(imported)
         if not is_colbert_ai(path):
-            raise LocalIndexError(f"no index {name!r} in {self.root}; there are: {', '.join(self._names()) or 'none'}")
+            raise LocalIndexError(f"no index {name!r} in {self.root}; existing: {', '.join(self._names()) or 'none'}")
         say(f"importing {path} into {imported}")
         import_index(path, imported, bundle=_bundle_for(path, bundle, say))
         return str(imported)
@@ -85,7 +85,7 @@ def is_index(path: Path) -> bool:
 def check_replaceable(path: Path) -> None:
     """Raises: LocalIndexError where there is something at `path` that is not an index of ours, or has other files in it."""
     if is_there(path) and not (path.is_dir() and is_index_folder(path)):
-        raise LocalIndexError(f"{path} exists and is not an index of ours, so it is not replaced: give another index_name")
+        raise LocalIndexError(f"{path} exists and is not an index of ours, so it is not replaced; choose another index_name")
 
 
 def listed_versions(address: str) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def _bundle_for(path: Path, bundle: Bundle | None, say: Callable[[str], None]) -
     if bundle is None:
         checkpoint = known.get("checkpoint")
         if not isinstance(checkpoint, str) or not checkpoint:
-            raise LocalIndexError(f"{path} does not name the checkpoint it was made with: give from_index(..., checkpoint=)")
+            raise LocalIndexError(f"{path} does not record its checkpoint; give from_index(..., checkpoint=)")
         bundle = bundle_of(checkpoint, say)
     length = known.get("doc_maxlen")
     return with_document_length(bundle, length) if type(length) is int and length > 0 else bundle

@@ -113,7 +113,7 @@ class RAGPretrainedModel:
         place = locate(index_path, "index_path")
         if isinstance(place, VespaUrl):
             if version is not None:
-                raise UsageError("versions are of local indexes: Vespa has none")
+                raise UsageError("only local indexes have versions, not Vespa")
             with Client(index_path) as client:
                 bundle = client.bundle
             return cls(bundle, IndexLocation(place), name=place.index, default_name=place.index, verbose=verbose, device=on)
@@ -162,7 +162,7 @@ class RAGPretrainedModel:
         if remote:
             bundle = self._bundle
             if overwrite_index is False:
-                raise ArgumentError(f"{address} exists: overwrite_index=True puts documents into it, and removes none")
+                raise ArgumentError(f"{address} exists; overwrite_index=True adds documents to it, and removes none")
         documents = made_documents(
             collection, document_ids, document_metadatas, splitter=document_splitter_fn if split_documents else None,
             preprocessing=preprocessing_fn, bundle=bundle, length=min(length, bundle.manifest.document.length),
@@ -203,8 +203,8 @@ class RAGPretrainedModel:
         )  # fmt: skip
         summary = add_documents(address, documents, bundle, remote=self._location.remote, device=self._device)
         self._remember(index_name)
-        blank = f"; {summary.skipped_blank} are blank and not in it" if summary.skipped_blank else ""
-        self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there as they are{blank}")
+        blank = f"; {summary.skipped_blank} are blank and were skipped" if summary.skipped_blank else ""
+        self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there already{blank}")
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
         """Deletes these documents; unknown ids change nothing. The next search does not find them.
@@ -213,7 +213,7 @@ class RAGPretrainedModel:
         """
         address = self._address(index_name)
         summary = delete_documents(address, listed(document_ids), self._bundle if self._location.remote else None)
-        absent = f"; {summary.absent} were not there" if summary.absent else ""
+        absent = f"; {summary.absent} did not exist" if summary.absent else ""
         self._say(f"deleted {summary.acknowledged} documents from {address}{absent}")
         self._remember(index_name)
 
@@ -307,7 +307,7 @@ class RAGPretrainedModel:
         """
         kept = self._encoded
         if kept is None:
-            raise UsageError("no documents are encoded: call encode(documents) first")
+            raise UsageError("no documents are encoded; call encode(documents) first")
         queries = checked_texts([query] if isinstance(query, str) else query, "query")
         if any(not text.strip() for text in queries):
             raise UsageError("the query is blank")
@@ -331,7 +331,7 @@ class RAGPretrainedModel:
         Raises: UsageError without an index or on Vespa, LocalIndexError.
         """
         if self._location.remote:
-            raise UsageError("versions are of local indexes: Vespa has none")
+            raise UsageError("only local indexes have versions, not Vespa")
         found = listed_versions(self._opened(self._named(index_name, None)[0]))
         self._remember(index_name)
         return found
@@ -368,11 +368,11 @@ class RAGPretrainedModel:
         """The indexes that a call means. '' is the first index of an application."""
         if names is not None:
             if name is not None or isinstance(names, str) or not names:
-                raise UsageError("index_names is a list of at least one name, instead of index_name")
+                raise UsageError("index_names must be a list of at least one name, instead of index_name")
             return tuple(names)
         chosen = self._name if name is None else name
         if chosen is None:
-            raise UsageError("there is no index yet: build one with index(), name one with index_name=, or use from_index()")
+            raise UsageError("there is no index yet; build one with index(), choose one with index_name=, or use from_index()")
         return (chosen,)
 
     def _remember(self, name: str | None) -> None:
@@ -390,16 +390,14 @@ class RAGPretrainedModel:
 
     def _check_writable(self, name: str) -> None:
         if self._version is not None and self._version[0] == name:
-            raise UsageError(
-                f"{name} was opened at version {self._version[1]}, for reading: open it without a version to write"
-            )
+            raise UsageError(f"{name} was opened at version {self._version[1]}, read-only; open it without a version to write")
 
     def _client(self, names: tuple[str, ...]) -> Client:
         if names not in self._clients:
             version = None
             if self._version is not None and self._version[0] in names:
                 if len(names) > 1:
-                    raise UsageError(f"{self._version[0]} was opened at version {self._version[1]}: search it alone")
+                    raise UsageError(f"{self._version[0]} was opened at version {self._version[1]}; search it separately")
                 version = self._version[1]
             addresses = [self._opened(name) for name in names]
             bundle = self._bundle if self._location.remote else None

@@ -59,7 +59,7 @@ def encode(
     workers, columns = workers or Workers(), columns or ColumnMapping()
     check_columns(columns)
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} unknown; known: {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}")
     opened = opened_bundle(bundle)
     arguments = {
         "bundle": ship(opened), "encoder": workers.encoder(opened), "splitting": splitting or Splitting(), "columns": columns,
@@ -84,7 +84,7 @@ class EncodingWorker:
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """The rows in parts of bounded size. Raises: CollectionError where the dataset has other columns than it should."""
         if taken := {VECTORS, ENCODED, self._columns.vectors} & set(table.column_names):
-            raise CollectionError(f"the dataset has a column {min(taken)!r} already: drop it, or feed the dataset as it is")
+            raise CollectionError(f"the dataset already has a column {min(taken)!r}; drop it, or feed the dataset unchanged")
         rows = documents_of(table, self._columns, texts=True)
         done = 0
         for part in batched(rows, _characters):

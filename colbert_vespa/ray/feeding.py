@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterFeed", "FeedingWorker", "feed"]
 
-MISSING = "feed the dataset again: only what is missing is sent"
+MISSING = "feed the dataset again; only what is missing is sent"
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ class Workers:
             if not 0 <= number < math.inf:
                 raise UsageError(f"workers: {name} must be a number of at least 0, got {number!r}")
         if not self.cpus and not self.gpus:
-            raise UsageError("workers: one that has neither CPUs nor GPUs would be started without limit: give it cpus")
+            raise UsageError("workers: a worker with neither CPUs nor GPUs would be started without limit; set cpus")
         if Device.of(self.device or CPU_NAME) == AUTO:
-            raise UsageError("workers: device auto may be another one on each machine: name cpu, cuda or another")
+            raise UsageError("workers: device auto may differ on each machine; choose cpu, cuda or another")
 
     def encoder(self, bundle: Bundle) -> dict[str, Any]:
         """Arguments of every worker's encoder. Raises: BundleError where the bundle has no model, or none of that precision."""

@@ -41,7 +41,7 @@ class BadRow:
 def check_columns(columns: ColumnMapping) -> None:
     """Raises: UsageError where ids are asked of the places of rows."""
     if columns.id == ROW:
-        raise UsageError(f"rows of a dataset have no place: name a column of ids instead of {ROW!r}")
+        raise UsageError(f"rows of a dataset have no place; choose a column of ids instead of {ROW!r}")
 
 
 def documents_of(table: pa.Table, columns: ColumnMapping, *, texts: bool) -> list[Document | BadRow]:
@@ -118,7 +118,7 @@ def known_passages(table: pa.Table, rows: Sequence[Document | BadRow], bundle: B
     if ENCODED not in names:
         return None
     if VECTORS not in names:
-        raise CollectionError(f"the dataset has the column {ENCODED!r} and no {VECTORS!r}: keep both, or drop both")
+        raise CollectionError(f"the dataset has the column {ENCODED!r} but no {VECTORS!r}; keep both, or drop both")
     records = [record for _, record in read_table(table.select([VECTORS, ENCODED]), WHERE, SourceLimits())]
     known: dict[tuple[str, str], EncodedPassages] = {}
     made: set[str] = set()
@@ -127,14 +127,12 @@ def known_passages(table: pa.Table, rows: Sequence[Document | BadRow], bundle: B
             continue
         encoded = record.get(ENCODED) if isinstance(record, Mapping) else None
         if not isinstance(record, Mapping) or not isinstance(encoded, Mapping) or encoded.keys() != _members():
-            raise CollectionError(
-                f"columns {VECTORS!r} and {ENCODED!r} are not as encode() made them: encode the dataset again"
-            )
+            raise CollectionError(f"columns {VECTORS!r} and {ENCODED!r} were not made by encode(); encode the dataset again")
         made.add(str(encoded["by"]))
         known[document.title, document.text] = _passages(encoded, record[VECTORS], document, bundle.document_rows)
     if len(made) > 1 or any(bundle.sha256 not in by for by in made):
         raise CollectionError(
-            f"the dataset was not encoded with {bundle.path}, or in several ways: encode it again, or feed it bare"
+            f"the dataset was not encoded with {bundle.path}, or in several ways; encode it again, or feed it without vectors"
         )
     return KnownPassages(made.pop() if made else "", known)
 
@@ -154,7 +152,7 @@ def _passages(encoded: Mapping[str, Any], given: Any, document: Document, rules:
     ids = tuple(None if ids is None else np.asarray(ids, np.int32) for ids in encoded["token_ids"])
     fit = len(ranges) == len(vectors) == len(ids) and all(0 <= start <= end <= len(document.text) for start, end in ranges)
     if not fit or any(own is not None and len(own) != len(rows) for own, rows in zip(ids, vectors, strict=True)):
-        return failed("its text, vectors and passages do not fit together: encode it again")
+        return failed("its text, vectors and passages do not match; encode it again")
     return EncodedPassages(encoded["title"], ranges, vectors, ids, encoded["truncated"])
 
 

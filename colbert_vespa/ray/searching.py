@@ -62,7 +62,7 @@ def search(
     ray_data()
     workers, options = workers or Workers(), options or SearchOptions()
     if options.explain:
-        raise UsageError("a dataset has no column for explanations: leave explain out")
+        raise UsageError("a dataset has no column for explanations; omit explain")
     opened = None if bundle is None else opened_bundle(bundle)
     arguments = {
         "address": [place if isinstance(place, str) else place.absolute() for place in addresses_of(address)],

@@ -34,11 +34,9 @@ class ShippedBundle:
             with contextlib.suppress(UsageError), replace_folder(copy, owned=self._is_old) as staging:
                 self._write(staging)
         except OSError as error:
-            raise BundleError(f"the bundle cannot be copied to {copy}: {error}") from None
+            raise BundleError(f"cannot copy the bundle to {copy}: {error}") from None
         if (bundle := self._at(copy)) is None:  # of another worker on this machine, where that was first
-            raise BundleError(
-                f"the bundle that came to {copy} is damaged: its checksum is not {self.sha256[:12]}; run it again"
-            )
+            raise BundleError(f"the bundle copied to {copy} is damaged: its checksum is not {self.sha256[:12]}; run it again")
         return bundle
 
     def _at(self, place: Path) -> Bundle | None:

@@ -46,7 +46,7 @@ class Catalog:
             index = core.indexes[known]
             name = given.name or index.name
             if name in self.indexes:
-                raise UsageError(f"two indexes would be served as {name!r}: write NAME={given.address}")
+                raise UsageError(f"two indexes would be served as {name!r}; write NAME={given.address}")
             self.indexes[name] = ServedIndex(name, known, given.address)
             hidden |= dict.fromkeys(_spellings(index, given.address), name)
         self._hidden = sorted(hidden.items(), key=lambda item: -len(item[0]))
@@ -64,14 +64,14 @@ class Catalog:
             raise UsageError("name each index once")
         for name in wanted:
             if name not in visible:
-                raise Refusal(404, f"there is no index {name[:100]!r}; there are: {', '.join(visible) or 'none'}")
+                raise Refusal(404, f"there is no index {name[:100]!r}; known: {', '.join(visible) or 'none'}")
         return [visible[name] for name in wanted]
 
     def only(self, access: Access, name: str | None) -> ServedIndex:
         """Raises: Refusal; UsageError where several are served and none is named."""
         chosen = self.chosen(access, name)
         if len(chosen) > 1:
-            raise UsageError(f"name one index: {', '.join(index.name for index in chosen)}")
+            raise UsageError(f"choose one index: {', '.join(index.name for index in chosen)}")
         return chosen[0]
 
     def fitting(

@@ -38,10 +38,10 @@ class OpenDoor(Door):
     def admitted(self, request: HTTPConnection, role: str) -> Access:
         host = request.headers.get("host", "")
         if not is_loopback(_name(host)):  # a name elsewhere that has been made to mean this machine
-            raise Refusal(421, "without keys the server answers to names of this machine alone, as localhost")
+            raise Refusal(421, "without keys the server answers only to local names such as localhost")
         origin = request.headers.get("origin")
         if origin is not None and origin not in self._origins and urlsplit(origin).netloc != host:
-            raise Refusal(403, "pages of another origin may not ask this server; --cors names those that may")
+            raise Refusal(403, "pages of other origins may not use this server; allow one with --cors")
         return EVERYTHING
 
 
@@ -68,7 +68,7 @@ class KeyedDoor(Door):
         except (OSError, UsageError) as error:
             if self._seen is None:
                 raise UsageError(f"keys {self._file.path}: {getattr(error, 'strerror', None) or error}") from None
-            LOG.error("the file of keys cannot be read; the keys read before count", extra={"error": type(error).__name__})
+            LOG.error("the file of keys cannot be read; the keys read before stay valid", extra={"error": type(error).__name__})
             return
         changed = {id_ for id_, key in keys.items() if self._keys.get(id_) != key}
         self._buckets = {id_: bucket for id_, bucket in self._buckets.items() if id_ in keys and id_ not in changed}
@@ -80,15 +80,15 @@ class KeyedDoor(Door):
         token = token.strip()
         key = self._keys.get(key_id(token))
         if scheme.lower() != "bearer" or not same_key(token, key) or key is None:
-            raise Refusal(401, "give a key, as the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+            raise Refusal(401, "send a key in the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         request.scope.setdefault("state", {})["key"] = key.id
         if key.rate is not None:
             bucket = self._buckets.setdefault(key.id, TokenBucket(key.rate, self._clock))
             if seconds := bucket.taken():
-                raise Refusal(429, f"this key may ask {key.rate:g} times a second", {"Retry-After": str(seconds)})
+                raise Refusal(429, f"this key is limited to {key.rate:g} requests per second", {"Retry-After": str(seconds)})
         access = Access(key.id, key.role, None if key.indexes is None else frozenset(key.indexes), key.where)
         if not access.may(role):
-            raise Refusal(403, f"this takes a key of role {role}, and this one has role {key.role}")
+            raise Refusal(403, f"this needs a key of role {role}, but this one has role {key.role}")
         return access
 
 

@@ -86,7 +86,7 @@ class Engine:
         )  # fmt: skip
         for index in self.core.indexes.values():
             if isinstance(index, ServerIndex):
-                raise UsageError(f"{index.server.url} is a server itself: give the address of its index, or of Vespa")
+                raise UsageError(f"{index.server.url} is itself a server; give the address of its index, or of Vespa")
         rerank_with = self.settings.rerank_with
         on = CPU if Device.of(device) == AUTO_DEVICE else device
         self.cross_encoder = None if rerank_with is None else CrossEncoder(rerank_with, device=on)

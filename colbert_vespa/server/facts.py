@@ -116,10 +116,10 @@ async def index_values(
         type_ = index.schema.fields.get(field)
         if type_ is None:
             raise UsageError(
-                f"field {field[:100]!r} unknown; the fields of this index: {', '.join(index.schema.fields) or 'none'}"
+                f"field {field[:100]!r} is unknown; the fields of this index: {', '.join(index.schema.fields) or 'none'}"
             )
         if type_ is FieldType.POSITION:
-            raise UsageError(f"field {field!r} holds positions, which have no values to choose from")
+            raise UsageError(f"field {field!r} contains positions, which have no values to choose from")
         where = parse_where(access.where, index.schema)
         if isinstance(index, VespaIndex):
             counts = await engine.run(_vespa_values(index, field, where, limit, opened.until), opened.until)

@@ -91,7 +91,7 @@ class _Watched:
         if self.read > self._guard.max_body:
             raise HTTPException(413, f"the body has more than {self._guard.max_body:,} bytes")
         if self._guard.held > self._guard.max_held:
-            raise HTTPException(429, "the server is busy with large bodies: try again later", {"Retry-After": "1"})
+            raise HTTPException(429, "the server is busy with large bodies; try again later", {"Retry-After": "1"})
         return message
 
     async def _answer(self, message: Message) -> None:

@@ -53,7 +53,7 @@ class CallerKey:
         if self.role not in ROLES:
             raise UsageError(f"role {self.role!r} is unknown; known: {', '.join(ROLES)}")
         if self.rate is not None and not 0 < self.rate <= 1e6:
-            raise UsageError(f"rate must be above 0 requests a second, at most a million, got {self.rate:g}")
+            raise UsageError(f"rate must be above 0 and at most a million requests per second, got {self.rate:g}")
         if self.indexes is not None and not all(self.indexes):
             raise UsageError("the name of an index cannot be empty")
 
@@ -86,7 +86,7 @@ class KeyFile:
             raise UsageError(f"keys {self.path}: not a file of keys ({error})") from None
         found = read(_Keys, data, UsageError, f"keys {self.path}: ")
         if found.format != FORMAT:
-            raise UsageError(f"keys {self.path}: not a file of keys: make one with `colbert-vespa serve keys make`")
+            raise UsageError(f"keys {self.path}: not a file of keys; create one with `colbert-vespa serve keys make`")
         for key in found.keys:
             key.check()
         return found.keys

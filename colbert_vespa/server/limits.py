@@ -13,7 +13,7 @@ from colbert_vespa.server.errors import Refusal
 __all__ = ["LATE", "Gate", "within"]
 
 T = TypeVar("T")
-LATE = "the time for the request was up: raise timeout, or ask for less"
+LATE = "the request timed out; raise timeout, or request less"
 GRACE_S = 0.3  # what Vespa's own answer to a deadline may take to come, which says more than ours
 
 
@@ -43,7 +43,7 @@ class Gate:
 
     async def _turn(self, left: float) -> None:
         if len(self._queue) >= self._most:
-            raise Refusal(429, "the server is busy: try again later", {"Retry-After": "1"})
+            raise Refusal(429, "the server is busy; try again later", {"Retry-After": "1"})
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         self._queue.append(turn)

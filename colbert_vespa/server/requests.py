@@ -57,12 +57,12 @@ def strict_json(body: bytes) -> Any:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     whole = dict(pairs)
     if len(whole) < len(pairs):
-        raise json.JSONDecodeError("a key stands twice in one object", "", 0)
+        raise json.JSONDecodeError("a key occurs twice in one object", "", 0)
     return whole
 
 
 def _not_a_number(name: str) -> object:
-    raise json.JSONDecodeError(f"{name} is not a number of JSON", "", 0)
+    raise json.JSONDecodeError(f"{name} is not a JSON number", "", 0)
 
 
 class StrictRoute(APIRoute):
@@ -152,7 +152,7 @@ def check_sizes(engine: Engine, *, texts: tuple[object, ...] = (), many: int = 0
     """counts: hits or candidates asked for. Raises: UsageError past a limit of the server."""
     limits = engine.settings
     if many > limits.max_batch:
-        raise UsageError(f"at most {limits.max_batch} at once, got {many}: send several requests")
+        raise UsageError(f"at most {limits.max_batch} at once, got {many}; send several requests")
     for given in texts:
         text = given.text if isinstance(given, QueryVectors) else given
         if isinstance(text, str) and len(text) > limits.max_text:

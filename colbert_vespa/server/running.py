@@ -36,7 +36,7 @@ class Listen:
     def __post_init__(self) -> None:
         """Raises: UsageError."""
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise UsageError("--tls-cert and --tls-key belong together: give both, or neither")
+            raise UsageError("--tls-cert and --tls-key belong together; give both, or neither")
         for path in (self.tls_cert, self.tls_key):
             if path is not None and not path.is_file():
                 raise UsageError(f"{path} is not a file")
@@ -57,8 +57,8 @@ def check_loopback(host: str) -> None:
     """Raises: UsageError where others than this machine could come without a key."""
     if not is_loopback(host):
         raise UsageError(
-            f"--host {host} lets other machines in, and there are no keys: make one with `colbert-vespa serve keys make` "
-            "and name its file with --keys, or listen on 127.0.0.1"
+            f"--host {host} admits other machines, but there are no keys; create one with `colbert-vespa serve keys "
+            f"make` and give its file with --keys, or listen on 127.0.0.1"
         )
 
 
@@ -74,7 +74,7 @@ def listening(listen: Listen) -> socket.socket:
             opened.pop_all()
         return on
     except OSError as error:
-        raise UsageError(f"{listen.host}:{listen.port} cannot be listened on: {error.strerror or error}") from None
+        raise UsageError(f"{listen.host}:{listen.port} is not available: {error.strerror or error}") from None
 
 
 class _Server(uvicorn.Server):

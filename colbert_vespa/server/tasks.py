@@ -53,7 +53,7 @@ class Tasks:
         """The task's id. work: notes each outcome, and says what kept it from going on, or ''. Raises: Refusal where too many
         are running."""
         if len(self._running) >= MOST_RUNNING:
-            raise Refusal(429, "too many tasks are running: try again later", {"Retry-After": "5"})
+            raise Refusal(429, "too many tasks are running; try again later", {"Retry-After": "5"})
         id_, progress = uuid.uuid4().hex, _Progress(access.key, documents)
         self._tasks[id_] = progress
         for old in [name for name, task in self._tasks.items() if task.state != "running"][:-KEPT]:

@@ -22,7 +22,7 @@ from late_interaction.metadata import MetadataSchema
 __all__ = ["Fate", "Writing"]
 
 MOST_WAITING = 64  # calls that wait for the writer of one index
-LATE_WRITE = "the time for the request was up: ask whether it was written, or send it again, which changes nothing more"
+LATE_WRITE = "the request timed out; check whether it was written, or send it again, which is safe"
 PATIENCE_S = 3600.0  # of what a feed asks before it writes
 
 
@@ -70,7 +70,7 @@ class Writing:
             self._queues[served.name] = Gathering(lambda jobs: self._work(served.name, jobs), MOST_WAITING)
         queue = self._queues[served.name]
         if queue.waiting >= MOST_WAITING:
-            raise Refusal(429, f"index {served.name!r} is being written: try again later", {"Retry-After": "1"})
+            raise Refusal(429, f"index {served.name!r} is being written; try again later", {"Retry-After": "1"})
         done = await (queue(job) if patience is None else within(patience, queue(job), LATE_WRITE))
         if isinstance(done, ColbertVespaError):
             raise done

@@ -50,7 +50,7 @@ def adapt(
     else:
         given, default = synthetic_examples(whole), DISTILLED if teacher is not None else DOMAIN
     if not given:
-        raise UsageError("no queries can be made from these documents, they are too short: give examples")
+        raise UsageError("no queries can be made from these documents because they are too short; give examples")
     return train(
         model, TrainingData(given, texts), output, settings or default, hold_out=hold_out, teacher=teacher,
         teacher_name=teacher_name, bundle=bundle, resume=resume, progress=progress,
@@ -80,7 +80,7 @@ def distill(
         raise UsageError(f"rounds must be at least 1, got {rounds}")
     chosen = settings or dataclasses.replace(DISTILLED, mining=MiningSettings(by=("model",)))
     if not chosen.needs_scores:
-        raise UsageError(f"objective {chosen.objective} takes no teacher's scores: kl, margin-mse and colbertv2 do")
+        raise UsageError(f"objective {chosen.objective} does not use a teacher's scores; kl, margin-mse and colbertv2 do")
     plain = dataclasses.replace(data, examples=[Example(e.query, e.positive) for e in data.examples])
     output = Path(output)
     start: str | Path = model

@@ -52,7 +52,7 @@ def dataset_of(examples: Sequence[Example], negatives: int, *, scored: bool) -> 
     short = next((e for e in examples if len(e.negatives) < negatives), None)
     if short is not None:
         raise UsageError(
-            f"{len(short.negatives)} negatives of {short.query!r:.60}, {negatives} wanted: mine them, or ask for fewer"
+            f"{len(short.negatives)} negatives of {short.query!r:.60}, {negatives} needed; mine them, or request fewer"
         )
     columns: dict[str, list[Any]] = {"query": [e.query for e in examples], "positive": [e.positive for e in examples]}
     for n in range(negatives):

@@ -116,7 +116,7 @@ def model_rankings(
             if progress is not None:
                 progress(first + len(part), len(judged.documents))
     if np.isnan(scores).any():
-        raise ColbertVespaError("the model gives vectors that are no numbers: train with a lower learning rate, or in fp32")
+        raise ColbertVespaError("the model returns vectors that are not finite; train with a lower learning rate, or in fp32")
     order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
     return {q.id: [judged.documents[int(n)].id for n in row] for q, row in zip(queries, order, strict=True)}
 

@@ -143,7 +143,7 @@ def mined_once(
     if file.is_file():
         head, *lines = file.read_text(encoding="utf-8").splitlines()
         if head == json.dumps(digest):
-            where, advice = f"{file} is damaged", "remove it, and it is made again"
+            where, advice = f"{file} is damaged", "remove it, and it will be made again"
             return [read(Example, parse(line, UsageError, where, advice), UsageError, where) for line in lines]
     mined = make()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -167,7 +167,7 @@ def _divide(data: TrainingData, hold_out: HoldOut | None, seed: int) -> tuple[Tr
     if hold_out.judged is not None:
         return data, hold_out.judged
     if len({example.query for example in data.examples}) < 2:
-        raise UsageError("one query cannot be divided into training and held-out: give more, or hold nothing out")
+        raise UsageError("one query cannot be split into training and held-out; give more, or hold nothing out")
     training, outside = split_by_query(data, hold_out.share, seed)
     # rivals of the held-out positives are the documents that are trained on as well, as in use; the positives are not
     return training, held_out_of("held out", outside, training.pool)

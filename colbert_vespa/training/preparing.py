@@ -59,7 +59,7 @@ class Preparer:
             examples = [example for example in examples if len(example.negatives) >= settings.negatives]
             if not examples:
                 raise UsageError(
-                    f"no query has {settings.negatives} negatives: give more documents, ask for fewer, or mine from later ranks"
+                    f"no query has {settings.negatives} negatives; give more documents, request fewer, or mine from later ranks"
                 )
         if settings.needs_scores and any(len(e.scores) <= settings.negatives for e in examples):
             examples = self._scored(examples)
@@ -82,7 +82,7 @@ class Preparer:
     def _scored(self, examples: Sequence[Example]) -> list[Example]:
         if self._teacher is None:
             raise UsageError(
-                f"objective {self._settings.objective} needs a teacher's scores, and the data has none: give a teacher"
+                f"objective {self._settings.objective} needs a teacher's scores, but the data has none; give a teacher"
             )
         pairs = [(example.query, text) for example in examples for text in example.documents]
         scores = iter(self._teacher(pairs))

@@ -83,12 +83,12 @@ class RAGTrainer:
         self.add_documents(all_documents or ())
         self.add_documents([text for example in examples for text in example.documents])
         if not mine_hard_negatives and not any(example.negatives for example in examples):
-            raise CollectionError("the examples have no negatives: give some, or let mine_hard_negatives find them")
+            raise CollectionError("the examples have no negatives; give some, or let mine_hard_negatives find them")
         if mine_hard_negatives:
             examples = self._mined(examples, num_new_negatives, hard_negative_minimum_rank)
         self._triplets = triplets_of(examples)
         if not self._triplets:
-            raise CollectionError("no query has a negative: give more documents, or a lower hard_negative_minimum_rank")
+            raise CollectionError("no query has a negative; give more documents, or a lower hard_negative_minimum_rank")
         self.data_dir = Path(data_out_path)
         self.export_training_data(self.data_dir)
         return str(data_out_path)
@@ -135,7 +135,7 @@ class RAGTrainer:
         """
         triplets = self._prepared()
         if use_relu:
-            raise UsageError("use_relu would put an activation after the projection, which ColBERT checkpoints have not")
+            raise UsageError("use_relu would add an activation after the projection, which ColBERT checkpoints do not have")
         if nbits not in BITS:
             raise UsageError(f"nbits must be one of {', '.join(map(str, BITS))}, got {nbits}")
         steps = min(maxsteps, max(1, len(triplets) // (batch_size * accumsteps)))
@@ -154,7 +154,7 @@ class RAGTrainer:
 
     def _prepared(self) -> list[tuple[str, str, str]]:
         if not self._triplets:
-            raise UsageError("there is no training data yet: call prepare_training_data first")
+            raise UsageError("there is no training data yet; call prepare_training_data first")
         return self._triplets
 
 

@@ -77,7 +77,7 @@ def _read_lines(path: Path) -> list[Example]:
             negative = record.get("negative")
             plain.append((query, texts_of(record["positive"], where), [] if negative is None else texts_of(negative, where)))
         else:
-            raise CollectionError(f"{where} is no training example: {FORMS}")
+            raise CollectionError(f"{where} is not a training example: {FORMS}")
     return [*examples_of(_checked(plain)), *examples_of(labelled, labelled=True), *scored]
 
 
@@ -98,5 +98,5 @@ def _scored(record: Mapping[str, object], query: str, where: str) -> Example:
     scores = record.get("scores")
     numbers = isinstance(scores, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in scores)
     if not isinstance(scores, list) or not numbers or len(scores) != len(documents) or len(documents) < 2:
-        raise CollectionError(f"{where}: wanted a number in scores for each of at least two documents")
+        raise CollectionError(f"{where}: expected a number in scores for each of at least two documents")
     return Example(query, documents[0], tuple(documents[1:]), tuple(float(value) for value in scores))

@@ -74,7 +74,7 @@ def run_trainer(
     """
     on_processor = trains_on_processor(settings)
     if settings.precision == "fp16" and (on_processor or not torch.cuda.is_available()):
-        raise UsageError("precision fp16 needs a GPU: use bf16 or fp32")
+        raise UsageError("precision fp16 needs a GPU; use bf16 or fp32")
     disable_progress_bars()
     model.model_card_data.widget = [{"text": ""}]  # else examples are looked for, with a bar of their own; no card is written
     claim_folder(folder, "training run")
@@ -124,7 +124,7 @@ def trains_on_processor(settings: TrainingSettings) -> bool:
         return settings.precision == "bf16" and not torch.cuda.is_available()
     if device.number is not None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            raise UsageError(f"device {device}: torch uses its GPUs already in this process; train in one of its own")
+            raise UsageError(f"device {device}: torch already uses its GPUs in this process; train in a new process")
         os.environ["CUDA_VISIBLE_DEVICES"] = str(device.number)  # torch for ROCm reads it as well
     if not torch.cuda.is_available() or (torch.version.hip is not None) != (device.name == "rocm"):
         raise UsageError(f"device {device}: the installed torch {torch.__version__} finds no such GPU")
@@ -167,7 +167,7 @@ def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSet
             remove_folder(checkpoint, owned=lambda checkpoint: is_claimed(checkpoint.parent, "training run"))
     last: str | None = get_last_checkpoint(str(folder))
     if last is not None and file.is_file() and file.read_bytes() != description.encode():
-        raise UsageError(f"the run in {folder} had other data or settings: give the same ones, or leave --resume out")
+        raise UsageError(f"the run in {folder} had other data or settings; give the same ones, or omit --resume")
     atomic_write(file, description.encode())
     return last
 

@@ -79,10 +79,10 @@ def _pylate(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) ->
     expansion = rules.query.expansion
     if expansion is not None and expansion.length != rules.query.length:
         raise CheckpointError(
-            f"PyLate expands every query to its full length {rules.query.length}, and this model to {expansion.length}"
+            f"PyLate expands every query to its full length {rules.query.length}, but this model to {expansion.length}"
         )
     if rules.query.skip_ids:
-        raise CheckpointError("PyLate skips words of documents only, and this model skips some of queries")
+        raise CheckpointError("PyLate skips words of documents only, but this model skips some of queries")
     mask = next((module for module in model if type(module).__name__ == "MultiVectorMask"), None)
     config = {
         "model_type": "ColBERT", "similarity_fn_name": "MaxSim",
@@ -167,7 +167,7 @@ def _check_stanford(model: Any, rules: Rules) -> None:
     }
     if wanted := next((what for what, fault in faults.items() if fault), None):
         raise CheckpointError(
-            f"Stanford's layout always has {wanted}, which this model has not: save it as sentence-transformers"
+            f"Stanford's layout always has {wanted}, which this model lacks; save it as sentence-transformers"
         )
 
 

@@ -76,7 +76,7 @@ class CachedScorer:
     def _write(self, file: IO[str], keys: Sequence[str], pairs: Pairs) -> None:
         scores = [float(value) for value in self._scorer(pairs)]
         if len(scores) != len(pairs) or not np.isfinite(scores).all():
-            raise UsageError(f"the teacher gave {len(scores)} scores for {len(pairs)} pairs, or one that is no finite number")
+            raise UsageError(f"the teacher gave {len(scores)} scores for {len(pairs)} pairs, or one that is not finite")
         self._known.update(zip(keys, scores, strict=True))
         file.writelines(json.dumps(item) + "\n" for item in zip(keys, scores, strict=True))
         file.flush()

@@ -74,7 +74,7 @@ class TrainingSettings:
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
         if self.objective in (*SCORED, "n-way") and self.negatives < 1:
-            raise UsageError(f"objective {self.objective} compares a positive with negatives: negatives must be at least 1")
+            raise UsageError(f"objective {self.objective} compares a positive with negatives, so negatives must be at least 1")
 
     @property
     def needs_scores(self) -> bool:

@@ -159,7 +159,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CollectionError(
-            f"cannot write backup {folder} ({error.strerror}); fix the disk, then run again with --resume"
+            f"backup {folder} cannot be written ({error.strerror}); fix the disk, then run again with --resume"
         ) from None
 
 
@@ -255,7 +255,7 @@ class BackupSource:
                 raise CollectionError(f"{path} is damaged (its length differs from the manifest); use another backup")
             data = path.read_bytes()
         except OSError as error:
-            raise CollectionError(f"cannot read {path} ({error.strerror}); use another backup") from None
+            raise CollectionError(f"{path} cannot be read ({error.strerror}); use another backup") from None
         if hashlib.sha256(data).hexdigest() != note.file.sha256:
             raise CollectionError(f"{path} is damaged (its checksum differs); use another backup")
         of_bundle = self.bundle.manifest.dim, self.codebook, self._manifest.dense

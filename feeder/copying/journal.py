@@ -91,7 +91,7 @@ class CopyJournal:
                         self.last = read(Stretch, json.loads(line), CollectionError, f"{self.path}:{number} is damaged")
                     whole += len(line)
         except OSError as error:
-            raise CollectionError(f"cannot read copy journal {self.path} ({error.strerror})") from None
+            raise CollectionError(f"copy journal {self.path} cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, RecursionError):
             raise CollectionError(f"copy journal {self.path}:{number} is damaged; run without --resume") from None
         return whole

@@ -120,7 +120,7 @@ class BackupManifest:
         except FileNotFoundError:
             raise CollectionError(f"{folder} is not a complete backup: it has no {MANIFEST}, which is written last") from None
         except (OSError, ValueError) as error:
-            raise CollectionError(f"cannot read {path}: {error}") from None
+            raise CollectionError(f"{path} cannot be read: {error}") from None
         head: dict[str, Any] = {"format": FORMAT}
         data = parse(text, CollectionError, str(path), **head)
         head["version"] = WITH_DENSE if data.get("dense") else VERSION

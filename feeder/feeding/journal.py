@@ -80,7 +80,7 @@ class Journal:
                         found.add(id_, digest)
                     whole += len(line)
         except OSError as error:
-            raise CollectionError(f"cannot read journal {self.path} ({error.strerror})") from None
+            raise CollectionError(f"journal {self.path} cannot be read ({error.strerror})") from None
         return found.table(), whole
 
     def has(self, document_id: str, digest: str) -> bool:

@@ -77,7 +77,7 @@ def read_feed_settings(path: Path) -> FeedSettings:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
+        raise SettingsError(f"{path} cannot be read: {error}") from None
     given = read(_File, data | {"columns": _listed(data.get("columns", {}))}, SettingsError, str(path), noun="setting")
     source = SourceSettings(given.columns, given.limits, given.format, delimiter=given.delimiter)
     return FeedSettings(source, given.passages, given.types)

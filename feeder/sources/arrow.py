@@ -215,4 +215,4 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise CollectionError(f"cannot read {name}: {error}") from None
+        raise CollectionError(f"{name} cannot be read: {error}") from None

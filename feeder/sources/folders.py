@@ -115,7 +115,7 @@ def _walk(folder: Path) -> Iterator[Walked]:
             with os.scandir(path) as entries:
                 found = [(Path(entry.path), _reason(entry)) for entry in entries]
         except OSError as error:
-            yield path, CollectionError(f"cannot read {path}: {error.strerror or error}")
+            yield path, CollectionError(f"{path} cannot be read: {error.strerror or error}")
             continue
         waiting += sorted(found, key=lambda one: one[0], reverse=True)
 

@@ -102,10 +102,10 @@ def errors_named(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        raise CollectionError(f"cannot read {name}: {error}") from None
+        raise CollectionError(f"{name} cannot be read: {error}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] == "zstandard":
-            raise CollectionError(f"cannot read {name}: {error}") from None
+            raise CollectionError(f"{name} cannot be read: {error}") from None
         raise
 
 

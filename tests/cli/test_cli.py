@@ -62,7 +62,7 @@ def test_feed_search_delete_in_a_local_index(cli, documents, minilm_bundle, tmp_
     cli("feed", str(gone), "--to", str(index), "--delete")
     (tmp_path / "ids.txt").write_text("a\nnever\n")
     done = cli("feed", str(tmp_path / "ids.txt"), "--to", str(index), "--delete")
-    assert "deleted 0 documents" in done.stdout and "2 ids were not there: a, never" in done.stdout
+    assert "deleted 0 documents" in done.stdout and "2 ids did not exist: a, never" in done.stdout
     assert "a" not in [hit["id"] for hit in last(cli("search", "threads", "--from", str(index), "--json"))["hits"]]
     shown = cli("search", "delete a file", "--from", str(index), "--explain").stdout
     assert "similarity" in shown

@@ -47,7 +47,7 @@ def test_from_vectors_to_hits(run):
     code, _, err = run("search", "--from", "index")
     assert code == 2 and "--vectors FILE" in err
     code, _, err = run("search", "--vectors", "pages.npz", "--from", "index")
-    assert code == 2 and "must hold the rows of one query" in err
+    assert code == 2 and "must contain the rows of exactly one query" in err
 
 
 def test_what_a_bundle_cannot_be(run):

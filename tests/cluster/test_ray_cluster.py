@@ -143,9 +143,9 @@ def test_mistakes_are_told_before_anything_runs(cluster, watched, tiny_bundle, t
         encode(dataset, tmp_path)
     with pytest.raises(BundleError, match="has no int8 model"):
         encode(dataset, tiny_bundle, workers=Workers(precision="int8"))
-    with pytest.raises(UsageError, match="dtype 'float8' unknown"):
+    with pytest.raises(UsageError, match="dtype 'float8'"):
         encode(dataset, tiny_bundle, dtype="float8")
-    with pytest.raises(UsageError, match="leave explain out"):
+    with pytest.raises(UsageError, match="omit explain"):
         search(dataset, watched.url, options=SearchOptions(explain=True))
 
 

@@ -116,7 +116,7 @@ def test_ready_vectors_of_other_makers_are_fed_as_they_are(feeder, vespa):
     ("change", "message"),
     [
         (lambda t: t.drop_columns(["vectors"]), "keep both"),
-        (lambda t: t.set_column(5, "encoded", pa.array([{"by": "other"}] * 2)), "not as encode"),
+        (lambda t: t.set_column(5, "encoded", pa.array([{"by": "other"}] * 2)), "not made by encode"),
         (lambda t: t.set_column(5, "encoded", with_basis(t, "other")), "not encoded with"),
     ],
 )  # fmt: skip
@@ -137,7 +137,7 @@ def test_passages_that_do_not_fit_their_text_are_refused(encoder, feeder):
     changed = made.set_column(2, "text", pa.array(["", made["text"][1].as_py()]))
     answer = feeder()(changed)
     assert told(answer).dead_lettered == 1
-    assert "do not fit together" in refused(answer)[0]["refused"]["message"]
+    assert "do not match" in refused(answer)[0]["refused"]["message"]
 
 
 def test_refused_rows_are_fed_again_as_they_were_given(feeder, vespa):

@@ -150,7 +150,7 @@ def test_a_bundle_gets_dense_models_and_nothing_else(made, tmp_path):
 def test_options_name_models():
     assert dense_values(["a/b", "x=c=d"], "--dense") == {"dense": "a/b", "x": "c=d"}
     assert dense_counts(["64", "x=8"], "--dense-dim") == {"dense": 64, "x": 8}
-    with pytest.raises(UsageError, match="--dense comes twice for the dense model 'dense'"):
+    with pytest.raises(UsageError, match="--dense is given twice for the dense model 'dense'"):
         dense_values(["a", "b"], "--dense")
     for wrong in ("0", "x=", "-1", "many", "x=1.5", "1000000", "X=3"):
         with pytest.raises(UsageError, match="--dense-dim must be N or NAME=N: .* six digits at most, .* small letters"):

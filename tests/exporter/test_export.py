@@ -325,7 +325,7 @@ def test_refusals_are_named_and_leave_nothing(tmp_path):
         (plain, {}, CheckpointError, "--sample"),
         (plain, {"sample": ["x"], "dim": 64}, CheckpointError, "--dim 64"),
         (tmp_path / "empty", {}, CheckpointError, "is not a checkpoint"),
-        (tmp_path / "absent", {}, CheckpointError, "no folder"),
+        (tmp_path / "absent", {}, CheckpointError, "does not exist"),
         ("some/model", {"local_files_only": True}, CheckpointError, "some/model"),
         (plain, {"quantize": ("int3",)}, UsageError, "int3"),
         (

@@ -176,7 +176,7 @@ DAMAGE = {
     ),
     "a codebook changed": (lambda b: flipped(b / "codebook.npz"), "codebook.npz is missing or damaged"),
     "a codebook missing": (lambda b: (b / "codebook.npz").unlink(), "codebook.npz is missing or damaged"),
-    "a bundle changed": (lambda b: flipped(b / "bundle/tokenizer.json"), "was changed"),
+    "a bundle changed": (lambda b: flipped(b / "bundle/tokenizer.json"), "has changed"),
 }
 
 

@@ -209,7 +209,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_the_file_whole(path, tmp_pat
 
     with opened(path) as journal, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refusing)
-        with pytest.raises(CollectionError, match=r"cannot write .*--resume") as caught:
+        with pytest.raises(CollectionError, match=r"cannot be written .*--resume") as caught:
             journal.acknowledge([("c", "digest of c")]) if name == "journal" else letters.add([failure])
         assert "\n" not in str(caught.value)
     letters.close(complete=False)

@@ -255,7 +255,7 @@ def test_vectors_that_are_no_numbers_are_a_dead_letter(go, tiny_bundle, tmp_path
     summary = go(DOCUMENTS, encoder=Broken())
     assert (summary.acknowledged, summary.dead_lettered, summary.errors) == (29, 1, {"refused here": 1})
     [letter] = read_letters(tmp_path / "j.dead.jsonl")
-    assert letter["id"] == "d5" and "finite" in letter["message"] and letter["document"]["text"] == DOCUMENTS[5].text
+    assert letter["id"] == "d5" and "NaN" in letter["message"] and letter["document"]["text"] == DOCUMENTS[5].text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**70])
@@ -394,7 +394,7 @@ def test_dead_letters_are_named_and_fed_again(go, tmp_path):
     assert (retried.operation, [item.id for item in retried]) == ("update", ["d5"])
     go([document(5)], journal=tmp_path / "other")
     assert go(retried, operation=retried.operation, journal=tmp_path / "again").dead_letter_file is None
-    with pytest.raises(CollectionError, match="no file .*missing"):
+    with pytest.raises(CollectionError, match="missing.* does not exist"):
         DeadLetterSource(tmp_path / "missing")
     (tmp_path / "ordinary.jsonl").write_text('{"id": "a", "text": "one"}\n')
     with pytest.raises(CollectionError, match="not dead letters"):

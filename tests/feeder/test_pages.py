@@ -365,7 +365,7 @@ def test_bad_files_stop_a_folder_unless_they_may_be_skipped(tmp_path):
         e_md="words",
     )
     write(tmp_path, f_jsonl='{"id": "2", "text": "x"}\n{"id": ""}\n{"id": "3", "text": 4}\n{"id": "4", "text": "x"}\n')
-    with pytest.raises(CollectionError, match=r"b\.txt: not UTF-8.*--skip-bad"):
+    with pytest.raises(CollectionError, match=r"b\.txt is not UTF-8.*--skip-bad"):
         read(tmp_path)
     documents, notes = noted(tmp_path, skip_bad=True)
     assert [d.id for d in documents] == ["a.txt", "1", "5", "e.md", "2", "4"]

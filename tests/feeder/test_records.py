@@ -262,7 +262,7 @@ def test_rows_after_a_broken_one_and_before_a_quote_without_end_are_fed(tmp_path
 def test_a_column_like_id_is_named(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text(" ID,text\n1,one\n")
-    with pytest.raises(CollectionError, match=r"x\.csv:2: .*--column id=ID$"):
+    with pytest.raises(CollectionError, match=r"x\.csv:2 .*--column id=ID$"):
         list(FileSource(file, "x.csv", read_csv))
 
 

@@ -36,12 +36,12 @@ def test_the_lines_of_a_feed_fit_a_terminal_and_rates_are_of_the_last_seconds():
     lines = details(LATER, STATE)
     assert lines == [
         "  200 documents/s, 20,000 tokens/s, 0.00 MB/s of text, 2.0 MB/s sent",
-        "  48 documents under way, 40 of 64 operations in flight, p50 12 ms",
-        "  sent again: 17 for 429",
+        "  48 documents in progress, 40 of 64 operations in flight, p50 12 ms",
+        "  retried: 17 for 429",
         "  refused: 3 for HTTP 400",
     ]
     assert all(len(line) <= 80 for line in lines)
-    assert details(FeedProgress(0), FeedProgress(0))[1:] == ["  0 documents under way"]
+    assert details(FeedProgress(0), FeedProgress(0))[1:] == ["  0 documents in progress"]
     outage = dataclasses.replace(LATER, sending=dataclasses.replace(SENDING, circuit="half-open"))
     assert "  Vespa does not answer" in "\n".join(details(outage, STATE))
 

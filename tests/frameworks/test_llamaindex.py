@@ -215,7 +215,7 @@ def test_an_operator_is_answered_or_refused_in_words(client, operator):
         with pytest.raises(FilterError, match="parts of a text"):
             where_of(filters, client.schema)
     elif operator in (FilterOperator.CONTAINS, FilterOperator.ANY, FilterOperator.ALL):
-        with pytest.raises(FilterError, match="needs a list field, it is string"):
+        with pytest.raises(FilterError, match="needs a list field, but the field is string"):
             where_of(filters, client.schema)
     else:
         parse_filter(where_of(filters, client.schema), client.schema)

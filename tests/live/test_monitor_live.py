@@ -101,7 +101,7 @@ def test_a_broken_canary_is_one(world):
         finally:
             httpx.post(path, json={"fields": fields}, timeout=30).raise_for_status()
         assert rows["canaries", "all"].state == WRONG
-        assert f"{lost} is not found any more" in rows["canaries", QUERIES[0]].says
+        assert f"{lost} is no longer found" in rows["canaries", QUERIES[0]].says
         assert rows_of(monitor.look())["canaries", "all"].state == OK
 
 

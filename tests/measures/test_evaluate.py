@@ -56,7 +56,7 @@ def test_options_that_do_not_go_together(cli, evaluated, sample_collection):
     run = str(evaluated[1])
     assert "--qrels FILE" in cli("evaluate", "--from", run, code=2).stderr
     assert "give --from ADDRESS" in cli("evaluate", "--collection", str(sample_collection), code=2).stderr
-    assert "builds indexes of its own" in cli("evaluate", "--from", run, "--tradeoffs", code=2).stderr
+    assert "builds its own indexes" in cli("evaluate", "--from", run, "--tradeoffs", code=2).stderr
 
 
 def test_dense_search_and_fusion_by_hand():

@@ -61,8 +61,8 @@ def test_equal_scores_are_read_in_trec_evals_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("q Q0 a 1 x tag", ":1: wanted"), ("q Q0 a 1 nan tag", ":1: wanted"), ("q a 1", ":1: wanted"), ("\n", "no line"),
-     ("q Q0 a 1 2 t\nq Q0 a 2 1 t", ":2: document a comes twice")],
+    [("q Q0 a 1 x tag", ":1: expected"), ("q Q0 a 1 nan tag", ":1: expected"), ("q a 1", ":1: expected"), ("\n", "no line"),
+     ("q Q0 a 1 2 t\nq Q0 a 2 1 t", ":2: document a occurs twice")],
 )  # fmt: skip
 def test_what_is_no_run(tmp_path, text, said):
     (tmp_path / "run").write_text(text)
@@ -71,7 +71,7 @@ def test_what_is_no_run(tmp_path, text, said):
 
 
 def test_an_id_with_a_blank_fits_no_run(tmp_path):
-    with pytest.raises(UsageError, match="'a b' has a blank"):
+    with pytest.raises(UsageError, match="'a b' contains a space"):
         write_run(tmp_path / "run", {"q": [("a b", 1.0)]})
     assert not (tmp_path / "run").exists()
 

@@ -27,9 +27,9 @@ def result(*hits, **changes):
         (result(("a#0", 12.01), ("b#0", 10.99), ("c#0", 10.0)), ""),
         (result(("b#0", 11.0), ("a#0", 12.0), ("c#0", 10.0)), ""),  # the order is the scores' affair
         (result(("new#0", 15.0), ("a#0", 12.0), ("b#0", 11.0)), ""),  # c is pushed out by something better
-        (result(("new#0", 11.5), ("b#0", 11.0), ("c#0", 10.0)), "a#0 is not found any more: deleted, on a lost node"),
-        (result(("a#0", 12.0), ("b#0", 11.0)), "c#0 is not found any more: deleted"),
-        (result(), "a#0 is not found any more (and 2 more): deleted"),
+        (result(("new#0", 11.5), ("b#0", 11.0), ("c#0", 10.0)), "a#0 is no longer found: deleted, on a lost node"),
+        (result(("a#0", 12.0), ("b#0", 11.0)), "c#0 is no longer found: deleted"),
+        (result(), "a#0 is no longer found (and 2 more): deleted"),
         (result(("a#0", 12.0), ("b#0", 11.06), ("c#0", 10.0)), "score of b#0 was 11.000 and is 11.060: another text"),
         (result(("a#0", 6.0), ("b#0", 5.0), ("c#0", 4.0)), "score of a#0 was 12.000 and is 6.000 (and 2 more): another"),
         (result(("a#0", 12.0), coverage=0.6, degraded=("some nodes",)), "the answer lacks documents (some nodes)"),

@@ -48,7 +48,7 @@ def test_every_figure_is_told(cluster):
 def test_a_port_in_use_is_a_usage_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"127.0.0.1:{port} cannot be listened on"), serving(("127.0.0.1", port)):
+        with pytest.raises(UsageError, match=f"127.0.0.1:{port} is not available"), serving(("127.0.0.1", port)):
             pass
 
 

@@ -65,7 +65,7 @@ def test_a_deleted_passage_breaks_its_canary(cli, made, index):
     found = look(cli, made, index, 1)
     assert found["canaries", "all"]["state"] == WRONG
     broken = [row for (area, name), row in found.items() if area == "canaries" and name != "all"]
-    assert any(f"{lost} is not found any more" in row["says"] for row in broken)
+    assert any(f"{lost} is no longer found" in row["says"] for row in broken)
 
 
 def test_a_flipped_byte_is_found(cli, made, index):

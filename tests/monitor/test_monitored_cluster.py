@@ -45,7 +45,7 @@ def test_a_stopped_content_node_is_a_process_that_is_down(cluster, look):
 def test_a_host_that_is_cut_off_is_a_host(cluster, look):
     cluster.cut = {"node3"}
     _, rows = look()
-    assert rows["services", "node3"].says == "none of its 4 services answers: the host is down or cut off"
+    assert rows["services", "node3"].says == "none of its 4 services answers: the host is down or unreachable"
     assert rows["metrics", "hosts"].state == WARNING
     assert "none from node3" in rows["metrics", "hosts"].says
     assert {key for key in states(rows) if key[0] == "services"} == {("services", "node3")}
@@ -157,7 +157,7 @@ def test_without_the_list_of_services_nobody_guesses_a_cluster_controller(cluste
     cluster.replies[CONVERGE_PATH] = 503, {"message": "overloaded"}
     _, rows = look()
     assert rows["services", "hosts"].state == UNKNOWN
-    assert rows["content", "cluster controller"].says == "no config server says where it is"
+    assert rows["content", "cluster controller"].says == "no config server reports where it is"
 
 
 @pytest.mark.parametrize("garbage", [b"<html>", b"[]", b"{}", b'{"nodes": 7}', b'{"services": [7], "nodes": [7], "root": 1}'])
@@ -180,7 +180,7 @@ def test_nobody_at_home(look, cluster):
 def test_nothing_deployed(cluster, look):
     cluster.replies[CONVERGE_PATH] = 404, {"message": "Application not found"}
     _, rows = look()
-    assert rows["services", "hosts"].says == "nothing is deployed there: colbert-vespa deploy APP"
+    assert rows["services", "hosts"].says == "nothing is deployed there; run colbert-vespa deploy APP"
 
 
 def test_a_config_server_that_passes_no_health_on_is_enough(cluster, look):

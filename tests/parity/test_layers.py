@@ -96,7 +96,7 @@ def test_equal_scores_are_no_candidate_miss():
     given = answers(stored=twins, leave_out=(third,))
     _, compared = faults(given)
     case = next(c for c in compared if c.layer == "candidates").cases[0]
-    assert (case.what, case.reason) == (f"query q0, passage {third}", "equal scores, either is right")
+    assert (case.what, case.reason) == (f"query q0, passage {third}", "equal scores, either order is right")
 
 
 def test_rows_that_are_missing_have_a_reason():

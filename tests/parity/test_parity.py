@@ -95,7 +95,7 @@ def test_vespas_rules_are_named_where_ids_differ(exported):
 
 def test_a_plain_encoder_has_no_projection_to_compare(tiny_bundle, tmp_path):
     checkpoint = checkpoints.plain(tmp_path / "plain")
-    with pytest.raises(CheckpointError, match="leave out --checkpoint"):
+    with pytest.raises(CheckpointError, match="omit --checkpoint"):
         compare_encoders(tiny_bundle, str(checkpoint), Texts(QUERIES, DOCUMENTS), 5, lambda _text: None)
 
 

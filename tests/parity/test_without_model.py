@@ -85,7 +85,7 @@ def test_parity_compares_what_is_stored_with_what_was_brought(tmp_path, index, b
     assert measured["codec"]["worst_cosine"] == pytest.approx(1, abs=1e-6) and measured["codec"]["rows_equal"] == 1
     assert {"codec", "candidates", "answers"} <= measured.keys()
     for more in ({}, {"addresses": [str(index)], "checkpoint": "anything"}):
-        with pytest.raises(UsageError, match="only what indexes store can be compared"):
+        with pytest.raises(UsageError, match="only stored vectors can be compared"):
             compare_all(bundle, sample_texts(collection, None, None, 20, 8), **more)
     with pytest.raises(UsageError, match="give queries with vectors"):
         compare_all(bundle, sample_texts(None, None, None, 20, 8), [str(index)])

@@ -94,7 +94,7 @@ def test_a_commit_that_ends_before_current_leaves_no_version(index, monkeypatch,
         if how == "killed":
             patch.setattr("late_interaction.plaid.writing.writer.remove_uncommitted", lambda root: None)
         writer.put(passage("ghost"), VECTORS[7])
-        with pytest.raises(LocalIndexError, match=r"version 1 stands.*No space"):
+        with pytest.raises(LocalIndexError, match=r"version 1 is still current.*No space"):
             writer.commit("release")
     assert (index.path / "versions/2.json").exists() == (how == "killed")
     assert known(index) == [(0, ""), (1, "")]
@@ -113,7 +113,7 @@ def test_a_phantom_is_replaced_by_the_next_commit_of_the_same_writer(index, monk
         with monkeypatch.context() as patch:
             refusing("CURRENT", patch)
             writer.put(passage("a"), VECTORS[0])
-            with pytest.raises(LocalIndexError, match="version 0 stands"):
+            with pytest.raises(LocalIndexError, match="version 0 is still current"):
                 writer.commit("x")
         assert writer.commit("x").passages == 1
     assert known(index) == [(0, ""), (1, "x")]

@@ -115,7 +115,7 @@ def test_an_index_that_was_written_without_faiss_says_so_and_compacting_mends_it
     put(index, range(80))
     assert linked(index) == [False] and info(index) == {"dense": (0, 80), "other": (0, 80)}
     shown = CliRunner().invoke(app, ["index", "info", str(index.path)])
-    assert "80 compared one by one: pip install 'colbert-vespa[hnsw]'" in " ".join(shown.stdout.split())
+    assert "80 compared one by one; pip install 'colbert-vespa[hnsw]'" in " ".join(shown.stdout.split())
     assert put(index, [], compact=True).version == 2 and linked(index) == [False]
     for module in (dense, committing):
         monkeypatch.setattr(module, "can_link", lambda: True)

@@ -229,7 +229,7 @@ def refused(source: Path, bundle, tmp_path: Path, message: str) -> None:
 
 
 def test_no_index_names_what_is_missing(copy, bundle, tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", bundle, tmp_path, "no folder")
+    refused(tmp_path / "nowhere", bundle, tmp_path, "does not exist")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", bundle, tmp_path, "not an index that can be imported: as a colbert-ai .* it lacks metadata")
     folder = copy("colbert-ai-1")

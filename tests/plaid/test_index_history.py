@@ -404,7 +404,7 @@ def test_a_full_disk_leaves_the_old_version(index, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(writer_module, "publish", full)
-            with pytest.raises(LocalIndexError, match=r"version 1 stands.*No space"):
+            with pytest.raises(LocalIndexError, match=r"version 1 is still current.*No space"):
                 writer.commit()
         assert LocalIndex.open(index.path).passages == 1
         assert writer.commit().passages == 2

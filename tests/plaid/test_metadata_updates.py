@@ -154,7 +154,7 @@ def test_shards(tmp_path, bundle, vectors, field):
         assert writer.passages_of("d1") == {"d1#0": "digest 1", "d1#1": "digest 1"}
         assert writer.update_metadata("d1", {"tags": ["new"]}) == 2
         if field:
-            with pytest.raises(UsageError, match="decides on the shard"):
+            with pytest.raises(UsageError, match="assigns passages to shards"):
                 writer.update_metadata("d1", {"year": 1})
         writer.commit()
         assert index.passage("d1#0").metadata["tags"] == ["new"]

@@ -102,7 +102,7 @@ def test_a_canary() -> None:
         canary, dataclasses.replace(whole, hits=(hit("a", NAN), hit("b", 1.0))), 0.01
     )
     lost = dataclasses.replace(whole, hits=(hit("a", 2.0), hit("c", NAN)))
-    assert "b is not found any more" in compare(canary, lost, 0.01)
+    assert "b is no longer found" in compare(canary, lost, 0.01)
     assert compare(canary, whole, NAN)
 
 
@@ -235,5 +235,5 @@ def test_settings_of_training(name: str, value: float) -> None:
 def test_judgements(value: str, tmp_path: Path) -> None:
     for first in ("", "q1\td1\t1\n", "query-id\tcorpus-id\tscore\n"):
         (tmp_path / "qrels.tsv").write_text(f"{first}q1\td2\t{value}\n")
-        with pytest.raises(CollectionError, match=r"qrels.tsv:\d: wanted query-id"):
+        with pytest.raises(CollectionError, match=r"qrels.tsv:\d: expected query-id"):
             read_qrels(tmp_path / "qrels.tsv")

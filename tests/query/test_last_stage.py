@@ -178,7 +178,7 @@ def test_what_is_refused_in_one_line(client, folder, bundle):
         ({"rerank_with": folder.path, "rerank_with_top": 0}, UsageError, "rerank_with_top must be a whole number from 1"),
         ({"rerank_with": 5}, UsageError, "rerank_with must be a CrossEncoder or its folder, got int"),
         ({"rerank_with": ""}, UsageError, "cross-encoder"),
-        ({"rerank_with": folder.path / "none"}, BundleError, "no folder"),
+        ({"rerank_with": folder.path / "none"}, BundleError, "does not exist"),
         ({"rerank_with": bundle.path}, BundleError, "is not the manifest of a cross-encoder"),
     ]
     for options, error, message in cases:

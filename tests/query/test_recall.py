@@ -46,7 +46,7 @@ def test_what_cannot_be_measured():
     with pytest.raises(UsageError, match="needs queries"):
         measure_recall(fake, [], RecallGoal())
     fake.strategies = ("centroid",)
-    with pytest.raises(UsageError, match="against candidates exhaustive, and fake has none"):
+    with pytest.raises(UsageError, match="against candidates exhaustive, but fake has none"):
         measure_recall(fake, ["a"], RecallGoal())
 
 

@@ -170,7 +170,7 @@ def test_who_needs_vespa_is_told(url):
     from colbert_vespa.server.engine import Engine
     from colbert_vespa.server.settings import ServedAddress
 
-    with pytest.raises(UsageError, match="is a server itself"):
+    with pytest.raises(UsageError, match="is itself a server"):
         Engine([ServedAddress(url)])
 
 

@@ -204,7 +204,7 @@ def test_a_checkpoint_without_a_name_is_not_the_current_folder(name):
 
 
 def test_a_name_of_an_index_is_text():
-    with pytest.raises(ArgumentError, match="index_name 5 is no name"):
+    with pytest.raises(ArgumentError, match="index_name 5 is not valid"):
         checked_name(5)
 
 

@@ -32,8 +32,8 @@ LONG = " ".join(f"Sentence number {n} is about the fox and the dog." for n in ra
         ({"max_document_length": 4}, "max_document_length must be a whole number of at least 16, got 4"),
         ({"overwrite_index": "always"}, "overwrite_index must be one of True, False, .*, got 'always'"),
         ({"overwrite_index": "resume"}, "needs document_ids"),
-        ({"index_name": "../up"}, "index_name '../up' is no name"),
-        ({"index_name": ".hidden"}, "is no name"),
+        ({"index_name": "../up"}, "index_name '../up' is not valid"),
+        ({"index_name": ".hidden"}, "is not valid"),
         ({"collection": []}, "collection must be a list of at least one text"),
         ({"collection": "a text"}, "collection must be a list of at least one text"),
         ({"collection": ["a", 7, "c"]}, r"collection\[1\] must be text, got int"),
@@ -52,16 +52,16 @@ def test_without_an_index_or_documents_that_is_said(rag, tmp_path):
     ):  # fmt: skip
         with pytest.raises(UsageError, match="there is no index yet"):
             call()
-    with pytest.raises(LocalIndexError, match=r"no index 'other' in .*; there are: none"):
+    with pytest.raises(LocalIndexError, match=r"no index 'other' in .*; existing: none"):
         rag.search("fox", index_name="other")
     with pytest.raises(UsageError, match="no documents are encoded"):
         rag.search_encoded_docs("fox")
     rag.index(TEXTS, index_name="i")
-    with pytest.raises(LocalIndexError, match="there are: i$"):
+    with pytest.raises(LocalIndexError, match="existing: i$"):
         rag.search("fox", index_name="other")
     with pytest.raises(UsageError, match="the query is blank"):
         rag.search(" ", index_name="i")
-    with pytest.raises(UsageError, match="index_names is a list"):
+    with pytest.raises(UsageError, match="index_names must be a list"):
         rag.search("fox", index_names="i")
     with pytest.raises(LocalIndexError, match="no index 'gone'"):
         RAGPretrainedModel.from_index(tmp_path / "gone")
@@ -98,7 +98,7 @@ def test_overwriting(rag, tmp_path):
     def ids():
         return {hit["document_id"] for hit in rag.search("fox", index_name="i")}
 
-    with pytest.raises(LocalIndexError, match="exists: give another index_name"):
+    with pytest.raises(LocalIndexError, match="exists; choose another index_name"):
         rag.index(TEXTS[1:], ["b", "c"], index_name="i", overwrite_index=False)
     assert rag.index(TEXTS[1:], ["b", "c"], index_name="i", overwrite_index="reuse") == str(path)
     assert ids() == {"a"}
@@ -211,7 +211,7 @@ def test_a_splitter_and_preprocessing_of_the_users_own(rag):
     assert {hit["content"] for hit in rag.search("fox")} == {text.upper() for text in TEXTS[:2]}
     with pytest.raises(ArgumentError, match="a passage is a dict of document_id and content"):
         rag.index(TEXTS[:2], index_name="i", preprocessing_fn=lambda documents, ids: [1])
-    with pytest.raises(ArgumentError, match="document_id 'c', which no document has"):
+    with pytest.raises(ArgumentError, match="document_id 'c', which does not exist"):
         rag.index(TEXTS[:2], index_name="i", preprocessing_fn=lambda documents, ids: [{"document_id": "c", "content": "x"}])
 
 
@@ -273,7 +273,7 @@ def test_versions(rag):
     for change in (lambda: old.add_to_index(["x"]), lambda: old.delete_from_index("a"), lambda: old.index(["x"])):
         with pytest.raises(UsageError, match="was opened at version 1"):
             change()
-    with pytest.raises(UsageError, match="search it alone"):
+    with pytest.raises(UsageError, match="search it separately"):
         old.search("fox", index_names=["i", "j"])
     with pytest.raises(LocalIndexError, match="has no version 77"):
         RAGPretrainedModel.from_index(path, version=77)

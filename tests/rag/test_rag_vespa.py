@@ -85,9 +85,9 @@ def test_results_have_the_same_keys(remote, application):
 
 
 def test_what_vespa_has_not(remote, application, tiny32_bundle):
-    with pytest.raises(UsageError, match="versions are of local indexes"):
+    with pytest.raises(UsageError, match="only local indexes have versions"):
         remote.versions()
-    with pytest.raises(UsageError, match="versions are of local indexes"):
+    with pytest.raises(UsageError, match="only local indexes have versions"):
         RAGPretrainedModel.from_index(application.url, version=1)
     with pytest.raises(UsageError, match="no index 'other'"):
         remote.search("fox", index_name="other")

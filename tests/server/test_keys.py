@@ -88,7 +88,7 @@ async def test_a_key_asks_as_often_as_its_rate(file, animals):
 
         assert [(await asked(slow)).status_code for _ in range(3)] == [200, 200, 429]
         answer = await asked(slow)
-        assert answer.headers["retry-after"] == "1" and "2 times a second" in answer.json()["detail"]
+        assert answer.headers["retry-after"] == "1" and "2 requests per second" in answer.json()["detail"]
         assert (await asked(other)).status_code == 200
         clock.now += 0.5
         assert [(await asked(slow)).status_code for _ in range(2)] == [200, 429]

@@ -172,5 +172,5 @@ def test_over_tls_with_keys_mcp_and_an_end_that_drains(vespa, bundle, certificat
 def test_an_address_that_is_taken_is_told(cli, vespa, bundle, certificate):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert "cannot be listened on" in cli("serve", vespa.url, "--bundle", str(bundle.path), "--port", port, code=2).stderr
+        assert "is not available" in cli("serve", vespa.url, "--bundle", str(bundle.path), "--port", port, code=2).stderr
     assert "belong together" in cli("serve", vespa.url, "--tls-cert", str(certificate / "cert.pem"), code=2).stderr

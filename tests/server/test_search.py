@@ -147,6 +147,6 @@ async def test_what_is_not_json_is_told(http, body):
 
 
 async def test_an_unknown_index_is_not_found(http):
-    assert "there is no index 'dogs'; there are: animals" == await refused(
+    assert "there is no index 'dogs'; known: animals" == await refused(
         http.post("/v1/search", json={"query": "x", "index": "dogs"}), 404
     )

@@ -130,7 +130,7 @@ async def test_a_write_that_waits_too_long_says_so_and_is_not_begun(http, index,
     for waits in (http.put(f"{AT}/late", json={"text": "t"}, headers={"X-Timeout": "0.05"}),
                   http.delete(f"{AT}/cat", headers={"X-Timeout": "0.05"}),
                   http.delete(AT, params={"id": "cat"}, headers={"X-Timeout": "0.05"})):  # fmt: skip
-        assert "ask whether it was written" in await refused(waits, 504)
+        assert "check whether it was written" in await refused(waits, 504)
     await refused(http.put(f"{AT}/late", json={"text": "t"}, headers={"X-Timeout": "soon"}), 422)
     go_on.set()
     assert (await first).status_code == 200

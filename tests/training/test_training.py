@@ -270,7 +270,7 @@ def test_distill_indexes_mines_scores_and_distils_in_rounds(start, tmp_path):
     between = tmp_path / "out.round-1"
     one, two = weights(between), weights(done.checkpoint)
     assert not np.array_equal(one["1.linear.weight"], two["1.linear.weight"])
-    with pytest.raises(UsageError, match="takes no teacher's scores"):
+    with pytest.raises(UsageError, match="does not use a teacher's scores"):
         distill(str(start), data(), tmp_path / "no", words_in_common, settings=TrainingSettings())
 
 

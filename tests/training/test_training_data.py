@@ -49,7 +49,7 @@ def test_lines_of_examples_are_read(tmp_path):
     assert read_training_data(tmp_path / "data.jsonl").examples == [
         Example("q", "a", ("b",)), Example("r", "c"), Example("s", "d", ("e",), (2.0, 1.0))]  # fmt: skip
     (tmp_path / "bad.jsonl").write_text('{"query": "s", "documents": ["d", "e"], "scores": [2]}\n')
-    with pytest.raises(CollectionError, match=r"bad.jsonl:1: wanted a number in scores"):
+    with pytest.raises(CollectionError, match=r"bad.jsonl:1: expected a number in scores"):
         read_training_data(tmp_path / "bad.jsonl")
 
 
@@ -151,7 +151,7 @@ def test_scores_are_kept_and_a_torn_line_is_not(tmp_path):
     path.write_bytes(path.read_bytes() + b'["torn')
     assert CachedScorer(scorer, path, name="t")([("q", "a"), ("q", "c")]) == [1.0, 1.0]
     assert asked == [("q", "a"), ("q", "b"), ("q", "c")]
-    with pytest.raises(UsageError, match="no finite number"):
+    with pytest.raises(UsageError, match="not finite"):
         CachedScorer(lambda pairs: [float("nan")] * len(pairs), tmp_path / "other", name="t")([("q", "a")])
 
 

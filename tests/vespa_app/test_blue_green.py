@@ -134,7 +134,7 @@ def test_the_switch_is_to_the_index_that_is_there(bundles, old, tmp_path):
     other = dataclasses.replace(BASE, codec="binary")
     assert build_beside(bundles[1], other, both, switch=False).new == ("passage_v3",)
     more = dataclasses.replace(BASE, indexes={"notes": {"codec": "binary"}})
-    with pytest.raises(SettingsError, match="has passage_v2 of this bundle .* leave it out"):
+    with pytest.raises(SettingsError, match="has passage_v2 of this bundle .* remove it"):
         build_beside(bundles[1], more, both, switch=True)
 
 
@@ -176,7 +176,7 @@ def test_the_command_line_says_the_way(cli, bundles, tmp_path):
     assert "refeed" in shown
     assert "--beside" in shown
     assert "nothing changes" in cli(*new, "-o", old, "--diff", old).stdout
-    assert "--switch goes with --beside" in cli(*new, "-o", old, "--switch", code=2).stderr
+    assert "--switch works only with --beside" in cli(*new, "-o", old, "--switch", code=2).stderr
 
 
 def test_a_diff_with_what_is_no_package_writes_nothing(cli, bundles, tmp_path):

@@ -69,9 +69,9 @@ def test_a_query_reads_no_further_than_a_limit(asynchronous, monkeypatch):
     packed = gzip.compress(GOOD)
     assert ask(served(packed, **{"Content-Encoding": "gzip"}), asynchronous)["root"]["children"] == []
     monkeypatch.setattr("vespa_app.running.http.MOST_BYTES", 1 << 20)
-    with pytest.raises(VespaRefused, match="answered more than 1 MiB"):
+    with pytest.raises(VespaRefused, match="returned more than 1 MiB"):
         ask(served(*[b" " * 65536] * 100), asynchronous)
-    with pytest.raises(VespaRefused, match="answered more than 1 MiB"):
+    with pytest.raises(VespaRefused, match="returned more than 1 MiB"):
         ask(served(gzip.compress(bytes(1 << 22)), **{"Content-Encoding": "gzip"}), asynchronous)
     with pytest.raises(VespaError, match="search result"):
         ask(served(DEEP), asynchronous)

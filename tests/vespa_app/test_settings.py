@@ -76,7 +76,7 @@ def test_toml_that_is_refused(tmp_path, text, message):
 
 
 def test_toml_that_cannot_be_read(tmp_path):
-    with pytest.raises(SettingsError, match="cannot read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         AppSettings.from_toml(tmp_path / "absent.toml")
 
 

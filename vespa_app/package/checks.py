@@ -82,4 +82,4 @@ def _read(root: Path, name: str) -> str:
     try:
         return (root / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{root}: cannot read file {name}: {error}") from None
+        raise SettingsError(f"{root}: file {name} cannot be read: {error}") from None

@@ -127,7 +127,7 @@ def _token(file: Path) -> str:
     try:
         lines = file.read_bytes().removesuffix(b"\n").removesuffix(b"\r").split(b"\n")
     except OSError as error:
-        raise UsageError(f"cannot read {_TOKEN_FILE} {file}: {error.strerror}") from None
+        raise UsageError(f"{_TOKEN_FILE} {file} cannot be read: {error.strerror}") from None
     if len(lines) != 1 or not lines[0].strip():
         raise UsageError(f"{_TOKEN_FILE} {file} must contain one line, the token, and nothing else")
     if not all(0x21 <= byte <= 0x7E for byte in lines[0]):

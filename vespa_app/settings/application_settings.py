@@ -242,7 +242,7 @@ class AppSettings:
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read settings {path}: {error}") from None
+            raise SettingsError(f"settings {path} cannot be read: {error}") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SettingsError(f"settings {path} are not valid TOML: {error}") from None
         return cls.from_json(data, str(path))

@@ -16,7 +16,7 @@ from late_interaction.metrics import overlap_at_k
 __all__ = ["LAYERS", "MEASURES", "Case", "Comparison", "compare_orders", "row_cosines"]
 
 LAYERS = {
-    "encoder": "the exported graph against the checkpoint in torch",
+    "encoder": "the exported graph compared with the checkpoint in torch",
     "quantization": "a smaller graph against fp32",
     "device": "a graph on a device against fp32 on the processor",
     "rules": "the bundle's tokenization against the trained one",

@@ -93,8 +93,8 @@ def _with_torch(bundle: Bundle, checkpoint: str, texts: Texts, rows: Rows, ours:
     folder = scan_checkpoint(find_checkpoint(checkpoint, revision=None, local_files_only=False))
     if folder.layout == "plain":
         raise CheckpointError(
-            f"{folder.shown} is a plain encoder, whose projection is in the bundle alone: leave out --checkpoint; "
-            "report.json in the bundle has what the export measured"
+            f"{folder.shown} is a plain encoder, whose projection is only in the bundle; omit --checkpoint "
+            f"(report.json in the bundle has the export's measurements)"
         )
     loaded = load_checkpoint(folder)
     graph = torch_graph(loaded, bundle.manifest.dim)

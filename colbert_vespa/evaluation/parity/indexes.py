@@ -79,7 +79,7 @@ def ask(
     if EXACT in client.strategies:
         exact = {id_: client.search(query, depth, candidates=EXACT) for id_, query in given.items()}
     else:
-        notes.append(f"{place.address} has no candidates {EXACT}: what a search misses cannot be told")
+        notes.append(f"{place.address} has no candidates {EXACT}, so misses of a search cannot be measured")
     found = {id_: client.search(query, k) for id_, query in given.items()}
     hits: dict[str, Hit] = {h.passage_id: h for results in (exact, found) for r in results.values() for h in r.hits}
     texts = {id_: passage_text(hit.title, hit.text) for id_, hit in hits.items()}
@@ -103,12 +103,12 @@ def compare_index(
     place = answers.place
     passages = list(answers.texts)
     if not passages:
-        raise UsageError(f"{place.address} finds nothing for any of the queries: give others, or feed it first")
+        raise UsageError(f"{place.address} finds nothing for any of the queries; use other queries, or feed it first")
     bare = [id_ for id_ in passages if id_ not in ready]
     if bare and encoder is None:
         raise UsageError(
-            f"{place.address} finds passage {bare[0]!r}, whose vectors were made elsewhere: give them with --documents or "
-            "--collection"
+            f"{place.address} finds passage {bare[0]!r}, whose vectors were made elsewhere; supply them with "
+            f"--documents or --collection"
         )
     encoded = encoder.encode_documents([answers.texts[id_] for id_ in bare]) if encoder is not None and bare else []
     made = {**{id_: ready[id_] for id_ in passages if id_ in ready}, **dict(zip(bare, encoded, strict=True))}
@@ -189,7 +189,7 @@ def _missed(query: str, exact: SearchResult, found: SearchResult, k: int) -> lis
     for hit in exact.hits[:k]:
         if hit.passage_id not in there:
             tie = abs(hit.score - last) <= TIE
-            reason = "equal scores, either is right" if tie else f"candidate miss: exact rank {hit.rank}"
+            reason = "equal scores, either order is right" if tie else f"candidate miss: exact rank {hit.rank}"
             missed.append(Case(f"query {query}, passage {hit.passage_id}", "overlap", hit.score, reason))
     return missed
 

@@ -61,7 +61,7 @@ def _rows(texts: Texts, query: str, encoder: Encoder | None) -> Matrix:
     if query in texts.rows:
         return texts.rows[query]
     if encoder is None:
-        raise UsageError("the bundle has no model: give queries with vectors (--queries FILE, or a collection that has them)")
+        raise UsageError("the bundle has no model; give queries with vectors (--queries FILE, or a collection that has them)")
     return encoder.encode_queries([texts.queries[query]])[0]
 
 
@@ -83,7 +83,7 @@ def compare_all(
     nothing, or nothing can be compared.
     """
     if not bundle.encodes and (checkpoint is not None or not addresses):
-        raise UsageError("the bundle has no model: only what indexes store can be compared. Give --from, and no --checkpoint")
+        raise UsageError("the bundle has no model, so only stored vectors can be compared; give --from, and omit --checkpoint")
     tell = say or (lambda _text: None)
     encoder = Encoder(bundle, device=device) if bundle.encodes else None
     comparisons = compare_encoders(bundle, checkpoint, texts, k, tell, device) if bundle.encodes else []
@@ -103,7 +103,7 @@ def compare_all(
     comparisons += [compare_addresses(left, right, k) for left, right in combinations(asked, 2)]
     checks = [check for comparison in comparisons for check in checks_of(comparison, thresholds or {})]
     if checkpoint is None and bundle.encodes:
-        notes.append("torch was not compared: give --checkpoint")
+        notes.append("torch was not compared; give --checkpoint to compare it")
     return ParityReport(
         str(bundle.path), len(texts.queries), len(texts.documents), tuple(comparisons), tuple(checks), tuple(notes)
     )  # fmt: skip

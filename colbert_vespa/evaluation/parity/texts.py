@@ -73,7 +73,7 @@ def sample_texts(collection: Path | None, documents: Path | None, queries: Path 
         asked = {d.id: passage_text(d.title, d.text) for d in found if not d.blank}
         rows = {d.id: np.asarray(d.vectors[0], np.float32) for d in found if d.vectors}
     if not asked or not texts:
-        raise UsageError("parity needs at least one query and one document: the sample has none")
+        raise UsageError("parity needs at least one query and one document, but the sample has none")
     return Texts(_sampled(asked, query_count), _sampled(texts, count), rows, source)
 
 

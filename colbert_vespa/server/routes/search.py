@@ -45,7 +45,7 @@ async def search(body: SearchRequest, request: Request, engine: Asked, access: R
     seconds = timeout(options.timeout)
     if NDJSON in request.headers.get("accept", ""):
         if len(queries) != 1:
-            raise UsageError("stages are of one query")
+            raise UsageError("stages work with one query only")
         options.for_first_stage()  # what cannot be said in stages is told before they begin
         return await _streamed(engine.stages(access, queries[0], options, seconds), engine)
     results = await engine.search(access, queries, options, seconds) if queries else []
@@ -93,7 +93,7 @@ async def rerank(body: RerankRequest, engine: Asked, access: Reads, timeout: Tim
     seconds = timeout(options.timeout)
     if body.texts is not None:
         if options.where is not None:
-            raise UsageError("where selects stored documents: give ids")
+            raise UsageError("where selects stored documents; give ids")
         hits = await engine.rerank_texts(access, query, body.texts, options, seconds)
     else:
         found = await engine.rerank_stored(access, query, body.options(k=most, ids=given), seconds)

@@ -54,7 +54,7 @@ def write_intent(root: Path, intent: Intent) -> None:
     try:
         atomic_write(root / COMMITTING, (json.dumps(sealed(data)) + "\n").encode())
     except OSError as error:
-        raise LocalIndexError(f"cannot write to {root}: {error}") from None
+        raise LocalIndexError(f"{root} cannot be written: {error}") from None
 
 
 def read_intent(root: Path) -> Intent | None:
@@ -90,4 +90,4 @@ def remove_intent(root: Path) -> None:
         (root / COMMITTING).unlink()
         fsync_folder(root)
     except OSError as error:
-        raise LocalIndexError(f"cannot write to {root}: {error}") from None
+        raise LocalIndexError(f"{root} cannot be written: {error}") from None

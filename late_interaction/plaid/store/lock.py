@@ -27,7 +27,7 @@ class WriterLock:
         try:
             self._file = (root / LOCK).open("ab")
         except OSError as error:
-            raise LocalIndexError(f"cannot write to {root}: {error}") from None
+            raise LocalIndexError(f"{root} cannot be written: {error}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

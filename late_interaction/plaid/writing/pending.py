@@ -233,7 +233,7 @@ class PendingLog:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._written)
-            raise LocalIndexError(f"cannot write to {self._path}: {error}") from None
+            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
         finally:
             left.release()
         self._written = place
@@ -244,7 +244,7 @@ class PendingLog:
         try:
             yield
         except OSError as error:
-            raise LocalIndexError(f"cannot write to {self._path}: {error}") from None
+            raise LocalIndexError(f"{self._path} cannot be written: {error}") from None
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[Passage, TokenVectors, Vector]]:
         """Yield passage, rows and dense vectors of the puts and updates at `places`. Call `flush` before."""

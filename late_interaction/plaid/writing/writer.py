@@ -85,7 +85,7 @@ class IndexWriter:
         try:
             fsync_folder(self._root)  # a writer may have replaced CURRENT but failed to make it durable
         except OSError as error:
-            raise LocalIndexError(f"cannot write to {self._root}: {error}") from None
+            raise LocalIndexError(f"{self._root} cannot be written: {error}") from None
         remove_leftovers(self._root)
         self._opened.refresh()
 
