@@ -371,10 +371,9 @@ class Output:
             self._feed_notes(summary)
             return
         per_second = summary.acknowledged / summary.seconds if summary.seconds else 0.0
+        rate = f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.1f}"
         way = "from" if verb == "deleted" else "to"
-        self.say(
-            f"{verb} {summary.acknowledged} documents {way} {summary.target} in {summary.seconds:.1f} s ({per_second:.0f}/s)"
-        )
+        self.say(f"{verb} {summary.acknowledged} documents {way} {summary.target} in {summary.seconds:.1f} s ({rate}/s)")
         if summary.already_there:
             self.say(f"  {summary.already_there} were already there")
         if summary.skipped_blank:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.source_options import field_types, with_columns
 from exporter.hub import find_checkpoint, minilm_folder
+from feeder.feeding.ledger import FeedSummary
 from feeder.feeding.settings import read_feed_settings
 from feeder.feeding.survey import survey
 from feeder.sources import ColumnMapping, SourceSettings
@@ -125,3 +127,9 @@ def test_an_index_of_another_engine_names_the_command_that_takes_it_over(cli, tm
     shutil.copytree(GOLDEN / name, tmp_path / "theirs")
     told = error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
     assert maker in told and "index import" in told
+
+
+@pytest.mark.parametrize(("documents", "told"), [(15, "(0.1/s)"), (1500, "(12/s)")])
+def test_a_slow_feed_has_a_rate(documents, told, capsys):
+    Output(json_output=False).feed_summary(FeedSummary("index", documents, acknowledged=documents, seconds=125.0))
+    assert told in capsys.readouterr().out
