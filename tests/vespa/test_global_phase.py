@@ -115,9 +115,9 @@ def test_every_request_with_a_dense_model_is_taken(served, model, explain):
         assert sent[f"q_{field}"]["type"] == f"tensor<float>(x[{own.dim}])"
         unit = QUERY.dense[model] / np.linalg.norm(QUERY.dense[model])
         assert np.allclose(sent[f"q_{field}"]["value"]["values"], unit, atol=1e-6)
-        assert (f"b_{field}" in sent) == (own.cells == "bits")
+        assert (f"b_{field}" in sent) == (own.cells in ("bits", "int8"))
         assert {name for name in sent if name.startswith(("q_", "b_"))} <= {f"q_{field}", f"b_{field}"}
-        assert f'"{"b" if own.cells == "bits" else "q"}_{field}"' in backend["query"].replace("\\", "")
+        assert f'"{"b" if own.cells in ("bits", "int8") else "q"}_{field}"' in backend["query"].replace("\\", "")
 
 
 def test_candidates_without_a_dense_model_join_too(served):

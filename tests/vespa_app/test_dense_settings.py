@@ -112,6 +112,16 @@ def test_a_search_asks_the_model_that_it_names():
     bits = strategy_of("dense").query(request("e5"))
     assert bits.yql_where == "({totalTargetHits:400}nearestNeighbor(dense_e5, b_dense_e5))" and bits.profile == "dense_e5"
     assert bits.parameters["input.query(b_dense_e5)"] == {"values": np.packbits(unit(16) > 0).tobytes().hex()}
+
+
+def test_a_query_of_int8_cells_is_sent_in_such_cells_for_the_graph():
+    """Vespa casts a query to the field's cells, which makes zeros of a unit vector's numbers."""
+    own = dataclasses.replace(SETTINGS, dense={"dense": DenseSettings(8, cells="int8")})
+    parts = strategy_of("dense").query(request(settings=own))
+    assert "nearestNeighbor(dense, b_dense)" in parts.yql_where
+    cells = np.frombuffer(bytes.fromhex(parts.parameters["input.query(b_dense)"]["values"]), np.int8)
+    assert np.abs(cells).max() == 127 and float(unit(8) @ cells) / np.linalg.norm(cells) > 0.999
+    assert "input.query(q_dense)" in parts.parameters
     with pytest.raises(UsageError, match="the query's vector of a dense model"):
         strategy_of("dense").query(request(dense=None))
 

@@ -127,14 +127,17 @@ def dense_input(model: str) -> str:
     return f"q_{dense_field(model)}"
 
 
-def _bits_input(model: str) -> str:
+def _cells_input(model: str) -> str:
+    """The query input with a model's vector in the cells of its field, where these are not the model's own numbers: Vespa
+    compares in the field's cells, and makes zeros of fractions there."""
     return f"b_{dense_field(model)}"
 
 
 def input_sizes(settings: AppSettings) -> dict[str, int]:
     """Return the sizes of the query inputs of dense models, by name."""
     floats = {dense_input(model): own.dim for model, own in settings.dense.items()}
-    return floats | {_bits_input(model): own.dim // 8 for model, own in settings.dense.items() if own.cells == "bits"}
+    own_cells = {model: own for model, own in settings.dense.items() if own.cells in _METRICS}
+    return floats | {_cells_input(model): own.dim // CELLS[own.cells][1] for model, own in own_cells.items()}
 
 
 def dense_type(own: DenseSettings) -> str:
@@ -155,11 +158,11 @@ def _field(model: str, own: DenseSettings) -> str:
 def dense_declarations(settings: AppSettings, model: str, more_inputs: str = "") -> str:
     """Return the inputs of a rank profile that uses a model, and the function of its score."""
     own = settings.dense[model]
-    bits = f"            query({_bits_input(model)}) {dense_type(own)}\n" if own.cells == "bits" else ""
+    cells = f"            query({_cells_input(model)}) {dense_type(own)}\n" if own.cells in _METRICS else ""
     return f"""\
         inputs {{
             query({dense_input(model)}) tensor<float>(x[{own.dim}])
-{bits}{more_inputs}        }}
+{cells}{more_inputs}        }}
         function {DENSE}() {{
             expression: {_score(model, own)}
         }}
@@ -178,7 +181,7 @@ def _score(model: str, own: DenseSettings) -> str:
 def nearest_dense(request: StrategyRequest) -> str:
     """Return the nearest-neighbour clause."""
     own = request.settings.dense[request.model]
-    name = (_bits_input if own.cells == "bits" else dense_input)(request.model)
+    name = (_cells_input if own.cells in _METRICS else dense_input)(request.model)
     return f"({{totalTargetHits:{request.targets}}}nearestNeighbor({dense_field(request.model)}, {name}))"
 
 
@@ -193,8 +196,8 @@ def dense_parameters(request: StrategyRequest) -> dict[str, Parameter]:
     own = request.settings.dense[request.model]
     vector = request.dense if own.distance == "dotproduct" else _unit(request.dense)
     parameters: dict[str, Parameter] = {f"input.query({dense_input(request.model)})": {"values": vector_hex(vector)}}
-    if own.cells == "bits":
-        parameters[f"input.query({_bits_input(request.model)})"] = {"values": encoded_dense(vector, own)}
+    if own.cells in _METRICS:
+        parameters[f"input.query({_cells_input(request.model)})"] = {"values": encoded_dense(vector, own)}
     return parameters
 
 
