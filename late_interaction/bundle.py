@@ -177,8 +177,16 @@ class DensePart:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCandidates:
-    """The cheapest candidates that reached a recall goal on a sample of the user's documents. strategy: `centroid` or `pooled`.
-    encoding: of pooled. rerank, probes: the effort that found `recall` of the exact top 10, of the `goal`."""
+    """The cheapest candidates that reached a recall goal on a sample of the user's documents.
+
+    Attributes:
+        strategy: `centroid` or `pooled`.
+        rerank: the effort that found `recall`.
+        recall: share of the exact top 10 that was found.
+        goal: the recall that was requested.
+        encoding: encoding of pooled.
+        probes: the effort that found `recall`.
+    """
 
     strategy: str
     rerank: Count

@@ -69,6 +69,7 @@ def survey(
         schema: metadata fields to check against; None to infer them.
         blanks: count documents without title and text like others.
         named: how many ids of blank documents to keep.
+        types: types of metadata fields that are not inferred.
 
     Raises:
         CollectionError: if a source cannot be read.

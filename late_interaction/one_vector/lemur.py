@@ -109,22 +109,26 @@ class Lemur(OneVector):
         centre = uncentred.mean(axis=0)
         step = float(np.quantile(np.abs(uncentred - centre), LARGEST)) / 127
         if not 0 < step < math.inf:
-            raise BundleError("the passages of the sample are all alike: encoding lemur cannot be fitted to them")
+            raise BundleError("the passages of the sample are all alike, so encoding lemur cannot be fitted to them")
         return cls(network, turn, rows, solution, centre, step)
 
     @property
     def rows_dim(self) -> int:
+        """Return the dimensions of a token vector."""
         return int(self.network.weights.shape[0])
 
     @property
     def dim(self) -> int:
+        """Return the dimensions of the vector."""
         return int(self.network.weights.shape[1])
 
     @property
     def unit(self) -> float:
+        """Return the scale of the vectors."""
         return self.step
 
     def passages(self, rows: Sequence[Matrix]) -> Matrix:
+        """Return one vector `[n, dim]` per passage from its rows."""
         found: Matrix = np.zeros((len(rows), self.dim), np.float32)
         there = [place for place, own in enumerate(rows) if len(own)]
         if there:
@@ -132,6 +136,7 @@ class Lemur(OneVector):
         return found
 
     def query(self, rows: Matrix) -> Vector:
+        """Return the vector `[dim]` of a query from its rows."""
         features: Vector = self.network.features(np.asarray(rows, np.float32)).sum(axis=0) / np.float32(max(1, len(rows)))
         return features @ self.turn
 
@@ -151,6 +156,7 @@ class Lemur(OneVector):
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
+        """Write the fitted parameters."""
         save_arrays(path, **dict(zip(NAMES, (*self._arrays, np.float64(self.step)), strict=True)))
 
     @classmethod

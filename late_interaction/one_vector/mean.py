@@ -34,27 +34,32 @@ class MeanVector(OneVector):
 
     @classmethod
     def load(cls, path: str | Path) -> MeanVector:
+        """Raise BundleError: the encoding has no parameters."""
         raise BundleError(f"{path}: encoding mean has no parameters")
 
     def save(self, path: str | Path) -> None:
+        """Raise BundleError: the encoding has no parameters."""
         raise BundleError(f"{path}: encoding mean has no parameters")
 
     @property
     def sha256(self) -> str:
+        """Return the identity of the parameters."""
         return f"mean {self.rows_dim}"
 
     @property
     def dim(self) -> int:
+        """Return the dimensions of the vector: those of the rows."""
         return self.rows_dim
 
     def passages(self, rows: Sequence[Matrix]) -> Matrix:
+        """Return one vector `[n, dim]` per passage from its rows."""
         means: Matrix = np.zeros((len(rows), self.dim), np.float32)
         for place, own in enumerate(rows):
             means[place] = self.query(own)
         return means
 
     def query(self, rows: Matrix) -> Vector:
-        """Without a direction it is the first axis: cosine needs one."""
+        """Return the mean direction of a query's rows; without a direction the first axis, because cosine needs one."""
         mean: Vector = np.asarray(rows, np.float32).sum(axis=0) / max(1, len(rows))
         length = float(np.linalg.norm(mean))
         if length > 0:

@@ -163,7 +163,9 @@ class PlaidIndex(Protocol):
         """Return the dense models of which each passage has a vector."""
 
     @property
-    def one_vector(self) -> str: ...
+    def one_vector(self) -> str:
+        """Return the encoding of the one vector per passage; empty if there is none."""
+
     @property
     def version(self) -> int:
         """Return the number of the open version."""

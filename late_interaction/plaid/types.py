@@ -63,8 +63,10 @@ class DenseForm:
 
 @dataclass(frozen=True, slots=True)
 class OneVectorForm:
-    """The one vector of each passage that candidates `pooled` search (late_interaction.one_vector), stored as those of a dense
-    model named ONE_VECTOR."""
+    """The one vector of each passage that candidates `pooled` search (late_interaction.one_vector).
+
+    It is stored like those of a dense model named ONE_VECTOR.
+    """
 
     encoding: str
     dim: Annotated[int, msgspec.Meta(ge=1)]

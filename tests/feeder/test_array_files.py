@@ -58,7 +58,7 @@ def test_a_table_has_lengths_or_three_dimensions(tmp_path, suffix):
     assert is_pages(read(write(tmp_path / f"cut.{suffix}", {"vectors": padded, "lengths": LENGTHS}), BY_ROW))
     whole = read(write(tmp_path / f"whole.{suffix}", {"vectors": padded}), BY_ROW)
     np.testing.assert_array_equal(whole[0].vectors[0], padded[0])
-    with pytest.raises(CollectionError, match=r'no id.*\[columns\] id = "@row" in feed.toml'):
+    with pytest.raises(CollectionError, match=r"no id.*--column id=@row"):
         read(tmp_path / f"flat.{suffix}")
 
 

@@ -201,8 +201,10 @@ class Commit:
     def _with_one_vector(
         self, items: Iterator[tuple[Passage, Rows, Vector]], decode: Callable[[I32, U8], Matrix] | None = None
     ) -> Iterator[tuple[Passage, Rows, Vector]]:
-        """With the vector that candidates `pooled` search behind those of the dense models, where the index has one. decode: of
-        rows that are encoded already."""
+        """Append the vector that candidates `pooled` search to the dense vectors, if the index has one.
+
+        decode: decodes rows that are encoded already.
+        """
         form = self._snapshot.version.one_vector
         if form is None:
             yield from items
