@@ -7,6 +7,8 @@ import pytest
 from dense_bundles import made_bundle
 from vespa_bundles import small_codebook
 
+from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
+from colbert_vespa.cli.console import Output
 from colbert_vespa.evaluation.candidates import (
     PROBES,
     choice_of,
@@ -196,3 +198,19 @@ def test_queries_of_the_user_and_what_is_too_small(cli, made, tmp_path):
 
 def test_probes_are_those_that_the_codebook_has():
     assert all(probes <= 64 for probes in PROBES)
+
+
+def test_export_records_the_choice_in_the_bundle_itself(made, tmp_path):
+    bundle, sample = made
+    (tmp_path / "copy").mkdir()
+    bundle.copy_to(tmp_path / "copy")
+    texts = [json.loads(line)["text"] for line in sample.read_text().splitlines()]
+    options = ChoiceOptions(RecallGoal(5, 0.5), count=20, dims=(16,))
+    record_choice(Output(json_output=True), Bundle.open(tmp_path / "copy"), texts, options)
+    measured = Bundle.open(tmp_path / "copy").manifest.candidates
+    assert measured.goal == 0.5 and measured.recall >= 0.5 and measured.strategy == "pooled"
+
+
+def test_export_measures_candidates_on_a_sample_alone(cli, tmp_path):
+    done = cli("export", "no/such", "-o", str(tmp_path / "b"), "--candidates-goal", "recall@10=0.9", code=2)
+    assert "--sample" in done.stderr
