@@ -98,6 +98,11 @@ def _measured(
     encoder = Encoder(bundle) if bundle.encodes else None
     with out.steps() as step:
         passages = _rows(bundle, encoder, documents, step)
+        if len(passages) <= options.goal.k:
+            raise UsageError(
+                f"the sample has {len(passages)} passages with text or vectors, and recall@{options.goal.k} needs more than "
+                f"{options.goal.k}: give a larger sample"
+            )
         encodings = _fitted(out, passages, options, step)
         queries = _queries(encoder, passages, documents, options)
         book = bundle_codebooks(bundle, thresholds=False).codebook

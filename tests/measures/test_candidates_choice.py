@@ -196,6 +196,14 @@ def test_queries_of_the_user_and_what_is_too_small(cli, made, tmp_path):
     assert "--goal" in cli("candidates", str(bundle.path), "--sample", str(sample), "--goal", "all", code=2).stderr
 
 
+@pytest.mark.parametrize("lines", ["", '{"id": "a", "text": "thread lock"}\n'])
+def test_a_sample_too_small_for_the_goal_is_refused_before_anything_is_fitted(cli, made, tmp_path, lines):
+    (tmp_path / "few.jsonl").write_text(lines)
+    told = cli("candidates", str(made[0].path), "--sample", str(tmp_path / "few.jsonl"), code=2)
+    assert "recall@10" in told.stderr
+    assert "lemur" not in told.stderr
+
+
 def test_probes_are_those_that_the_codebook_has():
     assert all(probes <= 64 for probes in PROBES)
 

@@ -54,6 +54,7 @@ def test_toml_round_trip(tmp_path_factory, settings):
     [
         ("dim = 16\nquery_rows = 8\ncodecs = 'binary'", "setting codecs: is unknown"),
         ("dim = 16", "setting query_rows: is missing"),
+        ("candidates = ['pooled']", "setting dim: is missing; .*colbert-vespa app BUNDLE -o APP"),
         ("dim = '16'\nquery_rows = 8", "setting dim: must be int"),
         ("dim = true\nquery_rows = 8", "setting dim: must be int"),
         ("dim = 16\nquery_rows = 8\ncandidates = 'bm25'", "setting candidates: must be a list, got str"),

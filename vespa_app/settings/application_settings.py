@@ -245,6 +245,11 @@ class AppSettings:
             raise SettingsError(f"settings {path} cannot be read: {error}") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SettingsError(f"settings {path} are not valid TOML: {error}") from None
+        if lacking := [key for key in ("dim", "query_rows") if key not in data]:
+            raise SettingsError(
+                f"{path}: setting {lacking[0]}: is missing; start from the app.toml in a package, which has every setting: "
+                "`colbert-vespa app BUNDLE -o APP` writes one"
+            )
         return cls.from_json(data, str(path))
 
 
