@@ -133,7 +133,7 @@ def test_killed_workers_lose_nothing_and_a_second_feed_sends_what_is_missing(clu
 
 def test_mistakes_are_told_before_anything_runs(cluster, watched, tiny_bundle, tmp_path):
     dataset = cluster.data.from_items(rows(1))
-    with pytest.raises(UsageError, match="is not an address"):
+    with pytest.raises(UsageError, match="is not the address"):
         feed(dataset, tiny_bundle, str(tmp_path))
     with pytest.raises(UsageError, match="must be a Dataset of Ray Data, got list"):
         feed(rows(1), tiny_bundle, watched.url)

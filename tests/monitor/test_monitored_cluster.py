@@ -236,7 +236,7 @@ def test_a_token_goes_nowhere_readable_and_is_not_shown(cluster, look, monkeypat
 
 
 def test_config_is_a_url_of_vespa():
-    with pytest.raises(UsageError, match="--config: .* is not an address"):
+    with pytest.raises(UsageError, match="--config: .* is not the address"):
         Watched("http://localhost:8080", ("localhost:19071",))
     with pytest.raises(UsageError, match="has no config server"):
         Watched("folder", ("http://localhost:19071",))

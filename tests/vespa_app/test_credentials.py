@@ -79,14 +79,14 @@ def test_an_address_with_a_password_is_refused_and_not_shown(url):
     "url", ["http://", "foo", "http://h:x", "http://h:99999", "http://h:0", "http://a b", "ftp://host", ""]
 )
 def test_what_is_no_address(url):
-    with pytest.raises(UsageError, match="is not an address|is empty"):
+    with pytest.raises(UsageError, match="is not the address|is empty"):
         parse_address(url)
 
 
 def test_options_that_are_no_address_are_named():
-    with pytest.raises(UsageError, match="^--target: 'http://' is not an address"):
+    with pytest.raises(UsageError, match="^--target: 'http://' is not the address"):
         choose_urls("http://", None)
-    with pytest.raises(UsageError, match="^--query-url: 'foo' is not an address"):
+    with pytest.raises(UsageError, match="^--query-url: 'foo' is not the address"):
         choose_urls("docker", "foo")
     assert choose_urls("http://h:19071/", None) == ("http://h:19071", "http://h:8080")
 

@@ -92,7 +92,7 @@ def parse_address(url: str, name: str = "") -> httpx.URL:
     try:
         return httpx.URL(place.url)
     except (httpx.InvalidURL, ValueError):
-        raise UsageError(f"{said}{url!r} is not an address; write http(s)://host:port") from None
+        raise UsageError(f"{said}{url!r} is not the address of a server; write http(s)://host:port") from None
 
 
 class Body:
