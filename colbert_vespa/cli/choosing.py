@@ -60,6 +60,8 @@ def choose_candidates(
     """
     if output is not None:
         check_folder(output, owned=is_bundle_folder)
+        if bundle.path.resolve() in output.resolve().parents:
+            raise UsageError(f"{output} is inside the bundle {bundle.path}; give a folder of its own")
     sample = [document for document in islice(documents, READ) if document.vectors or not document.blank]
     random.Random(options.seed).shuffle(sample)
     report, encodings = _measured(out, bundle, sample, options)

@@ -131,7 +131,7 @@ def export(
     if cross_encoder:
         out.result(export_reranker(out, checkpoint, output, options, sample, column))
         return
-    goal = None if candidates_goal is None else parse_goal(candidates_goal)
+    goal = None if candidates_goal is None else parse_goal(candidates_goal, "--candidates-goal")
     out.result(export_bundle(out, checkpoint, output, options, sample, column, goal))
 
 

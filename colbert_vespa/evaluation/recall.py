@@ -68,11 +68,11 @@ class RecallReport:
         return asdict(self)
 
 
-def parse_goal(text: str) -> RecallGoal:
-    """`recall@10=0.98`. Raises: UsageError."""
+def parse_goal(text: str, option: str = "--goal") -> RecallGoal:
+    """Return the goal that `recall@10=0.98` names. Raises: UsageError naming the option."""
     found = _GOAL.fullmatch(text.strip())
     if not found or not 0 < float(found[2]) <= 1 or int(found[1]) < 1:
-        raise UsageError(f"--goal must be like recall@10=0.98, got {text!r}")
+        raise UsageError(f"{option} must be like recall@10=0.98, got {text!r}")
     return RecallGoal(int(found[1]), float(found[2]))
 
 

@@ -105,6 +105,9 @@ class DocumentEncoding:
     def _checked(self, name: str, vectors: Matrix, passages: int) -> Matrix:
         """Return `[passages, dim]`; UsageError if the vectors do not fit."""
         part = self._bundle.manifest.dense[name]
+        if vectors.ndim == 1 and vectors.size != part.dim * passages:
+            needed = f"{part.dim} numbers" + (f" for each of {passages} passages" if passages > 1 else "")
+            raise UsageError(f"dense model {name!r}: its vector has {vectors.size} numbers; the model needs {needed}")
         try:
             rows = RowRules(part.dim, MAX_PASSAGES, part.normalized).checked(vectors)
         except UsageError as error:

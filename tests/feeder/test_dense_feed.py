@@ -128,6 +128,7 @@ def test_what_a_document_lacks_is_made_and_what_nothing_can_make_is_refused(tmp_
     ("dense", "message"),
     [
         ({"small": np.ones((1, 5))}, r"dense model 'small': .*\[t, 4\].*\[1, 5\]"),
+        ({"small": [1, 0, 0]}, "dense model 'small': .* 3 numbers; .* 4 numbers"),
         ({"small": unit_rows(2, dim=4)}, "2 vectors of dense model 'small' but 1 passages"),
         ({"small": [np.nan, 0, 0, 1]}, "dense model 'small': row 0 .*NaN"),
         ({"small": [0, 0, 0, 2]}, "dense model 'small': row 0 of the vectors has length 2"),

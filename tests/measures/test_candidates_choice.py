@@ -222,3 +222,12 @@ def test_export_records_the_choice_in_the_bundle_itself(made, tmp_path):
 def test_export_measures_candidates_on_a_sample_alone(cli, tmp_path):
     done = cli("export", "no/such", "-o", str(tmp_path / "b"), "--candidates-goal", "recall@10=0.9", code=2)
     assert "--sample" in done.stderr
+    wrong = cli("export", "no/such", "-o", str(tmp_path / "b"), "--sample", "x", "--candidates-goal", "recall@10=2", code=2)
+    assert "--candidates-goal" in wrong.stderr and "recall@10=2" in wrong.stderr
+
+
+def test_the_copy_is_not_written_into_the_bundle_itself(cli, made):
+    bundle, sample = made
+    given = ("candidates", str(bundle.path), "--sample", str(sample), "--dim", "16", "--count", "20", "--goal", "recall@5=0.5")
+    done = cli(*given, "-o", str(bundle.path / "inside"), code=2)
+    assert "inside" in done.stderr and not (bundle.path / "inside").exists()
