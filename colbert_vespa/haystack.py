@@ -55,7 +55,8 @@ class _WithClients:
 @component
 class ColbertRetriever(_WithClients):
     """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and
-    document_id; of these names the document's own fields win."""
+    document_id; of these names the document's own fields win.
+    """
 
     def __init__(
         self,
@@ -73,7 +74,8 @@ class ColbertRetriever(_WithClients):
     ) -> None:
         """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
         several joined by `+`, or `auto`. weights, fusion, dense, rerank_with_top: as Client.search has them. rerank_with: the
-        folder of a cross-encoder. device: of the model, as Client takes it."""
+        folder of a cross-encoder. device: of the model, as Client takes it.
+        """
         _WithClients.__init__(self, address, bundle, device)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
         self.weights, self.fusion, self.dense = weights, fusion, dense

@@ -62,7 +62,8 @@ def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
 
 def _dense(index: PlaidIndex) -> dict[str, Any]:
     """Of each dense model, and of the one vector of candidates pooled, dimensions, bytes, vectors in a graph, and vectors that
-    would be in one if faiss had been installed; nothing where there are none."""
+    would be in one if faiss had been installed; nothing where there are none.
+    """
     snapshots = [reader.snapshot for reader in index.readers().values()]
 
     def counts(name: str) -> dict[str, int]:

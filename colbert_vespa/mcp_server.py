@@ -83,7 +83,8 @@ def build_server(
 ) -> MCPServer[None]:
     """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
     `auto`. url_field: metadata field with a document's URL. rerank_with: a
-    cross-encoder for every search. timeout: seconds for a call; None for the client's."""
+    cross-encoder for every search. timeout: seconds for a call; None for the client's.
+    """
     index = AsyncClient.from_client(client)
     return server_over(
         index, client.schema, candidates=candidates, url_field=url_field, rerank_with=rerank_with, timeout=timeout

@@ -53,7 +53,8 @@ class Outcome:
 
 class DocumentStore:
     """A Vespa index, or a local one, which the first `put` makes where there is none. Threads may share one; writers wait for
-    each other. Close it after use."""
+    each other. Close it after use.
+    """
 
     def __init__(
         self,

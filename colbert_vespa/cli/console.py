@@ -99,9 +99,11 @@ class Output:
         self.console.print(f"  {escape(line)}", soft_wrap=True)
 
     def heading(self, text: str) -> None:
+        """Print a heading in bold after an empty line."""
         self.console.print(f"\n[bold]{escape(text)}[/bold]")
 
     def table(self, rows: Mapping[str, object]) -> None:
+        """Print one row of name and value for each entry."""
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
@@ -110,12 +112,14 @@ class Output:
         self.console.print(table)
 
     def result(self, data: Mapping[str, object]) -> None:
+        """Write the result as one line of JSON to stdout, if `--json` was given."""
         if self.json_output:
             sys.stdout.write(json_line(data, sys.stdout.encoding))
             sys.stdout.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
+        """Show a progress bar with counts and times while the context is open."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -128,6 +132,7 @@ class Output:
 
     @contextmanager
     def steps(self) -> Iterator[StepBars]:
+        """Show one progress bar for each step that is reported while the context is open."""
         with self.progress() as progress:
             yield StepBars(progress)
 
@@ -149,8 +154,11 @@ class Output:
             self.say(f"  note: {note}")
 
     def explanation(self, result: SearchResult) -> None:
-        """Per hit: each query word with the passage word that matched it best, of ready rows what each of them found; then what
-        each stage took."""
+        """Print the explanation of each hit, then the time of each stage.
+
+        A query text is explained by each query word and the passage word that matched it best, ready query rows by the
+        similarity that each row reached.
+        """
         for hit in result.hits:
             stages = ", ".join(f"{name} {value:.3f}" for name, value in hit.stages.items())
             self.console.print(f"\n[bold]{escape(hit.id)}[/bold]  {stages}", overflow="fold")
@@ -297,8 +305,11 @@ class Output:
             self.say(f"no setting reaches {report.goal.recall:.3g}: the codec may have lost it, or rerank more")
 
     def candidates(self, report: CandidateReport) -> None:
-        """A line for each way: bytes of a passage, recall among so many candidates, and the work at the first that reaches the
-        goal, in million multiply-adds; the cheapest is bold."""
+        """Print one line for each way: bytes per passage, recall by number of candidates, and work.
+
+        Work is that of the first number of candidates that reaches the goal, in millions of multiply-adds. The cheapest is
+        bold.
+        """
         reranks = list(dict.fromkeys(point.rerank for point in report.points))
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column(f"recall@{report.goal.k} among")
@@ -485,4 +496,5 @@ def _collapsed(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple
 
 
 def print_error(message: str) -> None:
+    """Print an error message to stderr."""
     Terminal(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")

@@ -40,6 +40,7 @@ Refine = Annotated[bool, typer.Option("--refine", help="A new local index also k
 
 
 def add_copy_commands(app: typer.Typer) -> None:
+    """Add the commands push, pull, backup and restore to `app`."""
     for command in (push, pull, backup, restore):
         app.command()(command)
 

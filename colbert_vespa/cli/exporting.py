@@ -77,8 +77,20 @@ def export_bundle(
     columns: Sequence[str] | None = None,
     goal: RecallGoal | None = None,
 ) -> dict[str, object]:
-    """`sample`: a source of documents; the options' own sample is made from it. columns: its columns, ROLE=COLUMN each. goal:
-    candidates are measured on the sample, and the cheapest that reaches it is chosen."""
+    """Export a checkpoint to a bundle and report what was written.
+
+    Args:
+        out: Where progress and results are shown.
+        checkpoint: Folder or hub name of the checkpoint.
+        output: Folder of the new bundle.
+        options: Options of the export, apart from the sample, which is read from `sample`.
+        sample: Source of sample documents, or None.
+        columns: Columns of the sample, each as ROLE=COLUMN.
+        goal: Recall to reach. If given, candidates are measured on the sample and the cheapest that reaches it is chosen.
+
+    Returns:
+        The result as it is printed with `--json`.
+    """
     if goal is not None and not sample:
         raise UsageError("--candidates-goal is measured on --sample: give a sample of your documents")
     if not sample and (options.bits or options.centroids or options.documents):

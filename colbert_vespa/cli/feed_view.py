@@ -41,6 +41,7 @@ class FeedView(Progress):
         self.add_task("feed", total=self._recent[0].total)
 
     def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the progress bar and a line for each detail, from the current state of the feed."""
         now, recent = self._state(), self._recent
         recent.append(now)
         while len(recent) > 2 and now.seconds - recent[1].seconds >= RECENT_S:

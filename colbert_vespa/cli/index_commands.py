@@ -206,8 +206,7 @@ def compact(index: Index, json_output: Json = False) -> None:
 
 
 def _drift(index: PlaidIndex) -> list[float | None]:
-    """Of the index, or of every shard."""
-
+    """Return the drift of the index, or of each shard."""
     return [reader.drift for reader in index.readers().values()]
 
 

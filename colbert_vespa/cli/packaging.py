@@ -62,8 +62,21 @@ def write_package(
     switch: bool = False,
     explain: bool = False,
 ) -> dict[str, object]:
-    """diff: a package to compare with. beside: the package that runs, whose indexes stay beside the new one; switch: the new
-    one is asked by default. explain: also write README.md."""
+    """Write an application package and report what it contains.
+
+    Args:
+        out: Where progress and results are shown.
+        bundle: The bundle that the application serves.
+        chosen: Settings of the application.
+        output: Folder of the new package.
+        diff: A package to compare the new one with.
+        beside: The running package, whose indexes stay beside the new one.
+        switch: Make the new index the default.
+        explain: Also write README.md.
+
+    Returns:
+        The result as it is printed with `--json`.
+    """
     if diff:
         check_package(diff)
     pair = build_beside(bundle, chosen, beside, switch=switch) if beside else None
@@ -159,6 +172,19 @@ def plan_application(
 def deploy_package(
     out: Output, package: Path, target: str, *, query_url: str | None, timeout: float | None, allow: Sequence[str]
 ) -> dict[str, object]:
+    """Deploy a package and wait until the application serves.
+
+    Args:
+        out: Where progress is shown.
+        package: Folder of the package.
+        target: docker, cloud, cloud-prod, or the URL of the config server.
+        query_url: URL of the application, if it is not the usual one.
+        timeout: Seconds to wait until every service is up; None for the default.
+        allow: Changes to allow that are refused by default.
+
+    Returns:
+        The result as it is printed with `--json`.
+    """
     report = deploy(package, target, query_url=query_url, timeout=timeout, allow=tuple(allow), progress=out.say)
     out.say(f"serving at {report.query_url} after {report.seconds:.0f} s")
     return report.to_json()

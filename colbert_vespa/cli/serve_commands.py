@@ -35,6 +35,7 @@ class ServeCommand(TyperCommand):
     """`serve ADDRESS...`, and `serve keys ...`; a folder of that name is ./keys."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Pass `serve keys ...` on to the commands of keys."""
         if args[:1] == ["keys"]:
             return typer.main.get_command(keys_app).make_context(f"{info_name} keys", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)

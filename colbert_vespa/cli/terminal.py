@@ -13,9 +13,13 @@ __all__ = ["Terminal"]
 
 
 class Terminal(Console):
-    """Control characters in what is printed become escapes such as `\\x1b`; rich's own styles are not part of it."""
+    r"""A console that prints control characters as escapes such as `\x1b`.
+
+    The control sequences of rich's own styles are left as they are.
+    """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments with their control characters escaped."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else printable(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)

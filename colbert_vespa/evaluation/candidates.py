@@ -1,9 +1,10 @@
-"""Which candidates find enough for the least work, on a sample of the user's own documents: `pooled` of every encoding, and
-`centroid`, against exact MaxSim.
+"""Find the candidates that reach a recall goal with the least work, on a sample of the user's own documents.
 
-Work is counted, not timed, in multiply-adds of MaxSim. What does not multiply counts for the multiply-adds that take as long: a
-posting of a centroid's list, and the fetching of a vector that HNSW looks at. Vectors are compared one by one here, as int8
-cells are; HNSW finds nearly the same (docs/performance).
+`pooled` in every encoding and `centroid` are compared with exact MaxSim.
+
+Work is counted, not timed, in multiply-adds of MaxSim. An operation that does not multiply counts for the multiply-adds that
+take as long: a posting of a centroid's list, and the fetching of a vector that HNSW looks at. Vectors are compared one by one
+here, as int8 cells are; HNSW finds nearly the same (docs/performance).
 """
 
 from __future__ import annotations
@@ -50,8 +51,14 @@ Work = Callable[[int], float]  # of finding so many candidates
 
 @dataclass(frozen=True, slots=True)
 class CandidatePoint:
-    """Share `recall` of the exact top k among the first `rerank` candidates, and the work of a query. way: the line of the
-    curve. probes: of candidates centroid."""
+    """Recall and work of one way at one number of candidates.
+
+    Attributes:
+        way: Name of the line of the curve.
+        rerank: Number of candidates that are reranked.
+        recall: Share of the exact top k among these candidates.
+        probes: Centroids probed for each query vector, for candidates `centroid`.
+    """
 
     way: str
     rerank: int
@@ -62,8 +69,13 @@ class CandidatePoint:
 
 @dataclass(frozen=True)
 class CandidateReport:
-    """points: by way, rerank ascending. bytes: of a passage, by way, beside its token vectors. best: the least work that
-    reaches the goal; None where nothing does."""
+    """Candidates measured on a sample.
+
+    Attributes:
+        points: Measured points, by way, `rerank` ascending.
+        bytes: Bytes per passage of each way, in addition to its token vectors.
+        best: The point that reaches the goal with the least work; None if no point reaches it.
+    """
 
     goal: RecallGoal
     passages: int
@@ -74,6 +86,7 @@ class CandidateReport:
 
     @property
     def ways(self) -> Mapping[str, Sequence[CandidatePoint]]:
+        """Return the points of each way, `rerank` ascending."""
         found: dict[str, list[CandidatePoint]] = {}
         for point in self.points:
             found.setdefault(point.way, []).append(point)
@@ -84,6 +97,7 @@ class CandidateReport:
         return next((point for point in self.ways[way] if point.recall >= self.goal.recall), None)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as it is written to JSON."""
         return asdict(self)
 
 
@@ -125,10 +139,22 @@ def measure_candidates(
     known: Sequence[set[int]] | None = None,
     step: StepReport | None = None,
 ) -> CandidateReport:
-    """passages, queries: rows `[t, d]` of each. encodings: by the name of their line in the curve. codebook: of candidates
-    centroid; None leaves them out. known: `exact_best` of these passages and queries, all of which have rows.
+    """Measure recall and work of each kind of candidates against exact MaxSim.
 
-    Raises: UsageError where there are no more passages than k, or there is no query.
+    Args:
+        passages: Token vectors of each passage, `[t, d]`.
+        queries: Token vectors of each query, `[t, d]`.
+        goal: Recall to reach, and its k.
+        encodings: One-vector encodings, by the name of their line in the curve.
+        codebook: Codebook of candidates `centroid`; None leaves them out.
+        known: `exact_best` of these passages and queries, if it is already computed. All of them must have rows.
+        step: Called with the progress of each step.
+
+    Returns:
+        The measured points and the cheapest one that reaches the goal.
+
+    Raises:
+        UsageError: If there are no more passages than k, or no queries.
     """
     say = step or (lambda _what, _done, _total: None)
     passages, queries = [rows for rows in passages if len(rows)], [rows for rows in queries if len(rows)]

@@ -29,8 +29,12 @@ WANTED = "a collection has corpus.jsonl, queries.jsonl and qrels.tsv (or BEIR's 
 
 @dataclass(frozen=True, slots=True)
 class CollectionQuery:
-    """Id and text are cleaned and checked as those of documents. vectors: rows `[q, d]` that were made elsewhere, or before.
-    dense: vectors by name of the dense model, beside the rows."""
+    """A query of a collection; id and text are cleaned and checked like those of documents.
+
+    Attributes:
+        vectors: Token vectors encoded earlier or elsewhere, `[q, d]`.
+        dense: Dense vectors by name of the dense model, in addition to the token vectors.
+    """
 
     id: str
     text: str
@@ -44,6 +48,7 @@ class CollectionQuery:
 
     @property
     def blank(self) -> bool:
+        """Return whether the query has neither vectors nor text."""
         return self.vectors is None and not self.text.strip()
 
     def __post_init__(self) -> None:

@@ -155,6 +155,7 @@ class EvaluationSettings:
 
     @property
     def cross_encoded(self) -> bool:
+        """Return whether a cross-encoder reranks the hits."""
         return self.rerank_with is not None or self.rerank_with_top is not None
 
 
@@ -166,11 +167,21 @@ def evaluate(
     *,
     step: StepReport | None = None,
 ) -> Evaluation:
-    """`encoder`: encodes what of the corpus has no vectors of its own, for exact MaxSim; without it, and with such documents or
-    queries, recall_at_10 is left out, and the mean of token vectors too.
+    """Evaluate an index on a collection with relevance judgements.
 
     Hits whose id is not in the collection count as not relevant, as they would for a user. recall_at_10 compares with exact
-    MaxSim over float32 vectors, for the first `settings.recall_queries` of the queries.
+    MaxSim over float32 vectors, for the first `settings.recall_queries` queries.
+
+    Args:
+        client: Client of the index.
+        judged: Documents, queries and judgements.
+        encoder: Encodes the documents that have no vectors of their own, for exact MaxSim. Without an encoder, a collection
+            with documents or queries that have no vectors gets neither recall_at_10 nor the mean number of token vectors.
+        settings: Settings of the searches and metrics.
+        step: Called with the progress of each step.
+
+    Returns:
+        Metrics, latencies and rankings.
     """
     report = step or (lambda _what, _done, _total: None)
     metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))

@@ -47,9 +47,16 @@ class Way:
 
 @dataclass(frozen=True)
 class FittedWeights:
-    """fitted: the way that is best on all queries. now: the one it is compared with, and its mean. held_out: mean of queries
-    that had no part in choosing the way they were measured with. difference: of these less `now`. chosen: by query id the way
-    that the queries of the other folds chose."""
+    """Weights chosen by cross-validation.
+
+    Attributes:
+        fitted: The way that is best over all queries.
+        now: The way it is compared with.
+        before: Mean of `now` over all queries.
+        held_out: Mean over queries that had no part in choosing the way they are measured with.
+        difference: Difference of the held-out values to those of `now`.
+        chosen: By query id, the way chosen by the queries of the other folds.
+    """
 
     metric: str
     queries: int

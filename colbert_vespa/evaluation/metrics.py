@@ -1,5 +1,7 @@
-"""Ranking metrics over one query (`ranking` is ids best first, `judged` maps id to relevance), and by name, as `ndcg@10`, over
-the rankings of many."""
+"""Ranking metrics over one query, and metrics by name, as `ndcg@10`, over the rankings of many queries.
+
+`ranking` holds ids, best first; `judged` maps an id to its relevance.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,7 @@ def ndcg_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> fl
 
 
 def reciprocal_rank_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Return 1 / rank of the first relevant id among the first k; 0.0 if there is none."""
     for rank, id_ in enumerate(ranking[:k], start=1):
         if judged.get(id_, 0.0) > 0:
             return 1.0 / rank
@@ -46,6 +49,7 @@ def reciprocal_rank_at_k(ranking: Sequence[str], judged: Mapping[str, float], k:
 
 
 def recall_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Return the share of the relevant ids among the first k; 0.0 if no id is relevant."""
     relevant = {id_ for id_, value in judged.items() if value > 0}
     return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
 

@@ -41,8 +41,14 @@ class RecallGoal:
 
 @dataclass(frozen=True, slots=True)
 class RecallPoint:
-    """One setting, measured. candidates: share of the exact top k among the candidates that are reranked; recall: among the
-    first k hits. p50_ms, p95_ms: of a search of k hits, from ready query rows."""
+    """Recall and latency of one setting.
+
+    Attributes:
+        candidates: Share of the exact top k among the candidates that are reranked.
+        recall: Share of the exact top k among the first k hits.
+        p50_ms: Median milliseconds of a search for k hits from ready query rows.
+        p95_ms: 95th percentile of the same.
+    """
 
     strategy: str
     probes: int | None
@@ -55,8 +61,13 @@ class RecallPoint:
 
 @dataclass(frozen=True)
 class RecallReport:
-    """curve: by strategy and probes, least effort first. chosen: of each strategy the least effort that reaches the goal, where
-    any does, by the same counted cost as `index tune` (late_interaction/recall_goal.py)."""
+    """Recall of an index by strategy.
+
+    Attributes:
+        curve: Points by strategy and probes, least effort first.
+        chosen: For each strategy the point of least effort that reaches the goal, if any does. Effort is the counted cost that
+            `index tune` uses (late_interaction/recall_goal.py).
+    """
 
     goal: RecallGoal
     queries: int
@@ -65,6 +76,7 @@ class RecallReport:
     chosen: tuple[RecallPoint, ...]
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as it is written to JSON."""
         return asdict(self)
 
 
@@ -84,10 +96,20 @@ def measure_recall(
     strategies: Sequence[str] | None = None,
     step: StepReport | None = None,
 ) -> RecallReport:
-    """Against MaxSim over everything, by the same index and its stored vectors. strategies: None for all that order by MaxSim
-    and take ready rows.
+    """Measure recall against MaxSim over everything, by the same index and its stored vectors.
 
-    Raises: UsageError where the index has no candidates `exhaustive`, or there are no queries.
+    Args:
+        client: Client of the index.
+        queries: Queries to search with.
+        goal: Recall to reach, and its k.
+        strategies: Strategies to measure; None for all that order by MaxSim and accept ready rows.
+        step: Called with the progress of each step.
+
+    Returns:
+        The curve and the chosen point of each strategy.
+
+    Raises:
+        UsageError: If the index has no candidates `exhaustive`, or if there are no queries.
     """
     say = step or (lambda _what, _done, _total: None)
     if EXACT not in client.strategies:

@@ -49,10 +49,18 @@ def _score(text: str) -> float | None:
 
 
 def write_run(path: Path, run: Run, tag: str = TAG) -> None:
-    """Scores are float32; one that is not below the score before it is lowered by the least step, so that trec_eval, which
-    sorts by score, keeps the order of the run.
+    """Write a run in TREC's format.
 
-    Raises: UsageError on an id that TREC's format cannot hold.
+    Scores are written as float32. A score that is not below the one before it is lowered by the smallest step, so that
+    trec_eval, which sorts by score, keeps the order of the run.
+
+    Args:
+        path: File to write.
+        run: Hits by query id, best first.
+        tag: Name of the run, in the last column.
+
+    Raises:
+        UsageError: If an id cannot be written in TREC's format.
     """
     lines = []
     for query, hits in run.items():
@@ -67,4 +75,5 @@ def write_run(path: Path, run: Run, tag: str = TAG) -> None:
 
 
 def rankings_of(run: Run) -> dict[str, list[str]]:
+    """Return the document ids of each query, best first, without scores."""
     return {query: [id_ for id_, _ in hits] for query, hits in run.items()}

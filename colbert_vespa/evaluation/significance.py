@@ -17,8 +17,15 @@ SEED = 13
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """difference: mean of ours less theirs. t_test, randomisation: two-sided p-values; None where one query alone allows
-    none. better, worse: queries."""
+    """Difference of two systems over the same queries.
+
+    Attributes:
+        difference: Mean of ours less mean of theirs.
+        t_test: Two-sided p-value of the paired t-test; None with a single query.
+        randomisation: Two-sided p-value of the randomisation test; None with a single query.
+        better: Number of queries on which ours is better.
+        worse: Number of queries on which ours is worse.
+    """
 
     difference: float
     t_test: float | None

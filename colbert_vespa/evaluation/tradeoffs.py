@@ -50,9 +50,17 @@ BLOCK = 256
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One way to keep and to find. codec: `residual4`, with its bits. bytes_per_passage: of codes, residuals and inverted
-    lists. build_s: of the index from ready vectors. p50_ms, p95_ms: encoding of the query included. by_bytes, by_latency:
-    whether no other point has more quality for as little."""
+    """One combination of storage and search.
+
+    Attributes:
+        codec: Name of the codec with its bits, as `residual4`.
+        bytes_per_passage: Bytes of codes, residuals and inverted lists.
+        build_s: Seconds to build the index from ready vectors.
+        p50_ms: Median milliseconds of a search, encoding of the query included.
+        p95_ms: 95th percentile of the same.
+        by_bytes: Whether no other point has more quality for as few bytes.
+        by_latency: Whether no other point has more quality for as little latency.
+    """
 
     codec: str
     pooling: int
@@ -68,12 +76,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoffs:
+    """Quality, size and latency of each combination of storage and search on one collection."""
+
     collection: str
     passages: int
     queries: int
     points: tuple[Point, ...]
 
     def to_json(self) -> dict[str, object]:
+        """Return the result as it is written to JSON."""
         return asdict(self)
 
 
@@ -86,8 +97,21 @@ def measure_tradeoffs(
     candidates: Sequence[str] = CANDIDATES,
     step: StepReport | None = None,
 ) -> Tradeoffs:
-    """poolings: factors, on top of the bundle's own. Codebooks are trained by each index on its own vectors, so that bits can
-    differ."""
+    """Measure quality, size and latency of each combination of storage, pooling and candidates.
+
+    Each index trains a codebook on its own vectors, so that bits can differ.
+
+    Args:
+        encoder: Encodes documents and queries.
+        judged: Documents, queries and judgements.
+        storages: Codecs to measure.
+        poolings: Pool factors to measure, on top of the bundle's own.
+        candidates: Strategies to search with.
+        step: Called with the progress of each step.
+
+    Returns:
+        One point for each combination.
+    """
     say = step or (lambda _what, _done, _total: None)
     points: list[Point] = []
     total = len(storages) * len(poolings)

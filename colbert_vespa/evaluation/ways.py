@@ -26,8 +26,14 @@ FITTED = "fitted"  # the row whose weights come from the judgements
 
 @dataclass(frozen=True, slots=True)
 class SearchWay:
-    """candidates: as in a search. fused: of candidates hybrid. scores: what it reads, of bm25, dense and maxsim. single: one
-    score ranks everything, which the other ways are compared with."""
+    """One way to search and to weigh scores.
+
+    Attributes:
+        candidates: Strategy, as in a search.
+        fused: Strategies that candidates `hybrid` fuses.
+        scores: Scores that the way reads, out of bm25, dense and maxsim.
+        single: Whether one score alone ranks everything. The other ways are compared with these.
+    """
 
     name: str
     candidates: str
@@ -38,8 +44,13 @@ class SearchWay:
 
 @dataclass(frozen=True)
 class MeasuredWay:
-    """metrics: means by key. differences: to each single score, by its name and the metric's key. latency_ms: p50 and p95 of a
-    search as deep as the metrics, of a query that is encoded already."""
+    """Metrics of one way.
+
+    Attributes:
+        metrics: Means by the metric's key.
+        differences: Differences to each single score, by its name and the metric's key.
+        latency_ms: p50 and p95 in milliseconds of a search as deep as the metrics, with a query that is already encoded.
+    """
 
     name: str
     scores: tuple[str, ...]
@@ -51,8 +62,14 @@ class MeasuredWay:
 
 @dataclass(frozen=True)
 class WaysReport:
-    """rows: in the order of `ways_of`, `fitted` last. metric: key of what the weights are fitted to. fitted: None where there
-    are too few queries, or no scores to weigh. rankings: document ids by row and query."""
+    """All ways measured on one collection.
+
+    Attributes:
+        rows: Ways in the order of `ways_of`, with `fitted` last.
+        metric: Key of the metric that the weights are fitted to.
+        fitted: The fitted weights; None if there are too few queries or no scores to weigh.
+        rankings: Document ids by row and query.
+    """
 
     collection: str
     passages: int
@@ -63,6 +80,7 @@ class WaysReport:
     rankings: Mapping[str, Rankings]
 
     def row(self, name: str) -> MeasuredWay | None:
+        """Return the row of that name, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
     @property
@@ -106,10 +124,19 @@ def ways_of(strategies: Sequence[str]) -> list[SearchWay]:
 
 
 def measure_ways(client: Client, judged: Judged, settings: EvaluationSettings, *, step: StepReport | None = None) -> WaysReport:
-    """Asks every query in every way, and once more with weights that the other queries have chosen. settings: rerank (None for
-    200), model and metrics; weights are fitted to the first of these, or to nDCG@10.
+    """Ask every query in every way, and once more with weights chosen by the other queries.
 
-    Raises: UsageError where a query has no text, or where fewer candidates are reranked than the metrics look at.
+    Args:
+        client: Client of the index.
+        judged: Documents, queries and judgements.
+        settings: `rerank` (None for 200), model and metrics. Weights are fitted to the first metric, or to nDCG@10.
+        step: Called with the progress of each step.
+
+    Returns:
+        Metrics and rankings of each way.
+
+    Raises:
+        UsageError: If a query has no text, or if fewer candidates are reranked than the metrics look at.
     """
     say = step or (lambda _what, _done, _total: None)
     metrics = tuple(dict.fromkeys((*STANDARD, *settings.metrics)))

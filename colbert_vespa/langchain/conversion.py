@@ -19,7 +19,8 @@ PREFIXED_HIT_FIELDS = ("colbert_passage_id", "colbert_score", "colbert_index")  
 
 def from_hit(hit: Hit) -> Document:
     """`id` is the document's; metadata has its fields, and of ours: title, passage_id, score, index. Where the document's own
-    have one of the last three, ours are named colbert_passage_id, colbert_score, colbert_index."""
+    have one of the last three, ours are named colbert_passage_id, colbert_score, colbert_index.
+    """
     metadata = {**_titled(hit.title), **whole_metadata(hit.metadata)}
     names = PREFIXED_HIT_FIELDS if any(name in metadata for name in HIT_FIELDS) else HIT_FIELDS
     own = dict(zip(names, (hit.passage_id, hit.score, hit.index), strict=True))

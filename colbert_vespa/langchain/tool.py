@@ -14,5 +14,6 @@ _PASSAGE = PromptTemplate.from_template("[{passage_id}] {page_content}")
 
 def search_tool(retriever: BaseRetriever, name: str = "search_documents", description: str = DESCRIPTION) -> StructuredTool:
     """retriever: ColbertRetriever or ColbertDocumentIndex. The model reads passages with their ids; the Documents are the
-    artifact of the tool's message."""
+    artifact of the tool's message.
+    """
     return create_retriever_tool(retriever, name, description, document_prompt=_PASSAGE, response_format="content_and_artifact")

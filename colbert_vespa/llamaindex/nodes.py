@@ -32,7 +32,8 @@ def document_of(node: BaseNode) -> Document:
 
 def node_of_document(document: Document, id_: str = "") -> BaseNode:
     """The node that was put; of a document that was fed in another way a TextNode of it. id_: of the latter; default: the
-    document's own."""
+    document's own.
+    """
     metadata = whole_metadata(document.metadata)
     if _CONTENT in metadata:
         return metadata_dict_to_node(metadata, document.text)

@@ -37,7 +37,8 @@ class ColbertRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         """where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. weights, fusion, dense,
-        rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it."""
+        rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it.
+        """
         super().__init__(callback_manager)
         self.client = client
         self._async_client = AsyncClient.from_client(client)

@@ -37,7 +37,8 @@ SCORED = 10  # hits of a query
 class Profile:
     """bundle: sha256. passages: in the index. queries: that were asked. lengths: tokens of each passage of the sample. unknown:
     share of them that the vocabulary lacks. scores: of all hits, by query row. nearness: mean similarity of token vectors with
-    the nearest centroid of the bundle's codebook, None where it has none."""
+    the nearest centroid of the bundle's codebook, None where it has none.
+    """
 
     bundle: str
     passages: int

@@ -118,7 +118,8 @@ def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
 
 def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:
     """Why the canary is broken, or nothing. New passages may come before the expected ones, and push the last of them out; none
-    may be missing that would have its place, and none may have another score."""
+    may be missing that would have its place, and none may have another score.
+    """
     if not result.full:
         return f"the answer lacks documents ({'; '.join(result.degraded) or f'coverage {result.coverage:.1%}'})"
     scores = {hit.passage_id: hit.score for hit in result.hits}

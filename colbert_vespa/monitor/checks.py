@@ -68,7 +68,8 @@ class Watched:
 
 def config_urls(address: str, given: Sequence[str]) -> tuple[str, ...]:
     """The config servers to ask: those given, or the one beside a container at the usual port; on https or another port, none,
-    as what answers at the usual port of that host may be of another application."""
+    as what answers at the usual port of that host may be of another application.
+    """
     place = locate(address)
     if given or isinstance(place, Path):
         return tuple(vespa_url(url, "--config").url for url in given)

@@ -22,7 +22,8 @@ AREA = "documents"
 class EarlierLooks:
     """What earlier looks at an application have found. most: passages of each index. Vespa may call an answer full while it
     lacks what a lost host had, until the others have taken over. description: it is kept in the content cluster, and cannot be
-    read while that is down."""
+    read while that is down.
+    """
 
     most: dict[str, int] = field(default_factory=dict)
     description: Description | None = None

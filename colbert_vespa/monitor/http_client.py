@@ -22,7 +22,8 @@ MOST_BYTES = 1 << 26  # metrics of a thousand hosts have some 30 MB
 
 class HttpClient:
     """Threads may share one; close it. timeout: seconds for one answer, from the connection to its last byte. transport, clock:
-    for tests."""
+    for tests.
+    """
 
     def __init__(
         self,

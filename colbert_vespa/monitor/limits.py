@@ -12,7 +12,8 @@ class WarningLimits:
     """feed_share: used disk or memory as a share of Vespa's limit. p99_s: seconds of a query in the container. degraded and
     failed: shares of the queries. distance: largest distance of two cumulative distributions (Kolmogorov-Smirnov). unknown:
     what the share of such tokens may grow by. centroids: mean similarity with the nearest centroid that may be lost, as in
-    `index compact`. fewer: share of the passages that may be gone. grown: times as many passages as the baseline had."""
+    `index compact`. fewer: share of the passages that may be gone. grown: times as many passages as the baseline had.
+    """
 
     feed_share: float = 0.9
     p99_s: float = 1.0

@@ -22,7 +22,8 @@ STALE_S = 90  # a container gathers once a minute, and of a host that it does no
 @dataclass(frozen=True)
 class Figures:
     """silent: hosts that told nothing, or nothing new. used: resource -> host -> share. limits: resource -> share at which
-    feeding is blocked. queries, degraded, failed: a second, by host. latency_s: quantile -> host -> seconds."""
+    feeding is blocked. queries, degraded, failed: a second, by host. latency_s: quantile -> host -> seconds.
+    """
 
     hosts: tuple[str, ...]
     silent: tuple[str, ...]

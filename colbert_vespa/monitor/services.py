@@ -1,5 +1,6 @@
 """Health of config servers, and of every service as a config server sees it: told by host, so that a process that is down
-and a host that is gone look different."""
+and a host that is gone look different.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ NO_SUCH_PATH = 404  # of a config server that does not pass health on
 @dataclass(frozen=True, slots=True)
 class Service:
     """health: "up", "" where nobody was asked, or what is not fine. generation: of its configuration, -1 where it does not
-    answer the config server."""
+    answer the config server.
+    """
 
     host: str
     type: str

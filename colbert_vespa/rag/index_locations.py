@@ -46,7 +46,8 @@ class IndexLocation:
 
     def address(self, name: str) -> str:
         """Where the index of that name is, or would be; '' is the first of an application. Raises: ArgumentError on what is no
-        name."""
+        name.
+        """
         if isinstance(self.root, VespaUrl):
             return str(VespaUrl(self.root.url, checked_name(name) if name else ""))
         return str(self.root / checked_name(name))

@@ -40,7 +40,8 @@ MISSING = "feed the dataset again; only what is missing is sent"
 @dataclass(frozen=True)
 class ClusterFeed:
     """summary: the ledger of all workers. dead_letters: the rows that were refused, as they were given, with the column
-    `refused` (status, message); `feed` takes them again."""
+    `refused` (status, message); `feed` takes them again.
+    """
 
     summary: FeedSummary
     dead_letters: Dataset

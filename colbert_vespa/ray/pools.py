@@ -26,7 +26,8 @@ class Workers:
     there is work for them, and room beside the tasks that read. cpus, gpus: of each; an encoder has as many threads as whole
     CPUs. memory: bytes that Ray reserves for each. batch: rows that each takes at a time, which bounds its memory; more of them
     keep a GPU busy. device: where the model runs, one for all, as machines that choose for themselves make different vectors;
-    default: cuda with gpus, else cpu. precision: of the model; default: what suits the device."""
+    default: cuda with gpus, else cpu. precision: of the model; default: what suits the device.
+    """
 
     count: int | None = None
     cpus: float = 1
@@ -67,7 +68,8 @@ def ray_data() -> Any:
 
 def mapped(dataset: Any, worker: type, arguments: Mapping[str, object], workers: Workers) -> Any:
     """The dataset that the workers make of `dataset`, a table of rows at a time. Ray Data gives what a lost worker had to
-    another one, as a whole, so that a row is never lost."""
+    another one, as a whole, so that a row is never lost.
+    """
     data = ray_data()
     if not isinstance(dataset, data.Dataset):
         raise UsageError(f"the first argument must be a Dataset of Ray Data, got {type(dataset).__name__}: ray.data.read_...()")

@@ -15,7 +15,8 @@ ROLES = (READ, WRITE, ADMIN)  # each may do what those before it may
 @dataclass(frozen=True)
 class Access:
     """key: the id of the key; '' without keys. indexes: names that it may see; None for all. where: a filter that is added to
-    all that it asks: what the filter does not select does not exist for it."""
+    all that it asks: what the filter does not select does not exist for it.
+    """
 
     key: str = ""
     role: str = ADMIN

@@ -51,7 +51,8 @@ def responses(
     only: tuple[int, ...] = _ALWAYS,
 ) -> dict[int | str, Any]:
     """For a route: its answer, and the problems that may come instead. also: further types of the answer's content.
-    only: problems of every route."""
+    only: problems of every route.
+    """
     found: dict[int | str, Any] = {
         code: {"description": _SAYS[code], "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
         for code in sorted({*only, *more})

@@ -38,7 +38,6 @@ DESCRIPTION = "Late-interaction search over local indexes and Vespa applications
 
 def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
     """An application over an open engine, which it closes when it ends. door: who may come in; default: everyone."""
-
     door = door or OpenDoor(engine.settings.cors)
     agents = _agents(engine, door) if engine.settings.mcp else None
 

@@ -15,7 +15,8 @@ R = TypeVar("R")
 
 class Gathering(Generic[T, R]):
     """Calls `work` with what arrives while it is busy, at most `most` items at once, and at once with what finds it idle: one
-    item alone never waits for others. Items whose caller has gone are left out."""
+    item alone never waits for others. Items whose caller has gone are left out.
+    """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]], most: int) -> None:
         """work: one result for each item, in order; an error is that of all items of the call."""

@@ -78,7 +78,8 @@ class Catalog:
         self, access: Access, served: Sequence[ServedIndex], indexes: Sequence[SearchIndex], names: Names
     ) -> tuple[list[ServedIndex], list[SearchIndex]]:
         """Those that have the fields of the key's filter; others do not exist for it. Raises: Refusal where none is left, or
-        one was named."""
+        one was named.
+        """
         pairs = [pair for pair in zip(served, indexes, strict=True) if _fits(access, pair[1])]
         if not pairs or (names is not None and len(pairs) < len(served)):
             raise Refusal(404, "there is no such index")
@@ -86,7 +87,8 @@ class Catalog:
 
     def shown(self, access: Access, result: SearchResult, asked: Sequence[ServedIndex]) -> SearchResult:
         """The result with the names of the API, and without the server's addresses; for a key with a filter also without what
-        counts documents that it does not select."""
+        counts documents that it does not select.
+        """
         names = {self._core.indexes[index.known].name: index.name for index in asked}
         hits = tuple(replace(hit, index=names.get(hit.index, hit.index)) for hit in result.hits)
         found = replace(result, hits=hits, chosen=self.hidden(result.chosen))

@@ -29,7 +29,8 @@ class Door:
 
 class OpenDoor(Door):
     """Without keys: everything for every program of this machine, and for pages of this server's own, not those that a browser
-    shows from elsewhere."""
+    shows from elsewhere.
+    """
 
     def __init__(self, origins: Sequence[str] = ()) -> None:
         """origins: whose pages may ask, too."""
@@ -58,7 +59,8 @@ class KeyedDoor(Door):
 
     def _refresh(self) -> None:
         """A file that cannot be read for the moment, or is damaged, lets nobody in whom it did not before. Raises: UsageError
-        where none was read yet."""
+        where none was read yet.
+        """
         try:
             found = self._file.path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -102,7 +102,8 @@ class Engine:
 
     def warm(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Opens every model, searches every local index and makes a query for every application, so that no caller waits for
-        that. stopped: asked between two of these, whether to leave the rest."""
+        that. stopped: asked between two of these, whether to leave the rest.
+        """
         for served in self.catalog.indexes.values():
             if stopped():
                 return

@@ -26,7 +26,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None], max_held: int = 1 << 28) -> None:
         """max_body: bytes of one body; max_held: of all that are held at once. done: told of each request, the status it was
-        answered with (499 where the caller went away) and its seconds."""
+        answered with (499 where the caller went away) and its seconds.
+        """
         self._app, self._done = app, done
         self.max_body, self.max_held = max_body, max(max_body, max_held)
         self.held = 0

@@ -36,7 +36,8 @@ _TOKEN = re.compile(r"cv_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 class CallerKey:
     """sha256: of the key. rate: requests a second; None for no limit. indexes: served names that it may see; None for all.
     where: a filter that is added to all it asks; what it puts must match. created, revoked: seconds since 1970; revoked 0:
-    it is valid."""
+    it is valid.
+    """
 
     id: str
     name: str

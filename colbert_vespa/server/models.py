@@ -1,5 +1,6 @@
 """Bodies of requests and answers. What a search takes is `SearchOptions`, what it gives is query/types.py: the models are made
-of those."""
+of those.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ class OptionsBody(StrictModel):
 
 class QueryBody(StrictModel):
     """A query that is encoded already. rows: its token vectors. dense: vectors by name of the dense models that a search asks.
-    text: for candidates that match words."""
+    text: for candidates that match words.
+    """
 
     rows: RowsBody | list[Row]
     dense: DenseVectors = {}
@@ -254,7 +256,8 @@ class PassagesBody(StrictModel):
 
 class DocumentBody(StrictModel):
     """A document without its id, which is in the address. vectors: token vectors that were made elsewhere, of its passage or of
-    each of them. dense: vectors that were made elsewhere, by name of the dense model."""
+    each of them. dense: vectors that were made elsewhere, by name of the dense model.
+    """
 
     title: str = ""
     text: str = ""
@@ -327,7 +330,8 @@ def result_json(result: SearchResult) -> dict[str, object]:
 
 def hit_json(hit: Hit) -> dict[str, object]:
     """With all of its explanation: every query word with every word of the passage, as an array, whose numbers are written in
-    half as many digits as those of a list."""
+    half as many digits as those of a list.
+    """
     data = hit.to_json()
     if (why := hit.explanation) is not None:
         data["explanation"] = {**why.to_json(), "words": why.words, "similarities": np.ascontiguousarray(why.similarities)}
@@ -442,7 +446,8 @@ class FailedDocument(BaseModel):
 
 class TaskAnswer(BaseModel):
     """state: running, done or failed, where `detail` says what kept it from going on. failed: at most 100 documents;
-    more_failed: how many besides."""
+    more_failed: how many besides.
+    """
 
     task: str
     state: Literal["running", "done", "failed"]

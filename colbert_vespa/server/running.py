@@ -25,7 +25,8 @@ KEEP_ALIVE = 75  # seconds that an idle connection stays open: with uvicorn's 5 
 @dataclass(frozen=True)
 class Listen:
     """port: 0 for any that is free. tls_cert, tls_key: PEM files, both or neither. settle: seconds after SIGTERM in which
-    requests are still taken and `/ready` is false, so that a load balancer notices."""
+    requests are still taken and `/ready` is false, so that a load balancer notices.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -64,7 +65,8 @@ def check_loopback(host: str) -> None:
 
 def listening(listen: Listen) -> socket.socket:
     """A bound socket, which takes connections once the server runs. Raises: UsageError where the address is taken, or not of
-    this machine."""
+    this machine.
+    """
     try:
         family, kind, tcp, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as opened:

@@ -28,7 +28,8 @@ class ServerSettings:
     seconds that running requests have when the server stops. cors: origins whose pages may read answers. trusted_proxies:
     addresses whose X-Forwarded headers count. mcp: also serve agents at
     /mcp, whose searches take `candidates` and find a document's address in `url_field`.
-    splitting: of documents that are put. rerank_with: the folder of a cross-encoder, which searches ask for by a number."""
+    splitting: of documents that are put. rerank_with: the folder of a cross-encoder, which searches ask for by a number.
+    """
 
     timeout: float = 10.0
     max_timeout: float = 60.0

@@ -51,7 +51,8 @@ class Tasks:
 
     def start(self, access: Access, documents: int, work: Callable[[Callable[[Fate], None]], Awaitable[str]]) -> str:
         """The task's id. work: notes each outcome, and says what kept it from going on, or ''. Raises: Refusal where too many
-        are running."""
+        are running.
+        """
         if len(self._running) >= MOST_RUNNING:
             raise Refusal(429, "too many tasks are running; try again later", {"Retry-After": "5"})
         id_, progress = uuid.uuid4().hex, _Progress(access.key, documents)

@@ -116,7 +116,8 @@ class Writing:
 
 def _judged(job: _Job, hidden: Set[str], schema: MetadataSchema) -> tuple[dict[int, Fate], list[Document]]:
     """By place, what is not written: documents whose metadata do not fit, and those that the key may not write; and the rest,
-    as the index takes them."""
+    as the index takes them.
+    """
     refused: dict[int, Fate] = {}
     ready: list[Document] = []
     for place, document in enumerate(job.documents):

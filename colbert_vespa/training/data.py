@@ -31,7 +31,8 @@ RawExample: TypeAlias = "tuple[str, Texts] | tuple[str, Texts, Texts] | tuple[st
 @dataclass(frozen=True, slots=True)
 class Example:
     """scores: a teacher's, of the positive and then of each negative, or none. source: the document that the positive is a part
-    of, where it is not one itself; it is what is searched, and as relevant."""
+    of, where it is not one itself; it is what is searched, and as relevant.
+    """
 
     query: str
     positive: str

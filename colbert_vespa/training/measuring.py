@@ -53,7 +53,8 @@ class MeasuredModel:
 @dataclass(frozen=True)
 class GainOverBaseline:
     """Of mean nDCG@10 over the queries, with its 95 % confidence interval. t_test, randomisation: two-sided p-values of paired
-    tests; None where there is one query alone, as the interval is then the difference."""
+    tests; None where there is one query alone, as the interval is then the difference.
+    """
 
     against: str
     difference: float
@@ -65,7 +66,8 @@ class GainOverBaseline:
 
 def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judged:
     """Its queries over the documents given and their own positives. What was made of one document is relevant to all of its
-    queries, and stands for it."""
+    queries, and stands for it.
+    """
     wholes = {example.whole for example in data.examples}
     positives = dict.fromkeys(example.positive for example in data.examples)
     texts = list(positives | dict.fromkeys(text for text in documents if text not in wholes))

@@ -36,7 +36,8 @@ SOURCES = ("bm25", "model")
 class MiningSettings:
     """by: bm25, model, or both, which take turns. first_rank, last_rank: the window, counted from 1 with positives in it.
     margin: a negative's score is below the positive's by so much. ratio: and below this share of it (NV-Retriever's filter:
-    Moreira et al. 2024, arXiv 2407.15831). draw: take the window's negatives at random, or the first."""
+    Moreira et al. 2024, arXiv 2407.15831). draw: take the window's negatives at random, or the first.
+    """
 
     by: tuple[str, ...] = ("bm25",)
     first_rank: int = 1
@@ -138,7 +139,8 @@ def mined_once(
     file: Path, data: TrainingData, settings: MiningSettings, count: int, models: str, make: Callable[[], list[Example]]
 ) -> list[Example]:
     """What `make` mines, kept in `file` and read from it while data, settings and models (of rankers and teacher) are the
-    same."""
+    same.
+    """
     digest = _digest(data, settings, count, models)
     if file.is_file():
         head, *lines = file.read_text(encoding="utf-8").splitlines()
@@ -168,7 +170,8 @@ def _candidates(
     teacher: Scorer | None,
 ) -> list[list[str]]:
     """Of each ranker, best first. What ranks before the window, or was found too good, joins `barred`: it shall not come
-    back as a random document."""
+    back as a random document.
+    """
     candidates = []
     rankings = [ranker.search(example.query, settings.last_rank) for ranker in rankers]
     for ranking in rankings:

@@ -38,7 +38,8 @@ class InBatchLoss(nn.Module):
 
 class ColBERTv2Loss(nn.Module):
     """KL divergence from the teacher over a query's own documents, plus cross-entropy of its positive against the other
-    queries' documents (Santhanam et al. 2022, arXiv 2112.01488)."""
+    queries' documents (Santhanam et al. 2022, arXiv 2112.01488).
+    """
 
     def __init__(self, model: Any, *, temperature: float, scale: float, weight: float, chunk: int) -> None:
         super().__init__()

@@ -41,7 +41,8 @@ __all__ = ["HoldOut", "Trained", "train"]
 @dataclass(frozen=True)
 class HoldOut:
     """share: of the training queries, where no `judged` set is given. queries, documents: of the part that is evaluated while
-    training; the report at the end is over all. dense: a dense encoder to compare with."""
+    training; the report at the end is over all. dense: a dense encoder to compare with.
+    """
 
     judged: Judged | None = None
     share: float = 0.1
@@ -53,7 +54,8 @@ class HoldOut:
 @dataclass(frozen=True)
 class Trained:
     """checkpoint: the folder written. work: what the run leaves for looking at and for going on. report: None where nothing
-    was held out."""
+    was held out.
+    """
 
     checkpoint: Path
     work: Path

@@ -21,7 +21,8 @@ _WORD = re.compile(r"\w+")
 @dataclass(frozen=True)
 class QualitySettings:
     """Words of a query and of a document; near: estimated Jaccard similarity of five-word shingles from which two documents
-    are the same, 1.0 for exact ones only."""
+    are the same, 1.0 for exact ones only.
+    """
 
     least_query_words: int = 1
     most_query_words: int = 200

@@ -19,7 +19,8 @@ __all__ = ["TrainingReport"]
 class TrainingReport:
     """systems: by name, metric means; the first is the trained model. differences: of the trained model to each other one.
     losses: (step, training loss). evaluations: (step, means over a part of the held-out queries), step 0 is the start;
-    evaluated_bm25: BM25's means over that part. best_step: of the checkpoint that was kept."""
+    evaluated_bm25: BM25's means over that part. best_step: of the checkpoint that was kept.
+    """
 
     collection: str
     queries: int

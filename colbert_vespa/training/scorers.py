@@ -24,7 +24,8 @@ BLOCK = 256  # pairs between two writes
 
 def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 512) -> Scorer:
     """A cross-encoder by folder or hub name, as sentence-transformers loads it; logits, so that a softmax of them means what
-    the model was trained for."""
+    the model was trained for.
+    """
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -42,7 +43,8 @@ def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 5
 
 class CachedScorer:
     """A scorer that looks into a file first: one JSON line for each pair, appended block by block; a torn last line counts as
-    not there. name: of the teacher; another name does not see its scores."""
+    not there. name: of the teacher; another name does not see its scores.
+    """
 
     def __init__(self, scorer: Scorer, path: Path, *, name: str, progress: CountReport | None = None) -> None:
         self._scorer, self._path, self._name = scorer, path, name

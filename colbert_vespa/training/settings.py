@@ -26,7 +26,8 @@ class TrainingSettings:
     result, which guards what the model could do before (Wortsman et al. 2022, arXiv 2109.01903). pool_factor: train through
     token pooling. evaluate_every: steps, 0 for each tenth of the run. patience: evaluations without a better nDCG before it
     stops, 0 for never. negatives: for each query, mined where the data has fewer. remine: mine again before each epoch.
-    device: of torch: `auto`, `cpu`, `cuda` or `rocm`, with a number as in `cuda:1` for one of several."""
+    device: of torch: `auto`, `cpu`, `cuda` or `rocm`, with a number as in `cuda:1` for one of several.
+    """
 
     objective: str = "contrastive"
     epochs: float = 1.0

@@ -24,7 +24,8 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
 
 def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, seed: int = 0) -> list[Example]:
     """For each document its title and headings, and cropped sentences until there are `per_document`; none where a document is
-    too short for any."""
+    too short for any.
+    """
     draw = random.Random(seed)
     examples = []
     for document in documents:

@@ -51,8 +51,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Comparison:
-    """measured: by name of MEASURES. overlap: share of the same k best, mean over queries; tau: Kendall's, mean over queries;
-    score_error: largest absolute difference of two scores. codec: of a layer whose thresholds depend on it."""
+    """One layer of two engines, compared.
+
+    Attributes:
+        measured: Values by the names in MEASURES. `overlap` is the share of common hits among the k best, mean over queries;
+            `tau` is Kendall's, mean over queries; `score_error` is the largest absolute difference of two scores.
+        codec: Codec of a layer whose thresholds depend on it.
+    """
 
     layer: str
     left: str
@@ -63,9 +68,11 @@ class Comparison:
 
     @property
     def name(self) -> str:
+        """Return the layer and the two sides, as `layer left : right`."""
         return f"{self.layer} {self.left} : {self.right}"
 
     def to_json(self) -> dict[str, object]:
+        """Return the comparison as it is written to JSON."""
         return {**asdict(self), "name": self.name, "measured": dict(self.measured)}
 
 

@@ -36,10 +36,23 @@ Rows = Mapping[str, Sequence[TokenRows]]
 def compare_encoders(
     bundle: Bundle, checkpoint: str | None, texts: Texts, k: int, say: Callable[[str], None], device: Device = AUTO
 ) -> list[Comparison]:
-    """checkpoint: folder or hub name that the bundle was exported from; None leaves torch out. device: compared with the
-    processor, on which all else runs; `auto`: those that it would consider.
+    """Compare the bundle's encoders with torch and with one another.
 
-    Raises: CheckpointError, MissingDependency, DeviceError.
+    Args:
+        bundle: The bundle whose model is compared.
+        checkpoint: Folder or hub name that the bundle was exported from; None leaves torch out.
+        texts: Queries and documents to encode.
+        k: Number of best hits that are compared.
+        say: Called with notes on the progress.
+        device: Device to compare with the CPU, on which everything else runs. `auto`: the devices that it would consider.
+
+    Returns:
+        One comparison for each pair of encoders.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be loaded.
+        MissingDependency: If torch or another needed extra is not installed.
+        DeviceError: If the device does not start or fails.
     """
     unpooled = replace(bundle, manifest=replace(bundle.manifest, pooling=None))
     rows = token_rows(unpooled, texts.sides)

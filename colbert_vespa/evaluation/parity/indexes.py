@@ -40,9 +40,16 @@ class ComparedIndex:
 
 @dataclass(frozen=True)
 class IndexAnswers:
-    """By query. exact: hits of MaxSim over everything, where the index can; found: hits of a search; both with `depth` and k
-    hits. texts: of every passage among them. stored: its vectors, where the index gives them; scores: by the engine's own
-    `score`. notes: what could not be asked."""
+    """Answers of one index, by query.
+
+    Attributes:
+        exact: The first `depth` hits of MaxSim over everything, if the index supports it.
+        found: The first k hits of a search.
+        texts: Text of every passage among the hits.
+        stored: Stored vectors of these passages, if the index returns them.
+        scores: Scores by the engine's own `score`.
+        notes: Questions that could not be answered.
+    """
 
     place: ComparedIndex
     exact: Mapping[str, SearchResult]

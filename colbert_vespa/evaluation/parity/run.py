@@ -34,6 +34,7 @@ class ParityReport:
 
     @property
     def failed(self) -> tuple[Check, ...]:
+        """Return the checks that did not pass."""
         return tuple(check for check in self.checks if not check.passed)
 
     @property
@@ -44,6 +45,7 @@ class ParityReport:
         return tuple(layer for layer in LAYERS if layer in failed)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as it is written to JSON."""
         return {
             "bundle": self.bundle,
             "queries": self.queries,

@@ -49,6 +49,7 @@ class Texts:
 
     @property
     def labels(self) -> dict[str, list[str]]:
+        """Return a label for each text, by kind, as errors name it."""
         return {"query": [f"query {id_}" for id_ in self.queries], "document": [f"document {id_}" for id_ in self.documents]}
 
 

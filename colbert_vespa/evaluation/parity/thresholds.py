@@ -45,10 +45,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Return whether the value meets the threshold."""
         return self.value >= self.threshold if MEASURES[self.measure] else self.value <= self.threshold
 
     @property
     def said(self) -> str:
+        """Return the check as one line: comparison, measure, value and threshold."""
         sign = "at least" if MEASURES[self.measure] else "at most"
         return f"{self.comparison}: {self.measure} is {self.value:.5g}, wanted {sign} {self.threshold:.5g}"
 

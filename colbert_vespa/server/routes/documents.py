@@ -68,7 +68,8 @@ async def put_documents(
     wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
 ) -> Response:  # fmt: skip
     """Many documents, one JSON object a line: id, title, text, metadata, vectors, dense. Answered with a line of outcome for
-    each, when it is durable; with wait=false, with a task."""
+    each, when it is durable; with wait=false, with a task.
+    """
     _check_type(request, NDJSON)
     lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
     engine.catalog.only(access, name)
