@@ -35,9 +35,16 @@ SCORED = 10  # hits of a query
 
 @dataclass(frozen=True)
 class Profile:
-    """bundle: sha256. passages: in the index. queries: that were asked. lengths: tokens of each passage of the sample. unknown:
-    share of them that the vocabulary lacks. scores: of all hits, by query row. nearness: mean similarity of token vectors with
-    the nearest centroid of the bundle's codebook, None where it has none.
+    """What an index and its queries looked like when the baseline was taken.
+
+    Attributes:
+        bundle: sha256 of the bundle.
+        passages: Number of passages in the index.
+        queries: Queries that were asked.
+        lengths: Number of tokens of each passage of the sample.
+        unknown: Share of these tokens that are not in the vocabulary.
+        scores: Scores of all hits, by query row.
+        nearness: Mean similarity of token vectors to the nearest centroid of the bundle's codebook; None without a codebook.
     """
 
     bundle: str
@@ -49,6 +56,7 @@ class Profile:
     nearness: float | None
 
     def write(self, path: Path) -> None:
+        """Write the profile to a file, replacing only an earlier profile."""
         data = {"format": KIND, "version": FORMAT, **{field.name: getattr(self, field.name) for field in fields(self)}}
         check_own_output(path, KIND)
         atomic_write(path, (json.dumps(data, ensure_ascii=False) + "\n").encode())

@@ -48,6 +48,7 @@ class Canaries:
     canaries: tuple[Canary, ...]
 
     def write(self, path: Path) -> None:
+        """Write the canaries to a file, replacing only earlier canaries."""
         canaries = [{"query": item.query, "expected": [list(hit) for hit in item.expected]} for item in self.canaries]
         head = {name: getattr(self, name) for name in ("bundle", "candidates", "k", "tolerance")}
         data = {"format": "colbert-vespa canaries", "version": FORMAT, **head, "canaries": canaries}
@@ -117,8 +118,10 @@ def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
 
 
 def compare(canary: Canary, result: SearchResult, tolerance: float) -> str:
-    """Why the canary is broken, or nothing. New passages may come before the expected ones, and push the last of them out; none
-    may be missing that would have its place, and none may have another score.
+    """Return why the canary is broken, or an empty string.
+
+    New passages may come before the expected ones and push the last of them out. No expected passage may be missing that would
+    still rank among the hits, and no score may have changed.
     """
     if not result.full:
         return f"the answer lacks documents ({'; '.join(result.degraded) or f'coverage {result.coverage:.1%}'})"

@@ -67,8 +67,10 @@ class Watched:
 
 
 def config_urls(address: str, given: Sequence[str]) -> tuple[str, ...]:
-    """The config servers to ask: those given, or the one beside a container at the usual port; on https or another port, none,
-    as what answers at the usual port of that host may be of another application.
+    """Return the addresses of the config servers to ask.
+
+    These are the given ones, or else the one on the container's host at the usual port. With https or a container at another
+    port there is no such default: the usual port of that host may belong to another application.
     """
     place = locate(address)
     if given or isinstance(place, Path):
@@ -97,6 +99,7 @@ class Monitor:
         self._seldom: tuple[float, Section] | None = None
 
     def look(self) -> HealthReport:
+        """Run every check once and return the report."""
         start, folder = self._clock(), self.target.folder
         parts: list[tuple[str, Callable[[], Section]]]
         if folder is None:
@@ -113,6 +116,7 @@ class Monitor:
         return HealthReport(self.target.address, joined(found), self._now(), self._clock() - start)
 
     def close(self) -> None:
+        """Close the connections and the client."""
         self._ask.close()
         self._forget()
 

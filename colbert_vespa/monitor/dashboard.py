@@ -68,6 +68,7 @@ PANELS = (
 
 
 def dashboard_file() -> str:
+    """Return the Grafana dashboard as JSON."""
     panels, left, top, height = [], 0, 0, 0
     for number, panel in enumerate(PANELS, start=1):
         if left + panel.width > WIDTH:

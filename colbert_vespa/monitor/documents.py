@@ -20,9 +20,12 @@ AREA = "documents"
 
 @dataclass
 class EarlierLooks:
-    """What earlier looks at an application have found. most: passages of each index. Vespa may call an answer full while it
-    lacks what a lost host had, until the others have taken over. description: it is kept in the content cluster, and cannot be
-    read while that is down.
+    """What earlier looks at an application found.
+
+    Attributes:
+        most: The largest number of passages seen in each index. Vespa may report full coverage although the documents of a lost
+            host are missing, until other hosts have taken them over.
+        description: Description of the application. It is stored in the content cluster and cannot be read while that is down.
     """
 
     most: dict[str, int] = field(default_factory=dict)

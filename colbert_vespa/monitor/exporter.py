@@ -27,9 +27,11 @@ class Exporter(Collector):
         self._samples: tuple[Sample, ...] = ()
 
     def show(self, report: HealthReport) -> None:
+        """Export the samples of this report from now on."""
         self._samples = report.samples()
 
     def collect(self) -> Iterable[Metric]:
+        """Return the current samples as gauges, one family for each metric."""
         families: dict[str, GaugeMetricFamily] = {}
         for sample in self._samples:
             text, labels = METRICS[sample.metric]

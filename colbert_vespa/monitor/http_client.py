@@ -21,8 +21,12 @@ MOST_BYTES = 1 << 26  # metrics of a thousand hosts have some 30 MB
 
 
 class HttpClient:
-    """Threads may share one; close it. timeout: seconds for one answer, from the connection to its last byte. transport, clock:
-    for tests.
+    """A client for the status pages of Vespa. Threads may share one; close it after use.
+
+    Args:
+        timeout: Seconds for one answer, from the connection to its last byte.
+        transport: Replaces the network in tests.
+        clock: Replaces the clock in tests.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class HttpClient:
         self._lock = threading.Lock()
 
     def close(self) -> None:
+        """Close the connections."""
         for client in self._clients.values():
             client.close()
 

@@ -9,10 +9,18 @@ __all__ = ["WarningLimits"]
 
 @dataclass(frozen=True)
 class WarningLimits:
-    """feed_share: used disk or memory as a share of Vespa's limit. p99_s: seconds of a query in the container. degraded and
-    failed: shares of the queries. distance: largest distance of two cumulative distributions (Kolmogorov-Smirnov). unknown:
-    what the share of such tokens may grow by. centroids: mean similarity with the nearest centroid that may be lost, as in
-    `index compact`. fewer: share of the passages that may be gone. grown: times as many passages as the baseline had.
+    """Values above or below which a check warns.
+
+    Attributes:
+        feed_share: Used disk or memory, as a share of Vespa's limit.
+        p99_s: Seconds of a query in the container, 99th percentile.
+        degraded: Share of degraded queries.
+        failed: Share of failed queries.
+        distance: Largest distance of two cumulative distributions (Kolmogorov-Smirnov).
+        unknown: Increase of the share of tokens that are not in the vocabulary.
+        centroids: Loss of mean similarity to the nearest centroid, as in `index compact`.
+        fewer: Share of the passages that may be missing.
+        grown: Number of passages, as a multiple of the baseline's.
     """
 
     feed_share: float = 0.9

@@ -21,8 +21,16 @@ STALE_S = 90  # a container gathers once a minute, and of a host that it does no
 
 @dataclass(frozen=True)
 class Figures:
-    """silent: hosts that told nothing, or nothing new. used: resource -> host -> share. limits: resource -> share at which
-    feeding is blocked. queries, degraded, failed: a second, by host. latency_s: quantile -> host -> seconds.
+    """Figures reported by the hosts of an application.
+
+    Attributes:
+        silent: Hosts that reported nothing, or nothing new.
+        used: Used share of each resource, as resource -> host -> share.
+        limits: Share of each resource at which feeding is blocked.
+        queries: Queries per second, by host.
+        degraded: Degraded queries per second, by host.
+        failed: Failed queries per second, by host.
+        latency_s: Seconds of a query, as quantile -> host -> seconds.
     """
 
     hosts: tuple[str, ...]
@@ -101,6 +109,7 @@ def _values(nodes: Sequence[Mapping[str, Any]], service: str, name: str) -> Iter
 
 
 def metric_rows(figures: Figures, limits: WarningLimits) -> Section:
+    """Return the checks of these figures and their samples."""
     room = [_room(name, figures, limits) for name in RESOURCES]
     rows = [_told(figures), *room, _feeding(figures), *_queries(figures, limits)]
     samples = [Sample("feed_blocked", float(_blocked(figures)))]

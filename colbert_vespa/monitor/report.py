@@ -58,6 +58,7 @@ class CheckRow:
     says: str
 
     def to_json(self) -> dict[str, str]:
+        """Return the row as it is written to JSON."""
         return {"area": self.area, "name": self.name, "state": self.state, "says": self.says}
 
 
@@ -70,22 +71,27 @@ class Sample:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the sample as it is written to JSON."""
         return {"metric": PREFIX + self.metric, "labels": dict(self.labels), "value": self.value}
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """Rows and samples of one part of a report."""
+
     rows: tuple[CheckRow, ...] = ()
     samples: tuple[Sample, ...] = ()
 
 
 def joined(sections: Iterable[Section]) -> Section:
+    """Return one section with the rows and samples of all."""
     given = list(sections)
     rows = tuple(row for section in given for row in section.rows)
     return Section(rows, tuple(sample for section in given for sample in section.samples))
 
 
 def worst(states: Iterable[str]) -> str:
+    """Return the worst of these states; OK if there are none."""
     return max(states, key=STATES.__getitem__, default=OK)
 
 
@@ -100,6 +106,7 @@ class HealthReport:
 
     @property
     def state(self) -> str:
+        """Return the worst state of all rows."""
         return worst(row.state for row in self.found.rows)
 
     @property
@@ -118,6 +125,7 @@ class HealthReport:
         return (*rows, *times, *self.found.samples)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the report as it is written to JSON."""
         return {
             "address": self.address,
             "state": self.state,

@@ -25,6 +25,7 @@ class Rule:
 
 
 def rules(limits: WarningLimits) -> tuple[Rule, ...]:
+    """Return the alerting rules for these limits."""
     return (*_health(), *_room(limits), *_answers(limits), *_drift(limits))
 
 

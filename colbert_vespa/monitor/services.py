@@ -1,5 +1,6 @@
-"""Health of config servers, and of every service as a config server sees it: told by host, so that a process that is down
-and a host that is gone look different.
+"""Health of config servers, and of every service as a config server sees it.
+
+Health is reported by host, so that a process that is down and a host that is unreachable look different.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ NO_SUCH_PATH = 404  # of a config server that does not pass health on
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """health: "up", "" where nobody was asked, or what is not fine. generation: of its configuration, -1 where it does not
-    answer the config server.
+    """A service of the application.
+
+    Attributes:
+        generation: Generation of its configuration; -1 if it does not answer the config server.
+        health: "up", "" if the service was not asked, or a description of the fault.
     """
 
     host: str
@@ -37,10 +41,12 @@ class Service:
 
     @property
     def answers(self) -> bool:
+        """Return whether the service answers the config server."""
         return self.generation >= 0
 
     @property
     def up(self) -> bool:
+        """Return whether the service answers and reports no fault."""
         return self.answers and self.health in ("", "up")
 
 

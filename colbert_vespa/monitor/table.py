@@ -16,6 +16,7 @@ STYLES = {OK: "green", WARNING: "yellow", WRONG: "bold red", UNKNOWN: "magenta"}
 
 
 def render(report: HealthReport) -> RenderableType:
+    """Return the report as a table, grouped by area."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(max_width=24, overflow="fold")

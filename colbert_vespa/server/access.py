@@ -14,8 +14,13 @@ ROLES = (READ, WRITE, ADMIN)  # each may do what those before it may
 
 @dataclass(frozen=True)
 class Access:
-    """key: the id of the key; '' without keys. indexes: names that it may see; None for all. where: a filter that is added to
-    all that it asks: what the filter does not select does not exist for it.
+    """What a caller may do.
+
+    Attributes:
+        key: Id of the key; '' without keys.
+        role: Role of the key.
+        indexes: Names of the indexes that the caller may see; None for all.
+        where: Filter added to every request. Documents that it does not select do not exist for the caller.
     """
 
     key: str = ""
@@ -24,9 +29,11 @@ class Access:
     where: Mapping[str, Any] | None = None
 
     def may(self, role: str) -> bool:
+        """Return whether the caller's role includes this one."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
     def sees(self, index: str) -> bool:
+        """Return whether the caller may see this index."""
         return self.indexes is None or index in self.indexes
 
     def restricted(self, where: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

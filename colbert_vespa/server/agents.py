@@ -49,6 +49,7 @@ class Agents:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        """Run the session manager while the context is open."""
         async with self._server.session_manager.run():
             yield
 

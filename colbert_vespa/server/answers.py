@@ -50,8 +50,18 @@ def responses(
     also: Mapping[str, Any] | None = None,
     only: tuple[int, ...] = _ALWAYS,
 ) -> dict[int | str, Any]:
-    """For a route: its answer, and the problems that may come instead. also: further types of the answer's content.
-    only: problems of every route.
+    """Describe the answers of a route for OpenAPI.
+
+    Args:
+        model: Model of the route's answer, or None.
+        more: Status codes of further problems of this route.
+        status: Status code of the answer.
+        description: Description of the answer.
+        also: Further content types of the answer.
+        only: Status codes of the problems that every route has.
+
+    Returns:
+        Responses by status code, as FastAPI takes them.
     """
     found: dict[int | str, Any] = {
         code: {"description": _SAYS[code], "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}

@@ -14,8 +14,10 @@ R = TypeVar("R")
 
 
 class Gathering(Generic[T, R]):
-    """Calls `work` with what arrives while it is busy, at most `most` items at once, and at once with what finds it idle: one
-    item alone never waits for others. Items whose caller has gone are left out.
+    """Collect items that arrive while `work` is busy and pass them on together, at most `most` at once.
+
+    An item that arrives while `work` is idle is passed on immediately, so a single item never waits for others. Items whose
+    caller has gone are left out.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]], most: int) -> None:
@@ -26,9 +28,11 @@ class Gathering(Generic[T, R]):
 
     @property
     def waiting(self) -> int:
+        """Return the number of items that wait."""
         return len(self._waiting)
 
     async def __call__(self, item: T) -> R:
+        """Hand over an item and wait for its result."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None:

@@ -31,6 +31,7 @@ class ServedIndex:
 
     @property
     def backend(self) -> str:
+        """Return `vespa` or `local`."""
         return "vespa" if self.address.lower().startswith(("http://", "https://")) else "local"
 
 
@@ -52,6 +53,7 @@ class Catalog:
         self._hidden = sorted(hidden.items(), key=lambda item: -len(item[0]))
 
     def visible(self, access: Access) -> list[ServedIndex]:
+        """Return the indexes that the caller may see."""
         return [index for name, index in self.indexes.items() if access.sees(name)]
 
     def chosen(self, access: Access, names: Names) -> list[ServedIndex]:
@@ -77,8 +79,10 @@ class Catalog:
     def fitting(
         self, access: Access, served: Sequence[ServedIndex], indexes: Sequence[SearchIndex], names: Names
     ) -> tuple[list[ServedIndex], list[SearchIndex]]:
-        """Those that have the fields of the key's filter; others do not exist for it. Raises: Refusal where none is left, or
-        one was named.
+        """Return the indexes that have the fields of the key's filter; others do not exist for the key.
+
+        Raises:
+            Refusal: If no index remains, or if an index without these fields was named.
         """
         pairs = [pair for pair in zip(served, indexes, strict=True) if _fits(access, pair[1])]
         if not pairs or (names is not None and len(pairs) < len(served)):
@@ -86,8 +90,9 @@ class Catalog:
         return [index for index, _ in pairs], [index for _, index in pairs]
 
     def shown(self, access: Access, result: SearchResult, asked: Sequence[ServedIndex]) -> SearchResult:
-        """The result with the names of the API, and without the server's addresses; for a key with a filter also without what
-        counts documents that it does not select.
+        """Return the result with the API's names of the indexes and without the server's addresses.
+
+        For a key with a filter, counts that include documents outside the filter are removed too.
         """
         names = {self._core.indexes[index.known].name: index.name for index in asked}
         hits = tuple(replace(hit, index=names.get(hit.index, hit.index)) for hit in result.hits)

@@ -28,8 +28,9 @@ class Door:
 
 
 class OpenDoor(Door):
-    """Without keys: everything for every program of this machine, and for pages of this server's own, not those that a browser
-    shows from elsewhere.
+    """Admit every program of this machine with all rights, without keys.
+
+    Of the pages that a browser shows, only those of this server and of the allowed origins are admitted.
     """
 
     def __init__(self, origins: Sequence[str] = ()) -> None:
@@ -37,6 +38,11 @@ class OpenDoor(Door):
         self._origins = frozenset(origins)
 
     def admitted(self, request: HTTPConnection, role: str) -> Access:
+        """Admit a request that is addressed to a local name and does not come from a page of another origin.
+
+        Raises:
+            Refusal: If the host is not a local name (421), or the origin is not allowed (403).
+        """
         host = request.headers.get("host", "")
         if not is_loopback(_name(host)):  # a name elsewhere that has been made to mean this machine
             raise Refusal(421, "without keys the server answers only to local names such as localhost")
@@ -58,8 +64,12 @@ class KeyedDoor(Door):
         self._refresh()
 
     def _refresh(self) -> None:
-        """A file that cannot be read for the moment, or is damaged, lets nobody in whom it did not before. Raises: UsageError
-        where none was read yet.
+        """Read the key file again if it has changed.
+
+        If the file is damaged or cannot be read at the moment, the keys read before stay in force.
+
+        Raises:
+            UsageError: If no keys have been read yet.
         """
         try:
             found = self._file.path.stat()
@@ -77,6 +87,11 @@ class KeyedDoor(Door):
         self._keys, self._seen = keys, seen
 
     def admitted(self, request: HTTPConnection, role: str) -> Access:
+        """Admit a request with a valid key of a sufficient role.
+
+        Raises:
+            Refusal: If the key is missing or not valid (401), its role does not suffice (403), or its rate is exceeded (429).
+        """
         self._refresh()
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()

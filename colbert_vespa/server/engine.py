@@ -101,8 +101,10 @@ class Engine:
         self._queries: dict[str, Gathering[str, Matrix]] = {}
 
     def warm(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Opens every model, searches every local index and makes a query for every application, so that no caller waits for
-        that. stopped: asked between two of these, whether to leave the rest.
+        """Open every model, search every local index and query every application, so that no caller waits for it.
+
+        Args:
+            stopped: Asked between two of these steps whether to skip the remaining ones.
         """
         for served in self.catalog.indexes.values():
             if stopped():
@@ -120,6 +122,7 @@ class Engine:
             self.cross_encoder.scores("warm", ["warm " * WARM_WORDS] * WARM_PASSAGES)
 
     async def thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run a blocking call in the engine's threads and return its result."""
         work: Callable[[], T] = functools.partial(call, *arguments)
         result: T = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return result
@@ -294,6 +297,7 @@ class Engine:
             return await self.run(opened.indexes[0].select(restricted, limit, opened.until), opened.until)
 
     async def close(self) -> None:
+        """Stop the threads and close the indexes and models."""
         await self._exchange.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)

@@ -32,6 +32,7 @@ def _row(error: ColbertVespaError) -> tuple[int, str]:
 
 
 def status_of(error: ColbertVespaError) -> int:
+    """Return the HTTP status of an error."""
     return error.status if isinstance(error, Refusal) else _row(error)[0]
 
 

@@ -25,14 +25,21 @@ class Guard:
     """An ASGI application around another."""
 
     def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None], max_held: int = 1 << 28) -> None:
-        """max_body: bytes of one body; max_held: of all that are held at once. done: told of each request, the status it was
-        answered with (499 where the caller went away) and its seconds.
+        """Wrap an application.
+
+        Args:
+            app: The application that answers.
+            max_body: Bytes of one request body, at most.
+            done: Called after each request with its scope, the status of the answer (499 if the caller went away) and its
+                seconds.
+            max_held: Bytes of all request bodies held at once, at most.
         """
         self._app, self._done = app, done
         self.max_body, self.max_held = max_body, max(max_body, max_held)
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass an HTTP request on within the limits and report it when it is done."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

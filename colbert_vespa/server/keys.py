@@ -34,9 +34,15 @@ _TOKEN = re.compile(r"cv_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class CallerKey:
-    """sha256: of the key. rate: requests a second; None for no limit. indexes: served names that it may see; None for all.
-    where: a filter that is added to all it asks; what it puts must match. created, revoked: seconds since 1970; revoked 0:
-    it is valid.
+    """A key of a caller, as it is stored.
+
+    Attributes:
+        sha256: Checksum of the key.
+        created: Time of creation, seconds since 1970.
+        rate: Requests per second; None for no limit.
+        indexes: Names of the served indexes that the key may see; None for all.
+        where: Filter added to every request; documents put with the key must match it.
+        revoked: Time of revocation, seconds since 1970; 0 for a valid key.
     """
 
     id: str

@@ -27,6 +27,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
+        """Return the number of requests that wait."""
         return len(self._queue)
 
     @asynccontextmanager

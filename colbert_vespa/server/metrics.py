@@ -34,19 +34,24 @@ class ServerMetrics:
         Gauge(f"{PREFIX}waiting_requests", "Requests that wait.", registry=own).set_function(waiting)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request and its seconds."""
         self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
     def took(self, timings_ms: Mapping[str, float]) -> None:
+        """Record the milliseconds of each stage of a search."""
         for stage, ms in timings_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
 
     def encoded(self, queries: int) -> None:
+        """Record the size of a batch of queries that was encoded."""
         self._batches.observe(queries)
 
     def written(self, operation: str, done: int, refused: int) -> None:
+        """Count documents of a write, by outcome."""
         self._documents.labels(operation, "done").inc(done)
         self._documents.labels(operation, "refused").inc(refused)
 
     def text(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

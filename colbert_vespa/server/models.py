@@ -1,5 +1,6 @@
-"""Bodies of requests and answers. What a search takes is `SearchOptions`, what it gives is query/types.py: the models are made
-of those.
+"""Bodies of requests and answers.
+
+The models are made of `SearchOptions`, the options of a search, and of the results in query/types.py.
 """
 
 from __future__ import annotations
@@ -134,8 +135,10 @@ class OptionsBody(StrictModel):
 
 
 class QueryBody(StrictModel):
-    """A query that is encoded already. rows: its token vectors. dense: vectors by name of the dense models that a search asks.
-    text: for candidates that match words.
+    """A query that is encoded already.
+
+    `rows`: its token vectors. `dense`: vectors by name of the dense models that a search asks. `text`: for candidates that
+    match words.
     """
 
     rows: RowsBody | list[Row]
@@ -195,12 +198,18 @@ class ExplainBody(ByText):
 if TYPE_CHECKING:
 
     class SearchRequest(SearchBody):
+        """A search as a route takes it, with its options."""
+
         pass
 
     class RerankRequest(RerankBody):
+        """A reranking as a route takes it, with its options."""
+
         pass
 
     class ExplainRequest(ExplainBody):
+        """An explanation as a route takes it, with its options."""
+
         pass
 
 else:
@@ -227,6 +236,8 @@ class EncodeBody(StrictModel):
 
 
 class SelectBody(StrictModel):
+    """A filter whose documents are listed, `limit` of them at most."""
+
     where: dict[str, Any] | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_HITS)] = MAX_HITS
     timeout: float | None = None
@@ -255,8 +266,10 @@ class PassagesBody(StrictModel):
 
 
 class DocumentBody(StrictModel):
-    """A document without its id, which is in the address. vectors: token vectors that were made elsewhere, of its passage or of
-    each of them. dense: vectors that were made elsewhere, by name of the dense model.
+    """A document without its id, which is in the address.
+
+    `vectors`: token vectors encoded elsewhere, of its passage or of each of them. `dense`: vectors encoded elsewhere, by name
+    of the dense model.
     """
 
     title: str = ""
@@ -329,8 +342,9 @@ def result_json(result: SearchResult) -> dict[str, object]:
 
 
 def hit_json(hit: Hit) -> dict[str, object]:
-    """With all of its explanation: every query word with every word of the passage, as an array, whose numbers are written in
-    half as many digits as those of a list.
+    """Return a hit with its whole explanation: every query word with every word of the passage.
+
+    The similarities are an array, whose numbers are written in half as many digits as those of a list.
     """
     data = hit.to_json()
     if (why := hit.explanation) is not None:
@@ -358,6 +372,8 @@ class IndexAnswer(BaseModel):
 
 
 class IndexesAnswer(BaseModel):
+    """The indexes that the caller may see."""
+
     indexes: list[IndexAnswer]
 
 
@@ -369,10 +385,17 @@ class ValueCount(BaseModel):
 
 
 class ValuesAnswer(BaseModel):
+    """The values of a metadata field."""
+
     values: list[ValueCount]
 
 
 class SelectAnswer(BaseModel):
+    """Ids of the documents that a filter selects.
+
+    `coverage`: share of the index that was searched. `degraded`: why not all of it.
+    """
+
     ids: list[str]
     coverage: float
     degraded: list[str]
@@ -384,6 +407,8 @@ class PassageAnswer(BaseModel):
 
 
 class DocumentAnswer(BaseModel):
+    """A stored document with its passages."""
+
     id: str
     title: str
     text: str
@@ -407,32 +432,49 @@ class PartialAnswer(BaseModel):
 
 
 class PassagesAnswer(PartialAnswer):
+    """Stored passages of documents."""
+
     passages: list[StoredPassageAnswer]
 
 
 class ScoresAnswer(PartialAnswer):
+    """Scores by passage id; null for a passage without vectors."""
+
     scores: dict[str, float | None]
 
 
 class VectorsAnswer(PartialAnswer):
+    """Stored token vectors by passage id."""
+
     vectors: dict[str, RowsBody]
 
 
 class DocumentsAnswer(BaseModel):
+    """Stored documents.
+
+    `coverage`: share of the index that was searched. `degraded`: why not all of it.
+    """
+
     documents: list[DocumentAnswer]
     coverage: float
     degraded: list[str]
 
 
 class WrittenAnswer(BaseModel):
+    """Id of the document that was written."""
+
     id: str
 
 
 class DeletedAnswer(BaseModel):
+    """Ids of the documents that were deleted."""
+
     deleted: list[str]
 
 
 class TaskStarted(BaseModel):
+    """Id of the task that was started."""
+
     task: str
 
 
@@ -445,8 +487,10 @@ class FailedDocument(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """state: running, done or failed, where `detail` says what kept it from going on. failed: at most 100 documents;
-    more_failed: how many besides.
+    """State of a task.
+
+    `state`: running, done, or failed, in which case `detail` has the reason. `failed`: at most 100 documents; `more_failed`:
+    the number of further ones.
     """
 
     task: str

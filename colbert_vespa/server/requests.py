@@ -69,6 +69,7 @@ class StrictRoute(APIRoute):
     """A route whose JSON bodies have each key once, and numbers that JSON has."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the route's handler, which gets each request as a StrictRequest."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:

@@ -24,8 +24,14 @@ KEEP_ALIVE = 75  # seconds that an idle connection stays open: with uvicorn's 5 
 
 @dataclass(frozen=True)
 class Listen:
-    """port: 0 for any that is free. tls_cert, tls_key: PEM files, both or neither. settle: seconds after SIGTERM in which
-    requests are still taken and `/ready` is false, so that a load balancer notices.
+    """Where the server listens.
+
+    Attributes:
+        port: Port; 0 for any free one.
+        tls_cert: PEM file of the certificate. Certificate and key are given together or not at all.
+        tls_key: PEM file of the private key.
+        settle: Seconds after SIGTERM during which requests are still accepted while `/ready` is false, so that a load balancer
+            notices.
     """
 
     host: str = "127.0.0.1"
@@ -43,11 +49,13 @@ class Listen:
                 raise UsageError(f"{path} is not a file")
 
     def url(self, port: int) -> str:
+        """Return the address of the server at this port."""
         scheme, host = "http" if self.tls_cert is None else "https", f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether a host name or address means this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -64,8 +72,10 @@ def check_loopback(host: str) -> None:
 
 
 def listening(listen: Listen) -> socket.socket:
-    """A bound socket, which takes connections once the server runs. Raises: UsageError where the address is taken, or not of
-    this machine.
+    """Return a bound socket, which accepts connections once the server runs.
+
+    Raises:
+        UsageError: If the address is taken, or does not belong to this machine.
     """
     try:
         family, kind, tcp, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]

@@ -22,13 +22,25 @@ class ServedAddress:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """timeout: seconds of a request that names none; max_timeout: of one that does. max_body: bytes; max_text: characters of a
-    query, document or id; max_batch: queries, texts or ids of one request; max_k: hits, and candidates that are reranked.
-    running: requests that are computed or wait for Vespa; waiting: those behind them, past which a request is refused. drain:
-    seconds that running requests have when the server stops. cors: origins whose pages may read answers. trusted_proxies:
-    addresses whose X-Forwarded headers count. mcp: also serve agents at
-    /mcp, whose searches take `candidates` and find a document's address in `url_field`.
-    splitting: of documents that are put. rerank_with: the folder of a cross-encoder, which searches ask for by a number.
+    """Limits and options of a server.
+
+    Attributes:
+        timeout: Seconds for a request that names none.
+        max_timeout: Seconds that a request may name, at most.
+        max_body: Bytes of a request body, at most.
+        max_text: Characters of a query, document or id, at most.
+        max_batch: Queries, texts or ids of one request, at most.
+        max_k: Hits, and candidates to rerank, at most.
+        running: Requests that are computed or wait for Vespa at the same time.
+        waiting: Requests queued behind these; further ones are refused.
+        drain: Seconds that running requests have when the server stops.
+        cors: Origins whose pages may read answers.
+        trusted_proxies: Addresses whose X-Forwarded headers count.
+        mcp: Also serve agents at /mcp.
+        candidates: Candidates of the agents' searches.
+        url_field: Metadata field with a document's address, for agents.
+        splitting: How documents that are put are split.
+        rerank_with: Folder of a cross-encoder, which a search asks for by the number of hits to rerank.
     """
 
     timeout: float = 10.0

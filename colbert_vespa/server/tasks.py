@@ -50,8 +50,15 @@ class Tasks:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, access: Access, documents: int, work: Callable[[Callable[[Fate], None]], Awaitable[str]]) -> str:
-        """The task's id. work: notes each outcome, and says what kept it from going on, or ''. Raises: Refusal where too many
-        are running.
+        """Start a task and return its id.
+
+        Args:
+            access: The caller. Only the caller's key and administrators may see the task.
+            documents: Number of documents of the task.
+            work: Notes each outcome with the given function. Returns why it stopped early, or ''.
+
+        Raises:
+            Refusal: If too many tasks are running.
         """
         if len(self._running) >= MOST_RUNNING:
             raise Refusal(429, "too many tasks are running; try again later", {"Retry-After": "5"})

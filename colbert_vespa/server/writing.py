@@ -35,6 +35,7 @@ class Fate:
     detail: str = ""
 
     def to_json(self) -> dict[str, object]:
+        """Return the outcome as it is written to JSON."""
         return {"id": self.id, "status": self.status, **({"detail": self.detail} if self.detail else {})}
 
 
@@ -115,8 +116,9 @@ class Writing:
 
 
 def _judged(job: _Job, hidden: Set[str], schema: MetadataSchema) -> tuple[dict[int, Fate], list[Document]]:
-    """By place, what is not written: documents whose metadata do not fit, and those that the key may not write; and the rest,
-    as the index takes them.
+    """Return the documents that are refused, by place, and the others as the index takes them.
+
+    Refused are documents whose metadata do not fit and documents that the key may not write.
     """
     refused: dict[int, Fate] = {}
     ready: list[Document] = []

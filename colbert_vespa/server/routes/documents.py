@@ -67,8 +67,9 @@ async def put_documents(
     name: str, request: Request, engine: Asked, access: Writes,
     wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
 ) -> Response:  # fmt: skip
-    """Many documents, one JSON object a line: id, title, text, metadata, vectors, dense. Answered with a line of outcome for
-    each, when it is durable; with wait=false, with a task.
+    """Put many documents, one JSON object per line: id, title, text, metadata, vectors, dense.
+
+    The answer has one line with the outcome of each document once it is durable; with wait=false, the id of a task.
     """
     _check_type(request, NDJSON)
     lines = [line for line in (await request.body()).split(b"\n") if line.strip()]

@@ -27,8 +27,9 @@ router = APIRouter(prefix="/v1/indexes/{name}", tags=["documents"], route_class=
 
 @router.post("/passages", responses=responses(PassagesAnswer), operation_id="passages")
 async def passages(name: str, body: PassagesBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """The stored passages of documents, by the documents' ids; those that are unknown, or not selected by `where`, are left
-    out.
+    """Get the stored passages of documents by the ids of the documents.
+
+    Ids that are unknown, or not selected by `where`, are left out.
     """
     check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
     found = await engine.get(access, check_ids(body.ids), name, timeout(body.timeout), body.where)
@@ -42,8 +43,9 @@ async def passages(name: str, body: PassagesBody, engine: Asked, access: Reads, 
 
 @router.post("/score", responses=responses(ScoresAnswer), operation_id="score")
 async def score(name: str, body: ScoreBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """MaxSim of a query with stored passages, by passage id (`DOCUMENT#0` is a document's first); unknown ids are left out, and
-    the score of a passage without vectors is null.
+    """Score stored passages for a query with MaxSim, by passage id (`DOCUMENT#0` is the first passage of a document).
+
+    Unknown ids are left out, and the score of a passage without vectors is null.
     """
     query = body.one()
     check_sizes(engine, texts=(query, *body.ids), many=len(body.ids))

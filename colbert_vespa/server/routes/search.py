@@ -37,8 +37,10 @@ _STREAMED = {NDJSON: {"schema": {"type": "string", "description": "A result a li
 
 @router.post("/search", responses=responses(SearchAnswer, also=_STREAMED), operation_id="search")
 async def search(body: SearchRequest, request: Request, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Search with one query or several, each a text or ready rows. Options are those of `Client.search`. With
-    `Accept: application/x-ndjson`, and one query: first what the first stage finds, then the reranked hits, a line each.
+    """Search with one query or several, each a text or ready rows.
+
+    Options are those of `Client.search`. With `Accept: application/x-ndjson` and one query, the answer is one hit per line:
+    first the hits of the first stage, then the reranked ones.
     """
     queries, options = body.all(), body.options()
     check_sizes(engine, texts=tuple(queries), many=len(queries))
