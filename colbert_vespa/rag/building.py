@@ -58,11 +58,22 @@ def made_documents(
 def build_index(
     path: Path, documents: Sequence[Document], bundle: Bundle, overwrite: bool | str, *, named: bool, device: Device
 ) -> None:
-    """A local index of these documents. overwrite: as `RAGPretrainedModel.index` has it; an index that is replaced stays until
-    the new one is complete, and one that RAGatouille wrote is never replaced: there may be no other copy of it. named: whether
-    the ids are the user's, so that they are the same the next time.
+    """Build a local index of documents.
 
-    Raises: ArgumentError, LocalIndexError, MetadataError, CollectionError.
+    Args:
+        path: Folder of the index.
+        documents: Documents to index.
+        bundle: Bundle of the model.
+        overwrite: As for `RAGPretrainedModel.index`. A replaced index stays until the new one is complete. An index written by
+            RAGatouille is never replaced: it may be the only copy.
+        named: Whether the ids come from the user and so stay the same in the next run.
+        device: Device of the model.
+
+    Raises:
+        ArgumentError: If `overwrite` is 'resume' and the ids are not the user's.
+        LocalIndexError: If the index exists and may not be replaced, or cannot be written.
+        MetadataError: If a metadata value does not fit its field.
+        CollectionError: If a document is not valid.
     """
     if is_colbert_ai(path) and overwrite != "reuse":
         raise LocalIndexError(f"{path} was written by RAGatouille and is not replaced; choose another index_name, or remove it")

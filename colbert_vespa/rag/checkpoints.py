@@ -20,10 +20,15 @@ __all__ = ["bundle_of", "with_document_length"]
 
 
 def bundle_of(checkpoint: str | Path, say: Callable[[str], None]) -> Bundle:
-    """The bundle of a checkpoint folder, a hub name, or a bundle's folder. Queries of checkpoints that are exported here have
-    no fixed length: a longer one gets more rows.
+    """Return the bundle of a checkpoint folder, a hub name, or a bundle's folder.
 
-    Raises: UsageError on an empty text; BundleError; where it has to be exported CheckpointError, MissingDependency.
+    Queries of checkpoints that are exported here have no fixed length: a longer query gets more rows.
+
+    Raises:
+        UsageError: If the text is empty.
+        BundleError: If the bundle is damaged.
+        CheckpointError: If the checkpoint has to be exported and cannot be.
+        MissingDependency: If the checkpoint has to be exported and an extra is missing.
     """
     folder = as_path(checkpoint, "checkpoint")
     if (folder / "manifest.json").is_file():

@@ -29,10 +29,21 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def sentence_splitter(documents: Sequence[str], document_ids: Sequence[str], chunk_size: int = 256) -> list[Piece]:
-    """Passages of whole sentences that overlap by a quarter, 64 tokens at most. As a function of its own it counts words and
-    signs; `RAGPretrainedModel` counts the tokens of its model instead.
+    """Split documents into passages of whole sentences.
 
-    Raises: ArgumentError where chunk_size is too small.
+    Passages overlap by a quarter of their size, 64 tokens at most. Called directly, the function counts words and signs;
+    `RAGPretrainedModel` counts the tokens of its model instead.
+
+    Args:
+        documents: Texts of the documents.
+        document_ids: Id of each document.
+        chunk_size: Words and signs of a passage, at most.
+
+    Returns:
+        The passages of all documents, in order.
+
+    Raises:
+        ArgumentError: If `chunk_size` is too small.
     """
     return _split(documents, document_ids, chunk_size, _Words())
 
@@ -44,6 +55,7 @@ class ModelSplitter:
         self._tokenizing = tokenizing
 
     def __call__(self, documents: Sequence[str], document_ids: Sequence[str], chunk_size: int = 256) -> list[Piece]:
+        """Split documents into passages of at most `chunk_size` tokens of the model."""
         return _split(documents, document_ids, chunk_size, self._tokenizing)
 
 

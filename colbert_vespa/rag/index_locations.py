@@ -33,6 +33,8 @@ IMPORTED = ".imported"
 
 @dataclass(frozen=True, slots=True)
 class IndexLocation:
+    """Where the indexes are: a folder with one for each name, or a Vespa application."""
+
     root: Path | VespaUrl
 
     @classmethod
@@ -42,21 +44,34 @@ class IndexLocation:
 
     @property
     def remote(self) -> bool:
+        """Return whether the indexes are on Vespa."""
         return isinstance(self.root, VespaUrl)
 
     def address(self, name: str) -> str:
-        """Where the index of that name is, or would be; '' is the first of an application. Raises: ArgumentError on what is no
-        name.
+        """Return the address of the index of that name, whether it exists or not; '' is the first index of an application.
+
+        Raises:
+            ArgumentError: If the name is not valid.
         """
         if isinstance(self.root, VespaUrl):
             return str(VespaUrl(self.root.url, checked_name(name) if name else ""))
         return str(self.root / checked_name(name))
 
     def opened(self, name: str, bundle: Bundle | None, say: Callable[[str], None]) -> str:
-        """The address that can be searched and fed: of an index that RAGatouille wrote, that of its import. bundle: of the
-        checkpoint that such an index was made with; None for the one that it names.
+        """Return an address that can be searched and fed.
 
-        Raises: LocalIndexError where there is none; BundleError, CheckpointError, MetadataError where it cannot be imported.
+        An index written by RAGatouille is imported, and the address is that of the import.
+
+        Args:
+            name: Name of the index.
+            bundle: Bundle of the checkpoint that RAGatouille's index was made with; None for the checkpoint named by the index.
+            say: Called with notes on the progress.
+
+        Raises:
+            LocalIndexError: If the index does not exist.
+            BundleError: If the index cannot be imported because of its bundle.
+            CheckpointError: If the index cannot be imported because of its checkpoint.
+            MetadataError: If the index cannot be imported because of its metadata.
         """
         if self.remote:
             return self.address(name)

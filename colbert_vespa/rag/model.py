@@ -33,11 +33,12 @@ logger = logging.getLogger("colbert_vespa.rag")
 
 
 class RAGPretrainedModel:
-    """A model with its indexes: in a folder, one under each name, or in a Vespa application. Make one by `from_pretrained` or
-    `from_index`. The index that was named last is the one that calls without a name mean.
+    """A model with its indexes, which are in a folder, one under each name, or in a Vespa application.
 
-    Accepted for RAGatouille's sake and without effect: `bsize` (batches are made by
-    length), `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
+    Create one with `from_pretrained` or `from_index`. Calls without an index name use the index that was named last.
+
+    Some arguments are accepted for compatibility with RAGatouille and have no effect: `bsize` (batches are made by length),
+    `use_faiss`, `force` of `clear_encoded_docs`, `verbose` of `encode`.
     """
 
     def __init__(
@@ -100,14 +101,29 @@ class RAGPretrainedModel:
         checkpoint: str | Path | None = None,
         device: str | None = None,
     ) -> RAGPretrainedModel:
-        """The index in a folder, and the model it was made with; or `http(s)://host:port` of a deployed Vespa application whose
-        bundle is known on this machine.
+        """Open an index and the model it was made with.
 
-        An index that RAGatouille or colbert-ai wrote is imported, bit by bit, into NAME.imported beside it. version: an older
-        one of a local index, by number or name, for reading. checkpoint: of RAGatouille's index, where the one that it names is
-        not to be had. n_gpu, device: as `from_pretrained` has them.
+        An index written by RAGatouille or colbert-ai is imported, bit by bit, into NAME.imported beside it.
 
-        Raises: LocalIndexError, BundleError, CheckpointError, MetadataError, VespaError, UsageError.
+        Args:
+            index_path: Folder of the index, or `http(s)://host:port` of a deployed Vespa application whose bundle is known on
+                this machine.
+            n_gpu: As for `from_pretrained`.
+            verbose: As for `from_pretrained`.
+            version: An older version of a local index, by number or name, for reading.
+            checkpoint: Checkpoint of RAGatouille's index, if the one named by the index is not available.
+            device: As for `from_pretrained`.
+
+        Returns:
+            The model, with the index as the one that calls without a name use.
+
+        Raises:
+            LocalIndexError: If the index is missing or damaged.
+            BundleError: If the bundle is damaged.
+            CheckpointError: If the checkpoint cannot be loaded.
+            MetadataError: If the imported metadata are not valid.
+            VespaError: If the application does not answer.
+            UsageError: If an argument is not valid.
         """
         say, on = _sayer(verbose), _device(device, n_gpu)
         place = locate(index_path, "index_path")
@@ -188,11 +204,28 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> None:
-        """Adds documents, and replaces those of the same ids; the next search finds them. Passages are as long as those that
-        the index was made with.
+        """Add documents, replacing those with the same ids; the next search finds them.
 
-        Raises: ArgumentError (a ValueError), UsageError without an index, LocalIndexError, MetadataError, CollectionError,
-        VespaError.
+        Passages are as long as those the index was made with.
+
+        Args:
+            new_collection: Texts of the documents.
+            new_document_ids: Id of each document; default: generated.
+            new_document_metadatas: Metadata of each document.
+            index_name: Name of the index; default: the one named last.
+            split_documents: Whether documents are split into passages.
+            document_splitter_fn: Splits the documents.
+            preprocessing_fn: One function or several, applied in order to the passages.
+            bsize: No effect.
+            use_faiss: No effect.
+
+        Raises:
+            ArgumentError: If an argument is not valid; also a ValueError.
+            UsageError: If there is no index.
+            LocalIndexError: If the index is damaged or cannot be written.
+            MetadataError: If a metadata value does not fit its field.
+            CollectionError: If a document is not valid.
+            VespaError: If Vespa does not answer or refuses documents.
         """
         address = self._address(index_name)
         bundle = self._bundle if self._location.remote else open_index(address).bundle
@@ -230,15 +263,29 @@ class RAGPretrainedModel:
         index_names: Sequence[str] | None = None,
         explain: bool = False,
     ) -> Results:
-        """The k best passages, best first, as dicts: content, score (MaxSim), rank, document_id, passage_id (which of its
-        document's passages, from 0), and document_metadata where there are any. A list of one query gives a flat list, a list
-        of several a list of lists.
+        """Return the k best passages of each query, best first.
 
-        force_fast: the least effort, for this call. doc_ids: only these documents. where: a filter of metadata, as
-        `{"year": {"$gte": 2020}}`. index_names: several indexes at once, and a key index_name in each result. explain: a key
-        explanation, with the words that matched.
+        Args:
+            query: One query, or a list of them.
+            index_name: Name of the index; default: the one named last.
+            k: Number of passages.
+            force_fast: Search with the least effort, for this call.
+            zero_index_ranks: Count ranks from 0 instead of 1.
+            doc_ids: Search only these documents.
+            where: Metadata filter, such as `{"year": {"$gte": 2020}}`.
+            index_names: Search several indexes at once; each result then has a key index_name.
+            explain: Add a key explanation to each result, with the words that matched.
 
-        Raises: UsageError without an index or on an argument out of range, FilterError, LocalIndexError, VespaError.
+        Returns:
+            Dicts with content, score (MaxSim), rank, document_id, passage_id (number of the passage in its document, from 0),
+            and document_metadata if the document has any. One query gives a flat list, also as a list of one; several queries
+            give a list of lists.
+
+        Raises:
+            UsageError: If there is no index, or an argument is out of range.
+            FilterError: If `where` does not parse or names an unknown field.
+            LocalIndexError: If the index is missing or damaged.
+            VespaError: If Vespa does not answer or refuses the query.
         """
         queries = listed_queries(query)
         client = self._client(self._named(index_name, index_names))
@@ -260,10 +307,24 @@ class RAGPretrainedModel:
         *,
         explain: bool = False,
     ) -> Results:
-        """The k best of the documents (all, where there are fewer), as dicts: content, score, rank, result_index. Without an
-        index; documents are read as far as the model can.
+        """Return the k best of the given documents, or all if there are fewer, best first. No index is needed.
 
-        Raises: ArgumentError, UsageError on a blank query.
+        Documents are read as far as the model can.
+
+        Args:
+            query: One query, or a list of them.
+            documents: Texts of the documents.
+            k: Number of documents.
+            zero_index_ranks: Count ranks from 0 instead of 1.
+            bsize: No effect.
+            explain: Add a key explanation to each result, with the words that matched.
+
+        Returns:
+            Dicts with content, score, rank and result_index.
+
+        Raises:
+            ArgumentError: If an argument is not valid.
+            UsageError: If a query is blank.
         """
         texts = checked_texts(documents, "documents")
         model = self._model(AUTO)
@@ -284,10 +345,17 @@ class RAGPretrainedModel:
         verbose: bool = True,
         max_document_length: int | str = AUTO,
     ) -> None:
-        """Encodes documents and keeps them in memory, beside those of earlier calls. max_document_length: "auto" for as many
-        tokens as the model reads.
+        """Encode documents and keep them in memory, together with those of earlier calls.
 
-        Raises: ArgumentError.
+        Args:
+            documents: Texts of the documents.
+            bsize: No effect.
+            document_metadatas: Metadata of each document.
+            verbose: No effect.
+            max_document_length: Tokens of a document, at most; "auto" for as many as the model reads.
+
+        Raises:
+            ArgumentError: If an argument is not valid.
         """
         texts = checked_texts(documents, "documents")
         metadatas = checked_metadatas(document_metadatas, len(texts), "documents")
@@ -325,10 +393,19 @@ class RAGPretrainedModel:
         self._encoded = None
 
     def versions(self, index_name: str | None = None) -> list[dict[str, Any]]:
-        """Versions of a local index that are still there, oldest first, as dicts: version, name, passages, created, current.
+        """Return the kept versions of a local index, oldest first.
+
         `from_index(path, version=)` opens any of them.
 
-        Raises: UsageError without an index or on Vespa, LocalIndexError.
+        Args:
+            index_name: Name of the index; default: the one named last.
+
+        Returns:
+            Dicts with version, name, passages, created and current.
+
+        Raises:
+            UsageError: If there is no index, or it is on Vespa.
+            LocalIndexError: If the index is missing or damaged.
         """
         if self._location.remote:
             raise UsageError("only local indexes have versions, not Vespa")

@@ -38,10 +38,29 @@ def adapt(
     resume: bool = False,
     progress: StepReport | None = None,
 ) -> Trained:
-    """Few-shot with `examples`: pairs or triplets of the domain, negatives mined among the documents. Without: queries are made
-    from the documents, and distilled from the `teacher` where there is one, else contrasted.
+    """Adapt a model to the domain of some documents.
 
-    Raises: as train.
+    With `examples`, train on these few pairs or triplets of the domain and on negatives mined among the documents. Without
+    examples, make queries from the documents, and distil from the `teacher`, or train contrastively without a teacher.
+
+    Args:
+        model: Checkpoint or plain encoder, as for `train`.
+        documents: Documents of the domain.
+        output: Folder of the new checkpoint.
+        teacher: Scores (query, document) pairs.
+        teacher_name: Name under which the teacher's scores are kept.
+        examples: Pairs or triplets of the domain.
+        settings: Settings of the training; default: suited to the case.
+        hold_out: What is held out for evaluation.
+        bundle: Folder to export the result to.
+        resume: Continue a stopped run.
+        progress: Called with the progress of each step.
+
+    Returns:
+        The checkpoint and the reports.
+
+    Raises:
+        ColbertVespaError: As for `train`.
     """
     whole = [Document(str(n), "", d) if isinstance(d, str) else d for n, d in enumerate(documents)]
     texts = [text_of_document(document) for document in whole if not document.blank]
@@ -71,10 +90,29 @@ def distill(
     resume: bool = False,
     progress: StepReport | None = None,
 ) -> Trained:
-    """Denoised supervision as of ColBERTv2: index with the model, mine, score with the teacher, distil; and again with the
-    model that came out. Scores are kept between rounds.
+    """Distil a teacher into a model, with denoised supervision as in ColBERTv2.
 
-    Raises: as train.
+    Each round indexes with the model, mines, scores with the teacher and distils; the next round starts with the resulting
+    model. Scores are kept between rounds.
+
+    Args:
+        model: Checkpoint or plain encoder, as for `train`.
+        data: Examples and documents.
+        output: Folder of the new checkpoint.
+        teacher: Scores (query, document) pairs.
+        rounds: Number of rounds.
+        settings: Settings of the training; default: suited to distillation.
+        teacher_name: Name under which the teacher's scores are kept.
+        hold_out: What is held out for evaluation.
+        bundle: Folder to export the result to.
+        resume: Continue a stopped run.
+        progress: Called with the progress of each step.
+
+    Returns:
+        The checkpoint and the reports of the last round.
+
+    Raises:
+        ColbertVespaError: As for `train`.
     """
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, got {rounds}")

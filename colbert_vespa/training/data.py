@@ -30,8 +30,12 @@ RawExample: TypeAlias = "tuple[str, Texts] | tuple[str, Texts, Texts] | tuple[st
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """scores: a teacher's, of the positive and then of each negative, or none. source: the document that the positive is a part
-    of, where it is not one itself; it is what is searched, and as relevant.
+    """A query with a positive and negatives.
+
+    Attributes:
+        scores: A teacher's scores, of the positive and then of each negative, or none.
+        source: The document that the positive is a part of, if it is not a document itself. It is searched, and as relevant as
+            the positive.
     """
 
     query: str
@@ -42,10 +46,12 @@ class Example:
 
     @property
     def documents(self) -> tuple[str, ...]:
+        """Return the positive, then the negatives."""
         return (self.positive, *self.negatives)
 
     @property
     def whole(self) -> str:
+        """Return the document of the positive: its source, or else the positive itself."""
         return self.source or self.positive
 
 
@@ -74,10 +80,16 @@ class TrainingData:
 def examples_of(
     raw: Iterable[RawExample], *, labelled: bool = False, positive_label: int = 1, negative_label: int = 0
 ) -> list[Example]:
-    """(query, positive), (query, passage, label) where `labelled`, or (query, positives, negatives). An example for each
-    positive, with all the negatives of its query.
+    """Return an example for each positive, with all negatives of its query.
 
-    Raises: CollectionError naming the first tuple of another form.
+    Args:
+        raw: Tuples (query, positive), (query, positives, negatives), or, if `labelled`, (query, passage, label).
+        labelled: Whether the tuples have labels.
+        positive_label: Label of a positive.
+        negative_label: Label of a negative.
+
+    Raises:
+        CollectionError: If a tuple has another form; the message names the first one.
     """
     positives: dict[str, dict[str, None]] = {}
     negatives: dict[str, dict[str, None]] = {}
@@ -110,6 +122,11 @@ def _parts(
 
 
 def texts_of(value: object, where: str) -> list[str]:
+    """Return the cleaned texts of a passage or a list of passages.
+
+    Raises:
+        CollectionError: If the value is neither; the message names `where`.
+    """
     texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise CollectionError(f"{where}: a passage must be text or a list of texts, got {value!r:.60}")
@@ -127,14 +144,22 @@ def judged_examples(texts: Mapping[str, str], queries: Iterable[CollectionQuery]
 
 
 def text_of_document(document: Document) -> str:
+    """Return the document as the model reads it: its title, then its text."""
     return passage_text(document.title, document.text)
 
 
 def split_by_query(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
-    """(training, held out): whole queries, and all that was made of one document, so that none is on both sides. The documents
-    are the same.
+    """Split the examples into a training and a held-out part by whole queries.
 
-    share: of the queries that are held out, in (0, 1).
+    All examples made from one document are on the same side. Both parts keep all the documents.
+
+    Args:
+        data: Examples and documents.
+        share: Share of the queries that are held out, in (0, 1).
+        seed: Seed of the random choice.
+
+    Returns:
+        The training part and the held-out part.
     """
     queries = sorted({example.query for example in data.examples})
     held = set(random.Random(seed).sample(queries, max(1, round(share * len(queries)))))

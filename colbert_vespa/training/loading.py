@@ -26,10 +26,22 @@ def require_training() -> None:
 
 
 def load_start(model: str | Path, texts: Sequence[str], work: Path, *, dim: int = 128) -> tuple[Any, Path]:
-    """(MultiVectorEncoder, its folder). Of a plain encoder a projection to `dim` is fitted to some of `texts`, once, and kept
-    below `work`.
+    """Load the model that training starts from.
 
-    Raises: CheckpointError, MissingDependency.
+    A plain encoder gets a projection to `dim`, which is fitted once to some of `texts` and kept below `work`.
+
+    Args:
+        model: Checkpoint or plain encoder, folder or hub name.
+        texts: Texts to fit a projection to.
+        work: Folder of the run.
+        dim: Dimensions of the projection.
+
+    Returns:
+        The MultiVectorEncoder and its folder.
+
+    Raises:
+        CheckpointError: If the model cannot be loaded.
+        MissingDependency: If an extra is not installed.
     """
     require_training()
     folder = scan_checkpoint(find_checkpoint(model, revision=None, local_files_only=False))

@@ -52,8 +52,13 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class GainOverBaseline:
-    """Of mean nDCG@10 over the queries, with its 95 % confidence interval. t_test, randomisation: two-sided p-values of paired
-    tests; None where there is one query alone, as the interval is then the difference.
+    """Difference of mean nDCG@10 over the queries.
+
+    Attributes:
+        low: Lower end of the 95 % confidence interval; equal to `difference` with a single query.
+        high: Upper end of the same.
+        t_test: Two-sided p-value of the paired t-test; None with a single query.
+        randomisation: Two-sided p-value of the randomisation test; None with a single query.
     """
 
     against: str
@@ -65,8 +70,15 @@ class GainOverBaseline:
 
 
 def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judged:
-    """Its queries over the documents given and their own positives. What was made of one document is relevant to all of its
-    queries, and stands for it.
+    """Return the queries of the data as a judged collection.
+
+    It contains the given documents and the positives of the queries. The positives made from one document take its place, and
+    all of them are relevant to each of its queries.
+
+    Args:
+        name: Name of the collection.
+        data: Held-out examples.
+        documents: Texts to search besides the positives.
     """
     wholes = {example.whole for example in data.examples}
     positives = dict.fromkeys(example.positive for example in data.examples)
@@ -96,10 +108,19 @@ def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:
 def model_rankings(
     model: Any, judged: Judged, *, batch_size: int = 16, progress: CountReport | None = None
 ) -> dict[str, list[str]]:
-    """The best 100 by exact MaxSim; equal scores keep the order of the documents. `model`: MultiVectorEncoder. progress:
-    documents done, of all.
+    """Rank the best 100 documents of each query by exact MaxSim; equal scores keep the order of the documents.
 
-    Raises: ColbertVespaError where a score is no number: in their order documents would rank as they stand.
+    Args:
+        model: A MultiVectorEncoder.
+        judged: Documents and queries.
+        batch_size: Texts encoded at a time.
+        progress: Called with the number of documents done, and of all.
+
+    Returns:
+        Document ids by query id, best first.
+
+    Raises:
+        ColbertVespaError: If a score is NaN. The documents would otherwise rank in the order they were given.
     """
     queries = list(judged.queries)
     with quiet():
@@ -136,6 +157,7 @@ def keyword_rankings(judged: Judged) -> dict[str, list[str]]:
 
 
 def measure(name: str, rankings: Rankings, judged: Judged) -> MeasuredModel:
+    """Return the metrics of a model's rankings."""
     values = {
         metric: [function(rankings[q.id], judged.qrels.get(q.id, {}), k) for q in judged.queries]
         for metric, (function, k) in METRICS.items()

@@ -34,9 +34,16 @@ SOURCES = ("bm25", "model")
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """by: bm25, model, or both, which take turns. first_rank, last_rank: the window, counted from 1 with positives in it.
-    margin: a negative's score is below the positive's by so much. ratio: and below this share of it (NV-Retriever's filter:
-    Moreira et al. 2024, arXiv 2407.15831). draw: take the window's negatives at random, or the first.
+    """Settings of the search for negatives.
+
+    Attributes:
+        by: Rankers: bm25, model, or both, which then take turns.
+        first_rank: First rank of the window, counted from 1 with positives included.
+        last_rank: Last rank of the window.
+        margin: A negative scores at least this much below the positive.
+        ratio: A negative scores below this share of the positive's score (NV-Retriever's filter: Moreira et al. 2024, arXiv
+            2407.15831).
+        draw: Whether the negatives are drawn at random from the window, or are its first.
     """
 
     by: tuple[str, ...] = ("bm25",)
@@ -58,21 +65,28 @@ class MiningSettings:
 class Ranker(Protocol):
     """A search over texts, which it names by their place."""
 
-    def search(self, query: str, k: int) -> list[tuple[int, float]]: ...
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """Return the places and scores of the k best texts, best first."""
+        ...
+
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
         """Of the places that the search could find at all."""
         ...
 
 
 class Bm25Ranker:
+    """A ranker by BM25."""
+
     def __init__(self, texts: Sequence[str]) -> None:
         self._size = len(texts)
         self._index = Bm25([str(n) for n in range(len(texts))], texts)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """Return the places and scores of the k best texts, best first."""
         return [(int(id_), score) for id_, score in self._index.search(query, k)]
 
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
+        """Return the score of each of these places; 0.0 where no word matches."""
         scores = dict(self.search(query, self._size))
         return {place: scores.get(place, 0.0) for place in places}
 
@@ -88,13 +102,16 @@ class ModelRanker:
         self._client = Client(folder)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """Return the places and scores of the k best texts, best first."""
         return [(int(hit.id), hit.score) for hit in self._client.search(query, k).hits]
 
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
+        """Return the scores of those of these places that are in the index."""
         scores = self._client.score(query, [f"{place}#0" for place in places])
         return {int(id_.partition("#")[0]): score for id_, score in scores.items()}
 
     def close(self) -> None:
+        """Close the client."""
         self._client.close()
 
 
@@ -108,12 +125,19 @@ def mine(
     teacher: Scorer | None = None,
     progress: CountReport | None = None,
 ) -> list[Example]:
-    """The examples with `count` negatives each, their own counted unless `further`: their own first, then mined ones,
-    then, where a search found too few, random documents of the pool that it did not rank. Scores of examples that get another
-    negative are dropped, since they no longer cover all.
+    """Return the examples with `count` negatives each.
 
-    rankers: over `data.pool`. teacher: its scores decide on margin and ratio; without either, a negative scores below the
-    positive.
+    An example's own negatives come first, then mined ones, then, if a search found too few, random documents of the pool that
+    it did not rank. An example that gets another negative loses its scores, since they no longer cover all of its documents.
+
+    Args:
+        data: Examples and documents.
+        rankers: Rankers over `data.pool`.
+        settings: Settings of the search.
+        count: Number of negatives of each example.
+        further: Mine `count` negatives in addition to an example's own.
+        teacher: Its scores decide on margin and ratio. Without margin and ratio, a negative scores below the positive.
+        progress: Called with the number of examples done, and of all.
     """
     pool = data.pool
     place_of = {text: place for place, text in enumerate(pool)}
@@ -138,8 +162,9 @@ def mine(
 def mined_once(
     file: Path, data: TrainingData, settings: MiningSettings, count: int, models: str, make: Callable[[], list[Example]]
 ) -> list[Example]:
-    """What `make` mines, kept in `file` and read from it while data, settings and models (of rankers and teacher) are the
-    same.
+    """Return the examples that `make` mines, kept in `file`.
+
+    The file is read again as long as data, settings and models (of rankers and teacher) are the same.
     """
     digest = _digest(data, settings, count, models)
     if file.is_file():
@@ -169,8 +194,10 @@ def _candidates(
     barred: set[str],
     teacher: Scorer | None,
 ) -> list[list[str]]:
-    """Of each ranker, best first. What ranks before the window, or was found too good, joins `barred`: it shall not come
-    back as a random document.
+    """Return the candidates of each ranker, best first.
+
+    Documents that rank before the window or were rejected as too good are added to `barred`, so that they do not come back as
+    random documents.
     """
     candidates = []
     rankings = [ranker.search(example.query, settings.last_rank) for ranker in rankers]

@@ -19,10 +19,12 @@ __all__ = ["ColBERTv2Loss", "InBatchLoss", "NWayLoss", "make_loss"]
 
 
 class InBatchLoss(nn.Module):
-    """Cross-entropy of each positive against the other queries' documents, plus, where there are negatives, against those of
-    its own query; the two are not mixed (colbert-ai's `use_ib_negatives`).
+    """Cross-entropy of each positive against the documents of the other queries.
 
-    Here and below, b: queries of the batch, n: documents of each, positive first.
+    With negatives, the cross-entropy of each positive against the negatives of its own query is added; the two are not mixed
+    (colbert-ai's `use_ib_negatives`).
+
+    Here and below, b: queries of the batch, n: documents of each query, positive first.
     """
 
     def __init__(self, model: Any, *, scale: float, chunk: int) -> None:
@@ -30,6 +32,7 @@ class InBatchLoss(nn.Module):
         self.model, self.scale, self.chunk = model, scale, chunk
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch."""
         scores = self.scale * _all_scores(self.model, sentence_features, self.chunk)
         own_scores = _own(scores)
         loss = _in_batch(scores)
@@ -37,8 +40,9 @@ class InBatchLoss(nn.Module):
 
 
 class ColBERTv2Loss(nn.Module):
-    """KL divergence from the teacher over a query's own documents, plus cross-entropy of its positive against the other
-    queries' documents (Santhanam et al. 2022, arXiv 2112.01488).
+    """KL divergence from the teacher over the query's own documents, plus in-batch cross-entropy.
+
+    The latter compares the query's positive with the documents of the other queries (Santhanam et al. 2022, arXiv 2112.01488).
     """
 
     def __init__(self, model: Any, *, temperature: float, scale: float, weight: float, chunk: int) -> None:
@@ -63,6 +67,7 @@ class NWayLoss(nn.Module):
         self.model, self.scale, self.chunk = model, scale, chunk
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch."""
         query, documents, masks = _embedded(self.model, sentence_features, self.chunk)
         scores = colbert_kd_scores(  # [b, n]
             query["token_embeddings"], documents, queries_mask=query["attention_mask"].bool(), documents_mask=masks

@@ -40,8 +40,14 @@ __all__ = ["HoldOut", "Trained", "train"]
 
 @dataclass(frozen=True)
 class HoldOut:
-    """share: of the training queries, where no `judged` set is given. queries, documents: of the part that is evaluated while
-    training; the report at the end is over all. dense: a dense encoder to compare with.
+    """What is held out of the training data for evaluation.
+
+    Attributes:
+        judged: Collection to evaluate on, instead of held-out queries.
+        share: Share of the training queries that are held out if `judged` is not given.
+        queries: Queries of the part that is evaluated during training. The final report is over all.
+        documents: Documents of that part.
+        dense: Dense encoder to compare with.
     """
 
     judged: Judged | None = None
@@ -53,8 +59,12 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class Trained:
-    """checkpoint: the folder written. work: what the run leaves for looking at and for going on. report: None where nothing
-    was held out.
+    """Result of a training run.
+
+    Attributes:
+        checkpoint: Folder of the new checkpoint.
+        work: Folder with the state of the run, for inspection and for resuming.
+        report: Evaluation; None if nothing was held out.
     """
 
     checkpoint: Path
@@ -79,12 +89,33 @@ def train(
     resume: bool = False,
     progress: StepReport | None = None,
 ) -> Trained:
-    """model: any checkpoint that `export` takes, or a plain encoder. teacher: scores (query, document) pairs for distillation
-    and for the filter of false negatives; its scores are kept under `teacher_name`. dim: of the projection that a
-    plain encoder gets. bundle: folder to export the result to. resume: go on with a run that was stopped; checkpoints, mined
-    negatives and scores are in the folder OUTPUT.run.
+    """Train a late-interaction model.
 
-    Raises: CollectionError, CheckpointError, UsageError, MissingDependency.
+    Checkpoints, mined negatives and scores of the run are in the folder OUTPUT.run.
+
+    Args:
+        model: Any checkpoint that `export` takes, or a plain encoder.
+        data: Examples and documents.
+        output: Folder of the new checkpoint.
+        settings: Settings of the training.
+        hold_out: What is held out for evaluation.
+        teacher: Scores (query, document) pairs, for distillation and for the filter of false negatives.
+        teacher_name: Name under which the teacher's scores are kept.
+        quality: Limits for the examples that are kept.
+        dim: Dimensions of the projection that a plain encoder gets.
+        layout: Layout of the new checkpoint.
+        bundle: Folder to export the result to.
+        resume: Continue a stopped run.
+        progress: Called with the progress of each step.
+
+    Returns:
+        The checkpoint and the reports.
+
+    Raises:
+        CollectionError: If no usable example remains.
+        CheckpointError: If the model cannot be loaded.
+        UsageError: If arguments or settings are not valid.
+        MissingDependency: If an extra is not installed.
     """
     require_training()
     from colbert_vespa.training.running import run_trainer

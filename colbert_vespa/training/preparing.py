@@ -44,10 +44,14 @@ class Preparer:
             remove_file(file)
 
     def prepare(self, model: Path, name: str) -> list[Example]:
-        """Without the examples that too few negatives can be found for. name: of the model's state, as its epoch; what was
-        mined under it is read again by a resumed run.
+        """Return the examples with negatives, without those for which too few negatives were found.
 
-        Raises: UsageError where none is left.
+        Args:
+            model: Folder of the model to mine with.
+            name: Name of the model's state, such as its epoch. A resumed run reads again what was mined under this name.
+
+        Raises:
+            UsageError: If no example remains.
         """
         settings = self._settings
         examples: Sequence[Example] = self._data.examples

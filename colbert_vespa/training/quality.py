@@ -20,8 +20,15 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """Words of a query and of a document; near: estimated Jaccard similarity of five-word shingles from which two documents
-    are the same, 1.0 for exact ones only.
+    """Limits for the examples that are kept.
+
+    Attributes:
+        least_query_words: Words of a query, at least.
+        most_query_words: Words of a query, at most.
+        least_document_words: Words of a document, at least.
+        near: Estimated Jaccard similarity of five-word shingles from which two documents count as the same; 1.0 for exact
+            duplicates only.
+        keep_duplicates: Keep examples that occur more than once.
     """
 
     least_query_words: int = 1
@@ -47,6 +54,7 @@ class DataReport:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as it is written to JSON."""
         return dataclasses.asdict(self) | {"dropped": dict(self.dropped)}
 
     def rows(self) -> dict[str, object]:
@@ -63,10 +71,19 @@ class DataReport:
 def clean(
     data: TrainingData, settings: QualitySettings | None = None, *, test: TrainingData | None = None
 ) -> tuple[TrainingData, DataReport]:
-    """test: what shall be measured on; examples with a query or a positive of it, exact or near, are leaks and are dropped,
-    and its documents leave the pool.
+    """Drop examples that are faulty, duplicates, or leaks from the test set.
 
-    Raises: CollectionError where nothing is left.
+    Args:
+        data: Examples and documents.
+        settings: Limits for the examples that are kept.
+        test: The data to be evaluated on. Examples with a query or positive of the test data, exact or near, are leaks and are
+            dropped, and its documents leave the pool.
+
+    Returns:
+        The remaining data and a report.
+
+    Raises:
+        CollectionError: If no example remains.
     """
     settings = settings or QualitySettings()
     pool = data.pool

@@ -128,10 +128,26 @@ class RAGTrainer:
         warmup_steps: int | str = "auto",
         accumsteps: int = 1,
     ) -> str:
-        """Once through the triplets, `maxsteps` at most; returns the folder, .ragatouille/colbert/checkpoints/NAME.
-        "auto" warms up for a tenth of the steps. nbits is of an index: what is checked here, `index` decides.
+        """Train once through the triplets, for at most `maxsteps` steps.
 
-        Raises: UsageError where nothing was prepared, or on what no checkpoint can say; else as colbert_vespa.training.train.
+        Args:
+            batch_size: Triplets of a batch.
+            nbits: Checked here, but used only by `index`.
+            maxsteps: Steps, at most.
+            use_ib_negatives: Also compare with the documents of the other queries of the batch.
+            learning_rate: Learning rate.
+            dim: Dimensions of the projection that a plain encoder gets.
+            doc_maxlen: Tokens of a document.
+            use_relu: Not supported.
+            warmup_steps: Steps of the warm-up; "auto" for a tenth of the steps.
+            accumsteps: Batches of one step.
+
+        Returns:
+            The folder of the checkpoint, .ragatouille/colbert/checkpoints/NAME.
+
+        Raises:
+            UsageError: If nothing was prepared, or an option is not supported by checkpoints.
+            ColbertVespaError: As for `colbert_vespa.training.train`.
         """
         triplets = self._prepared()
         if use_relu:

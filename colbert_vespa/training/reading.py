@@ -33,10 +33,13 @@ FORMS = (
 
 
 def read_training_data(source: str | Path) -> TrainingData:
-    """A collection folder (corpus, queries, qrels), a JSONL of examples, or any source of bare documents, whose examples are
-    then made (`synthetic_examples`).
+    """Read training data from a file or folder.
 
-    Raises: CollectionError where it is none of them, or a line is not as it should be.
+    The source is a collection folder (corpus, queries, qrels), a JSONL of examples, or any source of bare documents, from which
+    examples are then made (`synthetic_examples`).
+
+    Raises:
+        CollectionError: If the source is none of these, or a line is not valid.
     """
     path = Path(source)
     if path.is_dir() and corpus_of(path) is not None and (path / "queries.jsonl").is_file():

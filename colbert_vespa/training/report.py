@@ -17,9 +17,15 @@ __all__ = ["TrainingReport"]
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """systems: by name, metric means; the first is the trained model. differences: of the trained model to each other one.
-    losses: (step, training loss). evaluations: (step, means over a part of the held-out queries), step 0 is the start;
-    evaluated_bm25: BM25's means over that part. best_step: of the checkpoint that was kept.
+    """Evaluation of a training run.
+
+    Attributes:
+        systems: Means of the metrics by system; the first is the trained model.
+        differences: Differences of the trained model to each other system.
+        losses: Pairs (step, training loss).
+        evaluations: Pairs (step, means over a part of the held-out queries); step 0 is the start.
+        evaluated_bm25: Means of BM25 over the same part.
+        best_step: Step of the checkpoint that was kept.
     """
 
     collection: str
@@ -35,6 +41,7 @@ class TrainingReport:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
+        """Return the report as it is written to JSON."""
         return asdict(self)
 
     def rows(self) -> dict[str, object]:

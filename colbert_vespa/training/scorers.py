@@ -23,8 +23,9 @@ BLOCK = 256  # pairs between two writes
 
 
 def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 512) -> Scorer:
-    """A cross-encoder by folder or hub name, as sentence-transformers loads it; logits, so that a softmax of them means what
-    the model was trained for.
+    """Load a cross-encoder by folder or hub name, with sentence-transformers.
+
+    Scores are logits, so that a softmax of them has the meaning the model was trained for.
     """
     import torch
     from sentence_transformers import CrossEncoder
@@ -42,8 +43,10 @@ def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 5
 
 
 class CachedScorer:
-    """A scorer that looks into a file first: one JSON line for each pair, appended block by block; a torn last line counts as
-    not there. name: of the teacher; another name does not see its scores.
+    """A scorer that keeps scores in a file and looks there first.
+
+    The file has one JSON line for each pair, appended block by block; a torn last line is ignored. Scores are kept under the
+    name of the teacher and are not used for another name.
     """
 
     def __init__(self, scorer: Scorer, path: Path, *, name: str, progress: CountReport | None = None) -> None:
@@ -105,6 +108,7 @@ class Ensemble:
             self._parts.append(_ScaledScorer(scorer, weight, float(scores.mean()), float(scores.std()) or 1.0))
 
     def __call__(self, pairs: Pairs) -> list[float]:
+        """Return the weighted sum of the scores of each pair."""
         total = np.zeros(len(pairs))
         for part in self._parts:
             total += part.weight * (np.asarray(part.score(pairs), np.float64) - part.mean) / part.spread

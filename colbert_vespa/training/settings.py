@@ -20,13 +20,23 @@ SCORED = ("kl", "margin-mse", "colbertv2")  # objectives that need a teacher's s
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """steps: at most so many, -1 for all of the epochs. chunk: documents embedded at a time by `cached-contrastive`.
-    query_length, document_length: tokens while training; the model keeps its own. scale: of MaxSim before the softmax.
-    frozen: leave the word embeddings, the most of a small model, as they are. keep_start: share of the start's weights in the
-    result, which guards what the model could do before (Wortsman et al. 2022, arXiv 2109.01903). pool_factor: train through
-    token pooling. evaluate_every: steps, 0 for each tenth of the run. patience: evaluations without a better nDCG before it
-    stops, 0 for never. negatives: for each query, mined where the data has fewer. remine: mine again before each epoch.
-    device: of torch: `auto`, `cpu`, `cuda` or `rocm`, with a number as in `cuda:1` for one of several.
+    """Settings of a training run.
+
+    Attributes:
+        steps: Steps, at most; -1 for all of the epochs.
+        chunk: Documents embedded at a time by `cached-contrastive`.
+        query_length: Tokens of a query during training; the model keeps its own length.
+        document_length: Tokens of a document during training; the model keeps its own length.
+        negatives: Negatives of each query, mined if the data has fewer.
+        scale: Factor of MaxSim before the softmax.
+        frozen: Do not train the word embeddings, which are most of a small model.
+        keep_start: Share of the start's weights in the result, which preserves what the model could do before (Wortsman et al.
+            2022, arXiv 2109.01903).
+        pool_factor: Train through token pooling by this factor.
+        device: Device of torch: `auto`, `cpu`, `cuda` or `rocm`, with a number as in `cuda:1` for one of several.
+        evaluate_every: Steps between evaluations; 0 for a tenth of the run.
+        patience: Evaluations without a better nDCG before the run stops; 0 for no limit.
+        remine: Mine again before each epoch.
     """
 
     objective: str = "contrastive"
@@ -79,6 +89,7 @@ class TrainingSettings:
 
     @property
     def needs_scores(self) -> bool:
+        """Return whether the objective needs a teacher's scores."""
         return self.objective in SCORED
 
     def to_json(self) -> dict[str, object]:

@@ -23,8 +23,10 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
 
 
 def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, seed: int = 0) -> list[Example]:
-    """For each document its title and headings, and cropped sentences until there are `per_document`; none where a document is
-    too short for any.
+    """Make examples from documents.
+
+    The queries of a document are its title and headings, then cropped sentences until there are `per_document`. A document that
+    is too short for any query gives no example.
     """
     draw = random.Random(seed)
     examples = []
