@@ -36,7 +36,7 @@ fuzz: .venv/.ready
 	COLBERT_VESPA_FUZZ=10000 $(PY) -m pytest $(WORKERS) tests/foundation/test_fuzz.py $(ARGS)
 
 # packages whose every public name has a docstring in Google's form
-DOCUMENTED = late_interaction exporter feeder query vespa_app
+DOCUMENTED = colbert_vespa exporter feeder late_interaction query vespa_app
 
 check: .venv/.ready
 	.venv/bin/ruff check .

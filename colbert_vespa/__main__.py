@@ -10,6 +10,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
+    """Run the command line; Ctrl-C quits without a traceback already while modules are imported."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _quit)

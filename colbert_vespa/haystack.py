@@ -54,8 +54,10 @@ class _WithClients:
 
 @component
 class ColbertRetriever(_WithClients):
-    """The top_k best passages: `id` is the passage's, `meta` has the document's fields, its title and
-    document_id; of these names the document's own fields win.
+    """A Haystack component that returns the `top_k` best passages.
+
+    Each Document's `id` is the passage's. Its `meta` has the document's fields, title and document_id; a field of one of these
+    names takes precedence.
     """
 
     def __init__(
@@ -72,9 +74,20 @@ class ColbertRetriever(_WithClients):
         rerank_with_top: int | None = None,
         device: str = "auto",
     ) -> None:
-        """address, bundle: paths or a URL, as Client takes them. filters: Haystack's own. candidates: a strategy of the index,
-        several joined by `+`, or `auto`. weights, fusion, dense, rerank_with_top: as Client.search has them. rerank_with: the
-        folder of a cross-encoder. device: of the model, as Client takes it.
+        """Create the component; index and model are opened by `warm_up` or the first run.
+
+        Args:
+            address: Folder of an index, or URL of Vespa, as for Client.
+            bundle: Folder of the bundle, as for Client.
+            filters: Filters in Haystack's form.
+            top_k: Number of passages.
+            candidates: A strategy of the index, several joined by `+`, or `auto`.
+            weights: As for Client.search.
+            fusion: As for Client.search.
+            dense: As for Client.search.
+            rerank_with: Folder of a cross-encoder.
+            rerank_with_top: As for Client.search.
+            device: Device of the model, as for Client.
         """
         _WithClients.__init__(self, address, bundle, device)  # no super(): `component` makes another class of this one
         self.filters, self.top_k, self.candidates = filters, top_k, candidates
@@ -82,6 +95,7 @@ class ColbertRetriever(_WithClients):
         self.rerank_with, self.rerank_with_top = rerank_with, rerank_with_top
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the component as Haystack writes it to a pipeline file."""
         return default_to_dict(
             self, address=self.address, bundle=self.bundle, filters=self.filters, top_k=self.top_k,
             candidates=self.candidates, weights=self.weights, fusion=self.fusion, dense=self.dense,
@@ -90,6 +104,7 @@ class ColbertRetriever(_WithClients):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ColbertRetriever:
+        """Create the component from what `to_dict` returned."""
         return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
@@ -125,10 +140,12 @@ class ColbertRanker(_WithClients):
         self.top_k = top_k
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the component as Haystack writes it to a pipeline file."""
         return default_to_dict(self, address=self.address, bundle=self.bundle, top_k=self.top_k, device=self.device)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ColbertRanker:
+        """Create the component from what `to_dict` returned."""
         return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])

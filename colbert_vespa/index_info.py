@@ -61,8 +61,9 @@ def _info_of_shards(index: PlaidIndex, sharding: Sharding) -> dict[str, Any]:
 
 
 def _dense(index: PlaidIndex) -> dict[str, Any]:
-    """Of each dense model, and of the one vector of candidates pooled, dimensions, bytes, vectors in a graph, and vectors that
-    would be in one if faiss had been installed; nothing where there are none.
+    """Return the figures of each dense model, and of the one vector of candidates pooled; empty without any.
+
+    The figures are dimensions, bytes, vectors in a graph, and vectors that would be in one if faiss had been installed.
     """
     snapshots = [reader.snapshot for reader in index.readers().values()]
 

@@ -43,10 +43,14 @@ class FoundDocument(BaseModel):
 
 
 class SearchResults(BaseModel):
+    """The documents that a search found, best first."""
+
     results: list[FoundDocument]
 
 
 class FetchedDocument(BaseModel):
+    """A document with its whole text, as far as it is not cut off."""
+
     id: str
     title: str
     text: str
@@ -68,9 +72,17 @@ class AgentIndex(Protocol):
         group: bool,
         rerank_with: CrossEncoder | str | Path | None,
         timeout: float | None,
-    ) -> SearchResult: ...
-    async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]: ...
-    async def close(self) -> None: ...
+    ) -> SearchResult:
+        """Search for the k best hits."""
+        ...
+
+    async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]:
+        """Return the passages of documents, by document id."""
+        ...
+
+    async def close(self) -> None:
+        """Close the index."""
+        ...
 
 
 def build_server(
@@ -81,9 +93,14 @@ def build_server(
     rerank_with: CrossEncoder | str | Path | None = None,
     timeout: float | None = None,
 ) -> MCPServer[None]:
-    """A server for any of the SDK's transports. Whoever opened the client closes it. candidates: a strategy of the index, or
-    `auto`. url_field: metadata field with a document's URL. rerank_with: a
-    cross-encoder for every search. timeout: seconds for a call; None for the client's.
+    """Create a server for any of the SDK's transports; the caller who opened the client closes it.
+
+    Args:
+        client: Client of the index.
+        candidates: A strategy of the index, or `auto`.
+        url_field: Metadata field with a document's URL.
+        rerank_with: A cross-encoder for every search.
+        timeout: Seconds for a call; None for the client's.
     """
     index = AsyncClient.from_client(client)
     return server_over(

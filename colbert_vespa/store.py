@@ -52,8 +52,9 @@ class Outcome:
 
 
 class DocumentStore:
-    """A Vespa index, or a local one, which the first `put` makes where there is none. Threads may share one; writers wait for
-    each other. Close it after use.
+    """Documents of a Vespa index or a local one. Close it after use.
+
+    A missing local index is created by the first `put`. Threads may share a store; writers wait for each other.
     """
 
     def __init__(
@@ -65,11 +66,20 @@ class DocumentStore:
         splitting: Splitting | None = None,
         device: str | Device = AUTO,
     ) -> None:
-        """bundle: needed for a new local index, and for Vespa where the application's own is not known here. fields: metadata
-        fields of a new local index and their types; default: as the first documents have them. splitting: default: one passage
-        a document. device: of the model.
+        """Open a store.
 
-        Raises: LocalIndexError, BundleError, VespaError, MetadataError.
+        Args:
+            address: Folder of an index, or URL of Vespa.
+            bundle: Needed for a new local index, and for a Vespa application whose own bundle is not known on this machine.
+            fields: Metadata fields of a new local index and their types; default: as in the first documents.
+            splitting: How documents are split; default: one passage per document.
+            device: Device of the model.
+
+        Raises:
+            LocalIndexError: If the index is damaged, or missing and no bundle is given.
+            BundleError: If the bundle is missing or damaged.
+            VespaError: If Vespa does not answer.
+            MetadataError: If `fields` are not valid.
         """
         self._place = locate(address)
         self.address = str(self._place)
@@ -87,10 +97,15 @@ class DocumentStore:
         return self._client
 
     def put(self, documents: Sequence[Document]) -> Outcome:
-        """Of documents with the same id the last counts. What is blank fails, and is removed if it was there; so does what the
-        index refuses.
+        """Put documents, replacing those with the same ids.
 
-        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
+        Of several documents with the same id the last one counts. Blank documents fail, and stored documents with their ids are
+        removed. Documents that the index refuses fail too.
+
+        Raises:
+            MetadataError: If a value does not fit its field; nothing is written then.
+            LocalIndexError: If the index is damaged or cannot be written.
+            VespaError: If Vespa does not answer.
         """
         documents = [checked_document(item, place) for place, item in enumerate(given_list(documents, "documents"))]
         if not documents:
@@ -134,6 +149,7 @@ class DocumentStore:
         return kind(f"{self.address}: {message}")
 
     def close(self) -> None:
+        """Close the client."""
         if self._client is not None:
             self._client.close()
 
@@ -161,10 +177,25 @@ def feed_documents(
     encoder: Encoder | None,
     splitting: Splitting | None = None,
 ) -> Outcome:
-    """One feed of documents that fit the index, `put` or `delete`. encoder: of what is put. What is deleted and is not there is
-    in neither list.
+    """Feed documents that fit the index, in one feed.
 
-    Raises: IndexBeingWritten, LocalIndexError, VespaError, MetadataError, CollectionError.
+    Args:
+        documents: Documents to put, or to delete by their ids.
+        to: Folder of an index, or URL of Vespa.
+        bundle: Bundle of the index.
+        operation: `put` or `delete`.
+        encoder: Encodes documents that are put.
+        splitting: How documents are split.
+
+    Returns:
+        Which documents succeeded and failed. A deleted document that did not exist is in neither list.
+
+    Raises:
+        IndexBeingWritten: If another writer has the index.
+        LocalIndexError: If the index is damaged or cannot be written.
+        VespaError: If Vespa does not answer.
+        MetadataError: If a value does not fit its field.
+        CollectionError: If a document is not valid.
     """
     with tempfile.TemporaryDirectory(prefix="colbert-vespa-") as folder:
         options = FeedOptions(

@@ -18,8 +18,10 @@ PREFIXED_HIT_FIELDS = ("colbert_passage_id", "colbert_score", "colbert_index")  
 
 
 def from_hit(hit: Hit) -> Document:
-    """`id` is the document's; metadata has its fields, and of ours: title, passage_id, score, index. Where the document's own
-    have one of the last three, ours are named colbert_passage_id, colbert_score, colbert_index.
+    """Convert a hit to a LangChain Document with the id of the hit's document.
+
+    The metadata has the document's fields and title, passage_id, score and index. If the document has a field of one of the
+    last three names, ours is named colbert_passage_id, colbert_score or colbert_index.
     """
     metadata = {**_titled(hit.title), **whole_metadata(hit.metadata)}
     names = PREFIXED_HIT_FIELDS if any(name in metadata for name in HIT_FIELDS) else HIT_FIELDS
@@ -28,11 +30,13 @@ def from_hit(hit: Hit) -> Document:
 
 
 def from_document(document: IndexDocument) -> Document:
+    """Convert a stored document to a LangChain Document."""
     metadata = {**_titled(document.title), **whole_metadata(document.metadata)}
     return Document(id=document.id, page_content=document.text, metadata=metadata)
 
 
 def to_document(document: Document, id_: str) -> IndexDocument:
+    """Convert a LangChain Document to a document of the index, with this id."""
     metadata = _without_hit(document)
     title = title_of(metadata)
     if title:

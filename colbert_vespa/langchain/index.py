@@ -100,6 +100,7 @@ class ColbertDocumentIndex(DocumentIndex):
             await self._retriever.aclose()
 
     def close(self) -> None:
+        """Close the store."""
         self.store.close()
 
     def _get_relevant_documents(

@@ -35,6 +35,7 @@ class ColbertReranker(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
+        """Return the k best documents, like `compress_documents`."""
         return _chosen(documents, await self._async_client.rerank(query, _numbered(documents), self.k))
 
     @functools.cached_property

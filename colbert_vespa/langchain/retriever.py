@@ -42,6 +42,7 @@ class ColbertRetriever(BaseRetriever):
     _async_client: AsyncClient = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
+        """Open the asynchronous client over the given one."""
         super().model_post_init(context)
         self._async_client = AsyncClient.from_client(self.client)
 

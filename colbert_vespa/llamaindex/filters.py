@@ -25,10 +25,14 @@ _OF_LISTS = (FilterOperator.CONTAINS, FilterOperator.ANY, FilterOperator.ALL)
 
 
 def where_of(filters: MetadataFilters | None, schema: MetadataSchema) -> dict[str, Any]:
-    """Empty where nothing is filtered. As in LlamaIndex `!=` and `nin` select what has no value, and `not` what none of its
-    filters selects; a filter with condition None is an `and`.
+    """Convert LlamaIndex's filters to a `where`; empty if nothing is filtered.
 
-    Raises: FilterError on an operator that an index cannot answer: text_match; contains, any, all of a field that is no list.
+    As in LlamaIndex, `!=` and `nin` also select nodes without a value, and `not` selects the nodes that none of its filters
+    selects. A filter with condition None is an `and`.
+
+    Raises:
+        FilterError: If an index does not support an operator: text_match, or contains, any and all on a field that is not a
+            list.
     """
     if filters is None or not filters.filters:
         return {}

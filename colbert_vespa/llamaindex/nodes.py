@@ -31,8 +31,11 @@ def document_of(node: BaseNode) -> Document:
 
 
 def node_of_document(document: Document, id_: str = "") -> BaseNode:
-    """The node that was put; of a document that was fed in another way a TextNode of it. id_: of the latter; default: the
-    document's own.
+    """Return the node that was put, or a TextNode for a document that was fed in another way.
+
+    Args:
+        document: The stored document.
+        id_: Id of the TextNode; default: the document's own.
     """
     metadata = whole_metadata(document.metadata)
     if _CONTENT in metadata:
@@ -44,10 +47,12 @@ def node_of_document(document: Document, id_: str = "") -> BaseNode:
 
 
 def node_of(hit: Hit) -> BaseNode:
+    """Return the node of a hit."""
     return node_of_document(Document(hit.id, hit.title, hit.text, hit.metadata), hit.passage_id)
 
 
 def scored(hits: Sequence[Hit]) -> list[NodeWithScore]:
+    """Return the nodes of the hits, with their scores."""
     return [NodeWithScore(node=node_of(hit), score=hit.score) for hit in hits]
 
 

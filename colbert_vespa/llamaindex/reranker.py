@@ -28,6 +28,7 @@ class ColbertReranker(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
+        """Return the name that LlamaIndex knows the class by."""
         return "ColbertReranker"
 
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:

@@ -36,8 +36,20 @@ class ColbertRetriever(BaseRetriever):
         rerank_with_top: int | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        """where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. weights, fusion, dense,
-        rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it.
+        """Create a retriever; the caller who opened the client closes it.
+
+        Args:
+            client: Client of the index.
+            k: Number of passages.
+            where: Metadata filter.
+            candidates: A strategy of the index, several joined by `+`, or `auto`.
+            index: Name of the index, or names, as for Client.search.
+            weights: As for Client.search.
+            fusion: As for Client.search.
+            dense: As for Client.search.
+            rerank_with: As for Client.search.
+            rerank_with_top: As for Client.search.
+            callback_manager: LlamaIndex's callbacks.
         """
         super().__init__(callback_manager)
         self.client = client

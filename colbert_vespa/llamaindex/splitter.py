@@ -35,10 +35,17 @@ class ColbertSplitter(NodeParser):
     _tokenizing: Tokenizing = PrivateAttr()
 
     def __init__(self, bundle: Bundle | str | Path, *, method: str = "sentences", tokens: int = 0, overlap: int = 0) -> None:
-        """method: sentences, markdown, or none, which cuts nothing. tokens: of a passage at most; 0: all that the model reads.
-        overlap: tokens at most of which whole sentences stand in two passages.
+        """Create a splitter for a bundle's model.
 
-        Raises: BundleError, UsageError.
+        Args:
+            bundle: The bundle, or its folder.
+            method: sentences, markdown, or none, which does not split.
+            tokens: Tokens of a passage, at most; 0 for as many as the model reads.
+            overlap: Tokens, at most, of the whole sentences that two passages share.
+
+        Raises:
+            BundleError: If the bundle is missing or damaged.
+            UsageError: If an argument is not valid.
         """
         Splitting(method, tokens, overlap)
         opened = Bundle.open(bundle) if isinstance(bundle, (str, Path)) else bundle
@@ -48,6 +55,7 @@ class ColbertSplitter(NodeParser):
 
     @classmethod
     def class_name(cls) -> str:
+        """Return the name that LlamaIndex knows the class by."""
         return "ColbertSplitter"
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
@@ -58,6 +66,7 @@ class ColbertSplitter(NodeParser):
         return made
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
+        """Split the nodes in a thread."""
         return await asyncio.to_thread(self, nodes, **kwargs)
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:

@@ -40,12 +40,14 @@ _CANDIDATES = {
 
 
 class ColbertVectorStore(BasePydanticVectorStore):
-    """A local index, which the first `add` makes where there is none, or one of Vespa, which needs the metadata fields
-    `metadata_json` and `ref_doc_id`, both of type string.
+    """A LlamaIndex vector store over a local index or Vespa. Close it after use.
 
-    Embeddings of nodes are not read: the index has vectors of its own for every token. What is encoded is a node's text, and
-    its metadata `title` before it. Modes: default; hybrid with `alpha`, or by the index's own weights; text_search and sparse,
-    whose passages are found by words and ordered by MaxSim. Close it after use.
+    A missing local index is created by the first `add`. An index of Vespa needs the metadata fields `metadata_json` and
+    `ref_doc_id`, both of type string.
+
+    Embeddings of nodes are not read: the index has vectors of its own for every token. It encodes a node's text, with its
+    metadata `title` in front. Modes are default; hybrid, with `alpha` or the index's own weights; text_search and sparse, which
+    find passages by words and order them by MaxSim.
     """
 
     stores_text: bool = True
@@ -67,10 +69,19 @@ class ColbertVectorStore(BasePydanticVectorStore):
         rerank_with_top: int | None = None,
         device: str = "auto",
     ) -> None:
-        """bundle, fields, device: as DocumentStore has them; `ref_doc_id` is added to fields. candidates: of mode default.
-        rerank_with, rerank_with_top: a cross-encoder and how many hits it reads, in every mode.
+        """Open a store.
 
-        Raises: as DocumentStore.
+        Args:
+            address: Folder of an index, or URL of Vespa.
+            bundle: As for DocumentStore.
+            fields: As for DocumentStore; `ref_doc_id` is added.
+            candidates: Candidates of mode default.
+            rerank_with: Cross-encoder that reranks in every mode.
+            rerank_with_top: Number of hits that the cross-encoder reads.
+            device: As for DocumentStore.
+
+        Raises:
+            ColbertVespaError: As for DocumentStore.
         """
         super().__init__(  # type: ignore[call-arg]  # fields of a pydantic model
             candidates=candidates, rerank_with=rerank_with, rerank_with_top=rerank_with_top
@@ -80,6 +91,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
+        """Return the name that LlamaIndex knows the class by."""
         return "ColbertVectorStore"
 
     @property
@@ -100,6 +112,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return list(outcome.succeeded)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Call `add` in a thread."""
         return await asyncio.to_thread(self.add, nodes, **kwargs)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -107,6 +120,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         self._store.delete_where({REF_DOC_ID: ref_doc_id})
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Call `delete` in a thread."""
         await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
 
     def delete_nodes(
@@ -124,6 +138,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
+        """Call `delete_nodes` in a thread."""
         await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
@@ -135,12 +150,15 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return [node_of_document(document) for document in self._store.get(wanted, where)]
 
     async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Call `get_nodes` in a thread."""
         return await asyncio.to_thread(self.get_nodes, node_ids, filters)
 
     def clear(self) -> None:
+        """Delete all nodes."""
         self._store.delete_where(None)
 
     async def aclear(self) -> None:
+        """Call `clear` in a thread."""
         await asyncio.to_thread(self.clear)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
@@ -176,6 +194,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
             await self._async_client.close()
 
     def close(self) -> None:
+        """Close the store."""
         self._store.close()
 
     def _where(self, filters: MetadataFilters | None) -> dict[str, Any]:

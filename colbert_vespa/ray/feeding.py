@@ -39,8 +39,12 @@ MISSING = "feed the dataset again; only what is missing is sent"
 
 @dataclass(frozen=True)
 class ClusterFeed:
-    """summary: the ledger of all workers. dead_letters: the rows that were refused, as they were given, with the column
-    `refused` (status, message); `feed` takes them again.
+    """Result of a feed by a cluster.
+
+    Attributes:
+        summary: Ledger of all workers.
+        dead_letters: Refused rows as they were given, with an additional column `refused` (status, message); `feed` takes them
+            again.
     """
 
     summary: FeedSummary

@@ -22,11 +22,19 @@ _RAISED = re.compile(r"[A-Za-z_][\w.]*: ")
 
 @dataclass(frozen=True)
 class Workers:
-    """count: how many at most; None for as many as the cluster has room for. Ray Data begins with one and adds others while
-    there is work for them, and room beside the tasks that read. cpus, gpus: of each; an encoder has as many threads as whole
-    CPUs. memory: bytes that Ray reserves for each. batch: rows that each takes at a time, which bounds its memory; more of them
-    keep a GPU busy. device: where the model runs, one for all, as machines that choose for themselves make different vectors;
-    default: cuda with gpus, else cpu. precision: of the model; default: what suits the device.
+    """The workers of a run.
+
+    Ray Data begins with one worker and adds others while there is work for them, and room beside the tasks that read.
+
+    Attributes:
+        count: Number of workers, at most; None for as many as the cluster has room for.
+        cpus: CPUs of each worker; an encoder has as many threads as whole CPUs.
+        gpus: GPUs of each worker.
+        memory: Bytes that Ray reserves for each worker.
+        batch: Rows that a worker takes at a time, which bounds its memory; larger batches keep a GPU busy.
+        device: Device of the model, the same for all workers, as different devices compute slightly different vectors; default:
+            cuda with gpus, else cpu.
+        precision: Precision of the model; default: what suits the device.
     """
 
     count: int | None = None
@@ -67,8 +75,9 @@ def ray_data() -> Any:
 
 
 def mapped(dataset: Any, worker: type, arguments: Mapping[str, object], workers: Workers) -> Any:
-    """The dataset that the workers make of `dataset`, a table of rows at a time. Ray Data gives what a lost worker had to
-    another one, as a whole, so that a row is never lost.
+    """Return the dataset that the workers make of `dataset`, a table of rows at a time.
+
+    If a worker is lost, Ray Data gives its whole table to another one, so that no row is lost.
     """
     data = ray_data()
     if not isinstance(dataset, data.Dataset):
